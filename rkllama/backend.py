@@ -1,0 +1,123 @@
+"""What a backend is: the code that runs one model, inside that model's child process.
+
+A backend is driven by one thread; only `abort` is called from another. It never sees messages, names
+or HTTP: a prompt goes in, text comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from .core import FinishReason, SamplingParams, TokenLogprob
+
+Emit = Callable[[str], None]
+"""Takes new text, in order; called from the runtime's callback, so it is quick and raises nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpec:
+    """What to load. `context_length` is a wish that the backend clamps to the model's own limit."""
+
+    path: str
+    context_length: int
+    max_tokens: int = -1
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    """The model's own defaults (Modelfile); fixed for the model's life by runtimes before 1.3."""
+    eos_tokens: tuple[int, ...] = ()
+    """Ids that end an answer; watched where the runtime does not stop by itself."""
+    threads: int = 0
+    embedding: bool = False
+    library: str | None = None
+    abi: str | None = None
+    lora: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedInfo:
+    """What the backend learned while loading; None where it does not say."""
+
+    context_length: int
+    runtime: str
+    """Name and version, such as "librkllmrt 1.2.3"."""
+    platform: str | None = None
+    dtype: str | None = None
+    memory: int | None = None
+    constrains: bool = False
+    """Whether `GenerateSpec.schema` is enforced while drawing tokens."""
+    per_run_sampling: bool = False
+    """Whether sampling and max_tokens can change from run to run."""
+    counts_tokens: bool = False
+    """Whether `tokenize` works."""
+    notices: tuple[str, ...] = ()
+    """What the user should know: a clamped context, an old driver."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSpec:
+    """One run. With `raw` the prompt is complete; else the runtime wraps it in its own template."""
+
+    prompt: str
+    raw: bool = True
+    think: bool | None = None
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int = -1
+    schema: Literal["json"] | Mapping[str, Any] | None = None
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended, with the backend's own figures (seconds, tokens, bytes); None = not reported.
+
+    `prompt_tokens` counts the whole prompt, `cached_tokens` those of it that were in the KV cache.
+    """
+
+    reason: FinishReason
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_seconds: float | None = None
+    generation_seconds: float | None = None
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedResult:
+    """`vectors` are float32 bytes, native order, one per input; not yet normalised."""
+
+    vectors: tuple[bytes, ...]
+    prompt_tokens: int | None = None
+
+
+class Backend(Protocol):
+    """A model in memory. Every method may raise the errors of `errors.py` (LoadFailed, WorkerError,
+    PromptTooLong, Unsupported); any other exception is a bug.
+    """
+
+    def load(self, spec: LoadSpec) -> LoadedInfo:
+        """Load the model; called once, first. Raises LoadFailed."""
+
+    def generate(
+        self,
+        spec: GenerateSpec,
+        emit: Emit,
+        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,
+    ) -> RunResult:
+        """Run to the end, to `abort` (reason "cancelled") or to an error; blocks meanwhile.
+
+        With `spec.top_logprobs` set, text goes to `emit_logprobs` together with its tokens' figures.
+        """
+
+    def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
+        """One vector per text. Raises Unsupported, or PromptTooLong without `truncate`."""
+
+    def count_tokens(self, text: str) -> int | None:
+        """How many tokens `text` is; None where the runtime cannot tell."""
+
+    def abort(self) -> None:
+        """End the current run as soon as the runtime allows; without one, do nothing."""
+
+    def close(self) -> None:
+        """Free everything; the last call."""

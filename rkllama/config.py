@@ -1,0 +1,266 @@
+"""The settings: a flag beats the environment, which beats `config.toml`, which beats the default.
+
+No dataclass here: `rkllama list` needs this module, and importing dataclasses alone costs one and a
+half bare interpreter starts.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import ConfigError
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of a number (seconds) or a duration such as "5m", "1h30m", "-1"; negative = for ever.
+
+    Raises ValueError for anything else, infinities and NaN included.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"not a duration: {value!r}")
+    if isinstance(value, int | float):
+        seconds = float(value)
+    elif isinstance(value, str):
+        seconds = _parse_duration_text(value.strip())
+    else:
+        raise ValueError(f"not a duration: {value!r}")
+    if seconds != seconds or abs(seconds) == float("inf"):
+        raise ValueError(f"not a duration: {value!r}")
+    return seconds
+
+
+def _parse_duration_text(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text)
+    total, number = 0.0, ""
+    while rest:
+        if rest[0].isdigit() or rest[0] == ".":
+            number, rest = number + rest[0], rest[1:]
+            continue
+        unit = next(
+            (u for u in ("ns", "us", "µs", "ms", "s", "m", "h") if rest.startswith(u)), None
+        )
+        if unit is None or not number:
+            raise ValueError(f"not a duration: {text!r}")
+        total, number, rest = total + float(number) * _UNITS[unit], "", rest[len(unit) :]
+    if number or not text:
+        raise ValueError(f"not a duration: {text!r}")
+    return sign * total
+
+
+def _text(value: object) -> str:
+    return str(value)
+
+
+def _path(value: object) -> str:
+    return os.path.abspath(os.path.expanduser(str(value)))
+
+
+def _integer(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        number = int(str(value))
+        if not low <= number <= high:
+            raise ValueError(f"must be between {low} and {high}")
+        return number
+
+    return parse
+
+
+def _seconds(value: object) -> float:
+    seconds = parse_duration(value)
+    if seconds <= 0:
+        raise ValueError("must be more than 0")
+    return seconds
+
+
+def _level(value: object) -> str:
+    level = str(value).lower()
+    if level not in ("debug", "info", "warning", "error"):
+        raise ValueError("must be debug, info, warning or error")
+    return level
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if isinstance(value, list | tuple):
+        return tuple(str(item) for item in value)
+    return tuple(word for word in str(value).replace(",", " ").split() if word)
+
+
+class Settings:
+    """One immutable set of settings; every field is documented where it is declared."""
+
+    home: str
+    """Where models, logs and the configuration live. RKLLAMA_HOME, default ~/RKLLAMA."""
+    models: str
+    """The models directory. RKLLAMA_MODELS, default <home>/models."""
+    host: str
+    """The server's address, HOST, HOST:PORT or a URL. RKLLAMA_HOST, default 127.0.0.1:8080."""
+    keep_alive: float
+    """Seconds that a model stays loaded after its last use; negative = for ever. RKLLAMA_KEEP_ALIVE, 5m."""
+    max_loaded: int
+    """How many models may be loaded at once. RKLLAMA_MAX_LOADED, 1."""
+    max_queue: int
+    """How many requests may wait for their turn. RKLLAMA_MAX_QUEUE, 64."""
+    context_length: int
+    """Tokens of context where neither request nor Modelfile says. RKLLAMA_CONTEXT_LENGTH, 4096."""
+    log_level: str
+    """debug, info, warning or error. RKLLAMA_LOG_LEVEL, info."""
+    rkllm_lib: str | None
+    """The file librkllmrt.so. RKLLAMA_RKLLM_LIB; default: searched for."""
+    rkllm_abi: str | None
+    """The runtime's version, where its file does not tell it. RKLLAMA_RKLLM_ABI."""
+    lock: str | None
+    """The lock file of the NPU's owner. RKLLAMA_LOCK; default: /run/lock/rkllama-npu.lock."""
+    load_timeout: float
+    """Seconds after which a load counts as hung. RKLLAMA_LOAD_TIMEOUT, 10m."""
+    token_timeout: float
+    """Seconds without a token after which the runtime counts as hung. RKLLAMA_TOKEN_TIMEOUT, 30s."""
+    prefill_timeout: float
+    """Seconds added to that per 1000 characters of prompt, for the first token. RKLLAMA_PREFILL_TIMEOUT, 30s."""
+    threads: int
+    """Threads of the CPU backend; 0 = the physical (big) cores. RKLLAMA_THREADS, 0."""
+    api_keys: tuple[str, ...]
+    """Keys of which a client must send one; none = open. RKLLAMA_API_KEY."""
+    origins: tuple[str, ...]
+    """Origins of web pages that may call the server (CORS). RKLLAMA_ORIGINS."""
+    max_body: int
+    """Bytes that a request's body may have. RKLLAMA_MAX_BODY, 32 MiB."""
+
+    __slots__ = (
+        "api_keys",
+        "context_length",
+        "home",
+        "host",
+        "keep_alive",
+        "load_timeout",
+        "lock",
+        "log_level",
+        "max_body",
+        "max_loaded",
+        "max_queue",
+        "models",
+        "origins",
+        "prefill_timeout",
+        "rkllm_abi",
+        "rkllm_lib",
+        "threads",
+        "token_timeout",
+    )
+
+    def __init__(self, **values: Any) -> None:
+        for name in self.__slots__:
+            object.__setattr__(self, name, values[name])
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("settings are immutable")
+
+    @property
+    def logs(self) -> str:
+        """The directory of the workers' log files."""
+        return os.path.join(self.home, "logs")
+
+
+_SETTINGS: tuple[tuple[str, str, Callable[[object], Any], Any], ...] = (
+    # name, environment variable, parser, default
+    ("home", "RKLLAMA_HOME", _path, "~/RKLLAMA"),
+    ("models", "RKLLAMA_MODELS", _path, None),
+    ("host", "RKLLAMA_HOST", _text, "127.0.0.1:8080"),
+    ("keep_alive", "RKLLAMA_KEEP_ALIVE", parse_duration, 300.0),
+    ("max_loaded", "RKLLAMA_MAX_LOADED", _integer(1, 64), 1),
+    ("max_queue", "RKLLAMA_MAX_QUEUE", _integer(0, 1024), 64),
+    ("context_length", "RKLLAMA_CONTEXT_LENGTH", _integer(32, 1 << 20), 4096),
+    ("log_level", "RKLLAMA_LOG_LEVEL", _level, "info"),
+    ("rkllm_lib", "RKLLAMA_RKLLM_LIB", _path, None),
+    ("rkllm_abi", "RKLLAMA_RKLLM_ABI", _text, None),
+    ("lock", "RKLLAMA_LOCK", _path, None),
+    ("load_timeout", "RKLLAMA_LOAD_TIMEOUT", _seconds, 600.0),
+    ("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),
+    ("prefill_timeout", "RKLLAMA_PREFILL_TIMEOUT", _seconds, 30.0),
+    ("threads", "RKLLAMA_THREADS", _integer(0, 256), 0),
+    ("api_keys", "RKLLAMA_API_KEY", _words, ()),
+    ("origins", "RKLLAMA_ORIGINS", _words, ()),
+    ("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
+)
+
+
+def load_settings(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """The settings in force; `flags` holds what the command line set (None = not set).
+
+    Raises ConfigError for a value that cannot be used, naming the setting and where it was set.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    env = os.environ if environ is None else environ
+    home = _path(given.get("home") or env.get("RKLLAMA_HOME") or "~/RKLLAMA")
+    file = os.path.join(home, "config.toml")
+    in_file = _read_file(file)
+    values: dict[str, Any] = {}
+    for name, variable, parse, default in _SETTINGS:
+        if name in given:
+            values[name] = _parse(parse, given[name], f"--{name.replace('_', '-')}")
+        elif env.get(variable):
+            values[name] = _parse(parse, env[variable], variable)
+        elif name in in_file:
+            values[name] = _parse(parse, in_file[name], f"{name} in {file}")
+        else:
+            values[name] = parse(default) if name == "home" else default
+    values["models"] = values["models"] or os.path.join(values["home"], "models")
+    return Settings(**values)
+
+
+def _parse(parse: Callable[[object], Any], value: object, where: str) -> Any:
+    try:
+        return parse(value)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    if not os.path.isfile(path):
+        return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as stream:
+            table: dict[str, Any] = tomllib.load(stream)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    known = {name for name, *_ in _SETTINGS} - {"home"}
+    if unknown := sorted(set(table) - known):
+        raise ConfigError(
+            f"{path} has unknown settings: {', '.join(unknown)}",
+            hint=f"Known ones: {', '.join(sorted(known))}.",
+        )
+    return table
+
+
+def server_address(host: str) -> tuple[str, int]:
+    """Host and port of the setting `host`: a name, name:port, [v6]:port or an http:// URL.
+
+    Raises ConfigError for anything else.
+    """
+    text = host.strip().removeprefix("http://").rstrip("/")
+    name, _, port = (
+        text.rpartition(":") if ":" in text and not text.endswith("]") else (text, "", "")
+    )
+    try:
+        number = int(port or 8080)
+        if not 0 <= number <= 65535 or "/" in text or "://" in text or not name.strip("[]"):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"RKLLAMA_HOST cannot be {host!r}",
+            hint="Write it as 127.0.0.1:8080 or http://board:8080.",
+        ) from None
+    return name.strip("[]"), number

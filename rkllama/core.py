@@ -1,0 +1,266 @@
+"""The values that travel between the faces (CLI, HTTP dialects), the engine and the backends.
+
+All are frozen; None means "not set" for what is asked and "not known" for what is reported, never a
+stand-in for zero. Durations are seconds, sizes are bytes, times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "load", "unload"]
+ModelFormat = Literal["rkllm", "gguf"]
+
+
+# --- What is asked -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A function that the model may call; `parameters` is its JSON schema."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call that the model made; `id` is unique within a conversation."""
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn. `reasoning` is an assistant's thinking; a tool's answer names its call by id or name."""
+
+    role: Role
+    content: str = ""
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    tool_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the next token is drawn; what is None follows the model's Modelfile, then the runtime.
+
+    `temperature` 0 is greedy. `min_p` and `seed` are honoured by the CPU backend only.
+    """
+
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    mirostat: int | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """A generation. Exactly one of `messages` (a conversation) and `prompt` (one text) is set.
+
+    With `raw` the prompt goes to the model as it is, else through the chat template as a user's turn.
+    `model` None means the loaded one. `max_tokens` -1 is "until the context is full".
+    `think`: None is the model's default. `format`: "json" or a JSON schema.
+    `keep_alive`: seconds after the last use, negative = for ever, None = the server's setting.
+    """
+
+    model: str | None = None
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    raw: bool = False
+    system: str | None = None
+    template: str | None = None
+    suffix: str | None = None
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    think: bool | Literal["low", "medium", "high"] | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: str = "auto"
+    """"auto", "none", "required", or "function:NAME"."""
+    format: Literal["json"] | Mapping[str, Any] | None = None
+    context_length: int | None = None
+    keep_alive: float | None = None
+    top_logprobs: int | None = None
+    """None: no log-probabilities; n: the chosen token's and the n most likely ones'."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingRequest:
+    """Vectors for `inputs`, in their order. `truncate` False makes a too long input an error."""
+
+    model: str | None = None
+    inputs: tuple[str, ...]
+    truncate: bool = True
+    dimensions: int | None = None
+    context_length: int | None = None
+    keep_alive: float | None = None
+
+
+# --- What is answered --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenLogprob:
+    """A token with its natural-log probability and the likeliest alternatives (without their own)."""
+
+    token: str
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """New text of the answer, never empty; what queued up while the reader was busy comes as one."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """New text of the model's thinking, without its markers."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """One whole tool call; `index` counts the calls of this answer from 0."""
+
+    index: int
+    call: ToolCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Token counts as the backend reported them. `cached_tokens` of the prompt were not evaluated anew.
+
+    `prompt_tokens` is the whole prompt where the backend tells it, None otherwise.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds. `prompt` and `generation` are the backend's own figures, None where it has none."""
+
+    queue: float | None = None
+    load: float | None = None
+    prompt: float | None = None
+    generation: float | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The last event of every stream. `stop` is the stop string that ended it, if one did.
+
+    `error` is set where the answer is complete but not what was promised (a schema not met).
+    """
+
+    reason: FinishReason
+    model: str
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+    stop: str | None = None
+    error: str | None = None
+
+
+Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingResult:
+    """One L2-normalised vector per input, in order."""
+
+    model: str
+    vectors: tuple[Sequence[float], ...]
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+
+# --- Models ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """A model on disk. `name` is what lists show and every command takes; `file` is the file's name.
+
+    What neither the file, its neighbours nor its name tell is None.
+    """
+
+    name: str
+    file: str
+    path: str
+    format: ModelFormat
+    size: int
+    modified: float
+    quantization: str | None = None
+    platform: str | None = None
+    parameter_size: str | None = None
+    family: str | None = None
+    context_length: int | None = None
+    digest: str | None = None
+    """sha256 in 64 hex digits, where it has been computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDetails:
+    """Everything that `show` tells about a model; `parameters` are Modelfile lines, name and value."""
+
+    info: ModelInfo
+    system: str | None = None
+    template: str | None = None
+    parameters: tuple[tuple[str, str], ...] = ()
+    license: str | None = None
+    modelfile: str = ""
+    parent: str | None = None
+    capabilities: tuple[str, ...] = ("completion",)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model in memory. `expires` is a time, None = stays until unloaded; `memory` as the runtime says."""
+
+    info: ModelInfo
+    state: Literal["loading", "ready", "busy", "closing"]
+    context_length: int | None = None
+    expires: float | None = None
+    memory: int | None = None
+    runtime: str | None = None
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullProgress:
+    """A step of a download. `completed` and `total` count the file's bytes, the resumed ones included."""
+
+    status: Literal["resolving", "downloading", "verifying", "done"]
+    file: str
+    total: int | None = None
+    completed: int = 0
+    digest: str | None = None
+    """The sha256 that the Hub announced, 64 hex digits."""
+    name: str | None = None
+    """With `done`: the name under which the model can be used."""
+    resumed: int = 0
+    """Bytes that an earlier try had left."""

@@ -1,0 +1,338 @@
+"""Every error that RKLLama raises on purpose.
+
+    RKLLamaError
+    ├── InvalidRequest            400  invalid_request      a value in the request is wrong
+    │   ├── PromptTooLong         400  prompt_too_long      the prompt does not fit the context
+    │   └── Unsupported           400  unsupported          this model or runtime cannot do that
+    ├── ModelNotFound             404  model_not_found      no model of that name
+    ├── AmbiguousName             400  ambiguous_name       several models fit the name
+    ├── NoModelLoaded             400  no_model_loaded      nothing is loaded and none was named
+    ├── ModelsDirMissing          500  models_dir_missing   the models directory does not exist
+    ├── QueueFull                 503  queue_full           try again after `retry_after` seconds
+    ├── ModelBusy                 409  model_busy           the model is generating and cannot be touched
+    ├── LoadFailed                500  load_failed          the runtime refused the model
+    │   ├── LibraryNotFound       500  library_not_found    librkllmrt.so is not there or unusable
+    │   ├── UnknownRuntime        500  unknown_runtime      a version whose layout is not known
+    │   ├── BackendMissing        500  backend_missing      an extra package has to be installed
+    │   └── NPUBusy               503  npu_busy             another process owns the NPU
+    ├── WorkerError               500  worker_error
+    │   ├── WorkerCrashed         500  worker_crashed       the runtime's process died
+    │   ├── WorkerHung            504  worker_hung          the runtime stopped answering
+    │   └── RuntimeFailed         500  runtime_failed       the runtime reported an error
+    ├── PullError                 400  pull_failed
+    │   ├── HubNotFound           404  hub_not_found        no such repository, revision or file
+    │   ├── HubGated              403  hub_gated            the licence has to be accepted first
+    │   ├── HubUnreachable        502  hub_unreachable      no connection to the Hub
+    │   ├── DiskFull              507  disk_full            not enough room
+    │   └── IntegrityError        502  integrity            size or sha256 differ
+    ├── ConfigError               400  config               a setting has an unusable value
+    ├── ServerUnreachable         502  server_unreachable   no RKLLama server at that address
+    └── Cancelled                 499  cancelled            the client went away before it was served
+
+An error knows its HTTP status and a code for programs; what it is about is in typed attributes.
+`str(error)` says what happened and with which value; `hint` says what to do next. Nothing reads messages.
+"""
+
+from __future__ import annotations
+
+
+class RKLLamaError(Exception):
+    """Base of all: `status` is the HTTP status, `code` a word for programs, `hint` the next step."""
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+    @property
+    def text(self) -> str:
+        """Message and hint in one line, for a terminal or an error field."""
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class InvalidRequest(RKLLamaError):
+    """A value that the client sent is wrong; `param` names its field where one is to blame."""
+
+    status = 400
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, param: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.param = param
+
+
+class PromptTooLong(InvalidRequest):
+    """The prompt's tokens do not fit; None where a count is not known."""
+
+    code = "prompt_too_long"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        prompt_tokens: int | None = None,
+        context_length: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.prompt_tokens = prompt_tokens
+        self.context_length = context_length
+
+
+class Unsupported(InvalidRequest):
+    """The model, the runtime's version or the backend cannot do what was asked."""
+
+    code = "unsupported"
+
+
+class ModelNotFound(RKLLamaError):
+    """No model answers to `name`; `candidates` are near names, best first."""
+
+    status = 404
+    code = "model_not_found"
+
+    def __init__(self, name: str, *, candidates: tuple[str, ...] = ()) -> None:
+        hint = f"Did you mean {', '.join(candidates)}?" if candidates else None
+        super().__init__(f"model '{name}' not found", hint=hint)
+        self.name = name
+        self.candidates = candidates
+
+
+class AmbiguousName(RKLLamaError):
+    """Several models answer to `name`: `candidates`."""
+
+    status = 400
+    code = "ambiguous_name"
+
+    def __init__(self, name: str, candidates: tuple[str, ...]) -> None:
+        super().__init__(
+            f"'{name}' fits several models: {', '.join(candidates)}",
+            hint="Name one of them in full.",
+        )
+        self.name = name
+        self.candidates = candidates
+
+
+class NoModelLoaded(RKLLamaError):
+    """No model is loaded and the request names none."""
+
+    status = 400
+    code = "no_model_loaded"
+
+    def __init__(self) -> None:
+        super().__init__("no model is loaded", hint="Load one first, or name one in the request.")
+
+
+class ModelsDirMissing(RKLLamaError):
+    """The models directory `path` does not exist."""
+
+    code = "models_dir_missing"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the models directory {path} does not exist",
+            hint="Create it, pull a model, or set RKLLAMA_MODELS.",
+        )
+        self.path = path
+
+
+class QueueFull(RKLLamaError):
+    """Too many requests wait already; try again after `retry_after` seconds."""
+
+    status = 503
+    code = "queue_full"
+
+    def __init__(self, limit: int, *, retry_after: int = 5) -> None:
+        super().__init__(
+            f"server busy: {limit} requests are waiting already",
+            hint="Try again later, or raise --max-queue.",
+        )
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class ModelBusy(RKLLamaError):
+    """The model `name` is generating, so it cannot be removed or replaced now."""
+
+    status = 409
+    code = "model_busy"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"model '{name}' is answering a request", hint="Try again when it is done."
+        )
+        self.name = name
+
+
+class LoadFailed(RKLLamaError):
+    """The runtime could not load the model; `log` holds its last words."""
+
+    code = "load_failed"
+
+    def __init__(self, message: str, *, hint: str | None = None, log: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.log = log
+
+
+class LibraryNotFound(LoadFailed):
+    """librkllmrt.so is missing or unusable; `tried` pairs each place with what was wrong there."""
+
+    code = "library_not_found"
+
+    def __init__(self, tried: tuple[tuple[str, str], ...], *, hint: str) -> None:
+        places = "; ".join(f"{place}: {reason}" for place, reason in tried)
+        super().__init__(f"librkllmrt.so cannot be used ({places})", hint=hint)
+        self.tried = tried
+
+
+class UnknownRuntime(LoadFailed):
+    """The library's version fits no known layout; `version` is None where it names none."""
+
+    code = "unknown_runtime"
+
+    def __init__(self, message: str, *, version: str | None, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.version = version
+
+
+class BackendMissing(LoadFailed):
+    """The package that runs this kind of model is not installed."""
+
+    code = "backend_missing"
+
+
+class NPUBusy(LoadFailed):
+    """Another process owns the NPU; `holder` says which."""
+
+    status = 503
+    code = "npu_busy"
+
+    def __init__(self, holder: str) -> None:
+        super().__init__(
+            f"the NPU is in use by {holder}",
+            hint="Stop it first: two processes on the NPU at once can freeze the board.",
+        )
+        self.holder = holder
+
+
+class WorkerError(RKLLamaError):
+    """Something went wrong in a model's child process; `log` holds its last lines."""
+
+    code = "worker_error"
+
+    def __init__(self, message: str, *, hint: str | None = None, log: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.log = log
+
+
+class WorkerCrashed(WorkerError):
+    """The model's process died; `exit_status` is negative for a signal, as in subprocess."""
+
+    code = "worker_crashed"
+
+    def __init__(
+        self, message: str, *, exit_status: int | None, hint: str | None = None, log: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, log=log)
+        self.exit_status = exit_status
+
+
+class WorkerHung(WorkerError):
+    """The runtime sent nothing for `seconds` and its process was ended."""
+
+    status = 504
+    code = "worker_hung"
+
+    def __init__(self, message: str, *, seconds: float, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.seconds = seconds
+
+
+class RuntimeFailed(WorkerError):
+    """The runtime reported that a call or a run failed."""
+
+    code = "runtime_failed"
+
+
+class PullError(RKLLamaError):
+    """A download failed."""
+
+    status = 400
+    code = "pull_failed"
+
+
+class HubNotFound(PullError):
+    """The Hub has no such repository, revision or file."""
+
+    status = 404
+    code = "hub_not_found"
+
+
+class HubGated(PullError):
+    """The repository asks for its licence to be accepted, or for a token."""
+
+    status = 403
+    code = "hub_gated"
+
+
+class HubUnreachable(PullError):
+    """The Hub cannot be reached, or broke off too often."""
+
+    status = 502
+    code = "hub_unreachable"
+
+
+class DiskFull(PullError):
+    """The disk has `available` bytes where `needed` are needed."""
+
+    status = 507
+    code = "disk_full"
+
+    def __init__(self, message: str, *, needed: int, available: int) -> None:
+        super().__init__(message, hint="Free some space (rkllama rm) and run the command again.")
+        self.needed = needed
+        self.available = available
+
+
+class IntegrityError(PullError):
+    """What arrived is not what the Hub announced."""
+
+    status = 502
+    code = "integrity"
+
+
+class ConfigError(RKLLamaError):
+    """A setting has a value that cannot be used."""
+
+    status = 400
+    code = "config"
+
+
+class ServerUnreachable(RKLLamaError):
+    """No RKLLama server answers at `url`."""
+
+    status = 502
+    code = "server_unreachable"
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(
+            f"no server answers at {url}: {reason}",
+            hint="Start one with `rkllama serve`, or correct RKLLAMA_HOST.",
+        )
+        self.url = url
+
+
+class Cancelled(RKLLamaError):
+    """The client went away before its turn came."""
+
+    status = 499
+    code = "cancelled"
+
+    def __init__(self, message: str = "the client went away") -> None:
+        super().__init__(message)

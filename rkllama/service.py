@@ -1,0 +1,76 @@
+"""The operations that both faces offer: `LocalService` does them here, `client.RemoteService` through
+a running server. The CLI works with either and cannot tell the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from .core import (
+    ChatRequest,
+    EmbeddingRequest,
+    EmbeddingResult,
+    Event,
+    LoadedModel,
+    ModelDetails,
+    ModelInfo,
+    PullProgress,
+)
+
+
+class Service(Protocol):
+    """Everything one can do with models. Raises the errors of errors.py and nothing else."""
+
+    def models(self) -> list[ModelInfo]:
+        """The models on disk, by name. Raises ModelsDirMissing."""
+
+    def show(self, name: str) -> ModelDetails:
+        """All that is known of one model. Raises ModelNotFound, AmbiguousName."""
+
+    def pull(self, reference: str) -> Iterator[PullProgress]:
+        """Fetch `[hf/]USER/REPO/FILE[@REVISION]`. Nothing happens before the first `next`;
+        closing the iterator stops the download and leaves what came for a later try.
+        """
+
+    def remove(self, name: str) -> ModelInfo:
+        """Unload and delete a model; answers what was deleted. Raises ModelNotFound, ModelBusy."""
+
+    def copy(self, source: str, destination: str) -> None:
+        """Make `destination` another name of `source`."""
+
+    def create(self, name: str, modelfile: str) -> ModelInfo:
+        """Make a model out of an existing one and a Modelfile's text."""
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models in memory; never waits for one."""
+
+    def load(
+        self,
+        name: str,
+        *,
+        keep_alive: float | None = None,
+        context_length: int | None = None,
+        gone: int = -1,
+    ) -> LoadedModel:
+        """Load a model, or set a loaded one's keep-alive (negative: until unloaded)."""
+
+    def unload(self, name: str | None = None) -> ModelInfo:
+        """Unload the named model, or the current one; a running answer is cancelled first.
+        Raises NoModelLoaded, or ModelNotFound.
+        """
+
+    def stream(self, request: ChatRequest, gone: int = -1) -> Iterator[Event]:
+        """The events of an answer; the last one is Finished. Errors are raised, before the first
+        event or in between. Closing the iterator cancels the answer, and so does a hang-up on
+        `gone`, the file descriptor of the client's socket.
+        """
+
+    def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:
+        """One vector per input."""
+
+    def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:
+        """Tokens of the rendered prompt; None where the backend cannot count."""
+
+    def close(self) -> None:
+        """Cancel what runs, end every child, release the NPU."""
