@@ -124,7 +124,8 @@ class Settings:
     token_timeout: float
     """Seconds without a token after which the runtime counts as hung. RKLLAMA_TOKEN_TIMEOUT, 30s."""
     prefill_timeout: float
-    """Seconds added to that per 1000 characters of prompt, for the first token. RKLLAMA_PREFILL_TIMEOUT, 30s."""
+    """Seconds added to that per 1000 characters of prompt until the first token.
+    RKLLAMA_PREFILL_TIMEOUT, 30s."""
     threads: int
     """Threads of the CPU backend; 0 = the physical (big) cores. RKLLAMA_THREADS, 0."""
     api_keys: tuple[str, ...]

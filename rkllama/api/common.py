@@ -1,0 +1,162 @@
+"""What every dialect needs: typed access to a JSON body, JSON bytes, and the shape of an encoder."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from ..core import ChatRequest, Event
+from ..errors import InvalidRequest, RKLLamaError
+
+T = TypeVar("T")
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+def dumps(value: object) -> bytes:
+    """Compact JSON in UTF-8."""
+    return _encode(value).encode()
+
+
+class Encoder(Protocol):
+    """Turns one answer's events into one dialect's bytes. It pins what all frames share: id, time, role."""
+
+    content_type: str
+    """Of the streamed answer."""
+
+    def encode(self, event: Event) -> bytes:
+        """The frames of one event, b"" for none. The bytes for Finished close the stream."""
+
+    def error(self, error: RKLLamaError) -> bytes:
+        """The frame that ends a stream which has begun."""
+
+    def whole(self, events: Iterable[Event]) -> dict[str, Any]:
+        """The answer that is not streamed: a fold over the same events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A decoded request for text, and how its answer is written."""
+
+    request: ChatRequest
+    stream: bool
+    encoder: Encoder
+
+
+class Fields:
+    """A JSON object read field by field: a missing field or null is None, a wrong type is InvalidRequest.
+
+    `where` is put before the names in messages ("messages[2].").
+    """
+
+    __slots__ = ("_values", "where")
+
+    def __init__(self, values: object, where: str = "") -> None:
+        if not isinstance(values, dict):
+            raise InvalidRequest(f"{where.rstrip('.') or 'the body'} must be a JSON object")
+        self._values: dict[str, Any] = values
+        self.where = where
+
+    def __contains__(self, name: str) -> bool:
+        return self._values.get(name) is not None
+
+    def raw(self, name: str) -> Any:
+        """The value as it came, None when absent."""
+        return self._values.get(name)
+
+    def fail(self, name: str, expected: str) -> InvalidRequest:
+        """The error for a field whose value is not what was expected."""
+        return InvalidRequest(f"'{self.where}{name}' must be {expected}", param=self.where + name)
+
+    def need(self, name: str, read: Callable[[str], T | None]) -> T:
+        """`read(name)`, where the field must be there."""
+        value = read(name)
+        if value is None:
+            raise InvalidRequest(f"'{self.where}{name}' is required", param=self.where + name)
+        return value
+
+    def text(self, name: str) -> str | None:
+        """A string, made safe by `clean_text`."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise self.fail(name, "a string")
+        return clean_text(value)
+
+    def flag(self, name: str) -> bool | None:
+        """A boolean."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self.fail(name, "true or false")
+        return value
+
+    def integer(self, name: str, low: int = -(1 << 31), high: int = (1 << 31) - 1) -> int | None:
+        """An integer within bounds; 3.0 counts as one, since many clients send it so."""
+        value = self.number(name, low, high)
+        if value is None:
+            return None
+        if value != int(value):
+            raise self.fail(name, "an integer")
+        return int(value)
+
+    def number(self, name: str, low: float = -1e38, high: float = 1e38) -> float | None:
+        """A finite number within bounds."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.fail(name, "a number")
+        if not low <= value <= high or math.isnan(value):
+            raise self.fail(name, f"between {low:g} and {high:g}")
+        return value
+
+    def items(self, name: str) -> list[Any] | None:
+        """A list."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, list):
+            raise self.fail(name, "a list")
+        return value
+
+    def objects(self, name: str) -> list[Fields] | None:
+        """A list of JSON objects."""
+        values = self.items(name)
+        if values is None:
+            return None
+        return [Fields(item, f"{self.where}{name}[{i}].") for i, item in enumerate(values)]
+
+    def object(self, name: str) -> Fields | None:
+        """A JSON object, to be read on."""
+        value = self._values.get(name)
+        return None if value is None else Fields(value, f"{self.where}{name}.")
+
+    def mapping(self, name: str) -> Mapping[str, Any] | None:
+        """A JSON object as it came."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, dict):
+            raise self.fail(name, "a JSON object")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...] | None:
+        """A string or a list of strings, as `stop` and `input` are."""
+        value = self._values.get(name)
+        if value is None:
+            return None
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+            raise self.fail(name, "a string or a list of strings")
+        return tuple(clean_text(item) for item in values)
+
+
+def clean_text(text: str) -> str:
+    """`text` as any backend can take it: lone surrogates and NUL (it ends a C string) become U+FFFD."""
+    if "\0" in text:
+        text = text.replace("\0", "\ufffd")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
