@@ -238,6 +238,16 @@ class ModelDetails:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateSource:
+    """A model's own chat template: Jinja text, where it was found, and the tokens it names."""
+
+    source: str
+    origin: str
+    bos_token: str = ""
+    eos_token: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
     """A model in memory. `expires` is a time, None = stays until unloaded; `memory` as the runtime says."""
 
