@@ -35,6 +35,9 @@ An error knows its HTTP status and a code for programs; what it is about is in t
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 
 class RKLLamaError(Exception):
     """Base of all: `status` is the HTTP status, `code` a word for programs, `hint` the next step."""
@@ -52,8 +55,25 @@ class RKLLamaError(Exception):
 
     @property
     def text(self) -> str:
-        """Message and hint in one line, for a terminal or an error field."""
-        return f"{self.message} {self.hint}" if self.hint else self.message
+        """Message and hint as one text, for a terminal or an error field."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+    def to_dict(self) -> dict[str, Any]:
+        """Code, message, hint and attributes as JSON values: what `from_dict` rebuilds the error from."""
+        return {"code": self.code, **self.__dict__}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> RKLLamaError:
+        """The error of the class that has this code; an unknown code gives a plain RKLLamaError."""
+        attributes = dict(values)
+        code = attributes.pop("code", None)
+        kind = next((cls for cls in _classes(RKLLamaError) if cls.code == code), RKLLamaError)
+        error = kind.__new__(kind)
+        attributes.setdefault("message", "unknown error")
+        attributes.setdefault("hint", None)
+        Exception.__init__(error, attributes["message"])
+        error.__dict__.update(attributes)
+        return error
 
 
 class InvalidRequest(RKLLamaError):
@@ -336,3 +356,9 @@ class Cancelled(RKLLamaError):
 
     def __init__(self, message: str = "the client went away") -> None:
         super().__init__(message)
+
+
+def _classes(base: type[RKLLamaError]) -> Iterator[type[RKLLamaError]]:
+    yield base
+    for cls in base.__subclasses__():
+        yield from _classes(cls)

@@ -1,0 +1,158 @@
+"""The main program of a model's process: `python -m rkllama.child COMMANDS EVENTS`, two inherited pipes.
+
+The main thread runs the backend; a second thread reads the commands, so that an abort is seen during a
+run. The end of the command pipe means that the parent is gone, however it died: the process ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from . import frames
+from .backend import Backend, RunResult
+from .core import TokenLogprob
+from .errors import LoadFailed, RKLLamaError, RuntimeFailed
+
+
+def main() -> None:
+    """Serve commands until told to close or until the parent is gone."""
+    commands, events = int(sys.argv[1]), int(sys.argv[2])
+    faulthandler.enable()
+    _prefer_for_oom_killer()
+    Child(commands, events).serve()
+
+
+def _prefer_for_oom_killer() -> None:
+    """When memory runs out, this process shall go and not the server."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as stream:
+        stream.write("500")
+
+
+def _backend_for(path: str) -> Backend:
+    if path.lower().endswith(".gguf"):
+        from .cpu import CPUBackend
+
+        return CPUBackend()
+    from .npu import NPUBackend
+
+    return NPUBackend()
+
+
+class Child:
+    """The command loop around one backend."""
+
+    def __init__(self, commands: int, events: int) -> None:
+        self._commands = commands
+        self._events = events
+        self._backend: Backend | None = None
+        self._pending: queue.SimpleQueue[tuple[int, int, bytes]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._running: int | None = None
+        self._aborted: int = 0
+
+    def serve(self) -> None:
+        """Run one command after the other; CLOSE ends it."""
+        threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
+        operations: dict[int, Callable[[int, bytes], bytes]] = {
+            frames.LOAD: self._load,
+            frames.GENERATE: self._generate,
+            frames.EMBED: self._embed,
+            frames.COUNT: self._count,
+        }
+        while True:
+            kind, run, payload = self._pending.get()
+            if kind == frames.CLOSE:
+                break
+            self._answer(operations[kind], run, payload)
+        if self._backend is not None:
+            self._backend.close()
+        os._exit(0)  # the library's own exit handlers have been seen to crash
+
+    def _read_commands(self) -> None:
+        buffer = frames.FrameBuffer()
+        while data := os.read(self._commands, 1 << 16):
+            for kind, run, payload in buffer.feed(data):
+                if kind == frames.ABORT:
+                    self._abort(run)
+                else:
+                    self._pending.put((kind, run, payload))
+        os._exit(0)
+
+    def _abort(self, run: int) -> None:
+        """Abort `run`, also one that has not begun; never a later one."""
+        with self._lock:
+            self._aborted = run
+            if self._running == run and self._backend is not None:
+                self._backend.abort()
+
+    def _answer(self, operation: Callable[[int, bytes], bytes], run: int, payload: bytes) -> None:
+        try:
+            kind, answer = frames.RESULT, operation(run, payload)
+        except RKLLamaError as error:
+            kind, answer = frames.ERROR, frames.encode_error(error)
+        except Exception as error:  # a bug; the server must live and the log must tell
+            traceback.print_exc()
+            text = f"internal error in the model's process: {type(error).__name__}: {error}"
+            kind, answer = frames.ERROR, frames.encode_error(RuntimeFailed(text))
+        frames.write_frame(self._events, kind, run, answer)
+
+    def _need_backend(self) -> Backend:
+        if self._backend is None:
+            raise LoadFailed("no model is loaded in this process")
+        return self._backend
+
+    def _load(self, _run: int, payload: bytes) -> bytes:
+        spec = frames.decode_load(payload)
+        backend = _backend_for(spec.path)
+        loaded = backend.load(spec)
+        self._backend = backend
+        return frames.encode_spec(loaded)
+
+    def _generate(self, run: int, payload: bytes) -> bytes:
+        backend, spec = self._need_backend(), frames.decode_generate(payload)
+        events, write, pack, kind = self._events, os.write, frames.pack_header, frames.TEXT
+
+        def emit(text: str) -> None:
+            if self._aborted == run:  # came before the runtime had begun: say it again
+                backend.abort()
+            data = text.encode()
+            if len(data) < 4000:  # a pipe takes up to PIPE_BUF bytes whole
+                write(events, pack(len(data), kind, run) + data)
+            else:
+                frames.write_frame(events, kind, run, data)
+
+        def emit_logprobs(text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
+            if self._aborted == run:
+                backend.abort()
+            frames.write_frame(events, frames.LOGPROBS, run, frames.encode_logprobs(text, logprobs))
+
+        with self._lock:
+            if self._aborted == run:
+                return frames.encode_spec(RunResult(reason="cancelled"))
+            self._running = run
+        try:
+            return frames.encode_spec(backend.generate(spec, emit, emit_logprobs))
+        finally:
+            with self._lock:
+                self._running = None
+
+    def _embed(self, run: int, payload: bytes) -> bytes:
+        texts, truncate = frames.decode(payload)
+        result = self._need_backend().embed(tuple(texts), truncate)
+        for vector in result.vectors:
+            frames.write_frame(self._events, frames.VECTOR, run, vector)
+        return frames.embed_summary(result)
+
+    def _count(self, _run: int, payload: bytes) -> bytes:
+        return frames.encode(self._need_backend().count_tokens(payload.decode()))
+
+
+if __name__ == "__main__":
+    main()

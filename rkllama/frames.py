@@ -1,0 +1,146 @@
+"""The frames on the two pipes between a model's process and its parent.
+
+    u32 payload length | u8 kind | u32 run | payload
+
+`run` numbers the commands of one child; what a child sends carries the number of the command that it
+answers, so nothing of one answer can be taken for the next one's. Payloads are JSON, but for TEXT (UTF-8)
+and VECTOR (float32, native order): a token costs no JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from dataclasses import asdict
+from typing import Any
+
+from .backend import EmbedResult, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .core import SamplingParams, TokenLogprob
+from .errors import RKLLamaError
+
+# Parent to child.
+LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE = range(1, 7)
+# Child to parent. RESULT and ERROR end a run; the others come before.
+TEXT, LOGPROBS, VECTOR, RESULT, ERROR = range(16, 21)
+
+_HEADER = struct.Struct("<IBI")
+HEADER_SIZE = _HEADER.size
+pack_header = _HEADER.pack
+
+MAX_PAYLOAD = 256 << 20
+"""A length above this is not a frame: the child's memory is corrupt."""
+
+
+class BrokenFrame(ValueError):
+    """What arrived on a pipe is no frame."""
+
+
+class FrameBuffer:
+    """Cuts what was read from a pipe into frames."""
+
+    __slots__ = ("_rest",)
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
+        """The complete frames (kind, run, payload) up to now. Raises BrokenFrame."""
+        if self._rest:
+            data = self._rest + data
+        frames, offset, end = [], 0, len(data)
+        unpack = _HEADER.unpack_from
+        while end - offset >= HEADER_SIZE:
+            length, kind, run = unpack(data, offset)
+            if length > MAX_PAYLOAD:
+                raise BrokenFrame(f"a frame of {length} bytes")
+            start = offset + HEADER_SIZE
+            if end - start < length:
+                break
+            offset = start + length
+            frames.append((kind, run, data[start:offset]))
+        self._rest = data[offset:]
+        return frames
+
+
+def write_frame(fd: int, kind: int, run: int, payload: bytes = b"") -> None:
+    """Write one frame whole. Raises BrokenPipeError when nobody reads any more."""
+    view = memoryview(pack_header(len(payload), kind, run) + payload)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def encode(values: object) -> bytes:
+    """JSON in UTF-8."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode(payload: bytes) -> Any:
+    """What `encode` was given. Raises BrokenFrame."""
+    try:
+        return json.loads(payload)
+    except ValueError as error:
+        raise BrokenFrame(str(error)) from None
+
+
+def encode_spec(spec: LoadSpec | GenerateSpec | LoadedInfo | RunResult) -> bytes:
+    """A value of backend.py as JSON."""
+    return encode(asdict(spec))
+
+
+def decode_load(payload: bytes) -> LoadSpec:
+    """The LoadSpec of a LOAD frame."""
+    values = decode(payload)
+    values["sampling"] = SamplingParams(**values["sampling"])
+    values["eos_tokens"] = tuple(values["eos_tokens"])
+    return LoadSpec(**values)
+
+
+def decode_generate(payload: bytes) -> GenerateSpec:
+    """The GenerateSpec of a GENERATE frame."""
+    values = decode(payload)
+    values["sampling"] = SamplingParams(**values["sampling"])
+    return GenerateSpec(**values)
+
+
+def decode_loaded(payload: bytes) -> LoadedInfo:
+    """The LoadedInfo that answers a LOAD frame."""
+    values = decode(payload)
+    values["notices"] = tuple(values["notices"])
+    return LoadedInfo(**values)
+
+
+def decode_result(payload: bytes) -> RunResult:
+    """The RunResult that answers a GENERATE frame."""
+    return RunResult(**decode(payload))
+
+
+def encode_logprobs(text: str, logprobs: tuple[TokenLogprob, ...]) -> bytes:
+    """The text of some tokens with their figures."""
+    return encode([text, [asdict(item) for item in logprobs]])
+
+
+def decode_logprobs(payload: bytes) -> tuple[str, tuple[TokenLogprob, ...]]:
+    """What `encode_logprobs` was given."""
+    text, items = decode(payload)
+    return text, tuple(_logprob(item) for item in items)
+
+
+def _logprob(item: dict[str, Any]) -> TokenLogprob:
+    top = tuple(_logprob(other) for other in item["top"])
+    return TokenLogprob(token=item["token"], logprob=item["logprob"], top=top)
+
+
+def embed_summary(result: EmbedResult) -> bytes:
+    """The RESULT payload after the VECTOR frames of an embedding."""
+    return encode({"prompt_tokens": result.prompt_tokens})
+
+
+def encode_error(error: RKLLamaError) -> bytes:
+    """An error as JSON, attributes included."""
+    return encode(error.to_dict())
+
+
+def decode_error(payload: bytes) -> RKLLamaError:
+    """The error that `encode_error` was given."""
+    return RKLLamaError.from_dict(decode(payload))

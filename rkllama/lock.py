@@ -1,0 +1,104 @@
+"""The lock of the NPU's owner: one per machine, since two processes on the NPU at once freeze boards.
+
+It is an flock on a file that names its holder. A model's process inherits it, so that the lock outlives a
+killed parent for just as long as that process still holds the NPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from typing import Any
+
+from .errors import LoadFailed, NPUBusy
+
+
+def default_path() -> str:
+    """A file that every user of the machine can open."""
+    directory = "/run/lock" if os.access("/run/lock", os.W_OK) else tempfile.gettempdir()
+    return os.path.join(directory, "rkllama-npu.lock")
+
+
+def holder(path: str | None = None) -> dict[str, Any] | None:
+    """Who holds the lock: its `pid`, `command` and, for a server, `url`; None when nobody does."""
+    path = path or default_path()
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _read(fd)
+    finally:
+        os.close(fd)
+    return None
+
+
+def _read(fd: int) -> dict[str, Any]:
+    try:
+        values = json.loads(os.pread(fd, 4096, 0))
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+class NPULock:
+    """The lock of this process, taken at most once."""
+
+    def __init__(self, path: str | None, command: str, url: str | None = None) -> None:
+        self._path = path or default_path()
+        self._about = {"pid": os.getpid(), "command": command, "url": url}
+        self._fd = -1
+
+    @property
+    def fd(self) -> int:
+        """The file descriptor that a child inherits; -1 while the lock is not held."""
+        return self._fd
+
+    def acquire(self) -> None:
+        """Take the lock. Raises NPUBusy naming the holder, LoadFailed when the file cannot be used."""
+        if self._fd >= 0:
+            return
+        fd = self._open()
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            about = _read(fd)
+            os.close(fd)
+            raise NPUBusy(_describe(about)) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, json.dumps(self._about).encode(), 0)
+        self._fd = fd
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CLOEXEC
+        try:
+            # Without O_CREAT first: in a sticky directory the kernel may forbid it for others' files.
+            with contextlib.suppress(FileNotFoundError):
+                return os.open(self._path, flags)
+            fd = os.open(self._path, flags | os.O_CREAT, 0o666)
+            os.fchmod(fd, 0o666)  # whatever the umask: other users must be able to lock it
+            return fd
+        except OSError as error:
+            raise LoadFailed(
+                f"the NPU's lock file {self._path} cannot be used: {error.strerror}",
+                hint="Delete it if no RKLLama runs, or name another one in RKLLAMA_LOCK.",
+            ) from None
+
+    def release(self) -> None:
+        """Give the lock back; without it, do nothing."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _describe(about: dict[str, Any]) -> str:
+    if not about:
+        return "another process"
+    at = f" at {about['url']}" if about.get("url") else ""
+    return f"`{about.get('command', '?')}` (process {about.get('pid', '?')}){at}"

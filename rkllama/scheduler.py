@@ -1,0 +1,191 @@
+"""Who may use which model, and when: pure decisions, no process is touched here.
+
+A slot is a place for a model in memory. A request takes a ticket and waits until it holds the lease of its
+model's slot; the holder alone loads, runs, evicts or closes, and so no state has two writers.
+
+    slot:    (none) ──granted to a ticket──▶ held ⇄ idle ──evicted or closed by a holder──▶ (none)
+
+Tickets are served first come, first served. One whose model is busy lets later ones for other models pass;
+one that needs a place while all models are busy does not, so that it cannot starve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from .errors import Cancelled, QueueFull
+
+T = TypeVar("T")
+
+
+class Slot(Generic[T]):
+    """A model's place. `resident` is what occupies it (None: nothing is loaded yet)."""
+
+    __slots__ = ("evicted", "expires", "held", "key", "last_used", "resident")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.resident: T | None = None
+        self.held = True
+        self.last_used = time.monotonic()
+        self.expires: float | None = None
+        """On the monotonic clock; None: stays."""
+        self.evicted: Slot[T] | None = None
+        """The slot whose place this one takes: its holder must close that model first."""
+
+
+class _Ticket(Generic[T]):
+    __slots__ = ("key", "slot", "wake")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.slot: Slot[T] | None = None
+        self.wake = -1
+
+
+class Scheduler(Generic[T]):
+    """Slots and tickets under one lock."""
+
+    def __init__(self, max_loaded: int, max_queue: int) -> None:
+        self._max_loaded = max_loaded
+        self._max_queue = max_queue
+        self._lock = threading.Lock()
+        self._slots: dict[str, Slot[T]] = {}
+        self._tickets: list[_Ticket[T]] = []
+        self._closed = False
+
+    def slots(self) -> list[Slot[T]]:
+        """The slots now, least recently used first."""
+        with self._lock:
+            return sorted(self._slots.values(), key=lambda slot: slot.last_used)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their turn."""
+        return len(self._tickets)
+
+    @contextlib.contextmanager
+    def lease(self, key: str, *, gone: int = -1, first: bool = False) -> Iterator[Slot[T]]:
+        """Hold the slot of model `key`; `first` goes before everybody who waits.
+
+        Raises QueueFull at once, Cancelled when the client hangs up on `gone` while waiting. A slot
+        that has no resident when its holder leaves is given up.
+        """
+        slot = self._acquire(_Ticket(key), gone, first)
+        try:
+            yield slot
+        finally:
+            self._release(slot)
+
+    def _acquire(self, ticket: _Ticket[T], gone: int, first: bool) -> Slot[T]:
+        with self._lock:
+            if self._closed:
+                raise Cancelled("the server is stopping")
+            self._tickets.insert(0 if first else len(self._tickets), ticket)
+            self._dispatch()
+            if ticket.slot is not None:
+                return ticket.slot
+            if len(self._tickets) > self._max_queue and not first:
+                self._tickets.remove(ticket)
+                raise QueueFull(self._max_queue)
+            ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
+        try:
+            _wait(ticket.wake, gone)
+        except BaseException:
+            self._forget(ticket)
+            raise
+        finally:
+            with self._lock:
+                wake, ticket.wake = ticket.wake, -1
+            os.close(wake)
+        if ticket.slot is None:
+            raise Cancelled("the server is stopping")
+        return ticket.slot
+
+    def _forget(self, ticket: _Ticket[T]) -> None:
+        """Drop a ticket whose client is gone; it may have been granted in the same moment."""
+        with self._lock:
+            if ticket in self._tickets:
+                self._tickets.remove(ticket)
+                self._dispatch()
+        if ticket.slot is not None:
+            self._release(ticket.slot)
+
+    def _release(self, slot: Slot[T]) -> None:
+        with self._lock:
+            slot.held = False
+            slot.last_used = time.monotonic()
+            if slot.resident is None and self._slots.get(slot.key) is slot:
+                del self._slots[slot.key]
+            self._dispatch()
+
+    def take_idle(self, wanted: Callable[[Slot[T]], bool]) -> Slot[T] | None:
+        """Hold an idle slot that is `wanted`, past the queue; give it back with `put_back`."""
+        with self._lock:
+            for slot in self._slots.values():
+                if not slot.held and wanted(slot):
+                    slot.held = True
+                    return slot
+        return None
+
+    def put_back(self, slot: Slot[T]) -> None:
+        """End the hold of `take_idle`."""
+        self._release(slot)
+
+    def close(self) -> None:
+        """Send everybody who waits away, and whoever comes later."""
+        with self._lock:
+            self._closed = True
+            tickets, self._tickets = self._tickets, []
+            for ticket in tickets:
+                self._notify(ticket)
+
+    # --- Under the lock ------------------------------------------------------------------------
+
+    def _dispatch(self) -> None:
+        """Grant every ticket that can be served now."""
+        for ticket in list(self._tickets):
+            slot = self._slots.get(ticket.key)
+            if slot is None:
+                slot = self._new_slot(ticket.key)
+                if slot is None:
+                    return
+            elif slot.held:
+                continue
+            slot.held = True
+            ticket.slot = slot
+            self._tickets.remove(ticket)
+            self._notify(ticket)
+
+    def _new_slot(self, key: str) -> Slot[T] | None:
+        """A new place, taken from the least recently used idle model when all are taken."""
+        slot: Slot[T] = Slot(key)
+        if len(self._slots) >= self._max_loaded:
+            idle = [other for other in self._slots.values() if not other.held]
+            if not idle:
+                return None
+            slot.evicted = min(idle, key=lambda other: other.last_used)
+            slot.evicted.held = True
+            del self._slots[slot.evicted.key]
+        self._slots[key] = slot
+        return slot
+
+    @staticmethod
+    def _notify(ticket: _Ticket[T]) -> None:
+        if ticket.wake >= 0:
+            os.eventfd_write(ticket.wake, 1)
+
+
+def _wait(wake: int, gone: int) -> None:
+    poll = select.poll()
+    poll.register(wake, select.POLLIN)
+    if gone >= 0:
+        poll.register(gone, select.POLLRDHUP)
+    if any(fd == gone for fd, _ in poll.poll()):
+        raise Cancelled
