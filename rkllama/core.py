@@ -72,7 +72,8 @@ class SamplingParams:
 class ChatRequest:
     """A generation. Exactly one of `messages` (a conversation) and `prompt` (one text) is set.
 
-    With `raw` the prompt goes to the model as it is, else through the chat template as a user's turn.
+    With `raw` the prompt goes to the model as it is, else through the chat template as a user's turn;
+    `raw` None leaves it to the prompt: as it is when it holds the model's control tokens.
     `model` None means the loaded one. `max_tokens` -1 is "until the context is full".
     `think`: None is the model's default. `format`: "json" or a JSON schema.
     `keep_alive`: seconds after the last use, negative = for ever, None = the server's setting.
@@ -81,7 +82,7 @@ class ChatRequest:
     model: str | None = None
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
-    raw: bool = False
+    raw: bool | None = False
     system: str | None = None
     template: str | None = None
     suffix: str | None = None
