@@ -1,0 +1,306 @@
+"""The documented REST API of RKLLama: `/models`, `/load_model`, `/generate`, `/pull` and the others.
+
+Bodies have the documented keys exactly; where more is known than the documentation has a place for,
+it comes under further keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from json.encoder import encode_basestring as quote
+from typing import Any, get_args
+
+from ..core import (
+    ChatRequest,
+    Event,
+    Finished,
+    FinishReason,
+    Message,
+    ModelInfo,
+    PullProgress,
+    ReasoningDelta,
+    Role,
+    TextDelta,
+    Timings,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from ..errors import InvalidRequest, ModelNotFound, NoModelLoaded, RKLLamaError
+from .common import Fields, Generation, dumps
+from .native_texts import Language, error_text, language, phrase
+from .options import (
+    read_format,
+    read_keep_alive,
+    read_max_tokens,
+    read_options,
+    read_stop,
+    read_think,
+)
+
+__all__ = [
+    "GenerateEncoder",
+    "PullLines",
+    "current_model_body",
+    "decode_generate",
+    "decode_load",
+    "decode_name",
+    "error_reply",
+    "language",
+    "loaded_body",
+    "models_body",
+    "pull_error_text",
+    "removed_body",
+    "unloaded_body",
+    "welcome_body",
+]
+
+GITHUB = "https://github.com/notpunhnox/rkllama"
+_ID = "rkllm_chat"
+_ROLES: tuple[Role, ...] = get_args(Role)
+
+
+# --- What is asked -----------------------------------------------------------------------------
+
+
+def decode_load(body: object) -> str:
+    """The model's name of a `POST /load_model`."""
+    return _name(Fields(body), "model_name")
+
+
+def decode_name(body: object) -> str:
+    """The model's name of a `/rm`, the Hub reference of a `/pull`."""
+    return _name(Fields(body), "model")
+
+
+def _name(fields: Fields, key: str) -> str:
+    name = fields.need(key, fields.text).strip()
+    if not name:
+        raise fields.fail(key, "a name")
+    return name
+
+
+def decode_generate(body: object, language: Language = "fr") -> Generation:
+    """A `POST /generate`; without `stream` it is not streamed, without `model` the loaded one answers."""
+    fields = Fields(body)
+    options = read_options(fields)
+    prompt, messages = _read_messages(fields)
+    limit = read_max_tokens(fields, "max_tokens")
+    request = ChatRequest(
+        model=_name(fields, "model") if "model" in fields else None,
+        messages=messages,
+        prompt=prompt,
+        raw=False if prompt is None else None,
+        sampling=options.sampling,
+        max_tokens=options.max_tokens if limit is None else limit,
+        stop=read_stop(fields) or options.stop,
+        think=read_think(fields),
+        format=read_format(fields),
+        context_length=options.context_length,
+        keep_alive=read_keep_alive(fields),
+    )
+    stream = fields.flag("stream") or False
+    return Generation(request=request, stream=stream, encoder=GenerateEncoder(language))
+
+
+def _read_messages(fields: Fields) -> tuple[str | None, tuple[Message, ...]]:
+    """`messages` as a prompt or as a conversation; exactly one of the two is set."""
+    if isinstance(fields.raw("messages"), str):
+        prompt = fields.need("messages", fields.text)
+        if not prompt:
+            raise fields.fail("messages", "a prompt or a list of messages, not empty")
+        return prompt, ()
+    if not isinstance(fields.need("messages", fields.raw), list):
+        raise fields.fail("messages", "a prompt or a list of messages")
+    messages = tuple(_message(item) for item in fields.need("messages", fields.objects))
+    if not messages:
+        raise fields.fail("messages", "a prompt or a list of messages, not empty")
+    return None, messages
+
+
+def _message(fields: Fields) -> Message:
+    role = fields.need("role", fields.text)
+    if role not in _ROLES:
+        raise fields.fail("role", "system, user, assistant or tool")
+    return Message(
+        role=next(known for known in _ROLES if known == role),
+        content=fields.need("content", fields.text),
+    )
+
+
+# --- What is answered --------------------------------------------------------------------------
+
+
+def welcome_body(language: Language = "fr") -> dict[str, Any]:
+    """`GET /`."""
+    return {"message": phrase("welcome", language), "github": GITHUB}
+
+
+def models_body(models: Iterable[ModelInfo]) -> dict[str, Any]:
+    """`GET /models`: the file names."""
+    return {"models": [info.file for info in models]}
+
+
+def loaded_body(name: str, language: Language = "fr") -> dict[str, Any]:
+    """`POST /load_model`: `name` as the client wrote it."""
+    return {"message": phrase("loaded", language, name=name)}
+
+
+def unloaded_body(language: Language = "fr") -> dict[str, Any]:
+    """`POST /unload_model`."""
+    return {"message": phrase("unloaded", language)}
+
+
+def current_model_body(info: ModelInfo) -> dict[str, Any]:
+    """`GET /current_model`."""
+    return {"model_name": info.name}
+
+
+def removed_body(language: Language = "fr") -> dict[str, Any]:
+    """`DELETE /rm`."""
+    return {"message": phrase("removed", language)}
+
+
+def error_reply(
+    error: RKLLamaError, path: str = "", language: Language = "fr"
+) -> tuple[int, dict[str, Any]]:
+    """Status and body of an error at `path` ("/load_model"); two of them depend on where it arose."""
+    if isinstance(error, ModelNotFound) and path == "/load_model":
+        return 400, {"error": phrase("load_unknown", language, name=error.name)}
+    text = error_text(error, language)
+    if isinstance(error, NoModelLoaded) and path == "/current_model":
+        return 404, {"error": text}
+    return error.status, {"error": text}
+
+
+class GenerateEncoder:
+    """The answer of `/generate`; a streamed line has the shape of the whole answer."""
+
+    content_type = "application/x-ndjson"
+
+    def __init__(self, language: Language = "fr") -> None:
+        self._language = language
+        line = _answer(_choice("\0", None), _NO_USAGE)
+        before, _, after = dumps(line).decode().partition(quote("\0"))
+        self._before, self._after = before, after + "\n"
+
+    def encode(self, event: Event) -> bytes:
+        """One line per event; the last one has the finish reason and the figures."""
+        if type(event) is TextDelta:
+            return (self._before + quote(event.text) + self._after).encode()
+        return dumps(self._object(event)) + b"\n"
+
+    def _object(self, event: Event) -> dict[str, Any]:
+        if isinstance(event, Finished):
+            return _last(_choice("", event.reason), event)
+        choice = _choice("", None)
+        if isinstance(event, ReasoningDelta):
+            choice["reasoning"] = event.text
+        elif isinstance(event, ToolCallDelta):
+            choice["tool_calls"] = [_tool_call(event.call)]
+        return _answer(choice, _NO_USAGE)
+
+    def error(self, error: RKLLamaError) -> bytes:
+        """The line that ends a stream in which something went wrong."""
+        return dumps({"error": error_text(error, self._language)}) + b"\n"
+
+    def whole(self, events: Iterable[Event]) -> dict[str, Any]:
+        """The documented object, out of all events."""
+        text: list[str] = []
+        reasoning: list[str] = []
+        calls: list[dict[str, Any]] = []
+        for event in events:
+            if isinstance(event, TextDelta):
+                text.append(event.text)
+            elif isinstance(event, ReasoningDelta):
+                reasoning.append(event.text)
+            elif isinstance(event, ToolCallDelta):
+                calls.append(_tool_call(event.call))
+            else:
+                choice = _choice("".join(text), event.reason)
+                if reasoning:
+                    choice["reasoning"] = "".join(reasoning)
+                if calls:
+                    choice["tool_calls"] = calls
+                return _last(choice, event)
+        raise AssertionError("a stream of events ends with Finished")
+
+
+def _answer(choice: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
+    return {"id": _ID, "object": _ID, "created": None, "choices": [choice], "usage": usage}
+
+
+def _choice(content: str, finish_reason: FinishReason | None) -> dict[str, Any]:
+    return {"role": "assistant", "content": content, "finish_reason": finish_reason}
+
+
+def _last(choice: dict[str, Any], finished: Finished) -> dict[str, Any]:
+    answer = _answer(choice, _usage(finished.usage, finished.timings))
+    return answer if finished.error is None else {**answer, "error": finished.error}
+
+
+def _usage(usage: Usage, timings: Timings) -> dict[str, Any]:
+    """The figures that the runtime reported, null for those that it did not."""
+    prompt, completion, seconds = usage.prompt_tokens, usage.completion_tokens, timings.generation
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": None if prompt is None or completion is None else prompt + completion,
+        "tokens_per_second": round(completion / seconds, 2) if completion and seconds else None,
+    }
+
+
+_NO_USAGE = _usage(Usage(), Timings())
+
+
+def _tool_call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "name": call.name, "arguments": dict(call.arguments)}
+
+
+# --- Downloads ---------------------------------------------------------------------------------
+
+
+def pull_error_text(error: RKLLamaError, language: Language = "fr") -> str:
+    """The line for a download that failed: the body of a 400, or the last line of a stream."""
+    detail = error.text if isinstance(error, InvalidRequest) else error_text(error, language)
+    return phrase("pull_failed", language, error=detail) + "\n"
+
+
+class PullLines:
+    """The text lines of one `/pull`: what is fetched, then each percent once, 100% when all is well."""
+
+    content_type = "text/plain; charset=utf-8"
+
+    def __init__(self, language: Language = "fr") -> None:
+        self._language = language
+        self._percent = -1
+        self._announced = False
+
+    def encode(self, progress: PullProgress) -> bytes:
+        """The new lines of a step; b"" where it brings none."""
+        text = self._announcement(progress) if progress.status != "resolving" else ""
+        percent = self._reached(progress)
+        if percent > self._percent:
+            self._percent = percent
+            text += f"{percent}%\n"
+        return text.encode()
+
+    def _announcement(self, progress: PullProgress) -> str:
+        if self._announced:
+            return ""
+        self._announced = True
+        size = "?" if progress.total is None else f"{progress.total / (1 << 20):.2f}"
+        line = phrase("pulling", self._language, file=progress.file, size=size)
+        return line + "\n"
+
+    def _reached(self, progress: PullProgress) -> int:
+        """Whole percents; 100 is kept for a file that is verified and in its place."""
+        if progress.status == "done":
+            return 100
+        if progress.status == "resolving" or not progress.total:
+            return -1
+        return min(99, progress.completed * 100 // progress.total)
+
+    def error(self, error: RKLLamaError) -> bytes:
+        """The last line of a download that failed after its first line."""
+        return pull_error_text(error, self._language).encode()

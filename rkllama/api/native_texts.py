@@ -1,0 +1,178 @@
+"""What the documented REST API says, in French and English: messages, errors, progress.
+
+French is the documented language; a client gets English by asking for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from ..errors import (
+    AlreadyLoaded,
+    AmbiguousName,
+    BackendMissing,
+    Cancelled,
+    ConfigError,
+    DiskFull,
+    HubGated,
+    HubNotFound,
+    HubUnreachable,
+    IntegrityError,
+    InvalidRequest,
+    LibraryNotFound,
+    LoadFailed,
+    ModelBusy,
+    ModelNotFound,
+    ModelsDirMissing,
+    NoModelLoaded,
+    NPUBusy,
+    PromptTooLong,
+    PullError,
+    QueueFull,
+    RKLLamaError,
+    RuntimeFailed,
+    UnknownRuntime,
+    Unsupported,
+    WorkerCrashed,
+    WorkerError,
+    WorkerHung,
+)
+
+Language = Literal["fr", "en"]
+
+_PHRASES: dict[str, tuple[str, str]] = {
+    # name: French, English
+    "welcome": ("Bienvenue sur RK-LLama !", "Welcome to RK-LLama!"),
+    "loaded": ("Modèle {name} chargé avec succès.", "Model {name} loaded successfully."),
+    "unloaded": ("Modèle déchargé avec succès.", "Model unloaded successfully."),
+    "removed": ("Le modèle a été supprimé avec succès.", "The model was removed successfully."),
+    "load_unknown": (
+        "Modèle {name} introuvable dans le dossier /models.",
+        "Model {name} not found in the /models directory.",
+    ),
+    "pulling": ("Téléchargement {file} ({size} MB)...", "Downloading {file} ({size} MB)..."),
+    "pull_failed": ("Erreur pendant le téléchargement : {error}", "Error during download: {error}"),
+}
+
+# An error's sentence is the one of its nearest class; {text} is the error's own English.
+_ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
+    RKLLamaError: ("Erreur interne : {text}", "{text}"),
+    InvalidRequest: ("Requête invalide : {text}", "{text}"),
+    PromptTooLong: (
+        "Le prompt est trop long pour le contexte du modèle : {text}",
+        "{text}",
+    ),
+    Unsupported: ("Le modèle ou son moteur ne peut pas faire cela : {text}", "{text}"),
+    ModelNotFound: ("Le modèle : {name} est introuvable.", "The model: {name} was not found."),
+    AmbiguousName: (
+        "Plusieurs modèles correspondent à « {name} » : {candidates}. Donnez le nom complet.",
+        "{text}",
+    ),
+    NoModelLoaded: ("Aucun modèle n'est actuellement chargé.", "No model is currently loaded."),
+    AlreadyLoaded: (
+        "Un modèle est déjà chargé. Veuillez d'abord le décharger.",
+        "A model is already loaded. Please unload it first.",
+    ),
+    ModelsDirMissing: (
+        "Le dossier {path} est introuvable.",
+        "The directory {path} was not found.",
+    ),
+    QueueFull: (
+        "Le serveur est occupé : {limit} requêtes attendent déjà. Réessayez plus tard.",
+        "{text}",
+    ),
+    ModelBusy: (
+        "Le modèle « {name} » répond à une requête. Réessayez quand il aura terminé.",
+        "{text}",
+    ),
+    LoadFailed: ("Le chargement du modèle a échoué : {text}", "{text}"),
+    LibraryNotFound: ("librkllmrt.so est introuvable ou inutilisable : {text}", "{text}"),
+    UnknownRuntime: ("Cette version de librkllmrt n'est pas connue : {text}", "{text}"),
+    BackendMissing: ("Il manque un paquet pour exécuter ce modèle : {text}", "{text}"),
+    NPUBusy: (
+        "Le NPU est utilisé par {holder}. Arrêtez ce processus d'abord.",
+        "{text}",
+    ),
+    WorkerError: ("Le processus du modèle a échoué : {text}", "{text}"),
+    WorkerCrashed: ("Le processus du modèle s'est arrêté brutalement : {text}", "{text}"),
+    WorkerHung: (
+        "Le moteur n'a plus rien répondu pendant {seconds} s et a été arrêté : {text}",
+        "{text}",
+    ),
+    RuntimeFailed: ("Le moteur a signalé une erreur : {text}", "{text}"),
+    PullError: ("Le téléchargement a échoué : {text}", "{text}"),
+    HubNotFound: ("Dépôt, révision ou fichier introuvable : {text}", "{text}"),
+    HubGated: ("L'accès au dépôt est restreint : {text}", "{text}"),
+    HubUnreachable: ("Le Hub est injoignable : {text}", "{text}"),
+    DiskFull: (
+        "Espace disque insuffisant : {needed} octets nécessaires, {available} disponibles.",
+        "{text}",
+    ),
+    IntegrityError: ("Le fichier reçu n'est pas celui annoncé : {text}", "{text}"),
+    ConfigError: ("Réglage inutilisable : {text}", "{text}"),
+    Cancelled: ("La requête a été annulée.", "{text}"),
+}
+
+
+def phrase(key: str, language: Language, **values: str) -> str:
+    """One of the fixed messages."""
+    return _pick(_PHRASES[key], language).format(**values)
+
+
+def error_text(error: RKLLamaError, language: Language) -> str:
+    """The sentence for an error, by its class."""
+    known = next(cls for cls in type(error).__mro__ if cls in _ERRORS)
+    return _pick(_ERRORS[known], language).format(text=error.text, **_words(vars(error)))
+
+
+def _pick(texts: tuple[str, str], language: Language) -> str:
+    return texts[1] if language == "en" else texts[0]
+
+
+def _words(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """An error's attributes as a sentence shows them."""
+    words = {name: _word(value) for name, value in attributes.items() if name != "text"}
+    if "path" in words:
+        words["path"] = _short_path(words["path"])
+    return words
+
+
+def _word(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(str(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _short_path(path: str) -> str:
+    """The documented spelling of the default models directory; any other one as it is."""
+    default = "~/RKLLAMA/models"
+    return default if path == os.path.expanduser(default) else path
+
+
+def language(accept_language: str | None) -> Language:
+    """The language for an Accept-Language header: English where it is preferred to French.
+
+    The higher q wins, the first one named between equals; without either it is French.
+    """
+    best: Language = "fr"
+    best_weight = 0.0
+    for item in (accept_language or "").split(","):
+        tag, _, parameters = item.partition(";")
+        code = tag.strip().lower().partition("-")[0]
+        weight = _weight(parameters)
+        if code in ("fr", "en") and weight > best_weight:
+            best, best_weight = ("en" if code == "en" else "fr"), weight
+    return best
+
+
+def _weight(parameters: str) -> float:
+    """The q-value of one item; 1 without one, 0 for an unreadable one."""
+    name, _, value = parameters.strip().partition("=")
+    if name.strip().lower() != "q":
+        return 1.0
+    try:
+        return min(max(float(value), 0.0), 1.0)
+    except ValueError:
+        return 0.0
