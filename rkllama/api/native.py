@@ -7,7 +7,6 @@ it comes under further keys.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from json.encoder import encode_basestring as quote
 from typing import Any, get_args
 
 from ..core import (
@@ -27,7 +26,7 @@ from ..core import (
     Usage,
 )
 from ..errors import InvalidRequest, ModelNotFound, NoModelLoaded, RKLLamaError
-from .common import Fields, Generation, dumps
+from .common import Fields, Generation, dump_text, dumps, fold
 from .native_texts import Language, error_text, language, phrase
 from .options import (
     read_format,
@@ -181,13 +180,13 @@ class GenerateEncoder:
     def __init__(self, language: Language = "fr") -> None:
         self._language = language
         line = _answer(_choice("\0", None), _NO_USAGE)
-        before, _, after = dumps(line).decode().partition(quote("\0"))
-        self._before, self._after = before, after + "\n"
+        self._before, _, after = dumps(line).partition(dump_text("\0"))
+        self._after = after + b"\n"
 
     def encode(self, event: Event) -> bytes:
         """One line per event; the last one has the finish reason and the figures."""
         if type(event) is TextDelta:
-            return (self._before + quote(event.text) + self._after).encode()
+            return self._before + dump_text(event.text) + self._after
         return dumps(self._object(event)) + b"\n"
 
     def _object(self, event: Event) -> dict[str, Any]:
@@ -206,24 +205,13 @@ class GenerateEncoder:
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """The documented object, out of all events."""
-        text: list[str] = []
-        reasoning: list[str] = []
-        calls: list[dict[str, Any]] = []
-        for event in events:
-            if isinstance(event, TextDelta):
-                text.append(event.text)
-            elif isinstance(event, ReasoningDelta):
-                reasoning.append(event.text)
-            elif isinstance(event, ToolCallDelta):
-                calls.append(_tool_call(event.call))
-            else:
-                choice = _choice("".join(text), event.reason)
-                if reasoning:
-                    choice["reasoning"] = "".join(reasoning)
-                if calls:
-                    choice["tool_calls"] = calls
-                return _last(choice, event)
-        raise AssertionError("a stream of events ends with Finished")
+        answer = fold(events)
+        choice = _choice(answer.text, answer.finished.reason)
+        if answer.reasoning:
+            choice["reasoning"] = answer.reasoning
+        if answer.tool_calls:
+            choice["tool_calls"] = [_tool_call(call) for call in answer.tool_calls]
+        return _last(choice, answer.finished)
 
 
 def _answer(choice: dict[str, Any], usage: dict[str, Any]) -> dict[str, Any]:
