@@ -1,0 +1,400 @@
+"""The Ollama dialect's answers: `/api/chat`, `/api/generate`, `/api/embed`, `/api/embeddings`, errors.
+
+Written after Ollama's own `api/types.go`. What Ollama has no field for comes under further keys, which
+its clients ignore and RKLLama's own client reads.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any, get_args
+
+from ..core import (
+    ChatRequest,
+    EmbeddingRequest,
+    EmbeddingResult,
+    Event,
+    Finished,
+    Message,
+    ReasoningDelta,
+    Role,
+    TextDelta,
+    Timings,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from ..errors import InvalidRequest, ModelNotFound, QueueFull, RKLLamaError, Unsupported
+from .common import Fields, Generation, dump_text, dumps, fold
+from .options import read_format, read_keep_alive, read_options, read_think
+
+API_VERSION = "0.12.6"
+"""The Ollama whose API is implemented here; clients compare it with what they need (VS Code: 0.6.4)."""
+
+_ROLES: tuple[Role, ...] = get_args(Role)
+_BUSY = "server busy, please try again.  maximum pending requests exceeded"
+_PRIVATE = frozenset({"message", "hint", "log"})
+
+
+# --- Errors and times --------------------------------------------------------------------------
+
+
+def error_body(error: RKLLamaError) -> dict[str, Any]:
+    """The body of an error: `error` in Ollama's words, the rest to build the same exception elsewhere."""
+    body: dict[str, Any] = {"error": _error_text(error), "code": error.code}
+    if error.message != body["error"]:
+        body["message"] = error.message
+    if error.hint is not None:
+        body["hint"] = error.hint
+    known = {name: value for name, value in vars(error).items() if value is not None}
+    if detail := {name: value for name, value in known.items() if name not in _PRIVATE}:
+        body["detail"] = detail
+    return body
+
+
+def _error_text(error: RKLLamaError) -> str:
+    if isinstance(error, ModelNotFound):
+        return error.message
+    return _BUSY if isinstance(error, QueueFull) else error.text
+
+
+def error_line(error: RKLLamaError) -> bytes:
+    """The line that ends a stream in which something went wrong."""
+    return dumps(error_body(error)) + b"\n"
+
+
+def timestamp(when: float) -> str:
+    """RFC 3339 in UTC with microseconds, as datetime.fromisoformat of Python 3.10 reads it too."""
+    seconds = min(max(when, 0.0), 253402300799.0)
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="microseconds")
+
+
+def nanoseconds(seconds: float) -> int:
+    """A duration as Ollama writes it."""
+    return round(seconds * 1e9)
+
+
+# --- What is asked -----------------------------------------------------------------------------
+
+
+def read_body(body: object) -> Fields:
+    """The body of a request; None, for an empty one, is answered in Ollama's words."""
+    if body is None:
+        raise InvalidRequest("missing request body")
+    return Fields(body)
+
+
+def read_model(fields: Fields, *keys: str) -> str:
+    """The model's name, under the first of `keys` ("model" by default) that has one."""
+    for key in keys or ("model",):
+        if name := (fields.text(key) or "").strip():
+            return name
+    raise InvalidRequest("model is required", param="model")
+
+
+def decode_chat(body: object) -> Generation:
+    """A `POST /api/chat`. Without messages it loads or unloads, which is never streamed."""
+    fields = read_body(body)
+    model = read_model(fields)
+    options = read_options(fields)
+    messages = tuple(
+        _message(item, position) for position, item in enumerate(fields.objects("messages") or ())
+    )
+    request = ChatRequest(
+        model=model,
+        messages=messages,
+        template=fields.text("template") or None,
+        sampling=options.sampling,
+        max_tokens=options.max_tokens,
+        stop=options.stop,
+        think=read_think(fields),
+        tools=tuple(_tool(item) for item in fields.objects("tools") or ()),
+        tool_choice=_tool_choice(fields),
+        format=read_format(fields),
+        context_length=options.context_length,
+        keep_alive=read_keep_alive(fields),
+        top_logprobs=_top_logprobs(fields),
+    )
+    stream = _stream(fields) and bool(messages)
+    return Generation(request=request, stream=stream, encoder=ChatEncoder(model))
+
+
+def decode_generate(body: object) -> Generation:
+    """A `POST /api/generate`. Without a prompt it loads or unloads, which is never streamed."""
+    fields = read_body(body)
+    model = read_model(fields)
+    _refuse_images(fields)
+    options = read_options(fields)
+    prompt = fields.text("prompt") or None
+    request = ChatRequest(
+        model=model,
+        prompt=prompt,
+        raw=_raw(fields),
+        system=fields.text("system") or None,
+        template=fields.text("template") or None,
+        suffix=fields.text("suffix") or None,
+        sampling=options.sampling,
+        max_tokens=options.max_tokens,
+        stop=options.stop,
+        think=read_think(fields),
+        format=read_format(fields),
+        context_length=options.context_length,
+        keep_alive=read_keep_alive(fields),
+        top_logprobs=_top_logprobs(fields),
+    )
+    stream = _stream(fields) and prompt is not None
+    return Generation(request=request, stream=stream, encoder=GenerateEncoder(model))
+
+
+def _stream(fields: Fields) -> bool:
+    stream = fields.flag("stream")
+    return True if stream is None else stream
+
+
+def _raw(fields: Fields) -> bool:
+    """`raw`; `context`, the older way to continue a conversation, is accepted and not used."""
+    context = fields.items("context")
+    raw = fields.flag("raw") or False
+    if raw and (context or fields.text("template") or fields.text("system")):
+        raise InvalidRequest("raw mode does not support template, system, or context", param="raw")
+    return raw
+
+
+def _top_logprobs(fields: Fields) -> int | None:
+    top = fields.integer("top_logprobs") or 0
+    if not 0 <= top <= 20:
+        raise InvalidRequest("top_logprobs must be between 0 and 20", param="top_logprobs")
+    return top if fields.flag("logprobs") else None
+
+
+def _refuse_images(fields: Fields) -> None:
+    if fields.items("images"):
+        raise Unsupported("images cannot be read by any model here", param=fields.where + "images")
+
+
+def _message(fields: Fields, position: int) -> Message:
+    role = fields.need("role", fields.text).lower()
+    if role not in _ROLES:
+        raise fields.fail("role", "system, user, assistant or tool")
+    _refuse_images(fields)
+    calls = fields.objects("tool_calls") or ()
+    return Message(
+        role=next(known for known in _ROLES if known == role),
+        content=fields.text("content") or "",
+        reasoning=fields.text("thinking") or None,
+        tool_calls=tuple(_call(call, f"call_{position}_{i}") for i, call in enumerate(calls)),
+        tool_call_id=fields.text("tool_call_id") or None,
+        tool_name=fields.text("tool_name") or fields.text("name") or None,
+    )
+
+
+def _call(fields: Fields, default_id: str) -> ToolCall:
+    function = fields.need("function", fields.object)
+    return ToolCall(
+        id=fields.text("id") or default_id,
+        name=function.need("name", function.text),
+        arguments=function.mapping("arguments") or {},
+    )
+
+
+def _tool(fields: Fields) -> Tool:
+    if (fields.text("type") or "function") != "function":
+        raise fields.fail("type", '"function"')
+    function = fields.need("function", fields.object)
+    return Tool(
+        name=function.need("name", function.text),
+        description=function.text("description") or "",
+        parameters=function.mapping("parameters") or {},
+    )
+
+
+def _tool_choice(fields: Fields) -> str:
+    """Not in Ollama's API; RKLLama's own client sends it in core's spelling."""
+    choice = fields.text("tool_choice") or "auto"
+    if choice not in ("auto", "none", "required") and not choice.startswith("function:"):
+        raise fields.fail("tool_choice", '"auto", "none", "required" or "function:NAME"')
+    return choice
+
+
+def decode_embed(body: object) -> EmbeddingRequest:
+    """A `POST /api/embed`; without `input` there are no vectors."""
+    fields = read_body(body)
+    truncate = fields.flag("truncate")
+    return EmbeddingRequest(
+        model=read_model(fields),
+        inputs=fields.texts("input") or (),
+        truncate=True if truncate is None else truncate,
+        dimensions=fields.integer("dimensions", 0, 1 << 20) or None,
+        context_length=read_options(fields).context_length,
+        keep_alive=read_keep_alive(fields),
+    )
+
+
+def decode_embeddings(body: object) -> EmbeddingRequest:
+    """A `POST /api/embeddings`, the older form: one input at most."""
+    fields = read_body(body)
+    prompt = fields.text("prompt")
+    return EmbeddingRequest(
+        model=read_model(fields),
+        inputs=(prompt,) if prompt else (),
+        context_length=read_options(fields).context_length,
+        keep_alive=read_keep_alive(fields),
+    )
+
+
+# --- What is answered --------------------------------------------------------------------------
+
+
+def embed_body(model: str, result: EmbeddingResult) -> dict[str, Any]:
+    """The answer of `/api/embed`; `model` as the client wrote it."""
+    embeddings = [list(vector) for vector in result.vectors]
+    return {"model": model, "embeddings": embeddings, **_figures(result.usage, result.timings)}
+
+
+def embeddings_body(result: EmbeddingResult) -> dict[str, Any]:
+    """The answer of `/api/embeddings`."""
+    return {"embedding": list(result.vectors[0]) if result.vectors else []}
+
+
+def _figures(usage: Usage, timings: Timings) -> dict[str, int]:
+    """Ollama's metrics and our own; what the runtime did not report is left out, as Ollama does."""
+    seconds = {
+        "total_duration": timings.total,
+        "load_duration": timings.load,
+        "prompt_eval_duration": timings.prompt,
+        "eval_duration": timings.generation,
+        "queue_duration": timings.queue,
+    }
+    counts = {
+        "prompt_eval_count": usage.prompt_tokens,
+        "eval_count": usage.completion_tokens,
+        "cached_count": usage.cached_tokens,
+    }
+    figures = {name: nanoseconds(value) for name, value in seconds.items() if value is not None}
+    figures.update((name, value) for name, value in counts.items() if value is not None)
+    return figures
+
+
+def _logprobs(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+    return [
+        {**_logprob(token), "top_logprobs": [_logprob(other) for other in token.top]}
+        if token.top
+        else _logprob(token)
+        for token in tokens
+    ]
+
+
+def _logprob(token: TokenLogprob) -> dict[str, Any]:
+    # JSON has no minus infinity, which is what a token that a grammar forbids has.
+    logprob = max(token.logprob, -9999.0)
+    return {"token": token.token, "logprob": logprob, "bytes": list(token.token.encode())}
+
+
+def _tool_call(index: int, call: ToolCall) -> dict[str, Any]:
+    function = {"index": index, "name": call.name, "arguments": dict(call.arguments)}
+    return {"id": call.id, "function": function}
+
+
+class _AnswerEncoder:
+    """What chat and generate share; they differ in where the text stands (`_part`)."""
+
+    content_type = "application/x-ndjson"
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        mark = dump_text("\0")
+        line = dumps({"model": model, "created_at": "\0", **self._part("\0"), "done": False})
+        self._head, self._middle, self._tail = line.split(mark)
+        self._tail += b"\n"
+        self._second = -1
+        self._clock = b""
+
+    def _part(
+        self, text: str, thinking: str = "", calls: tuple[dict[str, Any], ...] = ()
+    ) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def encode(self, event: Event) -> bytes:
+        """One line per event."""
+        if type(event) is TextDelta and not event.logprobs:
+            text = dump_text(event.text)
+            return b"".join((self._head, self._now(), self._middle, text, self._tail))
+        return dumps(self._object(event)) + b"\n"
+
+    def _now(self) -> bytes:
+        """The time as a JSON string. It is asked for every token, so each second is formatted once."""
+        second, rest = divmod(time.time_ns(), 1_000_000_000)
+        if second != self._second:
+            self._second, self._clock = second, timestamp(second).encode()[:20]
+        return b'"%s%06d+00:00"' % (self._clock, rest // 1000)
+
+    def _object(self, event: Event) -> dict[str, Any]:
+        if isinstance(event, Finished):
+            return self._last(self._part(""), event)
+        extra: dict[str, Any] = {}
+        if isinstance(event, TextDelta):
+            part = self._part(event.text)
+            extra = {"logprobs": _logprobs(event.logprobs)}
+        elif isinstance(event, ReasoningDelta):
+            part = self._part("", thinking=event.text)
+        elif isinstance(event, ToolCallDelta):
+            part = self._part("", calls=(_tool_call(event.index, event.call),))
+        return {**self._start(), **part, "done": False, **extra}
+
+    def _start(self) -> dict[str, Any]:
+        return {"model": self._model, "created_at": timestamp(time.time())}
+
+    def _last(self, part: Mapping[str, Any], finished: Finished) -> dict[str, Any]:
+        reason = "stop" if finished.reason == "tool_calls" else finished.reason
+        figures = _figures(finished.usage, finished.timings)
+        last = {**self._start(), **part, "done": True, "done_reason": reason, **figures}
+        if finished.stop is not None:
+            last["stop_string"] = finished.stop
+        if finished.error is not None:
+            last["error"] = finished.error
+        return last
+
+    def error(self, error: RKLLamaError) -> bytes:
+        """The line that ends a stream in which something went wrong."""
+        return error_line(error)
+
+    def whole(self, events: Iterable[Event]) -> dict[str, Any]:
+        """The answer in one object: the last line with all text in it."""
+        answer = fold(events)
+        calls = tuple(_tool_call(index, call) for index, call in enumerate(answer.tool_calls))
+        whole = self._last(self._part(answer.text, answer.reasoning, calls), answer.finished)
+        if answer.logprobs:
+            whole["logprobs"] = _logprobs(answer.logprobs)
+        return whole
+
+
+class ChatEncoder(_AnswerEncoder):
+    """The answer of `/api/chat`."""
+
+    def _part(
+        self, text: str, thinking: str = "", calls: tuple[dict[str, Any], ...] = ()
+    ) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": text}
+        if thinking:
+            message["thinking"] = thinking
+        if calls:
+            message["tool_calls"] = list(calls)
+        return {"message": message}
+
+
+class GenerateEncoder(_AnswerEncoder):
+    """The answer of `/api/generate`."""
+
+    def _part(
+        self, text: str, thinking: str = "", calls: tuple[dict[str, Any], ...] = ()
+    ) -> dict[str, Any]:
+        part: dict[str, Any] = {"response": text}
+        if thinking:
+            part["thinking"] = thinking
+        if calls:
+            part["tool_calls"] = list(calls)
+        return part
