@@ -1,0 +1,321 @@
+"""The Ollama dialect's requests about models: tags, show, ps, pull, copy, delete, create, blobs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core import LoadedModel, ModelDetails, ModelInfo, PullProgress
+from ..errors import InvalidRequest, RKLLamaError, Unsupported
+from .common import Fields, dumps
+from .ollama import API_VERSION, error_line, read_body, read_model, timestamp
+
+FOR_EVER = "2318-01-01T00:00:00.000000+00:00"
+"""`expires_at` of a model that stays: Ollama too writes a year that far away."""
+
+_SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+_HEX = frozenset("0123456789abcdef")
+
+Digest = Callable[[ModelInfo], str]
+"""Gives a model's sha256 as 64 hex digits, without waiting for it to be computed."""
+
+
+# --- What is asked -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullCall:
+    """A `POST /api/pull`."""
+
+    reference: str
+    stream: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateCall:
+    """A `POST /api/create`. The new model is made from the model `source`, or from `files`.
+
+    `modelfile` is the whole text that older clients send; else it is in the other fields.
+    `parameters` are Modelfile lines, `messages` pairs of role and content, `files` name and digest.
+    """
+
+    name: str
+    stream: bool
+    source: str | None = None
+    modelfile: str | None = None
+    system: str | None = None
+    template: str | None = None
+    parameters: tuple[tuple[str, str], ...] = ()
+    messages: tuple[tuple[str, str], ...] = ()
+    licenses: tuple[str, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+
+
+def decode_name(body: object) -> str:
+    """The model of a `/api/show` or `/api/delete`; older clients call it "name"."""
+    return read_model(read_body(body), "model", "name")
+
+
+def decode_pull(body: object) -> PullCall:
+    """A `POST /api/pull`."""
+    fields = read_body(body)
+    return PullCall(reference=read_model(fields, "model", "name"), stream=_stream(fields))
+
+
+def decode_copy(body: object) -> tuple[str, str]:
+    """Source and destination of a `POST /api/copy`."""
+    fields = read_body(body)
+    return _name(fields, "source"), _name(fields, "destination")
+
+
+def decode_create(body: object) -> CreateCall:
+    """A `POST /api/create`."""
+    fields = read_body(body)
+    if fields.text("quantize") or fields.mapping("adapters"):
+        raise Unsupported("a model cannot be quantized or given adapters here")
+    call = CreateCall(
+        name=read_model(fields, "model", "name"),
+        stream=_stream(fields),
+        source=fields.text("from") or None,
+        modelfile=fields.text("modelfile") or None,
+        system=fields.text("system"),
+        template=fields.text("template"),
+        parameters=_parameters(fields),
+        messages=tuple(_message(item) for item in fields.objects("messages") or ()),
+        licenses=fields.texts("license") or (),
+        files=_files(fields),
+    )
+    if not (call.source or call.modelfile or call.files):
+        raise InvalidRequest("'from' is required: the model to start from", param="from")
+    return call
+
+
+def digest_hex(digest: str) -> str:
+    """The 64 hex digits of a blob's `sha256:…`."""
+    algorithm, _, value = digest.partition(":")
+    if algorithm != "sha256" or len(value) != 64 or not _HEX.issuperset(value):
+        raise InvalidRequest(f"invalid digest format: {digest!r}", param="digest")
+    return value
+
+
+def _stream(fields: Fields) -> bool:
+    stream = fields.flag("stream")
+    return True if stream is None else stream
+
+
+def _name(fields: Fields, key: str) -> str:
+    name = (fields.text(key) or "").strip()
+    if not name:
+        raise InvalidRequest(f"{key} is required", param=key)
+    return name
+
+
+def _parameters(fields: Fields) -> tuple[tuple[str, str], ...]:
+    """One line per value: a list, as `stop` is, makes several."""
+    lines: list[tuple[str, str]] = []
+    parameters = fields.object("parameters") or Fields({})
+    for name in fields.mapping("parameters") or ():
+        value = parameters.raw(name)
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, str | int | float):
+                raise parameters.fail(name, "a string, a number or a list of strings")
+            lines.append((name, str(item).lower() if isinstance(item, bool) else str(item)))
+    return tuple(lines)
+
+
+def _message(fields: Fields) -> tuple[str, str]:
+    return fields.need("role", fields.text), fields.need("content", fields.text)
+
+
+def _files(fields: Fields) -> tuple[tuple[str, str], ...]:
+    files = fields.object("files") or Fields({})
+    return tuple(
+        (name, digest_hex(files.need(name, files.text))) for name in fields.mapping("files") or ()
+    )
+
+
+# --- What is answered --------------------------------------------------------------------------
+
+
+def version_body(own: str) -> dict[str, Any]:
+    """`/api/version`: the Ollama API that is implemented, and RKLLama's own version beside it."""
+    return {"version": API_VERSION, "rkllama": own}
+
+
+def tags_body(models: Iterable[ModelInfo], digest: Digest) -> dict[str, Any]:
+    """`/api/tags`."""
+    return {"models": [_entry(info, digest) for info in models]}
+
+
+def ps_body(loaded: Iterable[LoadedModel], digest: Digest) -> dict[str, Any]:
+    """`/api/ps`. A .rkllm model's weights are the NPU's; those of a .gguf are in ordinary memory."""
+    return {"models": [_loaded_entry(model, digest) for model in loaded]}
+
+
+def show_body(details: ModelDetails, digest: Digest) -> dict[str, Any]:
+    """`/api/show`; it also holds what `/api/tags` says of the model."""
+    return {
+        **_entry(details.info, digest),
+        "license": details.license or "",
+        "modelfile": details.modelfile,
+        "parameters": _parameter_text(details.parameters),
+        "template": details.template or "",
+        "system": details.system or "",
+        "details": _details(details.info, details.parent),
+        "model_info": _model_info(details),
+        "capabilities": list(details.capabilities),
+        "metadata": {name: _plain(value) for name, value in details.metadata.items()},
+    }
+
+
+def tagged(name: str) -> str:
+    """A model's name with a tag, as Ollama always writes it."""
+    return name if ":" in name else f"{name}:latest"
+
+
+def _entry(info: ModelInfo, digest: Digest) -> dict[str, Any]:
+    name = tagged(info.name)
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": timestamp(info.modified),
+        "size": info.size,
+        "digest": digest(info),
+        "details": _details(info),
+    }
+
+
+def _details(info: ModelInfo, parent: str | None = None) -> dict[str, Any]:
+    """Ollama's details, whose texts are "" where nothing is known, and ours."""
+    details: dict[str, Any] = {
+        "parent_model": parent or "",
+        "format": info.format,
+        "family": info.family or "",
+        "families": [info.family] if info.family else [],
+        "parameter_size": info.parameter_size or "",
+        "quantization_level": info.quantization or "",
+        "platform": info.platform,
+        "file": info.file,
+        "path": info.path,
+    }
+    if info.context_length is not None:
+        details["context_length"] = info.context_length
+    return details
+
+
+def _loaded_entry(model: LoadedModel, digest: Digest) -> dict[str, Any]:
+    info = model.info
+    size = info.size if model.memory is None else model.memory
+    return {
+        **_entry(info, digest),
+        "size": size,
+        "size_vram": size if info.format == "rkllm" else 0,
+        "expires_at": FOR_EVER if model.expires is None else timestamp(model.expires),
+        "context_length": model.context_length or 0,
+        "file_size": info.size,
+        "memory": model.memory,
+        "state": model.state,
+        "runtime": model.runtime,
+        "pid": model.pid,
+    }
+
+
+def _parameter_text(parameters: Iterable[tuple[str, str]]) -> str:
+    """One line per parameter; a text is quoted as in JSON, which is how clients read it back."""
+    return "\n".join(f"{name:<30} {_literal(value)}" for name, value in parameters)
+
+
+def _literal(value: str) -> str:
+    try:
+        float(value)
+    except ValueError:
+        return value if value in ("true", "false") else json.dumps(value, ensure_ascii=False)
+    return value.strip()
+
+
+def _model_info(details: ModelDetails) -> dict[str, Any]:
+    """The file's own metadata, completed with what clients look for in it."""
+    info = details.info
+    metadata = {name: _plain(value) for name, value in details.metadata.items()}
+    architecture = str(metadata.get("general.architecture") or info.family or info.format)
+    known: dict[str, Any] = {"general.architecture": architecture, **metadata}
+    # VS Code shows this name; the one in the file is seldom the one that users know.
+    known["general.basename"] = info.name
+    if info.context_length is not None:
+        known[f"{architecture}.context_length"] = info.context_length
+    count = _parameter_count(info.parameter_size)
+    if count is not None:
+        known.setdefault("general.parameter_count", count)
+    return known
+
+
+def _parameter_count(size: str | None) -> int | None:
+    """1500000000 for "1.5B"; None for what does not read so."""
+    if not size or size[-1].upper() not in _SUFFIXES:
+        return None
+    try:
+        return round(float(size[:-1]) * _SUFFIXES[size[-1].upper()])
+    except (ValueError, OverflowError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """A metadata value as JSON can hold it."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    return str(value)
+
+
+SUCCESS = {"status": "success"}
+"""The whole answer of a pull or create that is not streamed, the last line of one that is."""
+
+
+def create_lines() -> bytes:
+    """The streamed answer of a `/api/create` that went well."""
+    steps = ("reading model metadata", "writing manifest")
+    return b"".join(
+        dumps(line) + b"\n" for line in (*({"status": step} for step in steps), SUCCESS)
+    )
+
+
+class PullEncoder:
+    """The streamed answer of one `/api/pull`; further keys tell RKLLama's client what a step knows."""
+
+    content_type = "application/x-ndjson"
+
+    def encode(self, progress: PullProgress) -> bytes:
+        """The lines of a step."""
+        lines: tuple[dict[str, Any], ...]
+        if progress.status == "resolving":
+            lines = ({"status": "pulling manifest", "file": progress.file},)
+        elif progress.status == "downloading":
+            lines = (_download_line(progress),)
+        elif progress.status == "verifying":
+            lines = ({**_download_line(progress), "status": "verifying sha256 digest"},)
+        else:
+            done = {**_download_line(progress), **SUCCESS, "model": progress.name}
+            lines = ({"status": "writing manifest"}, done)
+        return b"".join(dumps(line) + b"\n" for line in lines)
+
+    def error(self, error: RKLLamaError) -> bytes:
+        """The line that ends a stream in which something went wrong."""
+        return error_line(error)
+
+
+def _download_line(progress: PullProgress) -> dict[str, Any]:
+    what = progress.digest[:12] if progress.digest else progress.file
+    line: dict[str, Any] = {"status": f"pulling {what}", "file": progress.file}
+    if progress.digest:
+        line["digest"] = f"sha256:{progress.digest}"
+    if progress.total is not None:
+        line["total"] = progress.total
+    return {**line, "completed": progress.completed, "resumed": progress.resumed}
