@@ -7,7 +7,6 @@
     ├── ModelNotFound             404  model_not_found      no model of that name
     ├── AmbiguousName             400  ambiguous_name       several models fit the name
     ├── NoModelLoaded             400  no_model_loaded      nothing is loaded and none was named
-    ├── AlreadyLoaded             400  already_loaded       a model is loaded and has to go first
     ├── ModelsDirMissing          500  models_dir_missing   the models directory does not exist
     ├── QueueFull                 503  queue_full           try again after `retry_after` seconds
     ├── ModelBusy                 409  model_busy           the model is generating and cannot be touched
@@ -148,17 +147,6 @@ class NoModelLoaded(RKLLamaError):
 
     def __init__(self) -> None:
         super().__init__("no model is loaded", hint="Load one first, or name one in the request.")
-
-
-class AlreadyLoaded(RKLLamaError):
-    """`POST /load_model` came while the model `name` is loaded."""
-
-    status = 400
-    code = "already_loaded"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"model '{name}' is loaded already", hint="Unload it first.")
-        self.name = name
 
 
 class ModelsDirMissing(RKLLamaError):

@@ -40,6 +40,7 @@ from .options import (
 __all__ = [
     "GenerateEncoder",
     "PullLines",
+    "already_loaded_body",
     "current_model_body",
     "decode_generate",
     "decode_load",
@@ -143,6 +144,11 @@ def models_body(models: Iterable[ModelInfo]) -> dict[str, Any]:
 def loaded_body(name: str, language: Language = "fr") -> dict[str, Any]:
     """`POST /load_model`: `name` as the client wrote it."""
     return {"message": phrase("loaded", language, name=name)}
+
+
+def already_loaded_body(language: Language = "fr") -> dict[str, Any]:
+    """The 400 of a `POST /load_model` while a model is loaded."""
+    return {"error": phrase("already_loaded", language)}
 
 
 def unloaded_body(language: Language = "fr") -> dict[str, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ..errors import (
-    AlreadyLoaded,
     AmbiguousName,
     BackendMissing,
     Cancelled,
@@ -48,6 +47,10 @@ _PHRASES: dict[str, tuple[str, str]] = {
     "loaded": ("Modèle {name} chargé avec succès.", "Model {name} loaded successfully."),
     "unloaded": ("Modèle déchargé avec succès.", "Model unloaded successfully."),
     "removed": ("Le modèle a été supprimé avec succès.", "The model was removed successfully."),
+    "already_loaded": (
+        "Un modèle est déjà chargé. Veuillez d'abord le décharger.",
+        "A model is already loaded. Please unload it first.",
+    ),
     "load_unknown": (
         "Modèle {name} introuvable dans le dossier /models.",
         "Model {name} not found in the /models directory.",
@@ -71,10 +74,6 @@ _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
         "{text}",
     ),
     NoModelLoaded: ("Aucun modèle n'est actuellement chargé.", "No model is currently loaded."),
-    AlreadyLoaded: (
-        "Un modèle est déjà chargé. Veuillez d'abord le décharger.",
-        "A model is already loaded. Please unload it first.",
-    ),
     ModelsDirMissing: (
         "Le dossier {path} est introuvable.",
         "The directory {path} was not found.",
