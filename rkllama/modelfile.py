@@ -1,0 +1,380 @@
+"""Modelfiles: what a model is made from and its defaults, in Ollama's syntax and the older RKLLama's.
+
+    FROM qwen2.5-1.5b-instruct              FROM="qwen2.5.rkllm"
+    SYSTEM \"\"\"Answer in one                HUGGINGFACE_PATH="Qwen/Qwen2.5-1.5B-Instruct"
+    sentence.\"\"\"                           SYSTEM="Answer in one\\nsentence."
+    PARAMETER temperature 0.5               TEMPERATURE=0.5
+    PARAMETER stop "<|im_end|>"             MAX_NEW_TOKENS=512
+    MESSAGE user Hello                      ENABLE_THINKING=false
+
+Both may stand in one file: a line with "=" after its first word is of the second kind, in which
+quoted text has backslash escapes. Instructions are read in any case; a line that begins with # is a
+comment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .core import Message, Role, SamplingParams
+from .errors import InvalidRequest
+
+SIZE_LIMIT = 1 << 20
+"""Bytes that a Modelfile may have."""
+
+
+class ModelfileError(InvalidRequest):
+    """A Modelfile that cannot be understood; `line` counts from 1, None where no line is to blame."""
+
+    code = "invalid_modelfile"
+
+    def __init__(self, message: str, *, line: int | None = None, hint: str | None = None) -> None:
+        where = f"Modelfile line {line}" if line is not None else "Modelfile"
+        super().__init__(f"{where}: {message}", param="modelfile", hint=hint)
+        self.line = line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Modelfile:
+    """A parsed Modelfile. `parameters` are all of them as written, in order, unknown ones included."""
+
+    source: str | None = None
+    """FROM: a model's name or file."""
+    system: str | None = None
+    template: str | None = None
+    license: str | None = None
+    adapter: str | None = None
+    """ADAPTER: a LoRA file."""
+    repository: str | None = None
+    """HUGGINGFACE_PATH: where the older RKLLama took the tokenizer from."""
+    parameters: tuple[tuple[str, str], ...] = ()
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What PARAMETER lines set; None where they don't. `max_tokens` -1 is "until the context is full"."""
+
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    context_length: int | None = None
+    stop: tuple[str, ...] = ()
+    think: bool | None = None
+
+
+# --- Parameters --------------------------------------------------------------------------------
+
+
+def _integer(text: str) -> int:
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError("must be a whole number")
+    return int(number)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if number != number or abs(number) == float("inf"):
+        raise ValueError("must be a number")
+    return number
+
+
+def _at_least(low: float, read: Callable[[str], Any]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        number = read(text)
+        if number < low:
+            raise ValueError(f"must be at least {low}")
+        return number
+
+    return parse
+
+
+def _switch(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes", "on"):
+        return True
+    if text.lower() in ("false", "0", "no", "off"):
+        return False
+    raise ValueError("must be true or false")
+
+
+def _max_tokens(text: str) -> int:
+    return max(_integer(text), -1)
+
+
+_SAMPLING: dict[str, Callable[[str], Any]] = {
+    "temperature": _at_least(0, _number),
+    "top_k": _integer,
+    "top_p": _at_least(0, _number),
+    "min_p": _at_least(0, _number),
+    "repeat_penalty": _at_least(0, _number),
+    "frequency_penalty": _number,
+    "presence_penalty": _number,
+    "mirostat": _at_least(0, _integer),
+    "mirostat_tau": _at_least(0, _number),
+    "mirostat_eta": _at_least(0, _number),
+    "seed": _integer,
+}
+_OTHERS: dict[str, Callable[[str], Any]] = {
+    "num_predict": _max_tokens,
+    "num_ctx": _at_least(1, _integer),
+    "think": _switch,
+    "stop": str,
+}
+_PARAMETERS = {**_SAMPLING, **_OTHERS}
+
+
+def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
+    """What parameters (name, text) mean; the last of a name counts, every `stop` does.
+
+    Unknown names and values that don't fit are passed over: `parse_modelfile` has refused the latter.
+    """
+    values: dict[str, Any] = {}
+    for name, text in parameters:
+        try:
+            values[name] = _PARAMETERS[name](text)
+        except (KeyError, ValueError, OverflowError):
+            continue
+    return Defaults(
+        sampling=SamplingParams(**{name: values.get(name) for name in _SAMPLING}),
+        max_tokens=values.get("num_predict"),
+        context_length=values.get("num_ctx"),
+        stop=tuple(text for name, text in parameters if name == "stop" and text),
+        think=values.get("think"),
+    )
+
+
+def merge_parameters(
+    base: tuple[tuple[str, str], ...], over: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
+    """The parameters of `base` and `over`; a name that `over` has hides all of `base`'s of that name."""
+    hidden = {name for name, _ in over}
+    return tuple(pair for pair in base if pair[0] not in hidden) + over
+
+
+# --- Reading -----------------------------------------------------------------------------------
+
+_OLD_STYLE = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
+_WORD = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)(?=[ \t]|$)[ \t]*", re.MULTILINE)
+_TEXTS = ("system", "template", "license", "adapter")
+# Newer Ollama's, about things that are settled otherwise here.
+_WITHOUT_MEANING = ("renderer", "parser", "requires")
+_INSTRUCTIONS = ("from", "parameter", "message", *_TEXTS, *_WITHOUT_MEANING)
+_ROLES: tuple[Role, ...] = ("system", "user", "assistant")
+_OLD_PARAMETERS = {
+    "max_new_tokens": "num_predict",
+    "max_context_len": "num_ctx",
+    "enable_thinking": "think",
+}
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
+
+
+def parse_modelfile(text: str) -> Modelfile:
+    """The Modelfile in `text`. Raises ModelfileError, which names the line."""
+    if len(text) > SIZE_LIMIT:
+        raise ModelfileError(f"more than {SIZE_LIMIT} characters")
+    values: dict[str, str] = {}
+    parameters: list[tuple[str, str]] = []
+    messages: list[Message] = []
+    for line, key, name, value in _statements(text.removeprefix("\ufeff")):
+        if "\0" in value:
+            raise ModelfileError("a NUL character", line=line)
+        if key == "parameter":
+            _check(name, value, line)
+            parameters.append((name, value))
+        elif key == "message":
+            messages.append(Message(role=_role(name, line), content=value))
+        elif key == "from" and not value:
+            raise ModelfileError("FROM names nothing", line=line)
+        elif key not in _WITHOUT_MEANING:
+            values[key] = value
+    return Modelfile(
+        source=values.pop("from", None),
+        parameters=tuple(parameters),
+        messages=tuple(messages),
+        **values,
+    )
+
+
+def _statements(text: str) -> Iterator[tuple[int, str, str, str]]:
+    """Line number, instruction, the name that PARAMETER and MESSAGE have, value."""
+    position, line = 0, 1
+    while position < len(text):
+        end = _end_of_line(text, position)
+        content = text[position:end].strip()
+        if not content or content.startswith("#"):
+            after = end + 1
+        elif old := _OLD_STYLE.match(text, position, end):
+            value, after = _old_value(text, old.end(), end, line)
+            yield line, *_old_key(old[1].lower()), value
+        else:
+            key, name, start = _instruction(text, position, end, line)
+            value, after = _new_value(text, start, end, line)
+            yield line, key, name, value
+        line += text.count("\n", position, after)
+        position = after
+
+
+def _end_of_line(text: str, position: int) -> int:
+    end = text.find("\n", position)
+    return len(text) if end < 0 else end
+
+
+def _instruction(text: str, start: int, end: int, line: int) -> tuple[str, str, int]:
+    """An instruction, its name if it has one, and where its value starts."""
+    found = _WORD.match(text, start, end)
+    key = found[1].lower() if found else ""
+    if found is None or key not in _INSTRUCTIONS:
+        raise ModelfileError(
+            f"'{text[start:end].split()[0][:40]}' is no instruction",
+            line=line,
+            hint=f"Known ones: {', '.join(_INSTRUCTIONS).upper()}.",
+        )
+    if key not in ("parameter", "message"):
+        return key, "", found.end()
+    name = _WORD.match(text, found.end(), end)
+    if name is None:
+        raise ModelfileError(f"{key.upper()} needs a name and a value", line=line)
+    return key, name[1].lower(), name.end()
+
+
+def _old_key(key: str) -> tuple[str, str]:
+    """Instruction and name of a KEY=value line."""
+    if key in ("from", *_TEXTS):
+        return key, ""
+    if key == "huggingface_path":
+        return "repository", ""
+    return "parameter", _OLD_PARAMETERS.get(key, key)
+
+
+def _new_value(text: str, start: int, end: int, line: int) -> tuple[str, int]:
+    """A value in Ollama's syntax (no escapes), and where the next line starts."""
+    if text.startswith('"""', start):
+        return _triple_quoted(text, start, line)
+    value = text[start:end].strip()
+    if not value.startswith('"') or value.find('"', 1) not in (-1, len(value) - 1):
+        return value, end + 1
+    if len(value) > 1 and value.endswith('"'):
+        return value[1:-1], end + 1
+    while end < len(text):  # text in single quotes runs on to a line that ends in one
+        after = _end_of_line(text, end + 1)
+        if text[end + 1 : after].rstrip().endswith('"'):
+            return text[start + 1 : after].rstrip()[:-1], after + 1
+        end = after
+    raise ModelfileError("the quote that opens here is never closed", line=line)
+
+
+def _triple_quoted(text: str, start: int, line: int) -> tuple[str, int]:
+    close = text.find('"""', start + 3)
+    if close < 0:
+        raise ModelfileError('the """ that opens here is never closed', line=line)
+    while text.startswith('"', close + 3):  # a quote just before the closing ones is text
+        close += 1
+    return text[start + 3 : close], _nothing_more(text, close + 3, line)
+
+
+def _nothing_more(text: str, start: int, line: int) -> int:
+    """Where the next line starts; only a comment may follow a closing quote."""
+    end = _end_of_line(text, start)
+    if (rest := text[start:end].strip()) and not rest.startswith("#"):
+        raise ModelfileError(f"'{rest[:40]}' after the closing quote", line=line)
+    return end + 1
+
+
+def _old_value(text: str, start: int, end: int, line: int) -> tuple[str, int]:
+    """A value in the older RKLLama's syntax, and where the next line starts."""
+    if text.startswith('"""', start):
+        return _triple_quoted(text, start, line)
+    quote = text[start:end][:1]
+    if quote not in ('"', "'"):
+        return re.sub(r"(^|\s)#.*", "", text[start:end]).strip(), end + 1
+    close = start + 1
+    while close < len(text) and text[close] != quote:
+        close += 2 if text[close] == "\\" and quote == '"' else 1
+    if close >= len(text):
+        raise ModelfileError("the quote that opens here is never closed", line=line)
+    value = text[start + 1 : close]
+    if quote == '"':
+        value = _ESCAPE.sub(lambda found: _ESCAPES.get(found[1], found[0]), value)
+    return value, _nothing_more(text, close + 1, line)
+
+
+def _check(name: str, value: str, line: int) -> None:
+    try:
+        _PARAMETERS.get(name, str)(value)
+    except (ValueError, OverflowError) as error:
+        reason = str(error) if str(error).startswith("must") else "must be a number"
+        raise ModelfileError(f"{name} cannot be {value[:40]!r}: it {reason}", line=line) from None
+
+
+def _role(name: str, line: int) -> Role:
+    for role in _ROLES:
+        if name == role:
+            return role
+    raise ModelfileError(f"a message's role is one of {', '.join(_ROLES)}", line=line)
+
+
+# --- Writing -----------------------------------------------------------------------------------
+
+
+def render_modelfile(modelfile: Modelfile) -> str:
+    """The Modelfile as text that `parse_modelfile` reads back to the same value."""
+    lines = []
+    if modelfile.source is not None:
+        lines.append(_render("FROM", modelfile.source))
+    if modelfile.repository is not None:
+        lines.append(f'HUGGINGFACE_PATH="{_escape(modelfile.repository)}"')
+    for key in ("template", "system", "adapter", "license"):
+        if (text := getattr(modelfile, key)) is not None:
+            lines.append(_render(key.upper(), text))
+    lines += [_render(f"PARAMETER {name}", value) for name, value in modelfile.parameters]
+    lines += [_render(f"MESSAGE {turn.role}", turn.content) for turn in modelfile.messages]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _render(key: str, text: str) -> str:
+    """A line, or several; quoted where the bare text would be read otherwise."""
+    plain = text and text == text.strip() and not re.search(r'[\n"\'=]', text)
+    if plain and text.isprintable():
+        return f"{key} {text}"
+    if '"""' not in text and text.find('"', 0) != 0 and "\n" not in text and '"' not in text:
+        return f'{key} "{text}"'
+    if '"""' not in text and not text.endswith('"'):
+        return f'{key} """{text}"""'
+    return f'{key.replace("PARAMETER ", "")}="{_escape(text)}"'
+
+
+def _escape(text: str) -> str:
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(plain, escaped)
+    return text
+
+
+# --- Templates ---------------------------------------------------------------------------------
+
+# The control tokens that only one family's prompts have, in the order of their weight.
+_BETRAYING: tuple[tuple[str, str], ...] = (
+    ("<|start_header_id|>", "llama3"),
+    ("<start_of_turn>", "gemma"),
+    ("<｜User｜>", "deepseek-r1"),
+    ("<用户>", "minicpm"),
+    ("[gMASK]", "chatglm3"),
+    ("<<SYS>>", "llama2"),
+    ("[INST]", "mistral"),
+    ("<|im_start|>", "qwen2"),
+    ("<|end|>", "phi3"),
+    ("<|user|>", "tinyllama"),
+)
+
+
+def is_jinja(template: str) -> bool:
+    """Whether a TEMPLATE is a Jinja chat template, which can be executed; Ollama's own are Go's."""
+    return "{%" in template and "messages" in template
+
+
+def template_family(template: str) -> str | None:
+    """The family whose control tokens a template uses; None where they betray none."""
+    return next((family for token, family in _BETRAYING if token in template), None)

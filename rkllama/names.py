@@ -1,0 +1,261 @@
+"""What a model's file name tells, and the name of its repository where the file's is silent.
+
+People name models freely, so every field may be missing and two names may contradict each other:
+what the file says wins. Nothing is guessed from a size or family that is not written there.
+
+`rkllama list` imports this module: hence no dataclass, and patterns are compiled when first used
+(all of them together take as long as the rest of that command).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+
+EXTENSIONS = (".rkllm", ".gguf")
+
+
+class ModelName(
+    namedtuple(
+        "ModelName",
+        [
+            "quantization",
+            "platform",
+            "parameter_size",
+            "family",
+            "context_length",
+            "toolkit",
+            "variant",
+        ],
+        defaults=[None, None, None, None, None, None, None],
+    )
+):
+    """What a name tells; None where it is silent."""
+
+    __slots__ = ()
+
+    quantization: str | None
+    """As "w8a8", "w8a8_g128" or "Q4_K_M"."""
+    platform: str | None
+    """As "rk3588"."""
+    parameter_size: str | None
+    """As "1.5B", "135M", "E2B", "8x7B" or "35B-A3B"."""
+    family: str | None
+    """One of FAMILIES."""
+    context_length: int | None
+    toolkit: str | None
+    """The converter's version, as "1.2.3"."""
+    variant: str | None
+    """One of "instruct", "base", "embedding", "reranker"."""
+
+
+# --- Families ----------------------------------------------------------------------------------
+
+# A digit after the family's name is its generation, unless it is a size: gemma-2b is the first
+# gemma, gemma-2-2b the second.
+_GENERATION = r"(?![\d.]*b(?![a-z]))"
+# family, a word that its names contain, and the pattern they fit where the word is not enough.
+# Names are matched in lower case with "-" between words and "." in numbers; the first row wins.
+_FAMILIES: tuple[tuple[str, str, str], ...] = (
+    ("deepseek-r1", "deepseek-r1", ""),
+    ("deepseek-coder", "deepseek-coder", ""),
+    ("deepseek", "deepseek", ""),
+    ("tinyllama", "llama", r"tin+y-?llama"),
+    ("codellama", "llama", r"code-?llama"),
+    ("llama4", "llama", r"llama-?4" + _GENERATION),
+    ("llama3", "llama", r"llama-?3" + _GENERATION),
+    ("llama2", "llama", r"llama-?2" + _GENERATION),
+    ("qwen3-vl", "qwen", r"qwen-?3(\.\d+)?-?vl"),
+    ("qwen3", "qwen", r"qwen-?3" + _GENERATION),
+    ("qwen2.5-vl", "qwen", r"qwen-?2\.5-?vl"),
+    ("qwen2.5", "qwen", r"qwen-?2\.5" + _GENERATION),
+    ("qwen2-vl", "qwen", r"qwen-?2-?vl"),
+    ("qwen2", "qwen", r"qwen-?2" + _GENERATION),
+    ("qwen1.5", "qwen", r"qwen-?1\.5" + _GENERATION),
+    ("qwen", "qwen", ""),
+    ("qwen2.5", "qwq", ""),
+    ("gemma4", "gemma", r"gemma-?4" + _GENERATION),
+    ("gemma3n", "gemma", r"gemma-?3n"),
+    ("gemma3", "gemma", r"gemma-?3" + _GENERATION),
+    ("gemma2", "gemma", r"gemma-?2" + _GENERATION),
+    ("gemma", "gemma", ""),
+    ("phi4", "phi", r"(?<![a-z])phi-?4"),
+    ("phi3", "phi", r"(?<![a-z])phi-?3"),
+    ("phi2", "phi", r"(?<![a-z])phi-?2"),
+    ("mistral", "tral", r"(mis|minis|mix)tral"),
+    ("internlm3", "internlm", r"internlm-?3"),
+    ("internlm2", "internlm", r"internlm-?2"),
+    ("internlm", "internlm", ""),
+    ("internvl", "internvl", ""),
+    ("minicpm-v", "minicpm", r"minicpm-?[vo](?![a-z])"),
+    ("minicpm", "minicpm", ""),
+    ("chatglm3", "chatglm", r"chatglm-?3"),
+    ("chatglm2", "chatglm", r"chatglm-?2"),
+    ("chatglm", "chatglm", ""),
+    ("glm4", "glm", r"glm-?(4|edge)"),
+    ("smolvlm", "smolvlm", ""),
+    ("smollm3", "smollm", r"smollm-?3"),
+    ("smollm2", "smollm", r"smollm-?2"),
+    ("smollm", "smollm", ""),
+    ("zephyr", "zephyr", ""),
+    ("vicuna", "vicuna", ""),
+    ("granite", "granite", ""),
+    ("falcon", "falcon", ""),
+    ("exaone", "exaone", ""),
+    ("hunyuan", "hunyuan", ""),
+    ("lfm2", "lfm", r"(?<![a-z])lfm-?2"),
+    ("olmo", "olmo", ""),
+    ("stablelm", "stablelm", ""),
+    ("starcoder", "starcoder", ""),
+    ("gpt-oss", "oss", r"gpt-?oss"),
+    ("rwkv", "rwkv", ""),
+    ("bert", "", r"(?<![a-z])(bge|gte|e5|minilm|nomic-embed)(?![a-z])"),
+    ("llama", "llama", ""),
+    ("yi", "yi", r"(?<![a-z])yi(?![a-z])"),
+)
+FAMILIES = frozenset(family for family, _, _ in _FAMILIES)
+
+
+def _family(words: str) -> str | None:
+    for family, word, pattern in _FAMILIES:
+        if word in words and (not pattern or re.search(pattern, words)):
+            return family
+    return None
+
+
+# --- The other fields --------------------------------------------------------------------------
+
+_RKLLM_QUANTIZATION = r"(?<![a-z0-9])w(\d{1,2})a(\d{1,2})(?:[_-]?g(\d+))?(?![0-9])"
+_GGUF_QUANTIZATION = (
+    r"(?<![a-z0-9])(?:ud-)?"
+    r"(i?q[1-8](?:_(?:[01k48]|xxs|xs|nl|s|m|l|xl))+|tq[12]_0|mxfp4(?:_moe)?|bf16|fp?(?:16|32))"
+    r"(?![a-z0-9])"
+)
+_PLATFORM = r"(?<![a-z0-9])(r[kv]\d{4}[a-z]?)(?![a-z0-9])"
+# A version counts only beside the platform or the converter's name: TinyLlama is at v1.0, too.
+_VERSION = r"v?(\d+\.\d+\.\d+(?:b\d+)?)(?![\d.])"
+_TOOLKIT = (
+    rf"(?:rkllm|toolkit|(?<![a-z0-9])r[kv]\d{{4}}[a-z]?)[-_ ]?{_VERSION}"
+    rf"|(?<![\d.]){_VERSION}[-_ ]?(?:rkllm|toolkit|r[kv]\d{{4}})"
+)
+_CONVERTER_OPTIONS = r"(?<=[-_])(?:opt[-_]?\d(?!\d)|hybrid[-_]ratio[-_]?\d+(?:\.\d+)?|level\d|grq)"
+_SIZE = (
+    r"(?<![a-z0-9.])(?:(e?\d+(?:\.\d+)?)|(\d+x\d+(?:\.\d+)?))b"
+    r"(?:-?(a\d+(?:\.\d+)?)b)?(?![a-z0-9])"
+)
+_MILLIONS = r"(?<![a-z0-9.])(\d+(?:\.\d+)?)m(?![a-z0-9])"
+_CONTEXT = r"(?<![a-z0-9.])(?:(\d{1,4})k|(\d)m|ctx-?(\d{3,7}))(?![a-z0-9])"
+_VARIANTS = (
+    ("reranker", r"(?<![a-z])rerank"),
+    ("embedding", r"(?<![a-z])(?:embed|(?:bge|gte|e5|minilm)(?![a-z]))"),
+    ("instruct", r"(?<![a-z])(?:instruct|chat|it)(?![a-z])"),
+    ("base", r"(?<![a-z])base(?![a-z])"),
+)
+
+
+def parse_model_name(file_name: str, repo: str | None = None) -> ModelName:
+    """What `file_name` tells, completed by `repo` ("user/name", "name@revision" or a folder's name)."""
+    told = _parse(strip_extension(file_name.rpartition("/")[2]))
+    if not repo:
+        return told
+    completed = _parse(strip_extension(repo.rpartition("/")[2]))._asdict()
+    completed.update((field, value) for field, value in told._asdict().items() if value is not None)
+    return ModelName(**completed)
+
+
+def parse_quantization(name: str) -> str | None:
+    """The quantisation alone, in the spelling of its format: "w8a8_g128", "Q4_K_M", "F16"."""
+    return _take_quantization(name.lower())[0]
+
+
+def parse_platform(name: str) -> str | None:
+    """The platform alone: "rk3588" also for the rk3588s, which runs the same models."""
+    found = re.search(_PLATFORM, name.lower())
+    return found[1].removesuffix("s") if found else None
+
+
+def strip_extension(name: str) -> str:
+    """`name` without .rkllm or .gguf, in any case; a repository's id can end in one, too."""
+    for extension in EXTENSIONS:
+        if name.lower().endswith(extension):
+            return name[: -len(extension)]
+    return name
+
+
+def short_name(file_name: str, repo: str | None = None) -> str:
+    """A name to type: the stem in lower case without platform, quantisation and converter options.
+
+    "Qwen2.5-1.5B-Instruct-rk3588-w8a8-opt-1-hybrid-ratio-1.0.rkllm" is "qwen2.5-1.5b-instruct".
+    Where nothing is left of the file's name, the repository's is taken; never empty.
+    """
+    for source in (file_name, repo or ""):
+        text = strip_extension(source.rpartition("/")[2]).lower()
+        for pattern in (_CONVERTER_OPTIONS, _RKLLM_QUANTIZATION, _GGUF_QUANTIZATION, _TOOLKIT):
+            text = re.sub(pattern, "", text)
+        text = re.sub(_PLATFORM + r"|(?<![a-z])rkllm(?![a-z])", "", text)
+        words = _words(text).strip("-.")
+        if words:
+            return words
+    return "model"
+
+
+def _parse(name: str) -> ModelName:
+    # The quantisation goes first: its g128 and a16 look like other things.
+    quantization, text = _take_quantization(name.lower())
+    toolkit = re.search(_TOOLKIT, text)
+    version = (toolkit[1] or toolkit[2]) if toolkit else None
+    text = re.sub(_CONVERTER_OPTIONS, "", text)
+    words = _words(text.replace(version, "") if version else text)
+    size, context = _size_and_context(words)
+    return ModelName(
+        quantization=quantization,
+        platform=parse_platform(text),
+        parameter_size=size,
+        family=_family(words),
+        context_length=context,
+        toolkit=version,
+        variant=next((word for word, fits in _VARIANTS if re.search(fits, words)), None),
+    )
+
+
+def _words(text: str) -> str:
+    """Words with single "-" between them; a "_" between digits is a decimal point (1_8B)."""
+    text = re.sub(r"(?<=\d)_(?=\d)", ".", text)
+    return re.sub(r"[^a-z0-9.]+", "-", text)
+
+
+def _take_quantization(text: str) -> tuple[str | None, str]:
+    """The quantisation in `text`, and the text without it."""
+    found = re.search(_RKLLM_QUANTIZATION, text)
+    if found:
+        label = f"w{found[1]}a{found[2]}" + (f"_g{found[3]}" if found[3] else "")
+    else:
+        found = re.search(_GGUF_QUANTIZATION, text)
+        if found is None:
+            return None, text
+        label = found[1].upper().replace("FP", "F") if found[1][0] == "f" else found[1].upper()
+    return label, text[: found.start()] + text[found.end() :]
+
+
+def _size_and_context(words: str) -> tuple[str | None, int | None]:
+    """Billions are a size, millions too; beside billions, a lone "1m" is a context of 1 Mi tokens."""
+    size = _size(words)
+    context: int | None = None
+    for thousands, millions, tokens in re.findall(_CONTEXT, words):
+        if thousands:
+            context = int(thousands) * 1024
+        elif tokens:
+            context = int(tokens)
+        elif size is not None:
+            context = int(millions) << 20
+    if size is None and (found := re.search(_MILLIONS, words)):
+        size = f"{found[1]}M"
+    return size, context
+
+
+def _size(words: str) -> str | None:
+    found = re.search(_SIZE, words)
+    if found is None:
+        return None
+    total = found[1].upper() if found[1] else found[2]
+    return f"{total}B-{found[3].upper()}B" if found[3] else f"{total}B"
