@@ -1,0 +1,476 @@
+"""Anthropic's Messages API and its token count.
+
+What is asked and cannot be honoured is a 400 that names the field. Ignored without harm: metadata,
+service_tier, cache_control, a thinking budget (there is no way to bound thinking apart from
+max_tokens) and effort. "adaptive" thinking is the model's own default. An answer that did not meet
+its JSON schema stops with "refusal" and says why in stop_details.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from ..core import (
+    ChatRequest,
+    Event,
+    Finished,
+    Message,
+    ReasoningDelta,
+    SamplingParams,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
+from .common import Fields, Generation, dump_text, dumps, new_id, sse
+
+__all__ = [
+    "MessageEncoder",
+    "count_body",
+    "decode_count",
+    "decode_messages",
+    "error_body",
+]
+
+_ERROR_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+_REFUSED = {
+    "container": "there is no code execution",
+    "mcp_servers": "there are no server-side tools",
+    "output_format": "use 'output_config'",
+}
+_STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
+_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+def error_body(error: RKLLamaError) -> dict[str, Any]:
+    """The body of an error; clients know a prompt that is too long by its first words."""
+    default = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
+    start = "prompt is too long: " if isinstance(error, PromptTooLong) else ""
+    return {
+        "type": "error",
+        "error": {
+            "type": _ERROR_TYPES.get(error.status, default),
+            "message": start + error.text,
+        },
+    }
+
+
+# --- The request -------------------------------------------------------------------------------
+
+
+def decode_messages(body: object, *, answer_id: str | None = None) -> Generation:
+    """`POST /v1/messages`. `answer_id` is made up unless given. Raises InvalidRequest."""
+    fields = Fields(body)
+    request = _request(fields, fields.need("max_tokens", lambda name: fields.integer(name, 1)))
+    choice = fields.object("tool_choice")
+    encoder = MessageEncoder(
+        request.model or "",
+        answer_id=answer_id,
+        stops=request.stop,
+        one_call=choice is not None and bool(choice.flag("disable_parallel_tool_use")),
+    )
+    return Generation(request=request, stream=fields.flag("stream") or False, encoder=encoder)
+
+
+def decode_count(body: object) -> ChatRequest:
+    """`POST /v1/messages/count_tokens`: the request whose prompt is to be counted.
+
+    Raises InvalidRequest.
+    """
+    return _request(Fields(body), None)
+
+
+def count_body(tokens: int | None) -> dict[str, Any]:
+    """The count; Unsupported where the model's backend cannot count."""
+    if tokens is None:
+        raise Unsupported("this model's runtime cannot count tokens")
+    return {"input_tokens": tokens}
+
+
+def _request(fields: Fields, max_tokens: int | None) -> ChatRequest:
+    _refuse(fields)
+    tools = tuple(_tool(entry) for entry in fields.objects("tools") or ())
+    return ChatRequest(
+        model=fields.need("model", fields.text) or None,
+        messages=(*_system(fields), *_messages(fields)),
+        sampling=SamplingParams(
+            temperature=fields.number("temperature", 0, 2),
+            top_k=fields.integer("top_k", 0),
+            top_p=fields.number("top_p", 0, 1),
+        ),
+        max_tokens=max_tokens,
+        stop=tuple(stop for stop in fields.texts("stop_sequences") or () if stop),
+        think=_think(fields),
+        tools=tools,
+        tool_choice=_tool_choice(fields, tools),
+        format=_format(fields),
+    )
+
+
+def _refuse(fields: Fields) -> None:
+    for name, reason in _REFUSED.items():
+        if fields.raw(name) not in (None, [], {}):
+            raise Unsupported(f"'{name}' is not supported: {reason}", param=name)
+
+
+def _think(fields: Fields) -> bool | None:
+    thinking = fields.object("thinking")
+    if thinking is None:
+        return None
+    thinking.integer("budget_tokens", 1)
+    kinds: Mapping[str, bool | None] = {
+        "enabled": True,
+        "disabled": False,
+        "adaptive": None,
+        "between_tools": None,
+    }
+    kind = thinking.need("type", thinking.text)
+    if kind not in kinds:
+        raise thinking.fail("type", "enabled, disabled or adaptive")
+    return kinds[kind]
+
+
+def _format(fields: Fields) -> Mapping[str, Any] | None:
+    config = fields.object("output_config")
+    form = None if config is None else config.object("format")
+    if form is None:
+        return None
+    if form.need("type", form.text) != "json_schema":
+        raise form.fail("type", "json_schema")
+    return form.need("schema", form.mapping)
+
+
+def _tool(entry: Fields) -> Tool:
+    kind = entry.text("type")
+    if kind not in (None, "custom"):
+        raise Unsupported(
+            f"'{entry.where}type' is '{kind[:40]}': there are no server-side tools",
+            param=f"{entry.where}type",
+        )
+    name = entry.need("name", entry.text)
+    if not name:
+        raise entry.fail("name", "the name of a tool")
+    return Tool(
+        name=name,
+        description=entry.text("description") or "",
+        parameters=entry.need("input_schema", entry.mapping),
+    )
+
+
+def _tool_choice(fields: Fields, tools: Sequence[Tool]) -> str:
+    choice = fields.object("tool_choice")
+    if choice is None:
+        return "auto"
+    kind = choice.need("type", choice.text)
+    if kind == "tool":
+        name = choice.need("name", choice.text)
+        if all(tool.name != name for tool in tools):
+            raise InvalidRequest(
+                f"'tool_choice' names '{name}', which is not among the tools", param="tool_choice"
+            )
+        return f"function:{name}"
+    if kind not in _TOOL_CHOICES:
+        raise choice.fail("type", "auto, any, tool or none")
+    if kind == "any" and not tools:
+        raise InvalidRequest("'tool_choice' is any, but there are no tools", param="tools")
+    return _TOOL_CHOICES[kind]
+
+
+# --- The conversation --------------------------------------------------------------------------
+
+
+def _system(fields: Fields) -> tuple[Message, ...]:
+    text = _texts(fields, "system") if "system" in fields else ""
+    return (Message(role="system", content=text),) if text else ()
+
+
+def _messages(fields: Fields) -> list[Message]:
+    entries = fields.need("messages", fields.objects)
+    if not entries:
+        raise fields.fail("messages", "a list of at least one message")
+    messages: list[Message] = []
+    for entry in entries:
+        messages += _turn(entry)
+    if messages and messages[-1].role == "assistant":
+        raise Unsupported(
+            "the last message must not be the assistant's: answers cannot be begun for the model",
+            param="messages",
+        )
+    return messages
+
+
+def _turn(entry: Fields) -> list[Message]:
+    role = entry.need("role", entry.text)
+    if role == "user":
+        return _user(entry)
+    if role == "assistant":
+        return [_assistant(entry)]
+    if role == "system":
+        return [Message(role="system", content=_texts(entry, "content"))]
+    raise entry.fail("role", "user, assistant or system")
+
+
+def _blocks(entry: Fields, name: str) -> list[Fields]:
+    """A content's blocks; a string is one block of text."""
+    value = entry.need(name, entry.raw)
+    if isinstance(value, str):
+        return [Fields({"type": "text", "text": value}, f"{entry.where}{name}.")]
+    if not isinstance(value, list):
+        raise entry.fail(name, "a string or a list of blocks")
+    return entry.objects(name) or []
+
+
+def _texts(entry: Fields, name: str) -> str:
+    """A content that is all text; its blocks stand apart as paragraphs."""
+    return "\n\n".join(_text(block) for block in _blocks(entry, name))
+
+
+def _text(block: Fields) -> str:
+    kind = block.need("type", block.text)
+    if kind != "text":
+        raise _unreadable(block, kind)
+    return block.need("text", block.text)
+
+
+def _unreadable(block: Fields, kind: str) -> Unsupported:
+    return Unsupported(
+        f"'{block.where}type' is '{kind[:40]}': models here read text only",
+        param=f"{block.where}type",
+    )
+
+
+def _user(entry: Fields) -> list[Message]:
+    """A user's turn and the tool results in it, each a message of its own, in their order."""
+    messages: list[Message] = []
+    texts: list[str] = []
+    for block in _blocks(entry, "content"):
+        if block.text("type") != "tool_result":
+            texts.append(_text(block))
+            continue
+        if texts:
+            messages.append(Message(role="user", content="\n\n".join(texts)))
+            texts = []
+        messages.append(_tool_result(block))
+    if texts or not messages:
+        messages.append(Message(role="user", content="\n\n".join(texts)))
+    return messages
+
+
+def _tool_result(block: Fields) -> Message:
+    """A tool's answer; that it is an error is said in its text, since templates have no field for it."""
+    text = _texts(block, "content") if "content" in block else ""
+    return Message(
+        role="tool",
+        content=f"Error: {text}" if block.flag("is_error") else text,
+        tool_call_id=block.need("tool_use_id", block.text),
+    )
+
+
+def _assistant(entry: Fields) -> Message:
+    text, reasoning, calls = "", "", []
+    for block in _blocks(entry, "content"):
+        kind = block.need("type", block.text)
+        if kind == "text":
+            text += _text(block)
+        elif kind == "thinking":
+            reasoning += block.need("thinking", block.text)
+        elif kind == "tool_use":
+            calls.append(_tool_use(block))
+        elif kind != "redacted_thinking":
+            raise _unreadable(block, kind)
+    return Message(
+        role="assistant", content=text, reasoning=reasoning or None, tool_calls=tuple(calls)
+    )
+
+
+def _tool_use(block: Fields) -> ToolCall:
+    return ToolCall(
+        id=block.need("id", block.text),
+        name=block.need("name", block.text),
+        arguments=block.need("input", block.mapping),
+    )
+
+
+# --- The answer --------------------------------------------------------------------------------
+
+
+class MessageEncoder:
+    """Events with contiguous block indexes, or a whole message.
+
+    `stops` are the stop sequences of the request; `one_call` keeps only the first call, as
+    `disable_parallel_tool_use` asks.
+    """
+
+    content_type = "text/event-stream"
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        answer_id: str | None = None,
+        stops: Sequence[str] = (),
+        one_call: bool = False,
+    ) -> None:
+        self._head = {
+            "id": answer_id or new_id("msg_"),
+            "type": "message",
+            "role": "assistant",
+            "model": model,
+        }
+        self._stops = stops
+        self._one_call = one_call
+        self._begun = False
+        self._index = -1
+        self._open_kind: Literal["text", "thinking"] | None = None
+        self._before_delta = b""
+
+    def encode(self, event: Event) -> bytes:
+        """The events of one event: the message's and the block's start, the delta, the end."""
+        start = b"" if self._begun else self._begin()
+        match event:
+            case TextDelta(text):
+                return start + self._open("text") + self._delta(text)
+            case ReasoningDelta(text):
+                return start + self._open("thinking") + self._delta(text)
+            case ToolCallDelta(index, call):
+                return start + (b"" if self._one_call and index else self._call(call))
+            case Finished():
+                return start + self._finish(event)
+
+    def error(self, error: RKLLamaError) -> bytes:
+        """The error event, on which the official clients raise."""
+        return sse(error_body(error), "error")
+
+    def whole(self, events: Iterable[Event]) -> dict[str, Any]:
+        """A message; its blocks are in the order of the events."""
+        blocks: list[dict[str, Any]] = []
+        for event in events:
+            match event:
+                case TextDelta(text):
+                    _grow(blocks, "text", text)
+                case ReasoningDelta(text):
+                    _grow(blocks, "thinking", text)
+                case ToolCallDelta(index, call):
+                    if not (self._one_call and index):
+                        blocks.append(_call_block(call, call.arguments))
+                case Finished():
+                    usage = {"input_tokens": 0, **_usage_body(event.usage)}
+                    return {
+                        **self._head,
+                        "content": blocks,
+                        **self._ending(event),
+                        "usage": usage,
+                    }
+        raise RuntimeError("an answer's events ended without Finished")
+
+    def _begin(self) -> bytes:
+        """The start; how many tokens the prompt has is not known yet, and the API has no word for
+        that: the figures come with message_delta.
+        """
+        self._begun = True
+        message: dict[str, Any] = {
+            **self._head,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 0, "output_tokens": 0},
+        }
+        return _event("message_start", message=message)
+
+    def _open(self, kind: Literal["text", "thinking"]) -> bytes:
+        """Begin a block, unless it is the one that grows already."""
+        if kind == self._open_kind:
+            return b""
+        frames = self._close()
+        self._index += 1
+        self._open_kind = kind
+        self._before_delta = (
+            b"event: content_block_delta\n"
+            b'data: {"type":"content_block_delta","index":%d,"delta":{"type":"%b_delta","%b":'
+            % (self._index, kind.encode(), kind.encode())
+        )
+        block = _text_block(kind, "")
+        return frames + _event("content_block_start", index=self._index, content_block=block)
+
+    def _close(self) -> bytes:
+        if self._open_kind is None:
+            return b""
+        self._open_kind = None
+        return _event("content_block_stop", index=self._index)
+
+    def _delta(self, text: str) -> bytes:
+        return self._before_delta + dump_text(text) + b"}}\n\n"
+
+    def _call(self, call: ToolCall) -> bytes:
+        frames = self._close()
+        self._index += 1
+        delta = {"type": "input_json_delta", "partial_json": dumps(call.arguments).decode()}
+        block = _call_block(call, {})
+        return (
+            frames
+            + _event("content_block_start", index=self._index, content_block=block)
+            + _event("content_block_delta", index=self._index, delta=delta)
+            + _event("content_block_stop", index=self._index)
+        )
+
+    def _finish(self, finished: Finished) -> bytes:
+        usage = _usage_body(finished.usage)
+        return (
+            self._close()
+            + _event("message_delta", delta=self._ending(finished), usage=usage)
+            + _event("message_stop")
+        )
+
+    def _ending(self, finished: Finished) -> dict[str, Any]:
+        """Why it stopped; a stop string is named only where the request asked for it."""
+        if finished.error is not None:
+            details = {"type": "refusal", "category": None, "explanation": finished.error}
+            return {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
+        if finished.reason == "stop" and finished.stop in self._stops:
+            return {"stop_reason": "stop_sequence", "stop_sequence": finished.stop}
+        reason = _STOP_REASONS.get(finished.reason, "end_turn")
+        return {"stop_reason": reason, "stop_sequence": None}
+
+
+def _event(name: str, /, **values: Any) -> bytes:
+    return sse({"type": name, **values}, name)
+
+
+def _text_block(kind: str, text: str) -> dict[str, Any]:
+    """A block of text or thinking; nothing here signs thinking."""
+    signature = {"signature": ""} if kind == "thinking" else {}
+    return {"type": kind, kind: text, **signature}
+
+
+def _grow(blocks: list[dict[str, Any]], kind: str, text: str) -> None:
+    if not blocks or blocks[-1]["type"] != kind:
+        blocks.append(_text_block(kind, ""))
+    blocks[-1][kind] += text
+
+
+def _call_block(call: ToolCall, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
+
+
+def _usage_body(usage: Usage) -> dict[str, Any]:
+    """Token counts. The API counts what came from the cache apart from `input_tokens`, and needs an
+    integer for `output_tokens`: an unknown one is 0.
+    """
+    body: dict[str, Any] = {"output_tokens": usage.completion_tokens or 0}
+    if usage.prompt_tokens is not None:
+        cached = usage.cached_tokens or 0
+        body["input_tokens"] = usage.prompt_tokens - cached
+        if usage.cached_tokens is not None:
+            body["cache_read_input_tokens"] = cached
+    return body

@@ -1,0 +1,238 @@
+"""What OpenAI's Chat Completions and Responses share: errors, content, tools, sampling, log-probabilities.
+
+The two APIs write the same things at different depths, so these readers take the object at hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from ..core import SamplingParams, TokenLogprob, Tool, Usage
+from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
+from .common import Fields
+
+Think = bool | Literal["low", "medium", "high"] | None
+Format = Literal["json"] | Mapping[str, Any] | None
+
+_EFFORTS: Mapping[str, Think] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
+_ERROR_TYPES = {401: "authentication_error", 404: "not_found_error"}
+_LEAST_LOGPROB = -9999.0
+"""What the API writes for a probability of zero, for which JSON has no number."""
+
+
+def error_body(error: RKLLamaError) -> dict[str, Any]:
+    """The body of an error; a prompt that is too long has the code by which clients know it."""
+    client = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
+    return {
+        "error": {
+            "message": error.text,
+            "type": _ERROR_TYPES.get(error.status, client),
+            "param": getattr(error, "param", None),
+            "code": error_code(error),
+        }
+    }
+
+
+def error_code(error: RKLLamaError) -> str:
+    """The error's own code, except where clients look for OpenAI's."""
+    return "context_length_exceeded" if isinstance(error, PromptTooLong) else error.code
+
+
+def refuse(body: Fields, reasons: Mapping[str, str]) -> None:
+    """Unsupported for the first of `reasons` that the body sets to more than false or empty."""
+    for name, reason in reasons.items():
+        if body.raw(name) not in (None, False, [], {}, ""):
+            raise Unsupported(f"'{name}' is not supported: {reason}", param=name)
+
+
+def refuse_several(body: Fields, name: str) -> None:
+    """Unsupported where `name` asks for more than one answer."""
+    if (body.integer(name, 1) or 1) > 1:
+        raise Unsupported(f"'{name}' must be 1: one request gives one answer", param=name)
+
+
+def model_name(body: Fields) -> str:
+    """The model, which OpenAI's APIs require."""
+    name = body.need("model", body.text)
+    if not name:
+        raise body.fail("model", "the name of a model")
+    return name
+
+
+def content(message: Fields, name: str = "content") -> str | None:
+    """Text that came as a string or as parts; None when absent, Unsupported for what is not text."""
+    value = message.raw(name)
+    if value is None or isinstance(value, str):
+        return message.text(name)
+    if not isinstance(value, list):
+        raise message.fail(name, "a string or a list of parts")
+    return "".join(_part(part) for part in message.objects(name) or ())
+
+
+def _part(part: Fields) -> str:
+    kind = part.need("type", part.text)
+    if kind in ("text", "input_text", "output_text", "summary_text", "reasoning_text"):
+        return part.need("text", part.text)
+    if kind == "refusal":
+        return part.need("refusal", part.text)
+    raise Unsupported(
+        f"'{part.where}type' is '{kind[:40]}': models here read text only",
+        param=f"{part.where}type",
+    )
+
+
+def arguments(call: Fields) -> Mapping[str, Any]:
+    """A call's `arguments`: a JSON object in a string; the empty string counts as no arguments."""
+    text = call.need("arguments", call.text)
+    try:
+        value = json.loads(text) if text.strip() else {}
+    except (ValueError, RecursionError):
+        raise call.fail("arguments", "valid JSON") from None
+    if not isinstance(value, dict):
+        raise call.fail("arguments", "a JSON object in a string")
+    return value
+
+
+def sampling(body: Fields) -> SamplingParams:
+    """The sampling fields; top_k, min_p and repeat_penalty are not OpenAI's, but what servers of
+    local models take. A seed may have 64 bits: equal seeds stay equal in the 31 that backends take.
+    """
+    seed = body.integer("seed", -(1 << 63), 1 << 64)
+    return SamplingParams(
+        temperature=body.number("temperature", 0, 2),
+        top_p=body.number("top_p", 0, 1),
+        top_k=body.integer("top_k", 0),
+        min_p=body.number("min_p", 0, 1),
+        repeat_penalty=body.number("repeat_penalty", 0.01, 10),
+        frequency_penalty=body.number("frequency_penalty", -2, 2),
+        presence_penalty=body.number("presence_penalty", -2, 2),
+        seed=None if seed is None else seed % (1 << 31),
+    )
+
+
+def max_tokens(body: Fields, name: str) -> int | None:
+    """A limit of at least one token; -1, which several clients send for "no limit", is passed on."""
+    limit = body.integer(name, -1)
+    if limit == 0:
+        raise body.fail(name, "at least 1")
+    return limit
+
+
+def stop_strings(body: Fields) -> tuple[str, ...]:
+    """`stop`; an empty string would end every answer at once and is dropped."""
+    return tuple(stop for stop in body.texts("stop") or () if stop)
+
+
+def effort(body: Fields, name: str) -> Think:
+    """A reasoning effort as `think`; "none" turns thinking off."""
+    value = body.text(name)
+    if value is None:
+        return None
+    if value not in _EFFORTS:
+        raise body.fail(name, f"one of {', '.join(_EFFORTS)}")
+    return _EFFORTS[value]
+
+
+def output_format(form: Fields | None, schema_at: Callable[[Fields], Fields | None]) -> Format:
+    """A format object; `schema_at` finds the one in it that holds `schema`. Without a schema,
+    json_schema means any JSON.
+    """
+    kind = None if form is None else form.need("type", form.text)
+    if form is None or kind == "text":
+        return None
+    if kind == "json_object":
+        return "json"
+    if kind != "json_schema":
+        raise form.fail("type", "text, json_object or json_schema")
+    holder = schema_at(form)
+    schema = None if holder is None else holder.mapping("schema")
+    return "json" if schema is None else schema
+
+
+def tool(function: Fields) -> Tool:
+    """A function's definition."""
+    name = function.need("name", function.text)
+    if not name:
+        raise function.fail("name", "the name of a function")
+    return Tool(
+        name=name,
+        description=function.text("description") or "",
+        parameters=function.mapping("parameters") or {},
+    )
+
+
+def need_function(entry: Fields) -> None:
+    """Unsupported for a tool that is not a function: there are no built-in ones here."""
+    kind = entry.need("type", entry.text)
+    if kind != "function":
+        raise Unsupported(
+            f"'{entry.where}type' is '{kind[:40]}': only function tools are supported",
+            param=f"{entry.where}type",
+        )
+
+
+def tool_choice(
+    body: Fields, tools: Sequence[Tool], named: Callable[[Fields], Fields | None]
+) -> str:
+    """`tool_choice` in the core's words; `named` finds the object with the name of a forced function."""
+    value = body.raw("tool_choice")
+    if value is None:
+        return "auto"
+    if isinstance(value, dict):
+        return _forced(body.need("tool_choice", body.object), tools, named)
+    if value not in ("none", "auto", "required"):
+        raise body.fail("tool_choice", "none, auto, required or a function")
+    if value == "required" and not tools:
+        raise InvalidRequest("'tool_choice' is required, but there are no tools", param="tools")
+    return str(value)
+
+
+def _forced(choice: Fields, tools: Sequence[Tool], named: Callable[[Fields], Fields | None]) -> str:
+    need_function(choice)
+    holder = named(choice)
+    if holder is None:
+        raise InvalidRequest("'tool_choice' names no function", param="tool_choice")
+    name = holder.need("name", holder.text)
+    if all(tool.name != name for tool in tools):
+        raise InvalidRequest(
+            f"'tool_choice' names '{name}', which is not among the tools", param="tool_choice"
+        )
+    return f"function:{name}"
+
+
+def logprob_items(logprobs: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
+    """Log-probabilities with the bytes of each token and its alternatives."""
+    return [
+        {**_logprob(item), "top_logprobs": [_logprob(other) for other in item.top]}
+        for item in logprobs
+    ]
+
+
+def _logprob(item: TokenLogprob) -> dict[str, Any]:
+    return {
+        "token": item.token,
+        "logprob": finite(item.logprob),
+        "bytes": list(item.token.encode("utf-8", "replace")),
+    }
+
+
+def finite(logprob: float) -> float:
+    """The log-probability as a number that JSON has."""
+    return max(logprob, _LEAST_LOGPROB)
+
+
+def is_known(usage: Usage) -> bool:
+    """Whether the backend counted anything. Where it counted only some, the rest is 0, since the
+    API's fields are integers; where it counted nothing, there is no usage at all.
+    """
+    return usage.prompt_tokens is not None or usage.completion_tokens is not None

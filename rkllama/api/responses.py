@@ -1,0 +1,452 @@
+"""OpenAI's Responses API, stateless: nothing is stored, so an answer cannot be referred to later.
+
+What is asked and cannot be honoured is a 400 that names the field; bookkeeping (user, metadata, store,
+service_tier, prompt_cache_*, include of encrypted reasoning) is ignored, and the answer says
+`"store": false`. An answer that did not meet its JSON schema is incomplete ("content_filter") and
+carries the reason in `error`. Thinking is a reasoning item whose content is reasoning_text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ..core import (
+    ChatRequest,
+    Event,
+    Finished,
+    Message,
+    ReasoningDelta,
+    TextDelta,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from ..errors import RKLLamaError, Unsupported
+from . import openai_parts as parts
+from .common import Fields, Generation, dump_text, dumps, new_id, sse
+from .openai_parts import error_body
+
+__all__ = ["ResponseEncoder", "decode_response", "error_body"]
+
+_STATELESS = "nothing is stored here; send the whole conversation as 'input'"
+_REFUSED = {
+    "previous_response_id": _STATELESS,
+    "conversation": _STATELESS,
+    "prompt": "there are no stored prompts",
+    "background": "there are no background answers",
+    "moderation": "there is no moderation",
+    "context_management": "send the conversation as the model shall see it",
+}
+_LOGPROBS = "message.output_text.logprobs"
+
+
+# --- The request -------------------------------------------------------------------------------
+
+
+def decode_response(
+    body: object, *, answer_id: str | None = None, created: int | None = None
+) -> Generation:
+    """`POST /v1/responses`. `answer_id` and `created` are made up unless given.
+
+    Raises InvalidRequest.
+    """
+    fields = Fields(body)
+    parts.refuse(fields, _REFUSED)
+    if fields.text("truncation") not in (None, "disabled"):
+        raise Unsupported("'truncation' may only be disabled", param="truncation")
+    request = _request(fields)
+    encoder = ResponseEncoder(
+        _echo(fields, request),
+        answer_id=answer_id,
+        created=created,
+        logprobs=request.top_logprobs is not None,
+    )
+    return Generation(request=request, stream=fields.flag("stream") or False, encoder=encoder)
+
+
+def _request(fields: Fields) -> ChatRequest:
+    tools = _tools(fields)
+    text, reasoning = fields.object("text"), fields.object("reasoning")
+    return ChatRequest(
+        model=parts.model_name(fields),
+        messages=_messages(fields),
+        sampling=parts.sampling(fields),
+        max_tokens=parts.max_tokens(fields, "max_output_tokens"),
+        think=None if reasoning is None else parts.effort(reasoning, "effort"),
+        tools=tools,
+        tool_choice=parts.tool_choice(fields, tools, lambda choice: choice),
+        format=parts.output_format(text and text.object("format"), lambda form: form),
+        top_logprobs=_top_logprobs(fields),
+    )
+
+
+def _top_logprobs(fields: Fields) -> int | None:
+    top = fields.integer("top_logprobs", 0, 20)
+    asked = _LOGPROBS in (fields.items("include") or ())
+    return 0 if top is None and asked else top
+
+
+def _tools(fields: Fields) -> tuple[Tool, ...]:
+    entries = fields.objects("tools") or []
+    for entry in entries:
+        parts.need_function(entry)
+    return tuple(parts.tool(entry) for entry in entries)
+
+
+def _echo(fields: Fields, request: ChatRequest) -> dict[str, Any]:
+    """What every response object repeats of its request."""
+    text, reasoning = fields.mapping("text"), fields.object("reasoning")
+    return {
+        "background": False,
+        "instructions": fields.text("instructions"),
+        "max_output_tokens": request.max_tokens,
+        "metadata": fields.mapping("metadata") or {},
+        "model": request.model,
+        "parallel_tool_calls": fields.flag("parallel_tool_calls") is not False,
+        "previous_response_id": None,
+        "reasoning": {"effort": reasoning and reasoning.text("effort"), "summary": None},
+        "store": False,
+        "temperature": request.sampling.temperature,
+        "text": text or {"format": {"type": "text"}},
+        "tool_choice": fields.raw("tool_choice") or "auto",
+        "tools": [_tool_body(tool) for tool in request.tools],
+        "top_logprobs": request.top_logprobs or 0,
+        "top_p": request.sampling.top_p,
+        "truncation": "disabled",
+        "user": fields.text("user"),
+    }
+
+
+def _tool_body(tool: Tool) -> dict[str, Any]:
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": False,
+    }
+
+
+# --- The conversation --------------------------------------------------------------------------
+
+
+def _messages(fields: Fields) -> tuple[Message, ...]:
+    instructions = fields.text("instructions")
+    messages = [Message(role="system", content=instructions)] if instructions else []
+    value = fields.need("input", fields.raw)
+    if isinstance(value, str):
+        messages.append(Message(role="user", content=fields.text("input") or ""))
+    elif not isinstance(value, list) or not value:
+        raise fields.fail("input", "a text or a list of at least one item")
+    for item in fields.objects("input") or () if isinstance(value, list) else ():
+        _add_item(messages, item)
+    return tuple(message for message in messages if not _is_only_reasoning(message))
+
+
+def _add_item(messages: list[Message], item: Fields) -> None:
+    """Thinking, text and calls in a row become one assistant's turn, as they were generated, so that
+    the prompt begins with what the model has seen.
+    """
+    kind = item.text("type") or ("message" if "role" in item else None)
+    if kind == "message":
+        _add_message(messages, item)
+    elif kind == "reasoning":
+        reasoning = parts.content(item) or parts.content(item, "summary")
+        messages.append(Message(role="assistant", reasoning=reasoning or ""))
+    elif kind == "function_call":
+        _add_call(messages, item)
+    elif kind == "function_call_output":
+        text = item.need("output", lambda name: parts.content(item, name))
+        call_id = item.need("call_id", item.text)
+        messages.append(Message(role="tool", content=text, tool_call_id=call_id))
+    else:
+        raise Unsupported(
+            f"'{item.where}type' must be message, function_call, function_call_output or "
+            "reasoning: other items need tools or storage that are not here",
+            param=f"{item.where}type",
+        )
+
+
+def _add_message(messages: list[Message], item: Fields) -> None:
+    role = item.need("role", item.text)
+    text = item.need("content", lambda name: parts.content(item, name))
+    if role == "assistant" and messages and _is_only_reasoning(messages[-1]):
+        messages[-1] = replace(messages[-1], content=text)
+    elif role in ("system", "developer"):
+        messages.append(Message(role="system", content=text))
+    elif role == "assistant":
+        messages.append(Message(role="assistant", content=text))
+    elif role == "user":
+        messages.append(Message(role="user", content=text))
+    else:
+        raise item.fail("role", "user, assistant, system or developer")
+
+
+def _add_call(messages: list[Message], item: Fields) -> None:
+    call = ToolCall(
+        id=item.need("call_id", item.text),
+        name=item.need("name", item.text),
+        arguments=parts.arguments(item),
+    )
+    if messages and messages[-1].role == "assistant":
+        messages[-1] = replace(messages[-1], tool_calls=(*messages[-1].tool_calls, call))
+    else:
+        messages.append(Message(role="assistant", tool_calls=(call,)))
+
+
+def _is_only_reasoning(message: Message) -> bool:
+    return message.reasoning is not None and not message.content and not message.tool_calls
+
+
+# --- The answer --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """An output item that grows by text: its names, and where its text stands in it."""
+
+    item: Literal["message", "reasoning"]
+    prefix: str
+    part: Literal["output_text", "reasoning_text"]
+    extras: Mapping[str, Any]
+
+
+_MESSAGE = _Kind(item="message", prefix="msg_", part="output_text", extras={"role": "assistant"})
+_REASONING = _Kind(item="reasoning", prefix="rs_", part="reasoning_text", extras={"summary": []})
+
+
+class ResponseEncoder:
+    """A response object that grows item by item, and the events that tell of it.
+
+    `echo` is what the object repeats of its request.
+    """
+
+    content_type = "text/event-stream"
+
+    def __init__(
+        self,
+        echo: Mapping[str, Any],
+        *,
+        answer_id: str | None = None,
+        created: int | None = None,
+        logprobs: bool = False,
+    ) -> None:
+        self._suffix = (answer_id or new_id("resp_")).removeprefix("resp_")
+        self._created = int(time.time()) if created is None else created
+        self._echo = echo
+        self._logprobs = logprobs
+        self._one_call = echo.get("parallel_tool_calls") is False
+        self._sequence = 0
+        self._output: list[dict[str, Any]] = []
+        self._kind: _Kind | None = None
+        self._text: list[str] = []
+        self._scores: list[dict[str, Any]] = []
+        self._before_delta = b""
+        self._final: dict[str, Any] | None = None
+
+    def encode(self, event: Event) -> bytes:
+        """The events of one event: of the item that it opens, of its text, of the end."""
+        start = b"" if self._sequence else self._begin()
+        match event:
+            case TextDelta(text, logprobs):
+                return start + self._open(_MESSAGE) + self._text_delta(text, logprobs)
+            case ReasoningDelta(text):
+                return start + self._open(_REASONING) + self._delta(text, b"")
+            case ToolCallDelta(index, call):
+                return start + (b"" if self._one_call and index else self._call(call))
+            case Finished():
+                return start + self._finish(event)
+
+    def error(self, error: RKLLamaError) -> bytes:
+        """An error event, on which the official clients raise, and response.failed."""
+        start = b"" if self._sequence else self._begin()
+        code = "invalid_prompt" if error.status < 500 else "server_error"
+        failed = self._response("failed", error={"code": code, "message": error.text})
+        return (
+            start
+            + self._event("error", **error_body(error))
+            + self._event("response.failed", response=failed)
+        )
+
+    def whole(self, events: Iterable[Event]) -> dict[str, Any]:
+        """The response object."""
+        for event in events:
+            self.encode(event)
+        if self._final is None:
+            raise RuntimeError("an answer's events ended without Finished")
+        return self._final
+
+    # Frames
+
+    def _event(self, name: str, /, **values: Any) -> bytes:
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        return sse({"type": name, **values, "sequence_number": sequence}, name)
+
+    def _begin(self) -> bytes:
+        response = self._response("in_progress")
+        return self._event("response.created", response=response) + self._event(
+            "response.in_progress", response=response
+        )
+
+    def _text_delta(self, text: str, logprobs: Iterable[TokenLogprob]) -> bytes:
+        if not self._logprobs:
+            return self._delta(text, b',"logprobs":[]')
+        scores = parts.logprob_items(logprobs)
+        self._scores.extend(scores)
+        return self._delta(text, b',"logprobs":' + dumps(scores))
+
+    def _delta(self, text: str, rest: bytes) -> bytes:
+        self._text.append(text)
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        return b'%b%b%b,"sequence_number":%d}\n\n' % (
+            self._before_delta,
+            dump_text(text),
+            rest,
+            sequence,
+        )
+
+    def _open(self, kind: _Kind) -> bytes:
+        """Begin an item of text, unless it is the one that grows already."""
+        if kind is self._kind:
+            return b""
+        frames = self._close()
+        self._kind, self._text, self._scores = kind, [], []
+        where = self._where()
+        name = f"response.{kind.part}.delta"
+        head = dumps({"type": name, **where, "content_index": 0})
+        self._before_delta = b'event: %b\ndata: %b,"delta":' % (name.encode(), head[:-1])
+        return (
+            frames
+            + self._item_event("added", self._item(kind, "in_progress", []))
+            + self._event(
+                "response.content_part.added", **where, content_index=0, part=self._part(kind, "")
+            )
+        )
+
+    def _close(self, status: str = "completed") -> bytes:
+        """End the item of text that grows, if there is one."""
+        kind = self._kind
+        if kind is None:
+            return b""
+        text, where = "".join(self._text), self._where() | {"content_index": 0}
+        scores = {"logprobs": self._scores} if kind is _MESSAGE else {}
+        part = self._part(kind, text)
+        item = self._item(kind, status, [part])
+        frames = (
+            self._event(f"response.{kind.part}.done", **where, text=text, **scores)
+            + self._event("response.content_part.done", **where, part=part)
+            + self._item_event("done", item)
+        )
+        self._kind = None
+        self._output.append(item)
+        return frames
+
+    def _call(self, call: ToolCall) -> bytes:
+        frames = self._close()
+        arguments = dumps(call.arguments).decode()
+        item = {
+            "type": "function_call",
+            "id": self._item_id("fc_"),
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": arguments,
+            "status": "completed",
+        }
+        where = {"item_id": item["id"], "output_index": len(self._output)}
+        name = "response.function_call_arguments"
+        frames += (
+            self._item_event("added", item | {"arguments": "", "status": "in_progress"})
+            + self._event(f"{name}.delta", **where, delta=arguments)
+            + self._event(f"{name}.done", **where, name=call.name, arguments=arguments)
+            + self._item_event("done", item)
+        )
+        self._output.append(item)
+        return frames
+
+    def _item_event(self, what: str, item: Mapping[str, Any]) -> bytes:
+        return self._event(
+            f"response.output_item.{what}", output_index=len(self._output), item=item
+        )
+
+    def _finish(self, finished: Finished) -> bytes:
+        """The end; an answer without any item gets an empty message, as clients look for one."""
+        reason = _incomplete_reason(finished)
+        status = "completed" if reason is None else "incomplete"
+        frames = b"" if self._output or self._kind else self._open(_MESSAGE)
+        frames += self._close(status)
+        self._final = self._response(
+            status,
+            error=finished.error and {"code": "server_error", "message": finished.error},
+            incomplete_details=reason and {"reason": reason},
+            usage=_usage_body(finished.usage),
+        )
+        return frames + self._event(f"response.{status}", response=self._final)
+
+    # Objects
+
+    def _response(self, status: str, **values: Any) -> dict[str, Any]:
+        return {
+            "id": f"resp_{self._suffix}",
+            "object": "response",
+            "created_at": self._created,
+            "status": status,
+            "error": None,
+            "incomplete_details": None,
+            **self._echo,
+            "output": list(self._output),
+            "usage": None,
+            **values,
+        }
+
+    def _where(self) -> dict[str, Any]:
+        """The open item's id and place, as each of its events tells them."""
+        assert self._kind is not None
+        return {
+            "item_id": self._item_id(self._kind.prefix),
+            "output_index": len(self._output),
+        }
+
+    def _item_id(self, prefix: str) -> str:
+        return f"{prefix}{self._suffix}_{len(self._output)}"
+
+    def _item(self, kind: _Kind, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "type": kind.item,
+            "id": self._item_id(kind.prefix),
+            "status": status,
+            **kind.extras,
+            "content": content,
+        }
+
+    def _part(self, kind: _Kind, text: str) -> dict[str, Any]:
+        if kind is _REASONING:
+            return {"type": kind.part, "text": text}
+        return {"type": kind.part, "text": text, "annotations": [], "logprobs": self._scores}
+
+
+def _incomplete_reason(finished: Finished) -> str | None:
+    if finished.error is not None:
+        return "content_filter"
+    return "max_output_tokens" if finished.reason == "length" else None
+
+
+def _usage_body(usage: Usage) -> dict[str, Any] | None:
+    """Token counts, None where the backend has none (see `is_known`)."""
+    if not parts.is_known(usage):
+        return None
+    prompt, completion = usage.prompt_tokens or 0, usage.completion_tokens or 0
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_tokens or 0,
+            "cache_write_tokens": 0,
+        },
+        "output_tokens": completion,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": prompt + completion,
+    }
