@@ -27,6 +27,11 @@
     │   └── IntegrityError        502  integrity            size or sha256 differ
     ├── ConfigError               400  config               a setting has an unusable value
     ├── ServerUnreachable         502  server_unreachable   no RKLLama server at that address
+    ├── Unauthorized              401  unauthorized         an API key is needed
+    ├── Forbidden                 403  forbidden            this Host or Origin may not call
+    ├── BodyTooLarge              413  body_too_large       the request's body is over the limit
+    ├── NoSuchRoute               404  no_such_route        no endpoint of that path
+    ├── MethodNotAllowed          405  method_not_allowed   the endpoint takes other methods
     └── Cancelled                 499  cancelled            the client went away before it was served
 
 An error knows its HTTP status and a code for programs; what it is about is in typed attributes.
@@ -346,6 +351,59 @@ class ServerUnreachable(RKLLamaError):
             hint="Start one with `rkllama serve`, or correct RKLLAMA_HOST.",
         )
         self.url = url
+
+
+class Unauthorized(RKLLamaError):
+    """The request carries no valid API key."""
+
+    status = 401
+    code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a valid API key is needed",
+            hint="Send it as `Authorization: Bearer KEY` or `x-api-key: KEY`.",
+        )
+
+
+class Forbidden(RKLLamaError):
+    """The request comes from where none may come from."""
+
+    status = 403
+    code = "forbidden"
+
+
+class BodyTooLarge(RKLLamaError):
+    """The request's body has more than `limit` bytes."""
+
+    status = 413
+    code = "body_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request's body is larger than {limit} bytes")
+        self.limit = limit
+
+
+class NoSuchRoute(RKLLamaError):
+    """The server has no endpoint of that path."""
+
+    status = 404
+    code = "no_such_route"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"there is no endpoint {path}")
+        self.path = path
+
+
+class MethodNotAllowed(RKLLamaError):
+    """The endpoint takes `allowed` methods only."""
+
+    status = 405
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: str) -> None:
+        super().__init__(f"{path} does not take {method}, only {allowed}")
+        self.allowed = allowed
 
 
 class Cancelled(RKLLamaError):

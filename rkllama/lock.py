@@ -23,19 +23,19 @@ def default_path() -> str:
 
 
 def holder(path: str | None = None) -> dict[str, Any] | None:
-    """Who holds the lock: its `pid`, `command` and, for a server, `url`; None when nobody does."""
-    path = path or default_path()
+    """Who holds the lock: its `pid`, `command` and, for a server, `url`; None when nobody does.
+
+    It only reads: trying the lock could make a rightful owner's own attempt fail.
+    """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path or default_path(), os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _read(fd)
+        about = _read(fd)
     finally:
         os.close(fd)
-    return None
+    return about if os.path.isdir(f"/proc/{about.get('pid')}") else None
 
 
 def _read(fd: int) -> dict[str, Any]:

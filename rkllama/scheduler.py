@@ -41,10 +41,12 @@ class Slot(Generic[T]):
 
 
 class _Ticket(Generic[T]):
-    __slots__ = ("key", "slot", "wake")
+    __slots__ = ("closing", "key", "slot", "wake")
 
-    def __init__(self, key: str) -> None:
+    def __init__(self, key: str, closing: bool = False) -> None:
         self.key = key
+        self.closing = closing
+        """Goes first, is not counted as waiting, and takes no new place."""
         self.slot: Slot[T] | None = None
         self.wake = -1
 
@@ -55,7 +57,7 @@ class Scheduler(Generic[T]):
     def __init__(self, max_loaded: int, max_queue: int) -> None:
         self._max_loaded = max_loaded
         self._max_queue = max_queue
-        self._lock = threading.Lock()
+        self._lock = threading.Condition(threading.Lock())
         self._slots: dict[str, Slot[T]] = {}
         self._tickets: list[_Ticket[T]] = []
         self._closed = False
@@ -71,27 +73,39 @@ class Scheduler(Generic[T]):
         return len(self._tickets)
 
     @contextlib.contextmanager
-    def lease(self, key: str, *, gone: int = -1, first: bool = False) -> Iterator[Slot[T]]:
-        """Hold the slot of model `key`; `first` goes before everybody who waits.
+    def lease(self, key: str, *, gone: int = -1) -> Iterator[Slot[T]]:
+        """Hold the slot of model `key`, a new one if it has none.
 
         Raises QueueFull at once, Cancelled when the client hangs up on `gone` while waiting. A slot
         that has no resident when its holder leaves is given up.
         """
-        slot = self._acquire(_Ticket(key), gone, first)
+        slot = self._acquire(_Ticket(key), gone)
+        if slot is None:
+            raise Cancelled("the server is stopping")
         try:
             yield slot
         finally:
             self._release(slot)
 
-    def _acquire(self, ticket: _Ticket[T], gone: int, first: bool) -> Slot[T]:
+    @contextlib.contextmanager
+    def lease_to_close(self, key: str) -> Iterator[Slot[T] | None]:
+        """Hold the slot of model `key` before everybody who waits; None if it has none any more."""
+        slot = self._acquire(_Ticket(key, closing=True), -1)
+        try:
+            yield slot
+        finally:
+            if slot is not None:
+                self._release(slot)
+
+    def _acquire(self, ticket: _Ticket[T], gone: int) -> Slot[T] | None:
         with self._lock:
             if self._closed:
-                raise Cancelled("the server is stopping")
-            self._tickets.insert(0 if first else len(self._tickets), ticket)
+                return None
+            self._tickets.insert(0 if ticket.closing else len(self._tickets), ticket)
             self._dispatch()
-            if ticket.slot is not None:
+            if ticket not in self._tickets:
                 return ticket.slot
-            if len(self._tickets) > self._max_queue and not first:
+            if len(self._tickets) > self._max_queue and not ticket.closing:
                 self._tickets.remove(ticket)
                 raise QueueFull(self._max_queue)
             ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
@@ -104,8 +118,6 @@ class Scheduler(Generic[T]):
             with self._lock:
                 wake, ticket.wake = ticket.wake, -1
             os.close(wake)
-        if ticket.slot is None:
-            raise Cancelled("the server is stopping")
         return ticket.slot
 
     def _forget(self, ticket: _Ticket[T]) -> None:
@@ -124,9 +136,17 @@ class Scheduler(Generic[T]):
             if slot.resident is None and self._slots.get(slot.key) is slot:
                 del self._slots[slot.key]
             self._dispatch()
+            self._lock.notify_all()
+
+    def wait_idle(self, timeout: float) -> bool:
+        """Wait until no slot is held; whether that came within `timeout` seconds."""
+        with self._lock:
+            return self._lock.wait_for(
+                lambda: not any(slot.held for slot in self._slots.values()), timeout
+            )
 
     def take_idle(self, wanted: Callable[[Slot[T]], bool]) -> Slot[T] | None:
-        """Hold an idle slot that is `wanted`, past the queue; give it back with `put_back`."""
+        """Hold an idle slot that is `wanted`; give it back with `put_back`."""
         with self._lock:
             for slot in self._slots.values():
                 if not slot.held and wanted(slot):
@@ -152,13 +172,14 @@ class Scheduler(Generic[T]):
         """Grant every ticket that can be served now."""
         for ticket in list(self._tickets):
             slot = self._slots.get(ticket.key)
-            if slot is None:
+            if slot is not None and slot.held:
+                continue
+            if slot is None and not ticket.closing:
                 slot = self._new_slot(ticket.key)
                 if slot is None:
                     return
-            elif slot.held:
-                continue
-            slot.held = True
+            if slot is not None:
+                slot.held = True
             ticket.slot = slot
             self._tickets.remove(ticket)
             self._notify(ticket)

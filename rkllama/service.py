@@ -4,7 +4,7 @@ a running server. The CLI works with either and cannot tell the difference.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Protocol
 
 from .core import (
@@ -28,7 +28,7 @@ class Service(Protocol):
     def show(self, name: str) -> ModelDetails:
         """All that is known of one model. Raises ModelNotFound, AmbiguousName."""
 
-    def pull(self, reference: str) -> Iterator[PullProgress]:
+    def pull(self, reference: str) -> Generator[PullProgress, None, None]:
         """Fetch `[hf/]USER/REPO/FILE[@REVISION]`. Nothing happens before the first `next`;
         closing the iterator stops the download and leaves what came for a later try.
         """
@@ -45,6 +45,9 @@ class Service(Protocol):
     def loaded(self) -> list[LoadedModel]:
         """The models in memory; never waits for one."""
 
+    def current(self) -> ModelInfo:
+        """The most recently used model in memory. Raises NoModelLoaded."""
+
     def load(
         self,
         name: str,
@@ -60,7 +63,7 @@ class Service(Protocol):
         Raises NoModelLoaded, or ModelNotFound.
         """
 
-    def stream(self, request: ChatRequest, gone: int = -1) -> Iterator[Event]:
+    def stream(self, request: ChatRequest, gone: int = -1) -> Generator[Event, None, None]:
         """The events of an answer; the last one is Finished. Errors are raised, before the first
         event or in between. Closing the iterator cancels the answer, and so does a hang-up on
         `gone`, the file descriptor of the client's socket.

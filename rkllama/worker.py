@@ -21,7 +21,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NoReturn
 
 from . import frames
@@ -104,7 +104,7 @@ class Worker:
 
     def generate(
         self, spec: GenerateSpec, *, first: float, each: float, gone: int = -1
-    ) -> Iterator[Piece | RunResult]:
+    ) -> Generator[Piece | RunResult, None, None]:
         """The answer's text as it comes, then its RunResult. What queued up comes as one piece.
 
         `first` and `each` are the seconds that the runtime may take for the first and for every further

@@ -1,0 +1,341 @@
+"""From a request to the events of its answer: prompt, run, parse, figures. One way for every backend."""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .backend import GenerateSpec, RunResult
+from .config import Settings
+from .core import (
+    ChatRequest,
+    EmbeddingRequest,
+    EmbeddingResult,
+    Event,
+    Finished,
+    FinishReason,
+    LoadedModel,
+    Message,
+    ModelInfo,
+    SamplingParams,
+    TextDelta,
+    Timings,
+    ToolCallDelta,
+    Usage,
+)
+from .errors import InvalidRequest, Unsupported
+from .lock import NPULock
+from .prompting import Prompt, build_prompt, parser_for
+from .residents import Resident, Residents
+from .store import Store, StoredModel
+from .structured import retry_message, validate_answer
+from .toolchoice import forced_call, forced_call_schema
+
+STRUCTURED_TRIES = 3
+"""How often a backend that cannot constrain is asked for an answer that meets a schema."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What one run needs, and when it all began (monotonic seconds)."""
+
+    request: ChatRequest
+    model: StoredModel
+    resident: Resident
+    started: float
+    queue: float
+    load: float
+    gone: int
+
+
+class Engine:
+    """Answers requests with the models of a store."""
+
+    def __init__(self, settings: Settings, store: Store, npu_lock: NPULock) -> None:
+        self._settings = settings
+        self._store = store
+        self.residents = Residents(settings, npu_lock)
+
+    # --- Text ----------------------------------------------------------------------------------
+
+    def stream(self, request: ChatRequest, gone: int = -1) -> Generator[Event, None, None]:
+        """The events of one answer, Finished last; see Service.stream."""
+        started = time.monotonic()
+        model = self._model(request.model)
+        if request.prompt is None and not request.messages:
+            yield self._load_or_unload(request, model, gone)
+            return
+        with self.residents.use(
+            model,
+            context_length=request.context_length,
+            keep_alive=request.keep_alive,
+            gone=gone,
+        ) as (resident, queue, load):
+            run = _Run(
+                request=request,
+                model=model,
+                resident=resident,
+                started=started,
+                queue=queue,
+                load=load,
+                gone=gone,
+            )
+            yield from self._answer(run)
+
+    def _model(self, name: str | None) -> StoredModel:
+        return self._store.resolve(name or self.residents.current().name)
+
+    def _load_or_unload(self, request: ChatRequest, model: StoredModel, gone: int) -> Finished:
+        """A request without a prompt loads its model, or unloads it with a keep-alive of 0."""
+        if request.keep_alive == 0:
+            if any(loaded.info.path == model.info.path for loaded in self.residents.loaded()):
+                self.residents.unload(model.info)
+            return Finished(reason="unload", model=model.info.name)
+        started = time.monotonic()
+        self.load(model.info.name, request.keep_alive, request.context_length, gone)
+        total = time.monotonic() - started
+        timings = Timings(load=total, total=total)
+        return Finished(reason="load", model=model.info.name, timings=timings)
+
+    def _answer(self, run: _Run) -> Iterator[Event]:
+        request, constrains = run.request, run.resident.ready.constrains
+        schema: Any = request.format
+        if request.tools and request.tool_choice not in ("auto", "none"):
+            schema = forced_call_schema(request.tools, request.tool_choice)
+            yield from self._forced_call(run, schema, constrains)
+        elif schema is not None and not constrains:
+            yield from self._asked_again(run, schema)
+        else:
+            yield from self._once(run, build_prompt(request, run.model), schema)
+
+    def _forced_call(self, run: _Run, schema: Any, constrains: bool) -> Iterator[Event]:
+        """An answer that has to be a tool call: JSON of a call's shape, turned into the call."""
+        tries = self._once if constrains else self._asked_again_with
+        text, finished = "", None
+        prompt = build_prompt(run.request, run.model, schema=schema)
+        for event in tries(run, prompt, schema):
+            if isinstance(event, TextDelta):
+                text += event.text
+            elif isinstance(event, Finished):
+                finished = event
+            else:
+                yield event
+        assert finished is not None
+        call = forced_call(text)
+        if call is None:
+            yield from ([TextDelta(text)] if text else [])
+            yield finished
+            return
+        yield ToolCallDelta(0, call)
+        yield replace(finished, reason="tool_calls")
+
+    def _asked_again(self, run: _Run, schema: Any) -> Iterator[Event]:
+        return self._asked_again_with(
+            run, build_prompt(run.request, run.model, schema=schema), schema
+        )
+
+    def _asked_again_with(self, run: _Run, prompt: Prompt, schema: Any) -> Iterator[Event]:
+        """An answer that meets a schema, from a backend that cannot be constrained.
+
+        Nothing is shown before it is valid; after STRUCTURED_TRIES the last answer comes with its error.
+        """
+        events: list[Event] = []
+        error: str | None = None
+        for _ in range(STRUCTURED_TRIES):
+            events = list(self._once(run, prompt, None))
+            text = "".join(event.text for event in events if isinstance(event, TextDelta))
+            error = validate_answer(text, schema)
+            finished = events[-1]
+            if (
+                error is None
+                or not isinstance(finished, Finished)
+                or finished.reason == "cancelled"
+            ):
+                break
+            again = (
+                Message(role="assistant", content=text),
+                Message(role="user", content=retry_message(error)),
+            )
+            prompt = build_prompt(run.request, run.model, schema=schema, extra=again)
+        for event in events:
+            if isinstance(event, Finished) and error is not None:
+                event = replace(event, error=f"the answer does not meet the format: {error}")
+            yield event
+
+    def _once(self, run: _Run, prompt: Prompt, schema: Any) -> Iterator[Event]:
+        """One run of the model, as events."""
+        parser = parser_for(run.request, run.model, prompt)
+        calls = 0
+        result: RunResult | None = None
+        worker, settings = run.resident.worker, self._settings
+        first = settings.token_timeout + settings.prefill_timeout * len(prompt.text) / 1000
+        pieces = worker.generate(
+            self._generate_spec(run, prompt, schema),
+            first=first,
+            each=settings.token_timeout,
+            gone=run.gone,
+        )
+        try:
+            for piece in pieces:
+                if isinstance(piece, RunResult):
+                    result = piece
+                    break
+                if parser.stopped is not None:
+                    continue
+                if isinstance(piece, str):
+                    events = parser.feed(piece)
+                else:
+                    events = _with_logprobs(parser.feed(piece[0]), piece[1])
+                for event in events:
+                    calls += isinstance(event, ToolCallDelta)
+                    yield event
+                if parser.stopped is not None:
+                    worker.abort()
+            for event in parser.finish():
+                calls += isinstance(event, ToolCallDelta)
+                yield event
+        finally:
+            pieces.close()
+        assert result is not None
+        yield _finished(run, result, parser.stopped, calls)
+
+    def _generate_spec(self, run: _Run, prompt: Prompt, schema: Any) -> GenerateSpec:
+        request, model = run.request, run.model
+        limit = request.max_tokens if request.max_tokens is not None else model.max_tokens
+        return GenerateSpec(
+            prompt=prompt.text,
+            raw=prompt.raw,
+            think=request.think if isinstance(request.think, bool) else None,
+            sampling=merge_sampling(request.sampling, model.sampling),
+            max_tokens=-1 if limit is None else limit,
+            schema=schema,
+            top_logprobs=request.top_logprobs,
+        )
+
+    def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:
+        """Tokens of the prompt that `request` renders to; see Service.count_tokens."""
+        model = self._model(request.model)
+        with self.residents.use(model, keep_alive=request.keep_alive, gone=gone) as (
+            resident,
+            _,
+            _,
+        ):
+            if not resident.ready.counts_tokens:
+                return None
+            text = build_prompt(request, model).text
+            return resident.worker.count_tokens(
+                text, timeout=self._settings.token_timeout, gone=gone
+            )
+
+    # --- Vectors -------------------------------------------------------------------------------
+
+    def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:
+        """One normalised vector per input; see Service.embed."""
+        started = time.monotonic()
+        model = self._model(request.model)
+        characters = sum(map(len, request.inputs))
+        timeout = self._settings.token_timeout * (1 + len(request.inputs))
+        timeout += self._settings.prefill_timeout * characters / 1000
+        with self.residents.use(
+            model,
+            context_length=request.context_length,
+            keep_alive=request.keep_alive,
+            embedding=True,
+            gone=gone,
+        ) as (resident, queue, load):
+            vectors, tokens = resident.worker.embed(
+                request.inputs, request.truncate, timeout=timeout, gone=gone
+            )
+        total = time.monotonic() - started
+        return EmbeddingResult(
+            model=model.info.name,
+            vectors=tuple(_unit_vector(vector, request.dimensions) for vector in vectors),
+            usage=Usage(prompt_tokens=tokens),
+            timings=Timings(queue=queue, load=load, total=total),
+        )
+
+    # --- Models in memory ----------------------------------------------------------------------
+
+    def load(
+        self,
+        name: str,
+        keep_alive: float | None = None,
+        context_length: int | None = None,
+        gone: int = -1,
+    ) -> LoadedModel:
+        """Load a model, or change what is wanted of a loaded one; see Service.load."""
+        model = self._store.resolve(name)
+        with self.residents.use(
+            model, context_length=context_length, keep_alive=keep_alive, gone=gone
+        ) as (resident, _, _):
+            self.residents.pin(resident, keep_alive)
+        return next(m for m in self.residents.loaded() if m.info.path == model.info.path)
+
+    def unload(self, name: str | None = None) -> ModelInfo:
+        """Unload a model, or the current one; see Service.unload."""
+        info = self._store.resolve(name).info if name else self.residents.current()
+        self.residents.unload(info)
+        return info
+
+    def close(self) -> None:
+        """Cancel everything and end every child."""
+        self.residents.close()
+
+
+def merge_sampling(first: SamplingParams, then: SamplingParams) -> SamplingParams:
+    """`first`, with what it leaves open taken from `then`."""
+    values = {}
+    for name in SamplingParams.__dataclass_fields__:
+        value = getattr(first, name)
+        values[name] = getattr(then, name) if value is None else value
+    return SamplingParams(**values)
+
+
+def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:
+    """Give the figures to the text they came with; held back or parsed text has none."""
+    return [TextDelta(e.text, logprobs) if isinstance(e, TextDelta) else e for e in events]
+
+
+def _finished(run: _Run, result: RunResult, stop: str | None, calls: int) -> Finished:
+    reason: FinishReason = result.reason
+    if stop is not None:
+        reason = "stop"
+    elif calls and reason == "stop":
+        reason = "tool_calls"
+    return Finished(
+        reason=reason,
+        model=run.model.info.name,
+        usage=Usage(
+            prompt_tokens=result.prompt_tokens,
+            completion_tokens=result.completion_tokens,
+            cached_tokens=result.cached_tokens,
+        ),
+        timings=Timings(
+            queue=run.queue,
+            load=run.load,
+            prompt=result.prompt_seconds,
+            generation=result.generation_seconds,
+            total=time.monotonic() - run.started,
+        ),
+        stop=stop,
+    )
+
+
+def _unit_vector(data: bytes, dimensions: int | None) -> array[float]:
+    """A float32 vector cut to `dimensions` and scaled to length 1."""
+    vector = array("f", data)
+    if dimensions is not None:
+        if dimensions > len(vector):
+            raise InvalidRequest(
+                f"the model's vectors have {len(vector)} dimensions, not {dimensions}",
+                param="dimensions",
+            )
+        vector = vector[:dimensions]
+    length = math.sqrt(math.fsum(x * x for x in vector))
+    if not math.isfinite(length) or length == 0.0:
+        raise Unsupported("the model gave no usable vector for this input")
+    return array("f", (x / length for x in vector))

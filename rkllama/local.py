@@ -1,0 +1,108 @@
+"""`LocalService`: the operations of service.py, done in this process and its children."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from .config import Settings
+from .core import (
+    ChatRequest,
+    EmbeddingRequest,
+    EmbeddingResult,
+    Event,
+    LoadedModel,
+    ModelDetails,
+    ModelInfo,
+    PullProgress,
+)
+from .engine import Engine
+from .errors import NoModelLoaded
+from .lock import NPULock
+from .store import Store
+
+
+class LocalService:
+    """See service.Service. `command` and `url` name this process to others that want the NPU."""
+
+    def __init__(self, settings: Settings, command: str, url: str | None = None) -> None:
+        self.settings = settings
+        self.store = Store(settings.models)
+        self._engine = Engine(settings, self.store, NPULock(settings.lock, command, url))
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, for its figures."""
+        return self._engine
+
+    def models(self) -> list[ModelInfo]:
+        """The models on disk."""
+        return self.store.list()
+
+    def show(self, name: str) -> ModelDetails:
+        """All that is known of one model."""
+        return self.store.details(name)
+
+    def pull(self, reference: str) -> Generator[PullProgress, None, None]:
+        """Download a model."""
+        from .pull import pull
+
+        return pull(reference, self.store)
+
+    def remove(self, name: str) -> ModelInfo:
+        """Unload and delete a model."""
+        info = self.store.resolve(name).info
+        self._unload_if_loaded(info)
+        return self.store.remove(name)
+
+    def _unload_if_loaded(self, info: ModelInfo) -> None:
+        try:
+            self._engine.residents.unload(info)
+        except NoModelLoaded:
+            return
+
+    def copy(self, source: str, destination: str) -> None:
+        """Give a model another name."""
+        self.store.copy(source, destination)
+
+    def create(self, name: str, modelfile: str) -> ModelInfo:
+        """Make a model out of a Modelfile."""
+        return self.store.create(name, modelfile)
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models in memory, the most recently used one first."""
+        return self._engine.residents.loaded()
+
+    def current(self) -> ModelInfo:
+        """The most recently used model in memory. Raises NoModelLoaded."""
+        return self._engine.residents.current()
+
+    def load(
+        self,
+        name: str,
+        *,
+        keep_alive: float | None = None,
+        context_length: int | None = None,
+        gone: int = -1,
+    ) -> LoadedModel:
+        """Load a model."""
+        return self._engine.load(name, keep_alive, context_length, gone)
+
+    def unload(self, name: str | None = None) -> ModelInfo:
+        """Unload a model, or the current one."""
+        return self._engine.unload(name)
+
+    def stream(self, request: ChatRequest, gone: int = -1) -> Generator[Event, None, None]:
+        """The events of an answer."""
+        return self._engine.stream(request, gone)
+
+    def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:
+        """One vector per input."""
+        return self._engine.embed(request, gone)
+
+    def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:
+        """Tokens of the rendered prompt."""
+        return self._engine.count_tokens(request, gone)
+
+    def close(self) -> None:
+        """End every child and release the NPU."""
+        self._engine.close()

@@ -1,0 +1,124 @@
+"""The prompt of a request: its messages, the model's own settings, and the template that joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .core import ChatRequest, Message, Tool
+from .errors import InvalidRequest, Unsupported
+from .store import StoredModel
+from .structured import schema_prompt
+from .template import ChatTemplate, for_model, looks_templated
+from .text import AnswerParser
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """The text that goes to the runtime; without `raw` the runtime wraps it in its own template."""
+
+    text: str
+    raw: bool
+    template: ChatTemplate | None = None
+    thinking_open: bool = False
+    """Whether the prompt ends inside the model's thinking."""
+
+
+def build_prompt(
+    request: ChatRequest,
+    model: StoredModel,
+    *,
+    schema: Mapping[str, Any] | str | None = None,
+    extra: tuple[Message, ...] = (),
+) -> Prompt:
+    """Render a request for a model.
+
+    `schema` goes into the system message, for a backend that cannot be constrained; `extra` are turns
+    after the request's own. Raises InvalidRequest for a conversation that the template refuses.
+    """
+    if request.suffix:
+        raise Unsupported("filling in the middle (suffix) is not supported by these models")
+    template = template_for(request, model)
+    if request.prompt is not None and is_raw(request, template):
+        return Prompt(text=request.prompt, raw=True, template=template)
+    messages = conversation(request, model, schema) + extra
+    if template is None:
+        return _runtime_prompt(messages)
+    rendered = template.render(messages, tools=tools_for(request), think=_think(request))
+    return Prompt(
+        text=rendered.prompt, raw=True, template=template, thinking_open=rendered.thinking_open
+    )
+
+
+def template_for(request: ChatRequest, model: StoredModel) -> ChatTemplate | None:
+    """The request's own template, else the model's, else its family's."""
+    if request.template:
+        return for_model(model.template_from(request.template), model.info.family)
+    return for_model(model.template, model.info.family)
+
+
+def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:
+    """Whether the request's prompt is complete as it is."""
+    if request.raw is not None:
+        return request.raw
+    return template is not None and looks_templated(request.prompt or "", template)
+
+
+def conversation(
+    request: ChatRequest, model: StoredModel, schema: Mapping[str, Any] | str | None = None
+) -> tuple[Message, ...]:
+    """The request's turns, with the system text and the example turns of the Modelfile before them."""
+    messages = request.messages
+    if request.prompt is not None:
+        messages = (Message(role="user", content=request.prompt),)
+    messages = model.messages + messages
+    system = request.system if request.system is not None else model.system
+    has_system = any(message.role == "system" for message in messages)
+    if system and not has_system:
+        messages = (Message(role="system", content=system), *messages)
+    if schema is not None:
+        messages = _with_system_text(messages, schema_prompt(schema))
+    return messages
+
+
+def _with_system_text(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:
+    if messages and messages[0].role == "system":
+        joined = f"{messages[0].content}\n\n{text}"
+        return (Message(role="system", content=joined), *messages[1:])
+    return (Message(role="system", content=text), *messages)
+
+
+def tools_for(request: ChatRequest) -> tuple[Tool, ...]:
+    """The tools that the model is told of."""
+    return () if request.tool_choice == "none" else request.tools
+
+
+def _think(request: ChatRequest) -> bool | None:
+    return None if request.think is None else bool(request.think)
+
+
+def _runtime_prompt(messages: tuple[Message, ...]) -> Prompt:
+    """A single message for the runtime's own template: it takes no conversation."""
+    if len(messages) == 1 and messages[0].role == "user":
+        return Prompt(text=messages[0].content, raw=False)
+    raise InvalidRequest(
+        "no chat template is known for this model, so it takes a single message only",
+        hint="Put its tokenizer_config.json or chat_template.jinja beside the model file.",
+    )
+
+
+def parser_for(request: ChatRequest, model: StoredModel, prompt: Prompt) -> AnswerParser:
+    """The parser of the answer to `prompt`: stop strings, thinking and tool calls as they apply."""
+    template = prompt.template
+    stop = (*request.stop, *model.stop)
+    raw_prompt = request.prompt is not None and request.raw is True
+    if template is None or raw_prompt:
+        return AnswerParser(stop=stop)
+    return AnswerParser(
+        stop=(*stop, *template.stop),
+        thinking=template.think_markers,
+        thinking_open=prompt.thinking_open,
+        tools=tools_for(request),
+        tool_format=template.tool_format,
+    )

@@ -1,0 +1,286 @@
+"""Models in memory: loading, keeping alive, evicting, closing. Who may touch which is scheduler.py's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .backend import LoadedInfo, LoadSpec
+from .config import Settings
+from .core import LoadedModel, ModelInfo
+from .errors import NoModelLoaded, WorkerError
+from .lock import NPULock
+from .scheduler import Scheduler, Slot
+from .store import StoredModel
+from .worker import Worker
+
+log = logging.getLogger("rkllama")
+
+
+@dataclass(slots=True)
+class Resident:
+    """What occupies a slot. `loaded` is None while the model is being loaded."""
+
+    info: ModelInfo
+    worker: Worker
+    spec: LoadSpec
+    wanted_context: int
+    """The context length before it was clamped: asking for it again needs no new load."""
+    keep_alive: float
+    pinned: bool = False
+    """Stays until it is unloaded, whatever keep-alive requests ask for."""
+    loaded: LoadedInfo | None = None
+
+    @property
+    def ready(self) -> LoadedInfo:
+        """What the backend said about the loaded model."""
+        assert self.loaded is not None, "only a lease's holder asks, and it has loaded the model"
+        return self.loaded
+
+
+class Residents:
+    """The models in memory, and the lock of the NPU they run on."""
+
+    def __init__(self, settings: Settings, npu_lock: NPULock) -> None:
+        self._settings = settings
+        self._npu_lock = npu_lock
+        self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
+        self._timer = threading.Condition()
+        self._janitor: threading.Thread | None = None
+        self._closed = False
+        self.restarts = 0
+        """How many model processes died or had to be ended since the start."""
+
+    # --- Use -----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def use(
+        self,
+        model: StoredModel,
+        *,
+        context_length: int | None = None,
+        keep_alive: float | None = None,
+        embedding: bool = False,
+        gone: int = -1,
+    ) -> Iterator[tuple[Resident, float, float]]:
+        """Hold the loaded model; with it come the seconds spent in the queue and on loading.
+
+        `keep_alive` None keeps what the model was loaded with. Raises QueueFull, Cancelled, LoadFailed.
+        """
+        started = time.monotonic()
+        try:
+            with self.scheduler.lease(model.info.path, gone=gone) as slot:
+                granted = time.monotonic()
+                resident = self._ensure(slot, model, context_length, embedding, gone)
+                try:
+                    yield resident, granted - started, time.monotonic() - granted
+                finally:
+                    self._after_use(slot, resident, keep_alive)
+        finally:
+            self._wake_janitor()
+
+    def _after_use(
+        self, slot: Slot[Resident], resident: Resident, keep_alive: float | None
+    ) -> None:
+        if resident.worker.state == "DEAD":
+            self.restarts += 1
+            self._close(slot)
+            return
+        if keep_alive is not None:
+            resident.keep_alive = keep_alive
+        forever = resident.pinned or resident.keep_alive < 0
+        slot.expires = None if forever else time.monotonic() + resident.keep_alive
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models in memory, the most recently used one first."""
+        found = [_describe(slot) for slot in reversed(self.scheduler.slots())]
+        return [model for model in found if model is not None]
+
+    def current(self) -> ModelInfo:
+        """The most recently used model. Raises NoModelLoaded."""
+        for model in self.loaded():
+            return model.info
+        raise NoModelLoaded
+
+    def pin(self, resident: Resident, keep_alive: float | None) -> None:
+        """Keep a model that was loaded explicitly until it is unloaded, or as long as is said."""
+        resident.pinned = keep_alive is not None and keep_alive < 0
+
+    # --- Loading -------------------------------------------------------------------------------
+
+    def _ensure(
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        context_length: int | None,
+        embedding: bool,
+        gone: int,
+    ) -> Resident:
+        """The slot's model, loaded; the holder of the lease calls it."""
+        if slot.evicted is not None:
+            evicted, slot.evicted = slot.evicted, None
+            self._close(evicted)
+        wanted = context_length or model.context_length or self._settings.context_length
+        spec = self._spec(model, wanted, embedding)
+        if slot.resident is not None and not self._usable(slot.resident, spec, wanted, gone):
+            self._close(slot)
+        if slot.resident is None:
+            self._load(slot, model.info, spec, wanted)
+        assert slot.resident is not None
+        return slot.resident
+
+    def _spec(self, model: StoredModel, wanted: int, embedding: bool) -> LoadSpec:
+        limit = model.info.context_length
+        return LoadSpec(
+            path=model.info.path,
+            context_length=min(wanted, limit) if limit else wanted,
+            max_tokens=model.max_tokens if model.max_tokens is not None else -1,
+            sampling=model.sampling,
+            eos_tokens=model.eos_tokens,
+            threads=self._settings.threads,
+            embedding=embedding,
+            library=self._settings.rkllm_lib,
+            abi=self._settings.rkllm_abi,
+            lora=model.lora,
+        )
+
+    def _usable(self, resident: Resident, spec: LoadSpec, wanted: int, gone: int) -> bool:
+        """Whether a loaded model serves a request, or has to be loaded anew for it."""
+        try:
+            if not resident.worker.alive:
+                self.restarts += 1
+                return False
+            resident.worker.settle(gone)
+        except WorkerError:
+            self.restarts += 1
+            return False
+        ready = resident.ready
+        if wanted > resident.wanted_context and spec.context_length > ready.context_length:
+            return False
+        if spec.embedding and not resident.spec.embedding and spec.path.endswith(".gguf"):
+            return False
+        same_defaults = spec.sampling == resident.spec.sampling and spec.lora == resident.spec.lora
+        return same_defaults or ready.per_run_sampling
+
+    def _load(self, slot: Slot[Resident], info: ModelInfo, spec: LoadSpec, wanted: int) -> None:
+        inherit: tuple[int, ...] = ()
+        if info.format == "rkllm":
+            self._npu_lock.acquire()
+            inherit = (self._npu_lock.fd,)
+        started = time.monotonic()
+        worker = Worker(info.path, self._log_path(info.name), inherit=inherit)
+        slot.resident = Resident(
+            info=info,
+            worker=worker,
+            spec=spec,
+            wanted_context=wanted,
+            keep_alive=self._settings.keep_alive,
+        )
+        try:
+            slot.resident.loaded = worker.load(spec, timeout=self._settings.load_timeout)
+        except BaseException:
+            self._close(slot)
+            raise
+        for notice in slot.resident.loaded.notices:
+            log.warning("%s: %s", info.name, notice)
+        log.info("loaded %s in %.2f s", info.name, time.monotonic() - started)
+
+    def _log_path(self, name: str) -> str:
+        return os.path.join(self._settings.logs, name.replace("/", "_") + ".log")
+
+    # --- Unloading -----------------------------------------------------------------------------
+
+    def unload(self, info: ModelInfo) -> None:
+        """Unload a model; its running answer is cancelled. Raises NoModelLoaded."""
+        slot = next((slot for slot in self.scheduler.slots() if slot.key == info.path), None)
+        if slot is None or slot.resident is None:
+            raise NoModelLoaded
+        self._interrupt(slot.resident)
+        with self.scheduler.lease_to_close(info.path) as held:
+            if held is not None:
+                self._close(held)
+
+    @staticmethod
+    def _interrupt(resident: Resident) -> None:
+        if resident.loaded is None:
+            resident.worker.kill("the model was unloaded")
+        else:
+            resident.worker.abort()
+
+    def _close(self, slot: Slot[Resident]) -> None:
+        if slot.resident is not None:
+            resident, slot.resident = slot.resident, None
+            resident.worker.close()
+            log.info("unloaded %s", resident.info.name)
+
+    def close(self) -> None:
+        """Cancel every answer, end every child and release the NPU."""
+        with self._timer:
+            self._closed = True
+            self._timer.notify()
+        self.scheduler.close()
+        slots = self.scheduler.slots()
+        for slot in slots:
+            if slot.resident is not None and slot.held:
+                self._interrupt(slot.resident)
+        if not self.scheduler.wait_idle(timeout=2.0):
+            for slot in slots:
+                if (resident := slot.resident) is not None and slot.held:
+                    resident.worker.kill("the server is stopping")
+            self.scheduler.wait_idle(timeout=5.0)
+        while (idle := self.scheduler.take_idle(lambda _: True)) is not None:
+            self._close(idle)
+            self.scheduler.put_back(idle)
+        self._npu_lock.release()
+
+    # --- Keep-alive ----------------------------------------------------------------------------
+
+    def _wake_janitor(self) -> None:
+        with self._timer:
+            if self._janitor is None and not self._closed:
+                self._janitor = threading.Thread(
+                    target=self._expire, name="keep-alive", daemon=True
+                )
+                self._janitor.start()
+            self._timer.notify()
+
+    def _expire(self) -> None:
+        """Close models whose keep-alive is over; sleeps until the next one's is."""
+        while not self._closed:
+            slot = self.scheduler.take_idle(_expired)
+            if slot is not None:
+                self._close(slot)
+                self.scheduler.put_back(slot)
+                continue
+            with self._timer:
+                if not self._closed:
+                    self._timer.wait(self._until_next())
+
+    def _until_next(self) -> float | None:
+        times = [s.expires for s in self.scheduler.slots() if s.expires is not None and not s.held]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+
+def _expired(slot: Slot[Resident]) -> bool:
+    return slot.expires is not None and slot.expires <= time.monotonic()
+
+
+def _describe(slot: Slot[Resident]) -> LoadedModel | None:
+    resident, expires = slot.resident, slot.expires
+    if resident is None:
+        return None
+    loaded = resident.loaded
+    return LoadedModel(
+        info=resident.info,
+        state="loading" if loaded is None else "busy" if slot.held else "ready",
+        context_length=loaded.context_length if loaded else None,
+        expires=None if expires is None else time.time() + expires - time.monotonic(),
+        memory=loaded.memory if loaded else None,
+        runtime=loaded.runtime if loaded else None,
+        pid=resident.worker.pid,
+    )

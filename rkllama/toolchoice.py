@@ -1,0 +1,52 @@
+"""A tool call that the client demands: the JSON it must be, and the call that such JSON is."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .core import Tool, ToolCall
+from .errors import InvalidRequest
+
+
+def forced_call_schema(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
+    """The JSON schema of a call of any tool ("required") or of one ("function:NAME").
+
+    Raises InvalidRequest when the named tool is not among `tools`.
+    """
+    wanted = choice.partition(":")[2] if choice.startswith("function:") else None
+    allowed = [tool for tool in tools if wanted is None or tool.name == wanted]
+    if not allowed:
+        raise InvalidRequest(
+            f"tool_choice names {wanted!r}, which is not in tools", param="tool_choice"
+        )
+    shapes = [_call_schema(tool) for tool in allowed]
+    return shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+
+
+def _call_schema(tool: Tool) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": tool.name},
+            "arguments": dict(tool.parameters) or {"type": "object"},
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+    }
+
+
+def forced_call(text: str) -> ToolCall | None:
+    """The call that an answer of that schema is; None for text that is not one."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or not isinstance(values.get("name"), str):
+        return None
+    arguments = values.get("arguments")
+    if not isinstance(arguments, Mapping):
+        return None
+    return ToolCall(id=f"call_{secrets.token_hex(4)}", name=values["name"], arguments=arguments)
