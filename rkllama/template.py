@@ -1,0 +1,377 @@
+"""Messages to prompt, by the model's own chat template or its family's.
+
+What a caller can rely on: the same messages give the same text; the text of a conversation begins with
+the text of its earlier turns wherever the template allows it, so that a runtime finds its prefix again;
+no message can end its own turn or begin another's, since control tokens in it are broken up. Templates
+that drop the thinking of earlier turns (Qwen 3, DeepSeek R1) share the prefix up to the last answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import conversation
+from .core import Message, TemplateSource, Tool
+from .errors import InvalidRequest
+from .families import CHATML, Family, find_family
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+Think = bool | Literal["low", "medium", "high"] | None
+
+THINK_MARKERS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
+)
+"""How templates mark the thinking; the first pair is also what unknown models use."""
+
+_TOOL_FORMATS = (
+    ("<tool_call>", "hermes"),
+    ("[TOOL_CALLS]", "mistral"),
+    ("<｜tool▁calls▁begin｜>", "deepseek"),
+    ("<|tool_call|>", "granite"),
+    ("<|python_tag|>", "llama3"),
+    ("ipython", "llama3"),
+)
+_ENDS = (
+    "<|im_end|>",
+    "<|im_start|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|start_header_id|>",
+    "<|end_of_text|>",
+    "<|endoftext|>",
+    "<|end|>",
+    "<|user|>",
+    "<|observation|>",
+    "<|EOT|>",
+    "<|END_OF_TURN_TOKEN|>",
+    "<|start_of_role|>",
+    "<｜end▁of▁sentence｜>",
+    "<｜User｜>",
+    "<end_of_turn>",
+    "<start_of_turn>",
+    "<end_of_utterance>",
+    "[|endofturn|]",
+    "[INST]",
+    "<用户>",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """A complete prompt. With `thinking_open` the answer begins inside the model's thinking."""
+
+    prompt: str
+    thinking_open: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Habits:
+    """What a template understands, found out by trying it."""
+
+    system: bool
+    late_system: bool
+    alternates: bool
+    tools: bool
+    calls: bool
+    text_arguments: bool
+    null_content: bool
+
+
+_BUILT_IN = _Habits(
+    system=True,
+    late_system=True,
+    alternates=False,
+    tools=False,
+    calls=False,
+    text_arguments=False,
+    null_content=False,
+)
+
+
+class ChatTemplate:
+    """One model's way to write conversations; immutable and safe to share between threads.
+
+    `notice` says why another template than the model's own is used, where that is so. `bos` is the
+    token that every prompt begins with ("" for none), for backends whose tokenizer adds one as well.
+    """
+
+    def __init__(self, source: TemplateSource, family: Family | None, notice: str | None = None):
+        """Raises sandbox.BrokenTemplate."""
+        from .sandbox import compile_template
+
+        self._template: Template = compile_template(source.source)
+        self._tokens = {
+            "bos_token": source.bos_token or (family.bos if family else ""),
+            "eos_token": source.eos_token or (family.eos if family else ""),
+        }
+        self.origin = source.origin
+        self.source = source.source
+        self.notice = notice
+        self.control_tokens = _control_tokens(source.source, self._tokens.values(), family)
+        self.stop = _stops(source.source, self._tokens["eos_token"], family)
+        self.think_markers = _think_markers(source.source)
+        self.supports_thinking = _thinks(source.source, family)
+        self._neutralise = conversation.neutraliser(self.control_tokens)
+        self._built_in = family if family and family.template == source.source else None
+        self._habits = _BUILT_IN if self._built_in else self._find_habits()
+        self._short_ids = re.search(r"length\s*[!=]=\s*9", source.source) is not None
+        self.supports_tools = self._habits.tools or self._built_in is not None
+        self.tool_format = self._find_tool_format()
+        prompt = self._ask([{"role": "user", "content": "x"}])
+        self.bos = self._tokens["bos_token"] if prompt.startswith(self._tokens["bos_token"]) else ""
+
+    @staticmethod
+    def for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
+        """The model's own template, else its family's, else None: the runtime may have one.
+
+        A broken template is replaced by the family's, and `notice` says so. Raises InvalidRequest
+        where there is no replacement.
+        """
+        return _for_model(source, family)
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        think: Think = None,
+        add_generation_prompt: bool = True,
+    ) -> Rendered:
+        """The prompt for the answer to `messages`, or to be continued where the last one is the
+        assistant's. Raises InvalidRequest with the template's words where it refuses them.
+        """
+        begun = ""
+        if add_generation_prompt and messages and _can_be_continued(messages[-1]):
+            *messages, last = messages
+            begun = self._neutralise(last.content)
+        prompt = self._run(
+            self._prepare(messages, tools),
+            tools=conversation.tool_dicts(tools, self._neutralise) if self._habits.tools else None,
+            add_generation_prompt=add_generation_prompt,
+            **_thinking_variables(think),
+        )
+        opener, closer = self.think_markers
+        thinking_open = add_generation_prompt and prompt.rstrip().endswith(opener)
+        if thinking_open and (begun or think is False):
+            prompt = f"{prompt.rstrip()}\n\n{closer}\n\n"
+            thinking_open = False
+        return Rendered(prompt=prompt + begun, thinking_open=thinking_open)
+
+    def _prepare(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+        """The messages as this template wants them, with nothing in them that it could obey."""
+        habits = self._habits
+        messages = [conversation.neutralised(m, self._neutralise) for m in messages]
+        messages = conversation.link_results(messages)
+        if self._built_in:
+            messages = [_without_thinking(m, self.think_markers) for m in messages]
+            messages = _with_system(messages, self._built_in.system)
+        if not (habits.tools and habits.calls):
+            convention = conversation.CONVENTIONS[
+                self._built_in.tools if self._built_in else "hermes"
+            ]
+            tools = () if habits.tools else tools
+            messages = conversation.write_tools(messages, tools, convention, self._neutralise)
+        if not habits.late_system:
+            messages = conversation.late_system_to_user(messages)
+        if not habits.system:
+            messages = conversation.system_to_user(messages)
+        if habits.alternates:
+            messages = conversation.merge_neighbours(messages)
+        return [
+            conversation.as_dict(
+                m,
+                text_arguments=habits.text_arguments,
+                null_content=habits.null_content,
+                short_ids=self._short_ids,
+            )
+            for m in messages
+        ]
+
+    def _run(self, messages: list[dict[str, Any]], **variables: Any) -> str:
+        from .sandbox import render
+
+        known = {"tools": None, "documents": None, **self._tokens, **variables}
+        return render(self._template, {"messages": messages, **known}, self.origin)
+
+    def _ask(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+    ) -> str:
+        """What the template makes of a trial conversation, "" where it refuses."""
+        try:
+            return self._run(messages, tools=tools, add_generation_prompt=True)
+        except InvalidRequest:
+            return ""
+
+    def _find_habits(self) -> _Habits:
+        user = {"role": "user", "content": "Qu"}
+        system = {"role": "system", "content": "Qs"}
+        said = {"role": "assistant", "content": "Qa"}
+        tool = conversation.tool_dicts((_TRIAL_TOOL,), str)
+        calls, text_arguments, null_content = self._find_call_form(user, tool)
+        return _Habits(
+            system="Qs" in self._ask([system, user]),
+            late_system="Qs" in self._ask([user, said, system, user]),
+            alternates=bool(self._ask([user])) and not self._ask([user, user]),
+            tools="tools" in self.source and "Qtool" in self._ask([user], tool),
+            calls=calls,
+            text_arguments=text_arguments,
+            null_content=null_content,
+        )
+
+    def _find_call_form(
+        self, user: dict[str, Any], tools: list[dict[str, Any]]
+    ) -> tuple[bool, bool, bool]:
+        """Whether tool calls and results are written, with arguments as text, with content null."""
+        for text_arguments in (False, True):
+            for null_content in (True, False):
+                call, result = (
+                    conversation.as_dict(
+                        m,
+                        text_arguments=text_arguments,
+                        null_content=null_content,
+                        short_ids=False,
+                    )
+                    for m in conversation.TRIAL_CALL
+                )
+                text = self._ask([user, call, result], tools)
+                if '"Qkey"' in text and "Qresult" in text and "None" not in text:
+                    return True, text_arguments, null_content
+        return False, False, False
+
+    def _find_tool_format(self) -> str | None:
+        if self._built_in:
+            return self._built_in.tools
+        if not self.supports_tools:
+            return "hermes"
+        return next((form for mark, form in _TOOL_FORMATS if mark in self.source), "json")
+
+
+_TRIAL_TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object", "properties": {}})
+
+
+@lru_cache(maxsize=32)
+def _for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
+    known = find_family(family)
+    notice = None
+    if source is not None:
+        from .sandbox import BrokenTemplate
+
+        try:
+            return ChatTemplate(source, known)
+        except BrokenTemplate as error:
+            notice = f"The chat template of {source.origin} is broken ({error}); "
+            notice += f"the usual one of {family} models is used." if known else "ChatML is used."
+            known = known or CHATML
+    return _built_in(known, notice) if known else None
+
+
+def _built_in(family: Family, notice: str | None = None) -> ChatTemplate:
+    source = TemplateSource(source=family.template, origin=f"the {family.prefixes[0]} family")
+    return ChatTemplate(source, family, notice)
+
+
+@lru_cache(maxsize=1)
+def _chatml() -> ChatTemplate:
+    return _built_in(CHATML)
+
+
+def for_conversation(
+    template: ChatTemplate | None, messages: Sequence[Message], tools: Sequence[Tool] = ()
+) -> ChatTemplate | None:
+    """What writes these messages: the model's template; without one None for a single user message,
+    which the runtime wraps itself, and ChatML for everything else, which most models understand.
+    """
+    alone = len(messages) == 1 and messages[0].role == "user" and not tools
+    return template or (None if alone else _chatml())
+
+
+def looks_templated(text: str, control_tokens: Iterable[str]) -> bool:
+    """Whether `text` is a prompt already: it holds one of the control tokens, or begins with <s>."""
+    if text.startswith(_PLAIN_TAGS):
+        return True
+    return any(token in text for token in control_tokens if token not in _PLAIN_TAGS)
+
+
+# --- What a template's source tells ------------------------------------------------------------
+
+_PLAIN_TAGS = ("<s>", "</s>", "<bos>", "<eos>")
+_TOKEN = re.compile(
+    r"<\|[^|<>\s{}'\"]{1,64}\|>"
+    r"|<｜[^｜<>\s{}'\"]{1,64}｜>"
+    r"|\[\|\w{1,32}\|\]"
+    r"|</?(?:s|bos|eos|sop|eop|eoa|eoh|AI|用户)>"
+    r"|</?[a-z]+(?:_[a-z]+)+>"
+    r"|<</?SYS>>"
+    r"|\[/?[A-Z][A-Z_]{2,32}\]|\[gMASK\]"
+)
+
+
+def _control_tokens(source: str, tokens: Iterable[str], family: Family | None) -> tuple[str, ...]:
+    found = {*_TOKEN.findall(source), *filter(None, tokens)}
+    if family:
+        found.update(token for token in (family.bos, family.eos) if token)
+        found.update(text for text in family.stop if _TOKEN.fullmatch(text))
+    return tuple(sorted(found))
+
+
+def _stops(source: str, eos: str, family: Family | None) -> tuple[str, ...]:
+    stops = [end for end in _ENDS if end in source]
+    if eos:
+        stops.append(eos)
+    if family and (family.template == source or not stops):
+        stops.extend(family.stop)
+    return tuple(dict.fromkeys(stops))
+
+
+def _think_markers(source: str) -> tuple[str, str]:
+    found = [pair for pair in THINK_MARKERS if pair[1] in source]
+    return found[0] if found else THINK_MARKERS[0]
+
+
+def _thinks(source: str, family: Family | None) -> bool:
+    if family and family.template == source:
+        return family.thinks
+    marked = any(closer in source for _, closer in THINK_MARKERS)
+    return marked or "enable_thinking" in source or "reasoning_effort" in source
+
+
+def _thinking_variables(think: Think) -> Mapping[str, Any]:
+    if think is None:
+        return {}
+    variables: dict[str, Any] = {"enable_thinking": bool(think), "thinking": bool(think)}
+    if isinstance(think, str):
+        variables["reasoning_effort"] = think
+    return variables
+
+
+# --- What the built-in templates leave to code ---------------------------------------------------
+
+
+def _can_be_continued(message: Message) -> bool:
+    return message.role == "assistant" and bool(message.content) and not message.tool_calls
+
+
+def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:
+    """The message without the thinking that some clients leave in an answer's text."""
+    _, closer = markers
+    if message.role != "assistant" or closer not in message.content:
+        return message
+    return replace(message, content=message.content.rpartition(closer)[2].lstrip("\n"))
+
+
+def _with_system(messages: list[Message], system: str) -> list[Message]:
+    if not system or (messages and messages[0].role == "system"):
+        return messages
+    return [Message(role="system", content=system), *messages]
