@@ -37,7 +37,8 @@ API_VERSION = "0.12.6"
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
-_PRIVATE = frozenset({"message", "hint", "log"})
+_PRIVATE = frozenset({"message", "hint", "log", "__notes__"})
+"""Attributes of an error that are said already, or are for the server's eyes."""
 
 
 # --- Errors and times --------------------------------------------------------------------------
@@ -50,8 +51,7 @@ def error_body(error: RKLLamaError) -> dict[str, Any]:
         body["message"] = error.message
     if error.hint is not None:
         body["hint"] = error.hint
-    known = {name: value for name, value in vars(error).items() if value is not None}
-    if detail := {name: value for name, value in known.items() if name not in _PRIVATE}:
+    if detail := {name: value for name, value in vars(error).items() if name not in _PRIVATE}:
         body["detail"] = detail
     return body
 

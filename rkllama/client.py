@@ -1,0 +1,262 @@
+"""`RemoteService`: the operations of service.py, done by a running server through its Ollama dialect."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, TypeVar
+
+from . import http1
+from .client_wire import (
+    AnswerReader,
+    chat_body,
+    embedding_result,
+    error_from,
+    known,
+    loaded_model,
+    model_details,
+    model_info,
+    prompt_body,
+    pull_progress,
+)
+from .config import Settings, server_address
+from .core import (
+    ChatRequest,
+    EmbeddingRequest,
+    EmbeddingResult,
+    Event,
+    LoadedModel,
+    ModelDetails,
+    ModelInfo,
+    PullProgress,
+)
+from .errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
+
+T = TypeVar("T")
+
+_QUICK = 30.0
+"""Seconds to wait for what a server answers at once, whatever its models are doing."""
+
+
+def is_serving(settings: Settings) -> bool:
+    """Whether an RKLLama server answers at the address of the settings."""
+    try:
+        return "rkllama" in RemoteService(settings).version()
+    except ConfigError:
+        return True  # it asks for a key: the operation itself will say so
+    except RKLLamaError:
+        return False
+
+
+class RemoteService:
+    """See service.Service. `gone` is not used: who closes an iterator closes the connection."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._host, self._port = server_address(settings.host)
+        self._headers = {"Content-Type": "application/json"}
+        if settings.api_keys:
+            self._headers["Authorization"] = f"Bearer {settings.api_keys[0]}"
+
+    @property
+    def url(self) -> str:
+        """The server's address."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    # --- Models on disk ------------------------------------------------------------------------
+
+    def version(self) -> dict[str, Any]:
+        """What `/api/version` says: "version" of the Ollama API, "rkllama" of the server."""
+        return self._get("/api/version")
+
+    def models(self) -> list[ModelInfo]:
+        """The models on disk."""
+        return self._understand(_each(model_info), self._get("/api/tags"))
+
+    def show(self, name: str) -> ModelDetails:
+        """All that is known of one model."""
+        return self._understand(
+            model_details, self._call("POST", "/api/show", {"model": name}, timeout=_QUICK)
+        )
+
+    def pull(self, reference: str) -> Iterator[PullProgress]:
+        """Have the server download a model."""
+        body = {"model": reference, "stream": True}
+        with contextlib.closing(self._lines("/api/pull", body)) as lines:
+            for line in lines:
+                progress = self._understand(pull_progress, line)
+                if progress is not None:
+                    yield progress
+
+    def remove(self, name: str) -> ModelInfo:
+        """Unload and delete a model."""
+        info = self.show(name).info
+        self._call("DELETE", "/api/delete", {"model": name})
+        return info
+
+    def copy(self, source: str, destination: str) -> None:
+        """Give a model another name."""
+        self._call("POST", "/api/copy", {"source": source, "destination": destination})
+
+    def create(self, name: str, modelfile: str) -> ModelInfo:
+        """Make a model out of a Modelfile."""
+        body = {"model": name, "modelfile": modelfile, "stream": False}
+        self._call("POST", "/api/create", body)
+        return self.show(name).info
+
+    # --- Models in memory ----------------------------------------------------------------------
+
+    def loaded(self) -> list[LoadedModel]:
+        """The models in memory, the most recently used one first."""
+        return self._understand(_each(loaded_model), self._get("/api/ps"))
+
+    def current(self) -> ModelInfo:
+        """The most recently used model in memory."""
+        loaded = self.loaded()
+        if not loaded:
+            raise NoModelLoaded
+        return loaded[0].info
+
+    def load(
+        self,
+        name: str,
+        *,
+        keep_alive: float | None = None,
+        context_length: int | None = None,
+        gone: int = -1,
+    ) -> LoadedModel:
+        """Load a model."""
+        request = ChatRequest(model=name, keep_alive=keep_alive, context_length=context_length)
+        for _ in self.stream(request, gone):
+            pass
+        return self._find_loaded(name)
+
+    def _find_loaded(self, name: str) -> LoadedModel:
+        info = self.show(name).info
+        for model in self.loaded():
+            if model.info.path == info.path:
+                return model
+        raise NoModelLoaded
+
+    def unload(self, name: str | None = None) -> ModelInfo:
+        """Unload a model, or the current one."""
+        info = self.current() if name is None else self._find_loaded(name).info
+        for _ in self.stream(ChatRequest(model=info.name, keep_alive=0.0)):
+            pass
+        return info
+
+    # --- Answers -------------------------------------------------------------------------------
+
+    def stream(self, request: ChatRequest, gone: int = -1) -> Iterator[Event]:  # noqa: ARG002
+        """The events of an answer."""
+        model = self.current().name if request.model is None else request.model
+        path = "/api/chat" if request.messages else "/api/generate"
+        body = chat_body(request, model) if request.messages else prompt_body(request, model)
+        reader = AnswerReader()
+        with contextlib.closing(self._lines(path, {**body, "stream": True})) as lines:
+            for line in lines:
+                yield from self._understand(reader.events, line)
+                if reader.finished:
+                    return
+        raise ServerUnreachable(self.url, "the connection ended in the middle of the answer")
+
+    def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:  # noqa: ARG002
+        """One vector per input."""
+        body = {
+            "model": self.current().name if request.model is None else request.model,
+            "input": list(request.inputs),
+            "truncate": request.truncate,
+            "dimensions": request.dimensions,
+            "options": known(num_ctx=request.context_length),
+            "keep_alive": request.keep_alive,
+        }
+        answer = self._call("POST", "/api/embed", known(**body))
+        return self._understand(embedding_result, answer)
+
+    def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:  # noqa: ARG002
+        """None: the Ollama dialect has no such call."""
+        return None
+
+    def close(self) -> None:
+        """Nothing is open between two calls."""
+
+    # --- HTTP ----------------------------------------------------------------------------------
+
+    def _get(self, path: str) -> dict[str, Any]:
+        return self._call("GET", path, None, timeout=_QUICK)
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """The JSON object of an answer, {} of an empty one."""
+        with self._open(method, path, body, timeout) as response, self._broken():
+            data = response.read()
+        return self._parse(data) if data else {}
+
+    def _lines(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+        """The JSON objects of a streamed answer as they come. Raises what a line reports."""
+        with self._open("POST", path, body, None) as response, self._broken():
+            for data in response:
+                line = self._parse(data)
+                if "error" in line and not line.get("done"):
+                    raise self._refusal(500, data)
+                yield line
+
+    @contextlib.contextmanager
+    def _open(
+        self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
+    ) -> Iterator[http1.Response]:
+        """The response to a request that went well, open until the block ends. Raises its error."""
+        data = None if body is None else json.dumps(body).encode()
+        with self._broken():
+            response = http1.request(
+                self._host, self._port, method, path, data, self._headers, timeout=timeout
+            )
+        with contextlib.closing(response):
+            if response.status >= 400:
+                with self._broken():
+                    answer = response.read()
+                raise self._refusal(response.status, answer)
+            yield response
+
+    def _refusal(self, status: int, data: bytes) -> RKLLamaError:
+        body = self._parse(data)
+        if status == 401:
+            return ConfigError(
+                f"the server at {self.url} asks for an API key",
+                hint="Set RKLLAMA_API_KEY to one of its keys.",
+            )
+        return self._understand(lambda body: error_from(body, status), body)
+
+    def _parse(self, data: bytes) -> dict[str, Any]:
+        try:
+            value = json.loads(data)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise self._stranger()
+        return value
+
+    def _understand(self, convert: Callable[[dict[str, Any]], T], body: dict[str, Any]) -> T:
+        """`convert(body)`, where a body of another shape means that the server is not one of ours."""
+        try:
+            return convert(body)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise self._stranger() from None
+
+    def _stranger(self) -> ServerUnreachable:
+        return ServerUnreachable(self.url, "what answers there is not RKLLama")
+
+    @contextlib.contextmanager
+    def _broken(self) -> Iterator[None]:
+        """Turns a failure of the connection into ServerUnreachable."""
+        try:
+            yield
+        except OSError as error:
+            raise ServerUnreachable(self.url, str(error) or type(error).__name__) from None
+
+
+def _each(convert: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], list[T]]:
+    """Reads the "models" of a body."""
+    return lambda body: [convert(entry) for entry in body["models"]]

@@ -1,0 +1,315 @@
+"""The values of core.py to and from the JSON of the Ollama dialect, as the client needs them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from .core import (
+    ChatRequest,
+    EmbeddingResult,
+    Event,
+    Finished,
+    FinishReason,
+    LoadedModel,
+    Message,
+    ModelDetails,
+    ModelInfo,
+    PullProgress,
+    ReasoningDelta,
+    TextDelta,
+    Timings,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from .errors import LoadFailed, RKLLamaError, WorkerError
+
+Json = Mapping[str, Any]
+
+_REASONS: dict[str, FinishReason] = {reason: reason for reason in get_args(FinishReason)}
+_STEPS: dict[str, Literal["resolving", "verifying", "done"]] = {
+    "pulling manifest": "resolving",
+    "verifying sha256 digest": "verifying",
+    "success": "done",
+}
+_FAR_YEAR = 2300
+"""From this year on a model's expiry means "never", in Ollama's API."""
+
+
+# --- What is asked -----------------------------------------------------------------------------
+
+
+def known(**values: Any) -> dict[str, Any]:
+    """The values that are not None."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
+    """A conversation as `/api/chat` takes it; a separate system text becomes its first message."""
+    messages = [_message(message) for message in request.messages]
+    if request.system is not None:
+        messages.insert(0, {"role": "system", "content": request.system})
+    return {
+        **_common_body(request, model),
+        "messages": messages,
+        "tools": [_tool(tool) for tool in request.tools],
+        "tool_choice": request.tool_choice,
+    }
+
+
+def prompt_body(request: ChatRequest, model: str) -> dict[str, Any]:
+    """A prompt as `/api/generate` takes it; without one, a load or unload."""
+    return {
+        **_common_body(request, model),
+        "prompt": request.prompt or "",
+        "raw": bool(request.raw),
+        **known(system=request.system, suffix=request.suffix),
+    }
+
+
+def _common_body(request: ChatRequest, model: str) -> dict[str, Any]:
+    options = known(
+        **asdict(request.sampling),
+        num_predict=request.max_tokens,
+        stop=list(request.stop) or None,
+        num_ctx=request.context_length,
+    )
+    body = known(
+        model=model,
+        template=request.template,
+        think=request.think,
+        format=request.format,
+        keep_alive=request.keep_alive,
+        top_logprobs=request.top_logprobs,
+    )
+    return {**body, "options": options, "logprobs": request.top_logprobs is not None}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    return known(
+        role=message.role,
+        content=message.content,
+        thinking=message.reasoning,
+        tool_calls=[_call(call) for call in message.tool_calls] or None,
+        tool_call_id=message.tool_call_id,
+        tool_name=message.tool_name,
+    )
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "function": {"name": call.name, "arguments": dict(call.arguments)}}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    return {"type": "function", "function": asdict(tool)}
+
+
+# --- What is answered --------------------------------------------------------------------------
+
+
+class AnswerReader:
+    """Reads the lines of `/api/chat` or `/api/generate` into events; `finished` after the last."""
+
+    def __init__(self) -> None:
+        self.finished = False
+        self._calls = 0
+
+    def events(self, line: Json) -> list[Event]:
+        """The events of one line."""
+        events: list[Event] = []
+        part = line.get("message") or line
+        if thinking := part.get("thinking"):
+            events.append(ReasoningDelta(thinking))
+        if text := part.get("content") or part.get("response"):
+            events.append(TextDelta(text, _logprobs(line.get("logprobs") or ())))
+        for call in part.get("tool_calls") or ():
+            events.append(ToolCallDelta(self._calls, self._tool_call(call)))
+            self._calls += 1
+        if line.get("done"):
+            self.finished = True
+            events.append(self._finished(line))
+        return events
+
+    def _tool_call(self, call: Json) -> ToolCall:
+        function = call["function"]
+        return ToolCall(
+            id=call.get("id") or f"call_{self._calls}",
+            name=function["name"],
+            arguments=function["arguments"],
+        )
+
+    def _finished(self, line: Json) -> Finished:
+        reason = _REASONS.get(line.get("done_reason", ""), "stop")
+        return Finished(
+            reason="tool_calls" if self._calls and reason == "stop" else reason,
+            model=_untagged(line.get("model", "")),
+            usage=_usage(line),
+            timings=_timings(line),
+            stop=line.get("stop_string"),
+            error=line.get("error"),
+        )
+
+
+def embedding_result(answer: Json) -> EmbeddingResult:
+    """The vectors of `/api/embed`."""
+    return EmbeddingResult(
+        model=_untagged(answer["model"]),
+        vectors=tuple(answer["embeddings"]),
+        usage=_usage(answer),
+        timings=_timings(answer),
+    )
+
+
+def _logprobs(tokens: Iterable[Json]) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(
+            token=token["token"],
+            logprob=token["logprob"],
+            top=_logprobs(token.get("top_logprobs") or ()),
+        )
+        for token in tokens
+    )
+
+
+def _usage(line: Json) -> Usage:
+    return Usage(
+        prompt_tokens=line.get("prompt_eval_count"),
+        completion_tokens=line.get("eval_count"),
+        cached_tokens=line.get("cached_count"),
+    )
+
+
+def _timings(line: Json) -> Timings:
+    return Timings(
+        queue=_seconds(line.get("queue_duration")),
+        load=_seconds(line.get("load_duration")),
+        prompt=_seconds(line.get("prompt_eval_duration")),
+        generation=_seconds(line.get("eval_duration")),
+        total=_seconds(line.get("total_duration")),
+    )
+
+
+def _seconds(nanoseconds: int | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / 1e9
+
+
+# --- Models ------------------------------------------------------------------------------------
+
+
+def model_info(entry: Json) -> ModelInfo:
+    """A model of `/api/tags`, `/api/ps` or `/api/show`."""
+    details = entry["details"]
+    return ModelInfo(
+        name=_untagged(entry["name"]),
+        file=details["file"],
+        path=details["path"],
+        format=details["format"],
+        size=entry.get("file_size", entry["size"]),
+        modified=_time(entry["modified_at"]),
+        quantization=details["quantization_level"] or None,
+        platform=details["platform"],
+        parameter_size=details["parameter_size"] or None,
+        family=details["family"] or None,
+        context_length=details.get("context_length"),
+        digest=entry["digest"],
+    )
+
+
+def model_details(body: Json) -> ModelDetails:
+    """The answer of `/api/show`."""
+    return ModelDetails(
+        info=model_info(body),
+        system=body["system"] or None,
+        template=body["template"] or None,
+        parameters=tuple(_parameter(line) for line in body["parameters"].split("\n") if line),
+        license=body["license"] or None,
+        modelfile=body["modelfile"],
+        parent=body["details"]["parent_model"] or None,
+        capabilities=tuple(body["capabilities"]),
+        metadata=body["metadata"],
+    )
+
+
+def _parameter(line: str) -> tuple[str, str]:
+    name, _, value = line.partition(" ")
+    value = value.strip()
+    return name, json.loads(value) if value.startswith('"') else value
+
+
+def loaded_model(entry: Json) -> LoadedModel:
+    """A model of `/api/ps`."""
+    return LoadedModel(
+        info=model_info(entry),
+        state=entry["state"],
+        context_length=entry["context_length"] or None,
+        expires=_expiry(entry["expires_at"]),
+        memory=entry["memory"],
+        runtime=entry["runtime"],
+        pid=entry["pid"],
+    )
+
+
+def pull_progress(line: Json) -> PullProgress | None:
+    """A line of `/api/pull`; None for one that says nothing new."""
+    status = line["status"]
+    if status == "writing manifest":
+        return None
+    return PullProgress(
+        status=_STEPS.get(status, "downloading"),
+        file=line["file"],
+        total=line.get("total"),
+        completed=line.get("completed", 0),
+        digest=(line.get("digest") or "").removeprefix("sha256:") or None,
+        name=line.get("model"),
+        resumed=line.get("resumed", 0),
+    )
+
+
+def _untagged(name: str) -> str:
+    return name.removesuffix(":latest")
+
+
+def _time(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _expiry(text: str) -> float | None:
+    return None if int(text[:4]) >= _FAR_YEAR else _time(text)
+
+
+# --- Errors ------------------------------------------------------------------------------------
+
+
+def error_from(body: Json, status: int) -> RKLLamaError:
+    """The exception that the server reported, as if it had been raised here."""
+    cls = _classes().get(body.get("code", ""), RKLLamaError)
+    error = cls.__new__(cls)
+    message = body.get("message") or body.get("error") or f"the server answered {status}"
+    RKLLamaError.__init__(error, str(message), hint=body.get("hint"))
+    if isinstance(error, LoadFailed | WorkerError):
+        error.log = ""
+    if cls is RKLLamaError:
+        error.status = status
+    vars(error).update((name, _tuples(value)) for name, value in body.get("detail", {}).items())
+    return error
+
+
+def _classes() -> dict[str, type[RKLLamaError]]:
+    found: dict[str, type[RKLLamaError]] = {}
+    todo: list[type[RKLLamaError]] = [RKLLamaError]
+    while todo:
+        cls = todo.pop()
+        found[cls.code] = cls
+        todo.extend(cls.__subclasses__())
+    return found
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
