@@ -1,0 +1,410 @@
+"""What the Hugging Face Hub knows about a model, and one connection that brings its bytes.
+
+huggingface_hub answers what can be asked (files, sizes, hashes, who may read them) and its own HTTP
+session fetches the bytes: it carries the user's proxies and certificates, so whoever gets the metadata
+through also gets the file. Its `hf_hub_download` is not used: it neither resumes after a kill nor
+notices wrong bytes of the right length. Its exceptions end here; what leaves is a PullError.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote, unquote, urljoin, urlsplit
+
+from . import __version__
+from .errors import (
+    AmbiguousName,
+    ConfigError,
+    HubGated,
+    HubNotFound,
+    HubUnreachable,
+    InvalidRequest,
+    PullError,
+    Unsupported,
+)
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+DEFAULT_REVISION = "main"
+METADATA_TIMEOUT = 10.0
+"""Seconds that any step of a metadata request (connect, send, receive) may take."""
+STALL_TIMEOUT = 30.0
+"""Seconds without a byte after which a download counts as broken off."""
+MAX_REDIRECTS = 5
+
+_EXTENSIONS = (".rkllm", ".gguf")
+_FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if need be."
+_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
+_REVISION = re.compile(r"[^\s\x00-\x1f\x7f~^:?*\[\]\\@/][^\s\x00-\x1f\x7f~^:?*\[\]\\@]{0,199}")
+_SEGMENT = re.compile(r"[^\x00-\x1f\x7f/\\]{1,200}")
+_FILE_THEN_REVISION = re.compile(r"(.+?\.(?:rkllm|gguf))@(.+)", re.IGNORECASE)
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_SPLIT_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What a user asked for: `repo` is USER/REPO, `file` the path inside it, None = its only model."""
+
+    repo: str
+    file: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Repository:
+    """A repository at a revision: its files (none when it tells none), and the base models on its card."""
+
+    id: str
+    revision: str
+    files: tuple[str, ...] = ()
+    base_models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFile:
+    """A file as the Hub announces it; `etag` is its sha256, or its git object id when not in LFS."""
+
+    repo: str
+    path: str
+    revision: str
+    commit: str
+    size: int
+    etag: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rpartition("/")[2]
+
+    @property
+    def sha256(self) -> str | None:
+        return self.etag if re.fullmatch(r"[0-9a-f]{64}", self.etag) else None
+
+
+class Response(Protocol):
+    """The part of an httpx (or httpx2) response that is used here."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def iter_raw(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
+
+
+# --- References --------------------------------------------------------------------------------
+
+
+def parse_reference(text: str) -> Reference:
+    """The parts of `[hf/]USER/REPO[/FILE][@REVISION]` or of a file's web address on the Hub.
+
+    The revision stands at the end, where it may hold slashes, or after the repository. FILE may lie in
+    a subfolder. Every part is safe to become a path or an address. Raises InvalidRequest.
+    """
+    given = text.strip()
+    if _URL.match(given):
+        return _parse_url(given)
+    segments = given.removeprefix("hf/").split("/")
+    if len(segments) < 2:
+        raise _malformed(text, "it names no repository")
+    user, (repo, at, revision) = segments[0], segments[1].partition("@")
+    rest = "/".join(segments[2:])
+    if at and rest and not rest.lower().endswith(_EXTENSIONS):
+        revision, rest = f"{revision}/{rest}", ""
+    elif match := _FILE_THEN_REVISION.fullmatch(rest):
+        if at:
+            raise _malformed(text, "it names two revisions")
+        at, rest, revision = "@", match[1], match[2]
+    return _checked(text, f"{user}/{repo}", rest or None, revision if at else None)
+
+
+def _parse_url(text: str) -> Reference:
+    segments = [unquote(part) for part in urlsplit(text).path.strip("/").split("/")]
+    repo, rest = "/".join(segments[:2]), segments[2:]
+    if not rest:
+        return _checked(text, repo, None, None)
+    if len(rest) < 2 or rest[0] not in ("blob", "resolve", "raw", "tree"):
+        raise _malformed(text, "it is not the address of a file on the Hub")
+    return _checked(text, repo, "/".join(rest[2:]) or None, rest[1])
+
+
+def _checked(text: str, repo: str, file: str | None, revision: str | None) -> Reference:
+    names = repo.split("/")
+    if len(names) != 2 or not all(_NAME.fullmatch(name) and ".." not in name for name in names):
+        raise _malformed(text, f"'{repo}' is not a repository's name")
+    if file is not None:
+        parts = file.split("/")
+        if any(not _SEGMENT.fullmatch(part) or part.startswith(".") for part in parts):
+            raise _malformed(text, f"'{file}' is not a file's name")
+        if not file.lower().endswith(_EXTENSIONS) or len(os.fsencode(parts[-1])) > 200:
+            raise _malformed(text, f"'{file}' is not a .rkllm or .gguf file")
+    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
+        raise _malformed(text, f"'{revision}' is not a revision")
+    return Reference(repo=repo, file=file, revision=revision)
+
+
+def _malformed(text: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"'{text}' cannot be pulled: {why}", param="model", hint=_FORM)
+
+
+def choose_file(repository: Repository, wanted: Reference) -> str:
+    """The path of the model to fetch: the one that was named, else the only one that there is.
+
+    Raises HubNotFound with near names, AmbiguousName with all candidates, or Unsupported.
+    """
+    models = tuple(path for path in repository.files if _is_model(path))
+    path = wanted.file
+    if path is None:
+        if len(models) > 1:
+            raise AmbiguousName(wanted.repo, tuple(f"{wanted.repo}/{name}" for name in models))
+        if not models:
+            raise HubNotFound(f"{wanted.repo} holds no .rkllm or .gguf file")
+        path = models[0]
+    elif repository.files and path not in repository.files:
+        raise HubNotFound(f"{wanted.repo} has no file {path}", hint=_near(path, models))
+    if _SPLIT_GGUF.search(path):
+        raise Unsupported(f"{path} is one part of a model that is split over several files")
+    return path
+
+
+def _is_model(path: str) -> bool:
+    name = path.rpartition("/")[2].lower()
+    return name.endswith(_EXTENSIONS) and not name.startswith((".", "mmproj"))
+
+
+def _near(path: str, models: tuple[str, ...]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(path, models, n=3, cutoff=0.5) or models[:5]
+    return f"It has: {', '.join(near)}." if near else "It holds no .rkllm or .gguf file."
+
+
+# --- The Hub -----------------------------------------------------------------------------------
+
+
+class Hub:
+    """Questions to one Hub. `token` None is whatever huggingface_hub finds (HF_TOKEN, a login)."""
+
+    def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
+        # huggingface_hub reads HF_ENDPOINT when it is imported; a server lives longer than that.
+        given = endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+        if not _URL.match(given) or not urlsplit(given).hostname:
+            raise ConfigError(
+                f"HF_ENDPOINT cannot be '{given}'", hint=f"Write it like {DEFAULT_ENDPOINT}."
+            )
+        self.endpoint = given.rstrip("/")
+        self._given_token = token
+        # It would otherwise ask the Hub for a list of programs to name in its user agent.
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+    def repository(
+        self, repo: str, revision: str | None = None, *, timeout: float = METADATA_TIMEOUT
+    ) -> Repository:
+        """What `repo` holds at `revision`. Raises HubNotFound, HubUnreachable, PullError."""
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise _offline()
+        with self._explained(repo, revision):
+            from huggingface_hub import HfApi
+
+            api = HfApi(endpoint=self.endpoint, token=self._token() or False)
+            info = api.model_info(repo, revision=revision, timeout=timeout)
+            return Repository(
+                id=repo,
+                revision=revision or DEFAULT_REVISION,
+                files=tuple(sibling.rfilename for sibling in info.siblings or ()),
+                base_models=_base_models(info.card_data),
+            )
+
+    def file(self, repository: Repository, path: str) -> RemoteFile:
+        """Size and hash of a file, and proof that it may be read. Raises HubGated, HubNotFound, …"""
+        with self._explained(repository.id, repository.revision, path):
+            from huggingface_hub import get_hf_file_metadata
+
+            found = get_hf_file_metadata(
+                self._url(repository.id, repository.revision, path),
+                token=self._token() or False,
+                timeout=METADATA_TIMEOUT,
+                endpoint=self.endpoint,
+            )
+            if found.size is None or not found.etag:
+                raise ValueError("neither size nor hash")
+            return RemoteFile(
+                repo=repository.id,
+                path=path,
+                revision=repository.revision,
+                commit=found.commit_hash or "",
+                size=found.size,
+                etag=found.etag.lower(),
+            )
+
+    @contextmanager
+    def open(self, file: RemoteFile, offset: int) -> Iterator[Response]:
+        """The bytes of `file` from `offset` on, where the server grants that: look at the status.
+
+        Raises what `lost_connection` names when the connection fails, a PullError when the Hub refuses.
+        """
+        extra = {"range": f"bytes={offset}-"} if offset else {}
+        with self._get(
+            self._url(file.repo, file.revision, file.path), extra, STALL_TIMEOUT
+        ) as found:
+            url, response = found
+            from_hub = _origin(url) == _origin(self.endpoint)
+            if from_hub and response.status_code in (401, 403, 404, 410):
+                self._refuse(response, file)
+            yield response
+
+    @contextmanager
+    def open_small(self, repository: Repository, path: str, timeout: float) -> Iterator[Response]:
+        """The bytes of one of the repository's small files; nothing is explained."""
+        with self._get(self._url(repository.id, repository.revision, path), {}, timeout) as found:
+            yield found[1]
+
+    def _url(self, repo: str, revision: str, path: str) -> str:
+        return f"{self.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
+
+    def _token(self) -> str | None:
+        from huggingface_hub import constants, get_token
+
+        if self._given_token or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+            return self._given_token
+        return get_token()
+
+    def _headers(self, url: str) -> dict[str, str]:
+        """The token is for the Hub's own origin only, wherever a redirect leads."""
+        headers = {"user-agent": f"rkllama/{__version__}", "accept-encoding": "identity"}
+        if _origin(url) == _origin(self.endpoint) and (token := self._token()):
+            headers["authorization"] = f"Bearer {token}"
+        return headers
+
+    @contextmanager
+    def _get(
+        self, url: str, extra: Mapping[str, str], timeout: float
+    ) -> Iterator[tuple[str, Response]]:
+        """The last address and its response; redirects are followed here for the token's sake."""
+        from huggingface_hub import get_session
+
+        session = get_session()
+        for _ in range(MAX_REDIRECTS):
+            headers = {**self._headers(url), **extra}
+            request = session.build_request("GET", url, headers=headers, timeout=timeout)
+            response = session.send(request, stream=True, follow_redirects=False)
+            try:
+                if not response.is_redirect:
+                    yield url, response
+                    return
+                url = _next_hop(url, response.headers["location"])
+            finally:
+                response.close()
+        raise PullError(f"{url} was redirected more than {MAX_REDIRECTS} times")
+
+    def _refuse(self, response: Any, file: RemoteFile) -> None:
+        from huggingface_hub import hf_raise_for_status
+
+        with self._explained(file.repo, file.revision, file.path):
+            response.read()
+            hf_raise_for_status(response)
+
+    @contextmanager
+    def _explained(
+        self, repo: str, revision: str | None = None, path: str | None = None
+    ) -> Iterator[None]:
+        from huggingface_hub import errors
+
+        try:
+            yield
+        except errors.GatedRepoError as error:  # before its base class RepositoryNotFoundError
+            raise HubGated(
+                f"{repo} is gated: its author grants access",
+                hint=f"Accept its terms at {self.endpoint}/{repo}, then set HF_TOKEN to your token.",
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise HubNotFound(
+                f"{self.endpoint} has no repository {repo}, or it is private",
+                hint="Check the spelling; for a private one set HF_TOKEN.",
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise HubNotFound(
+                f"{repo} has no revision {revision}",
+                hint=f"Its branches are listed at {self.endpoint}/{repo}/tree/main.",
+            ) from error
+        except errors.EntryNotFoundError as error:
+            raise HubNotFound(f"{repo} has no file {path} at {revision}") from error
+        except errors.HFValidationError as error:
+            raise InvalidRequest(f"'{repo}' cannot be pulled: {error}", param="model") from error
+        except errors.OfflineModeIsEnabled:
+            raise _offline() from None
+        except errors.HfHubHTTPError as error:
+            raise self._http_error(repo, error) from error
+        except lost_connection() as error:
+            raise HubUnreachable(
+                f"{self.endpoint} cannot be reached: {error or type(error).__name__}",
+                hint="Check the network connection, HF_ENDPOINT and the proxy settings.",
+            ) from error
+        except (ValueError, KeyError, TypeError, ImportError) as error:
+            raise PullError(
+                f"{self.endpoint} gave no usable answer about {repo}: {error}",
+                hint="Check HF_ENDPOINT and the proxy settings.",
+            ) from error
+
+    def _http_error(self, repo: str, error: Any) -> PullError:
+        status = error.response.status_code
+        said = error.response.headers.get("x-error-message") or f"status {status}"
+        if status in (401, 403):
+            return HubGated(
+                f"{self.endpoint} refuses access to {repo}: {said}",
+                hint="Check that HF_TOKEN is valid and may read this repository.",
+            )
+        if status == 429 or status >= 500:
+            return HubUnreachable(
+                f"{self.endpoint} is overloaded or out of order: {said}", hint="Try again later."
+            )
+        return PullError(f"{self.endpoint} refuses the request about {repo}: {said}")
+
+
+def lost_connection() -> type[Exception]:
+    """The base class of what the Hub's session raises for a failed connection.
+
+    It belongs to httpx or httpx2, whichever this huggingface_hub is built on; its own error derives
+    from it.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    base: type[Exception] = HfHubHTTPError.__bases__[0]
+    return base
+
+
+def _offline() -> HubUnreachable:
+    return HubUnreachable(
+        "HF_HUB_OFFLINE is set: nothing can be pulled", hint="Unset it to go online."
+    )
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), port
+
+
+def _next_hop(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    scheme = urlsplit(target).scheme
+    if scheme != "https" and scheme != urlsplit(url).scheme:
+        raise PullError(f"{url} redirects to {target}, which is not encrypted")
+    return target
+
+
+def _base_models(card: object) -> tuple[str, ...]:
+    """The names under `base_model` in a model card, which is a string or a list and may be anything."""
+    named = getattr(card, "base_model", None)
+    names = named if isinstance(named, list) else [named]
+    return tuple(
+        name
+        for name in names
+        if isinstance(name, str)
+        and name.count("/") == 1
+        and all(_NAME.fullmatch(part) for part in name.split("/"))
+    )

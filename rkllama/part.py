@@ -1,0 +1,240 @@
+"""An unfinished download on disk: `FILE.part`, locked while it grows, and `FILE.part.json` beside it.
+
+The small file says which content the part is the beginning of. A part outlives its process: the next
+one that asks for the same content continues it, one that asks for another content starts afresh.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+from .errors import DiskFull, PullError
+
+CHUNK = 1 << 20
+RESERVE = 32 << 20
+"""Bytes that a download leaves free: a system disk that is full to the last block stops working."""
+
+
+class Part:
+    """The locked part of the file `path`, which will have `size` bytes and the hash `etag`.
+
+    `etag` is a sha256 (64 hex digits) or a git object id (40); anything else cannot be verified.
+    """
+
+    def __init__(self, fd: int, path: str, size: int, etag: str) -> None:
+        self.path = path
+        self.total = size
+        self.etag = etag
+        self.size = 0
+        self.resumed = 0
+        self._fd = fd
+        self._hash = _hasher(etag, size)
+
+    @classmethod
+    def acquire(cls, path: str, size: int, etag: str) -> Part | None:
+        """The part of `path` for this process alone; None while another one is writing it."""
+        part = _part(path)
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one before us may have finished: what it locked then has another name by now.
+            if os.path.samestat(os.fstat(fd), os.stat(part)):
+                return cls(fd, path, size, etag)
+        os.close(fd)
+        return None
+
+    def __enter__(self) -> Part:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the lock; what has been written stays for a later try."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def resume(self) -> Iterator[int]:
+        """Take over what an earlier try left, yielding how many bytes have been read again.
+
+        Nothing is taken over when it belongs to another content.
+        """
+        left = os.fstat(self._fd).st_size
+        identity = {"size": self.total, "etag": self.etag}
+        if left > self.total or read_json(_identity(self.path)) != identity:
+            self.reset()
+            write_json(_identity(self.path), identity)
+            return
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        while self.size < left and (chunk := os.read(self._fd, CHUNK)):
+            self._hash.update(chunk)
+            self.size += len(chunk)
+            yield self.size
+        self.resumed = self.size
+
+    def reserve(self) -> None:
+        """Raise DiskFull when the rest does not fit on the disk."""
+        needed = self.total - self.size
+        free = shutil.disk_usage(os.path.dirname(self.path)).free
+        if needed + RESERVE > free:
+            raise self._disk_full(free)
+
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`. Raises DiskFull; what fitted stays."""
+        view = memoryview(chunk)
+        while view:
+            try:
+                count = os.write(self._fd, view)
+            except OSError as error:
+                raise self._explained(error) from error
+            self._hash.update(view[:count])
+            self.size += count
+            view = view[count:]
+
+    def reset(self) -> None:
+        """Begin again with nothing."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self.size = self.resumed = 0
+        self._hash = _hasher(self.etag, self.total)
+
+    def matches(self) -> bool:
+        """Whether size and hash are the announced ones."""
+        return self.size == self.total and (
+            self._hash.name == "none" or self._hash.hexdigest() == self.etag
+        )
+
+    def finish(self) -> None:
+        """Give the complete file its name, so that it is there whole or not at all."""
+        os.fsync(self._fd)
+        os.replace(_part(self.path), self.path)
+        _unlink(_identity(self.path))
+        _sync_directory(os.path.dirname(self.path))
+
+    def discard(self) -> None:
+        """Remove the part, while the lock is still held."""
+        _unlink(_identity(self.path))
+        _unlink(_part(self.path))
+
+    def _disk_full(self, free: int) -> DiskFull:
+        needed = self.total - self.size
+        return DiskFull(
+            f"{os.path.basename(self.path)} needs {needed / 1e6:.0f} MB more, and the disk of"
+            f" {os.path.dirname(self.path)} has {free / 1e6:.0f} MB left",
+            needed=needed,
+            available=free,
+        )
+
+    def _explained(self, error: OSError) -> PullError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return self._disk_full(shutil.disk_usage(os.path.dirname(self.path)).free)
+        if error.errno == errno.EFBIG:
+            return PullError(
+                f"the file system of {self.path} holds no file of {self.total / 1e9:.1f} GB",
+                hint="Set RKLLAMA_MODELS to a directory on another one, such as ext4.",
+            )
+        return PullError(f"{self.path} cannot be written: {error.strerror}")
+
+
+def unfinished(path: str) -> int:
+    """How many bytes of `path` lie there unfinished."""
+    try:
+        return os.stat(_part(path)).st_size
+    except OSError:
+        return 0
+
+
+class FileCheck:
+    """Whether the file `path` has the hash `etag`: iterate, then ask `matches`."""
+
+    def __init__(self, path: str, etag: str) -> None:
+        self.path = path
+        self.etag = etag
+        self.matches = False
+
+    def __iter__(self) -> Iterator[int]:
+        """Read the file, yielding how many bytes have been read."""
+        with open(self.path, "rb") as stream:
+            hasher = _hasher(self.etag, os.fstat(stream.fileno()).st_size)
+            while hasher.name != "none" and (chunk := stream.read(CHUNK)):
+                hasher.update(chunk)
+                yield stream.tell()
+        self.matches = hasher.name == "none" or hasher.hexdigest() == self.etag
+
+
+def write_json(path: str, value: object) -> None:
+    """Replace the file `path` in one step."""
+    write_file(path, json.dumps(value).encode())
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Replace the file `path` in one step, also where a link has its name."""
+    temporary = f"{path}.new"
+    with open(temporary, "wb", opener=_no_follow) as stream:
+        stream.write(content)
+    os.replace(temporary, path)
+
+
+def _no_follow(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+
+
+def read_json(path: str) -> object:
+    """What the file `path` holds; None where there is none or no JSON."""
+    try:
+        with open(path, "rb") as stream:
+            return json.loads(stream.read(CHUNK))
+    except (OSError, ValueError):
+        return None
+
+
+class _NoHash:
+    """Stands in where the Hub announces no hash that could be checked."""
+
+    name = "none"
+
+    def update(self, data: object) -> None: ...
+
+    def hexdigest(self) -> str:
+        return ""
+
+
+def _hasher(etag: str, size: int) -> Any:
+    if len(etag) == 64:
+        return hashlib.sha256()
+    if len(etag) == 40:  # a git object: a header, then the content
+        return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    return _NoHash()
+
+
+def _part(path: str) -> str:
+    return f"{path}.part"
+
+
+def _identity(path: str) -> str:
+    return f"{path}.part.json"
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _sync_directory(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,371 @@
+"""`pull`: a model from the Hub into the models directory, whole and verified or not at all.
+
+    models/FILE-without-extension/FILE        the model, written as FILE.part until it is complete
+                                 /.pull.json  where it came from, and what it was when it arrived
+                                 /tokenizer_config.json, chat_template.jinja, … (.rkllm only)
+
+Each model has a folder of its own, named for its file, so two quantisations of one repository never
+meet and the folder's name is the model's. Where another repository's file of that name has taken the
+folder, the new one's is USER_REPO_FILE. A file that the user put there is never overwritten, and one
+that is the wanted one already is not fetched again, whatever its folder is called.
+
+Nothing from a repository is executed; of its texts only the ones named in companions.py are fetched.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from .companions import fetch_companions, has_template
+from .core import PullProgress
+from .errors import DiskFull, HubUnreachable, IntegrityError, PullError
+from .hub import (
+    DEFAULT_REVISION,
+    Hub,
+    Reference,
+    RemoteFile,
+    Repository,
+    Response,
+    choose_file,
+    lost_connection,
+    parse_reference,
+)
+from .names import EXTENSIONS, strip_extension
+from .part import FileCheck, Part, read_json, unfinished, write_json
+from .scan import MODELFILE, scan
+
+RETRIES = 5
+"""Connections in a row that may bring nothing before the download is given up."""
+LONGEST_PAUSE = 8.0
+REPORT_EVERY = 0.1
+"""Seconds between two reports of progress."""
+LOOK_EVERY = 0.5
+"""Seconds between two looks at a download that another process is doing."""
+
+_RECORD = ".pull.json"
+_log = logging.getLogger(__name__)
+
+
+_Report = Callable[..., PullProgress]
+
+
+class _LostError(Exception):
+    """The connection ended too early; `pause` is what the server asked to wait, in seconds."""
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+def pull(
+    reference: str,
+    models: str,
+    *,
+    endpoint: str | None = None,
+    token: str | None = None,
+    backoff: float = 1.0,
+) -> Iterator[PullProgress]:
+    """Fetch `[hf/]USER/REPO/FILE[@REVISION]` into the directory `models`, made if need be.
+
+    `endpoint` and `token` default to HF_ENDPOINT and to what huggingface_hub finds (HF_TOKEN, a
+    login); `backoff` is the first pause in seconds after a lost connection. The last step has the status
+    "done". Closing the iterator, or killing the process, leaves a part that the next pull continues.
+    While another process fetches the same file, its progress is reported, and its work taken over
+    should it die. Raises PullError and its kin, InvalidRequest, AmbiguousName.
+    """
+    wanted = parse_reference(reference)
+    yield PullProgress(status="resolving", file=wanted.file or wanted.repo)
+    hub = Hub(endpoint, token)
+    repository = _look_up(hub, wanted)
+    remote = hub.file(repository, choose_file(repository, wanted))
+    report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
+    with _local_errors(models):
+        models = os.path.realpath(models)
+        os.makedirs(models, exist_ok=True)
+        path = yield from _find(models, remote, report)
+        if path is None:
+            folder = _claim(models, _origin(wanted, remote))
+            path = os.path.join(folder, remote.name)
+            for part in _turns(path, remote):
+                if part is None:
+                    yield report(status="downloading", completed=unfinished(path))
+                    continue
+                yield from _download(hub, remote, part, report, backoff)
+                fetch_companions(hub, repository, remote, folder)
+                part.finish()
+                _remember(path, remote)
+        elif _record(path) and not has_template(os.path.dirname(path)):
+            fetch_companions(hub, repository, remote, os.path.dirname(path))
+        name = next((entry.name for entry in scan(models) if entry.path == path), remote.name)
+    yield report(status="done", completed=remote.size, name=name)
+
+
+def _look_up(hub: Hub, wanted: Reference) -> Repository:
+    """The repository; without its list of files where that is not needed and a mirror has none."""
+    try:
+        return hub.repository(wanted.repo, wanted.revision)
+    except PullError as error:
+        if wanted.file is None or type(error) is not PullError:
+            raise
+        return Repository(id=wanted.repo, revision=wanted.revision or DEFAULT_REVISION)
+
+
+# --- The bytes ---------------------------------------------------------------------------------
+
+
+def _turns(path: str, remote: RemoteFile) -> Iterator[Part | None]:
+    """The part when it is this process's turn to write it, and None every now and then until it is.
+
+    Ends without a part when the other process has completed the file.
+    """
+    while _known_hash(path) != remote.etag:
+        part = Part.acquire(path, remote.size, remote.etag)
+        if part is None:
+            yield None
+            time.sleep(LOOK_EVERY)
+            continue
+        with part:
+            if _known_hash(path) == remote.etag:
+                part.discard()
+            else:
+                yield part
+        return
+
+
+def _download(
+    hub: Hub, remote: RemoteFile, part: Part, report: _Report, backoff: float
+) -> Iterator[PullProgress]:
+    """Complete the part and verify it. Raises IntegrityError, HubUnreachable, DiskFull, …"""
+    for count in _paced(part.resume()):
+        yield report(status="verifying", completed=count)
+    part.reserve()
+    while True:
+        yield report(status="downloading", completed=part.size, resumed=part.resumed)
+        for count in _paced(_receive_all(hub, remote, part, backoff)):
+            yield report(status="downloading", completed=count, resumed=part.resumed)
+        yield report(status="verifying", completed=part.size, resumed=part.resumed)
+        if part.matches():
+            return
+        if not part.resumed:
+            break
+        _log.warning("%s: what an earlier try left is damaged; starting again", part.path)
+        part.reset()
+    part.discard()
+    raise IntegrityError(
+        f"{remote.name} is damaged: its hash is not the {remote.etag} that the Hub announced",
+        hint="Run the command again; if it happens again, the file on the Hub is at fault.",
+    )
+
+
+def _receive_all(hub: Hub, remote: RemoteFile, part: Part, backoff: float) -> Iterator[int]:
+    """Fill the part over as many connections as it takes, yielding its size."""
+    failures = 0
+    while part.size < remote.size:
+        before, pause = part.size, 0.0
+        reason = "the connection ended early"
+        try:
+            yield from _receive(hub, remote, part)
+        except _LostError as error:
+            reason, pause = str(error), error.pause
+        except lost_connection() as error:
+            reason = str(error) or type(error).__name__
+        if part.size == remote.size:
+            return
+        failures = 1 if part.size > before else failures + 1
+        if failures > RETRIES:
+            raise HubUnreachable(
+                f"{remote.name} cannot be fetched, {RETRIES} tries have failed: {reason}",
+                hint=f"Run the command again to go on after {part.size / 1e6:.0f} MB.",
+            )
+        _log.info("%s: %s; trying again", remote.name, reason)
+        time.sleep(max(pause, min(backoff * 2 ** (failures - 1), LONGEST_PAUSE)))
+
+
+def _receive(hub: Hub, remote: RemoteFile, part: Part) -> Iterator[int]:
+    """Fill the part from one connection, until that ends."""
+    with hub.open(remote, part.size) as response:
+        if response.status_code == 416:
+            part.reset()
+        skip = part.size - _first_byte(response, remote, part.size)
+        for chunk in response.iter_raw():
+            if skip:
+                skip, chunk = max(0, skip - len(chunk)), chunk[skip:]
+            part.write(chunk[: remote.size - part.size])
+            yield part.size
+
+
+def _first_byte(response: Response, remote: RemoteFile, offset: int) -> int:
+    """Where in the file the response's body begins: at `offset`, or at 0 when Range was ignored."""
+    status, headers = response.status_code, response.headers
+    if status == 200:
+        _check_size(remote, headers.get("content-length"))
+        return 0
+    if status == 206:
+        first, total = _content_range(headers.get("content-range", ""))
+        _check_size(remote, total)
+        if first != offset:
+            raise _LostError(f"byte {offset} was asked for and byte {first} came")
+        return offset
+    if status in (401, 403, 404, 408, 410, 416, 425, 429) or status >= 500:
+        # A storage address is signed and expires; the next try gets a new one from the Hub.
+        raise _LostError(f"status {status}", _retry_after(headers.get("retry-after", "")))
+    raise PullError(f"{remote.name} cannot be fetched: status {status}")
+
+
+def _content_range(value: str) -> tuple[int, str | None]:
+    match = re.fullmatch(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19}|\*)", value)
+    if not match:
+        raise _LostError(f"a part of the file came with the range '{value}'")
+    return int(match[1]), None if match[2] == "*" else match[2]
+
+
+def _check_size(remote: RemoteFile, size: str | None) -> None:
+    if size is not None and size != str(remote.size):
+        raise IntegrityError(
+            f"{remote.name} has {size} bytes where the Hub announced {remote.size}",
+            hint="Try again; a proxy on the way may answer in the Hub's place.",
+        )
+
+
+def _retry_after(value: str) -> float:
+    return min(float(value), 60.0) if re.fullmatch(r"\d{1,9}", value) else 0.0
+
+
+def _paced(counts: Iterable[int]) -> Iterator[int]:
+    """The latest count, every REPORT_EVERY seconds."""
+    due = time.monotonic() + REPORT_EVERY
+    for count in counts:
+        if (now := time.monotonic()) >= due:
+            due = now + REPORT_EVERY
+            yield count
+
+
+# --- The place ---------------------------------------------------------------------------------
+
+
+def _find(
+    models: str, remote: RemoteFile, report: _Report
+) -> Generator[PullProgress, None, str | None]:
+    """The path of the wanted file where it already is, whoever put it there; None if it is not."""
+    for entry in scan(models):
+        if entry.file != remote.name or entry.size != remote.size or entry.parent:
+            continue
+        known = _known_hash(entry.path)
+        if known is None:
+            same = yield from _read_again(entry.path, remote, report)
+            if same and _record(entry.path):
+                _remember(entry.path, remote)
+        else:
+            same = known == remote.etag
+        if same:
+            return entry.path
+    return None
+
+
+def _read_again(
+    path: str, remote: RemoteFile, report: _Report
+) -> Generator[PullProgress, None, bool]:
+    check = FileCheck(path, remote.etag)
+    for count in _paced(check):
+        yield report(status="verifying", completed=count)
+    return check.matches
+
+
+def _origin(wanted: Reference, remote: RemoteFile) -> dict[str, object]:
+    """What makes a pull the same as an earlier one, so that it may replace that one's file."""
+    return {
+        "repo": remote.repo,
+        "file": remote.path,
+        "revision": wanted.revision or DEFAULT_REVISION,
+    }
+
+
+def _claim(models: str, origin: dict[str, object]) -> str:
+    """The folder for a file of this origin, made and marked if it is new."""
+    lock = os.open(models, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in _folder_names(origin):
+            folder = os.path.join(models, name)
+            record = os.path.join(folder, _RECORD)
+            found = _record(record)
+            if origin.items() <= found.items() and not os.path.islink(folder):
+                return folder
+            if not found and _is_free(folder):
+                os.makedirs(folder, exist_ok=True)
+                write_json(record, origin)
+                return folder
+    finally:
+        os.close(lock)
+    raise PullError(
+        f"{folder} holds another model", hint="Rename or remove it, then run the command again."
+    )
+
+
+def _folder_names(origin: dict[str, object]) -> Iterator[str]:
+    """The name that a model should have, then the one that no other origin's model can have."""
+    path = strip_extension(str(origin["file"]))
+    yield path.rpartition("/")[2]
+    revision = "" if origin["revision"] == DEFAULT_REVISION else f"_{origin['revision']}"
+    yield f"{origin['repo']}{revision}_{path}".replace("/", "_")
+
+
+def _is_free(folder: str) -> bool:
+    """Whether nothing is there, or a directory with neither a model nor a Modelfile."""
+    try:
+        names = os.listdir(folder) if not os.path.islink(folder) else [MODELFILE]
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+    return not any(name == MODELFILE or name.lower().endswith(EXTENSIONS) for name in names)
+
+
+def _record(path: str) -> dict[str, object]:
+    """Where the model at `path` came from, as noted beside it; empty when nothing is."""
+    found = read_json(os.path.join(os.path.dirname(path), _RECORD))
+    return found if isinstance(found, dict) else {}
+
+
+def _remember(path: str, remote: RemoteFile) -> None:
+    """Note what the file is, so that it need not be read to be recognised."""
+    record = {**_record(path), "commit": remote.commit, "etag": remote.etag, **_stamp(path)}
+    write_json(os.path.join(os.path.dirname(path), _RECORD), record)
+
+
+def _known_hash(path: str) -> object:
+    """The file's hash as noted when it arrived; None when unknown or when the file changed since."""
+    record = _record(path)
+    with suppress(OSError):
+        if _stamp(path).items() <= record.items():
+            return record.get("etag")
+    return None
+
+
+def _stamp(path: str) -> dict[str, object]:
+    stat = os.stat(path)
+    return {"name": os.path.basename(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+
+@contextmanager
+def _local_errors(models: str) -> Iterator[None]:
+    """Make what the file system refuses a PullError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = shutil.disk_usage(models).free
+            raise DiskFull(f"the disk of {models} is full", needed=1, available=free) from error
+        raise PullError(
+            f"{error.filename or models} cannot be used: {error.strerror or error}",
+            hint=f"Check that this user may write to {models}, or set RKLLAMA_MODELS.",
+        ) from error
