@@ -1,0 +1,202 @@
+"""What librkllmrt's log says: its facts, and its complaints as errors with a hint.
+
+The runtime reports what went wrong on stdout and stderr only. Its process writes them to a file, which
+is read by that process while it lives and by its parent when it has died. Pure functions of that text.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the runtime named while it loaded a model; None where it did not."""
+
+    runtime: str | None = None
+    driver: str | None = None
+    platform: str | None = None
+    """The SoC that it runs on."""
+    toolkit: str | None = None
+    """The version of the toolkit that made the model."""
+    max_context_limit: int | None = None
+    core_num: int | None = None
+    target_platform: str | None = None
+    """The SoC that the model was made for."""
+    dtype: str | None = None
+    wanted_driver: str | None = None
+    """The driver version that the runtime asks to upgrade to."""
+
+
+_FACTS: tuple[tuple[str, str], ...] = (
+    ("runtime", r"rkllm-runtime version: (\d[\w.]*)"),
+    ("driver", r"rknpu driver version: (\d[\w.]*)"),
+    ("platform", r"[, ]platform: (\w+)"),
+    ("toolkit", r"rkllm-toolkit version: (\d[\w.]*)"),
+    ("max_context_limit", r"max_context_limit(?:: |\[)(\d+)"),
+    ("core_num", r"npu_core_num: (\d+)"),
+    ("target_platform", r"target_platform: (\w+)"),
+    ("dtype", r"model_dtype: (\w+)"),
+    ("wanted_driver", r"driver version is too low, please upgrade to (\d[\w.]*\w)"),
+)
+
+
+def facts(log: str) -> Facts:
+    """What `log` tells about runtime, board and model; of several loads the last one's."""
+    found: dict[str, str | int] = {}
+    for name, pattern in _FACTS:
+        if values := re.findall(pattern, log):
+            number = name in ("max_context_limit", "core_num")
+            found[name] = int(values[-1]) if number else values[-1]
+    return Facts(**found)  # type: ignore[arg-type]
+
+
+_RECONVERT = (
+    "Download it again if that may have broken off; else use a model made for this runtime: its "
+    "toolkit must not be newer than the runtime nor much older."
+)
+_MEMORY = (
+    "Unload other models, or use a smaller model, a shorter context or a stronger quantization. The "
+    "NPU's memory is not the board's: free RAM does not mean that it fits."
+)
+_DRIVER = "Upgrade to the vendor's kernel with rknpu driver 0.9.8 or newer."
+
+# (pattern, what happened, what to do); the first that is found is the cause of those below it.
+_COMPLAINTS: tuple[tuple[str, str, str], ...] = (
+    (
+        r"failed to malloc npu memory,? size: (\d+)",
+        "the NPU has no room for the model ({0} bytes more were asked for)",
+        _MEMORY,
+    ),
+    (
+        r"failed to malloc npu memory|failed to allocate handle|mmap fail.*Cannot allocate memory",
+        "the NPU has no room for the model",
+        _MEMORY,
+    ),
+    (
+        r"need to insmod rknpu|failed to open rk?n?npu|failed to open rknpu module",
+        "the NPU's driver is not there or may not be used",
+        "It takes the vendor's kernel with its rknpu driver, and a user in the groups render and "
+        "video.",
+    ),
+    (
+        r"target_platform does not match|platform (?:mismatch|not match)",
+        "the model was made for another SoC",
+        "Use the model's file for this board: its name usually carries the SoC.",
+    ),
+    (
+        r"max_context\w*\[(\d+)\] must be less than.*max_context_limit\[(\d+)\]",
+        "the context of {0} tokens is above the model's limit of {1}",
+        "Ask for a shorter one with --ctx or RKLLAMA_CONTEXT_LENGTH.",
+    ),
+    (
+        r"[Tt]okenizer is unavailable",
+        "the model was made without its tokenizer",
+        "Convert it again with its tokenizer in it.",
+    ),
+    (
+        r"model version is too old|reconvert the model",
+        "the model was made by a toolkit too old for this runtime",
+        _RECONVERT,
+    ),
+    (
+        r"invalid (?:rknn llm model magic|magic characters)",
+        "this runtime does not know the model's file format",
+        _RECONVERT,
+    ),
+    (
+        r"load model file error|failed to load model|Invalid RKNN model version",
+        "the runtime could not read the model's file",
+        _RECONVERT,
+    ),
+    (
+        r"matmul\([^)]*\) run failed|failed to submit|rknn_matmul_run.*fail",
+        "the NPU failed to compute",
+        _DRIVER,
+    ),
+    (
+        r"prompt gather than max context.*?prompt: (\d+) tokens.*?max context: (\d+)",
+        "the prompt has {0} tokens where {1} fit",
+        "Shorten the prompt or ask for a longer context.",
+    ),
+    (
+        r"Too many open files",
+        "the process ran out of file descriptors",
+        "Raise the limit: LimitNOFILE= in the systemd unit, or `ulimit -n 16384`.",
+    ),
+    (
+        r"(GGML_ASSERT[^\n]{0,200})",
+        "the runtime stopped itself: {0}",
+        "The model and this runtime may not go together. " + _RECONVERT,
+    ),
+    (
+        r"rknn_init fail",
+        "the NPU could not be started with this model",
+        _RECONVERT,
+    ),
+)
+
+
+def diagnose(log: str) -> tuple[str, str] | None:
+    """The cause that `log` names, as (what happened, what to do); None where it names none."""
+    for pattern, message, hint in _COMPLAINTS:
+        if match := re.search(pattern, log):
+            return message.format(*match.groups()), hint
+    return _mismatch(facts(log)) if re.search(r"^[EF] (?:rkllm|RKNN)", log, re.M) else None
+
+
+def _mismatch(known: Facts) -> tuple[str, str] | None:
+    """An error whose words are not known, where the versions alone explain it."""
+    if known.platform and known.target_platform:
+        ours, target = known.platform.upper(), known.target_platform.upper()
+        if ours[:6] != target[:6]:
+            return f"the model was made for {target}, this is {ours}", _COMPLAINTS[3][2]
+    if known.runtime and known.toolkit and _number(known.toolkit) > _number(known.runtime):
+        return (
+            f"the model was made by toolkit {known.toolkit}, newer than the runtime "
+            f"{known.runtime}",
+            f"Install librkllmrt {known.toolkit} or newer.",
+        )
+    if known.wanted_driver:
+        return f"the rknpu driver {known.driver or ''} is too old".replace("  ", " "), _DRIVER
+    return None
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def notices(known: Facts) -> tuple[str, ...]:
+    """What a user should know of a load that went well."""
+    result = []
+    if known.wanted_driver:
+        result.append(
+            f"The rknpu driver {known.driver or 'of this kernel'} is older than "
+            f"{known.wanted_driver}, which the runtime asks for."
+        )
+    if known.runtime and known.toolkit and _number(known.toolkit) > _number(known.runtime):
+        result.append(
+            f"The model was made by toolkit {known.toolkit}, newer than the runtime "
+            f"{known.runtime}: a newer librkllmrt may be needed."
+        )
+    return tuple(result)
+
+
+def prompt_too_long(log: str) -> tuple[int | None, int | None] | None:
+    """(tokens, limit) where `log` says that a prompt did not fit, None where it does not."""
+    match = re.search(
+        r"prompt (?:gather|greater|longer|larger) than max context"
+        r"(?:.*?prompt: (\d+) tokens)?(?:.*?max context: (\d+))?",
+        log,
+    )
+    if match is None:
+        return None
+    tokens, limit = match.groups()
+    return int(tokens) if tokens else None, int(limit) if limit else None
+
+
+def cache_match(log: str) -> tuple[int, int] | None:
+    """(cached, prompt tokens) of the last run in `log`; None where it says nothing about it."""
+    found = re.findall(r"kv cache matches (\d+) / (\d+) tokens", log)
+    return (int(found[-1][0]), int(found[-1][1])) if found else None
