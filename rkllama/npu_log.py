@@ -77,8 +77,7 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"need to insmod rknpu|failed to open rk?n?npu|failed to open rknpu module",
         "the NPU's driver is not there or may not be used",
-        "It takes the vendor's kernel with its rknpu driver, and a user in the groups render and "
-        "video.",
+        "It takes the vendor's kernel and a user in the groups render and video.",
     ),
     (
         r"target_platform does not match|platform (?:mismatch|not match)",
@@ -154,8 +153,7 @@ def _mismatch(known: Facts) -> tuple[str, str] | None:
             return f"the model was made for {target}, this is {ours}", _COMPLAINTS[3][2]
     if known.runtime and known.toolkit and _number(known.toolkit) > _number(known.runtime):
         return (
-            f"the model was made by toolkit {known.toolkit}, newer than the runtime "
-            f"{known.runtime}",
+            f"the model's toolkit {known.toolkit} is newer than the runtime {known.runtime}",
             f"Install librkllmrt {known.toolkit} or newer.",
         )
     if known.wanted_driver:

@@ -1,0 +1,302 @@
+"""Finding librkllmrt.so, and telling which release it is before any of its structs is touched.
+
+There is no version function: the file's bytes carry the version as text. It is confirmed by what
+`rkllm_createDefaultParam` writes, and how far, because a wrong layout corrupts memory silently.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import re
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .errors import LibraryNotFound, UnknownRuntime
+from .npu_abi import RELEASES, header
+from .npu_types import CTypes
+
+FILE = "librkllmrt.so"
+_HINT = (
+    "Copy librkllmrt.so for this machine (rknn-llm repository, rkllm-runtime/Linux/librkllm_api) to "
+    "~/RKLLAMA/lib, or set RKLLAMA_RKLLM_LIB to it. Models in .gguf format run without it."
+)
+
+
+class Library(NamedTuple):
+    """A loaded library: its file, the release whose header fits it, and what to tell the user."""
+
+    path: str
+    handle: ctypes.CDLL
+    release: str
+    version: str | None
+    """What the file says of itself."""
+    notices: tuple[str, ...] = ()
+
+
+def open_library(
+    explicit: str | None = None,
+    abi: str | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Library:
+    """Find, load and identify the runtime. Raises LibraryNotFound or UnknownRuntime.
+
+    `explicit` (or else RKLLAMA_RKLLM_LIB) is the only place looked at where it is set; `abi` (or
+    else RKLLAMA_RKLLM_ABI) is believed without a check.
+    """
+    env = os.environ if environ is None else environ
+    path, handle = find_library(explicit, env)
+    version = read_version(path)
+    release, notices = identify(handle, path, version, abi or env.get("RKLLAMA_RKLLM_ABI"))
+    return Library(path, handle, release, version, notices)
+
+
+# --- Finding -----------------------------------------------------------------------------------
+
+
+def find_library(explicit: str | None, environ: Mapping[str, str]) -> tuple[str, ctypes.CDLL]:
+    """The first usable library of the places where it may be, loaded. Raises LibraryNotFound."""
+    tried: list[tuple[str, str]] = []
+    for place, path in _places(explicit, environ):
+        try:
+            return _load(path)
+        except _Unusable as error:
+            tried.append((f"{place} ({path})" if place else path, str(error)))
+    raise LibraryNotFound(tuple(tried), hint=_HINT)
+
+
+class _Unusable(Exception):
+    """Why a file cannot be used."""
+
+
+def _places(explicit: str | None, environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(setting or "", path) of each place, in order; a bare name is for the loader to find."""
+    if explicit:
+        return [("the setting", _file(explicit))]
+    if named := environ.get("RKLLAMA_RKLLM_LIB"):
+        return [("RKLLAMA_RKLLM_LIB", _file(named))]
+    home = os.path.expanduser(environ.get("RKLLAMA_HOME") or "~/RKLLAMA")
+    return [("", os.path.join(home, "lib", FILE)), ("the system's library paths", FILE)]
+
+
+def _file(path: str) -> str:
+    path = os.path.expanduser(path)
+    return os.path.join(path, FILE) if os.path.isdir(path) else path
+
+
+def _load(path: str) -> tuple[str, ctypes.CDLL]:
+    if os.sep in path:
+        _check_file(path)
+    try:
+        handle = ctypes.CDLL(path)
+    except OSError as error:
+        raise _Unusable(_loader_says(error, path)) from None
+    needed = header(RELEASES[0]).functions
+    if missing := [name for name in needed if not hasattr(handle, name)]:
+        raise _Unusable(f"it lacks {', '.join(missing)}, so it is not librkllmrt or older than 1.1")
+    return (path if os.sep in path else _mapped(path)), handle
+
+
+def _loader_says(error: OSError, path: str) -> str:
+    text = str(error)
+    if path == FILE and text.startswith(f"{FILE}: cannot open shared object"):
+        return "not found"
+    return text.removeprefix(f"{path}: ")
+
+
+def _mapped(name: str) -> str:
+    """The file behind a library that the loader found by its name."""
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        for line in maps:
+            path = line.rstrip("\n").partition("/")[2]
+            if path.endswith("/" + name):
+                return "/" + path
+    return name
+
+
+_MACHINES = {0x03: "x86", 0x28: "armhf", 0x3E: "x86-64", 0xB7: "aarch64", 0xF3: "riscv"}
+
+
+def _check_file(path: str) -> None:
+    """Raises _Unusable where the file is missing, no library, or for another machine."""
+    try:
+        library = _elf_machine(path)
+    except OSError as error:
+        reason = "not found" if isinstance(error, FileNotFoundError) else error.strerror
+        raise _Unusable(str(reason)) from None
+    if library is None:
+        raise _Unusable("not an ELF shared library (perhaps a Git LFS pointer or a web page)")
+    ours = _elf_machine(os.path.realpath(sys.executable)) or _elf_machine("/proc/self/exe")
+    if ours is not None and library != ours:
+        raise _Unusable(f"made for {_name(library)}, but this Python is {_name(ours)}")
+
+
+def _elf_machine(path: str) -> tuple[int, int] | None:
+    """(word size, e_machine) of an ELF file, None for another file."""
+    with open(path, "rb") as stream:
+        head = stream.read(20)
+    if len(head) < 20 or head[:4] != b"\x7fELF":
+        return None
+    machine = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)[0]
+    return (64 if head[4] == 2 else 32), machine
+
+
+def _name(machine: tuple[int, int]) -> str:
+    bits, number = machine
+    return f"{_MACHINES.get(number, f'machine {number}')} ({bits} bit)"
+
+
+# --- Identifying -------------------------------------------------------------------------------
+
+_MARKERS = (b"RKLLM SDK (version: ", b"rknn llm lib version: ")
+_VERSION = re.compile(rb"v?(\d+\.\d+\.\d+(?:b\d+)?)")
+
+
+def read_version(path: str) -> str | None:
+    """The version that the library's file carries as text, None where it carries none."""
+    try:
+        with open(path, "rb") as stream:
+            content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):
+        return None
+    with content:
+        for marker in _MARKERS:
+            start = content.find(marker)
+            while start >= 0:
+                start += len(marker)
+                if match := _VERSION.match(content[start : start + 32]):
+                    return match[1].decode()
+                start = content.find(marker, start)
+    return None
+
+
+def identify(
+    handle: ctypes.CDLL, path: str, version: str | None, abi: str | None
+) -> tuple[str, tuple[str, ...]]:
+    """(release, notices): whose header to use for a library. Raises UnknownRuntime."""
+    if abi:
+        return _chosen(abi, path), ()
+    defaults = Defaults.of(handle)
+    fitting = [release for release in reversed(RELEASES) if _fits(release, handle, defaults)]
+    if version in fitting:
+        return version, ()
+    if version in RELEASES:
+        raise _unknown(
+            f"{path} says that it is {version}, but its parameters are not laid out like that "
+            f"({defaults.size} bytes)",
+            version,
+        )
+    if not fitting:
+        name = f"of version {version}" if version else "of a version that it does not name"
+        raise _unknown(
+            f"{path} is {name} and has a layout that is not known ({defaults.size} bytes)", version
+        )
+    notice = (
+        f"{path} is version {version or 'unknown'}, which RKLLama does not know; it looks like "
+        f"{fitting[0]} and is used as such."
+    )
+    return fitting[0], (notice,)
+
+
+def _chosen(abi: str, path: str) -> str:
+    if abi not in RELEASES:
+        raise UnknownRuntime(
+            f"RKLLAMA_RKLLM_ABI is {abi!r}, which is no known version, for {path}",
+            version=abi,
+            hint=f"Known ones: {', '.join(RELEASES)}.",
+        )
+    return abi
+
+
+def _unknown(message: str, version: str | None) -> UnknownRuntime:
+    return UnknownRuntime(
+        message,
+        version=version,
+        hint=f"Install one of the releases {RELEASES[0]} to {RELEASES[-1]}, or name the one that it "
+        "is compatible with in RKLLAMA_RKLLM_ABI: a wrong one corrupts memory.",
+    )
+
+
+def _fits(release: str, handle: ctypes.CDLL, defaults: Defaults) -> bool:
+    """Whether the library exports what `release` declares and fills its RKLLMParam to the end."""
+    if any(not hasattr(handle, name) for name in header(release).functions):
+        return False
+    struct_type = CTypes(release).structs["RKLLMParam"]
+    size, padding = ctypes.sizeof(struct_type), ctypes.alignment(struct_type)
+    if not size - padding < defaults.size <= size:
+        return False
+    param = struct_type.from_buffer_copy(defaults.content)
+    found = param.top_p, param.temperature, param.repeat_penalty
+    return all(abs(a - b) < 1e-4 for a, b in zip(found, (0.9, 0.8, 1.1), strict=True))
+
+
+_ROOM = 1024
+_SENTINELS = (0xA5, 0x5A)
+
+
+class Defaults(NamedTuple):
+    """What rkllm_createDefaultParam wrote: the bytes, and up to where."""
+
+    content: bytes
+    size: int
+
+    @classmethod
+    def of(cls, handle: ctypes.CDLL) -> Defaults:
+        """Let the library write into an oversized buffer, twice over different bytes."""
+        function = ctypes.cast(handle.rkllm_createDefaultParam, ctypes.c_void_p).value or 0
+        first, second = (_written(function, sentinel) for sentinel in _SENTINELS)
+        touched = [
+            offset
+            for offset, pair in enumerate(zip(first, second, strict=True))
+            if pair != _SENTINELS
+        ]
+        return cls(first, touched[-1] + 1 if touched else 0)
+
+
+def _written(function: int, sentinel: int) -> bytes:
+    buffer = ctypes.create_string_buffer(bytes([sentinel]) * _ROOM, _ROOM)
+    _call_into(function, ctypes.addressof(buffer))
+    return buffer.raw
+
+
+def _call_into(function: int, buffer: int) -> None:
+    """Call `function`, which returns a big struct by value, with `buffer` as the place for it.
+
+    ctypes has no way to say where such a result goes, but the machine's calling convention has: the
+    address is a hidden first argument, on aarch64 the register x8.
+    """
+    if os.uname().machine == "aarch64" and sys.maxsize > 1 << 32:
+        _call_with_x8(function, buffer)
+    else:
+        ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(function)(buffer)
+
+
+# mov x8, x0; mov x16, x1; br x16 (by x16, as guarded pages allow): (buffer, function) -> function()
+_MOVE_TO_X8 = bytes.fromhex("e80300aa f00301aa 00021fd6")
+
+
+def _call_with_x8(function: int, buffer: int) -> None:
+    with mmap.mmap(
+        -1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE
+    ) as page:
+        page.write(_MOVE_TO_X8)
+        start = ctypes.c_char.from_buffer(page)
+        address = ctypes.addressof(start)
+        _protect(address, mmap.PROT_READ | mmap.PROT_EXEC)
+        jump: Callable[..., Any] = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
+        jump(buffer, function)
+        del start
+
+
+def _protect(address: int, protection: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    if libc.mprotect(address, mmap.PAGESIZE, protection):
+        raise UnknownRuntime(
+            f"the library's layout cannot be checked: {os.strerror(ctypes.get_errno())}",
+            version=None,
+            hint="Name its version in RKLLAMA_RKLLM_ABI.",
+        )
