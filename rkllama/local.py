@@ -46,7 +46,7 @@ class LocalService:
         """Download a model."""
         from .pull import pull
 
-        return pull(reference, self.store)
+        return pull(reference, self.store.models)
 
     def remove(self, name: str) -> ModelInfo:
         """Unload and delete a model."""

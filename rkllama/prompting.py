@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from .core import ChatRequest, Message, Tool
-from .errors import InvalidRequest, Unsupported
+from .errors import Unsupported
 from .store import StoredModel
 from .structured import schema_prompt
-from .template import ChatTemplate, for_model, looks_templated
+from .template import ChatTemplate, Think, for_conversation, looks_templated
 from .text import AnswerParser
+
+
+_USUAL_MARKERS = ("<think>", "</think>")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +46,11 @@ def build_prompt(
     if request.prompt is not None and is_raw(request, template):
         return Prompt(text=request.prompt, raw=True, template=template)
     messages = conversation(request, model, schema) + extra
+    tools = tools_for(request)
+    template = for_conversation(template, messages, tools)
     if template is None:
-        return _runtime_prompt(messages)
-    rendered = template.render(messages, tools=tools_for(request), think=_think(request))
+        return Prompt(text=messages[0].content, raw=False)
+    rendered = template.render(messages, tools=tools, think=thinking_for(request, model))
     return Prompt(
         text=rendered.prompt, raw=True, template=template, thinking_open=rendered.thinking_open
     )
@@ -54,15 +59,17 @@ def build_prompt(
 def template_for(request: ChatRequest, model: StoredModel) -> ChatTemplate | None:
     """The request's own template, else the model's, else its family's."""
     if request.template:
-        return for_model(model.template_from(request.template), model.info.family)
-    return for_model(model.template, model.info.family)
+        return ChatTemplate.for_model(model.template_from(request.template), model.info.family)
+    return ChatTemplate.for_model(model.template, model.info.family)
 
 
 def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:
     """Whether the request's prompt is complete as it is."""
     if request.raw is not None:
         return request.raw
-    return template is not None and looks_templated(request.prompt or "", template)
+    return template is not None and looks_templated(
+        request.prompt or "", template.control_tokens
+    )
 
 
 def conversation(
@@ -94,18 +101,9 @@ def tools_for(request: ChatRequest) -> tuple[Tool, ...]:
     return () if request.tool_choice == "none" else request.tools
 
 
-def _think(request: ChatRequest) -> bool | None:
-    return None if request.think is None else bool(request.think)
-
-
-def _runtime_prompt(messages: tuple[Message, ...]) -> Prompt:
-    """A single message for the runtime's own template: it takes no conversation."""
-    if len(messages) == 1 and messages[0].role == "user":
-        return Prompt(text=messages[0].content, raw=False)
-    raise InvalidRequest(
-        "no chat template is known for this model, so it takes a single message only",
-        hint="Put its tokenizer_config.json or chat_template.jinja beside the model file.",
-    )
+def thinking_for(request: ChatRequest, model: StoredModel) -> Think:
+    """Whether the model shall think: as the request says, else as its Modelfile does."""
+    return model.think if request.think is None else request.think
 
 
 def parser_for(request: ChatRequest, model: StoredModel, prompt: Prompt) -> AnswerParser:
@@ -114,9 +112,10 @@ def parser_for(request: ChatRequest, model: StoredModel, prompt: Prompt) -> Answ
     stop = (*request.stop, *model.stop)
     raw_prompt = request.prompt is not None and request.raw is True
     if template is None or raw_prompt:
-        return AnswerParser(stop=stop)
+        return AnswerParser(stop=stop, thinking=None if raw_prompt else _USUAL_MARKERS)
     return AnswerParser(
-        stop=(*stop, *template.stop),
+        stop=stop,
+        end=template.stop,
         thinking=template.think_markers,
         thinking_open=prompt.thinking_open,
         tools=tools_for(request),

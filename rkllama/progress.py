@@ -1,0 +1,73 @@
+"""The progress of a download: a bar on a terminal, plain lines elsewhere. All of it on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing
+
+from .core import PullProgress
+from .listing import human_size
+
+
+def show_progress(steps: Generator[PullProgress, None, None], reference: str) -> str:
+    """Follow a download to its end; answers the model's name. Ctrl-C says how to go on."""
+    try:
+        with closing(steps):
+            return _bar(steps) if sys.stderr.isatty() else _lines(steps)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nStopped. To go on where it stopped: rkllama pull {reference}\n")
+        raise
+
+
+def _lines(steps: Iterator[PullProgress]) -> str:
+    announced, shown, name = False, -10, ""
+    for step in steps:
+        if step.status == "downloading" and step.total:
+            if not announced:
+                announced = True
+                sys.stderr.write(
+                    f"Downloading {step.file} ({human_size(step.total)}){_from(step)}\n"
+                )
+            percent = step.completed * 100 // step.total
+            if percent >= shown + 10:
+                shown = percent
+                sys.stderr.write(f"{percent}%\n")
+        elif step.status == "verifying":
+            sys.stderr.write("Verifying sha256\n")
+        name = step.name or name
+    return name
+
+
+def _from(step: PullProgress) -> str:
+    return f", going on at {human_size(step.resumed)}" if step.resumed else ""
+
+
+def _bar(steps: Iterator[PullProgress]) -> str:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    name = ""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+        task = progress.add_task("resolving", total=None)
+        for step in steps:
+            label = step.file if step.status == "downloading" else f"{step.status} {step.file}"
+            progress.update(
+                task, description=label, total=step.total, completed=step.completed, refresh=True
+            )
+            name = step.name or name
+    return name

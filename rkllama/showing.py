@@ -1,0 +1,86 @@
+"""How `show` and `ps` print: text for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from .core import LoadedModel, ModelDetails
+from .listing import human_size, human_time
+
+
+def details_json(details: ModelDetails) -> str:
+    """Everything, as one JSON object."""
+    return json.dumps(asdict(details), indent=2, ensure_ascii=False, default=dict)
+
+
+def details_text(details: ModelDetails) -> str:
+    """What people look for first, in sections."""
+    info = details.info
+    rows = [
+        ("name", info.name),
+        ("file", info.path),
+        ("size", human_size(info.size)),
+        ("modified", human_time(info.modified)),
+        ("family", info.family),
+        ("parameters", info.parameter_size),
+        ("quantization", info.quantization),
+        ("platform", info.platform),
+        ("context length", info.context_length),
+        ("made from", details.parent),
+        ("digest", info.digest),
+        ("capabilities", ", ".join(details.capabilities)),
+    ]
+    text = "Model\n" + _rows(rows)
+    if details.parameters:
+        text += "\nParameters\n" + _rows(details.parameters)
+    if details.system:
+        text += "\nSystem\n" + _indented(details.system)
+    if details.license:
+        text += "\nLicense\n" + _indented("\n".join(details.license.splitlines()[:2]))
+    return text.rstrip("\n")
+
+
+def _rows(rows: Sequence[tuple[str, object]]) -> str:
+    known = [(name, value) for name, value in rows if value not in (None, "")]
+    width = max((len(name) for name, _ in known), default=0)
+    return "".join(f"  {name:<{width}}  {value}\n" for name, value in known)
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def loaded_json(loaded: Sequence[LoadedModel]) -> str:
+    """The models in memory as a JSON list."""
+    return json.dumps([asdict(model) for model in loaded], indent=2, ensure_ascii=False) + "\n"
+
+
+def loaded_text(loaded: Sequence[LoadedModel]) -> str:
+    """The models in memory as a table."""
+    lines = [("NAME", "STATE", "SIZE", "CONTEXT", "UNTIL")]
+    for model in loaded:
+        lines.append(
+            (
+                model.info.name,
+                model.state,
+                human_size(model.info.size if model.memory is None else model.memory),
+                str(model.context_length or "-"),
+                _until(model),
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(4)]
+    form = "  ".join(f"{{:<{width}}}" for width in widths) + "  {}\n"
+    return "".join(form.format(*line) for line in lines)
+
+
+def _until(model: LoadedModel) -> str:
+    if model.state in ("loading", "busy"):
+        return "in use"
+    if model.expires is None:
+        return "unloaded"
+    left = max(0, round(model.expires - time.time()))
+    minutes, seconds = divmod(left, 60)
+    return f"in {minutes} min {seconds} s" if minutes else f"in {seconds} s"
