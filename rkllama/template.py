@@ -132,15 +132,6 @@ class ChatTemplate:
         prompt = self._ask([{"role": "user", "content": "x"}])
         self.bos = self._tokens["bos_token"] if prompt.startswith(self._tokens["bos_token"]) else ""
 
-    @staticmethod
-    def for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
-        """The model's own template, else its family's, else None: the runtime may have one.
-
-        A broken template is replaced by the family's, and `notice` says so. Raises InvalidRequest
-        where there is no replacement.
-        """
-        return _for_model(source, family)
-
     def render(
         self,
         messages: Sequence[Message],
@@ -262,7 +253,11 @@ _TRIAL_TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object",
 
 
 @lru_cache(maxsize=32)
-def _for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
+def for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
+    """The model's own template, else its family's, else None: the runtime may have one.
+
+    A broken template is replaced by the family's, or ChatML, and `notice` says so.
+    """
     known = find_family(family)
     notice = None
     if source is not None:
@@ -297,11 +292,10 @@ def for_conversation(
     return template or (None if alone else _chatml())
 
 
-def looks_templated(text: str, control_tokens: Iterable[str]) -> bool:
-    """Whether `text` is a prompt already: it holds one of the control tokens, or begins with <s>."""
-    if text.startswith(_PLAIN_TAGS):
-        return True
-    return any(token in text for token in control_tokens if token not in _PLAIN_TAGS)
+def looks_templated(text: str, template: ChatTemplate) -> bool:
+    """Whether `text` is a prompt already: it holds a control token of the template."""
+    tokens = (token for token in template.control_tokens if token not in _PLAIN_TAGS)
+    return text.startswith(_PLAIN_TAGS) or any(token in text for token in tokens)
 
 
 # --- What a template's source tells ------------------------------------------------------------

@@ -1,0 +1,288 @@
+"""The streaming state machine between a model's text and the events of an answer.
+
+Pieces of text go in as they come; text, thinking and tool calls come out. Only what may turn out to be
+part of a marker is held back, and the events, joined, are the same however the text was cut.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from .core import Event, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
+from .toolcalls import MARKED, PLAIN, CallReader, Form, Found
+
+_ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def new_call_id() -> str:
+    """An id of "call_" and nine letters or digits; templates with short ids take the last nine."""
+    return "call_" + "".join(_ID_LETTERS[byte % 36] for byte in os.urandom(9))
+
+
+class _Markers:
+    """Texts to look for in a stream: found as soon as one is complete, held back while one may be."""
+
+    __slots__ = ("_beginnings", "_longest", "_texts", "may_begin")
+
+    def __init__(self, texts: Iterable[str], also: str = "") -> None:
+        self._texts = tuple(dict.fromkeys(texts))
+        self._beginnings = {text[:n] for text in self._texts for n in range(1, len(text))}
+        self._longest = max(map(len, self._beginnings), default=0)
+        first = "".join({text[0] for text in self._texts} | set(also))
+        pattern = f"[{re.escape(first)}]" if first else r"(?!)"
+        self.may_begin = re.compile(pattern).search
+        """Whether a piece of text has a character with which a marker, or one of `also`, begins."""
+
+    def find(self, text: str) -> tuple[int, int, str] | None:
+        """Start, end and text of the marker that is complete first; of several, the longest."""
+        best = None
+        for marker in self._texts:
+            start = text.find(marker)
+            if start >= 0:
+                rank = (start + len(marker), start)
+                best = min(best, (rank, marker)) if best else (rank, marker)
+        return (best[0][1], best[0][0], best[1]) if best else None
+
+    def safe(self, text: str, final: bool) -> int:
+        """How much of a text without a whole marker cannot be part of one."""
+        if not final:
+            for size in range(min(self._longest, len(text)), 0, -1):
+                if text[-size:] in self._beginnings:
+                    return len(text) - size
+        return len(text)
+
+
+class AnswerParser:
+    """Splits one answer. `stop` ends its text (never inside the thinking), `end` ends it anywhere.
+
+    `thinking` are the markers of the model's thinking, which counts at the beginning of the answer
+    only; `thinking_open`: the prompt ended inside it. Tool calls are looked for where `tools` are
+    given; with a `tool_format` that has markers of its own, bare JSON counts at the beginning only.
+    """
+
+    __slots__ = (
+        "_bare_anywhere",
+        "_beginning",
+        "_blank_line",
+        "_calls",
+        "_closers",
+        "_ends",
+        "_events",
+        "_final",
+        "_forms",
+        "_in_text",
+        "_in_thought",
+        "_known",
+        "_new_id",
+        "_pending",
+        "_reader",
+        "_step",
+        "_thinking",
+        "stopped",
+    )
+
+    def __init__(
+        self,
+        *,
+        stop: Sequence[str] = (),
+        end: Sequence[str] = (),
+        thinking: tuple[str, str] | None = ("<think>", "</think>"),
+        thinking_open: bool = False,
+        tools: Sequence[Tool] = (),
+        tool_format: str | None = None,
+        new_id: Callable[[], str] = new_call_id,
+    ) -> None:
+        self.stopped: str | None = None
+        """The text that ended the answer, None while it goes on; nothing comes after it."""
+        stop, self._ends = [*filter(None, stop)], [*filter(None, end)]
+        self._thinking = thinking
+        self._known = frozenset(tool.name for tool in tools)
+        self._forms = {form.opener: form for form in MARKED} if tools else {}
+        self._bare_anywhere = tool_format in ("llama3", "json", None)
+        self._new_id = new_id
+        self._in_text = _Markers([*stop, *self._ends, *self._forms], also="{[`" if tools else "")
+        self._in_thought = _Markers([*self._ends, *(thinking[1:] if thinking else ())])
+        self._pending = ""
+        self._events: list[Event] = []
+        self._final = False
+        self._blank_line = self._beginning = True
+        self._calls = 0
+        self._reader: CallReader | None = None
+        self._closers: tuple[str, ...] = ()
+        self._step = AnswerParser._at_start if thinking else AnswerParser._text
+        if thinking and thinking_open:
+            self._step = AnswerParser._before_thought
+
+    @property
+    def ended(self) -> bool:
+        """Whether one of `end` ended the answer, rather than one of `stop`."""
+        return self.stopped in self._ends
+
+    def feed(self, text: str) -> list[Event]:
+        """The events that `text` completes."""
+        if (
+            self._step is AnswerParser._text
+            and not self._pending
+            and not self._in_text.may_begin(text)
+        ):
+            if not text or self.stopped is not None:
+                return []
+            if self._known:
+                self._watch(text)
+            return [TextDelta(text)]
+        return self._run(text, final=False)
+
+    def finish(self) -> list[Event]:
+        """The events of what was still held back, at the end of the answer."""
+        return self._run("", final=True)
+
+    def _run(self, text: str, final: bool) -> list[Event]:
+        self._events, self._final = [], final
+        self._pending += text
+        while self._pending and self.stopped is None and self._step(self):
+            pass
+        if self.stopped is not None:
+            self._pending = ""
+        return self._events
+
+    # Each step takes what it can from the beginning of `_pending`, which is not empty, and may set the
+    # next one. It answers whether to go on: False where more text is needed first.
+
+    def _at_start(self) -> bool:
+        """Before the first word, which may be the opener of the thinking."""
+        opener = self._thinking[0] if self._thinking else ""
+        begun = self._pending.lstrip()
+        if begun.startswith(opener):
+            self._pending = begun[len(opener) :]
+            self._step = AnswerParser._in_thinking
+        elif self._final or not opener.startswith(begun):
+            self._step = AnswerParser._text
+        else:
+            return False
+        return True
+
+    def _before_thought(self) -> bool:
+        """In thinking that the prompt opened; some models open it once more."""
+        begun = self._pending.lstrip()
+        opener = self._thinking[0] if self._thinking else ""
+        if not self._final and len(begun) < len(opener) and opener.startswith(begun):
+            return False
+        self._pending = begun.removeprefix(opener)
+        self._step = AnswerParser._in_thinking
+        return True
+
+    def _in_thinking(self) -> bool:
+        """Between the opener and the first word of a thought."""
+        self._pending = self._pending.lstrip()
+        if self._pending:
+            self._step = AnswerParser._thought
+        return True
+
+    def _thought(self) -> bool:
+        found = self._in_thought.find(self._pending)
+        cut = found[0] if found else self._in_thought.safe(self._pending, self._final)
+        if cut:
+            self._events.append(ReasoningDelta(self._pending[:cut]))
+        self._pending = self._pending[found[1] if found else cut :]
+        if found is None:
+            return False
+        if found[2] in self._ends:
+            self.stopped = found[2]
+        self._step = AnswerParser._after_thought
+        return True
+
+    def _after_thought(self) -> bool:
+        self._pending = self._pending.lstrip()
+        if self._pending:
+            self._step = AnswerParser._text
+        return True
+
+    def _text(self) -> bool:
+        found = self._in_text.find(self._pending)
+        limit = found[0] if found else self._in_text.safe(self._pending, self._final)
+        if self._known and (candidate := self._find_plain(limit)):
+            self._emit(candidate[0])
+            return self._begin_call(candidate[1])
+        self._emit(limit)
+        if found is None:
+            return False
+        if found[2] in self._forms:
+            return self._begin_call(self._forms[found[2]])
+        self.stopped = found[2]
+        return True
+
+    def _find_plain(self, limit: int) -> tuple[int, Form | None] | None:
+        """Where before `limit` a line begins as a call without markers does, or (None) as it may yet."""
+        for line in _LINE_START.finditer(self._pending, 0, limit):
+            if line.start() == 0 and not self._blank_line:
+                continue
+            before, rest = self._pending[: line.end()], self._pending[line.end() :]
+            if not self._bare_anywhere and (before.strip() or not self._beginning):
+                return None
+            for form in PLAIN:
+                if rest.startswith(form.opener):
+                    return line.end(), form
+                if not self._final and form.opener.startswith(rest):
+                    return line.end(), None
+        return None
+
+    def _begin_call(self, form: Form | None) -> bool:
+        if form is None:
+            return False
+        self._reader = CallReader(form, self._known)
+        self._step = AnswerParser._call
+        return True
+
+    def _call(self) -> bool:
+        assert self._reader is not None
+        outcome = self._reader.read(self._pending)
+        if isinstance(outcome, Found):
+            for name, arguments in outcome.calls:
+                call = ToolCall(id=self._new_id(), name=name, arguments=arguments)
+                self._events.append(ToolCallDelta(self._calls, call))
+                self._calls += 1
+            self._pending = self._pending[outcome.end :]
+            self._closers = self._reader.form.closers
+            self._step = AnswerParser._after_call
+        elif self._final or outcome == "no":
+            self._step = AnswerParser._text
+            self._emit(len(self._reader.form.opener))
+        else:
+            return False
+        return True
+
+    def _after_call(self) -> bool:
+        """Closers go, in their order, and so does the space before another call."""
+        rest = self._pending.lstrip()
+        for number, closer in enumerate(self._closers):
+            if rest.startswith(closer):
+                self._pending = rest[len(closer) :]
+                self._closers = self._closers[number + 1 :]
+                return True
+        openers = (*self._forms, *(form.opener for form in PLAIN))
+        if not self._final and any(
+            marker.startswith(rest) for marker in (*self._closers, *openers)
+        ):
+            return False
+        if not rest or any(rest.startswith(opener) for opener in openers):
+            self._pending = rest
+        self._blank_line = self._beginning = True
+        self._step = AnswerParser._text
+        return True
+
+    def _emit(self, end: int) -> None:
+        if end:
+            text, self._pending = self._pending[:end], self._pending[end:]
+            self._watch(text)
+            self._events.append(TextDelta(text))
+
+    def _watch(self, text: str) -> None:
+        """Keep track of where a call without markers may begin."""
+        _, newline, line = text.rpartition("\n")
+        self._blank_line = bool(newline or self._blank_line) and not line.strip()
+        self._beginning = self._beginning and not text.strip()
+
+
+_LINE_START = re.compile(r"^[ \t\r]*(?=[{\[`])", re.MULTILINE)

@@ -1,0 +1,260 @@
+"""How models write tool calls, and how such text is read while it arrives.
+
+A call is an opener, a head, JSON and closers: `<tool_call>` `{…}` `</tool_call>` (Qwen, Hermes),
+`<|python_tag|>` `{…}` and `<function=name>` `{…}` (Llama 3), `[TOOL_CALLS]` `[…]` or
+`[TOOL_CALLS]name[ARGS]` `{…}` (Mistral), `<｜tool▁call▁begin｜>function<｜tool▁sep｜>name` `{…}` (DeepSeek),
+`<|tool_call|>` `[…]` (Granite), a code fence, or bare JSON. What only looks like a call is text.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+_MAX_DEPTH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """One way to write a call. `head` matches between opener and JSON; `partial` matches every
+    beginning of a head, so that a mismatch shows at once. `strict`: the JSON alone has to show that
+    it is a call, of a known tool.
+    """
+
+    opener: str
+    head: re.Pattern[str]
+    partial: re.Pattern[str]
+    closers: tuple[str, ...] = ()
+    strict: bool = False
+    json_at_opener: bool = False
+
+
+def _form(opener: str, head: str, partial: str, *closers: str) -> Form:
+    return Form(
+        opener=opener,
+        head=re.compile(head + _JSON_FOLLOWS),
+        partial=re.compile(partial),
+        closers=closers,
+    )
+
+
+def _bare(opener: str, *closers: str, json_at_opener: bool = False) -> Form:
+    return Form(
+        opener=opener,
+        head=re.compile(r"\s*" + _JSON_FOLLOWS),
+        partial=re.compile(r"\s*(?:\[\s*)?"),
+        closers=closers,
+        strict=True,
+        json_at_opener=json_at_opener,
+    )
+
+
+_JSON_FOLLOWS = r"(?=\{|\[\s*[{\]])"
+_NAME = r"(?P<name>[\w.-]{1,64})"
+_FENCED = r"\s*(?:```(?:json)?\s*)?"
+_DEEPSEEK = rf"(?:function<｜tool▁sep｜>)?{_NAME}\s*(?:<｜tool▁sep｜>)?" + _FENCED
+_DEEPSEEK_PARTIAL = (
+    r"[\w.<｜▁-]{0,96}(?:｜>)?[\w.-]{0,64}\s*[<｜\w▁]{0,12}(?:｜>)?[\s`json]*(?:\[\s*)?"
+)
+_DEEPSEEK_CLOSERS = ("```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>")
+
+MARKED = (
+    _form("<tool_call>", _FENCED, r"[\s`json]*(?:\[\s*)?", "```", "</tool_call>"),
+    _form("<|tool_call|>", _FENCED, r"[\s`json]*(?:\[\s*)?", "```", "<|/tool_call|>"),
+    _form("<|python_tag|>", r"\s*", r"\s*(?:\[\s*)?", ";"),
+    _form("<function=", _NAME + r">\s*", r"[\w.-]{0,64}>?\s*(?:\[\s*)?", "</function>"),
+    _form(
+        "[TOOL_CALLS]",
+        rf"\s*(?:{_NAME}\s*(?:\[CALL_ID\]\w{{1,64}})?(?:\[ARGS\])?\s*)?",
+        r"\s*(?:\[\s*)?|\s*[\w.-]{1,64}\s*(?:\[[\w\[\]]{0,80}\s*(?:\[\s*)?)?",
+    ),
+    _form(
+        "<｜tool▁calls▁begin｜>",
+        rf"\s*<｜tool▁call▁begin｜>{_DEEPSEEK}",
+        rf"\s*[<｜\w▁]{{0,18}}|\s*<｜tool▁call▁begin｜>{_DEEPSEEK_PARTIAL}",
+        *_DEEPSEEK_CLOSERS,
+    ),
+    _form("<｜tool▁call▁begin｜>", _DEEPSEEK, _DEEPSEEK_PARTIAL, *_DEEPSEEK_CLOSERS),
+)
+"""Forms whose opener says that a call begins."""
+
+PLAIN = (
+    _bare("{", ";", json_at_opener=True),
+    _bare("[", ";", json_at_opener=True),
+    _bare("```json", "```"),
+    _bare("```tool_call", "```"),
+    _bare("```tool_code", "```"),
+    _bare("```\n", "```"),
+)
+"""Forms that count at the beginning of a line only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Calls, each a name and its arguments; the text up to `end` belongs to them."""
+
+    calls: tuple[tuple[str, Mapping[str, Any]], ...]
+    end: int
+
+
+Outcome = Found | Literal["more", "no"]
+
+
+class CallReader:
+    """Reads one candidate; each character is looked at once, however small the pieces are."""
+
+    __slots__ = ("_json", "_known", "_name", "_start", "form")
+
+    def __init__(self, form: Form, known: Collection[str]) -> None:
+        self.form = form
+        self._known = known
+        self._name: str | None = None
+        self._start = -1
+        self._json = JsonEnd()
+
+    def read(self, text: str) -> Outcome:
+        """What `text` is, which begins with the opener and only grows from call to call."""
+        if self._start < 0 and not self._find_start(text):
+            rest = text[len(self.form.opener) :]
+            return "more" if self.form.partial.fullmatch(rest) else "no"
+        if self.form.strict and not _plausible(text, self._start, self._known):
+            return "no"
+        end = self._json.find(text, self._start)
+        if end is None:
+            return "more"
+        calls = self._calls(text[self._start : end]) if end >= 0 else ()
+        return Found(calls, end) if calls else "no"
+
+    def _find_start(self, text: str) -> bool:
+        skipped = 0 if self.form.json_at_opener else len(self.form.opener)
+        head = self.form.head.match(text, skipped)
+        if head is None:
+            return False
+        self._start = head.end()
+        self._name = head.groupdict().get("name")
+        return True
+
+    def _calls(self, source: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+        try:
+            value = _loads(source)
+        except (ValueError, RecursionError):
+            return ()
+        if self._name is not None:
+            return ((self._name, value),) if isinstance(value, dict) else ()
+        values = value if isinstance(value, list) else [value]
+        calls = [_call(item, self._known if self.form.strict else None) for item in values]
+        return tuple(call for call in calls if call) if all(calls) else ()
+
+
+class JsonEnd:
+    """Finds where a JSON object or array ends, going on where the last call stopped."""
+
+    __slots__ = ("_depth", "_in_string", "_position")
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._position = -1
+
+    def find(self, text: str, start: int) -> int | None:
+        """The index after the end; None: not there yet; -1: this is no JSON."""
+        position = max(self._position, start)
+        while position < len(text):
+            if self._in_string:
+                stop = _STRING_BREAK.search(text, position)
+                if stop is None:
+                    position = len(text)
+                    break
+                if stop[0] == "\\":
+                    if stop.end() == len(text):
+                        position = stop.start()
+                        break
+                    position = stop.end() + 1
+                    continue
+                self._in_string = False
+                position = stop.end()
+                continue
+            char = text[position]
+            position += 1
+            if char == '"':
+                self._in_string = True
+            elif char in "{[":
+                self._depth += 1
+                if self._depth > _MAX_DEPTH:
+                    return -1
+            elif char in "}]":
+                self._depth -= 1
+                if self._depth == 0:
+                    return position
+            elif char not in _PLAIN_JSON:
+                return -1
+        self._position = position
+        return None
+
+
+_STRING_BREAK = re.compile(r'["\\]')
+_PLAIN_JSON = frozenset(" \t\r\n:,+-.0123456789eEtruefalsn")
+
+
+# --- The shape of a call -----------------------------------------------------------------------
+
+_ARGUMENTS = ("arguments", "parameters", "args", "input")
+_KEYS = frozenset(("name", "function", "type", "id", *_ARGUMENTS))
+_FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
+
+
+def _plausible(text: str, start: int, known: Collection[str]) -> bool:
+    """Whether JSON that may not be complete can still become a call of a known tool."""
+    if (found := _FIRST_KEY.match(text, start)) is None:
+        return re.fullmatch(r"\[?\s*\{?\s*", text[start : start + 80]) is not None
+    key, key_ended, value, value_ended = found.groups()
+    if not key_ended:
+        return any(name.startswith(key) for name in _KEYS)
+    if key not in _KEYS:
+        return False
+    if key != "name" or value is None:
+        return True
+    return value in known if value_ended else any(name.startswith(value) for name in known)
+
+
+def _call(value: Any, known: Collection[str] | None) -> tuple[str, Mapping[str, Any]] | None:
+    """Name and arguments; None for what is not a call. `known` limits names and demands arguments."""
+    if not isinstance(value, dict):
+        return None
+    if isinstance(value.get("function"), dict):
+        value = value["function"]
+    name = value.get("name", value.get("function"))
+    key = next((key for key in _ARGUMENTS if key in value), None)
+    arguments = _arguments(value.get(key)) if key else {}
+    if not isinstance(name, str) or not name or arguments is None:
+        return None
+    if known is not None and (name not in known or key is None or not value.keys() <= _KEYS):
+        return None
+    return name, arguments
+
+
+def _arguments(value: Any) -> Mapping[str, Any] | None:
+    """An object, also when it was written as a string; null is an empty one."""
+    if isinstance(value, str):
+        try:
+            value = _loads(value) if value.strip() else {}
+        except (ValueError, RecursionError):
+            return None
+    if value is None:
+        return {}
+    return value if isinstance(value, dict) else None
+
+
+def _loads(source: str) -> Any:
+    """JSON that can be written out again: no NaN, no half of a surrogate pair."""
+    value = json.loads(source, strict=False, parse_constant=_no_constant)
+    if "\\u" in source:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
