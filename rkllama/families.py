@@ -238,7 +238,17 @@ _RWKV = """\
 """
 
 CHATML = Family(
-    prefixes=("yi", "smollm", "internvl", "hermes", "openhermes", "dolphin", "lfm2", "orca"),
+    prefixes=(
+        "chatml",
+        "yi",
+        "smollm",
+        "internvl",
+        "hermes",
+        "openhermes",
+        "dolphin",
+        "lfm2",
+        "orca",
+    ),
     template=_CHATML,
     eos="<|im_end|>",
     stop=_CHATML_STOP,

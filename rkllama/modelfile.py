@@ -364,7 +364,7 @@ _BETRAYING: tuple[tuple[str, str], ...] = (
     ("[gMASK]", "chatglm3"),
     ("<<SYS>>", "llama2"),
     ("[INST]", "mistral"),
-    ("<|im_start|>", "qwen2"),
+    ("<|im_start|>", "chatml"),
     ("<|end|>", "phi3"),
     ("<|user|>", "tinyllama"),
 )

@@ -153,14 +153,17 @@ _VARIANTS = (
 )
 
 
-def parse_model_name(file_name: str, repo: str | None = None) -> ModelName:
-    """What `file_name` tells, completed by `repo` ("user/name", "name@revision" or a folder's name)."""
+def parse_model_name(file_name: str, *repos: str | None) -> ModelName:
+    """What `file_name` tells, completed by each of `repos` in turn: a folder's name, or a repository
+    as "user/name" or "user/name@revision".
+    """
     told = _parse(strip_extension(file_name.rpartition("/")[2]))
-    if not repo:
-        return told
-    completed = _parse(strip_extension(repo.rpartition("/")[2]))._asdict()
-    completed.update((field, value) for field, value in told._asdict().items() if value is not None)
-    return ModelName(**completed)
+    for repo in repos:
+        if repo and None in told:
+            user, _, name = repo.partition("/")
+            also = _parse(strip_extension(name or user))
+            told = ModelName(*[b if a is None else a for a, b in zip(told, also, strict=True)])
+    return told
 
 
 def parse_quantization(name: str) -> str | None:

@@ -1,0 +1,122 @@
+"""Which model a name means: the rules of resolution, over what a scan found.
+
+A name is only ever compared with the names that the scan found, never made into a path: "..", "/etc",
+"%2e%2e" and the like are simply not the name of any model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from .errors import AmbiguousName, ModelNotFound
+from .names import parse_model_name, strip_extension
+from .scan import Entry, index_entries
+
+_LONGEST = 512
+_SHOWN = 100
+"""Characters of an unknown name that an error repeats."""
+_CANDIDATES = 10
+
+
+class Catalog:
+    """The entries of one scan with every spelling that finds them."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+        self._by_name = {entry.name: entry for entry in self.entries}
+        self._index: dict[str, list[Entry]] | None = None
+
+    def exact(self, name: str) -> Entry | None:
+        """The entry of exactly this name."""
+        return self._by_name.get(name)
+
+    def find(self, name: str, *, prefix: bool = True) -> Entry:
+        """The one entry that `name` means: exact, in any case, with or without extension or `:latest`,
+        by file, by folder, by `name:size` or `name:quantisation`, and then (`prefix`) by a beginning
+        that only one has. Raises ModelNotFound, AmbiguousName.
+        """
+        wanted = name.strip()
+        if not wanted or len(wanted) > _LONGEST or not wanted.isprintable():
+            raise ModelNotFound(wanted[:_SHOWN])
+        exact = self._by_name.get(wanted)
+        if exact is not None:
+            return exact
+        if self._index is None:
+            self._index = index_entries(self.entries)
+        found = self._by_spelling(wanted) or self._by_tag(wanted)
+        if not found and prefix:
+            found = self._by_prefix(wanted)
+        if not found:
+            raise ModelNotFound(wanted[:_SHOWN], candidates=self._near(wanted))
+        if len(found) > 1:
+            names = sorted((entry.name for entry in found), key=str.lower)
+            raise AmbiguousName(wanted, tuple(names[:_CANDIDATES]))
+        return found[0]
+
+    def _by_spelling(self, wanted: str) -> list[Entry]:
+        assert self._index is not None
+        for spelling in _spellings(wanted):
+            found = self._index.get(spelling)
+            if found:
+                return _preferred(found, spelling)
+        return []
+
+    def _by_tag(self, wanted: str) -> list[Entry]:
+        """`qwen2.5:1.5b`: models whose name begins with what stands before the colon, of that kind."""
+        base, colon, tag = wanted.lower().rpartition(":")
+        if not colon or not base:
+            return []
+        return [entry for entry in self._starting_with(base) if tag in _tags(entry)]
+
+    def _by_prefix(self, wanted: str) -> list[Entry]:
+        for spelling in _spellings(wanted):
+            found = self._starting_with(spelling)
+            if found:
+                return found
+        return []
+
+    def _starting_with(self, beginning: str) -> list[Entry]:
+        assert self._index is not None
+        found = {
+            entry.name: entry
+            for key, entries in self._index.items()
+            if key.startswith(beginning)
+            for entry in entries
+        }
+        return list(found.values())
+
+    def _near(self, wanted: str) -> tuple[str, ...]:
+        from difflib import get_close_matches
+
+        names = {entry.name.lower(): entry.name for entry in self.entries}
+        near = get_close_matches(strip_extension(wanted).lower()[:_SHOWN], names, cutoff=0.5)
+        return tuple(names[name] for name in near)
+
+
+def _spellings(wanted: str) -> Iterator[str]:
+    """A name as it may be spelt on disk, the likeliest first."""
+    lower = wanted.lower()
+    for text in (lower, lower.removesuffix(":latest"), lower.replace(":", "-")):
+        yield text
+        yield strip_extension(text)
+
+
+def _preferred(found: list[Entry], spelling: str) -> list[Entry]:
+    """Of several, the one of that very name; of one folder's, the one that its Modelfile is for."""
+    if len(found) > 1:
+        for better in (
+            [entry for entry in found if entry.name.lower() == spelling],
+            [entry for entry in found if entry.modelfile and entry.folder.lower() == spelling],
+        ):
+            if len(better) == 1:
+                return better
+    return found
+
+
+def _tags(entry: Entry) -> set[str]:
+    told = parse_model_name(entry.file, entry.folder)
+    return {
+        str(value).lower()
+        for value in (told.parameter_size, told.quantization, told.platform)
+        if value is not None
+    }

@@ -1,0 +1,323 @@
+"""What is known of a model on disk: put together from its name, its header, its Modelfile and the
+small files beside it, and kept until one of them changes.
+
+What the file itself says beats its neighbours, and both beat the names of file, folder and repository.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any, Literal, cast
+
+from .core import Message, ModelInfo, SamplingParams, TemplateSource
+from .families import find_family
+from .gguf import GGUFError, GGUFHeader, parameter_size, read_header
+from .modelfile import (
+    SIZE_LIMIT,
+    Modelfile,
+    ModelfileError,
+    is_jinja,
+    merge_parameters,
+    parse_modelfile,
+    read_parameters,
+    template_family,
+)
+from .names import ModelName, parse_model_name
+from .scan import Entry, is_inside
+from .sidecar import Sidecars, Stamp, read_sidecars, stamp_sidecars
+
+PULL_RECORD = ".pull.json"
+"""What `pull` leaves beside a model: repository, revision, and the sha256 of the file as it arrived."""
+_RECORD_LIMIT = 1 << 16
+_CACHED = 4096
+"""Values that each cache may hold before it starts afresh; far more than there are models."""
+
+_FileStamp = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredModel:
+    """A model with all that is set for it: by its Modelfile, by those it is made from, by its files.
+
+    `max_tokens` and `context_length` are the Modelfile's wishes, None where it has none;
+    `info.context_length` is the model's own limit.
+    """
+
+    info: ModelInfo
+    modelfile: Modelfile
+    template: TemplateSource | None = None
+    eos_tokens: tuple[int, ...] = ()
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    max_tokens: int | None = None
+    context_length: int | None = None
+    stop: tuple[str, ...] = ()
+    think: bool | None = None
+    system: str | None = None
+    messages: tuple[Message, ...] = ()
+    lora: str | None = None
+    """The adapter's file."""
+    parent: str | None = None
+    """For an alias: the name of what it is made from."""
+    capabilities: tuple[str, ...] = ("completion",)
+    notes: tuple[str, ...] = ()
+    """What was passed over because it is broken."""
+
+    def template_from(self, text: str) -> TemplateSource | None:
+        """`text` as this model's template; None where it is not Jinja (Ollama's are Go's)."""
+        if not is_jinja(text):
+            return None
+        own = self.template or TemplateSource(source="", origin="")
+        return replace(own, source=text, origin="request")
+
+
+class ModelReader:
+    """Reads what is known of the models in the directory `root`, a real path; raises nothing."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root
+        self._infos: dict[Entry, ModelInfo] = {}
+        self._headers: dict[tuple[str, int, int, bool], GGUFHeader | str] = {}
+        self._modelfiles: dict[_FileStamp, tuple[Modelfile, tuple[str, ...]]] = {}
+        self._sidecars: dict[Stamp, Sidecars] = {}
+        self._stored: dict[tuple[object, ...], StoredModel] = {}
+
+    def info(self, entry: Entry) -> ModelInfo:
+        """The facts for lists; the digest is left open."""
+        known = self._infos.get(entry)
+        return known if known is not None else _keep(self._infos, entry, self._new_info(entry))
+
+    def header(self, entry: Entry, *, brief: bool = False) -> GGUFHeader | str | None:
+        """A .gguf file's header, or what is wrong with it; None for a .rkllm."""
+        if entry.format != "gguf":
+            return None
+        key = (entry.path, entry.size, entry.mtime_ns, brief)
+        if key in self._headers:
+            return self._headers[key]
+        try:
+            header: GGUFHeader | str = read_header(entry.path, brief=brief)
+        except GGUFError as error:
+            header = error.message
+        _keep(self._headers, key, header)
+        return header
+
+    def record(self, entry: Entry) -> dict[str, Any]:
+        """What `pull` noted beside the model; {} where it did not fetch it."""
+        folder = os.path.dirname(entry.path)
+        if folder == self.root:
+            return {}
+        try:
+            with open(os.path.join(folder, PULL_RECORD), encoding="utf-8") as stream:
+                found = json.loads(stream.read(_RECORD_LIMIT))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) and found.get("file") else {}
+
+    def stored(self, chain: Sequence[Entry]) -> StoredModel:
+        """The model at the end of `chain`, whose first entry is the one that was named; each of them is
+        made from the next.
+        """
+        entry = chain[0]
+        stamps = tuple(_stamp(link.modelfile) for link in chain if link.modelfile)
+        beside = stamp_sidecars(entry.path, self.root)
+        key = (entry, stamps, beside)
+        known = self._stored.get(key)
+        if known is None:
+            known = _keep(self._stored, key, self._new_stored(entry, stamps, beside))
+        return known
+
+    # --- Facts for lists -----------------------------------------------------------------------
+
+    def _new_info(self, entry: Entry) -> ModelInfo:
+        told = self._told(entry)
+        info = ModelInfo(
+            name=entry.name,
+            file=entry.file,
+            path=entry.path,
+            format=cast("Literal['rkllm', 'gguf']", entry.format),
+            size=entry.size,
+            modified=entry.modified,
+            quantization=told.quantization,
+            platform=told.platform,
+            parameter_size=told.parameter_size,
+            family=told.family,
+            context_length=told.context_length or self._beside(entry).context_length,
+        )
+        return self._with_header(info, entry) if entry.format == "gguf" else info
+
+    def _told(self, entry: Entry) -> ModelName:
+        """What the names of file, folder and repository tell."""
+        folder = os.path.dirname(entry.path)
+        near = "" if folder == self.root else os.path.basename(folder)
+        record = self.record(entry)
+        repository = f"{record.get('repo', '')}@{record.get('revision', '')}" if record else None
+        modelfile = self._modelfile(_stamp(entry.modelfile))[0] if entry.modelfile else Modelfile()
+        return parse_model_name(entry.file, near, repository, modelfile.repository)
+
+    def _with_header(self, info: ModelInfo, entry: Entry) -> ModelInfo:
+        header = self.header(entry, brief=True)
+        if not isinstance(header, GGUFHeader):
+            return info
+        if not (header.parameters or header.size_label or info.parameter_size):
+            whole = self.header(entry)  # its weights have to be counted
+            header = whole if isinstance(whole, GGUFHeader) else header
+        counted = parameter_size(header.parameters) if header.parameters else header.size_label
+        named = parse_model_name(header.name or "").family
+        return replace(
+            info,
+            quantization=header.quantization or info.quantization,
+            parameter_size=counted or info.parameter_size,
+            family=info.family or named or header.architecture,
+            context_length=header.context_length or info.context_length,
+        )
+
+    def _beside(self, entry: Entry) -> Sidecars:
+        return self._read_sidecars(stamp_sidecars(entry.path, self.root))
+
+    def _read_sidecars(self, stamp: Stamp) -> Sidecars:
+        known = self._sidecars.get(stamp)
+        if known is None:
+            known = _keep(self._sidecars, stamp, read_sidecars(stamp, self.root))
+        return known
+
+    # --- All of it -----------------------------------------------------------------------------
+
+    def _new_stored(self, entry: Entry, stamps: Sequence[_FileStamp], beside: Stamp) -> StoredModel:
+        read = [self._modelfile(stamp) for stamp in stamps]
+        modelfile = reduce(_merge, (found for found, _ in reversed(read)), Modelfile())
+        sidecars = self._read_sidecars(beside)
+        header = self.header(entry)
+        notes = [note for _, texts in read for note in texts] + list(sidecars.notes)
+        if isinstance(header, str):
+            notes.append(header)
+        good = header if isinstance(header, GGUFHeader) else None
+        info = self._with_template_family(self.info(entry), modelfile)
+        template = _template(modelfile, sidecars, good)
+        defaults = read_parameters(modelfile.parameters)
+        return StoredModel(
+            info=info,
+            modelfile=modelfile,
+            template=template,
+            eos_tokens=good.eos_tokens if good and good.eos_tokens else sidecars.eos_tokens,
+            sampling=defaults.sampling,
+            max_tokens=defaults.max_tokens,
+            context_length=defaults.context_length,
+            stop=defaults.stop,
+            think=defaults.think,
+            system=modelfile.system or None,
+            messages=modelfile.messages,
+            lora=modelfile.adapter,
+            parent=entry.parent or None,
+            capabilities=_capabilities(info, template, good),
+            notes=tuple(notes),
+        )
+
+    @staticmethod
+    def _with_template_family(info: ModelInfo, modelfile: Modelfile) -> ModelInfo:
+        """A TEMPLATE that cannot be executed still tells the family of a model with a bare name."""
+        if info.family is not None or modelfile.template is None or is_jinja(modelfile.template):
+            return info
+        return replace(info, family=template_family(modelfile.template))
+
+    def _modelfile(self, stamp: _FileStamp) -> tuple[Modelfile, tuple[str, ...]]:
+        known = self._modelfiles.get(stamp)
+        if known is None:
+            known = _keep(self._modelfiles, stamp, self._read_modelfile(*stamp))
+        return known
+
+    def _read_modelfile(self, path: str, size: int, _: int) -> tuple[Modelfile, tuple[str, ...]]:
+        where = os.path.relpath(path, self.root)
+        if not 0 <= size <= SIZE_LIMIT:
+            return Modelfile(), (f"{where} is passed over: it cannot be read",)
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                modelfile = parse_modelfile(stream.read(SIZE_LIMIT))
+        except (OSError, ModelfileError) as error:
+            return Modelfile(), (f"{where} is passed over: {error}",)
+        if modelfile.adapter is None:
+            return modelfile, ()
+        adapter = os.path.join(os.path.dirname(path), modelfile.adapter)
+        if "\0" not in adapter and os.path.isfile(adapter) and is_inside(adapter, self.root):
+            return replace(modelfile, adapter=os.path.realpath(adapter)), ()
+        note = f"the ADAPTER {modelfile.adapter} of {where} is not in the models directory"
+        return replace(modelfile, adapter=None), (note,)
+
+
+def _keep(cache: dict[Any, Any], key: object, value: Any) -> Any:
+    if len(cache) >= _CACHED:
+        cache.clear()
+    cache[key] = value
+    return value
+
+
+def _stamp(path: str) -> _FileStamp:
+    """A size of -1 stands for what is no readable file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path, -1, 0
+    regular = stat.S_ISREG(status.st_mode)
+    return path, status.st_size if regular else -1, status.st_mtime_ns
+
+
+def _merge(base: Modelfile, over: Modelfile) -> Modelfile:
+    """`over` on top of what it is made from."""
+    return Modelfile(
+        source=over.source or base.source,
+        system=base.system if over.system is None else over.system,
+        template=base.template if over.template is None else over.template,
+        license=base.license if over.license is None else over.license,
+        adapter=base.adapter if over.adapter is None else over.adapter,
+        repository=over.repository or base.repository,
+        parameters=merge_parameters(base.parameters, over.parameters),
+        messages=over.messages or base.messages,
+    )
+
+
+def _template(
+    modelfile: Modelfile, sidecars: Sidecars, header: GGUFHeader | None
+) -> TemplateSource | None:
+    """The Modelfile's, if it can be executed, else the one beside the model, else the header's."""
+    own = sidecars.template
+    if own is None and header is not None and header.chat_template:
+        own = TemplateSource(
+            source=header.chat_template,
+            origin="gguf",
+            bos_token=header.bos_token or "",
+            eos_token=header.eos_token or "",
+        )
+    if modelfile.template is None or not is_jinja(modelfile.template):
+        return own
+    base = own or TemplateSource(source="", origin="")
+    return replace(base, source=modelfile.template, origin="Modelfile")
+
+
+def _capabilities(
+    info: ModelInfo, template: TemplateSource | None, header: GGUFHeader | None
+) -> tuple[str, ...]:
+    """In Ollama's words. No "vision": no backend takes images here, and clients would send some."""
+    variant = parse_model_name(info.file).variant
+    if variant in ("embedding", "reranker") or (header is not None and header.pooling is not None):
+        return ("embedding",)
+    family = find_family(info.family)
+    if template is not None:
+        tools = "tools" in template.source or "tool_call" in template.source
+        thinking = "<think>" in template.source or "enable_thinking" in template.source
+    else:
+        tools, thinking = family is not None, family is not None and family.thinks
+    return ("completion", *(["tools"] if tools else []), *(["thinking"] if thinking else []))
+
+
+def describe(info: ModelInfo, header: GGUFHeader | None) -> Mapping[str, Any]:
+    """The metadata of `show`, with the keys that .gguf headers have, for every format."""
+    metadata: dict[str, Any] = dict(header.metadata) if header else {}
+    architecture = metadata.setdefault("general.architecture", info.family or info.format)
+    if header and header.parameters:
+        metadata.setdefault("general.parameter_count", header.parameters)
+    if info.context_length is not None:
+        metadata.setdefault(f"{architecture}.context_length", info.context_length)
+    return metadata
