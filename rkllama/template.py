@@ -132,6 +132,14 @@ class ChatTemplate:
         prompt = self._ask([{"role": "user", "content": "x"}])
         self.bos = self._tokens["bos_token"] if prompt.startswith(self._tokens["bos_token"]) else ""
 
+    @staticmethod
+    def for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
+        """The model's own template, else its family's, else None: the runtime may have one.
+
+        A broken template is replaced by the family's, or ChatML, and `notice` says so.
+        """
+        return _for_model(source, family)
+
     def render(
         self,
         messages: Sequence[Message],
@@ -253,11 +261,7 @@ _TRIAL_TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object",
 
 
 @lru_cache(maxsize=32)
-def for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
-    """The model's own template, else its family's, else None: the runtime may have one.
-
-    A broken template is replaced by the family's, or ChatML, and `notice` says so.
-    """
+def _for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
     known = find_family(family)
     notice = None
     if source is not None:
@@ -292,9 +296,11 @@ def for_conversation(
     return template or (None if alone else _chatml())
 
 
-def looks_templated(text: str, template: ChatTemplate) -> bool:
-    """Whether `text` is a prompt already: it holds a control token of the template."""
-    tokens = (token for token in template.control_tokens if token not in _PLAIN_TAGS)
+def looks_templated(text: str, control_tokens: Iterable[str]) -> bool:
+    """Whether `text` is a prompt already: it holds one of a template's control tokens. The tags that
+    HTML has too count at its beginning only.
+    """
+    tokens = (token for token in control_tokens if token not in _PLAIN_TAGS)
     return text.startswith(_PLAIN_TAGS) or any(token in text for token in tokens)
 
 
