@@ -162,8 +162,6 @@ class Residents:
         ready = resident.ready
         if wanted > resident.wanted_context and spec.context_length > ready.context_length:
             return False
-        if spec.embedding and not resident.spec.embedding and spec.path.endswith(".gguf"):
-            return False
         same_defaults = spec.sampling == resident.spec.sampling and spec.lora == resident.spec.lora
         return same_defaults or ready.per_run_sampling
 

@@ -1,0 +1,324 @@
+"""The CPU backend: .gguf models on llama.cpp, through the xllamacpp wheel (extra `cpu`)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+from array import array
+from collections.abc import Callable
+from typing import Any
+
+from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .core import TokenLogprob
+from .errors import (
+    BackendMissing,
+    InvalidRequest,
+    LoadFailed,
+    PromptTooLong,
+    RKLLamaError,
+    RuntimeFailed,
+)
+from .gguf import GGUFError, GGUFHeader, read_header
+
+_BATCH = 64
+"""Prompt tokens evaluated at once. llama.cpp heeds an abort between two batches only, and on a CPU
+larger ones are hardly faster."""
+
+_JSON_SCHEMA = {"json": {"type": "object"}}
+
+
+class CPUBackend:
+    """See backend.Backend."""
+
+    def __init__(self) -> None:
+        self._server: Any = None
+        self._header: GGUFHeader | None = None
+        self._context_length = 0
+        self._aborted = threading.Event()
+
+    def load(self, spec: LoadSpec) -> LoadedInfo:
+        """Load the file. Raises BackendMissing, LoadFailed."""
+        llama = _import_llama()
+        name = os.path.basename(spec.path)
+        try:
+            header = read_header(spec.path)
+        except (GGUFError, OSError) as error:
+            raise LoadFailed(
+                f"{name} cannot be loaded: {error}", hint="Delete it and pull it again."
+            ) from None
+        limit = header.context_length
+        context = min(spec.context_length, limit) if limit else spec.context_length
+        _check_memory(name, header, os.path.getsize(spec.path), context)
+        try:
+            self._server = llama.Server(_parameters(llama, spec, header, context))
+        except RuntimeError as error:
+            raise LoadFailed(
+                f"{name} cannot be loaded: {error}",
+                hint="The file may be incomplete, or of a kind that this llama.cpp does not know.",
+            ) from None
+        self._header, self._context_length = header, context
+        # Deleting a server that never served a request can hang: this also touches the weights once.
+        self._server.handle_completions({"prompt": " ", "n_predict": 1, "cache_prompt": False})
+        return LoadedInfo(
+            context_length=context,
+            runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
+            dtype=header.quantization,
+            memory=os.path.getsize(spec.path) + _cache_bytes(header, context),
+            constrains=True,
+            per_run_sampling=True,
+            counts_tokens=True,
+        )
+
+    def generate(
+        self,
+        spec: GenerateSpec,
+        emit: Emit,
+        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,
+    ) -> RunResult:
+        """One completion; the prefix that it shares with the last one is not evaluated again."""
+        self._aborted.clear()
+        last: dict[str, Any] = {}
+        failures: list[BaseException] = []
+
+        def on_chunk(chunk: dict[str, Any]) -> bool:
+            # The binding swallows exceptions: they are raised after the run.
+            try:
+                if "error" in chunk:
+                    last["error"] = chunk["error"]
+                for choice in chunk.get("choices", ()):
+                    _emit_choice(choice, emit, emit_logprobs)
+                last.update({k: chunk[k] for k in ("usage", "timings") if k in chunk})
+                for choice in chunk.get("choices", ()):
+                    last["reason"] = choice.get("finish_reason") or last.get("reason")
+            except BaseException as error:
+                failures.append(error)
+                return True
+            return self._aborted.is_set()
+
+        answer = self._server.handle_completions(self._request(spec), on_chunk)
+        if failures:
+            raise failures[0]
+        problem = last.get("error") or (answer or {}).get("error")
+        if problem and not self._aborted.is_set():
+            raise _failure(problem)
+        return _result(last, aborted=self._aborted.is_set())
+
+    def _request(self, spec: GenerateSpec) -> dict[str, Any]:
+        sampling = spec.sampling
+        request: dict[str, Any] = {
+            "prompt": self._without_bos(spec.prompt),
+            "stream": True,
+            "return_progress": True,
+            "cache_prompt": True,
+            "n_predict": spec.max_tokens if spec.max_tokens >= 0 else self._context_length,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "min_p": sampling.min_p,
+            "repeat_penalty": sampling.repeat_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "presence_penalty": sampling.presence_penalty,
+            "mirostat": sampling.mirostat,
+            "mirostat_tau": sampling.mirostat_tau,
+            "mirostat_eta": sampling.mirostat_eta,
+            "seed": sampling.seed,
+            "json_schema": _schema(spec.schema),
+        }
+        if spec.top_logprobs is not None:
+            request["n_probs"] = max(1, spec.top_logprobs)
+        return {name: value for name, value in request.items() if value is not None}
+
+    def _without_bos(self, prompt: str) -> str:
+        """The prompt without what llama.cpp puts before every prompt by itself."""
+        header = self._header
+        if header is None or not header.bos_token or not _adds_bos(header):
+            return prompt
+        return prompt.removeprefix(header.bos_token)
+
+    def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
+        """Vectors pooled as the model says, else the mean of its tokens'."""
+        vectors, tokens = [], 0
+        for text in texts:
+            answer = self._embed_one(text)
+            if truncate:
+                while (error := answer.get("error")) and error.get("n_prompt_tokens"):
+                    # Cut by the measured ratio, with a margin, until it fits.
+                    keep = len(text) * self._context_length / error["n_prompt_tokens"]
+                    text = text[: min(len(text) - 1, int(keep * 0.95))]
+                    answer = self._embed_one(text)
+            if "error" in answer:
+                raise _failure(answer["error"])
+            vectors.append(array("f", answer["data"][0]["embedding"]).tobytes())
+            tokens += answer["usage"]["prompt_tokens"]
+        return EmbedResult(vectors=tuple(vectors), prompt_tokens=tokens)
+
+    def _embed_one(self, text: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._server.handle_embeddings({"input": text or " "})
+        return answer
+
+    def count_tokens(self, text: str) -> int | None:
+        """The binding has no tokenizer, but it evaluates a prompt (which a request that follows reuses)
+        and says how long it was.
+        """
+        request = {"prompt": self._without_bos(text), "n_predict": 0, "cache_prompt": True}
+        answer = self._server.handle_completions(request)
+        if "error" in answer:
+            count: int | None = answer["error"].get("n_prompt_tokens")
+        else:
+            count = answer["usage"]["prompt_tokens"]
+        return count
+
+    def abort(self) -> None:
+        """End the run at the next token, or at the next batch of the prompt."""
+        self._aborted.set()
+
+    def close(self) -> None:
+        """Free the model."""
+        self._server = None
+
+
+def _import_llama() -> Any:
+    try:
+        import xllamacpp
+    except ImportError as error:
+        raise BackendMissing(
+            f".gguf models need the CPU backend, which is not installed ({error})",
+            hint="Install it: pip install 'rkllama[cpu]'",
+        ) from None
+    return xllamacpp
+
+
+def _parameters(llama: Any, spec: LoadSpec, header: GGUFHeader, context: int) -> Any:
+    parameters = llama.CommonParams()
+    parameters.model.path = spec.path
+    parameters.n_ctx = context
+    parameters.n_parallel = 1
+    parameters.n_batch = parameters.n_ubatch = _BATCH
+    parameters.cpuparams.n_threads = spec.threads or physical_cores()
+    parameters.warmup = False
+    parameters.n_gpu_layers = 0
+    parameters.verbosity = -1
+    parameters.embedding = True
+    if header.pooling is None:
+        parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    # It always opens a listener on loopback: without this key nobody gets an answer there.
+    parameters.api_keys = [secrets.token_urlsafe(32)]
+    parameters.ui = False
+    parameters.endpoint_slots = False
+    return parameters
+
+
+def physical_cores(cpus: str = "/sys/devices/system/cpu") -> int:
+    """The cores to compute on: one per physical core, on big.LITTLE the big ones only; at least 1."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
+    cores: dict[str, int] = {}
+    for cpu in allowed:
+        siblings = _read(f"{cpus}/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+        capacity = _read(f"{cpus}/cpu{cpu}/cpu_capacity")
+        cores[siblings] = int(capacity) if capacity.isdigit() else 0
+    strongest = max(cores.values(), default=0)
+    # Cores of three classes are common: all but the weakest class count as big.
+    big = [c for c in cores.values() if 2 * c >= strongest]
+    return max(1, len(big))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def _cache_bytes(header: GGUFHeader, context: int) -> int:
+    """Size of the KV cache in 16-bit floats; 0 where the header does not tell."""
+
+    def number(key: str) -> int:
+        value = header.metadata.get(f"{header.architecture}.{key}")
+        return value if isinstance(value, int) else 0
+
+    heads = number("attention.head_count")
+    kv_heads = number("attention.head_count_kv") or heads
+    head_size = number("attention.key_length") or number("embedding_length") // max(1, heads)
+    return 2 * 2 * number("block_count") * kv_heads * head_size * context
+
+
+def _adds_bos(header: GGUFHeader) -> bool:
+    """Whether llama.cpp begins prompts with the token: as the header says, else as its tokenizer does."""
+    flag = header.metadata.get("tokenizer.ggml.add_bos_token")
+    return flag if isinstance(flag, bool) else header.tokenizer == "llama"
+
+
+def _check_memory(name: str, header: GGUFHeader, size: int, context: int) -> None:
+    """Refuse what the machine cannot hold, before the kernel ends the process for it."""
+    available = _available_memory()
+    needed = size + _cache_bytes(header, context)
+    if available is not None and needed > available:
+        raise LoadFailed(
+            f"{name} with a context of {context} tokens needs about {needed / 1e9:.1f} GB of memory, "
+            f"{available / 1e9:.1f} GB are free",
+            hint="Ask for a shorter context (--ctx, num_ctx) or take a smaller model.",
+        )
+
+
+def _available_memory() -> int | None:
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _schema(schema: Any) -> Any:
+    return _JSON_SCHEMA["json"] if schema == "json" else schema
+
+
+def _emit_choice(
+    choice: dict[str, Any],
+    emit: Emit,
+    emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None,
+) -> None:
+    text = choice.get("text") or ""
+    logprobs = (choice.get("logprobs") or {}).get("content")
+    if logprobs and emit_logprobs is not None:
+        emit_logprobs(text, tuple(_logprob(item) for item in logprobs))
+    elif text:
+        emit(text)
+
+
+def _logprob(item: dict[str, Any]) -> TokenLogprob:
+    top = tuple(_logprob(other) for other in item.get("top_logprobs", ()))
+    return TokenLogprob(token=item["token"], logprob=item["logprob"], top=top)
+
+
+def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:
+    usage, timings = last.get("usage", {}), last.get("timings", {})
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    return RunResult(
+        reason="cancelled" if aborted else "length" if last.get("reason") == "length" else "stop",
+        prompt_tokens=usage.get("prompt_tokens"),
+        cached_tokens=cached,
+        completion_tokens=usage.get("completion_tokens"),
+        prompt_seconds=_seconds(timings.get("prompt_ms")),
+        generation_seconds=_seconds(timings.get("predicted_ms")),
+    )
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+def _failure(problem: dict[str, Any]) -> RKLLamaError:
+    """llama.cpp's own error as one of ours, by its type."""
+    message = str(problem.get("message", problem))
+    if problem.get("type") == "exceed_context_size_error":
+        tokens, context = problem.get("n_prompt_tokens"), problem.get("n_ctx")
+        return PromptTooLong(
+            f"the prompt has {tokens} tokens, the context {context}",
+            prompt_tokens=tokens,
+            context_length=context,
+            hint="Shorten it, or ask for a longer context (--ctx, num_ctx).",
+        )
+    if problem.get("type") == "invalid_request_error":
+        return InvalidRequest(message)
+    return RuntimeFailed(f"llama.cpp: {message}")
