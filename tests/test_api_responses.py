@@ -1,0 +1,362 @@
+"""OpenAI's Responses API: items in, items and events out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from rkllama.api import responses
+from rkllama.api.common import Generation
+from rkllama.core import ChatRequest, Event, Message, ReasoningDelta, TextDelta, Tool, ToolCall
+from rkllama.errors import InvalidRequest, PromptTooLong, Unsupported, WorkerCrashed
+from tests import dialects as scripts
+from tests.dialects import bodies, check, sse_events, streamed, survives, transcript
+
+WEATHER = {
+    "type": "function",
+    "name": "weather",
+    "description": "The weather in a city",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+    "strict": True,
+}
+NAMED = {"type": "function", "name": "weather"}
+CRASH = WorkerCrashed("the model's process ended with signal 11", exit_status=-11)
+
+
+def body_with(**fields: Any) -> dict[str, Any]:
+    return {"model": "qwen", "input": "Hello", **fields}
+
+
+def decode(body: Any) -> Generation:
+    return responses.decode_response(body, answer_id="resp_1", created=1700000000)
+
+
+def request_of(**fields: Any) -> ChatRequest:
+    return decode(body_with(**fields)).request
+
+
+def messages_of(*items: Any) -> tuple[Message, ...]:
+    return request_of(input=list(items)).messages
+
+
+def events_of(events: list[Event], **fields: Any) -> list[tuple[str | None, Any]]:
+    return sse_events(streamed(decode(body_with(**fields)), events))
+
+
+def whole(events: list[Event], **fields: Any) -> dict[str, Any]:
+    return decode(body_with(**fields)).encoder.whole(iter(events))
+
+
+# --- Transcripts -------------------------------------------------------------------------------
+
+TRANSCRIPTS: dict[str, tuple[dict[str, Any], list[Event]]] = {
+    "text": ({"instructions": "Be brief."}, scripts.TEXT),
+    "thinking": ({"reasoning": {"effort": "low"}}, scripts.THINKING),
+    "tools": ({"tools": [WEATHER]}, scripts.TOOLS),
+    "length": ({"max_output_tokens": 2}, scripts.CUT),
+    "format_not_met": ({"text": {"format": {"type": "json_object"}}}, scripts.NOT_MET),
+    "silent": ({}, scripts.SILENT),
+    "logprobs": ({"include": ["message.output_text.logprobs"]}, scripts.SCORED),
+}
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_transcripts(name: str) -> None:
+    fields, events = TRANSCRIPTS[name]
+    body = body_with(stream=True, **fields)
+    check(f"responses/{name}.txt", transcript("POST /v1/responses", body, decode, events))
+
+
+def test_error_inside_a_stream() -> None:
+    body = body_with(stream=True)
+    text = transcript("POST /v1/responses", body, decode, scripts.TEXT[:1], CRASH)
+    check("responses/error_inside.txt", text)
+
+
+# --- Answers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("events", scripts.ALL.values(), ids=scripts.ALL)
+def test_sequence_numbers_count_every_event(events: list[Event]) -> None:
+    frames = events_of(events)
+    assert [data["sequence_number"] for _, data in frames] == list(range(len(frames)))
+    assert all(name == data["type"] for name, data in frames)
+    assert [name for name, _ in frames[:2]] == ["response.created", "response.in_progress"]
+
+
+@pytest.mark.parametrize("events", scripts.ALL.values(), ids=scripts.ALL)
+def test_streamed_and_whole_answers_are_the_same(events: list[Event]) -> None:
+    *_, (name, last) = events_of(events)
+    assert name in ("response.completed", "response.incomplete")
+    assert last["response"] == whole(events)
+
+
+def test_each_item_is_added_and_done_once_in_its_place() -> None:
+    mixed: list[Event] = [
+        ReasoningDelta("a"),
+        TextDelta("b"),
+        scripts.call(0, "f", {}),
+        ReasoningDelta("c"),
+        TextDelta("d"),
+        TextDelta("e"),
+        scripts.finished(),
+    ]
+    frames = events_of(mixed)
+    for what in ("added", "done"):
+        items = [data for name, data in frames if name == f"response.output_item.{what}"]
+        assert [data["output_index"] for data in items] == [0, 1, 2, 3, 4]
+    response = whole(mixed)
+    kinds = [item["type"] for item in response["output"]]
+    assert kinds == ["reasoning", "message", "function_call", "reasoning", "message"]
+    assert len({item["id"] for item in response["output"]}) == 5
+    assert response["output"][4]["content"][0]["text"] == "de"
+
+
+def test_one_call_where_parallel_calls_are_unwanted() -> None:
+    response = whole(scripts.TOOLS, tools=[WEATHER], parallel_tool_calls=False)
+    assert [item["type"] for item in response["output"]] == ["message", "function_call"]
+    assert response["parallel_tool_calls"] is False
+
+
+def test_an_error_before_any_event_is_a_failed_response() -> None:
+    frames = sse_events(decode(body_with()).encoder.error(PromptTooLong("too long")))
+    assert [name for name, _ in frames] == [
+        "response.created",
+        "response.in_progress",
+        "error",
+        "response.failed",
+    ]
+    assert frames[2][1]["error"]["code"] == "context_length_exceeded"
+    assert frames[3][1]["response"]["error"]["code"] == "invalid_prompt"
+
+
+def test_events_without_an_end_are_a_fault() -> None:
+    with pytest.raises(RuntimeError):
+        whole([TextDelta("a")])
+
+
+# --- Requests ----------------------------------------------------------------------------------
+
+
+def test_plain_request() -> None:
+    assert request_of() == ChatRequest(
+        model="qwen", messages=(Message(role="user", content="Hello"),)
+    )
+
+
+def test_options() -> None:
+    request = request_of(
+        instructions="Be brief.",
+        max_output_tokens=9,
+        temperature=0.5,
+        top_p=0.9,
+        reasoning={"effort": "none", "summary": "auto"},
+        tools=[WEATHER],
+        tool_choice=NAMED,
+        top_logprobs=2,
+    )
+    assert request.messages[0] == Message(role="system", content="Be brief.")
+    assert request.max_tokens == 9
+    assert (request.sampling.temperature, request.sampling.top_p) == (0.5, 0.9)
+    assert request.think is False
+    assert request.tool_choice == "function:weather"
+    assert request.top_logprobs == 2
+    parameters: Any = WEATHER["parameters"]
+    assert request.tools == (
+        Tool(name="weather", description="The weather in a city", parameters=parameters),
+    )
+
+
+SCHEMA = {"type": "object", "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        (None, None),
+        ({"type": "text"}, None),
+        ({"type": "json_object"}, "json"),
+        ({"type": "json_schema", "name": "x", "schema": SCHEMA}, SCHEMA),
+    ],
+)
+def test_text_format(form: Any, expected: object) -> None:
+    assert request_of(text={"format": form}).format == expected
+
+
+def test_items_of_one_turn_become_one_message() -> None:
+    messages = messages_of(
+        {"role": "user", "content": [{"type": "input_text", "text": "Weather?"}]},
+        {"type": "reasoning", "id": "rs_1", "summary": [], "content": [reasoning("Hm.")]},
+        {"type": "message", "role": "assistant", "content": [output_text("I look.")]},
+        function_call("call_1", '{"city":"Köln"}'),
+        function_call("call_2", "{}"),
+        {"type": "function_call_output", "call_id": "call_1", "output": "rain"},
+        {"type": "function_call_output", "call_id": "call_2", "output": [input_text("sun")]},
+        {"role": "developer", "content": "Be brief."},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "So."}]},
+        function_call("call_3", "{}"),
+    )
+    assert messages == (
+        Message(role="user", content="Weather?"),
+        Message(
+            role="assistant",
+            content="I look.",
+            reasoning="Hm.",
+            tool_calls=(
+                ToolCall(id="call_1", name="weather", arguments={"city": "Köln"}),
+                ToolCall(id="call_2", name="weather", arguments={}),
+            ),
+        ),
+        Message(role="tool", content="rain", tool_call_id="call_1"),
+        Message(role="tool", content="sun", tool_call_id="call_2"),
+        Message(role="system", content="Be brief."),
+        Message(
+            role="assistant",
+            reasoning="So.",
+            tool_calls=(ToolCall(id="call_3", name="weather", arguments={}),),
+        ),
+    )
+
+
+def test_an_answer_can_be_sent_back_as_it_came() -> None:
+    output = whole([*scripts.THINKING[:3], *scripts.TOOLS[1:]])["output"]
+    (message,) = messages_of(*output)
+    assert (message.reasoning, message.content) == ("Two and two.", "Four.")
+    assert [call.name for call in message.tool_calls] == ["weather", "clock"]
+    assert message.tool_calls[0].arguments == {"city": "Zürich", "days": 2}
+
+
+def test_thinking_that_led_to_nothing_is_left_out() -> None:
+    messages = messages_of(
+        {"type": "reasoning", "summary": []}, {"role": "user", "content": "Hello"}
+    )
+    assert messages == (Message(role="user", content="Hello"),)
+
+
+def reasoning(text: str) -> dict[str, Any]:
+    return {"type": "reasoning_text", "text": text}
+
+
+def output_text(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": []}
+
+
+def input_text(text: str) -> dict[str, Any]:
+    return {"type": "input_text", "text": text}
+
+
+def function_call(call_id: str, arguments: str) -> dict[str, Any]:
+    called = {"type": "function_call", "call_id": call_id, "name": "weather"}
+    return {**called, "arguments": arguments}
+
+
+def test_what_is_harmless_is_ignored() -> None:
+    assert (
+        request_of(
+            store=True,
+            user="me",
+            metadata={"a": "b"},
+            service_tier="auto",
+            include=["reasoning.encrypted_content"],
+            truncation="disabled",
+            background=False,
+            previous_response_id=None,
+            prompt_cache_key="k",
+        )
+        == request_of()
+    )
+
+
+def test_the_answer_repeats_the_request() -> None:
+    response = whole(scripts.TEXT, store=True, metadata={"a": "b"}, tools=[WEATHER])
+    assert response["store"] is False
+    assert response["metadata"] == {"a": "b"}
+    assert response["tools"][0]["name"] == "weather"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"model": None}, "model"),
+        ({"input": None}, "input"),
+        ({"input": []}, "input"),
+        ({"input": 5}, "input"),
+        ({"input": ["a"]}, None),
+        ({"input": [{"role": "user"}]}, "input[0].content"),
+        ({"input": [{"role": "robot", "content": ""}]}, "input[0].role"),
+        ({"input": [function_call("c", "{")]}, "input[0].arguments"),
+        ({"input": [{"type": "function_call_output", "output": ""}]}, "input[0].call_id"),
+        ({"input": [{"type": "reasoning", "summary": 5}]}, "input[0].summary"),
+        ({"max_output_tokens": 0}, "max_output_tokens"),
+        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+        ({"reasoning": "low"}, None),
+        ({"text": []}, "text"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].name"),
+        ({"tool_choice": NAMED}, "tool_choice"),
+        ({"tool_choice": "required"}, "tools"),
+        ({"metadata": "x"}, "metadata"),
+        ({"include": "x"}, "include"),
+        ({"stream": 1}, "stream"),
+    ],
+)
+def test_wrong_values_are_named(fields: dict[str, Any], param: str | None) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        request_of(**fields)
+    assert not isinstance(raised.value, Unsupported)
+    if param is not None and raised.value.param is not None:
+        assert raised.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"previous_response_id": "resp_1"}, "previous_response_id"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"prompt": {"id": "p"}}, "prompt"),
+        ({"background": True}, "background"),
+        ({"truncation": "auto"}, "truncation"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
+            "input[0].content[0].type",
+        ),
+    ],
+)
+def test_what_cannot_be_honoured_says_so(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(Unsupported) as raised:
+        request_of(**fields)
+    assert raised.value.param == param
+
+
+FULL = body_with(
+    instructions="a",
+    input=[
+        {"role": "user", "content": [{"type": "input_text", "text": "b"}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "c"}]},
+        {"type": "message", "role": "assistant", "content": "d"},
+        function_call("e", "{}"),
+        {"type": "function_call_output", "call_id": "e", "output": "f"},
+    ],
+    tools=[WEATHER],
+    tool_choice=NAMED,
+    text={"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}},
+    reasoning={"effort": "low"},
+    include=["message.output_text.logprobs"],
+    metadata={"a": "b"},
+    user="g",
+    top_logprobs=1,
+    max_output_tokens=5,
+    temperature=1.0,
+    parallel_tool_calls=False,
+    stream=True,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(bodies(FULL, ("message", "reasoning", "function_call", "assistant", "text", "{}")))
+def test_any_body_is_taken_or_refused(body: Any) -> None:
+    survives(responses.decode_response, body)
