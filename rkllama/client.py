@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TypeVar
 
-from . import http1
 from .client_wire import (
     AnswerReader,
     chat_body,
@@ -32,6 +31,7 @@ from .core import (
     PullProgress,
 )
 from .errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
+from .http1 import Response, request
 
 T = TypeVar("T")
 
@@ -190,13 +190,13 @@ class RemoteService:
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None = None
     ) -> dict[str, Any]:
         """The JSON object of an answer, {} of an empty one."""
-        with self._open(method, path, body, timeout) as response, self._broken():
+        with self._open(method, path, body, timeout) as response:
             data = response.read()
         return self._parse(data) if data else {}
 
     def _lines(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """The JSON objects of a streamed answer as they come. Raises what a line reports."""
-        with self._open("POST", path, body, None) as response, self._broken():
+        with self._open("POST", path, body, None) as response:
             for data in response:
                 line = self._parse(data)
                 if "error" in line and not line.get("done"):
@@ -206,18 +206,14 @@ class RemoteService:
     @contextlib.contextmanager
     def _open(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
-    ) -> Iterator[http1.Response]:
+    ) -> Iterator[Response]:
         """The response to a request that went well, open until the block ends. Raises its error."""
         data = None if body is None else json.dumps(body).encode()
-        with self._broken():
-            response = http1.request(
-                self._host, self._port, method, path, data, self._headers, timeout=timeout
-            )
-        with contextlib.closing(response):
+        with request(
+            self._host, self._port, method, path, data, self._headers, timeout=timeout
+        ) as response:
             if response.status >= 400:
-                with self._broken():
-                    answer = response.read()
-                raise self._refusal(response.status, answer)
+                raise self._refusal(response.status, response.read())
             yield response
 
     def _refusal(self, status: int, data: bytes) -> RKLLamaError:
@@ -247,14 +243,6 @@ class RemoteService:
 
     def _stranger(self) -> ServerUnreachable:
         return ServerUnreachable(self.url, "what answers there is not RKLLama")
-
-    @contextlib.contextmanager
-    def _broken(self) -> Iterator[None]:
-        """Turns a failure of the connection into ServerUnreachable."""
-        try:
-            yield
-        except OSError as error:
-            raise ServerUnreachable(self.url, str(error) or type(error).__name__) from None
 
 
 def _each(convert: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], list[T]]:

@@ -288,26 +288,14 @@ def _expiry(text: str) -> float | None:
 
 def error_from(body: Json, status: int) -> RKLLamaError:
     """The exception that the server reported, as if it had been raised here."""
-    cls = _classes().get(body.get("code", ""), RKLLamaError)
-    error = cls.__new__(cls)
-    message = body.get("message") or body.get("error") or f"the server answered {status}"
-    RKLLamaError.__init__(error, str(message), hint=body.get("hint"))
+    values = {name: _tuples(value) for name, value in body.items() if name != "error"}
+    values["message"] = str(values.get("message") or body.get("error") or f"HTTP {status}")
+    error = RKLLamaError.from_dict(values)
     if isinstance(error, LoadFailed | WorkerError):
-        error.log = ""
-    if cls is RKLLamaError:
+        error.log = ""  # it stays with the server
+    if type(error) is RKLLamaError:
         error.status = status
-    vars(error).update((name, _tuples(value)) for name, value in body.get("detail", {}).items())
     return error
-
-
-def _classes() -> dict[str, type[RKLLamaError]]:
-    found: dict[str, type[RKLLamaError]] = {}
-    todo: list[type[RKLLamaError]] = [RKLLamaError]
-    while todo:
-        cls = todo.pop()
-        found[cls.code] = cls
-        todo.extend(cls.__subclasses__())
-    return found
 
 
 def _tuples(value: Any) -> Any:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
@@ -26,7 +28,8 @@ from rkllama.core import (
     Usage,
 )
 from rkllama.errors import InvalidRequest, RKLLamaError
-from tests.golden_files import check as check
+
+GOLDEN = Path(__file__).parent / "golden"
 
 # --- Example answers ---------------------------------------------------------------------------
 
@@ -131,6 +134,15 @@ def transcript(
     if error is None:
         text += f"\n--------\n{pretty(decode(body).encoder.whole(events))}\n"
     return text
+
+
+def check(name: str, text: str) -> None:
+    """Compare `text` with the golden file `name`."""
+    path = GOLDEN / name
+    if os.environ.get("RKLLAMA_UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8"), f"{path} differs from today's answer"
 
 
 # --- Broken bodies -----------------------------------------------------------------------------

@@ -37,8 +37,6 @@ API_VERSION = "0.12.6"
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
-_PRIVATE = frozenset({"message", "hint", "log", "__notes__"})
-"""Attributes of an error that are said already, or are for the server's eyes."""
 
 
 # --- Errors and times --------------------------------------------------------------------------
@@ -46,13 +44,8 @@ _PRIVATE = frozenset({"message", "hint", "log", "__notes__"})
 
 def error_body(error: RKLLamaError) -> dict[str, Any]:
     """The body of an error: `error` in Ollama's words, the rest to build the same exception elsewhere."""
-    body: dict[str, Any] = {"error": _error_text(error), "code": error.code}
-    if error.message != body["error"]:
-        body["message"] = error.message
-    if error.hint is not None:
-        body["hint"] = error.hint
-    if detail := {name: value for name, value in vars(error).items() if name not in _PRIVATE}:
-        body["detail"] = detail
+    body = {"error": _error_text(error), **error.to_dict()}
+    body.pop("log", None)  # the last words of a model's process are the server's business
     return body
 
 
