@@ -31,7 +31,7 @@ from .errors import (
 )
 from .guard import Guard, is_loopback
 from .local import LocalService
-from .routes import native
+from .routes import anthropic, native, ollama, openai
 from .routes.base import Call, Dialect, Reply, Route, retry_headers
 
 log = logging.getLogger("rkllama")
@@ -43,12 +43,16 @@ _SPARE_THREADS = 16
 
 def routes() -> tuple[Route, ...]:
     """The route table."""
-    return native.ROUTES
+    return (*native.ROUTES, *ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES)
 
 
-def dialect_of(_path: str) -> Dialect:
+def dialect_of(path: str) -> Dialect:
     """Who words the errors of a path that no route has."""
-    return native.error
+    if path.startswith("/v1/messages"):
+        return anthropic.error
+    if path.startswith("/v1/"):
+        return openai.error
+    return ollama.error if path.startswith("/api/") else native.error
 
 
 def create_app(service: LocalService, settings: Settings, host: str = "127.0.0.1") -> bottle.Bottle:
@@ -175,7 +179,7 @@ class _Stop(BaseException):
 
 
 def serve(
-    settings: Settings, model: str | None = None, ready: Callable[[str], None] = print
+    settings: Settings, model: str | None = None, ready: Callable[[str], object] = print
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; `ready` is called with the URL once requests are answered.
 

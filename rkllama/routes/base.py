@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from ..api.common import Generation, dumps
 from ..api.native import language
@@ -32,11 +32,8 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Dialect(Protocol):
-    """How a dialect reports an error before the first byte."""
-
-    def __call__(self, error: RKLLamaError, call: Call) -> tuple[int, dict[str, Any]]:
-        """Status and JSON body."""
+Dialect = Callable[[RKLLamaError, "Call"], tuple[int, dict[str, Any]]]
+"""How a dialect reports an error before the first byte: status and JSON body."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +58,6 @@ class Call:
     settings: Settings
     environ: Mapping[str, Any]
     parameters: Mapping[str, str] = field(default_factory=dict)
-    started_by: str = ""
     _client: int = -1
 
     @property

@@ -1,0 +1,76 @@
+"""Files that clients upload for `/api/create`: kept by their sha256 until a model is made of them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from typing import IO
+
+from .errors import DiskFull, InvalidRequest
+from .names import EXTENSIONS
+
+_BLOCK = 1 << 20
+
+
+class Blobs:
+    """The uploads in `<models>/.rkllama/blobs`."""
+
+    def __init__(self, models: str) -> None:
+        self._models = models
+        self._folder = os.path.join(models, ".rkllama", "blobs")
+
+    def _path(self, digest: str) -> str:
+        return os.path.join(self._folder, digest)
+
+    def has(self, digest: str) -> bool:
+        """Whether the file of this sha256 (64 hex digits) has been uploaded."""
+        return os.path.isfile(self._path(digest))
+
+    def put(self, digest: str, stream: IO[bytes]) -> None:
+        """Keep an upload. Raises InvalidRequest when it has another sha256, DiskFull."""
+        os.makedirs(self._folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self._folder)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                found = _copy(stream, out)
+            if found != digest:
+                raise InvalidRequest(f"the upload's sha256 is {found}, not {digest}")
+            os.replace(temporary, self._path(digest))
+        except OSError as error:
+            free = os.statvfs(self._folder)
+            raise DiskFull(
+                f"the upload cannot be kept: {error.strerror}",
+                needed=0,
+                available=free.f_bavail * free.f_frsize,
+            ) from None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def place(self, files: Sequence[tuple[str, str]]) -> str:
+        """Make a model file out of the one upload among `files` (name, digest); answers its file name.
+
+        Raises InvalidRequest when it is not exactly one model file, or was not uploaded.
+        """
+        models = [(file, digest) for file, digest in files if file.lower().endswith(EXTENSIONS)]
+        if len(models) != 1 or len(files) != 1:
+            raise InvalidRequest("'files' must hold one .rkllm or .gguf file", param="files")
+        file, digest = models[0]
+        file = os.path.basename(file.replace("\\", "/"))
+        if file.startswith(".") or not file.isprintable() or not self.has(digest):
+            raise InvalidRequest(f"no upload of {file!r} with sha256:{digest}", param="files")
+        target = os.path.join(self._models, f"{digest[:12]}-{file}")
+        os.replace(self._path(digest), target)
+        return os.path.basename(target)
+
+
+def _copy(stream: IO[bytes], out: IO[bytes]) -> str:
+    """Copy to the end; answers the sha256."""
+    sha256 = hashlib.sha256()
+    while block := stream.read(_BLOCK):
+        sha256.update(block)
+        out.write(block)
+    return sha256.hexdigest()

@@ -1,0 +1,147 @@
+"""Ollama's API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from .. import __version__
+from ..api import ollama, ollama_models
+from ..blobs import Blobs
+from ..core import Message, PullProgress
+from ..errors import RKLLamaError
+from ..modelfile import Modelfile, render_modelfile
+from .base import Call, Reply, Route, generate, log, ok
+
+NDJSON = "application/x-ndjson"
+
+
+def error(error: RKLLamaError, _call: Call) -> tuple[int, dict[str, Any]]:
+    """Status and `{"error": …}`."""
+    return error.status, ollama.error_body(error)
+
+
+def _version(_call: Call) -> Reply:
+    return ok(ollama_models.version_body(__version__))
+
+
+def _tags(call: Call) -> Reply:
+    return ok(ollama_models.tags_body(call.service.models(), call.store.digest))
+
+
+def _ps(call: Call) -> Reply:
+    return ok(ollama_models.ps_body(call.service.loaded(), call.store.digest))
+
+
+def _show(call: Call) -> Reply:
+    details = call.service.show(ollama_models.decode_name(call.json()))
+    return ok(ollama_models.show_body(details, call.store.digest))
+
+
+def _chat(call: Call) -> Reply:
+    return generate(call, ollama.decode_chat(call.json()))
+
+
+def _generate(call: Call) -> Reply:
+    return generate(call, ollama.decode_generate(call.json()))
+
+
+def _embed(call: Call) -> Reply:
+    request = ollama.decode_embed(call.json())
+    result = call.service.embed(request, call.gone())
+    return ok(ollama.embed_body(request.model or result.model, result))
+
+
+def _embeddings(call: Call) -> Reply:
+    request = ollama.decode_embeddings(call.json())
+    return ok(ollama.embeddings_body(call.service.embed(request, call.gone())))
+
+
+def _delete(call: Call) -> Reply:
+    call.service.remove(ollama_models.decode_name(call.json()))
+    return Reply()
+
+
+def _copy(call: Call) -> Reply:
+    call.service.copy(*ollama_models.decode_copy(call.json()))
+    return Reply()
+
+
+def _pull(call: Call) -> Reply:
+    wanted = ollama_models.decode_pull(call.json())
+    steps = call.service.pull(wanted.reference)
+    if not wanted.stream:
+        for _ in steps:
+            pass
+        return ok(ollama_models.SUCCESS)
+    first = next(steps)
+    return Reply(body=_pull_lines(first, steps), content_type=NDJSON)
+
+
+def _pull_lines(first: PullProgress, steps: Iterator[PullProgress]) -> Iterator[bytes]:
+    encoder = ollama_models.PullEncoder()
+    try:
+        yield encoder.encode(first)
+        for step in steps:
+            yield encoder.encode(step)
+    except RKLLamaError as problem:
+        log.error("/api/pull: %s", problem.text)
+        yield encoder.error(problem)
+
+
+def _create(call: Call) -> Reply:
+    wanted = ollama_models.decode_create(call.json())
+    source = wanted.source
+    if wanted.files:
+        source = Blobs(call.store.models).place(wanted.files)
+    text = wanted.modelfile
+    if text is None:
+        text = render_modelfile(
+            Modelfile(
+                source=source,
+                system=wanted.system,
+                template=wanted.template,
+                license="\n\n".join(wanted.licenses) or None,
+                parameters=wanted.parameters,
+                messages=tuple(
+                    Message(role=cast(Any, role), content=content)
+                    for role, content in wanted.messages
+                ),
+            )
+        )
+    call.service.create(wanted.name, text)
+    if wanted.stream:
+        return Reply(body=ollama_models.create_lines(), content_type=NDJSON)
+    return ok(ollama_models.SUCCESS)
+
+
+def _has_blob(call: Call) -> Reply:
+    digest = ollama_models.digest_hex(call.parameters["digest"])
+    return Reply(status=200 if Blobs(call.store.models).has(digest) else 404)
+
+
+def _put_blob(call: Call) -> Reply:
+    digest = ollama_models.digest_hex(call.parameters["digest"])
+    Blobs(call.store.models).put(digest, call.environ["wsgi.input"])
+    return Reply(status=201)
+
+
+ROUTES = tuple(
+    Route(methods=methods, path=path, handler=handler, dialect=error, summary=summary)
+    for methods, path, handler, summary in (
+        (("GET",), "/api/version", _version, "Version of the Ollama API, and of RKLLama"),
+        (("GET",), "/api/tags", _tags, "Models on disk"),
+        (("GET",), "/api/ps", _ps, "Models in memory"),
+        (("POST",), "/api/show", _show, "Details of a model"),
+        (("POST",), "/api/chat", _chat, "Answer a conversation"),
+        (("POST",), "/api/generate", _generate, "Answer a prompt"),
+        (("POST",), "/api/embed", _embed, "Vectors of texts"),
+        (("POST",), "/api/embeddings", _embeddings, "Vector of one text (older form)"),
+        (("POST",), "/api/pull", _pull, "Download a model"),
+        (("DELETE",), "/api/delete", _delete, "Delete a model"),
+        (("POST",), "/api/copy", _copy, "Give a model another name"),
+        (("POST",), "/api/create", _create, "Make a model out of another one"),
+        (("HEAD",), "/api/blobs/<digest>", _has_blob, "Whether an uploaded file is there"),
+        (("POST",), "/api/blobs/<digest>", _put_blob, "Upload a file for a later create"),
+    )
+)
