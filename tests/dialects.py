@@ -106,8 +106,10 @@ def transcript(
     error: RKLLamaError | None = None,
 ) -> str:
     """A request, its answer as a stream, and, unless an error breaks that off, as a whole."""
-    stream = streamed(decode(body), events, error).decode()
-    sections = [f"> {call}\n{pretty(body)}", f"< 200 text/event-stream\n{stream}"]
+    generation = decode(body)
+    stream = streamed(generation, events, error).decode()
+    content_type = generation.encoder.content_type
+    sections = [f"> {call}\n{pretty(body)}", f"< 200 {content_type}\n{stream}"]
     if error is None:
         whole = decode(body).encoder.whole(iter(events))
         sections.append(f"< 200 application/json\n{pretty(whole)}")

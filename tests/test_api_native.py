@@ -1,4 +1,4 @@
-"""The documented REST API: exact texts and bodies, decoding of anything, golden transcripts."""
+"""The documented REST API: exact texts and bodies, decoding of anything, golden dialects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from rkllama.core import (
     ToolCallDelta,
     Usage,
 )
-from tests import transcripts
+from tests import dialects
 
 DOCUMENT = Path(__file__).parent / "data" / "rest-api.fr.md"
 GIB = 1 << 30
@@ -351,7 +351,7 @@ FULL = {
 
 
 @settings(max_examples=300, deadline=None)
-@given(transcripts.bodies(FULL, ("json", "user", "-1m", "{}")))
+@given(dialects.bodies(FULL, ("json", "user", "-1m", "{}")))
 def test_any_json_is_a_generation_or_an_invalid_request(body: object) -> None:
     try:
         generation = native.decode_generate(body)
@@ -441,21 +441,21 @@ CRASH = errors.WorkerCrashed("the runtime died of signal 11", exit_status=-11)
     [
         ("generate", ANSWER),
         ("generate_reasoning_and_tools", THOUGHTFUL),
-        ("generate_cut_short", transcripts.CUT),
+        ("generate_cut_short", dialects.CUT),
         ("generate_cancelled", [TextDelta("Il"), Finished(reason="cancelled", model="m")]),
-        ("generate_format_not_met", transcripts.NOT_MET),
+        ("generate_format_not_met", dialects.NOT_MET),
     ],
 )
 def test_golden_generate(name: str, events: list[Event]) -> None:
     body = {"messages": [{"role": "user", "content": "Ça va ?"}], "stream": True}
-    text = transcripts.transcript("POST /generate", body, native.decode_generate, events)
-    transcripts.check(f"native/{name}.txt", text)
+    text = dialects.transcript("POST /generate", body, native.decode_generate, events)
+    dialects.check(f"native/{name}.txt", text)
 
 
 def test_golden_error_inside_a_stream() -> None:
     body = {"messages": "Bonjour", "stream": True}
-    text = transcripts.transcript("POST /generate", body, native.decode_generate, ANSWER[:1], CRASH)
-    transcripts.check("native/generate_error_inside.txt", text)
+    text = dialects.transcript("POST /generate", body, native.decode_generate, ANSWER[:1], CRASH)
+    dialects.check("native/generate_error_inside.txt", text)
 
 
 def test_golden_errors() -> None:
@@ -464,7 +464,7 @@ def test_golden_errors() -> None:
         for error in all_errors()
         for chosen in LANGUAGES
     ]
-    transcripts.check("native/errors.txt", "\n".join(sorted(replies)) + "\n")
+    dialects.check("native/errors.txt", "\n".join(sorted(replies)) + "\n")
 
 
 def pull_steps() -> Iterator[PullProgress]:
@@ -489,7 +489,7 @@ def test_golden_pull(language: native_texts.Language) -> None:
         + broken.error(unreachable).decode(),
         "400\n" + native.pull_error_text(unreachable, language),
     )
-    transcripts.check(f"native/pull_{language}.txt", "\n--------\n".join(answers))
+    dialects.check(f"native/pull_{language}.txt", "\n--------\n".join(answers))
 
 
 @given(st.lists(st.integers(0, 1000), max_size=30), st.integers(0, 1000))

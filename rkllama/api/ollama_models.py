@@ -127,7 +127,10 @@ def _parameters(fields: Fields) -> tuple[tuple[str, str], ...]:
 
 
 def _message(fields: Fields) -> tuple[str, str]:
-    return fields.need("role", fields.text), fields.need("content", fields.text)
+    role = fields.need("role", fields.text).lower()
+    if role not in ("system", "user", "assistant"):
+        raise fields.fail("role", "system, user or assistant")
+    return role, fields.need("content", fields.text)
 
 
 def _files(fields: Fields) -> tuple[tuple[str, str], ...]:
