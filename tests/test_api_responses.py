@@ -230,7 +230,9 @@ def test_an_answer_can_be_sent_back_as_it_came() -> None:
 
 def test_thinking_that_led_to_nothing_is_left_out() -> None:
     messages = messages_of(
-        {"type": "reasoning", "summary": []}, {"role": "user", "content": "Hello"}
+        {"type": "reasoning", "summary": []},
+        {"type": "reasoning", "summary": [], "content": [reasoning("Hm.")]},
+        {"role": "user", "content": "Hello"},
     )
     assert messages == (Message(role="user", content="Hello"),)
 

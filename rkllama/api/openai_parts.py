@@ -95,12 +95,16 @@ def arguments(call: Fields) -> Mapping[str, Any]:
     """A call's `arguments`: a JSON object in a string; the empty string counts as no arguments."""
     text = call.need("arguments", call.text)
     try:
-        value = json.loads(text) if text.strip() else {}
+        value = json.loads(text, parse_constant=_no_number) if text.strip() else {}
     except (ValueError, RecursionError):
         raise call.fail("arguments", "valid JSON") from None
     if not isinstance(value, dict):
         raise call.fail("arguments", "a JSON object in a string")
     return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def sampling(body: Fields) -> SamplingParams:

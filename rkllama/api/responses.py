@@ -157,7 +157,7 @@ def _add_item(messages: list[Message], item: Fields) -> None:
         _add_message(messages, item)
     elif kind == "reasoning":
         reasoning = parts.content(item) or parts.content(item, "summary")
-        messages.append(Message(role="assistant", reasoning=reasoning or ""))
+        messages += [Message(role="assistant", reasoning=reasoning)] if reasoning else []
     elif kind == "function_call":
         _add_call(messages, item)
     elif kind == "function_call_output":
