@@ -133,6 +133,23 @@ def merge_neighbours(messages: Sequence[Message]) -> list[Message]:
     return merged
 
 
+def one_call_each(messages: Sequence[Message]) -> list[Message]:
+    """Several calls of one turn become as many turns, each followed by its result."""
+    split: list[Message] = []
+    waiting: list[Message] = []
+    for message in messages:
+        if len(message.tool_calls) > 1:
+            split += waiting
+            waiting = [replace(message, tool_calls=(call,)) for call in message.tool_calls]
+            waiting[1:] = [replace(turn, content="") for turn in waiting[1:]]
+            continue
+        if waiting:
+            split += [waiting.pop(0)] if message.role == "tool" else waiting
+            waiting = waiting if message.role == "tool" else []
+        split.append(message)
+    return split + waiting
+
+
 def _is_plain(message: Message) -> bool:
     return message.role != "tool" and not message.tool_calls
 
@@ -292,13 +309,3 @@ def _short_id(id: str, short: bool) -> str:
 
 def _dumps(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-TRIAL_CALL = (
-    Message(
-        role="assistant",
-        tool_calls=(ToolCall(id="call00001", name="Qtool", arguments={"Qkey": "Qvalue"}),),
-    ),
-    Message(role="tool", content="Qresult", tool_call_id="call00001", tool_name="Qtool"),
-)
-"""What a template is tried with, to learn whether it writes tool calls."""

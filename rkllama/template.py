@@ -18,6 +18,7 @@ from . import conversation
 from .core import Message, TemplateSource, Tool
 from .errors import InvalidRequest
 from .families import CHATML, Family, find_family
+from .habits import Habits, find_habits
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -43,6 +44,9 @@ _TOOL_FORMATS = (
     ("<|python_tag|>", "llama3"),
     ("ipython", "llama3"),
 )
+_UNTHOUGHT = "\ufdd0"
+"""Stands for an empty thought while a template renders; a code point that no text may contain."""
+
 _ENDS = (
     "<|im_end|>",
     "<|im_start|>",
@@ -76,30 +80,6 @@ class Rendered:
     thinking_open: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Habits:
-    """What a template understands, found out by trying it."""
-
-    system: bool
-    late_system: bool
-    alternates: bool
-    tools: bool
-    calls: bool
-    text_arguments: bool
-    null_content: bool
-
-
-_BUILT_IN = _Habits(
-    system=True,
-    late_system=True,
-    alternates=False,
-    tools=False,
-    calls=False,
-    text_arguments=False,
-    null_content=False,
-)
-
-
 class ChatTemplate:
     """One model's way to write conversations; immutable and safe to share between threads.
 
@@ -125,11 +105,13 @@ class ChatTemplate:
         self.supports_thinking = _thinks(source.source, family)
         self._neutralise = conversation.neutraliser(self.control_tokens)
         self._built_in = family if family and family.template == source.source else None
-        self._habits = _BUILT_IN if self._built_in else self._find_habits()
+        self._habits = Habits() if self._built_in else self._find_habits()
         self._short_ids = re.search(r"length\s*[!=]=\s*9", source.source) is not None
         self.supports_tools = self._habits.tools or self._built_in is not None
         self.tool_format = self._find_tool_format()
-        prompt = self._ask([{"role": "user", "content": "x"}])
+        self._unthought = ""
+        self._unthought = self._find_unthought()
+        prompt = self._ask([{"role": "user", "content": "Qu"}])
         self.bos = self._tokens["bos_token"] if prompt.startswith(self._tokens["bos_token"]) else ""
 
     @staticmethod
@@ -156,11 +138,11 @@ class ChatTemplate:
             *messages, last = messages
             begun = self._neutralise(last.content)
         prompt = self._run(
-            self._prepare(messages, tools),
-            tools=conversation.tool_dicts(tools, self._neutralise) if self._habits.tools else None,
+            self._prepare(messages, tools, think),
+            tools=self._tool_dicts(tools),
             add_generation_prompt=add_generation_prompt,
             **_thinking_variables(think),
-        )
+        ).replace(_UNTHOUGHT, self._unthought)
         opener, closer = self.think_markers
         thinking_open = add_generation_prompt and prompt.rstrip().endswith(opener)
         if thinking_open and (begun or think is False):
@@ -168,7 +150,14 @@ class ChatTemplate:
             thinking_open = False
         return Rendered(prompt=prompt + begun, thinking_open=thinking_open)
 
-    def _prepare(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    def _tool_dicts(self, tools: Sequence[Tool]) -> list[dict[str, Any]] | None:
+        if tools and self._habits.tools:
+            return conversation.tool_dicts(tools, self._neutralise)
+        return [] if self._habits.empty_tools else None
+
+    def _prepare(
+        self, messages: Sequence[Message], tools: Sequence[Tool], think: Think
+    ) -> list[dict[str, Any]]:
         """The messages as this template wants them, with nothing in them that it could obey."""
         habits = self._habits
         messages = [conversation.neutralised(m, self._neutralise) for m in messages]
@@ -176,6 +165,8 @@ class ChatTemplate:
         if self._built_in:
             messages = [_without_thinking(m, self.think_markers) for m in messages]
             messages = _with_system(messages, self._built_in.system)
+        if think is False and self._unthought:
+            messages = [_marked_unthought(m) for m in messages]
         if not (habits.tools and habits.calls):
             convention = conversation.CONVENTIONS[
                 self._built_in.tools if self._built_in else "hermes"
@@ -188,66 +179,51 @@ class ChatTemplate:
             messages = conversation.system_to_user(messages)
         if habits.alternates:
             messages = conversation.merge_neighbours(messages)
-        return [
-            conversation.as_dict(
-                m,
-                text_arguments=habits.text_arguments,
-                null_content=habits.null_content,
-                short_ids=self._short_ids,
-            )
-            for m in messages
-        ]
+        if habits.calls and not habits.parallel:
+            messages = conversation.one_call_each(messages)
+        return [habits.as_dict(m, short_ids=self._short_ids) for m in messages]
 
-    def _run(self, messages: list[dict[str, Any]], **variables: Any) -> str:
+    def _run(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str:
         from .sandbox import render
 
         known = {"tools": None, "documents": None, **self._tokens, **variables}
         return render(self._template, {"messages": messages, **known}, self.origin)
 
-    def _ask(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
-    ) -> str:
+    def _ask(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str:
         """What the template makes of a trial conversation, "" where it refuses."""
         try:
-            return self._run(messages, tools=tools, add_generation_prompt=True)
+            return self._run(messages, **{"add_generation_prompt": True, **variables})
         except InvalidRequest:
             return ""
 
-    def _find_habits(self) -> _Habits:
-        user = {"role": "user", "content": "Qu"}
-        system = {"role": "system", "content": "Qs"}
-        said = {"role": "assistant", "content": "Qa"}
-        tool = conversation.tool_dicts((_TRIAL_TOOL,), str)
-        calls, text_arguments, null_content = self._find_call_form(user, tool)
-        return _Habits(
-            system="Qs" in self._ask([system, user]),
-            late_system="Qs" in self._ask([user, said, system, user]),
-            alternates=bool(self._ask([user])) and not self._ask([user, user]),
-            tools="tools" in self.source and "Qtool" in self._ask([user], tool),
-            calls=calls,
-            text_arguments=text_arguments,
-            null_content=null_content,
-        )
+    def _find_habits(self) -> Habits:
+        from .sandbox import BrokenTemplate
 
-    def _find_call_form(
-        self, user: dict[str, Any], tools: list[dict[str, Any]]
-    ) -> tuple[bool, bool, bool]:
-        """Whether tool calls and results are written, with arguments as text, with content null."""
-        for text_arguments in (False, True):
-            for null_content in (True, False):
-                call, result = (
-                    conversation.as_dict(
-                        m,
-                        text_arguments=text_arguments,
-                        null_content=null_content,
-                        short_ids=False,
-                    )
-                    for m in conversation.TRIAL_CALL
-                )
-                text = self._ask([user, call, result], tools)
-                if '"Qkey"' in text and "Qresult" in text and "None" not in text:
-                    return True, text_arguments, null_content
-        return False, False, False
+        if habits := find_habits(self._ask, self.source):
+            return habits
+        try:
+            self._run([{"role": "user", "content": "Qu"}])
+        except InvalidRequest as error:
+            raise BrokenTemplate(str(error)) from error
+        raise BrokenTemplate("it renders nothing")
+
+    def _find_unthought(self) -> str:
+        """What has to stand before earlier answers when the model is told not to think, so that the
+        next turn begins with the text of this one; "" where the template does it itself.
+        """
+        user = Message(role="user", content="Qu")
+        answered = (user, Message(role="assistant", content="Qa"), user)
+        try:
+            before = self.render((user,), think=False).prompt
+            after = self.render(answered, think=False).prompt
+        except InvalidRequest:
+            return ""
+        opener, closer = map(re.escape, self.think_markers)
+        empty = re.search(rf"{opener}\s*{closer}\s*\Z", before)
+        grown = f"{before}Qa"
+        if empty is None or after.startswith(grown):
+            return ""
+        return empty[0] if after.replace("Qa", f"{empty[0]}Qa").startswith(grown) else ""
 
     def _find_tool_format(self) -> str | None:
         if self._built_in:
@@ -255,9 +231,6 @@ class ChatTemplate:
         if not self.supports_tools:
             return "hermes"
         return next((form for mark, form in _TOOL_FORMATS if mark in self.source), "json")
-
-
-_TRIAL_TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object", "properties": {}})
 
 
 @lru_cache(maxsize=32)
@@ -361,6 +334,12 @@ def _thinking_variables(think: Think) -> Mapping[str, Any]:
 
 def _can_be_continued(message: Message) -> bool:
     return message.role == "assistant" and bool(message.content) and not message.tool_calls
+
+
+def _marked_unthought(message: Message) -> Message:
+    if message.role != "assistant":
+        return message
+    return replace(message, content=_UNTHOUGHT + message.content)
 
 
 def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:

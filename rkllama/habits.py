@@ -1,0 +1,119 @@
+"""What a chat template understands, found out by trying it on small conversations.
+
+Templates say nothing about themselves: one refuses a system prompt, another wants arguments as text, a
+third moves the system prompt to the last turn, so that no turn begins with the text of the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .conversation import as_dict, one_call_each, system_to_user, tool_dicts
+from .core import Message, Tool, ToolCall
+
+
+class Ask(Protocol):
+    """Renders a trial conversation; "" where the template refuses it."""
+
+    def __call__(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """`system`: system prompts stay where they are; `late_system`: also in mid-conversation.
+    `alternates`: two user turns in a row are refused. `tools`: definitions are written; `calls`: calls
+    and results are, `parallel`: several in one turn, with arguments as text (`text_arguments`), with
+    null as the content beside them (`null_content`). `empty_tools`: no tools are an empty list.
+    """
+
+    system: bool = True
+    late_system: bool = True
+    alternates: bool = False
+    tools: bool = False
+    calls: bool = False
+    parallel: bool = True
+    text_arguments: bool = False
+    null_content: bool = False
+    empty_tools: bool = False
+
+    def as_dict(self, message: Message, *, short_ids: bool = False) -> dict[str, Any]:
+        """The message in the form that the template takes."""
+        return as_dict(
+            message,
+            text_arguments=self.text_arguments,
+            null_content=self.null_content,
+            short_ids=short_ids,
+        )
+
+
+_SYSTEM = Message(role="system", content="Qs")
+_USER = Message(role="user", content="Qu")
+_ASSISTANT = Message(role="assistant", content="Qa")
+_CALL = ToolCall(id="call00001", name="Qtool", arguments={"Qkey": "Qvalue"})
+_CALLS = Message(role="assistant", tool_calls=(_CALL,))
+_RESULT = Message(role="tool", content="Qresult", tool_call_id="call00001", tool_name="Qtool")
+_TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object", "properties": {}})
+
+
+def find_habits(ask: Ask, source: str) -> Habits | None:
+    """The habits of the template with this source; None where it cannot even write a question."""
+    user = _dicts(_USER)
+    if not (empty_tools := not ask(user)):
+        nothing: list[Any] | None = None
+    elif ask(user, tools=[]):
+        nothing = []
+    else:
+        return None
+    tools = tool_dicts((_TOOL,), str)
+    habits = _call_form(ask, tools)
+    return Habits(
+        system=_keeps_system(ask, nothing),
+        late_system="Qs" in ask(_dicts(_USER, _ASSISTANT, _SYSTEM, _USER), tools=nothing),
+        alternates=not ask(_dicts(_USER, _USER), tools=nothing),
+        tools="tools" in source and "Qtool" in ask(user, tools=tools),
+        calls=habits is not None,
+        parallel=habits is None or _takes_several(ask, tools, habits),
+        text_arguments=habits is not None and habits.text_arguments,
+        null_content=habits is not None and habits.null_content,
+        empty_tools=empty_tools,
+    )
+
+
+def _dicts(*messages: Message, habits: Habits = Habits()) -> list[dict[str, Any]]:
+    return [habits.as_dict(message) for message in messages]
+
+
+def _keeps_system(ask: Ask, nothing: Any) -> bool:
+    """Whether a system prompt is written, and in a place where it stays when the next turn comes;
+    where the template moves it on, it is better kept in the first user turn.
+    """
+    begun, going_on = (_SYSTEM, _USER), (_SYSTEM, _USER, _ASSISTANT, _USER)
+    if "Qs" not in ask(_dicts(*begun), tools=nothing):
+        return False
+
+    def grows(first: Sequence[Message], second: Sequence[Message]) -> bool:
+        before = ask(_dicts(*first), tools=nothing, add_generation_prompt=False)
+        return ask(_dicts(*second), tools=nothing).startswith(before)
+
+    return grows(begun, going_on) or not grows(system_to_user(begun), system_to_user(going_on))
+
+
+def _call_form(ask: Ask, tools: list[dict[str, Any]]) -> Habits | None:
+    """How the template wants calls and results; None where it drops them."""
+    for text_arguments in (False, True):
+        for null_content in (True, False):
+            habits = Habits(text_arguments=text_arguments, null_content=null_content)
+            text = ask(_dicts(_USER, _CALLS, _RESULT, habits=habits), tools=tools)
+            if '"Qkey"' in text and "Qresult" in text and "None" not in text:
+                return habits
+    return None
+
+
+def _takes_several(ask: Ask, tools: list[dict[str, Any]], habits: Habits) -> bool:
+    both = Message(role="assistant", tool_calls=(_CALL, _CALL))
+    conversation = (_USER, both, _RESULT, _RESULT)
+    alone = _dicts(*one_call_each(conversation), habits=habits)
+    together = _dicts(*conversation, habits=habits)
+    return bool(ask(together, tools=tools)) or not ask(alone, tools=tools)
