@@ -6,7 +6,7 @@ A name is only ever compared with the names that the scan found, never made into
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from .errors import AmbiguousName, ModelNotFound
 from .names import parse_model_name, strip_extension
@@ -21,8 +21,8 @@ _CANDIDATES = 10
 class Catalog:
     """The entries of one scan with every spelling that finds them."""
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self.entries = tuple(entries)
+    def __init__(self, entries: tuple[Entry, ...]) -> None:
+        self.entries = entries
         self._by_name = {entry.name: entry for entry in self.entries}
         self._index: dict[str, list[Entry]] | None = None
 

@@ -41,6 +41,7 @@ class Entry(
             "modelfile",
             "mtime_ns",
             "parent",
+            "folder_mtime_ns",
         ],
     )
 ):
@@ -67,48 +68,13 @@ class Entry(
     """Of the model's file."""
     parent: str
     """For an alias: the name of what it is made from, as in its Modelfile where that is not there."""
+    folder_mtime_ns: int
+    """Of the folder around the file, to see whether something beside it changed; 0 where not asked."""
 
 
 def scan(models: str) -> list[Entry]:
     """The models and the aliases that lead to one, by name. Raises ModelsDirMissing, ConfigError."""
-    return [entry for entry in scan_all(models) if entry.format]
-
-
-def scan_all(models: str) -> list[Entry]:
-    """Like `scan`, with the aliases whose model is missing (format "")."""
-    root = os.path.realpath(models)
-    entries: list[Entry] = []
-    aliases: list[tuple[str, str]] = []
-    for item in _listing(root, models):
-        if _is_folder(item, root):
-            entries += _folder(item, root, aliases)
-        elif item.name.lower().endswith(EXTENSIONS):
-            entries += _entry(item, root, "", "")
-    entries = _name_all(entries, aliases)
-    if aliases:
-        entries += _resolve_aliases(aliases, entries)
-    entries.sort(key=_by_name)
-    return entries
-
-
-def _by_name(entry: Entry) -> tuple[str, str]:
-    return entry.name.lower(), entry.name
-
-
-def _listing(root: str, models: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(root) as items:
-            return [item for item in items if _speakable(item.name)]
-    except (FileNotFoundError, NotADirectoryError):
-        raise ModelsDirMissing(models) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"the models directory {models} cannot be read: {reason}") from None
-
-
-def _speakable(name: str) -> bool:
-    # Bytes that are no UTF-8 arrive as lone surrogates, which isprintable() refuses.
-    return name[0] != "." and name.isprintable()
+    return [entry for entry in Scan(models).entries() if entry.format]
 
 
 def is_inside(path: str, root: str) -> bool:
@@ -116,56 +82,149 @@ def is_inside(path: str, root: str) -> bool:
     return os.path.realpath(path).startswith(os.path.join(root, ""))
 
 
-def _is_folder(item: os.DirEntry[str], root: str) -> bool:
-    try:
-        return item.is_dir() and (not item.is_symlink() or is_inside(item.path, root))
-    except OSError:
-        return False
+class Scan:
+    """One look at the directory.
 
+    With `seen`, what the answer depends on is noted there: paths and how they were (see watch.py).
+    """
 
-def _entry(item: os.DirEntry[str], root: str, folder: str, modelfile: str) -> tuple[Entry, ...]:
-    """None or one: nothing for what is no regular file, leads outside or has just vanished."""
-    file, path = item.name, item.path
-    if file.lower().startswith("mmproj"):
-        return ()  # llama.cpp's name for vision encoders
-    try:
-        if item.is_symlink() and not is_inside(path, root):
+    def __init__(self, models: str, seen: dict[str, Stamp] | None = None) -> None:
+        self._models = models
+        self._root = os.path.realpath(models)
+        self._seen = seen
+        self._aliases: list[tuple[str, str]] = []
+
+    def entries(self) -> list[Entry]:
+        """All entries by name, with the aliases whose model is missing (format "")."""
+        found: list[Entry] = []
+        for item in self._listing():
+            if self._is_folder(item):
+                found += self._folder(item)
+            elif item.name.lower().endswith(EXTENSIONS):
+                found += self._entry(item)
+        found = _name_all(found, self._aliases)
+        if self._aliases:
+            found += _resolve_aliases(self._aliases, found)
+        found.sort(key=_by_name)
+        return found
+
+    def _listing(self) -> list[os.DirEntry[str]]:
+        self._note(self._root)
+        try:
+            with os.scandir(self._root) as items:
+                return [item for item in items if _speakable(item.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            raise ModelsDirMissing(self._models) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(
+                f"the models directory {self._models} cannot be read: {reason}"
+            ) from None
+
+    def _folder(self, folder: os.DirEntry[str]) -> Iterable[Entry]:
+        """The models in one subfolder; without any, its Modelfile makes an alias."""
+        files: list[os.DirEntry[str]] = []
+        modelfile = ""
+        folder_mtime_ns = self._note(folder.path)
+        try:
+            with os.scandir(folder.path) as items:
+                for item in items:
+                    if item.name.lower().endswith(EXTENSIONS) and _speakable(item.name):
+                        files.append(item)
+                    elif item.name == MODELFILE and self._is_file(item):
+                        modelfile = item.path
+        except OSError:
             return ()
-        if not item.is_file():
+        found = [
+            entry
+            for file in files
+            for entry in self._entry(file, folder.name, modelfile, folder_mtime_ns)
+        ]
+        if modelfile and not found:
+            self._note(modelfile)
+            self._aliases.append((folder.name, modelfile))
+        return found
+
+    def _entry(
+        self, item: os.DirEntry[str], folder: str = "", modelfile: str = "", around: int = 0
+    ) -> tuple[Entry, ...]:
+        """None or one: nothing for what is no regular file, leads outside or has just vanished."""
+        file = item.name
+        if file.lower().startswith("mmproj") or not self._is_file(item):
+            return ()  # mmproj is llama.cpp's name for vision encoders
+        try:
+            status = item.stat()
+        except OSError:
+            self._note(item.path)
             return ()
-        stat = item.stat()
-    except OSError:
-        return ()
-    kind = file.rpartition(".")[2].lower()
-    size, modified, mtime_ns = stat.st_size, stat.st_mtime, stat.st_mtime_ns
-    return (Entry(file, file, path, size, modified, kind, folder, modelfile, mtime_ns, ""),)
+        if self._seen is not None:
+            self._seen[item.path] = stamp_of(status)
+        return (
+            Entry(
+                file,
+                file,
+                item.path,
+                status.st_size,
+                status.st_mtime,
+                file.rpartition(".")[2].lower(),
+                folder,
+                modelfile,
+                status.st_mtime_ns,
+                "",
+                around,
+            ),
+        )
+
+    def _is_folder(self, item: os.DirEntry[str]) -> bool:
+        try:
+            return self._is_inside(item) and item.is_dir()
+        except OSError:
+            return False
+
+    def _is_file(self, item: os.DirEntry[str]) -> bool:
+        try:
+            return self._is_inside(item) and item.is_file()
+        except OSError:
+            return False
+
+    def _is_inside(self, item: os.DirEntry[str]) -> bool:
+        if not item.is_symlink():
+            return True
+        self._note(item.path)
+        return is_inside(item.path, self._root)
+
+    def _note(self, path: str) -> int:
+        """Answers the mtime_ns that was noted."""
+        if self._seen is None:
+            return 0
+        stamp = self._seen[path] = stamp_at(path)
+        return stamp[0]
 
 
-def _folder(folder: os.DirEntry[str], root: str, aliases: list[tuple[str, str]]) -> Iterable[Entry]:
-    """The models in one subfolder; without any, its Modelfile makes an alias."""
-    files: list[os.DirEntry[str]] = []
-    modelfile = ""
+Stamp = tuple[int, int, int, int]
+"""mtime_ns, ctime_ns (for permissions), size and inode: what changes when a file or a folder does."""
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    """The stamp of a file whose status is known."""
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
+
+
+def stamp_at(path: str) -> Stamp:
+    """The stamp of what is at `path` now, or where the link there leads; zeros for nothing."""
     try:
-        with os.scandir(folder.path) as items:
-            for item in items:
-                if item.name.lower().endswith(EXTENSIONS) and _speakable(item.name):
-                    files.append(item)
-                elif item.name == MODELFILE:
-                    modelfile = _modelfile(item, root)
+        return stamp_of(os.stat(path))
     except OSError:
-        return ()
-    if not files and modelfile:
-        aliases.append((folder.name, modelfile))
-        return ()
-    return [entry for item in files for entry in _entry(item, root, folder.name, modelfile)]
+        return 0, 0, 0, 0
 
 
-def _modelfile(item: os.DirEntry[str], root: str) -> str:
-    try:
-        inside = not item.is_symlink() or is_inside(item.path, root)
-        return item.path if inside and item.is_file() else ""
-    except OSError:
-        return ""
+def _speakable(name: str) -> bool:
+    # Bytes that are no UTF-8 arrive as lone surrogates, which isprintable() refuses.
+    return name[0] != "." and name.isprintable()
+
+
+def _by_name(entry: Entry) -> tuple[str, str]:
+    return entry.name.lower(), entry.name
 
 
 # --- Names -------------------------------------------------------------------------------------
@@ -229,16 +288,10 @@ def _resolve_aliases(aliases: list[tuple[str, str]], entries: list[Entry]) -> It
             continue
         parent, target = _follow(name.lower(), sources, index, _ALIAS_DEPTH)
         if target is None:
-            yield Entry(name, "", "", 0, modified, "", name, path, 0, parent)
-        else:
-            file, place, size, kind, mtime_ns = (
-                target[1],
-                target[2],
-                target[3],
-                target[5],
-                target[8],
-            )
-            yield Entry(name, file, place, size, modified, kind, name, path, mtime_ns, parent)
+            target = Entry("", "", "", 0, 0.0, "", "", "", 0, "", 0)
+        yield target._replace(
+            name=name, modified=modified, folder=name, modelfile=path, parent=parent
+        )
 
 
 def _follow(

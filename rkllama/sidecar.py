@@ -18,12 +18,13 @@ from .core import TemplateSource
 from .names import strip_extension
 from .scan import is_inside
 
+CONFIG = "config.json"
 NAMES = (
     "chat_template.jinja",
     "tokenizer_config.json",
     "chat_template.json",
     "generation_config.json",
-    "config.json",
+    CONFIG,
 )
 SIZE_LIMIT = 20 << 20
 _LARGEST_ID = 1 << 31
@@ -42,15 +43,15 @@ class Sidecars:
     notes: tuple[str, ...] = ()
 
 
-def stamp_sidecars(model: str, root: str) -> Stamp:
-    """The files beside the model at the path `model` in the models directory `root`."""
-    return tuple(_stamps(model, root))
+def stamp_sidecars(model: str, root: str, names: tuple[str, ...] = NAMES) -> Stamp:
+    """The files of these names beside the model at the path `model` in the models directory `root`."""
+    return tuple(_stamps(model, root, names))
 
 
-def _stamps(model: str, root: str) -> Iterator[tuple[str, int, int]]:
+def _stamps(model: str, root: str, names: tuple[str, ...]) -> Iterator[tuple[str, int, int]]:
     folder, file = os.path.split(model)
     stem = os.path.join(folder, strip_extension(file))
-    for name in NAMES:
+    for name in names:
         paths = [f"{stem}.{name}"]
         if folder != root:
             paths.append(os.path.join(folder, name))
@@ -74,7 +75,7 @@ def read_sidecars(stamp: Stamp, root: str) -> Sidecars:
         if text is not None:
             texts[name] = text
     tokenizer = _parse(texts, "tokenizer_config.json", notes)
-    config = _parse(texts, "config.json", notes)
+    config = _parse(texts, CONFIG, notes)
     generation = _parse(texts, "generation_config.json", notes)
     source = _template(texts, tokenizer, _parse(texts, "chat_template.json", notes))
     return Sidecars(

@@ -23,10 +23,11 @@ from .gguf import GGUFHeader
 from .lookup import Catalog
 from .modelfile import Modelfile, parse_modelfile, render_modelfile
 from .names import strip_extension
-from .scan import MODELFILE, Entry, scan_all
+from .scan import MODELFILE, Entry
 from .sidecar import NAMES as SIDECARS
 from .stored import PULL_RECORD, ModelReader, describe
 from .stored import StoredModel as StoredModel
+from .watch import Watch
 
 _ALIAS_DEPTH = 8
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -55,6 +56,8 @@ class Store:
 
     def _open(self, root: str) -> None:
         self._root = root
+        self._watch = Watch(self.models)
+        self._listed: tuple[object, list[ModelInfo]] = (None, [])
         self._reader = ModelReader(root)
         self._digests = DigestCache(root)
 
@@ -63,14 +66,22 @@ class Store:
     def list(self) -> list[ModelInfo]:
         """The models by name. Raises ModelsDirMissing."""
         with self._lock:
-            entries = self._scan().entries
+            catalog = self._scan()
             self._digests.refresh()
-            return [self._info(entry) for entry in entries if entry.format]
+            state = (catalog, self._digests.changes)
+            if self._listed[0] != state:
+                infos = [self._info(entry) for entry in catalog.entries if entry.format]
+                self._listed = (state, infos)
+            return self._listed[1].copy()
 
     def resolve(self, name: str) -> StoredModel:
         """The model that `name` means. Raises ModelNotFound, AmbiguousName."""
         with self._lock:
-            return self._stored(self._find(name))
+            entry = self._catalog.exact(name)
+            # Every request comes by here: one model's stats instead of everyone's.
+            if entry is None or entry.parent or not self._watch.is_current(entry):
+                entry = self._find(name)
+            return self._stored(entry)
 
     def details(self, name: str) -> ModelDetails:
         """All that is known of a model. Raises ModelNotFound, AmbiguousName."""
@@ -97,8 +108,8 @@ class Store:
         if root != self._root:  # the directory is a symlink, and leads elsewhere by now
             self._digests.close()
             self._open(root)
-        entries = scan_all(self.models)
-        if tuple(entries) != self._catalog.entries:
+        entries = self._watch.entries()
+        if entries is not self._catalog.entries:
             self._catalog = Catalog(entries)
         return self._catalog
 
@@ -168,22 +179,20 @@ class Store:
 
     # --- Removing ------------------------------------------------------------------------------
 
+    def removable(self, name: str) -> ModelInfo:
+        """What `remove(name)` would delete; raises what that would raise, short of the disk's refusal."""
+        with self._lock:
+            return self._removable(name)[1]
+
     def remove(self, name: str) -> ModelInfo:
         """Delete a model's file, what lies beside it for its sake, and its folder if that is empty then;
         of an alias only the alias. Answers what was deleted.
 
         The beginning of a name is not enough here. Raises ModelNotFound, AmbiguousName, and
-        InvalidRequest where aliases are made from the model or the disk refuses.
+        InvalidRequest where aliases are made from the model.
         """
         with self._lock:
-            entry = self._find_to_remove(name)
-            info = self._info(entry) if entry.format else _missing(entry)
-            if users := [other.name for other in self._catalog.entries if _made_from(other, entry)]:
-                raise InvalidRequest(
-                    f"'{entry.name}' is what {', '.join(users)} is made from",
-                    param="model",
-                    hint=f"Remove {' and '.join(users)} first.",
-                )
+            entry, info = self._removable(name)
             try:
                 self._delete(entry)
             except OSError as error:
@@ -193,11 +202,19 @@ class Store:
                 ) from None
             return info
 
-    def _find_to_remove(self, name: str) -> Entry:
+    def _removable(self, name: str) -> tuple[Entry, ModelInfo]:
         try:
-            return self._scan().find(name, prefix=False)
+            entry = self._scan().find(name, prefix=False)
         except ModelsDirMissing:
             raise ModelNotFound(name[:100]) from None
+        users = [other.name for other in self._catalog.entries if _made_from(other, entry)]
+        if users:
+            raise InvalidRequest(
+                f"'{entry.name}' is what {', '.join(users)} is made from",
+                param="model",
+                hint=f"Remove {' and '.join(users)} first.",
+            )
+        return entry, self._info(entry) if entry.format else _missing(entry)
 
     def _delete(self, entry: Entry) -> None:
         if entry.parent:

@@ -29,7 +29,7 @@ from .modelfile import (
 )
 from .names import ModelName, parse_model_name
 from .scan import Entry, is_inside
-from .sidecar import Sidecars, Stamp, read_sidecars, stamp_sidecars
+from .sidecar import CONFIG, Sidecars, Stamp, read_sidecars, stamp_sidecars
 
 PULL_RECORD = ".pull.json"
 """What `pull` leaves beside a model: repository, revision, and the sha256 of the file as it arrived."""
@@ -89,7 +89,9 @@ class ModelReader:
     def info(self, entry: Entry) -> ModelInfo:
         """The facts for lists; the digest is left open."""
         known = self._infos.get(entry)
-        return known if known is not None else _keep(self._infos, entry, self._new_info(entry))
+        if known is None:
+            known = _keep(self._infos, entry, self._new_info(entry))
+        return known
 
     def header(self, entry: Entry, *, brief: bool = False) -> GGUFHeader | str | None:
         """A .gguf file's header, or what is wrong with it; None for a .rkllm."""
@@ -145,7 +147,7 @@ class ModelReader:
             platform=told.platform,
             parameter_size=told.parameter_size,
             family=told.family,
-            context_length=told.context_length or self._beside(entry).context_length,
+            context_length=told.context_length or self._configured_context(entry),
         )
         return self._with_header(info, entry) if entry.format == "gguf" else info
 
@@ -175,8 +177,9 @@ class ModelReader:
             context_length=header.context_length or info.context_length,
         )
 
-    def _beside(self, entry: Entry) -> Sidecars:
-        return self._read_sidecars(stamp_sidecars(entry.path, self.root))
+    def _configured_context(self, entry: Entry) -> int | None:
+        stamp = stamp_sidecars(entry.path, self.root, (CONFIG,))
+        return self._read_sidecars(stamp).context_length
 
     def _read_sidecars(self, stamp: Stamp) -> Sidecars:
         known = self._sidecars.get(stamp)
@@ -195,7 +198,8 @@ class ModelReader:
         if isinstance(header, str):
             notes.append(header)
         good = header if isinstance(header, GGUFHeader) else None
-        info = self._with_template_family(self.info(entry), modelfile)
+        # Not the one that is kept: a file beside the model may have been edited in place.
+        info = self._with_template_family(self._new_info(entry), modelfile)
         template = _template(modelfile, sidecars, good)
         defaults = read_parameters(modelfile.parameters)
         return StoredModel(
