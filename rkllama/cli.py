@@ -5,11 +5,9 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from .errors import Cancelled, ConfigError, RKLLamaError
@@ -32,22 +30,18 @@ _models_dir: str | None = None
 
 
 def run_app() -> int:
-    """Run the command line; answers the exit code and turns every error into one clear message."""
+    """Run the command line; answers the exit code and turns our errors into one clear message.
+
+    Typer itself exits with 2 for wrong usage and with 130 for Ctrl-C.
+    """
     try:
-        result = app(standalone_mode=False)
-        return result if isinstance(result, int) else 0
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, click.Abort, Cancelled):
+        app()
+    except Cancelled:
         return 130
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
     except RKLLamaError as error:
         _fail(error)
         return 1
+    return 0
 
 
 def _fail(error: RKLLamaError) -> None:
@@ -99,12 +93,12 @@ def _service(command: str) -> Service:
 def _server(settings: Settings) -> Service | None:
     """The server at RKLLAMA_HOST, or the one that holds the NPU at another address."""
     from .client import RemoteService, is_serving
-    from .config import load_settings
+    from .config import is_this_machine, load_settings, server_address
     from .lock import holder
 
-    if os.environ.get("RKLLAMA_HOST"):
+    if not is_this_machine(server_address(settings.host)[0]):
         remote = RemoteService(settings)
-        remote.version()  # the user has named a server: its absence is an error
+        remote.version()  # the user has named another machine: its silence is an error
         return remote
     if is_serving(settings):
         return RemoteService(settings)
@@ -292,7 +286,7 @@ def run(
     from .chat import Chat, Options, answer_once
 
     if output not in (None, "json"):
-        raise click.BadParameter("only json is known", param_hint="--format")
+        raise typer.BadParameter("only json is known", param_hint="--format")
     options = Options(
         system=system,
         sampling=_sampling(locals()),
@@ -309,7 +303,7 @@ def run(
         if text is not None:
             answer_once(service, model, text, options, as_json=output == "json")
         elif output == "json":
-            raise click.UsageError("--format json needs a prompt")
+            raise typer.BadParameter("it needs a prompt", param_hint="--format")
         else:
             Chat(service, model, options, _settings().home).loop()
     finally:
@@ -332,7 +326,7 @@ def _duration(text: str | None) -> float | None:
     try:
         return parse_duration(text)
     except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--keep-alive") from None
+        raise typer.BadParameter(str(error), param_hint="--keep-alive") from None
 
 
 def _prompt(words: list[str] | None) -> str | None:
@@ -342,7 +336,7 @@ def _prompt(words: list[str] | None) -> str | None:
         piped = sys.stdin.read().strip()
         parts = [piped, *parts] if piped else parts
         if not parts:
-            raise click.UsageError("the prompt is empty")
+            raise typer.BadParameter("it is empty", param_hint="PROMPT")
     return "\n\n".join(parts) if parts else None
 
 

@@ -265,3 +265,13 @@ def server_address(host: str) -> tuple[str, int]:
             hint="Write it as 127.0.0.1:8080 or http://board:8080.",
         ) from None
     return name.strip("[]"), number
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server bound to `host` can be reached from this machine only."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a server at `host` would run here: loopback, or the address that means every one."""
+    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound

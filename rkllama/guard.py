@@ -6,15 +6,10 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
+from .config import is_loopback
 from .errors import Forbidden, Unauthorized
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _ALLOWED_HEADERS = "Authorization, Content-Type, X-API-Key, Anthropic-Version, Anthropic-Beta"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a server bound to `host` can be reached from this machine only."""
-    return host in _LOOPBACK or host.startswith("127.")
 
 
 class Guard:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 
-from .config import Settings, load_settings, server_address
+from .config import Settings, is_this_machine, load_settings, server_address
 from .errors import RKLLamaError, ServerUnreachable
 
 
@@ -74,9 +74,9 @@ def _from_server(settings: Settings) -> list[dict[str, object]] | None:
             data = response.read()
             status = response.status
     except ServerUnreachable:
-        if os.environ.get("RKLLAMA_HOST"):
-            raise
-        return None
+        if is_this_machine(host):
+            return None
+        raise  # the user has named another machine: its silence is an error
     import json
 
     body = json.loads(data)

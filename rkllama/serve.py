@@ -20,7 +20,7 @@ import waitress.server
 import waitress.task
 
 from .api.common import dumps
-from .config import Settings, server_address
+from .config import Settings, is_loopback, server_address
 from .errors import (
     BodyTooLarge,
     ConfigError,
@@ -29,7 +29,7 @@ from .errors import (
     NoSuchRoute,
     RKLLamaError,
 )
-from .guard import Guard, is_loopback
+from .guard import Guard
 from .local import LocalService
 from .routes import anthropic, native, ollama, openai
 from .routes.base import Call, Dialect, Reply, Route, retry_headers

@@ -1,0 +1,51 @@
+"""What every test gets: a home of its own, and no setting or server of whoever runs the tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import Server
+from tests.virtual_npu import library
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home directory; nothing of the real one is seen or touched."""
+    for name in list(os.environ):
+        if name.startswith(("RKLLAMA_", "HF_", "RKLLM_", "VNPU_")):
+            monkeypatch.delenv(name)
+    directory = tmp_path / "home"
+    directory.mkdir()
+    monkeypatch.setenv("HOME", str(directory))
+    monkeypatch.setenv("HF_HOME", str(directory / "hf"))
+    monkeypatch.setenv("RKLLAMA_LOCK", str(tmp_path / "npu.lock"))
+    # No test finds a server that happens to run on this machine: nothing listens on port 1.
+    monkeypatch.setenv("RKLLAMA_HOST", "127.0.0.1:1")
+    return directory
+
+
+@pytest.fixture
+def models(home: Path) -> Path:
+    """The default models directory, empty."""
+    directory = home / "RKLLAMA" / "models"
+    directory.mkdir(parents=True)
+    return directory
+
+
+@pytest.fixture
+def npu(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The virtual NPU as this test's librkllmrt."""
+    path = library("1.2.3")
+    monkeypatch.setenv("RKLLAMA_RKLLM_LIB", path)
+    return path
+
+
+@pytest.fixture
+def server(models: Path, npu: str) -> Iterator[Server]:
+    """A running `rkllama serve` over the virtual NPU and the empty models directory."""
+    with Server() as running:
+        yield running
