@@ -430,14 +430,22 @@ def header(release: str) -> Header:
     return result
 
 
+def names(release: str) -> frozenset[str]:
+    """The functions, structs, members and enum values that `release` declares."""
+    known = header(release)
+    values = (value for enum in known.enums.values() for value in enum)
+    members = (member for struct in known.structs.values() for member in _members(struct))
+    return frozenset({*known.functions, *known.structs, *values, *members})
+
+
 def first_release(name: str) -> str | None:
-    """The release in which the function, struct or enum value `name` first stands; None: in none."""
-    for release in RELEASES:
-        known = header(release)
-        values = (value for enum in known.enums.values() for value in enum)
-        if name in {*known.functions, *known.structs, *values}:
-            return release
-    return None
+    """The release in which the function, struct, member or enum value `name` first stands."""
+    return next((release for release in RELEASES if name in names(release)), None)
+
+
+def _members(struct: Struct) -> Iterator[str]:
+    for member in struct.members:
+        yield from _members(member.block) if member.block else (member.name,)
 
 
 def _standing(entries: Sequence[C | Block], index: int) -> Iterator[C | Block]:

@@ -1,0 +1,345 @@
+"""The NPU backend: a .rkllm model run by librkllmrt, in a process of its own.
+
+The layers below it: npu_abi (declarations), npu_types (ctypes), npu_library (finding and identifying),
+npu_runtime with npu_input, npu_results and npu_abort (the API), npu_log and npu_output (its log).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .core import FinishReason, TokenLogprob
+from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
+from .npu_input import PromptInput
+from .npu_library import open_library
+from .npu_log import (
+    Facts,
+    cache_match,
+    complaint,
+    diagnose,
+    facts,
+    notices,
+    prompt_too_long,
+)
+from .npu_output import OwnOutput
+from .npu_results import Results, Rows
+from .npu_runtime import RunOptions, Runtime
+from .npu_soc import COMPATIBLE, cpus, read_soc, require_llm
+
+_LORA = "default"
+
+
+class NPUBackend:
+    """A model on the NPU; see backend.Backend.
+
+    A prompt that is `raw` goes in as written: the first one takes the runtime's own template away,
+    which cannot be brought back, so from then on a prompt that is not raw is refused. Runtimes 1.1
+    have no template of their own. Before 1.3 sampling is fixed when the model is loaded, and
+    `max_tokens` is honoured by counting tokens.
+    """
+
+    def __init__(self, log_path: str | None = None, *, compatible: str = COMPATIBLE) -> None:
+        self._output = OwnOutput(log_path)
+        self._compatible = compatible
+        self._runtime: Runtime | None = None
+        self._spec: LoadSpec | None = None
+        self._context = 0
+        self._template: str | None = None
+        """Whose template prompts go through: "own", "none", or None while it is open."""
+        self._fresh = True
+        """Whether the KV cache is empty."""
+        self._surplus: int | None = None
+        self._generating = False
+        self._abort_wanted = False
+
+    # --- Loading -------------------------------------------------------------------------------
+
+    def load(self, spec: LoadSpec) -> LoadedInfo:
+        """Load the model; its context is clamped to what the model can have."""
+        soc = read_soc(self._compatible)
+        require_llm(soc)
+        library = open_library(spec.library, spec.abi)
+        self._output.line_buffer()
+        self._spec, self._runtime = spec, Runtime(library)
+        self._context = spec.context_length
+        known, clamped = self._init(self._runtime, spec, soc)
+        if spec.lora is not None:
+            self._load_lora(self._runtime, spec.lora)
+        said = [*library.notices, *notices(known)]
+        if clamped:
+            said.append(
+                f"The context is {self._context} tokens, not {spec.context_length}: that is the "
+                "model's limit."
+            )
+        return LoadedInfo(
+            context_length=self._context,
+            runtime=f"librkllmrt {library.version or library.release}",
+            platform=known.platform or soc,
+            dtype=known.dtype,
+            per_run_sampling=self._samples_per_run,
+            notices=tuple(said),
+        )
+
+    def _init(self, runtime: Runtime, spec: LoadSpec, soc: str | None) -> tuple[Facts, bool]:
+        """What the runtime said of itself, and whether the context had to be clamped."""
+        try:
+            return self._try_init(runtime, spec, soc), False
+        except LoadFailed as error:
+            limit = facts(error.log).max_context_limit
+            if limit is None or limit >= self._context:
+                raise
+        self._context = limit
+        return self._try_init(runtime, spec, soc), True
+
+    def _try_init(self, runtime: Runtime, spec: LoadSpec, soc: str | None) -> Facts:
+        parameters: dict[str, float | str] = {
+            "max_context_len": self._context,
+            "max_new_tokens": self._context,
+            "skip_special_token": True,
+            "is_async": False,
+        }
+        if runtime.has("enabled_cpus_mask"):
+            mask, count = cpus(soc)
+            parameters |= {"enabled_cpus_mask": mask, "enabled_cpus_num": count}
+        self._output.mark()
+        try:
+            runtime.init(spec.path, sampling=spec.sampling, **parameters)
+        except LoadFailed as error:
+            raise self._load_failed(error.message, diagnose(self._output.gained())) from None
+        log = self._output.gained()
+        if known := complaint(log):  # it reports success and dies at the first run
+            raise self._load_failed("the runtime reported success", known)
+        return facts(log)
+
+    def _load_failed(self, message: str, known: tuple[str, str] | None) -> LoadFailed:
+        assert self._spec is not None
+        name = os.path.basename(self._spec.path)
+        message, hint = known or (message, "The runtime's log may tell more.")
+        return LoadFailed(
+            f"{name} could not be loaded: {message}", hint=hint, log=self._output.gained()
+        )
+
+    def _load_lora(self, runtime: Runtime, path: str) -> None:
+        try:
+            runtime.load_lora(path, _LORA)
+        except RuntimeFailed as error:
+            raise LoadFailed(
+                f"the LoRA adapter {path} could not be loaded: {error.message}",
+                hint="It has to be converted for this very model.",
+                log=self._output.gained(),
+            ) from None
+
+    @property
+    def _samples_per_run(self) -> bool:
+        return self._runtime is not None and self._runtime.has("sampling_params")
+
+    # --- Generating ----------------------------------------------------------------------------
+
+    def generate(
+        self,
+        spec: GenerateSpec,
+        emit: Emit,
+        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,  # noqa: ARG002
+    ) -> RunResult:
+        """Run the prompt; see Backend."""
+        self._abort_wanted, self._generating = False, True
+        try:
+            return self._generate(spec, emit)
+        finally:
+            self._generating = False
+
+    def _generate(self, spec: GenerateSpec, emit: Emit) -> RunResult:
+        runtime = self._loaded()
+        if spec.top_logprobs is not None:
+            raise Unsupported("the NPU's runtime gives no log-probabilities for an answer")
+        self._use_template(runtime, raw=spec.raw)
+        was_fresh, self._fresh = self._fresh, False
+        most = self._context if spec.max_tokens < 0 else max(1, spec.max_tokens)
+        most = min(most, self._context)
+        self._output.mark()
+        results = runtime.run(
+            PromptInput(text=spec.prompt, think=spec.think),
+            self._minding_context(runtime, emit),
+            self._options(spec, most),
+            cancelled=lambda: self._abort_wanted,
+        )
+        log = self._output.gained()
+        if results.failed and results.stopped is None:
+            raise self._run_failed(log)
+        return self._result(results, log, most, was_fresh)
+
+    def _loaded(self) -> Runtime:
+        if self._runtime is None:
+            raise RuntimeFailed("no model is loaded")
+        return self._runtime
+
+    def _use_template(self, runtime: Runtime, *, raw: bool) -> None:
+        if not runtime.has("rkllm_set_chat_template"):
+            return
+        wanted = "none" if raw else "own"
+        if self._template == "none" and wanted == "own":
+            raise Unsupported(
+                "this model got prompts as they are, so its runtime has no template left",
+                hint="Unload the model first, or send prompts that carry their template.",
+            )
+        if self._template != wanted and raw:
+            runtime.set_chat_template("", "", "")
+            self._fresh = True
+        self._template = wanted
+
+    def _options(self, spec: GenerateSpec, most: int) -> RunOptions:
+        assert self._spec is not None
+        per_run = self._samples_per_run
+        return RunOptions(
+            lora=_LORA if self._spec.lora is not None else None,
+            sampling=spec.sampling if per_run else None,
+            max_new_tokens=most if per_run else None,
+            limit=-1 if per_run or most == self._context else most,
+            eos=self._spec.eos_tokens,
+        )
+
+    def _minding_context(self, runtime: Runtime, emit: Emit) -> Emit:
+        """`emit`, which with the first text ends the answer where the context will be full.
+
+        The runtime would drop half of the conversation and go on. It tells the size of the prompt
+        in its log only, before the first token.
+        """
+        begun = False
+
+        def emit_minding(text: str) -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                runtime.results.replace_emit(emit)
+                if match := cache_match(self._output.gained()):
+                    runtime.results.lower_limit(max(1, self._context - match[1]))
+            emit(text)
+
+        return emit_minding
+
+    def _run_failed(self, log: str) -> RKLLamaError:
+        if numbers := prompt_too_long(log):
+            tokens, limit = numbers
+            size = f"{tokens} tokens" if tokens is not None else "more tokens"
+            return PromptTooLong(
+                f"the prompt has {size} and the context {limit or self._context}",
+                prompt_tokens=tokens,
+                context_length=limit or self._context,
+                hint="Shorten it, or load the model with a longer context.",
+            )
+        message, hint = diagnose(log) or ("the runtime reported an error", None)
+        return RuntimeFailed(message, hint=hint, log=log)
+
+    def _result(self, results: Results, log: str, most: int, was_fresh: bool) -> RunResult:
+        perf = results.perf
+        prompt, cached = self._prompt_figures(results, log, was_fresh)
+        full = prompt is not None and prompt + results.tokens >= self._context
+        return RunResult(
+            reason=_reason(results, results.tokens >= most or full),
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            completion_tokens=results.tokens,
+            prompt_seconds=perf.prefill_seconds if perf else None,
+            generation_seconds=perf.generate_seconds if perf else None,
+            memory=perf.memory if perf else None,
+        )
+
+    def _prompt_figures(
+        self, results: Results, log: str, was_fresh: bool
+    ) -> tuple[int | None, int | None]:
+        """(tokens of the whole prompt, those of them that were cached), where they can be known.
+
+        The log names both. Where it does not, the KV cache does: after a run it holds the prompt and
+        the answer, give or take a constant that a run on an empty cache shows.
+        """
+        if match := cache_match(log):
+            return match[1], match[0]
+        perf = results.perf
+        if perf is None or self._runtime is None:
+            return None, None
+        held = self._runtime.get_kv_cache_size()[0] - perf.generate_tokens
+        if was_fresh:
+            self._surplus = held - perf.prefill_tokens
+            return perf.prefill_tokens, 0
+        if self._surplus is None or held + perf.generate_tokens >= self._context:
+            return None, None
+        prompt = held - self._surplus
+        cached = prompt - perf.prefill_tokens
+        return (prompt, cached) if cached >= 0 else (None, None)
+
+    def abort(self) -> None:
+        """End the current run; see Backend."""
+        if self._generating:
+            self._abort_wanted = True
+            self._loaded().abort()
+
+    # --- Embedding -----------------------------------------------------------------------------
+
+    def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
+        """The last layer's state at each text's last token: what embedding models made from a
+        language model are trained to fill. Texts go in as written.
+        """
+        vectors, total = [], 0
+        for text in texts:
+            row, tokens = self._embed_fitting(text, truncate)
+            vectors.append(row)
+            total += tokens
+        return EmbedResult(vectors=tuple(vectors), prompt_tokens=total)
+
+    def _embed_fitting(self, text: str, truncate: bool) -> tuple[bytes, int]:
+        while True:
+            try:
+                return self._embed_one(text)
+            except PromptTooLong as error:
+                if not truncate or len(text) < 2:
+                    raise
+                share = 0.5
+                if error.prompt_tokens and error.context_length:
+                    share = min(0.95, 0.95 * error.context_length / error.prompt_tokens)
+                text = text[: int(len(text) * share)]
+
+    def _embed_one(self, text: str) -> tuple[bytes, int]:
+        runtime = self._loaded()
+        if self._template != "own":
+            self._use_template(runtime, raw=True)
+        if runtime.has("rkllm_clear_kv_cache"):
+            # Rows come for evaluated tokens only, and reuse in this mode has been seen to fail.
+            runtime.clear_kv_cache()
+        self._fresh = False
+        found: list[tuple[bytes, int]] = []
+
+        def keep_last(rows: Rows) -> None:
+            found.append((rows.row(-1), rows.height))
+
+        self._output.mark()
+        results = runtime.run(
+            PromptInput(text=text), options=RunOptions(mode="hidden"), rows=keep_last
+        )
+        if results.failed:
+            raise self._run_failed(self._output.gained())
+        if not found:
+            raise Unsupported("the runtime gave no hidden layer for this model")
+        return found[-1]
+
+    # --- The rest ------------------------------------------------------------------------------
+
+    def count_tokens(self, text: str) -> int | None:  # noqa: ARG002
+        """None: the runtime tells the number of tokens only by evaluating them."""
+        return None
+
+    def close(self) -> None:
+        """Free the model; see Backend."""
+        if self._runtime is not None:
+            self._runtime.destroy()
+            self._runtime = None
+        self._output.close()
+
+
+def _reason(results: Results, at_limit: bool) -> FinishReason:
+    if results.stopped == "cancelled":
+        return "cancelled"
+    if results.stopped == "length" or (results.stopped is None and at_limit):
+        return "length"
+    return "stop"

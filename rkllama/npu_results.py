@@ -1,0 +1,240 @@
+"""The results of a run: what librkllmrt's callback does for every token. The hot path."""
+
+from __future__ import annotations
+
+import ctypes
+from codecs import utf_8_decode
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+from .npu_types import CTypes
+
+_WAITING, _FINISH, _ERROR, _HIDDEN_1_1 = 1, 2, 3, 4
+_GO_ON, _RELEASE = 0, 2  # 1 would pause the run for ever
+
+
+class Perf(NamedTuple):
+    """The runtime's own figures of a run; `prefill_tokens` are those that it evaluated."""
+
+    prefill_seconds: float
+    prefill_tokens: int
+    generate_seconds: float
+    generate_tokens: int
+    memory: int
+    """Bytes."""
+
+
+class Rows(NamedTuple):
+    """A hidden layer or logits: `height` rows of `width` float32 values; valid in the callback only."""
+
+    values: Any
+    """A memoryview of them all."""
+    height: int
+    width: int
+
+    def row(self, index: int) -> bytes:
+        """One row's float32 bytes, copied."""
+        first = (index % self.height) * self.width
+        data: bytes = self.values[first : first + self.width].tobytes()
+        return data
+
+
+class Results:
+    """Takes one run's results after another; `callback` is given to the runtime once.
+
+    `ask_abort` is called from inside the callback when an answer shall end early, and again as long
+    as tokens keep coming: the runtime forgets an abort that comes before it has really begun.
+    """
+
+    __slots__ = (
+        "_address",
+        "_ask_abort",
+        "_decoder_rest",
+        "_emit",
+        "_eos",
+        "_limit",
+        "_perf_type",
+        "_release",
+        "_result",
+        "_rows",
+        "_type",
+        "callback",
+        "error",
+        "failed",
+        "finished",
+        "perf",
+        "stopped",
+        "tokens",
+    )
+
+    def __init__(self, types: CTypes, ask_abort: Callable[[], None]) -> None:
+        self._type = types.structs["RKLLMResult"]
+        self._perf_type = types.structs.get("RKLLMPerfStat")
+        self._release = _RELEASE if "RKLLMCallback" in types.structs else _GO_ON
+        self._ask_abort = ask_abort
+        self._address = 0
+        self._result: Any = None
+        self.callback = types.callbacks["LLMResultCallback"](self._take)
+        self.begin(lambda _: None)
+
+    def begin(
+        self,
+        emit: Callable[[str], None],
+        *,
+        eos: Collection[int] = (),
+        limit: int = -1,
+        rows: Callable[[Rows], None] | None = None,
+    ) -> None:
+        """Expect a new run's results: text for `emit`, or the output buffers for `rows`."""
+        self._emit = emit
+        self._eos = frozenset(eos)
+        self._limit = limit
+        self._rows = rows
+        self._decoder_rest = b""
+        self.tokens = 0
+        """Tokens of the answer, without one that ends it."""
+        self.stopped: str | None = None
+        """Why an abort was asked for: "eos", "length", "cancelled" or "error"."""
+        self.perf: Perf | None = None
+        self.failed = False
+        """Whether the runtime reported an error."""
+        self.finished = False
+        self.error: BaseException | None = None
+        """What was raised inside the callback."""
+
+    def replace_emit(self, emit: Callable[[str], None]) -> None:
+        """Send text elsewhere from now on."""
+        self._emit = emit
+
+    def lower_limit(self, limit: int) -> None:
+        """End this run after `limit` tokens, if it does not end before."""
+        if self._limit < 0 or limit < self._limit:
+            self._limit = max(limit, self.tokens)
+
+    def flush(self) -> None:
+        """Emit what is left of a character that never became whole."""
+        if self._decoder_rest:
+            rest, self._decoder_rest = self._decoder_rest, b""
+            self._emit(rest.decode("utf-8", "replace"))
+
+    def _take(self, address: int | None, _userdata: int | None, state: int) -> int:
+        try:
+            if state > _WAITING or self.stopped is not None or self._rows is not None:
+                return self._take_rare(address, state)
+            if address != self._address:
+                self._look_at(address)
+            result = self._result
+            if self._eos and result.token_id in self._eos:
+                return self._stop("eos")
+            self.tokens += 1
+            data = result.text
+            if data:
+                if self._decoder_rest:
+                    data = self._decoder_rest + data
+                text, used = utf_8_decode(data, "replace", False)
+                self._decoder_rest = data[used:]
+                if text:
+                    self._emit(text)
+            if self.tokens == self._limit:
+                self._stop("length")
+        except BaseException as error:
+            self._raised(error)
+        return _GO_ON
+
+    def _look_at(self, address: int | None) -> None:
+        """The runtime passes the same struct again and again: one view of it serves them all."""
+        self._result = self._type.from_address(address)
+        self._address = address or 0
+
+    def _stop(self, reason: str) -> int:
+        self.stopped = reason
+        self._ask_abort()
+        return _GO_ON
+
+    def _raised(self, error: BaseException) -> None:
+        if self.error is None:
+            self.error = error
+        self._stop("error")
+
+    def _take_rare(self, address: int | None, state: int) -> int:
+        if state == _FINISH:
+            self.finished = True
+            if address and self._perf_type is not None:
+                self.perf = _perf(self._type.from_address(address).perf)
+        elif state == _ERROR:
+            self.failed = True
+        elif self._rows is not None and address:
+            return self._take_rows(self._type.from_address(address))
+        elif self.stopped is not None:
+            self._ask_abort()
+        return _GO_ON
+
+    def _take_rows(self, result: Any) -> int:
+        hidden, logits = result.last_hidden_layer, getattr(result, "logits", None)
+        if hidden.num_tokens > 0 and hidden.embd_size > 0 and hidden.hidden_states:
+            rows = _rows(hidden.hidden_states, hidden.num_tokens, hidden.embd_size)
+        elif logits is not None and logits.num_tokens > 0 and logits.logits:
+            rows = _rows(logits.logits, logits.num_tokens, logits.vocab_size)
+        else:  # also called once without any before the real one
+            return _GO_ON
+        assert self._rows is not None
+        self._rows(rows)
+        return self._release
+
+
+def _perf(perf: Any) -> Perf:
+    return Perf(
+        prefill_seconds=perf.prefill_time_ms / 1000,
+        prefill_tokens=perf.prefill_tokens,
+        generate_seconds=perf.generate_time_ms / 1000,
+        generate_tokens=perf.generate_tokens,
+        memory=int(perf.memory_usage_mb * (1 << 20)),
+    )
+
+
+def _rows(pointer: Any, count: int, width: int) -> Rows:
+    array = (ctypes.c_float * (count * width)).from_address(ctypes.addressof(pointer.contents))
+    return Rows(memoryview(array).cast("B").cast("f"), count, width)
+
+
+class BatchResults(Results):
+    """The results of a runtime that was loaded with `n_batch` > 1: an array of them per call.
+
+    `begin`'s `emit` is unused; text goes to `emit_at(index of the input, text)`.
+    """
+
+    __slots__ = ("_rests", "_size", "emit_at")
+
+    def __init__(self, types: CTypes, ask_abort: Callable[[], None], n_batch: int) -> None:
+        self._size = ctypes.sizeof(types.structs["RKLLMResult"])
+        self._rests = [b""] * n_batch
+        self.emit_at: Callable[[int, str], None] = lambda _index, _text: None
+        super().__init__(types, ask_abort)
+
+    def _take(self, address: int | None, _userdata: int | None, state: int) -> int:
+        try:
+            if state > _WAITING or self.stopped is not None:
+                return self._take_rare(address, state)
+            for index in range(len(self._rests)):
+                self._take_one(index, (address or 0) + index * self._size)
+        except BaseException as error:
+            self._raised(error)
+        return _GO_ON
+
+    def _take_one(self, index: int, address: int) -> None:
+        result = self._type.from_address(address)
+        if result.token_id < 0 or result.token_id in self._eos:  # this one has ended
+            return
+        self.tokens += 1
+        data = self._rests[index] + (result.text or b"")
+        text, used = utf_8_decode(data, "replace", False)
+        self._rests[index] = data[used:]
+        if text:
+            self.emit_at(index, text)
+
+    def flush(self) -> None:
+        """Emit what is left of characters that never became whole."""
+        for index, rest in enumerate(self._rests):
+            if rest:
+                self.emit_at(index, rest.decode("utf-8", "replace"))
+                self._rests[index] = b""

@@ -1,0 +1,49 @@
+"""The Rockchip SoC of this machine, and the CPUs that librkllmrt shall use on it."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from .errors import LoadFailed
+
+COMPATIBLE = "/proc/device-tree/compatible"
+
+_BIG, _FIRST = range(4, 8), range(4)
+_CPUS = {"RK3588": _BIG, "RK3576": _BIG, "RK3562": _FIRST, "RV1126B": _FIRST}
+_WITHOUT_LLM = frozenset({"RK3566", "RK3568", "RK3399", "RK3399PRO", "RV1103", "RV1106", "RV1126"})
+
+
+def read_soc(path: str = COMPATIBLE) -> str | None:
+    """The SoC's name as Rockchip writes it, "RK3588"; None on a machine without one."""
+    try:
+        with open(path, "rb") as stream:
+            entries = stream.read().decode("ascii", "replace").split("\0")
+    except OSError:
+        return None
+    # From the most special (the board) to the most general (the SoC).
+    for entry in reversed(entries):
+        if match := re.fullmatch(r"rockchip,((?:rk|rv)\d{4}[a-z]*)", entry):
+            return match[1].upper()
+    return None
+
+
+def require_llm(soc: str | None) -> None:
+    """Raises LoadFailed on a SoC whose NPU cannot run language models."""
+    if soc in _WITHOUT_LLM:
+        raise LoadFailed(
+            f"the NPU of this board's {soc} cannot run language models",
+            hint="librkllmrt supports RK3588, RK3576, RK3562 and RV1126B. Models in .gguf format "
+            "run on the CPU of any board.",
+        )
+
+
+def cpus(soc: str | None, available: set[int] | None = None) -> tuple[int, int]:
+    """(mask, number) of the CPUs to use: the vendor's choice for `soc` where it may be used here.
+
+    Elsewhere the last four of those that this process may run on; the big cores come last.
+    """
+    usable = {cpu for cpu in (available or os.sched_getaffinity(0)) if cpu < 8} or {0}
+    recommended = _CPUS.get((soc or "").removesuffix("S"), range(8))
+    chosen = sorted(usable.intersection(recommended) or usable)[-4:]
+    return sum(1 << cpu for cpu in chosen), len(chosen)
