@@ -33,17 +33,19 @@ def fetch_companions(hub: Hub, repository: Repository, model: RemoteFile, folder
         return  # its header holds the template
     deadline = time.monotonic() + TIME_LIMIT
     subfolder = model.path.rpartition("/")[0]
-    try:
-        found = _fetch_from(hub, repository, subfolder, COMPANIONS, folder, deadline)
-        bases = [] if found & set(TEMPLATES) else repository.base_models
-        for name in bases:
-            base = hub.repository(name, timeout=_left(deadline))
-            missing = tuple(name for name in COMPANIONS if name not in found)
-            found |= _fetch_from(hub, base, "", missing, folder, deadline)
-            if found & set(TEMPLATES):
-                break
-    except (RKLLamaError, OSError, TimeoutError, lost_connection()) as error:
-        _log.info("no chat template beside %s: %s", model.name, error)
+    sources: list[Repository | str] = [repository, *repository.base_models]
+    found: set[str] = set()
+    for source in sources:
+        try:
+            if isinstance(source, str):
+                source, subfolder = hub.repository(source, timeout=_left(deadline)), ""
+            for name in COMPANIONS:
+                if name not in found and _fetch(hub, source, subfolder, name, folder, deadline):
+                    found.add(name)
+        except (RKLLamaError, OSError, TimeoutError, lost_connection()) as error:
+            _log.info("no small files for %s: %s", model.name, error)
+        if found & set(TEMPLATES):
+            return
 
 
 def has_template(folder: str) -> bool:
@@ -51,26 +53,17 @@ def has_template(folder: str) -> bool:
     return any(os.path.exists(os.path.join(folder, name)) for name in TEMPLATES)
 
 
-def _fetch_from(
-    hub: Hub,
-    repository: Repository,
-    subfolder: str,
-    names: tuple[str, ...],
-    folder: str,
-    deadline: float,
-) -> set[str]:
-    """The names that `repository` has, beside the model or at its top; they lie in `folder` now."""
-    found: set[str] = set()
-    for name in names:
-        for path in dict.fromkeys((f"{subfolder}/{name}".lstrip("/"), name)):
-            if path not in repository.files:
-                continue
-            content = _read(hub, repository, path, deadline)
+def _fetch(
+    hub: Hub, source: Repository, subfolder: str, name: str, folder: str, deadline: float
+) -> bool:
+    """Put the file `name` of `source` into `folder`: that beside the model, else that at its top."""
+    for path in (f"{subfolder}/{name}", name):
+        if path in source.files:
+            content = _read(hub, source, path, deadline)
             if content is not None:
                 write_file(os.path.join(folder, name), content)
-                found.add(name)
-            break
-    return found
+            return content is not None
+    return False
 
 
 def _read(hub: Hub, repository: Repository, path: str, deadline: float) -> bytes | None:

@@ -192,7 +192,7 @@ class Hub:
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         # huggingface_hub reads HF_ENDPOINT when it is imported; a server lives longer than that.
         given = endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-        if not _URL.match(given) or not urlsplit(given).hostname:
+        if not _is_web_address(given):
             raise ConfigError(
                 f"HF_ENDPOINT cannot be '{given}'", hint=f"Write it like {DEFAULT_ENDPOINT}."
             )
@@ -296,7 +296,7 @@ class Hub:
                 if not response.is_redirect:
                     yield url, response
                     return
-                url = _next_hop(url, response.headers["location"])
+                url = next_hop(url, response.headers["location"])
             finally:
                 response.close()
         raise PullError(f"{url} was redirected more than {MAX_REDIRECTS} times")
@@ -383,17 +383,29 @@ def _offline() -> HubUnreachable:
     )
 
 
+def _is_web_address(text: str) -> bool:
+    try:
+        scheme, host, _ = _origin(text)
+    except ValueError:
+        return False
+    return scheme in ("http", "https") and bool(host)
+
+
 def _origin(url: str) -> tuple[str, str, int | None]:
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
-def _next_hop(url: str, location: str) -> str:
-    target = urljoin(url, location)
-    scheme = urlsplit(target).scheme
-    if scheme != "https" and scheme != urlsplit(url).scheme:
-        raise PullError(f"{url} redirects to {target}, which is not encrypted")
+def next_hop(url: str, location: str) -> str:
+    """The address that a redirect from `url` leads to. Raises PullError for an unusable one."""
+    try:
+        target = urljoin(url, location)
+        scheme, host, _ = _origin(target)
+    except ValueError:
+        scheme = host = ""
+    if not host or scheme not in ("https", urlsplit(url).scheme) or not target.isprintable():
+        raise PullError(f"{url} redirects to {location!r}, which is no address of equal security")
     return target
 
 

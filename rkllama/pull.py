@@ -1,7 +1,7 @@
 """`pull`: a model from the Hub into the models directory, whole and verified or not at all.
 
     models/FILE-without-extension/FILE        the model, written as FILE.part until it is complete
-                                 /.pull.json  where it came from, and what it was when it arrived
+                                 /.pull.json  where it came from
                                  /tokenizer_config.json, chat_template.jinja, … (.rkllm only)
 
 Each model has a folder of its own, named for its file, so two quantisations of one repository never
@@ -22,11 +22,12 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 
 from .companions import fetch_companions, has_template
 from .core import PullProgress
+from .digest import DigestCache
 from .errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from .hub import (
     DEFAULT_REVISION,
@@ -73,7 +74,7 @@ def pull(
     endpoint: str | None = None,
     token: str | None = None,
     backoff: float = 1.0,
-) -> Iterator[PullProgress]:
+) -> Generator[PullProgress, None, None]:
     """Fetch `[hf/]USER/REPO/FILE[@REVISION]` into the directory `models`, made if need be.
 
     `endpoint` and `token` default to HF_ENDPOINT and to what huggingface_hub finds (HF_TOKEN, a
@@ -91,18 +92,19 @@ def pull(
     with _local_errors(models):
         models = os.path.realpath(models)
         os.makedirs(models, exist_ok=True)
-        path = yield from _find(models, remote, report)
+        digests = DigestCache(models)
+        path = yield from _find(models, digests, remote, report)
         if path is None:
             folder = _claim(models, _origin(wanted, remote))
             path = os.path.join(folder, remote.name)
-            for part in _turns(path, remote):
+            for part in _turns(path, digests, remote):
                 if part is None:
                     yield report(status="downloading", completed=unfinished(path))
                     continue
                 yield from _download(hub, remote, part, report, backoff)
                 fetch_companions(hub, repository, remote, folder)
                 part.finish()
-                _remember(path, remote)
+                _remember(digests, path, remote)
         elif _record(path) and not has_template(os.path.dirname(path)):
             fetch_companions(hub, repository, remote, os.path.dirname(path))
         name = next((entry.name for entry in scan(models) if entry.path == path), remote.name)
@@ -122,19 +124,19 @@ def _look_up(hub: Hub, wanted: Reference) -> Repository:
 # --- The bytes ---------------------------------------------------------------------------------
 
 
-def _turns(path: str, remote: RemoteFile) -> Iterator[Part | None]:
+def _turns(path: str, digests: DigestCache, remote: RemoteFile) -> Iterator[Part | None]:
     """The part when it is this process's turn to write it, and None every now and then until it is.
 
     Ends without a part when the other process has completed the file.
     """
-    while _known_hash(path) != remote.etag:
+    while _known_hash(digests, path) != remote.etag:
         part = Part.acquire(path, remote.size, remote.etag)
         if part is None:
             yield None
             time.sleep(LOOK_EVERY)
             continue
         with part:
-            if _known_hash(path) == remote.etag:
+            if _known_hash(digests, path) == remote.etag:
                 part.discard()
             else:
                 yield part
@@ -253,20 +255,18 @@ def _paced(counts: Iterable[int]) -> Iterator[int]:
 
 
 def _find(
-    models: str, remote: RemoteFile, report: _Report
+    models: str, digests: DigestCache, remote: RemoteFile, report: _Report
 ) -> Generator[PullProgress, None, str | None]:
     """The path of the wanted file where it already is, whoever put it there; None if it is not."""
     for entry in scan(models):
         if entry.file != remote.name or entry.size != remote.size or entry.parent:
             continue
-        known = _known_hash(entry.path)
+        known = _known_hash(digests, entry.path) if remote.sha256 else None
         if known is None:
-            same = yield from _read_again(entry.path, remote, report)
-            if same and _record(entry.path):
-                _remember(entry.path, remote)
-        else:
-            same = known == remote.etag
-        if same:
+            if (yield from _read_again(entry.path, remote, report)):
+                _remember(digests, entry.path, remote)
+                return entry.path
+        elif known == remote.etag:
             return entry.path
     return None
 
@@ -331,29 +331,25 @@ def _is_free(folder: str) -> bool:
 
 
 def _record(path: str) -> dict[str, object]:
-    """Where the model at `path` came from, as noted beside it; empty when nothing is."""
+    """Where the model at `path` came from, as noted in its folder; empty when nothing is."""
     found = read_json(os.path.join(os.path.dirname(path), _RECORD))
     return found if isinstance(found, dict) else {}
 
 
-def _remember(path: str, remote: RemoteFile) -> None:
-    """Note what the file is, so that it need not be read to be recognised."""
-    record = {**_record(path), "commit": remote.commit, "etag": remote.etag, **_stamp(path)}
-    write_json(os.path.join(os.path.dirname(path), _RECORD), record)
+def _remember(digests: DigestCache, path: str, remote: RemoteFile) -> None:
+    """Keep the verified hash, so that the file need not be read to be recognised."""
+    if remote.sha256:
+        digests.put(path, remote.sha256)
 
 
-def _known_hash(path: str) -> object:
-    """The file's hash as noted when it arrived; None when unknown or when the file changed since."""
-    record = _record(path)
-    with suppress(OSError):
-        if _stamp(path).items() <= record.items():
-            return record.get("etag")
-    return None
-
-
-def _stamp(path: str) -> dict[str, object]:
-    stat = os.stat(path)
-    return {"name": os.path.basename(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+def _known_hash(digests: DigestCache, path: str) -> str | None:
+    """The file's sha256 where it has been computed since the file changed last."""
+    try:
+        stat = os.stat(path)
+    except FileNotFoundError:
+        return None
+    digests.refresh()
+    return digests.get(path, stat.st_size, stat.st_mtime_ns)
 
 
 @contextmanager

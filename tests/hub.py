@@ -60,6 +60,8 @@ class HubRepo:
     card: dict[str, Any] = field(default_factory=dict)
     gated: bool = False
     private: bool = False
+    held: threading.Event | None = None
+    """Answer questions about the repository only when this is set."""
     commit: str = COMMIT
     revisions: tuple[str, ...] = ("main",)
 
@@ -84,7 +86,10 @@ class LoopbackHub:
         self.token = token
         self.api_fault: tuple[int, dict[str, str]] | None = None
         """Answer every request to the Hub itself with this status and these headers."""
+        self.serve_api = True
+        """Whether there are answers about repositories, and not only files."""
         self._lock = threading.Lock()
+        self._used: list[Fault] = []
         self._hub = _Server("127.0.0.1", self, _HubHandler)
         self._storage = _Server("localhost", self, _StorageHandler)
 
@@ -107,9 +112,11 @@ class LoopbackHub:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for queue in self.faults.values():
-            for fault in queue:
-                fault.released.set()
+        for fault in self._used:
+            fault.released.set()
+        for repo in self.repos.values():
+            if repo.held:
+                repo.held.set()
         self._hub.end()
         self._storage.end()
 
@@ -131,7 +138,8 @@ class LoopbackHub:
     def next_fault(self, file: str) -> Fault:
         with self._lock:
             queue = self.faults.get(file)
-            return queue.popleft() if queue else Fault()
+            self._used.append(queue.popleft() if queue else Fault())
+            return self._used[-1]
 
     def note(self, seen: Seen) -> None:
         with self._lock:
@@ -207,6 +215,9 @@ class _HubHandler(_Handler):
             self.answer(hub.api_fault[0], hub.api_fault[1], b"out of order")
             return
         path = urlsplit(self.path).path
+        if path.startswith("/api/") and not hub.serve_api:
+            self.fail(404, "")
+            return
         for pattern, handle in _ROUTES:
             if match := re.fullmatch(pattern, path):
                 self.in_repo(match, body, handle)
@@ -234,6 +245,8 @@ class _HubHandler(_Handler):
             handle(self, parts["repo"], repo, unquote(parts.get("path") or ""), body)
 
     def info(self, name: str, repo: HubRepo, path: str, body: bytes) -> None:
+        if repo.held:
+            repo.held.wait(30)
         siblings = [{"rfilename": p, "size": len(f.content)} for p, f in repo.files.items()]
         self.send_object(
             {
