@@ -14,6 +14,7 @@ from pathlib import Path
 from rkllama import npu_abi
 
 SOURCES = Path(__file__).with_name("src")
+DRIVER = Path(__file__).with_name("driver") / "driver.c"
 VERSIONS = ("1.1.4", "1.2.0", "1.2.1b1", "1.2.1", "1.2.2", "1.2.3", "1.3.0")
 FLAGS = ("-O2", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
 
@@ -32,6 +33,15 @@ def library(version: str = "1.2.3", *, reported: str | None = None) -> str:
     if not target.exists():
         says = f'-DVNPU_REPORTED="{reported or version}"'
         compile_c(version, sources, target, says, "-fPIC", "-shared", "-pthread", "-lm")
+    return str(target)
+
+
+@functools.cache
+def driver(version: str) -> str:
+    """The path of a program that calls any library by the header of `version`; see driver.c."""
+    target = _directory(version) / "driver"
+    if not target.exists():
+        compile_c(version, [DRIVER], target, "-ldl")
     return str(target)
 
 
@@ -103,7 +113,7 @@ def _number(version: str) -> int:
 
 def _directory(version: str) -> Path:
     content = hashlib.sha256(repr((version, header(version), FLAGS, os.uname().machine)).encode())
-    for source in sorted(SOURCES.iterdir()):
+    for source in [*sorted(SOURCES.iterdir()), DRIVER]:
         content.update(source.name.encode() + b"\0" + source.read_bytes())
     owner = os.getuid() if hasattr(os, "getuid") else 0
     return Path(tempfile.gettempdir(), f"virtual-npu-{owner}", content.hexdigest()[:16])

@@ -37,9 +37,23 @@ static Instance *instance_of(LLMHandle handle, const char *function) {
     return handle;
 }
 
+static void join(Instance *instance) {
+    if (instance->threaded) pthread_join(instance->thread, NULL);
+    instance->threaded = false;
+}
+
+/* The instance whose own thread this is: it cannot wait for itself. */
+static _Thread_local const Instance *running_here;
+
+/* Wait for a thread that has told its caller of the end and is about to end itself. */
+static void await_ending(Instance *instance) {
+    if (running_here != instance && atomic_load(&instance->ending)) join(instance);
+}
+
 /* The same, for what may not be done while a run is in progress. */
 static Instance *idle_instance(LLMHandle handle, const char *function) {
     Instance *instance = instance_of(handle, function);
+    if (instance) await_ending(instance);
     if (instance && atomic_load(&instance->running)) {
         refuse("%s while a run is in progress", function);
         return NULL;
@@ -119,11 +133,6 @@ int rkllm_init(LLMHandle *handle, RKLLMParam *param, LLMResultCallback callback)
 }
 #endif
 
-static void join(Instance *instance) {
-    if (instance->threaded) pthread_join(instance->thread, NULL);
-    instance->threaded = false;
-}
-
 int rkllm_destroy(LLMHandle handle) {
     Instance *instance = idle_instance(handle, "rkllm_destroy");
     if (!instance) return -1;
@@ -141,12 +150,14 @@ static Instance *start(LLMHandle handle, const RKLLMInput *inputs, const RKLLMIn
     Instance *instance = instance_of(handle, function);
     bool idle = false;
     if (!instance) return NULL;
+    await_ending(instance);
     if (!atomic_compare_exchange_strong(&instance->running, &idle, true)) {
         refuse("%s while a run is in progress", function);
         return NULL;
     }
     join(instance);
     atomic_store(&instance->aborted, false);
+    atomic_store(&instance->ending, false);
     if (instance->doomed) {
         fputs("terminate called after throwing an instance of 'std::runtime_error'\n", stderr);
         abort();
@@ -178,6 +189,7 @@ int rkllm_run(LLMHandle handle, RKLLMInput *rkllm_input, RKLLMInferParam *rkllm_
 
 static void *run_in_thread(void *argument) {
     Instance *instance = argument;
+    running_here = instance;
     run_execute(instance);
     atomic_store(&instance->running, false);
     return NULL;

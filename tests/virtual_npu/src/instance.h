@@ -45,6 +45,7 @@ typedef struct {
     Sampling sampling;
     int64_t max_new; /* -1: no limit */
     bool history;    /* the input goes behind what the KV cache holds */
+    bool reuse;      /* the prefix that the KV cache holds is not computed again */
     char *save_cache;
     int64_t start, prefilled, deadline;
     int64_t *times; /* when each token was given, if traced */
@@ -76,6 +77,7 @@ typedef struct Instance {
     size_t held_count;
     int64_t pauses;
     atomic_bool running, aborted;
+    atomic_bool ending; /* the callback's last call of the run is made, or being made */
     pthread_t thread;
     bool threaded;
 } Instance;

@@ -173,7 +173,7 @@ void kv_shift(Instance *instance, Slot *slot, size_t needed) {
         log_line('W', "the context is full: kept %zu tokens, dropped %zu", keep, drop);
 }
 
-int prompt_match(Instance *instance, Slot *slot, bool reuse) {
+int prompt_match(Instance *instance, Slot *slot) {
     size_t length = slot->prompt.length, same = 0;
     if (length >= (size_t)instance->param.max_context_len) {
         log_line('E', "prompt gather than max context, prompt: %zu tokens, max context: %d", length,
@@ -186,7 +186,7 @@ int prompt_match(Instance *instance, Slot *slot, bool reuse) {
         slot->evaluated = length;
         return 0;
     }
-    while (reuse && same < slot->kv.length && same + 1 < length &&
+    while (instance->run.reuse && same < slot->kv.length && same + 1 < length &&
            slot->kv.id[same] == slot->prompt.id[same])
         same++;
     slot->kv.length = slot->matched = same;

@@ -9,7 +9,7 @@ int prompt_read(Instance *instance, Slot *slot, const RKLLMInput *input, const c
 
 /* Set matched and evaluated, and cut the KV cache to what is used of it. Returns -1 when the prompt
  * is longer than the context. */
-int prompt_match(Instance *instance, Slot *slot, bool reuse);
+int prompt_match(Instance *instance, Slot *slot);
 
 /* Make room for one more token: drop the older half behind the first n_keep. */
 void kv_shift(Instance *instance, Slot *slot, size_t needed);

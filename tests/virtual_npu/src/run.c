@@ -63,6 +63,7 @@ static int finish(Instance *instance, const char *reason, LLMCallState state, in
     if (instance->run.times) trace_tokens(instance->trace, instance->run.times, instance->run.steps);
     clear_results(instance);
     fill_perf(instance);
+    atomic_store(&instance->ending, true);
     if (state != RKLLM_RUN_NORMAL) call(instance, state);
     trace_event(instance->trace, "finish", now_ns(),
                 ", \"reason\": \"%s\", \"generated\": %lld, \"kv\": %zu", reason, (long long)given,
@@ -158,6 +159,7 @@ static void begin_run(Instance *instance, const RKLLMInferParam *infer, void *us
     instance->history |= infer->keep_history;
 #endif
     run->history = instance->history && infer->mode == RKLLM_INFER_GENERATE;
+    run->reuse = HAS_HISTORY && infer->mode == RKLLM_INFER_GENERATE;
     if (infer->prompt_cache_params && infer->prompt_cache_params->save_prompt_cache)
         run->save_cache = strdup(infer->prompt_cache_params->prompt_cache_path);
 #if HAS_RUN_SAMPLING
@@ -180,6 +182,7 @@ static int read_slot(Instance *instance, Slot *slot, const RKLLMInput *input,
     slot->done = false;
     slot->piece_length = 0;
     slot->missing = 0;
+    if (input->input_type == RKLLM_INPUT_EMBED) instance->run.reuse &= EMBEDDINGS_REUSED;
     if (prompt_read(instance, slot, input, lora)) return -1;
     char *message = last_user_message(slot->prompt_text);
     char *params = params_json(instance, input, infer);
@@ -229,12 +232,12 @@ void run_free(Instance *instance) {
 }
 
 /* Compute the prompts: all that takes the time of prefill. Nothing interrupts it. */
-static int prefill(Instance *instance, bool reuse) {
+static int prefill(Instance *instance) {
     Run *run = &instance->run;
     size_t longest = 0;
     for (int i = 0; i < instance->n_batch; i++) {
         Slot *slot = &instance->slots[i];
-        if (prompt_match(instance, slot, reuse)) return -1;
+        if (prompt_match(instance, slot)) return -1;
         if (slot->evaluated > longest) longest = slot->evaluated;
         if (HAS_HISTORY)
             log_line('I', "kv cache matches %zu / %zu tokens", slot->matched,
@@ -370,6 +373,10 @@ static bool ends_at_eos(const Instance *instance, const Slot *slot) {
  * where its text is wanted or it does not end the answer. */
 static void advance(Instance *instance, Slot *slot) {
     if (slot->done) return;
+    if (instance->run.max_new >= 0 && slot->given >= instance->run.max_new) {
+        slot->done = true; /* the last token was given, but is not computed any more */
+        return;
+    }
     if (slot->last >= 0) {
         kv_shift(instance, slot, 1);
         ids_push(&slot->kv, slot->last);
@@ -377,10 +384,6 @@ static void advance(Instance *instance, Slot *slot) {
     if (slot->last == slot->config.eos_id && ends_at_eos(instance, slot)) {
         slot->kv.length--;
         slot->given--;
-        slot->done = true;
-        return;
-    }
-    if (instance->run.max_new >= 0 && slot->given >= instance->run.max_new) {
         slot->done = true;
         return;
     }
@@ -425,8 +428,7 @@ int run_execute(Instance *instance) {
         run_free(instance);
         return -1;
     }
-    bool reuse = HAS_HISTORY && run->mode == RKLLM_INFER_GENERATE;
-    if (prefill(instance, reuse) || config->run_error) return fail(instance);
+    if (prefill(instance) || config->run_error) return fail(instance);
     if (run->mode != RKLLM_INFER_GENERATE) return run_vectors(instance);
     return generate(instance);
 }
