@@ -28,6 +28,7 @@ from rkllama.core import (
 from rkllama.errors import InvalidRequest, RKLLamaError
 
 GOLDEN = Path(__file__).parent / "golden"
+UPDATE = "RKLLAMA_UPDATE_GOLDEN" in os.environ  # read here: each test runs in a clean environment
 
 # --- Scripted answers --------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ def transcript(
 def check(name: str, text: str) -> None:
     """Compare `text` with the file `name` in the golden directory."""
     path = GOLDEN / name
-    if os.environ.get("RKLLAMA_UPDATE_GOLDEN"):
+    if UPDATE:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8"), f"{path} differs from today's answer"
