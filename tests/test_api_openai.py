@@ -386,6 +386,7 @@ def with_call(arguments: Any) -> list[Any]:
         ({"messages": with_call("[" * 9999)}, "messages[0].tool_calls[0].function.arguments"),
         ({"messages": with_call("1" * 9999)}, "messages[0].tool_calls[0].function.arguments"),
         ({"messages": with_call('{"a": NaN}')}, "messages[0].tool_calls[0].function.arguments"),
+        ({"messages": with_call('{"a": 1e999}')}, "messages[0].tool_calls[0].function.arguments"),
         ({"messages": with_call({})}, "messages[0].tool_calls[0].function.arguments"),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": 3}, "temperature"),

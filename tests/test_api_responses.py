@@ -128,6 +128,7 @@ def test_an_error_before_any_event_is_a_failed_response() -> None:
         "error",
         "response.failed",
     ]
+    assert frames[2][1]["error"]["message"] == "prompt is too long: too long"
     assert frames[2][1]["error"]["code"] == "context_length_exceeded"
     assert frames[3][1]["response"]["error"]["code"] == "invalid_prompt"
 

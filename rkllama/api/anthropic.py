@@ -24,8 +24,8 @@ from ..core import (
     ToolCallDelta,
     Usage,
 )
-from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
-from .common import Fields, Generation, dump_text, dumps, new_id, sse
+from ..errors import InvalidRequest, RKLLamaError, Unsupported
+from .common import Fields, Generation, client_text, dump_text, dumps, new_id, sse
 
 __all__ = [
     "MessageEncoder",
@@ -54,14 +54,13 @@ _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def error_body(error: RKLLamaError) -> dict[str, Any]:
-    """The body of an error; clients know a prompt that is too long by its first words."""
+    """The body of an error."""
     default = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
-    start = "prompt is too long: " if isinstance(error, PromptTooLong) else ""
     return {
         "type": "error",
         "error": {
             "type": _ERROR_TYPES.get(error.status, default),
-            "message": start + error.text,
+            "message": client_text(error),
         },
     }
 

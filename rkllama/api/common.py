@@ -20,11 +20,56 @@ from ..core import (
     ToolCall,
     ToolCallDelta,
 )
-from ..errors import InvalidRequest, RKLLamaError
+from ..errors import InvalidRequest, PromptTooLong, RKLLamaError
 
 T = TypeVar("T")
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
+
+
+_DEEPEST = 128
+"""Levels of nesting in a request: what is deeper could be read here and break whoever writes it again."""
+
+
+def load_json(data: bytes | str) -> Any:
+    """JSON that can be written out again: finite numbers only, at most 128 levels deep.
+
+    Raises InvalidRequest.
+    """
+    try:
+        value = json.loads(data, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    if _is_deeper(value, _DEEPEST):
+        raise InvalidRequest(f"the body is nested deeper than {_DEEPEST} levels")
+    return value
+
+
+def _finite(literal: str) -> float:
+    number = float(literal)
+    if not math.isfinite(number):
+        raise ValueError(f"{literal[:40]} is no JSON number")
+    return number
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    level = [value]
+    for _ in range(levels):
+        level = [child for item in level for child in _children(item)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def client_text(error: RKLLamaError) -> str:
+    """`error.text`, begun with the words by which clients know a prompt that is too long."""
+    return f"prompt is too long: {error.text}" if isinstance(error, PromptTooLong) else error.text
 
 
 def dumps(value: object) -> bytes:

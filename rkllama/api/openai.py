@@ -21,7 +21,6 @@ from ..core import (
     EmbeddingResult,
     Event,
     Finished,
-    Message,
     ModelInfo,
     ReasoningDelta,
     TextDelta,
@@ -34,6 +33,7 @@ from ..core import (
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from . import openai_parts as parts
 from .common import Fields, Generation, dump_text, dumps, fold, new_id, sse
+from .openai_messages import read_messages
 from .openai_parts import error_body
 
 __all__ = [
@@ -98,7 +98,7 @@ def _chat_request(fields: Fields) -> ChatRequest:
     older_limit = parts.max_tokens(fields, "max_tokens")
     return ChatRequest(
         model=parts.model_name(fields),
-        messages=_messages(fields),
+        messages=read_messages(fields),
         sampling=parts.sampling(fields),
         max_tokens=older_limit if limit is None else limit,
         stop=parts.stop_strings(fields),
@@ -137,69 +137,6 @@ def _tools(fields: Fields) -> tuple[Tool, ...]:
         parts.need_function(entry)
         tools.append(parts.tool(entry.need("function", entry.object)))
     return tuple(tools)
-
-
-def _messages(fields: Fields) -> tuple[Message, ...]:
-    messages = fields.need("messages", fields.objects)
-    if not messages:
-        raise fields.fail("messages", "a list of at least one message")
-    return tuple(_message(message) for message in messages)
-
-
-def _message(message: Fields) -> Message:
-    role = message.need("role", message.text)
-    if role == "user":
-        return Message(role="user", content=message.need("content", _content_of(message)))
-    if role in ("system", "developer"):
-        return Message(role="system", content=message.need("content", _content_of(message)))
-    if role == "assistant":
-        return _assistant(message)
-    if role == "tool":
-        return Message(
-            role="tool",
-            content=parts.content(message) or "",
-            tool_call_id=message.need("tool_call_id", message.text),
-            tool_name=message.text("name"),
-        )
-    if role == "function":
-        name = message.need("name", message.text)
-        return Message(role="tool", content=parts.content(message) or "", tool_name=name)
-    raise message.fail("role", "system, developer, user, assistant or tool")
-
-
-def _content_of(message: Fields) -> Any:
-    return lambda name: parts.content(message, name)
-
-
-def _assistant(message: Fields) -> Message:
-    text = parts.content(message)
-    refusal = message.text("refusal")
-    reasoning = message.text("reasoning_content")
-    return Message(
-        role="assistant",
-        content=refusal or "" if text is None else text,
-        reasoning=message.text("reasoning") if reasoning is None else reasoning,
-        tool_calls=_tool_calls(message),
-    )
-
-
-def _tool_calls(message: Fields) -> tuple[ToolCall, ...]:
-    calls = [_tool_call(call) for call in message.objects("tool_calls") or ()]
-    deprecated = message.object("function_call")
-    if deprecated is not None:
-        calls.append(_called("", deprecated))
-    return tuple(calls)
-
-
-def _tool_call(call: Fields) -> ToolCall:
-    if "type" in call:
-        parts.need_function(call)
-    return _called(call.need("id", call.text), call.need("function", call.object))
-
-
-def _called(call_id: str, function: Fields) -> ToolCall:
-    name = function.need("name", function.text)
-    return ToolCall(id=call_id, name=name, arguments=parts.arguments(function))
 
 
 class ChatEncoder:

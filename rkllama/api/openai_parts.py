@@ -5,13 +5,12 @@ The two APIs write the same things at different depths, so these readers take th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from ..core import SamplingParams, TokenLogprob, Tool, Usage
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
-from .common import Fields
+from .common import Fields, client_text, load_json
 
 Think = bool | Literal["low", "medium", "high"] | None
 Format = Literal["json"] | Mapping[str, Any] | None
@@ -35,7 +34,7 @@ def error_body(error: RKLLamaError) -> dict[str, Any]:
     client = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
     return {
         "error": {
-            "message": error.text,
+            "message": client_text(error),
             "type": _ERROR_TYPES.get(error.status, client),
             "param": getattr(error, "param", None),
             "code": error_code(error),
@@ -95,16 +94,12 @@ def arguments(call: Fields) -> Mapping[str, Any]:
     """A call's `arguments`: a JSON object in a string; the empty string counts as no arguments."""
     text = call.need("arguments", call.text)
     try:
-        value = json.loads(text, parse_constant=_no_number) if text.strip() else {}
-    except (ValueError, RecursionError):
+        value = load_json(text) if text.strip() else {}
+    except InvalidRequest:
         raise call.fail("arguments", "valid JSON") from None
     if not isinstance(value, dict):
         raise call.fail("arguments", "a JSON object in a string")
     return value
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def sampling(body: Fields) -> SamplingParams:

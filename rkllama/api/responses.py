@@ -28,7 +28,7 @@ from ..core import (
 )
 from ..errors import RKLLamaError, Unsupported
 from . import openai_parts as parts
-from .common import Fields, Generation, dump_text, dumps, new_id, sse
+from .common import Fields, Generation, client_text, dump_text, dumps, new_id, sse
 from .openai_parts import error_body
 
 __all__ = ["ResponseEncoder", "decode_response", "error_body"]
@@ -266,7 +266,7 @@ class ResponseEncoder:
         """An error event, on which the official clients raise, and response.failed."""
         start = b"" if self._sequence else self._begin()
         code = "invalid_prompt" if error.status < 500 else "server_error"
-        failed = self._response("failed", error={"code": code, "message": error.text})
+        failed = self._response("failed", error={"code": code, "message": client_text(error)})
         return (
             start
             + self._event("error", **error_body(error))

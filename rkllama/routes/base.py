@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..api.common import Generation, dumps
+from ..api.common import Generation, dumps, load_json
 from ..api.native import language
 from ..config import Settings
 from ..errors import Cancelled, InvalidRequest, QueueFull, RKLLamaError
-from ..service import Service
+from ..local import LocalService
 from ..store import Store
 
 log = logging.getLogger("rkllama")
@@ -53,7 +52,7 @@ class Route:
 class Call:
     """One request: the parsed URL, the body on demand, and the services that answer it."""
 
-    service: Service
+    service: LocalService
     store: Store
     settings: Settings
     environ: Mapping[str, Any]
@@ -80,10 +79,7 @@ class Call:
         data = self.raw_body()
         if not data.strip():
             raise InvalidRequest("missing request body")
-        try:
-            return json.loads(data, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+        return load_json(data)
 
     def gone(self) -> int:
         """A file descriptor that hangs up when the client goes away; -1 where the server has none.
@@ -103,10 +99,6 @@ class Call:
         if self._client >= 0:
             os.close(self._client)
             self._client = -1
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def ok(value: object, status: int = 200) -> Reply:
