@@ -237,7 +237,9 @@ def _spellings(entry: Entry, alone: bool) -> list[str]:
         return [entry.file, stem]
     names = [f"{entry.folder}/{entry.file}", f"{entry.folder}/{stem}"]
     if alone:
-        names += [entry.folder, strip_extension(entry.folder) or entry.folder]
+        names.append(entry.folder)
+        if short := strip_extension(entry.folder).removesuffix(entry.folder):
+            names.append(short)
     return names
 
 
