@@ -245,14 +245,14 @@ static int prefill(Instance *instance) {
     }
     trace_start(instance);
     int64_t until = run->start + (int64_t)longest * instance->slots->config.prefill_us * 1000;
-    if (instance->slots->config.prefill_us) sleep_until(until);
     for (int i = 0; i < instance->n_batch; i++) {
         Slot *slot = &instance->slots[i];
         for (size_t t = slot->prompt.length - slot->evaluated; t < slot->prompt.length; t++)
             ids_push(&slot->kv, slot->prompt.id[t]);
     }
     run->prefilled = now_ns();
-    run->deadline = instance->slots->config.prefill_us ? until : run->prefilled;
+    if (instance->slots->config.prefill_us) sleep_until(run->prefilled = until);
+    run->deadline = run->prefilled;
     if (run->save_cache && cache_save(run->save_cache, instance->vocab, &instance->slots->kv))
         return -1;
     return 0;
