@@ -18,6 +18,7 @@ from .core import (
 from .engine import Engine
 from .errors import NoModelLoaded
 from .lock import NPULock
+from .residents import Residents
 from .store import Store
 
 
@@ -30,9 +31,9 @@ class LocalService:
         self._engine = Engine(settings, self.store, NPULock(settings.lock, command, url))
 
     @property
-    def engine(self) -> Engine:
-        """The engine, for its figures."""
-        return self._engine
+    def residents(self) -> Residents:
+        """The models in memory and the queue before them, for their figures."""
+        return self._engine.residents
 
     def models(self) -> list[ModelInfo]:
         """The models on disk."""

@@ -31,7 +31,7 @@ from .errors import (
 )
 from .guard import Guard
 from .local import LocalService
-from .routes import anthropic, native, ollama, openai
+from .routes import anthropic, native, ollama, openai, status
 from .routes.base import Call, Dialect, Reply, Route, retry_headers
 
 log = logging.getLogger("rkllama")
@@ -43,7 +43,7 @@ _SPARE_THREADS = 16
 
 def routes() -> tuple[Route, ...]:
     """The route table."""
-    return (*native.ROUTES, *ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES)
+    return (*native.ROUTES, *ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *status.ROUTES)
 
 
 def dialect_of(path: str) -> Dialect:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -97,7 +98,10 @@ class Server:
         task = f"/proc/{self.process.pid}/task"
         found = []
         for thread in os.listdir(task):
-            with open(f"{task}/{thread}/children") as stream:
+            with (
+                contextlib.suppress(FileNotFoundError),  # the thread has ended meanwhile
+                open(f"{task}/{thread}/children") as stream,
+            ):
                 found += [int(pid) for pid in stream.read().split()]
         return found
 
