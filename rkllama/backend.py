@@ -28,7 +28,6 @@ class LoadSpec:
     eos_tokens: tuple[int, ...] = ()
     """Ids that end an answer; watched where the runtime does not stop by itself."""
     threads: int = 0
-    embedding: bool = False
     library: str | None = None
     abi: str | None = None
     lora: str | None = None

@@ -244,7 +244,6 @@ class Engine:
             model,
             context_length=request.context_length,
             keep_alive=request.keep_alive,
-            embedding=True,
             gone=gone,
         ) as (resident, queue, load):
             vectors, tokens = resident.worker.embed(

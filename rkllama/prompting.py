@@ -13,7 +13,6 @@ from .structured import schema_prompt
 from .template import ChatTemplate, Think, for_conversation, looks_templated
 from .text import AnswerParser
 
-
 _USUAL_MARKERS = ("<think>", "</think>")
 
 

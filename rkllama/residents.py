@@ -65,7 +65,6 @@ class Residents:
         *,
         context_length: int | None = None,
         keep_alive: float | None = None,
-        embedding: bool = False,
         gone: int = -1,
     ) -> Iterator[tuple[Resident, float, float]]:
         """Hold the loaded model; with it come the seconds spent in the queue and on loading.
@@ -76,7 +75,7 @@ class Residents:
         try:
             with self.scheduler.lease(model.info.path, gone=gone) as slot:
                 granted = time.monotonic()
-                resident = self._ensure(slot, model, context_length, embedding, gone)
+                resident = self._ensure(slot, model, context_length, gone)
                 try:
                     yield resident, granted - started, time.monotonic() - granted
                 finally:
@@ -118,7 +117,6 @@ class Residents:
         slot: Slot[Resident],
         model: StoredModel,
         context_length: int | None,
-        embedding: bool,
         gone: int,
     ) -> Resident:
         """The slot's model, loaded; the holder of the lease calls it."""
@@ -126,7 +124,7 @@ class Residents:
             evicted, slot.evicted = slot.evicted, None
             self._close(evicted)
         wanted = context_length or model.context_length or self._settings.context_length
-        spec = self._spec(model, wanted, embedding)
+        spec = self._spec(model, wanted)
         if slot.resident is not None and not self._usable(slot.resident, spec, wanted, gone):
             self._close(slot)
         if slot.resident is None:
@@ -134,7 +132,7 @@ class Residents:
         assert slot.resident is not None
         return slot.resident
 
-    def _spec(self, model: StoredModel, wanted: int, embedding: bool) -> LoadSpec:
+    def _spec(self, model: StoredModel, wanted: int) -> LoadSpec:
         limit = model.info.context_length
         return LoadSpec(
             path=model.info.path,
@@ -143,7 +141,6 @@ class Residents:
             sampling=model.sampling,
             eos_tokens=model.eos_tokens,
             threads=self._settings.threads,
-            embedding=embedding,
             library=self._settings.rkllm_lib,
             abi=self._settings.rkllm_abi,
             lora=model.lora,
