@@ -313,16 +313,15 @@ class _Reader:
     def _summary(self, version: int, values: dict[str, Scalar], summed: int | None) -> GGUFHeader:
         architecture = _text(values, "general.architecture")
         prefix = f"{architecture}."
+        file_type = _id(values, "general.file_type")
         ids = [_id(values, f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
         return GGUFHeader(
             version=version,
             architecture=architecture,
             name=_text(values, "general.name"),
-            parameters=_id(values, "general.parameter_count") or summed,
+            parameters=_id(values, "general.parameter_count") or summed or None,
             size_label=_text(values, "general.size_label"),
-            quantization=_FILE_TYPES.get(_id(values, "general.file_type") or 0)
-            if "general.file_type" in values
-            else None,
+            quantization=None if file_type is None else _FILE_TYPES.get(file_type),
             context_length=_id(values, prefix + "context_length"),
             embedding_length=_id(values, prefix + "embedding_length"),
             pooling=_id(values, prefix + "pooling_type"),

@@ -238,7 +238,8 @@ def _spellings(entry: Entry, alone: bool) -> list[str]:
     names = [f"{entry.folder}/{entry.file}", f"{entry.folder}/{stem}"]
     if alone:
         names.append(entry.folder)
-        if short := strip_extension(entry.folder).removesuffix(entry.folder):
+        short = strip_extension(entry.folder)
+        if short and short != entry.folder:
             names.append(short)
     return names
 
