@@ -50,7 +50,7 @@ class NPUBackend:
         """Whose template prompts go through: "own", "none", or None while it is open."""
         self._fresh = True
         """Whether the KV cache is empty."""
-        self._surplus: int | None = None
+        self._surplus: dict[str, int] = {}
         self._generating = False
         self._abort_wanted = False
 
@@ -60,6 +60,8 @@ class NPUBackend:
         """Load the model; its context is clamped to what the model can have."""
         soc = read_soc(self._compatible)
         require_llm(soc)
+        if not os.access(spec.path, os.R_OK):
+            raise LoadFailed(f"the model file {spec.path} cannot be read")
         library = open_library(spec.library, spec.abi)
         self._output.line_buffer()
         self._spec, self._runtime = spec, Runtime(library)
@@ -234,10 +236,11 @@ class NPUBackend:
 
     def _result(self, results: Results, log: str, most: int, was_fresh: bool) -> RunResult:
         perf = results.perf
-        prompt, cached = self._prompt_figures(results, log, was_fresh)
+        at_limit = results.tokens >= most
+        prompt, cached = self._prompt_figures(results, log, at_limit, was_fresh)
         full = prompt is not None and prompt + results.tokens >= self._context
         return RunResult(
-            reason=_reason(results, results.tokens >= most or full),
+            reason=_reason(results, at_limit or full),
             prompt_tokens=prompt,
             cached_tokens=cached,
             completion_tokens=results.tokens,
@@ -247,25 +250,26 @@ class NPUBackend:
         )
 
     def _prompt_figures(
-        self, results: Results, log: str, was_fresh: bool
+        self, results: Results, log: str, at_limit: bool, was_fresh: bool
     ) -> tuple[int | None, int | None]:
         """(tokens of the whole prompt, those of them that were cached), where they can be known.
 
-        The log names both. Where it does not, the KV cache does: after a run it holds the prompt and
-        the answer, give or take a constant that a run on an empty cache shows.
+        The log names both. Where it does not, the KV cache tells: after a run it holds the prompt
+        and the answer, give or take a constant for each way to end, shown by a run on an empty one.
         """
         if match := cache_match(log):
             return match[1], match[0]
         perf = results.perf
         if perf is None or self._runtime is None:
             return None, None
-        held = self._runtime.get_kv_cache_size()[0] - perf.generate_tokens
+        size = self._runtime.get_kv_cache_size()[0]
+        held, ending = size - perf.generate_tokens, results.stopped or _reason(results, at_limit)
         if was_fresh:
-            self._surplus = held - perf.prefill_tokens
+            self._surplus[ending] = held - perf.prefill_tokens
             return perf.prefill_tokens, 0
-        if self._surplus is None or held + perf.generate_tokens >= self._context:
+        if ending not in self._surplus or size >= self._context:  # a full cache has been cut
             return None, None
-        prompt = held - self._surplus
+        prompt = held - self._surplus[ending]
         cached = prompt - perf.prefill_tokens
         return (prompt, cached) if cached >= 0 else (None, None)
 

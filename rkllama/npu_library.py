@@ -132,6 +132,8 @@ def _check_file(path: str) -> None:
     ours = _elf_machine(os.path.realpath(sys.executable)) or _elf_machine("/proc/self/exe")
     if ours is not None and library != ours:
         raise _Unusable(f"made for {_name(library)}, but this Python is {_name(ours)}")
+    if os.path.getsize(path) < _elf_size(path, library[0]):
+        raise _Unusable("incomplete, its copy or download broke off")  # loading it would crash
 
 
 def _elf_machine(path: str) -> tuple[int, int] | None:
@@ -142,6 +144,24 @@ def _elf_machine(path: str) -> tuple[int, int] | None:
         return None
     machine = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)[0]
     return (64 if head[4] == 2 else 32), machine
+
+
+def _elf_size(path: str, bits: int) -> int:
+    """How long a little-endian ELF file has to be for what the loader maps of it."""
+    table, entry_size, count = (32, 54, 56) if bits == 64 else (28, 42, 44)
+    word = "<Q" if bits == 64 else "<I"
+    offset, size = (8, 32) if bits == 64 else (4, 16)
+    with open(path, "rb") as stream:
+        head = stream.read(64).ljust(64, b"\0")
+        (start,) = struct.unpack_from(word, head, table)
+        length, number = (struct.unpack_from("<H", head, at)[0] for at in (entry_size, count))
+        stream.seek(start)
+        segments = stream.read(length * number)
+    ends: list[int] = [start + length * number]
+    for at in range(0, len(segments) - length + 1, length or 1):
+        parts = (struct.unpack_from(word, segments, at + place)[0] for place in (offset, size))
+        ends.append(sum(parts))
+    return max(ends)
 
 
 def _name(machine: tuple[int, int]) -> str:

@@ -105,7 +105,7 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
         _RECONVERT,
     ),
     (
-        r"load model file error|failed to load model|Invalid RKNN model version",
+        r"load model file error|failed to load model|open model file .* failed|Invalid RKNN model version",
         "the runtime could not read the model's file",
         _RECONVERT,
     ),
@@ -138,11 +138,18 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
 
 
 def diagnose(log: str) -> tuple[str, str] | None:
-    """The cause that `log` names, as (what happened, what to do); None where it names none."""
+    """The cause of a failure that `log` names, as (what happened, what to do); None: it names none."""
+    if known := complaint(log):
+        return known
+    return _mismatch(facts(log)) if re.search(r"^[EF] (?:rkllm|RKNN)", log, re.M) else None
+
+
+def complaint(log: str) -> tuple[str, str] | None:
+    """A complaint after which nothing works, as `diagnose`; also of a load that reports success."""
     for pattern, message, hint in _COMPLAINTS:
         if match := re.search(pattern, log):
             return message.format(*match.groups()), hint
-    return _mismatch(facts(log)) if re.search(r"^[EF] (?:rkllm|RKNN)", log, re.M) else None
+    return None
 
 
 def _mismatch(known: Facts) -> tuple[str, str] | None:

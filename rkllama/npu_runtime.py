@@ -58,7 +58,7 @@ class Runtime:
         self._handle = ctypes.c_void_p()
         self._functions: dict[str, Any] = {}
         for name, (arguments, returns) in self.types.functions.items():
-            function = getattr(library.handle, name)
+            function = library.handle[name]  # a new object: types are set on it
             function.argtypes, function.restype = arguments, returns
             self._functions[name] = function
         self._keep: list[Any] = []

@@ -1,0 +1,128 @@
+"""The runtime's log lines, as users have reported them."""
+
+from __future__ import annotations
+
+import pytest
+
+from rkllama.npu_log import cache_match, complaint, diagnose, facts, notices, prompt_too_long
+
+GOOD = """\
+I rkllm: rkllm-runtime version: 1.2.3, rknpu driver version: 0.9.8, platform: RK3588
+I rkllm: loading rkllm model from /userdata/models/x.rkllm
+I rkllm: rkllm-toolkit version: 1.2.2, max_context_limit: 16384, npu_core_num: 3, \
+target_platform: RK3588, model_dtype: W8A8
+I rkllm: Enabled cpus: [4, 5, 6, 7]
+"""
+START = GOOD.splitlines(keepends=True)[0]
+
+
+def test_facts_of_a_good_start() -> None:
+    known = facts(GOOD)
+    assert (known.runtime, known.driver, known.platform) == ("1.2.3", "0.9.8", "RK3588")
+    assert (known.toolkit, known.max_context_limit, known.core_num) == ("1.2.2", 16384, 3)
+    assert (known.target_platform, known.dtype) == ("RK3588", "W8A8")
+    assert diagnose(GOOD) is None
+    assert notices(known) == ()
+
+
+def test_of_several_loads_the_last_one_counts() -> None:
+    again = GOOD.replace("16384", "4096").replace("W8A8", "W4A16_G128")
+    known = facts(GOOD + again)
+    assert (known.max_context_limit, known.dtype) == (4096, "W4A16_G128")
+
+
+def test_an_unknown_toolkit_is_not_a_version() -> None:
+    assert facts(GOOD.replace("1.2.2", "unknown")).toolkit is None
+
+
+def test_an_empty_log_tells_nothing() -> None:
+    known = facts("")
+    assert all(getattr(known, name) is None for name in known.__slots__)
+    assert diagnose("") is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            "E RKNN: failed to malloc npu memory, size: 4059037696, flags: 0x2\nload model file error!",
+            "no room for the model (4059037696 bytes",
+        ),
+        ("E RKNN: failed to allocate handle, ret: -1, errno: 12", "no room"),
+        ("E RKNN: [08:48:14.826] invalid rknn llm model magic\nrknn_init fail! ret=-1", "format"),
+        (": invalid magic characters '\\ufffd'\n: error: failed to load model", "format"),
+        ("E RKNN: [08:48:14.826] load model file error!", "could not read"),
+        (
+            "E rkllm: max_context[16384] must be less than the model's max_context_limit[4096]",
+            "16384 tokens is above the model's limit of 4096",
+        ),
+        ("The model target_platform does not match!", "another SoC"),
+        ("Warning: The model version is too old, please use the latest toolkit", "too old"),
+        ("E rkllm: matmul(w8a8) run failed", "failed to compute"),
+        ("E RKNN: failed to open rknpu module, need to insmod rknpu driver!", "driver"),
+        ("E rkllm: Tokenizer is unavailable: model has no internal tokenizer", "tokenizer"),
+        ("GGML_ASSERT(view_src == NULL || data_size == 0) failed", "GGML_ASSERT(view_src"),
+        ("rknn_init fail! ret=-1", "could not be started"),
+        ("failed to convert handle(29) to fd, errstr: Too many open files", "file descriptors"),
+    ],
+)
+def test_known_complaints(lines: str, words: str) -> None:
+    known = complaint(START + lines + "\n")
+    assert known is not None
+    message, hint = known
+    assert words in message
+    assert hint
+    assert diagnose(START + lines) == known
+
+
+def test_an_unknown_error_is_explained_by_the_versions() -> None:
+    error = "E rkllm: something nobody has seen\n"
+    newer = diagnose(GOOD.replace("toolkit version: 1.2.2", "toolkit version: 1.3.0") + error)
+    assert newer is not None
+    assert "1.3.0 is newer than the runtime 1.2.3" in newer[0]
+    other = diagnose(GOOD.replace("target_platform: RK3588", "target_platform: RK3576") + error)
+    assert other is not None
+    assert "made for RK3576, this is RK3588" in other[0]
+    driver = "W rkllm: Your rknpu driver version is too low, please upgrade to 0.9.7.\n"
+    old = diagnose(GOOD.replace("0.9.8", "0.8.2") + driver + error)
+    assert old is not None
+    assert "driver 0.8.2 is too old" in old[0]
+    assert diagnose(GOOD + error) is None
+
+
+def test_the_variants_of_a_soc_are_one_platform() -> None:
+    log = GOOD.replace("target_platform: RK3588", "target_platform: RK3588S")
+    assert diagnose(log + "E rkllm: something\n") is None
+
+
+def test_warnings_of_a_good_load_become_notices() -> None:
+    driver = "W rkllm: Your rknpu driver version is too low, please upgrade to 0.9.7.\n"
+    old, newer = notices(
+        facts(
+            GOOD.replace("0.9.8", "0.9.6").replace(
+                "toolkit version: 1.2.2", "toolkit version: 1.3.0"
+            )
+            + driver
+        )
+    )
+    assert "0.9.6 is older than 0.9.7" in old
+    assert "toolkit 1.3.0, newer than the runtime 1.2.3" in newer
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("prompt gather than max context (prompt: 1299 tokens, max context: 1020)", (1299, 1020)),
+        ("prompt gather than max context, prompt: 40 tokens, max context: 32", (40, 32)),
+        ("prompt greater than max context", (None, None)),
+        ("load model file error!", None),
+    ],
+)
+def test_a_prompt_that_does_not_fit(line: str, expected: object) -> None:
+    assert prompt_too_long(f"E rkllm: {line}\n") == expected
+
+
+def test_prefix_reuse_is_that_of_the_last_run() -> None:
+    log = "I rkllm: kv cache matches 0 / 14 tokens\nI rkllm: kv cache matches 13 / 20 tokens\n"
+    assert cache_match(log) == (13, 20)
+    assert cache_match(GOOD) is None
