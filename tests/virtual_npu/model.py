@@ -39,9 +39,11 @@ def escape(text: str) -> str:
 def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The events that a traced virtual NPU wrote so far, oldest first."""
     try:
-        return [json.loads(line) for line in Path(path).read_text().splitlines()]
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
+    whole = text[: text.rfind("\n") + 1]  # a line may be in the middle of being written
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def _text(value: object) -> str:
