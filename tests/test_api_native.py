@@ -98,6 +98,11 @@ def test_successes_are_the_documented_ones() -> None:
     assert native.already_loaded_body() == DOC["/load_model"][1]
 
 
+def test_a_file_of_several_models_is_listed_once() -> None:
+    models = [info("a.rkllm", "a"), info("b.rkllm", "b"), info("a.rkllm", "mario")]
+    assert native.models_body(models) == {"models": ["a.rkllm", "b.rkllm"]}
+
+
 def test_errors_are_the_documented_ones() -> None:
     default = os.path.expanduser("~/RKLLAMA/models")
     nothing = errors.NoModelLoaded()

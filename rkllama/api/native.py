@@ -137,8 +137,8 @@ def welcome_body(language: Language = "fr") -> dict[str, Any]:
 
 
 def models_body(models: Iterable[ModelInfo]) -> dict[str, Any]:
-    """`GET /models`: the file names."""
-    return {"models": [info.file for info in models]}
+    """`GET /models`: the file names, each once: several models may share a file."""
+    return {"models": list(dict.fromkeys(info.file for info in models))}
 
 
 def loaded_body(name: str, language: Language = "fr") -> dict[str, Any]:
