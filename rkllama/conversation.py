@@ -21,6 +21,9 @@ _JOINER = "\u200d"
 """Put after a control token's first character: invisible, kept by every tokenizer's normalisation,
 and enough to make the token ordinary text."""
 
+PLACEHOLDER = "\ufdd0"
+"""What a template renders in place of text that it must not see; no message keeps this code point."""
+
 _SHAPES = (
     r"<\|[^|<>\s]{1,64}\|>",
     r"<｜[^｜<>\s]{1,64}｜>",
@@ -39,6 +42,7 @@ def neutraliser(control_tokens: Iterable[str]) -> Neutralise:
     pattern = re.compile("|".join([*map(re.escape, literal), *_SHAPES]))
 
     def neutralise(text: str) -> str:
+        text = text.replace(PLACEHOLDER, "\ufffd")
         return pattern.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
 
     return neutralise
@@ -121,12 +125,15 @@ def late_system_to_user(messages: Sequence[Message]) -> list[Message]:
     return first + system_to_user(messages[start:])
 
 
-def merge_neighbours(messages: Sequence[Message]) -> list[Message]:
-    """Messages of one role in a row become one, tool calls and results excepted."""
+def merge_neighbours(messages: Sequence[Message], role: str | None = None) -> list[Message]:
+    """Messages of one role (of this one, where given) in a row become one, tool calls and results
+    excepted.
+    """
     merged: list[Message] = []
     for message in messages:
-        before = merged[-1] if merged else None
-        if before and before.role == message.role and _is_plain(before) and _is_plain(message):
+        before = merged[-1] if merged and message.role == merged[-1].role else None
+        wanted = role in (None, message.role) and _is_plain(message)
+        if before and wanted and _is_plain(before):
             merged[-1] = replace(before, content=f"{before.content}\n\n{message.content}")
         else:
             merged.append(message)

@@ -230,6 +230,34 @@ _SMOLVLM = """\
 {%- if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}
 """
 
+_TELECHAT = """\
+{%- for message in messages %}
+{%- if message.role == 'system' %}{{ '<_system>' + message.content + '<_end>' }}
+{%- elif message.role == 'user' %}{{ '<_user>' + message.content }}
+{%- else %}{{ '<_bot>' + message.content + '<_end>' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<_bot>' }}{% endif %}
+"""
+
+_EXAONE = """\
+{%- for message in messages %}
+{{- '[|' + message.role + '|]' + message.content }}
+{{- '\\n' if message.role == 'user' else '[|endofturn|]\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '[|assistant|]' }}{% endif %}
+"""
+
+_VICUNA = """\
+{{- bos_token }}
+{%- for message in messages %}
+{%- if message.role == 'system' %}{{ message.content + ' ' }}
+{%- elif message.role == 'user' %}{{ 'USER: ' + message.content | trim + ' ASSISTANT:' }}
+{%- else %}{{ ' ' + message.content | trim + eos_token }}
+{%- endif %}
+{%- endfor %}
+"""
+
 _RWKV = """\
 {%- for message in messages %}
 {{- message.role | capitalize + ': ' + message.content | trim + '\\n\\n' }}
@@ -242,6 +270,7 @@ CHATML = Family(
         "chatml",
         "yi",
         "smollm",
+        "smollm2",
         "internvl",
         "hermes",
         "openhermes",
@@ -387,7 +416,7 @@ FAMILIES = (
         stop=("<|user|>", "<|observation|>", "<|endoftext|>"),
     ),
     Family(
-        prefixes=("granite",),
+        prefixes=("granite", "granite3"),
         template=_GRANITE,
         eos="<|end_of_text|>",
         stop=("<|end_of_text|>", "<|start_of_role|>"),
@@ -398,6 +427,19 @@ FAMILIES = (
         eos="<end_of_utterance>",
         stop=("<end_of_utterance>", "<|im_end|>"),
     ),
+    Family(
+        prefixes=("telechat", "telechat2"),
+        template=_TELECHAT,
+        eos="<_end>",
+        stop=("<_end>", "<_user>"),
+    ),
+    Family(
+        prefixes=("exaone", "exaone3"),
+        template=_EXAONE,
+        eos="[|endofturn|]",
+        stop=("[|endofturn|]", "[|user|]"),
+    ),
+    Family(prefixes=("vicuna",), template=_VICUNA, bos="<s>", eos="</s>", stop=("</s>", "USER:")),
     Family(prefixes=("rwkv",), template=_RWKV, stop=("\n\nUser:", "\nUser:")),
 )
 

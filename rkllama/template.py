@@ -44,9 +44,6 @@ _TOOL_FORMATS = (
     ("<|python_tag|>", "llama3"),
     ("ipython", "llama3"),
 )
-_UNTHOUGHT = "\ufdd0"
-"""Stands for an empty thought while a template renders; a code point that no text may contain."""
-
 _ENDS = (
     "<|im_end|>",
     "<|im_start|>",
@@ -142,7 +139,7 @@ class ChatTemplate:
             tools=self._tool_dicts(tools),
             add_generation_prompt=add_generation_prompt,
             **_thinking_variables(think),
-        ).replace(_UNTHOUGHT, self._unthought)
+        ).replace(conversation.PLACEHOLDER, self._unthought)
         opener, closer = self.think_markers
         thinking_open = add_generation_prompt and prompt.rstrip().endswith(opener)
         if thinking_open and (begun or think is False):
@@ -164,7 +161,7 @@ class ChatTemplate:
         messages = conversation.link_results(messages)
         if self._built_in:
             messages = [_without_thinking(m, self.think_markers) for m in messages]
-            messages = _with_system(messages, self._built_in.system)
+            messages = _with_system(_asking(messages), self._built_in.system)
         if think is False and self._unthought:
             messages = [_marked_unthought(m) for m in messages]
         if not (habits.tools and habits.calls):
@@ -270,11 +267,16 @@ def for_conversation(
 
 
 def looks_templated(text: str, control_tokens: Iterable[str]) -> bool:
-    """Whether `text` is a prompt already: it holds one of a template's control tokens. The tags that
-    HTML has too count at its beginning only.
+    """Whether `text` is a prompt already: it holds one of a template's control tokens. Tags that HTML
+    has too count at its beginning only, and those of tools not at all.
     """
-    tokens = (token for token in control_tokens if token not in _PLAIN_TAGS)
-    return text.startswith(_PLAIN_TAGS) or any(token in text for token in tokens)
+    if text.startswith(_PLAIN_TAGS):
+        return True
+    return any(
+        token in text
+        for token in control_tokens
+        if token not in _PLAIN_TAGS and "tool" not in token.lower()
+    )
 
 
 # --- What a template's source tells ------------------------------------------------------------
@@ -284,7 +286,7 @@ _TOKEN = re.compile(
     r"<\|[^|<>\s{}'\"]{1,64}\|>"
     r"|<｜[^｜<>\s{}'\"]{1,64}｜>"
     r"|\[\|\w{1,32}\|\]"
-    r"|</?(?:s|bos|eos|sop|eop|eoa|eoh|AI|用户)>"
+    r"|</?(?:s|bos|eos|sop|eop|eoa|eoh|AI|用户|_system|_user|_bot|_end)>"
     r"|</?[a-z]+(?:_[a-z]+)+>"
     r"|<</?SYS>>"
     r"|\[/?[A-Z][A-Z_]{2,32}\]|\[gMASK\]"
@@ -339,7 +341,7 @@ def _can_be_continued(message: Message) -> bool:
 def _marked_unthought(message: Message) -> Message:
     if message.role != "assistant":
         return message
-    return replace(message, content=_UNTHOUGHT + message.content)
+    return replace(message, content=conversation.PLACEHOLDER + message.content)
 
 
 def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:
@@ -348,6 +350,16 @@ def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:
     if message.role != "assistant" or closer not in message.content:
         return message
     return replace(message, content=message.content.rpartition(closer)[2].lstrip("\n"))
+
+
+def _asking(messages: list[Message]) -> list[Message]:
+    """The messages with a system message at their end said by the user, or it would not be answered,
+    and those that follow each other in one.
+    """
+    messages = conversation.merge_neighbours(messages, role="system")
+    if not messages or messages[-1].role != "system":
+        return messages
+    return [*messages[:-1], replace(messages[-1], role="user")]
 
 
 def _with_system(messages: list[Message], system: str) -> list[Message]:
