@@ -27,6 +27,7 @@ from .errors import (
     PullError,
     Unsupported,
 )
+from .names import EXTENSIONS
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
@@ -36,11 +37,9 @@ STALL_TIMEOUT = 30.0
 """Seconds without a byte after which a download counts as broken off."""
 MAX_REDIRECTS = 5
 
-_EXTENSIONS = (".rkllm", ".gguf")
 _FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if need be."
 _NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
 _REVISION = re.compile(r"[^\s\x00-\x1f\x7f~^:?*\[\]\\@/][^\s\x00-\x1f\x7f~^:?*\[\]\\@]{0,199}")
-_SEGMENT = re.compile(r"[^\x00-\x1f\x7f/\\]{1,200}")
 _FILE_THEN_REVISION = re.compile(r"(.+?\.(?:rkllm|gguf))@(.+)", re.IGNORECASE)
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SPLIT_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
@@ -113,7 +112,7 @@ def parse_reference(text: str) -> Reference:
         raise _malformed(text, "it names no repository")
     user, (repo, at, revision) = segments[0], segments[1].partition("@")
     rest = "/".join(segments[2:])
-    if at and rest and not rest.lower().endswith(_EXTENSIONS):
+    if at and rest and not rest.lower().endswith(EXTENSIONS):
         revision, rest = f"{revision}/{rest}", ""
     elif match := _FILE_THEN_REVISION.fullmatch(rest):
         if at:
@@ -137,14 +136,21 @@ def _checked(text: str, repo: str, file: str | None, revision: str | None) -> Re
     if len(names) != 2 or not all(_NAME.fullmatch(name) and ".." not in name for name in names):
         raise _malformed(text, f"'{repo}' is not a repository's name")
     if file is not None:
-        parts = file.split("/")
-        if any(not _SEGMENT.fullmatch(part) or part.startswith(".") for part in parts):
+        if not _is_safe_path(file):
             raise _malformed(text, f"'{file}' is not a file's name")
-        if not file.lower().endswith(_EXTENSIONS) or len(os.fsencode(parts[-1])) > 200:
+        if not file.lower().endswith(EXTENSIONS):
             raise _malformed(text, f"'{file}' is not a .rkllm or .gguf file")
     if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
         raise _malformed(text, f"'{revision}' is not a revision")
     return Reference(repo=repo, file=file, revision=revision)
+
+
+def _is_safe_path(path: str) -> bool:
+    """Whether a path in a repository may become one on disk: no way up, nothing hidden or unprintable."""
+    return path.isprintable() and all(
+        part and not part.startswith(".") and "\\" not in part and len(os.fsencode(part)) <= 200
+        for part in path.split("/")
+    )
 
 
 def _malformed(text: str, why: str) -> InvalidRequest:
@@ -173,7 +179,8 @@ def choose_file(repository: Repository, wanted: Reference) -> str:
 
 def _is_model(path: str) -> bool:
     name = path.rpartition("/")[2].lower()
-    return name.endswith(_EXTENSIONS) and not name.startswith((".", "mmproj"))
+    # llama.cpp's vision encoders are named mmproj. The list is the Hub's: it is not to be trusted.
+    return name.endswith(EXTENSIONS) and not name.startswith("mmproj") and _is_safe_path(path)
 
 
 def _near(path: str, models: tuple[str, ...]) -> str:

@@ -1,7 +1,8 @@
-"""An unfinished download on disk: `FILE.part`, locked while it grows, and `FILE.part.json` beside it.
+"""An unfinished download on disk: `FILE.part`, and `FILE.part.json`, which says what it is part of.
 
-The small file says which content the part is the beginning of. A part outlives its process: the next
-one that asks for the same content continues it, one that asks for another content starts afresh.
+A part outlives its process: the next one that asks for the same content continues it, one that asks for
+another content starts afresh. The small file is also the lock. It stays until the finished file has its
+name and its hash is known, so that whoever gets the lock next sees the file or the part, never neither.
 """
 
 from __future__ import annotations
@@ -30,26 +31,32 @@ class Part:
     `etag` is a sha256 (64 hex digits) or a git object id (40); anything else cannot be verified.
     """
 
-    def __init__(self, fd: int, path: str, size: int, etag: str) -> None:
+    def __init__(self, lock: int, path: str, size: int, etag: str) -> None:
         self.path = path
         self.total = size
         self.etag = etag
         self.size = 0
         self.resumed = 0
-        self._fd = fd
         self._hash = _hasher(etag, size)
+        self._lock = lock
+        self._over = False
+        self._fd = _open(_part(path))
 
     @classmethod
     def acquire(cls, path: str, size: int, etag: str) -> Part | None:
         """The part of `path` for this process alone; None while another one is writing it."""
-        part = _part(path)
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        with contextlib.suppress(BlockingIOError, FileNotFoundError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The one before us may have finished: what it locked then has another name by now.
-            if os.path.samestat(os.fstat(fd), os.stat(part)):
-                return cls(fd, path, size, etag)
-        os.close(fd)
+        lock = _open(_identity(path))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one before us may have finished, and taken what we have just locked away.
+            if os.path.samestat(os.fstat(lock), os.stat(_identity(path))):
+                return cls(lock, path, size, etag)
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
         return None
 
     def __enter__(self) -> Part:
@@ -61,10 +68,11 @@ class Part:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of the lock; what has been written stays for a later try."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Let go of the lock; unless the part is finished or discarded, it stays for a later try."""
+        os.close(self._fd)
+        if self._over:
+            _unlink(_identity(self.path))
+        os.close(self._lock)
 
     def resume(self) -> Iterator[int]:
         """Take over what an earlier try left, yielding how many bytes have been read again.
@@ -75,7 +83,8 @@ class Part:
         identity = {"size": self.total, "etag": self.etag}
         if left > self.total or read_json(_identity(self.path)) != identity:
             self.reset()
-            write_json(_identity(self.path), identity)
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, json.dumps(identity).encode(), 0)
             return
         os.lseek(self._fd, 0, os.SEEK_SET)
         while self.size < left and (chunk := os.read(self._fd, CHUNK)):
@@ -120,13 +129,13 @@ class Part:
         """Give the complete file its name, so that it is there whole or not at all."""
         os.fsync(self._fd)
         os.replace(_part(self.path), self.path)
-        _unlink(_identity(self.path))
+        self._over = True
         _sync_directory(os.path.dirname(self.path))
 
     def discard(self) -> None:
-        """Remove the part, while the lock is still held."""
-        _unlink(_identity(self.path))
+        """Remove the part."""
         _unlink(_part(self.path))
+        self._over = True
 
     def _disk_full(self, free: int) -> DiskFull:
         needed = self.total - self.size
@@ -188,7 +197,11 @@ def write_file(path: str, content: bytes) -> None:
 
 
 def _no_follow(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
+def _open(path: str) -> int:
+    return _no_follow(path, os.O_RDWR | os.O_CREAT)
 
 
 def read_json(path: str) -> object:

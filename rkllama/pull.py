@@ -1,21 +1,13 @@
 """`pull`: a model from the Hub into the models directory, whole and verified or not at all.
 
-    models/FILE-without-extension/FILE        the model, written as FILE.part until it is complete
-                                 /.pull.json  where it came from
-                                 /tokenizer_config.json, chat_template.jinja, … (.rkllm only)
-
-Each model has a folder of its own, named for its file, so two quantisations of one repository never
-meet and the folder's name is the model's. Where another repository's file of that name has taken the
-folder, the new one's is USER_REPO_FILE. A file that the user put there is never overwritten, and one
-that is the wanted one already is not fetched again, whatever its folder is called.
-
-Nothing from a repository is executed; of its texts only the ones named in companions.py are fetched.
+hub.py asks and connects, placement.py says where the file goes, part.py keeps what has come so far. Here
+is the order of things, and what happens when a connection breaks. Nothing from a repository is
+executed, and of its texts only the ones named in companions.py are fetched.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import re
@@ -27,7 +19,6 @@ from functools import partial
 
 from .companions import fetch_companions, has_template
 from .core import PullProgress
-from .digest import DigestCache
 from .errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from .hub import (
     DEFAULT_REVISION,
@@ -40,9 +31,8 @@ from .hub import (
     lost_connection,
     parse_reference,
 )
-from .names import EXTENSIONS, strip_extension
-from .part import FileCheck, Part, read_json, unfinished, write_json
-from .scan import MODELFILE, scan
+from .part import Part, unfinished
+from .placement import Place, is_claimed
 
 RETRIES = 5
 """Connections in a row that may bring nothing before the download is given up."""
@@ -52,10 +42,7 @@ REPORT_EVERY = 0.1
 LOOK_EVERY = 0.5
 """Seconds between two looks at a download that another process is doing."""
 
-_RECORD = ".pull.json"
 _log = logging.getLogger(__name__)
-
-
 _Report = Callable[..., PullProgress]
 
 
@@ -92,22 +79,21 @@ def pull(
     with _local_errors(models):
         models = os.path.realpath(models)
         os.makedirs(models, exist_ok=True)
-        digests = DigestCache(models)
-        path = yield from _find(models, digests, remote, report)
+        place = Place(models, remote)
+        path = yield from _find(place, report)
         if path is None:
-            folder = _claim(models, _origin(wanted, remote))
-            path = os.path.join(folder, remote.name)
-            for part in _turns(path, digests, remote):
+            path = place.claim(wanted.revision or DEFAULT_REVISION)
+            for part in _turns(place, path):
                 if part is None:
                     yield report(status="downloading", completed=unfinished(path))
                     continue
                 yield from _download(hub, remote, part, report, backoff)
-                fetch_companions(hub, repository, remote, folder)
+                fetch_companions(hub, repository, remote, os.path.dirname(path))
                 part.finish()
-                _remember(digests, path, remote)
-        elif _record(path) and not has_template(os.path.dirname(path)):
+                place.remember(path)
+        elif is_claimed(path) and not has_template(os.path.dirname(path)):
             fetch_companions(hub, repository, remote, os.path.dirname(path))
-        name = next((entry.name for entry in scan(models) if entry.path == path), remote.name)
+        name = place.name(path)
     yield report(status="done", completed=remote.size, name=name)
 
 
@@ -121,22 +107,36 @@ def _look_up(hub: Hub, wanted: Reference) -> Repository:
         return Repository(id=wanted.repo, revision=wanted.revision or DEFAULT_REVISION)
 
 
+def _find(place: Place, report: _Report) -> Generator[PullProgress, None, str | None]:
+    """The path of the wanted file where it already is, whoever put it there; None if it is not."""
+    for path in place.namesakes():
+        if place.holds(path):
+            return path
+        check = place.check(path)
+        for count in _paced(check):
+            yield report(status="verifying", completed=count)
+        if check.matches:
+            place.remember(path)
+            return path
+    return None
+
+
 # --- The bytes ---------------------------------------------------------------------------------
 
 
-def _turns(path: str, digests: DigestCache, remote: RemoteFile) -> Iterator[Part | None]:
+def _turns(place: Place, path: str) -> Iterator[Part | None]:
     """The part when it is this process's turn to write it, and None every now and then until it is.
 
     Ends without a part when the other process has completed the file.
     """
-    while _known_hash(digests, path) != remote.etag:
-        part = Part.acquire(path, remote.size, remote.etag)
+    while not place.holds(path):
+        part = Part.acquire(path, place.remote.size, place.remote.etag)
         if part is None:
             yield None
             time.sleep(LOOK_EVERY)
             continue
         with part:
-            if _known_hash(digests, path) == remote.etag:
+            if place.holds(path):
                 part.discard()
             else:
                 yield part
@@ -249,107 +249,6 @@ def _paced(counts: Iterable[int]) -> Iterator[int]:
         if (now := time.monotonic()) >= due:
             due = now + REPORT_EVERY
             yield count
-
-
-# --- The place ---------------------------------------------------------------------------------
-
-
-def _find(
-    models: str, digests: DigestCache, remote: RemoteFile, report: _Report
-) -> Generator[PullProgress, None, str | None]:
-    """The path of the wanted file where it already is, whoever put it there; None if it is not."""
-    for entry in scan(models):
-        if entry.file != remote.name or entry.size != remote.size or entry.parent:
-            continue
-        known = _known_hash(digests, entry.path) if remote.sha256 else None
-        if known is None:
-            if (yield from _read_again(entry.path, remote, report)):
-                _remember(digests, entry.path, remote)
-                return entry.path
-        elif known == remote.etag:
-            return entry.path
-    return None
-
-
-def _read_again(
-    path: str, remote: RemoteFile, report: _Report
-) -> Generator[PullProgress, None, bool]:
-    check = FileCheck(path, remote.etag)
-    for count in _paced(check):
-        yield report(status="verifying", completed=count)
-    return check.matches
-
-
-def _origin(wanted: Reference, remote: RemoteFile) -> dict[str, object]:
-    """What makes a pull the same as an earlier one, so that it may replace that one's file."""
-    return {
-        "repo": remote.repo,
-        "file": remote.path,
-        "revision": wanted.revision or DEFAULT_REVISION,
-    }
-
-
-def _claim(models: str, origin: dict[str, object]) -> str:
-    """The folder for a file of this origin, made and marked if it is new."""
-    lock = os.open(models, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for name in _folder_names(origin):
-            folder = os.path.join(models, name)
-            record = os.path.join(folder, _RECORD)
-            found = _record(record)
-            if origin.items() <= found.items() and not os.path.islink(folder):
-                return folder
-            if not found and _is_free(folder):
-                os.makedirs(folder, exist_ok=True)
-                write_json(record, origin)
-                return folder
-    finally:
-        os.close(lock)
-    raise PullError(
-        f"{folder} holds another model", hint="Rename or remove it, then run the command again."
-    )
-
-
-def _folder_names(origin: dict[str, object]) -> Iterator[str]:
-    """The name that a model should have, then the one that no other origin's model can have."""
-    path = strip_extension(str(origin["file"]))
-    yield path.rpartition("/")[2]
-    revision = "" if origin["revision"] == DEFAULT_REVISION else f"_{origin['revision']}"
-    yield f"{origin['repo']}{revision}_{path}".replace("/", "_")
-
-
-def _is_free(folder: str) -> bool:
-    """Whether nothing is there, or a directory with neither a model nor a Modelfile."""
-    try:
-        names = os.listdir(folder) if not os.path.islink(folder) else [MODELFILE]
-    except FileNotFoundError:
-        return True
-    except NotADirectoryError:
-        return False
-    return not any(name == MODELFILE or name.lower().endswith(EXTENSIONS) for name in names)
-
-
-def _record(path: str) -> dict[str, object]:
-    """Where the model at `path` came from, as noted in its folder; empty when nothing is."""
-    found = read_json(os.path.join(os.path.dirname(path), _RECORD))
-    return found if isinstance(found, dict) else {}
-
-
-def _remember(digests: DigestCache, path: str, remote: RemoteFile) -> None:
-    """Keep the verified hash, so that the file need not be read to be recognised."""
-    if remote.sha256:
-        digests.put(path, remote.sha256)
-
-
-def _known_hash(digests: DigestCache, path: str) -> str | None:
-    """The file's sha256 where it has been computed since the file changed last."""
-    try:
-        stat = os.stat(path)
-    except FileNotFoundError:
-        return None
-    digests.refresh()
-    return digests.get(path, stat.st_size, stat.st_mtime_ns)
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""Where a pulled model goes, and whether it is there already.
+
+    models/FILE-without-extension/FILE        the model; FILE.part until it is complete
+                                 /.pull.json  where it came from
+                                 /tokenizer_config.json, chat_template.jinja, … (see companions.py)
+
+Each model has a folder of its own, named for its file, so two quantisations of one repository never
+meet and the folder's name is the model's. Where another file of that name has taken the folder, the new
+one's is USER_REPO_FILE. A file that the user put there is never overwritten, and one that is the wanted
+one already is not fetched again, whatever its folder is called. Only the same file of the same revision
+of the same repository replaces what an earlier pull has brought.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+
+from .digest import DigestCache
+from .errors import PullError
+from .hub import DEFAULT_REVISION, RemoteFile
+from .names import EXTENSIONS, strip_extension
+from .part import FileCheck, read_json, write_json
+from .scan import MODELFILE, scan
+
+_RECORD = ".pull.json"
+
+
+class Place:
+    """The place of the file `remote` in the directory `models`, a real path."""
+
+    def __init__(self, models: str, remote: RemoteFile) -> None:
+        self.models = models
+        self.remote = remote
+        self._digests = DigestCache(models)
+
+    def namesakes(self) -> Iterator[str]:
+        """The paths of models with this file's name and size that may be it."""
+        for entry in scan(self.models):
+            same = entry.file == self.remote.name and entry.size == self.remote.size
+            if same and not entry.parent and self._known(entry.path) in (None, self.remote.etag):
+                yield entry.path
+
+    def holds(self, path: str) -> bool:
+        """Whether the file at `path` is known to be the wanted one, without reading it."""
+        return self._known(path) == self.remote.etag
+
+    def check(self, path: str) -> FileCheck:
+        """The way to find out by reading it."""
+        return FileCheck(path, self.remote.etag)
+
+    def remember(self, path: str) -> None:
+        """Keep that the file at `path` is the wanted one; the store shows the hash as its digest."""
+        if self.remote.sha256:
+            self._digests.put(path, self.remote.sha256)
+
+    def name(self, path: str) -> str:
+        """The name under which the model can be used."""
+        found = (entry.name for entry in scan(self.models) if entry.path == path)
+        return next(found, self.remote.name)
+
+    def claim(self, revision: str) -> str:
+        """The path for the file, in a folder that is its own from now on.
+
+        Raises PullError when even the folder that no other file should have is taken.
+        """
+        origin = {"repo": self.remote.repo, "file": self.remote.path, "revision": revision}
+        lock = os.open(self.models, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for name in _folder_names(origin):
+                folder = os.path.join(self.models, name)
+                if _take(folder, origin):
+                    return os.path.join(folder, self.remote.name)
+        finally:
+            os.close(lock)
+        raise PullError(
+            f"{folder} holds another model", hint="Rename or remove it, then run the command again."
+        )
+
+    def _known(self, path: str) -> str | None:
+        """The file's sha256 where it has been computed since the file changed last, and compares."""
+        try:
+            stat = os.stat(path)
+        except FileNotFoundError:
+            return None
+        self._digests.refresh()
+        known = self._digests.get(path, stat.st_size, stat.st_mtime_ns)
+        return known if self.remote.sha256 else None
+
+
+def is_claimed(path: str) -> bool:
+    """Whether the file at `path` lies in a folder that a pull has made."""
+    return bool(_record(os.path.dirname(path)))
+
+
+def _folder_names(origin: dict[str, str]) -> Iterator[str]:
+    """The name that a model should have, then the one that no other origin's model can have."""
+    path = strip_extension(origin["file"])
+    yield path.rpartition("/")[2]
+    revision = "" if origin["revision"] == DEFAULT_REVISION else f"_{origin['revision']}"
+    yield f"{origin['repo']}{revision}_{path}".replace("/", "_")
+
+
+def _take(folder: str, origin: dict[str, str]) -> bool:
+    """Whether the folder belongs to this origin; makes and marks it when it belongs to nobody."""
+    if os.path.islink(folder):
+        return False
+    record = _record(folder)
+    if not record and _is_free(folder):
+        os.makedirs(folder, exist_ok=True)
+        write_json(os.path.join(folder, _RECORD), origin)
+        return True
+    return record == origin
+
+
+def _is_free(folder: str) -> bool:
+    """Whether nothing is there, or a directory with neither a model nor a Modelfile."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+    return not any(name == MODELFILE or name.lower().endswith(EXTENSIONS) for name in names)
+
+
+def _record(folder: str) -> object:
+    """Where the model in `folder` came from, as noted there; None when nothing is."""
+    return read_json(os.path.join(folder, _RECORD))
