@@ -6,7 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { REPLY_ECHO, REPLY_PROMPT, REPLY_PARAMS, REPLY_TEXT, REPLY_TOKENS, REPLY_RANDOM } Mode;
+typedef enum {
+    REPLY_ECHO,
+    REPLY_PROMPT,
+    REPLY_PARAMS,
+    REPLY_TEXT,
+    REPLY_TOKENS,
+    REPLY_RANDOM
+} Mode;
 typedef enum { WAITING_BYTES, WAITING_HELD, WAITING_NONE } Waiting;
 
 typedef struct {

@@ -33,7 +33,7 @@ static void log_greeting(const Config *config, const char *path) {
     log_line('I', "loading rkllm model from %s", path);
 }
 
-/* One line of the key `log`: a name for one of the runtime's known complaints, or the line itself. */
+/* One line of the key `log`: a name for one of the runtime's complaints, or the line itself. */
 static void log_named(const char *name) {
     if (!strcmp(name, "malloc"))
         log_rknn("failed to malloc npu memory, size: 4059037696, flags: 0x2");

@@ -5,12 +5,13 @@
 
 /* One token each, also with a space before; 64 of them. */
 static const char *const words[64] = {
-    "amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "kayak",
-    "lemon", "maple", "north", "ocean", "pearl", "quill", "river", "stone", "tulip", "umbra", "velvet",
-    "wheat", "xenon", "yield", "zebra", "acorn", "birch", "coral", "dune",  "eagle", "flint", "glade",
-    "hazel", "ivory", "juice", "knoll", "lilac", "moss",  "nectar", "olive", "plume", "quartz", "reed",
-    "slate", "thyme", "ultra", "vapor", "willow", "yarrow", "zinc", "alder", "brook", "clover", "dawn",
-    "elm",   "fern",  "gale",  "holly", "iris",  "jade",  "kelp",  "lark",  "mint",
+    "amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty",
+    "kayak", "lemon", "maple", "north", "ocean", "pearl", "quill", "river", "stone", "tulip",
+    "umbra", "velvet", "wheat", "xenon", "yield", "zebra", "acorn", "birch", "coral", "dune",
+    "eagle", "flint", "glade", "hazel", "ivory", "juice", "knoll", "lilac", "moss", "nectar",
+    "olive", "plume", "quartz", "reed", "slate", "thyme", "ultra", "vapor", "willow", "yarrow",
+    "zinc", "alder", "brook", "clover", "dawn", "elm", "fern", "gale", "holly", "iris", "jade",
+    "kelp", "lark", "mint",
 };
 
 #define WORDS (sizeof words / sizeof *words)

@@ -60,7 +60,8 @@ static void fill_perf(Instance *instance) {
 static int finish(Instance *instance, const char *reason, LLMCallState state, int result) {
     int64_t given = 0;
     for (int i = 0; i < instance->n_batch; i++) given += instance->slots[i].given;
-    if (instance->run.times) trace_tokens(instance->trace, instance->run.times, instance->run.steps);
+    if (instance->run.times)
+        trace_tokens(instance->trace, instance->run.times, instance->run.steps);
     clear_results(instance);
     fill_perf(instance);
     atomic_store(&instance->ending, true);
@@ -320,7 +321,8 @@ static bool is_skipped(const Instance *instance, int32_t id) {
 
 /* Put the slot's token into its result; whether a character in it is complete. */
 static LLMCallState put_piece(Instance *instance, Slot *slot, RKLLMResult *result) {
-    const char *text = is_skipped(instance, slot->next) ? "" : vocab_text(instance->vocab, slot->next);
+    const char *text =
+        is_skipped(instance, slot->next) ? "" : vocab_text(instance->vocab, slot->next);
     bool held_back = slot->config.waiting == WAITING_HELD && slot->missing;
     slot->missing = still_missing(slot->missing, text);
     if (!held_back) slot->piece_length = 0;

@@ -78,7 +78,8 @@ static const char *const openers[] = {
 
 static const char *const closers[] = {
     "<|im_end|>", "<|eot_id|>", "[/INST]", "<end_of_turn>", "<|end|>", "</s>", "<|assistant|>",
-    "<|endoftext|>", "<｜Assistant｜>", "<｜end", "<AI>", "<eoh>", "<|im_start|>", "<|start_header_id|>",
+    "<|endoftext|>", "<｜Assistant｜>", "<｜end", "<AI>", "<eoh>", "<|im_start|>",
+    "<|start_header_id|>",
 };
 
 static const char *last_opened(const char *prompt) {
