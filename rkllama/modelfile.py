@@ -69,10 +69,15 @@ class Defaults:
 
 
 def _integer(text: str) -> int:
-    number = float(text)
-    if not number.is_integer():
-        raise ValueError("must be a whole number")
-    return int(number)
+    try:
+        number = int(text)
+    except ValueError:
+        if not float(text).is_integer():  # "40.0" is as good as "40"
+            raise ValueError("must be a whole number") from None
+        number = int(float(text))
+    if abs(number) >= 1 << 63:
+        raise ValueError("must have 63 bits at most")
+    return number
 
 
 def _number(text: str) -> float:

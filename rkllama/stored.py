@@ -305,7 +305,7 @@ def _capabilities(
 ) -> tuple[str, ...]:
     """In Ollama's words. No "vision": no backend takes images here, and clients would send some."""
     variant = parse_model_name(info.file).variant
-    if variant in ("embedding", "reranker") or (header is not None and header.pooling is not None):
+    if variant in ("embedding", "reranker") or (header is not None and header.pooling):
         return ("embedding",)
     family = find_family(info.family)
     if template is not None:
