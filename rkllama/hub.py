@@ -14,20 +14,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from . import __version__
 from .errors import (
-    AmbiguousName,
     ConfigError,
     HubGated,
     HubNotFound,
     HubUnreachable,
     InvalidRequest,
     PullError,
-    Unsupported,
 )
-from .names import EXTENSIONS
+from .reference import is_repository
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
@@ -36,22 +34,6 @@ METADATA_TIMEOUT = 10.0
 STALL_TIMEOUT = 30.0
 """Seconds without a byte after which a download counts as broken off."""
 MAX_REDIRECTS = 5
-
-_FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if need be."
-_NAME = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?", re.ASCII)
-_REVISION = re.compile(r"[^\s\x00-\x1f\x7f~^:?*\[\]\\@/][^\s\x00-\x1f\x7f~^:?*\[\]\\@]{0,199}")
-_FILE_THEN_REVISION = re.compile(r"(.+?\.(?:rkllm|gguf))@(.+)", re.IGNORECASE)
-_URL = re.compile(r"https?://", re.IGNORECASE)
-_SPLIT_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reference:
-    """What a user asked for: `repo` is USER/REPO, `file` the path inside it, None = its only model."""
-
-    repo: str
-    file: str | None = None
-    revision: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,104 +75,6 @@ class Response(Protocol):
     def headers(self) -> Mapping[str, str]: ...
     def iter_raw(self) -> Iterator[bytes]: ...
     def close(self) -> None: ...
-
-
-# --- References --------------------------------------------------------------------------------
-
-
-def parse_reference(text: str) -> Reference:
-    """The parts of `[hf/]USER/REPO[/FILE][@REVISION]` or of a file's web address on the Hub.
-
-    The revision stands at the end, where it may hold slashes, or after the repository. FILE may lie in
-    a subfolder. Every part is safe to become a path or an address. Raises InvalidRequest.
-    """
-    given = text.strip()
-    if _URL.match(given):
-        return _parse_url(given)
-    segments = given.removeprefix("hf/").split("/")
-    if len(segments) < 2:
-        raise _malformed(text, "it names no repository")
-    user, (repo, at, revision) = segments[0], segments[1].partition("@")
-    rest = "/".join(segments[2:])
-    if at and rest and not rest.lower().endswith(EXTENSIONS):
-        revision, rest = f"{revision}/{rest}", ""
-    elif match := _FILE_THEN_REVISION.fullmatch(rest):
-        if at:
-            raise _malformed(text, "it names two revisions")
-        at, rest, revision = "@", match[1], match[2]
-    return _checked(text, f"{user}/{repo}", rest or None, revision if at else None)
-
-
-def _parse_url(text: str) -> Reference:
-    segments = [unquote(part) for part in urlsplit(text).path.strip("/").split("/")]
-    repo, rest = "/".join(segments[:2]), segments[2:]
-    if not rest:
-        return _checked(text, repo, None, None)
-    if len(rest) < 2 or rest[0] not in ("blob", "resolve", "raw", "tree"):
-        raise _malformed(text, "it is not the address of a file on the Hub")
-    return _checked(text, repo, "/".join(rest[2:]) or None, rest[1])
-
-
-def _checked(text: str, repo: str, file: str | None, revision: str | None) -> Reference:
-    names = repo.split("/")
-    if len(names) != 2 or not all(_NAME.fullmatch(name) and ".." not in name for name in names):
-        raise _malformed(text, f"'{repo}' is not a repository's name")
-    if file is not None:
-        if not _is_safe_path(file):
-            raise _malformed(text, f"'{file}' is not a file's name")
-        if not file.lower().endswith(EXTENSIONS):
-            raise _malformed(text, f"'{file}' is not a .rkllm or .gguf file")
-    if revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
-        raise _malformed(text, f"'{revision}' is not a revision")
-    return Reference(repo=repo, file=file, revision=revision)
-
-
-def _is_safe_path(path: str) -> bool:
-    """Whether a path in a repository may become one on disk: no way up, nothing hidden or unprintable."""
-    return path.isprintable() and all(
-        part and not part.startswith(".") and "\\" not in part and len(os.fsencode(part)) <= 200
-        for part in path.split("/")
-    )
-
-
-def _malformed(text: str, why: str) -> InvalidRequest:
-    return InvalidRequest(f"'{text}' cannot be pulled: {why}", param="model", hint=_FORM)
-
-
-def choose_file(repository: Repository, wanted: Reference) -> str:
-    """The path of the model to fetch: the one that was named, else the only one that there is.
-
-    Raises HubNotFound with near names, AmbiguousName with all candidates, or Unsupported.
-    """
-    models = tuple(path for path in repository.files if _is_model(path))
-    path = wanted.file
-    if path is None:
-        if len(models) > 1:
-            raise AmbiguousName(wanted.repo, tuple(f"{wanted.repo}/{name}" for name in models))
-        if not models:
-            raise HubNotFound(f"{wanted.repo} holds no .rkllm or .gguf file")
-        path = models[0]
-    elif repository.files and path not in repository.files:
-        raise HubNotFound(f"{wanted.repo} has no file {path}", hint=_near(path, models))
-    if _SPLIT_GGUF.search(path):
-        raise Unsupported(f"{path} is one part of a model that is split over several files")
-    return path
-
-
-def _is_model(path: str) -> bool:
-    name = path.rpartition("/")[2].lower()
-    # llama.cpp's vision encoders are named mmproj. The list is the Hub's: it is not to be trusted.
-    return name.endswith(EXTENSIONS) and not name.startswith("mmproj") and _is_safe_path(path)
-
-
-def _near(path: str, models: tuple[str, ...]) -> str:
-    from difflib import get_close_matches
-
-    near = get_close_matches(path, models, n=3, cutoff=0.5) or models[:5]
-    return f"It has: {', '.join(near)}." if near else "It holds no .rkllm or .gguf file."
-
-
-# --- The Hub -----------------------------------------------------------------------------------
 
 
 class Hub:
@@ -341,7 +225,7 @@ class Hub:
         except errors.EntryNotFoundError as error:
             raise HubNotFound(f"{repo} has no file {path} at {revision}") from error
         except errors.HFValidationError as error:
-            raise InvalidRequest(f"'{repo}' cannot be pulled: {error}", param="model") from error
+            raise InvalidRequest(f"{repo!r} cannot be pulled: {error}", param="model") from error
         except errors.OfflineModeIsEnabled:
             raise _offline() from None
         except errors.HfHubHTTPError as error:
@@ -420,10 +304,4 @@ def _base_models(card: object) -> tuple[str, ...]:
     """The names under `base_model` in a model card, which is a string or a list and may be anything."""
     named = getattr(card, "base_model", None)
     names = named if isinstance(named, list) else [named]
-    return tuple(
-        name
-        for name in names
-        if isinstance(name, str)
-        and name.count("/") == 1
-        and all(_NAME.fullmatch(part) for part in name.split("/"))
-    )
+    return tuple(name for name in names if isinstance(name, str) and is_repository(name))

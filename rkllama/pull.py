@@ -23,16 +23,14 @@ from .errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from .hub import (
     DEFAULT_REVISION,
     Hub,
-    Reference,
     RemoteFile,
     Repository,
     Response,
-    choose_file,
     lost_connection,
-    parse_reference,
 )
 from .part import Part, unfinished
 from .placement import Place, is_claimed
+from .reference import Reference, choose_file, parse_reference
 
 RETRIES = 5
 """Connections in a row that may bring nothing before the download is given up."""
@@ -74,7 +72,7 @@ def pull(
     yield PullProgress(status="resolving", file=wanted.file or wanted.repo)
     hub = Hub(endpoint, token)
     repository = _look_up(hub, wanted)
-    remote = hub.file(repository, choose_file(repository, wanted))
+    remote = hub.file(repository, choose_file(repository.files, wanted))
     report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
     with _local_errors(models):
         models = os.path.realpath(models)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -20,6 +21,8 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rkllama import companions, hub, part, pull
 from rkllama.core import PullProgress
@@ -35,6 +38,7 @@ from rkllama.errors import (
     PullError,
     Unsupported,
 )
+from rkllama.reference import Reference, parse_reference
 from rkllama.scan import scan
 from tests.hub import Fault, HubFile, LoopbackHub
 
@@ -128,7 +132,7 @@ def left_over(models: Path) -> list[str]:
     ],
 )
 def test_references(text: str, repo: str, file: str | None, revision: str | None) -> None:
-    assert hub.parse_reference(text) == hub.Reference(repo=repo, file=file, revision=revision)
+    assert parse_reference(text) == Reference(repo=repo, file=file, revision=revision)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +179,37 @@ def test_references(text: str, repo: str, file: str | None, revision: str | None
         "https://huggingface.co/u/r/blob/%2E%2E/f.rkllm",
         "https://huggingface.co/datasets/u/r/blob/main/f.rkllm",
         "file:///etc/f.rkllm",
+        "https://[::1/u/r/blob/main/f.rkllm",
+        "u/r/f.rkllm@\ud800",
+        "u/r/\ud800.rkllm",
     ],
 )
 def test_references_that_are_none(text: str, models: Path) -> None:
     with pytest.raises(InvalidRequest) as caught:
         fetch(models, text)
     assert caught.value.hint
+    assert caught.value.text.isprintable()
     assert not models.exists()
+
+
+WORDS = "hf/ u r / @ . .. f.rkllm .gguf main https://huggingface.co/ blob %2e %2F \\ ? # é - _ ~"
+PIECES = st.sampled_from([*WORDS.split(" "), "\0", "\n", " ", "\ud800"])
+
+
+@given(st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=40))
+@settings(max_examples=400, deadline=None)
+def test_whatever_is_accepted_is_safe(text: str) -> None:
+    try:
+        found = parse_reference(text)
+    except InvalidRequest:
+        return
+    assert re.fullmatch(r"[\w.-]+/[\w.-]+", found.repo, re.ASCII)
+    for path in filter(None, (found.file, found.repo)):
+        assert os.path.normpath(path) == path
+        assert path.isprintable()
+        assert not path.startswith("/")
+        assert ".." not in path.split("/")
+    assert found.revision is None or found.revision.isprintable()
 
 
 # --- The download ------------------------------------------------------------------------------
