@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -37,6 +38,8 @@ from .routes.base import Call, Dialect, Reply, Route, retry_headers
 log = logging.getLogger("rkllama")
 access_log = logging.getLogger("rkllama.access")
 
+_IDLE = 30.0
+"""Seconds after which waitress looks for idle connections to close."""
 _SPARE_THREADS = 16
 """For what never waits for a model: lists, health, downloads. The others are bounded by the queue."""
 
@@ -174,10 +177,6 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     error_task_class = _JSONErrorTask
 
 
-class _Stop(BaseException):
-    """SIGTERM or Ctrl-C, in the main thread."""
-
-
 def serve(
     settings: Settings, model: str | None = None, ready: Callable[[str], object] = print
 ) -> None:
@@ -186,71 +185,74 @@ def serve(
     Raises ConfigError when the address cannot be used, ModelNotFound for an unknown `model`.
     """
     host, port = server_address(settings.host)
-    server = None
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    listener = _listen(host, port)
+    name = f"[{host}]" if ":" in host else host
+    url = f"http://{name}:{listener.getsockname()[1]}"
     service = LocalService(settings, "rkllama serve", url)
     try:
         if model is not None:
             service.store.resolve(model)
-        app = _access_logged(create_app(service, settings, host))
-        server = _listen(app, host, port, settings)
-        _catch_signals()
+        server = _waitress(_access_logged(create_app(service, settings, host)), listener, settings)
+        stopping = _stop_on_signals(server)
         if not is_loopback(host) and not settings.api_keys:
             log.warning("anyone who can reach %s may use this server: no API key is set", host)
         if model is not None:
             _load_in_background(service, model)
-        bound = f"http://{host}:{server.effective_port}" if port == 0 else url
-        ready(bound)
-        server.run()
-    except _Stop:
-        pass
-    finally:
-        _ignore_signals()
+        ready(url)
+        while not stopping.is_set():
+            server.asyncore.loop(timeout=_IDLE, map=server._map, use_poll=True, count=1)
         service.close()
-        if server is not None:
-            server.task_dispatcher.shutdown(timeout=2)
-            server.close()
+        server.task_dispatcher.shutdown(timeout=2)
+        server.close()
+    finally:
+        service.close()
+        listener.close()
 
 
-def _listen(app: Callable[..., Any], host: str, port: int, settings: Settings) -> Any:
-    threads = settings.max_queue + settings.max_loaded + _SPARE_THREADS
+def _listen(host: str, port: int) -> socket.socket:
     try:
-        server = waitress.server.create_server(
-            app,
-            host=host,
-            port=port,
-            threads=threads,
-            ident="rkllama",
-            max_request_body_size=settings.max_body,
-            connection_limit=max(256, 2 * threads),
-            channel_timeout=60,
-            asyncore_use_poll=True,
-            clear_untrusted_proxy_headers=True,
-            expose_tracebacks=False,
-        )
-    except (OSError, ValueError) as error:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=256)
+    except OSError as error:
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {error}",
+            f"cannot listen on {host}:{port}: {error.strerror or error}",
             hint="Choose another address with --host and --port, or stop what listens there.",
         ) from None
+
+
+def _waitress(app: Callable[..., Any], listener: socket.socket, settings: Settings) -> Any:
+    threads = settings.max_queue + settings.max_loaded + _SPARE_THREADS
+    server = waitress.server.create_server(
+        app,
+        sockets=[listener],
+        threads=threads,
+        ident="rkllama",
+        max_request_body_size=settings.max_body,
+        connection_limit=max(256, 2 * threads),
+        channel_timeout=60,
+        clear_untrusted_proxy_headers=True,
+        expose_tracebacks=False,
+    )
     server.channel_class = _Channel
     # Every request that finds all threads busy would be logged as a warning: the queue is ours.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     return server
 
 
-def _catch_signals() -> None:
+def _stop_on_signals(server: Any) -> threading.Event:
+    """An event that SIGTERM and SIGINT set; further ones change nothing, stopping is under way.
+
+    A handler that raised would be swallowed when it strikes inside one of waitress's own handlers.
+    """
+    stopping = threading.Event()
+
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise _Stop
+        stopping.set()
+        server.pull_trigger()
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-
-
-def _ignore_signals() -> None:
-    """Stopping is under way: a second Ctrl-C must not break it off and leave a child behind."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return stopping
 
 
 def _load_in_background(service: LocalService, name: str) -> None:
