@@ -1,0 +1,126 @@
+"""Structured answers where the backend cannot be constrained."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from rkllama.errors import InvalidRequest
+from rkllama.structured import (
+    check_schema,
+    retry_message,
+    schema_prompt,
+    strip_fence,
+    validate_answer,
+)
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer", "minimum": 0},
+        "pets": {"type": "array", "items": {"$ref": "#/$defs/pet"}},
+    },
+    "required": ["name", "age"],
+    "additionalProperties": False,
+    "$defs": {"pet": {"type": "object", "properties": {"kind": {"enum": ["cat", "dog"]}}}},
+}
+
+
+def test_a_valid_answer_has_no_error() -> None:
+    assert validate_answer('{"name": "Zoë", "age": 3, "pets": [{"kind": "cat"}]}', PERSON) is None
+    assert validate_answer(' {"a": [1]}\n', "json") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("Sure! {}", "not JSON"),
+        ("", "not JSON"),
+        ('{"name": "A"', "not JSON"),
+        ('{"name": "A", "age": NaN}', "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"name": "A"}', "'age' is a required property"),
+        ('{"name": "A", "age": "3"}', "at age: '3' is not of type 'integer'"),
+        ('{"name": "A", "age": -1}', "at age: -1 is less than the minimum"),
+        ('{"name": "A", "age": 1, "pets": [{"kind": "cow"}]}', "at pets[0].kind: 'cow'"),
+        ('{"name": "A", "age": 1, "x": 1}', "'x' was unexpected"),
+        ("[1]", "is not of type 'object'"),
+    ],
+)
+def test_an_error_names_the_place_and_what_is_wrong(answer: str, said: str) -> None:
+    error = validate_answer(answer, PERSON)
+    assert error is not None
+    assert said in error
+    assert error in retry_message(error)
+
+
+def test_any_json_object_means_an_object() -> None:
+    assert validate_answer("[1]", "json") == "it is JSON, but not an object"
+    assert validate_answer('"x"', "json") is not None
+
+
+def test_a_long_value_does_not_make_a_long_error() -> None:
+    error = validate_answer(json.dumps({"name": ["x" * 10_000], "age": 1}), PERSON)
+    assert error is not None
+    assert len(error) < 500
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "objekt"},
+        {"properties": []},
+        {"minimum": "low"},
+        {"pattern": "("},
+        {"$ref": "#/nowhere"},
+        {"$ref": "http://127.0.0.1:1/schema.json"},
+        {"$ref": "#"},
+    ],
+    ids=str,
+)
+def test_an_unusable_schema_is_the_client_s_error(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="schema") as caught:
+        validate_answer('"a"', schema)
+    assert caught.value.param == "format"
+
+
+def test_a_schema_is_checked_beforehand() -> None:
+    check_schema(PERSON)
+    check_schema("json")
+    with pytest.raises(InvalidRequest):
+        check_schema({"type": 3})
+
+
+def test_older_drafts_are_understood() -> None:
+    schema = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1}
+    assert validate_answer("0", {**schema, "exclusiveMinimum": True}) is not None
+    assert validate_answer("2", schema) is None
+
+
+def test_the_prompt_holds_the_schema_as_json() -> None:
+    prompt = schema_prompt(PERSON)
+    assert json.loads(prompt[prompt.index("{") :]) == PERSON
+    assert "JSON" in schema_prompt("json")
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ('```json\n{"a": 1}\n```', '{"a": 1}'),
+        ('\n```\n{"a": 1}\n```\n', '{"a": 1}'),
+        ('{"a": "```"}', '{"a": "```"}'),
+        ('Here:\n```json\n{"a": 1}\n```', 'Here:\n```json\n{"a": 1}\n```'),
+    ],
+)
+def test_a_fence_around_the_whole_answer_goes(text: str, inside: str) -> None:
+    assert strip_fence(text) == inside
+
+
+def test_the_validator_is_imported_only_when_it_is_needed() -> None:
+    code = "import sys, rkllama.structured; assert 'jsonschema' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,193 @@
+"""Every way in which models write tool calls, whole and in pieces, and what only looks like one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rkllama.toolcalls import MARKED, PLAIN, CallReader, Found, JsonEnd
+from tests.answers import TOOLS, parse
+
+PARIS = ("call", 0, "get_weather", {"city": "Paris"})
+SUM = ("call", 1, "add", {"a": 1, "b": [2, 3]})
+ONE = '{"name": "get_weather", "arguments": {"city": "Paris"}}'
+TWO = '{"name": "add", "arguments": {"a": 1, "b": [2, 3]}}'
+P_ONE, P_TWO = ONE.replace("arguments", "parameters"), TWO.replace("arguments", "parameters")
+DEEPSEEK = (
+    "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>get_weather\n"
+    '```json\n{"city": "Paris"}\n```<｜tool▁call▁end｜>\n'
+    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\n"
+    '```json\n{"a": 1, "b": [2, 3]}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+)
+DEEPSEEK_31 = (
+    '<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>get_weather<｜tool▁sep｜>{"city": "Paris"}'
+    "<｜tool▁call▁end｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>"
+    '{"a": 1, "b": [2, 3]}<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
+)
+CALLS = {
+    "hermes": f"<tool_call>\n{ONE}\n</tool_call>\n<tool_call>\n{TWO}\n</tool_call>",
+    "hermes-tight": f"<tool_call>{ONE}</tool_call><tool_call>{TWO}</tool_call>",
+    "hermes-unclosed": f"<tool_call>\n{ONE}\n<tool_call>\n{TWO}",
+    "hermes-fenced": f"<tool_call>\n```json\n{ONE}\n```\n</tool_call>\n<tool_call>{TWO}</tool_call>",
+    "hermes-list": f"<tool_call>[{ONE}, {TWO}]</tool_call>",
+    "llama-bare": f"{P_ONE}; {P_TWO}",
+    "llama-lines": f"{P_ONE}\n{P_TWO}",
+    "llama-python-tag": f"<|python_tag|>{P_ONE}; {P_TWO}",
+    "llama-typed": f'{{"type": "function", "name": "get_weather", "parameters": {{"city": "Paris"}}}}'
+    f'\n{{"type": "function", "function": {P_TWO}}}',
+    "llama-function": '<function=get_weather>{"city": "Paris"}</function>\n'
+    '<function=add>{"a": 1, "b": [2, 3]}</function>',
+    "mistral": f"[TOOL_CALLS] [{ONE}, {TWO}]",
+    "mistral-tight": f"[TOOL_CALLS][{ONE},{TWO}]",
+    "mistral-args": '[TOOL_CALLS]get_weather[ARGS]{"city": "Paris"}'
+    '[TOOL_CALLS]add[ARGS]{"a": 1, "b": [2, 3]}',
+    "mistral-ids": '[TOOL_CALLS]get_weather[CALL_ID]a1B2c3D4e[ARGS]{"city": "Paris"}'
+    '[TOOL_CALLS]add[CALL_ID]f5[ARGS]{"a": 1, "b": [2, 3]}',
+    "mistral-named": '[TOOL_CALLS]get_weather{"city": "Paris"}[TOOL_CALLS]add {"a": 1, "b": [2, 3]}',
+    "deepseek": DEEPSEEK,
+    "deepseek-3.1": DEEPSEEK_31,
+    "deepseek-unopened": DEEPSEEK.removeprefix("<｜tool▁calls▁begin｜>"),
+    "granite": f"<|tool_call|>[{ONE}, {TWO}]",
+    "phi-4-mini": f"<|tool_call|>[{ONE}, {TWO}]<|/tool_call|>",
+    "json-list": f"[{ONE}, {TWO}]",
+    "json-fence": f"```json\n[{ONE}, {TWO}]\n```",
+    "json-fences": f"```json\n{ONE}\n```\n```json\n{TWO}\n```",
+    "plain-fence": f"```\n{ONE}\n```\n```\n{TWO}\n```",
+    "tool-fence": f"```tool_call\n{ONE}\n```\n```tool_call\n{TWO}\n```",
+    "code-fence": f"```tool_code\n{ONE}\n```\n```tool_code\n{TWO}\n```",
+    "text-arguments": '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}'
+    f"</tool_call><tool_call>{TWO}</tool_call>",
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_two_calls_are_read_in_every_form(name: str) -> None:
+    assert parse([CALLS[name]], tools=TOOLS) == ([PARIS, SUM], None)
+    assert parse(list(CALLS[name]), tools=TOOLS) == ([PARIS, SUM], None)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_template_s_end_behind_a_call_is_seen(name: str) -> None:
+    parts, stopped = parse([CALLS[name], "<|eom_id|>x"], tools=TOOLS, end=("<|eom_id|>",))
+    assert parts == [PARIS, SUM]
+    assert stopped == "<|eom_id|>"
+
+
+@given(
+    city=st.text(max_size=30).filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text)),
+    name=st.sampled_from(["hermes", "mistral", "llama-bare"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_any_argument_comes_through(city: str, name: str) -> None:
+    import json
+
+    text = CALLS[name].replace('"Paris"', json.dumps(city, ensure_ascii=len(city) % 2 == 0))
+    assert parse(list(text), tools=TOOLS)[0] == [("call", 0, "get_weather", {"city": city}), SUM]
+
+
+NO_CALLS = [
+    "<tool_call> is how a call begins.",
+    '<tool_call>{"name": "add", "arguments": {"a": 1}</tool_call>',
+    "<tool_call>{'name': 'add', 'arguments': {}}</tool_call>",
+    '<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>',
+    '<tool_call>{"name": "add", "arguments": {"a": "\\ud800"}}</tool_call>',
+    '<tool_call>{"name": "add", "arguments": [1]}</tool_call>',
+    '<tool_call>{"name": "add", "arguments": "1, 2"}</tool_call>',
+    '<tool_call>{"name": "", "arguments": {}}</tool_call>',
+    '<tool_call>{"name": ["add"], "arguments": {}}</tool_call>',
+    '<tool_call>{"arguments": {}}</tool_call>',
+    "<tool_call>[]</tool_call>",
+    "<tool_call>[{}]</tool_call>",
+    "<tool_call>" + '{"a":' * 100 + "1" + "}" * 100 + "</tool_call>",
+    '<tool_call>{"name": "add", "arguments": {"n": ' + "9" * 5000 + "}}</tool_call>",
+    '<|python_tag|>get_weather.call(city="Paris")',
+    "[TOOL_CALLS] is Mistral's marker.",
+    "[TOOL_CALLS]add[ARGS] nothing",
+    "<function=add>no JSON</function>",
+    "<｜tool▁calls▁begin｜> and nothing",
+    "<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\nno JSON",
+    "<|tool_call|>later",
+    '{"name": "John", "arguments": {"a": 1}}',
+    '{"name": "add"}',
+    '{"name": "add", "arguments": {}, "comment": "an example"}',
+    '{"result": {"name": "add", "arguments": {}}}',
+    '[{"name": "add", "arguments": {}}, {"name": "John", "arguments": {}}]',
+    "[1, 2, 3]",
+    '```json\n{"name": "John"}\n```',
+    "```json\nnot JSON\n```",
+    "```\ncode {\n}\n```",
+    "{",
+    "[",
+    "```json",
+    '{"name": "add", "arguments": {"a": "never closed',
+]
+
+
+@pytest.mark.parametrize("text", NO_CALLS)
+def test_what_is_no_call_is_text_to_the_letter(text: str) -> None:
+    assert parse([text], tools=TOOLS) == ([("text", text)], None)
+    assert parse(list(text), tools=TOOLS) == ([("text", text)], None)
+
+
+def test_a_malformed_call_does_not_hide_the_next_one() -> None:
+    text = f"<tool_call>oops</tool_call> Sorry: <tool_call>{ONE}</tool_call>"
+    parts, _ = parse(list(text), tools=TOOLS)
+    assert parts == [("text", "<tool_call>oops</tool_call> Sorry: "), PARIS]
+
+
+def test_an_unknown_tool_is_a_call_only_where_a_marker_says_so() -> None:
+    unknown = ONE.replace("get_weather", "get_time")
+    assert parse([f"<tool_call>{unknown}</tool_call>"], tools=TOOLS)[0][0][2] == "get_time"
+    assert parse([unknown], tools=TOOLS)[0] == [("text", unknown)]
+
+
+def test_arguments_may_be_missing_null_or_empty_behind_a_marker() -> None:
+    for arguments in ("", ', "arguments": null', ', "arguments": ""', ', "parameters": {}'):
+        text = f'<tool_call>{{"name": "add"{arguments}}}</tool_call>'
+        assert parse([text], tools=TOOLS)[0] == [("call", 0, "add", {})]
+
+
+def test_line_breaks_inside_strings_are_forgiven() -> None:
+    text = '<tool_call>{"name": "add", "arguments": {"a": "one\ntwo"}}</tool_call>'
+    assert parse([text], tools=TOOLS)[0] == [("call", 0, "add", {"a": "one\ntwo"})]
+
+
+def test_a_call_in_the_middle_of_prose() -> None:
+    text = f"I look.\n```json\n{ONE}\n```\nThat was it."
+    parts, _ = parse(list(text), tools=TOOLS)
+    assert parts == [("text", "I look.\n"), PARIS, ("text", "\nThat was it.")]
+
+
+# --- The parts ---------------------------------------------------------------------------------------
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=8))
+@settings(max_examples=100, deadline=None)
+def test_the_end_of_json_is_found_in_any_pieces(value: Any) -> None:
+    import json
+
+    text = json.dumps({"k": value}) + " and more }"
+    expected = len(text) - len(" and more }")
+    assert JsonEnd().find(text, 0) == expected
+    scanner = JsonEnd()
+    found = [scanner.find(text[:n], 0) for n in range(1, expected + 1)]
+    assert found == [None] * (expected - 1) + [expected]
+
+
+@pytest.mark.parametrize("form", [*MARKED, *PLAIN], ids=lambda form: form.opener)
+def test_every_beginning_of_a_call_may_become_one(form: Any) -> None:
+    examples = [text for text in CALLS.values() if text.startswith(form.opener)]
+    if form.opener == "[":
+        examples = [text for text in examples if not text.startswith("[TOOL_CALLS]")]
+    assert examples
+    for text in examples:
+        reader = CallReader(form, frozenset(("get_weather", "add")))
+        for end in range(len(form.opener), len(text) + 1):
+            outcome = reader.read(text[:end])
+            if outcome != "more":
+                break
+        assert isinstance(outcome, Found)
+        assert outcome.calls[0][0] == "get_weather"
