@@ -70,7 +70,7 @@ def _read(hub: Hub, repository: Repository, path: str, deadline: float) -> bytes
     """The file's bytes; None when it is too large or not to be had."""
     content = bytearray()
     with hub.open_small(repository, path, _left(deadline)) as response:
-        if response.status_code != 200:
+        if response.status_code != 200 or "content-encoding" in response.headers:
             return None
         for chunk in response.iter_raw():
             content += chunk

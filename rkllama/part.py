@@ -97,7 +97,7 @@ class Part:
         """Raise DiskFull when the rest does not fit on the disk."""
         needed = self.total - self.size
         free = shutil.disk_usage(os.path.dirname(self.path)).free
-        if needed + RESERVE > free:
+        if needed and needed + RESERVE > free:
             raise self._disk_full(free)
 
     def write(self, chunk: bytes) -> None:

@@ -48,16 +48,13 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No token, no settings and no cache of the person who runs the tests."""
+def _no_login(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No token and no proxy of the person who runs the tests; waiting costs nothing."""
     for name in list(os.environ):
-        if name.startswith(("HF_", "HUGGING", "RKLLAMA")) or name.lower().endswith("_proxy"):
+        if name.startswith("HUGGING") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(home / "hf" / "token"))
     monkeypatch.setattr(pull, "LOOK_EVERY", 0.005)
-    return tmp_path
 
 
 @pytest.fixture
@@ -760,6 +757,21 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(
 def test_no_token_is_invented(remote: LoopbackHub, models: Path) -> None:
     fetch(models)
     assert not any("authorization" in seen.headers for seen in remote.seen)
+
+
+def test_a_proxy_is_used_for_all_of_it(
+    remote: LoopbackHub, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The loopback Hub takes whole addresses, as a proxy does; the storage is reached directly.
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+    monkeypatch.setenv("HTTP_PROXY", remote.endpoint)
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    with start_child(models) as child:
+        output, _ = child.communicate(timeout=20)
+    assert output.splitlines()[-1].startswith("done")
+    through = [seen.path for seen in remote.seen if seen.origin == remote.endpoint]
+    assert len(through) == 3
+    assert all(path.startswith("http://hub.invalid/") for path in through)
 
 
 def test_redirects_have_an_end(remote: LoopbackHub, models: Path) -> None:
