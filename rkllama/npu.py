@@ -29,6 +29,8 @@ from .npu_runtime import RunOptions, Runtime
 from .npu_soc import COMPATIBLE, cpus, read_soc, require_llm
 
 _LORA = "default"
+_SPARE = 4
+"""Tokens of the context left free: the runtime keeps some, and an abort lands a token late."""
 
 
 class NPUBackend:
@@ -216,7 +218,7 @@ class NPUBackend:
                 begun = True
                 runtime.results.replace_emit(emit)
                 if match := cache_match(self._output.gained()):
-                    runtime.results.lower_limit(max(1, self._context - match[1]))
+                    runtime.results.lower_limit(max(1, self._context - match[1] - _SPARE))
             emit(text)
 
         return emit_minding
@@ -238,7 +240,7 @@ class NPUBackend:
         perf = results.perf
         at_limit = results.tokens >= most
         prompt, cached = self._prompt_figures(results, log, at_limit, was_fresh)
-        full = prompt is not None and prompt + results.tokens >= self._context
+        full = prompt is not None and prompt + results.tokens >= self._context - _SPARE
         return RunResult(
             reason=_reason(results, at_limit or full),
             prompt_tokens=prompt,

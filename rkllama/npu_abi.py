@@ -431,15 +431,20 @@ def header(release: str) -> Header:
 
 
 def names(release: str) -> frozenset[str]:
-    """The functions, structs, members and enum values that `release` declares."""
+    """What `release` declares: functions, structs, enum values, members with and without "Struct."."""
     known = header(release)
-    values = (value for enum in known.enums.values() for value in enum)
-    members = (member for struct in known.structs.values() for member in _members(struct))
-    return frozenset({*known.functions, *known.structs, *values, *members})
+    values = [value for enum in known.enums.values() for value in enum]
+    members = [
+        name
+        for struct in known.structs.values()
+        for member in _members(struct)
+        for name in (member, f"{struct.name}.{member}")
+    ]
+    return frozenset([*known.functions, *known.structs, *values, *members])
 
 
 def first_release(name: str) -> str | None:
-    """The release in which the function, struct, member or enum value `name` first stands."""
+    """The oldest release among whose `names` is `name`, None where it is in none."""
     return next((release for release in RELEASES if name in names(release)), None)
 
 

@@ -68,7 +68,7 @@ class Runtime:
         self.results = Results(self.types, self._aborter.ask)
 
     def has(self, name: str) -> bool:
-        """Whether this release declares the function or struct member `name`."""
+        """Whether this release declares `name`, as npu_abi.names writes it."""
         return name in self._names
 
     def _since(self, release: str) -> bool:
@@ -215,11 +215,11 @@ class Runtime:
         ):
             if value is not None:
                 if not hasattr(infer, name):
-                    raise self._lacks(name)
+                    raise self._lacks(f"RKLLMInferParam.{name}")
                 setattr(infer, name, value)
         if options.sampling is not None:
             if not hasattr(infer, "sampling_params"):
-                raise self._lacks("sampling_params")
+                raise self._lacks("RKLLMInferParam.sampling_params")
             infer.sampling_params = ctypes.pointer(self._sampling(options.sampling))
         return infer
 

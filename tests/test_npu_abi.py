@@ -131,6 +131,9 @@ def test_pointers_to_structs_are_typed_so_that_a_wrong_struct_is_refused() -> No
         ("rkllm_get_kv_cache_size", "1.2.1"),
         ("RKLLM_INFER_GET_LOGITS", "1.2.0"),
         ("RKLLMSamplingParam", "1.3.0"),
+        ("max_new_tokens", "1.1.0"),
+        ("RKLLMInferParam.max_new_tokens", "1.3.0"),
+        ("n_image", "1.2.1b1"),
         ("rkllm_version", None),
     ],
 )

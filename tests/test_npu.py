@@ -1,0 +1,594 @@
+"""The NPU backend over the virtual NPU, in this process and, where it crashes, in a child."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from rkllama.core import SamplingParams
+from rkllama.errors import (
+    LibraryNotFound,
+    LoadFailed,
+    PromptTooLong,
+    RuntimeFailed,
+    Unsupported,
+)
+from rkllama.npu import NPUBackend
+from rkllama.npu_log import diagnose
+from rkllama.npu_soc import cpus, read_soc, require_llm
+from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
+
+WITH_TEMPLATES = [version for version in VERSIONS if version != "1.1.4"]
+WITH_PERF = [version for version in VERSIONS if version in ("1.2.1", "1.2.2", "1.2.3", "1.3.0")]
+
+
+class Model:
+    """A backend, and what the virtual NPU saw of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.trace_file = directory / "trace.jsonl"
+        self.backend = NPUBackend(compatible=str(directory / "none"))
+        self.info: LoadedInfo
+        self.path = str(directory / "modèle.rkllm")
+
+    def load(self, version: str, config: dict[str, Any], **spec: Any) -> None:
+        settings = {"embd_size": 16, "trace": self.trace_file, "trace_prompt": 1, **config}
+        write_model(self.path, **settings)
+        self.info = self.backend.load(
+            LoadSpec(
+                path=self.path,
+                library=library(version),
+                **{"context_length": 512, **spec},
+            )
+        )
+
+    def run(self, prompt: str, **spec: Any) -> tuple[str, RunResult]:
+        texts: list[str] = []
+        result = self.backend.generate(GenerateSpec(prompt=prompt, **spec), texts.append)
+        return "".join(texts), result
+
+    def runs(self) -> list[dict[str, Any]]:
+        return [event for event in read_trace(self.trace_file) if event["event"] == "run"]
+
+    def ends(self) -> list[str]:
+        return [e["reason"] for e in read_trace(self.trace_file) if e["event"] == "finish"]
+
+
+@contextmanager
+def to_file(path: Path) -> Iterator[None]:
+    """Standard output in a file, as a worker has it."""
+    saved = os.dup(1)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+@contextmanager
+def loaded(
+    version: str, directory: Path, config: dict[str, Any] | None = None, **spec: Any
+) -> Iterator[Model]:
+    with to_file(directory / "log"):
+        model = Model(directory)
+        try:
+            model.load(version, config or {}, **spec)
+            yield model
+        finally:
+            model.backend.close()
+
+
+# --- Loading -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_learned_by_loading(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path) as model:
+        assert model.info == LoadedInfo(
+            context_length=512,
+            runtime=f"librkllmrt {version}",
+            platform="RK3588",
+            dtype="W8A8",
+            per_run_sampling=version == "1.3.0",
+        )
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_context_is_clamped_to_the_models_limit(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path, {"max_context": 128, "tokens": 3}) as model:
+        assert model.info.context_length == 128
+        (notice,) = model.info.notices
+        assert "128 tokens, not 512" in notice
+        assert model.run("hello")[1].completion_tokens == 3
+    (init,) = [event for event in read_trace(model.trace_file) if event["event"] == "init"]
+    assert init["max_context_len"] == 128
+
+
+def test_warnings_become_notices(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"driver": "0.8.2"}) as model:
+        assert ["0.8.2 is older than 0.9.7" in notice for notice in model.info.notices] == [True]
+
+
+def test_an_unknown_release_is_a_notice(tmp_path: Path) -> None:
+    with to_file(tmp_path / "log"):
+        model = Model(tmp_path)
+        path = write_model(model.path)
+        spec = LoadSpec(path=path, context_length=512, library=library("1.3.0", reported="1.3.1"))
+        info = model.backend.load(spec)
+        model.backend.close()
+    assert info.runtime == "librkllmrt 1.3.1"
+    assert "looks like 1.3.0" in info.notices[0]
+
+
+@pytest.mark.parametrize("version", ["1.1.4", "1.2.3", "1.3.0"])
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"init_error": 1}, "rkllm_init failed with code -1"),
+        ({"init_null": 1}, "reported success and gave no model"),
+        ({"magic_bad": 1}, "does not know the model's file format"),
+        ({"magic_bad": 2}, "does not know the model's file format"),
+        ({"init_error": 1, "log": "load"}, "could not read the model's file"),
+        ({"init_error": 1, "log": "rknn_init"}, "could not be started"),
+        ({"toolkit": "1.9.0"}, "toolkit 1.9.0 is newer than the runtime"),
+        ({"platform": "RK3576"}, "another SoC"),
+    ],
+)
+def test_a_failed_load_says_why(
+    version: str, config: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LoadFailed, match=words) as caught, loaded(version, tmp_path, config):
+        pass
+    assert "modèle.rkllm could not be loaded" in caught.value.message
+    assert caught.value.hint
+    assert "loading rkllm model" in caught.value.log
+
+
+def test_out_of_npu_memory_is_found_on_standard_error_too(tmp_path: Path) -> None:
+    log = run_child(tmp_path, {"init_null": 1, "log": "malloc"}, "")
+    assert "LoadFailed: modèle.rkllm could not be loaded: the NPU has no room" in log
+
+
+def test_a_model_file_that_is_not_there(tmp_path: Path) -> None:
+    backend = NPUBackend(compatible="/nowhere")
+    missing = str(tmp_path / "none.rkllm")
+    with pytest.raises(LoadFailed, match=r"none\.rkllm cannot be read"):
+        backend.load(LoadSpec(path=missing, context_length=512, library=library("1.2.3")))
+    backend.close()
+
+
+def test_a_library_that_is_not_there(tmp_path: Path) -> None:
+    backend = NPUBackend(compatible="/nowhere")
+    path = write_model(tmp_path / "m.rkllm")
+    with pytest.raises(LibraryNotFound):
+        backend.load(LoadSpec(path=path, context_length=512, library="/nowhere/lib.so"))
+    backend.close()
+
+
+@pytest.mark.parametrize("version", ["1.1.4", "1.2.3", "1.3.0"])
+def test_a_lora_adapter_is_used_for_every_run(version: str, tmp_path: Path) -> None:
+    adapter = write_model(tmp_path / "adapter.rkllm", reply="tuned")
+    with loaded(version, tmp_path, lora=adapter) as model:
+        assert model.run("x")[0] == "tuned"
+    missing = str(tmp_path / "none.rkllm")
+    with (
+        pytest.raises(LoadFailed, match=r"none\.rkllm could not be loaded"),
+        loaded(version, tmp_path, lora=missing),
+    ):
+        pass
+
+
+# --- The SoC -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entries", "soc"),
+    [
+        (["radxa,rock-5b", "rockchip,rk3588"], "RK3588"),
+        (["xunlong,orangepi-5", "rockchip,rk3588s"], "RK3588S"),
+        (["rockchip,rv1126b-evb1-v10", "rockchip,rv1126b"], "RV1126B"),
+        (["rockchip,rk3568-evb", "rockchip,rk3568"], "RK3568"),
+        (["raspberrypi,5-model-b", "brcm,bcm2712"], None),
+    ],
+)
+def test_the_soc_is_read_from_the_device_tree(
+    entries: list[str], soc: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / "compatible"
+    path.write_bytes("\0".join([*entries, ""]).encode())
+    assert read_soc(str(path)) == soc
+
+
+def test_a_machine_without_a_device_tree_has_no_soc(tmp_path: Path) -> None:
+    assert read_soc(str(tmp_path / "none")) is None
+    require_llm(None)
+
+
+@pytest.mark.parametrize("soc", ["RK3566", "RK3568"])
+def test_a_soc_that_cannot_run_language_models_is_refused_at_once(soc: str, tmp_path: Path) -> None:
+    path = tmp_path / "compatible"
+    path.write_bytes(f"pine64,quartz64\0rockchip,{soc.lower()}\0".encode())
+    backend = NPUBackend(compatible=str(path))
+    with pytest.raises(LoadFailed, match=f"{soc} cannot run language models"):
+        backend.load(LoadSpec(path="m.rkllm", context_length=512))
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("soc", "available", "expected"),
+    [
+        ("RK3588", set(range(8)), (0xF0, 4)),
+        ("RK3588S", set(range(8)), (0xF0, 4)),
+        ("RK3576", set(range(8)), (0xF0, 4)),
+        ("RK3562", set(range(4)), (0x0F, 4)),
+        ("RV1126B", set(range(4)), (0x0F, 4)),
+        ("RK3588", {0, 1, 4, 5}, (0x30, 2)),
+        ("RK3588", {0, 1}, (0x03, 2)),
+        (None, set(range(2)), (0x03, 2)),
+        (None, set(range(16)), (0xF0, 4)),
+        (None, {12, 13}, (0x01, 1)),
+    ],
+)
+def test_cpus(soc: str | None, available: set[int], expected: tuple[int, int]) -> None:
+    mask, count = cpus(soc, available)
+    assert (mask, count) == expected
+    assert mask.bit_count() == count
+
+
+# --- Generating --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_raw_prompt_goes_in_as_written(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path, {"tokens": 2}) as model:
+        for prompt in ("<|im_start|>user\nhi<|im_end|>\n", " zweite, größere\n"):
+            assert model.run(prompt)[1].reason == "stop"
+            assert model.runs()[-1]["prompt"] == prompt
+
+
+@pytest.mark.parametrize("version", WITH_TEMPLATES)
+def test_a_prompt_that_is_not_raw_goes_through_the_runtimes_template(
+    version: str, tmp_path: Path
+) -> None:
+    with loaded(version, tmp_path, {"mode": "params"}) as model:
+        seen = json.loads(model.run("hi", raw=False)[0])
+        assert seen["template"] == "own"
+        assert seen["keep_history"] is False
+        assert model.runs()[-1]["prompt"] != "hi"
+        assert json.loads(model.run("hi", raw=True)[0])["template"] == "raw"
+        with pytest.raises(Unsupported, match="no template left"):
+            model.run("hi", raw=False)
+
+
+@pytest.mark.parametrize("think", [True, False, None])
+def test_thinking_is_passed_on(think: bool | None, tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"mode": "params"}) as model:
+        seen = json.loads(model.run("hi", raw=False, think=think)[0])
+        assert seen["enable_thinking"] is (think is not False)
+
+
+@pytest.mark.parametrize("version", WITH_PERF)
+def test_a_run_is_reported_in_the_runtimes_figures(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path, {"tokens": 20, "token_us": 1000}) as model:
+        _, first = model.run("one two three")
+        _, second = model.run("one two three four five")
+    assert (first.prompt_tokens, first.cached_tokens, first.completion_tokens) == (3, 0, 20)
+    assert (second.prompt_tokens, second.cached_tokens) == (5, 3)
+    assert first.generation_seconds is not None
+    assert first.prompt_seconds is not None
+    assert 0.018 < first.generation_seconds < 1
+    assert 0 < first.prompt_seconds < 1
+    assert first.memory is not None
+    assert first.memory >= 512 << 20
+
+
+def test_figures_that_a_release_does_not_have_are_unknown(tmp_path: Path) -> None:
+    with loaded("1.1.4", tmp_path, {"tokens": 20}) as model:
+        assert model.run("one two")[1] == RunResult(reason="stop", completion_tokens=20)
+    with loaded("1.2.0", tmp_path, {"tokens": 20}) as model:
+        expected = RunResult(reason="stop", completion_tokens=20, prompt_tokens=2, cached_tokens=0)
+        assert model.run("one two")[1] == expected
+
+
+@pytest.mark.parametrize("version", WITH_PERF)
+def test_without_a_log_the_kv_cache_tells_the_prompts_size(version: str, tmp_path: Path) -> None:
+    model = Model(tmp_path)
+    model.backend = NPUBackend("/dev/null", compatible="/nowhere")
+    model.load(version, {"tokens": 20})
+    figures = [
+        (result.prompt_tokens, result.cached_tokens, result.reason)
+        for result in (
+            model.run("one two three")[1],
+            model.run("one two three four five")[1],
+            model.run("one two three four five six", max_tokens=5)[1],
+        )
+    ]
+    model.backend.close()
+    # How much of an answer that reached its limit is in the cache has not been seen yet.
+    assert figures == [(3, 0, "stop"), (5, 3, "stop"), (None, None, "length")]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_run_ends_at_max_tokens(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path, {"tokens": 50, "token_us": 500}) as model:
+        text, result = model.run("hi", max_tokens=7)
+        assert (result.reason, result.completion_tokens, len(text.split())) == ("length", 7, 7)
+        text, result = model.run("hi", max_tokens=1)
+        assert (result.reason, result.completion_tokens) == ("length", 1)
+        text, result = model.run("hi")
+        assert (result.reason, result.completion_tokens) == ("stop", 50)
+        text, result = model.run("hi", max_tokens=51)
+        assert (result.reason, result.completion_tokens) == ("stop", 50)
+
+
+@pytest.mark.parametrize("version", WITH_TEMPLATES)
+def test_a_run_ends_where_the_context_is_full(version: str, tmp_path: Path) -> None:
+    config = {"tokens": 5000, "token_us": 3000}
+    with loaded(version, tmp_path, config, context_length=64) as model:
+        _, result = model.run("a b c d e f g h i j")
+        assert result.prompt_tokens == 10
+        assert (result.reason, result.completion_tokens) == ("length", 50)
+    assert "the context is full" not in (tmp_path / "log").read_text()
+
+
+def test_a_full_context_ends_a_run_of_a_release_that_tells_no_size(tmp_path: Path) -> None:
+    with loaded("1.1.4", tmp_path, {"tokens": 5000}, context_length=64) as model:
+        _, result = model.run("a b c d")
+        assert (result.reason, result.completion_tokens) == ("length", 64)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_sampling_follows_the_load_and_where_it_can_the_run(version: str, tmp_path: Path) -> None:
+    defaults = SamplingParams(temperature=0.5, top_k=7)
+    with loaded(version, tmp_path, {"mode": "params"}, sampling=defaults) as model:
+        seen = json.loads(model.run("hi", sampling=SamplingParams(top_k=9, top_p=0.25))[0])
+    if version == "1.3.0":
+        assert (seen["temperature"], seen["top_k"], seen["top_p"]) == (0.5, 9, 0.25)
+    else:
+        assert (seen["temperature"], seen["top_k"], seen["top_p"]) == (0.5, 7, 0.9)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_end_of_sequence_ids_are_watched(version: str, tmp_path: Path) -> None:
+    config = {"no_eos": 1, "token_us": 300}
+    with loaded(version, tmp_path, config, eos_tokens=(151645,)) as model:
+        text, result = model.run("x " + directive(reply="the answer"))
+        assert (text, result.reason, result.completion_tokens) == ("the answer", "stop", 2)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_prompt_that_is_too_long(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path, context_length=64) as model:
+        with pytest.raises(PromptTooLong) as caught:
+            model.run("word " * 100)
+        assert caught.value.prompt_tokens is not None
+        assert caught.value.prompt_tokens >= 100
+        assert caught.value.context_length == 64
+        assert model.run("short")[0] == "short"
+
+
+@pytest.mark.parametrize("fault", [{"run_error": 1}, {"run_fail": 1}, {"error_at": 2}])
+@pytest.mark.parametrize("version", ["1.1.4", "1.2.3", "1.3.0"])
+def test_an_error_of_the_runtime_is_an_error(
+    version: str, fault: dict[str, Any], tmp_path: Path
+) -> None:
+    with loaded(version, tmp_path, {"tokens": 5}) as model:
+        with pytest.raises(RuntimeFailed, match="the runtime reported an error"):
+            model.run("x " + directive(**fault))
+        assert model.run("x")[1].reason == "stop"
+
+
+def test_log_probabilities_are_not_to_be_had(tmp_path: Path) -> None:
+    with loaded("1.3.0", tmp_path) as model, pytest.raises(Unsupported):
+        model.run("x", top_logprobs=2)
+
+
+def test_nothing_is_done_without_a_model() -> None:
+    backend = NPUBackend()
+    with pytest.raises(RuntimeFailed, match="no model is loaded"):
+        backend.generate(GenerateSpec(prompt="x"), lambda _: None)
+    with pytest.raises(RuntimeFailed, match="no model is loaded"):
+        backend.embed(("x",), True)
+    backend.abort()
+    backend.close()
+
+
+# --- Aborting ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_abort_from_another_thread_ends_the_run(version: str, tmp_path: Path) -> None:
+    begun = threading.Event()
+    with loaded(version, tmp_path, {"tokens": 400, "token_us": 5000}) as model:
+
+        def abort() -> None:
+            begun.wait(10)
+            model.backend.abort()
+
+        other = threading.Thread(target=abort)
+        other.start()
+        result = model.backend.generate(GenerateSpec(prompt="x"), lambda _: begun.set())
+        other.join()
+        assert result.reason == "cancelled"
+        assert result.completion_tokens is not None
+        assert 0 < result.completion_tokens < 50
+        assert model.ends() == ["abort"]
+        assert model.run("x " + directive(tokens=4, token_us=0))[1].reason == "stop"
+
+
+def test_an_abort_in_prefill_takes_effect_at_its_end(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 400, "token_us": 5000}) as model:
+        running = threading.Event()
+
+        def abort() -> None:
+            running.wait(10)
+            while not model.backend._loaded().is_running():
+                pass
+            model.backend.abort()
+
+        other = threading.Thread(target=abort)
+        other.start()
+        running.set()
+        text, result = model.run("one two three " + directive(prefill_us=30_000))
+        other.join()
+        assert (text, result.reason, result.completion_tokens) == ("", "cancelled", 0)
+
+
+def test_an_abort_between_the_call_and_the_runtimes_start_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 50}) as model:
+        set_template = model.backend._loaded().set_chat_template
+
+        def abort_meanwhile(*parts: str) -> None:
+            set_template(*parts)
+            model.backend.abort()
+
+        monkeypatch.setattr(model.backend._loaded(), "set_chat_template", abort_meanwhile)
+        text, result = model.run("x")
+        assert (text, result.reason, model.runs()) == ("", "cancelled", [])
+        assert model.run("x")[1].completion_tokens == 50
+
+
+def test_an_abort_after_the_end_does_not_touch_the_next_run(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 10}) as model:
+        for _ in range(50):
+            assert model.run("x")[1].completion_tokens == 10
+            model.backend.abort()
+        assert set(model.ends()) == {"stop"}
+
+
+def test_aborts_at_any_moment_end_their_own_run_only(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 30}) as model:
+        for last in range(1, 31):
+            seen: list[str] = []
+
+            def take(text: str, seen: list[str] = seen, last: int = last) -> None:
+                seen.append(text)
+                if len(seen) == last:
+                    model.backend.abort()
+
+            result = model.backend.generate(GenerateSpec(prompt="x"), take)
+            assert (len(seen), result.reason) == (last, "cancelled")
+            assert model.run("x")[1].completion_tokens == 30
+
+
+def test_what_emit_raises_comes_out_of_generate(tmp_path: Path) -> None:
+    def emit(_text: str) -> None:
+        raise ZeroDivisionError
+
+    with loaded("1.2.3", tmp_path, {"tokens": 30}) as model:
+        with pytest.raises(ZeroDivisionError):
+            model.backend.generate(GenerateSpec(prompt="x"), emit)
+        assert model.run("x")[1].completion_tokens == 30
+
+
+# --- Embedding ---------------------------------------------------------------------------------
+
+
+def cosine(one: bytes, other: bytes) -> float:
+    a, b = (struct.unpack(f"{len(data) // 4}f", data) for data in (one, other))
+    length = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(x * x for x in b))
+    return float(sum(x * y for x, y in zip(a, b, strict=True)) / length)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_embeddings(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path, {"embd_size": 64}) as model:
+        texts = ("the cat sat", "the cat sits", "stock prices fell", "the cat sat")
+        result = model.backend.embed(texts, True)
+        assert [len(vector) for vector in result.vectors] == [256] * 4
+        assert result.prompt_tokens == sum(run["evaluated"] for run in model.runs())
+        assert result.vectors[0] == result.vectors[3]
+        near, far = (cosine(result.vectors[0], result.vectors[i]) for i in (1, 2))
+        assert near > far
+        assert model.run("and now an answer")[0] == "and now an answer"
+    log = (tmp_path / "log").read_text()
+    assert "never released" not in log
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_text_too_long_to_embed_is_cut_or_refused(version: str, tmp_path: Path) -> None:
+    long = "word " * 300
+    with loaded(version, tmp_path, context_length=64) as model:
+        with pytest.raises(PromptTooLong):
+            model.backend.embed(("short", long), False)
+        result = model.backend.embed(("short", long), True)
+        assert len(result.vectors) == 2
+        assert result.prompt_tokens is not None
+        assert 32 < result.prompt_tokens < 70
+
+
+def test_embedding_leaves_the_runtimes_template_where_it_is_in_use(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"mode": "params"}) as model:
+        model.run("hi", raw=False)
+        model.backend.embed(("text",), True)
+        assert json.loads(model.run("hi", raw=False)[0])["template"] == "own"
+
+
+def test_tokens_are_not_counted(tmp_path: Path) -> None:
+    with loaded("1.3.0", tmp_path) as model:
+        assert model.backend.count_tokens("some text") is None
+
+
+# --- Crashes, in a child -----------------------------------------------------------------------
+
+CHILD = """
+import sys
+from rkllama.backend import GenerateSpec, LoadSpec
+from rkllama.errors import RKLLamaError
+from rkllama.npu import NPUBackend
+backend = NPUBackend(compatible="/nowhere")
+try:
+    backend.load(LoadSpec(path=sys.argv[1], context_length=512, library=sys.argv[2]))
+    backend.generate(GenerateSpec(prompt=sys.argv[3]), lambda text: None)
+except RKLLamaError as error:
+    print(f"{type(error).__name__}: {error}")
+"""
+
+
+def run_child(directory: Path, config: dict[str, Any], prompt: str) -> str:
+    """What a process that loads and runs a model leaves in its log."""
+    log = directory / "child.log"
+    model = write_model(directory / "modèle.rkllm", **config)
+    with log.open("ab") as stream:
+        subprocess.run(
+            [sys.executable, "-c", CHILD, model, library("1.2.3"), prompt],
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            timeout=60,
+            check=False,
+        )
+    return log.read_text()
+
+
+def test_the_log_survives_a_crash_in_init(tmp_path: Path) -> None:
+    log = run_child(tmp_path, {"crash_in_init": 1, "log": "malloc"}, "")
+    assert "loading rkllm model from" in log
+    known = diagnose(log)
+    assert known is not None
+    assert "4059037696" in known[0]
+
+
+def test_the_log_survives_a_crash_in_a_run(tmp_path: Path) -> None:
+    log = run_child(tmp_path, {"abort_at": 2, "tokens": 5}, "hello")
+    assert "kv cache matches 0 /" in log
+    known = diagnose(log)
+    assert known is not None
+    assert "GGML_ASSERT" in known[0]
