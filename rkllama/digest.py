@@ -17,6 +17,8 @@ import threading
 from collections import deque
 from typing import Any
 
+from .scan import Stamp, stamp_at
+
 _FOLDER = ".rkllama"
 _FILE = "digests.json"
 _SIZE_LIMIT = 16 << 20
@@ -35,7 +37,7 @@ class DigestCache:
         self._file = os.path.join(root, _FOLDER, _FILE)
         self._lock = threading.Condition()
         self._known: dict[str, tuple[int, int, str]] = {}
-        self._loaded: tuple[int, int] | None = None
+        self._loaded: Stamp | None = None
         self._waiting: deque[Key] = deque()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -50,11 +52,7 @@ class DigestCache:
 
     def refresh(self) -> None:
         """Take over what another process has learnt meanwhile."""
-        try:
-            status = os.stat(self._file)
-            seen = (status.st_mtime_ns, status.st_size)
-        except OSError:
-            return
+        seen = stamp_at(self._file)
         with self._lock:
             if seen != self._loaded:
                 self._known = {**self._known, **_read(self._file)}
@@ -159,8 +157,7 @@ class DigestCache:
             with open(temporary, "w", encoding="utf-8") as stream:
                 json.dump({"version": 1, "files": files}, stream, indent=0)
             os.replace(temporary, self._file)
-            status = os.stat(self._file)
-            self._loaded = (status.st_mtime_ns, status.st_size)
+            self._loaded = stamp_at(self._file)
         except OSError:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

@@ -63,7 +63,8 @@ class Entry(
     folder: str
     """The subfolder's name, "" for a file that lies directly in the models directory."""
     modelfile: str
-    """Path of the Modelfile that belongs to it, "" where there is none."""
+    """Path of the Modelfile that belongs to it, "" where there is none. In a folder of several models
+    it is everyone's, unless its FROM names one of them."""
     mtime_ns: int
     """Of the model's file."""
     parent: str
@@ -135,11 +136,15 @@ class Scan:
                         modelfile = item.path
         except OSError:
             return ()
-        found = [
-            entry
-            for file in files
-            for entry in self._entry(file, folder.name, modelfile, folder_mtime_ns)
-        ]
+        meant = ""
+        if modelfile and len(files) > 1:
+            self._note(modelfile)
+            meant = read_from(modelfile).lower()
+        picky = any(file.name.lower() == meant for file in files)
+        found: list[Entry] = []
+        for file in files:
+            own = "" if picky and file.name.lower() != meant else modelfile
+            found += self._entry(file, folder.name, own, folder_mtime_ns)
         if modelfile and not found:
             self._note(modelfile)
             self._aliases.append((folder.name, modelfile))
