@@ -124,6 +124,12 @@ _PHI4 = """\
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}
 """
 
+_PHI4_MINI = """\
+{%- for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|end|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}
+"""
+
 _PHI2 = """\
 {%- for message in messages %}
 {%- if message.role == 'system' %}{{ message.content + '\\n' }}
@@ -361,6 +367,12 @@ FAMILIES = (
         template=_PHI4,
         eos="<|im_end|>",
         stop=("<|im_end|>", "<|im_start|>", "<|endoftext|>"),
+    ),
+    Family(
+        prefixes=("phi4mini",),
+        template=_PHI4_MINI,
+        eos="<|end|>",
+        stop=("<|end|>", "<|endoftext|>", "<|user|>", "<|assistant|>"),
     ),
     Family(
         prefixes=("phi2",),

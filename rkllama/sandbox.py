@@ -31,6 +31,7 @@ MAX_CHARS = 64_000_000
 """Of all strings that one rendering makes, the prompt included."""
 MAX_SOURCE_CHARS = 1_000_000
 _MAX_NUMBER = 1_000_000
+_GO = re.compile(r"\{\{-?\s*(?:\.|\$|(?:if|else|end|range|with|template|define|block)\b)")
 _WIDE = re.compile(r"\d{5}")
 
 
@@ -207,6 +208,8 @@ def compile_template(source: str) -> Template:
     """The compiled template, from a cache. Raises BrokenTemplate."""
     if len(source) > MAX_SOURCE_CHARS:
         raise BrokenTemplate(f"it has more than {MAX_SOURCE_CHARS} characters")
+    if _GO.search(source):
+        raise BrokenTemplate("it is in Go's template language, where Jinja is needed")
     try:
         return _environment().from_string(source)
     except TemplateSyntaxError as error:

@@ -164,18 +164,9 @@ class JsonEnd:
         position = max(self._position, start)
         while position < len(text):
             if self._in_string:
-                stop = _STRING_BREAK.search(text, position)
-                if stop is None:
-                    position = len(text)
+                position = self._skip_string(text, position)
+                if self._in_string:
                     break
-                if stop[0] == "\\":
-                    if stop.end() == len(text):
-                        position = stop.start()
-                        break
-                    position = stop.end() + 1
-                    continue
-                self._in_string = False
-                position = stop.end()
                 continue
             char = text[position]
             position += 1
@@ -183,16 +174,27 @@ class JsonEnd:
                 self._in_string = True
             elif char in "{[":
                 self._depth += 1
-                if self._depth > _MAX_DEPTH:
-                    return -1
             elif char in "}]":
                 self._depth -= 1
                 if self._depth == 0:
                     return position
             elif char not in _PLAIN_JSON:
                 return -1
+            if self._depth > _MAX_DEPTH:
+                return -1
         self._position = position
         return None
+
+    def _skip_string(self, text: str, position: int) -> int:
+        """Where to go on: behind the string, or where its end is to be looked for later."""
+        while found := _STRING_BREAK.search(text, position):
+            if found[0] == '"':
+                self._in_string = False
+                return found.end()
+            if found.end() == len(text):  # what is escaped has not come yet
+                return found.start()
+            position = found.end() + 1
+        return len(text)
 
 
 _STRING_BREAK = re.compile(r'["\\]')
