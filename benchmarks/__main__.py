@@ -124,7 +124,7 @@ class Bench:
         bare, ours = [], []
         for _ in range(_RUNS):
             command = [sys.executable, "-m", "benchmarks.bare", self._library, self._fast]
-            bare.append(float(subprocess.check_output([*command, str(_FAST)])))
+            bare.append(float(subprocess.check_output([*command, str(_FAST)]).split()[-1]))
             started = time.perf_counter()
             answer = server.post("/generate", body)
             seconds = time.perf_counter() - started

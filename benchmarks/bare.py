@@ -17,14 +17,21 @@ from rkllama.npu_types import CTypes
 def main() -> None:
     """Run once to warm up, once to measure."""
     library, model, tokens = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    sys.stdout.write(f"{tokens / _seconds(library, model, tokens):.0f}\n")
+    sys.stdout.write(f"\n{tokens / _seconds(library, model, tokens):.0f}\n")
 
 
 def _seconds(path: str, model: str, tokens: int) -> float:
     types = CTypes("1.2.3")
     lib = ctypes.CDLL(path)
     callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
-    callback = callback_type(lambda _result, _userdata, _state: 0)
+    calls = 0
+
+    def count(_result: object, _userdata: object, _state: int) -> int:
+        nonlocal calls
+        calls += 1
+        return 0
+
+    callback = callback_type(count)
     lib.rkllm_createDefaultParam.restype = types.type("RKLLMParam")
     parameters = lib.rkllm_createDefaultParam()
     parameters.model_path = model.encode()
@@ -40,10 +47,12 @@ def _seconds(path: str, model: str, tokens: int) -> float:
     ctypes.memset(ctypes.byref(how), 0, ctypes.sizeof(how))
     run = (handle, ctypes.byref(request), ctypes.byref(how), None)
     lib.rkllm_run(*run)
+    calls = 0
     started = time.perf_counter()
     lib.rkllm_run(*run)
     seconds = time.perf_counter() - started
     lib.rkllm_destroy(handle)
+    assert calls == tokens + 1, f"{calls} callbacks"  # FINISH is one more
     return seconds
 
 

@@ -29,6 +29,7 @@ from .core import (
 )
 from .errors import InvalidRequest, Unsupported
 from .lock import NPULock
+from .metrics import Metrics
 from .prompting import Prompt, build_prompt, parser_for
 from .residents import Resident, Residents
 from .store import Store, StoredModel
@@ -59,6 +60,7 @@ class Engine:
         self._settings = settings
         self._store = store
         self.residents = Residents(settings, npu_lock)
+        self.metrics = Metrics()
 
     # --- Text ----------------------------------------------------------------------------------
 
@@ -201,7 +203,20 @@ class Engine:
         finally:
             pieces.close()
         assert result is not None
-        yield _finished(run, result, parser.stopped, calls)
+        run.resident.memory = result.memory or run.resident.memory
+        finished = _finished(run, result, parser.stopped, calls)
+        self._count(finished)
+        yield finished
+
+    def _count(self, finished: Finished) -> None:
+        usage, timings, metrics = finished.usage, finished.timings, self.metrics
+        metrics.prompt_tokens.add(usage.prompt_tokens or 0)
+        metrics.completion_tokens.add(usage.completion_tokens or 0)
+        metrics.queue_seconds.observe(timings.queue or 0.0)
+        if timings.prompt is not None:
+            metrics.prompt_seconds.observe(timings.prompt)
+        if timings.generation is not None:
+            metrics.generation_seconds.observe(timings.generation)
 
     def _generate_spec(self, run: _Run, prompt: Prompt, schema: Any) -> GenerateSpec:
         request, model = run.request, run.model

@@ -18,6 +18,7 @@ from .core import (
 from .engine import Engine
 from .errors import NoModelLoaded
 from .lock import NPULock
+from .metrics import Metrics
 from .residents import Residents
 from .store import Store
 
@@ -34,6 +35,11 @@ class LocalService:
     def residents(self) -> Residents:
         """The models in memory and the queue before them, for their figures."""
         return self._engine.residents
+
+    @property
+    def metrics(self) -> Metrics:
+        """What has been counted since the start."""
+        return self._engine.metrics
 
     def models(self) -> list[ModelInfo]:
         """The models on disk."""

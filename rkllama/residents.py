@@ -35,6 +35,8 @@ class Resident:
     pinned: bool = False
     """Stays until it is unloaded, whatever keep-alive requests ask for."""
     loaded: LoadedInfo | None = None
+    memory: int | None = None
+    """Bytes, as the runtime reported with the last answer."""
 
     @property
     def ready(self) -> LoadedInfo:
@@ -275,7 +277,7 @@ def _describe(slot: Slot[Resident]) -> LoadedModel | None:
         state="loading" if loaded is None else "busy" if slot.held else "ready",
         context_length=loaded.context_length if loaded else None,
         expires=None if expires is None else time.time() + expires - time.monotonic(),
-        memory=loaded.memory if loaded else None,
+        memory=resident.memory or (loaded.memory if loaded else None),
         runtime=loaded.runtime if loaded else None,
         pid=resident.worker.pid,
     )

@@ -110,6 +110,7 @@ def _adapter(
             parameters=parameters,
         )
         reply = _handle(route, call, guard, settings.max_body)
+        service.metrics.requests.add(1, route.path, str(reply.status))
         response = bottle.HTTPResponse(reply.body, reply.status)
         response.content_type = reply.content_type
         for name, value in (*reply.headers, *guard.cors_headers(environ)):

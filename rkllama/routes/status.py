@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from .. import __version__
+from ..metrics import CONTENT_TYPE, gauge, sample
 from .base import Call, Reply, Route, ok
 from .native import error
 
@@ -22,6 +25,42 @@ def _health(call: Call) -> Reply:
     )
 
 
+def _metrics(call: Call) -> Reply:
+    return Reply(body=("\n".join(_lines(call)) + "\n").encode(), content_type=CONTENT_TYPE)
+
+
+def _lines(call: Call) -> Iterator[str]:
+    residents, loaded = call.service.residents, call.service.loaded()
+    yield from call.service.metrics.expose()
+    yield from gauge(
+        "rkllama_queue_length",
+        "Requests that wait for their turn.",
+        [sample("rkllama_queue_length", (), residents.scheduler.waiting)],
+    )
+    yield from gauge(
+        "rkllama_worker_restarts",
+        "Model processes that died or had to be ended since the start.",
+        [sample("rkllama_worker_restarts", (), residents.restarts)],
+    )
+    yield from gauge(
+        "rkllama_model_memory_bytes",
+        "Memory of a loaded model as the runtime reports it.",
+        [
+            sample("rkllama_model_memory_bytes", [("model", model.info.name)], model.memory)
+            for model in loaded
+            if model.memory is not None
+        ],
+    )
+    yield from gauge(
+        "rkllama_model_state",
+        "The models in memory, by state.",
+        [
+            sample("rkllama_model_state", [("model", m.info.name), ("state", m.state)], 1)
+            for m in loaded
+        ],
+    )
+
+
 ROUTES = (
     Route(
         methods=("GET",),
@@ -30,5 +69,12 @@ ROUTES = (
         dialect=error,
         summary="Whether the server answers, and what is loaded",
         public=True,
+    ),
+    Route(
+        methods=("GET",),
+        path="/metrics",
+        handler=_metrics,
+        dialect=error,
+        summary="Figures for Prometheus",
     ),
 )

@@ -1,0 +1,113 @@
+"""The server's figures in Prometheus' text format.
+
+Our own forty lines, because the ecosystem's client library adds 12 MB of memory and 50 ms of start-up to a
+server that is to idle in 45 MB on a small board, and its registry is not needed for a dozen figures.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Counter:
+    """A number per set of labels that only grows."""
+
+    kind = "counter"
+
+    def __init__(self, name: str, help_text: str, labels: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.help = help_text
+        self._labels = labels
+        self._lock = threading.Lock()
+        self._values: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
+
+    def add(self, amount: float, *labels: str) -> None:
+        """Count; `labels` are the values of the counter's labels, in order."""
+        with self._lock:
+            self._values[labels] = self._values.get(labels, 0.0) + amount
+
+    def samples(self) -> Iterator[str]:
+        """The lines of the exposition."""
+        with self._lock:
+            values = sorted(self._values.items())
+        for labels, value in values:
+            yield sample(self.name, zip(self._labels, labels, strict=True), value)
+
+
+class Histogram:
+    """How many observations were at most so many seconds."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, help_text: str) -> None:
+        self.name = name
+        self.help = help_text
+        self._lock = threading.Lock()
+        self._counts = [0] * (len(_SECONDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one observation."""
+        place = next((i for i, bound in enumerate(_SECONDS) if seconds <= bound), len(_SECONDS))
+        with self._lock:
+            self._counts[place] += 1
+            self._sum += seconds
+
+    def samples(self) -> Iterator[str]:
+        """The lines of the exposition: cumulative buckets, sum and count."""
+        with self._lock:
+            counts, total = list(self._counts), self._sum
+        running = 0
+        for bound, count in zip((*map(str, _SECONDS), "+Inf"), counts, strict=True):
+            running += count
+            yield sample(f"{self.name}_bucket", [("le", bound)], running)
+        yield sample(f"{self.name}_sum", (), total)
+        yield sample(f"{self.name}_count", (), running)
+
+
+def sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
+    """One line, label values escaped as the format demands."""
+    pairs = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
+    return f"{name}{{{pairs}}} {value:g}" if pairs else f"{name} {value:g}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def gauge(name: str, help_text: str, samples: Iterable[str]) -> Iterator[str]:
+    """A figure that is read when it is asked for."""
+    yield from (f"# HELP {name} {help_text}", f"# TYPE {name} gauge")
+    yield from samples
+
+
+class Metrics:
+    """What is counted while the server runs."""
+
+    def __init__(self) -> None:
+        self.requests = Counter(
+            "rkllama_requests_total", "HTTP requests by path and status.", ("path", "status")
+        )
+        self.prompt_tokens = Counter(
+            "rkllama_prompt_tokens_total", "Prompt tokens, reused ones included."
+        )
+        self.completion_tokens = Counter("rkllama_completion_tokens_total", "Tokens generated.")
+        self.prompt_seconds = Histogram(
+            "rkllama_prompt_seconds", "Time to evaluate a prompt, as the runtime reports it."
+        )
+        self.generation_seconds = Histogram(
+            "rkllama_generation_seconds", "Time to generate an answer, as the runtime reports it."
+        )
+        self.queue_seconds = Histogram("rkllama_queue_seconds", "Time a request waited its turn.")
+
+    def expose(self) -> Iterator[str]:
+        """The lines of all counters and histograms."""
+        for metric in vars(self).values():
+            yield f"# HELP {metric.name} {metric.help}"
+            yield f"# TYPE {metric.name} {metric.kind}"
+            yield from metric.samples()
