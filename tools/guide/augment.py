@@ -10,8 +10,8 @@ from .corpus import read_lines
 
 KEYS = "abcdefghijklmnopqrstuvwxyz"
 FILLERS = {
-    "en": frozenset("the a an to do i of my is it in on with for can this that".split()),
-    "fr": frozenset("le la les un une des de du je est ce que mon ma dans sur avec pour".split()),
+    "en": re.compile(r"the|an?|to|do|i|of|my|is|it|in|on|with|for|can|this|that"),
+    "fr": re.compile(r"l[ea]s?|une?|des?|du|je|est|ce|que|mon|ma|dans|sur|avec|pour"),
 }
 
 
@@ -23,9 +23,7 @@ class Variations:
         phrases = read_lines("phrases.lines")
         self._openings = {lang: phrases[f"{lang} before"] for lang in ("en", "fr")}
         self._endings = {lang: phrases[f"{lang} after"] for lang in ("en", "fr")}
-        self._synonyms = {
-            lang: _synonym_table(phrases[f"{lang} same"]) for lang in ("en", "fr")
-        }
+        self._synonyms = {lang: _synonym_table(phrases[f"{lang} same"]) for lang in ("en", "fr")}
 
     def vary(self, text: str, language: str) -> str:
         """A variation of `text`, quite often `text` itself in another case."""
@@ -43,16 +41,21 @@ class Variations:
         return self._dressed(text)
 
     def _synonym(self, text: str, language: str) -> str:
-        table = self._synonyms[language]
-        words = [word for word in re.findall(r"[\w'’-]+", text) if word.lower() in table]
-        for word in self._rng.sample(words, min(len(words), self._rng.randint(1, 2))):
-            other = self._rng.choice(table[word.lower()])
-            text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", other, text, count=1)
+        table, lowered = self._synonyms[language], text.lower()
+        found = [
+            phrase
+            for phrase in table
+            if phrase in lowered and re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", lowered)
+        ]
+        for phrase in self._rng.sample(found, min(len(found), self._rng.randint(1, 2))):
+            other = self._rng.choice(table[phrase])
+            pattern = rf"(?<!\w){re.escape(phrase)}(?!\w)"
+            text = re.sub(pattern, other, text, count=1, flags=re.IGNORECASE)
         return text
 
     def _without_filler(self, text: str, language: str) -> str:
         words = text.split(" ")
-        fillers = [i for i, word in enumerate(words) if word.lower() in FILLERS[language]]
+        fillers = [i for i, word in enumerate(words) if FILLERS[language].fullmatch(word.lower())]
         if len(words) > 3 and fillers:
             del words[self._rng.choice(fillers)]
         return " ".join(words)
@@ -109,5 +112,5 @@ def _synonym_table(lines: list[str]) -> dict[str, list[str]]:
     for line in lines:
         words = [word.strip() for word in line.split("|")]
         for word in words:
-            table.setdefault(word, []).extend(other for other in words if other != word)
+            table.setdefault(word.lower(), []).extend(other for other in words if other != word)
     return table

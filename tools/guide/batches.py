@@ -36,7 +36,8 @@ class Renderer:
 
     def exchange(self, question: list[int], answer: str, limit: int | None = None) -> Row:
         """A question's turn and its answer's, of which only the answer (up to `limit`) is learnt."""
-        ids = self.turn("user", question) + [self._turn, *self._tokenizer.encode("assistant\n")]
+        opening = self._tokenizer.encode("assistant\n")
+        ids = [*self.turn("user", question), self._turn, *opening]
         learnt = [*self._tokenizer.encode(answer), self._end][:limit]
         return ids + learnt, [IGNORED] * len(ids) + learnt
 

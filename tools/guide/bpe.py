@@ -10,6 +10,7 @@ import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import pairwise
 
 PIECES = re.compile(
     r"'s|'t|'re|'ve|'m|'ll|'d| ?[^\W\d_]+| ?\d+| ?(?:[^\s\w]|_)+|\s+(?!\S)|\s+", re.UNICODE
@@ -67,7 +68,7 @@ def _count(
     pairs: Counter[Pair],
     places: defaultdict[Pair, set[int]],
 ) -> None:
-    for pair in zip(word, word[1:], strict=False):
+    for pair in pairwise(word):
         pairs[pair] += weight
         places[pair].add(index)
 
@@ -114,7 +115,7 @@ class Tokenizer:
         while len(word) > 1:
             candidates = [
                 pair
-                for pair in zip(word, word[1:], strict=False)
+                for pair in pairwise(word)
                 if pair in self._ranks and not (rng and rng.random() < dropout)
             ]
             if not candidates:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def by_network(
             )
             best = network(torch.tensor([ids[:-1]]))[0].argmax(-1).tolist()
             right.append(
-                all(b == label for b, label in zip(best, labels[1:], strict=True) if label != IGNORED)
+                all(
+                    b == label
+                    for b, label in zip(best, labels[1:], strict=True)
+                    if label != IGNORED
+                )
             )
     return right
 
@@ -49,7 +54,8 @@ class LlamaCpp:
         params.n_ctx, params.n_parallel = 2048, 1
         params.cpuparams.n_threads = threads
         params.warmup, params.n_gpu_layers, params.verbosity = False, 0, -1
-        params.api_keys = [secrets.token_hex(16)]  # it always opens a port; nobody else may use it
+        self._key = secrets.token_hex(16)
+        params.api_keys = [self._key]  # it always opens a port; nobody else may use it
         started = time.monotonic()
         self._server = xllamacpp.Server(params)
         self.load_seconds = time.monotonic() - started
@@ -72,6 +78,16 @@ class LlamaCpp:
     def answer(self, question: str, before: str = "") -> str:
         """The answer to a question after the conversation `before` (rendered)."""
         return self.complete(f"{before}{turn('user', question)}<|im_start|>assistant\n")
+
+    def tokens(self, text: str) -> list[int]:
+        """llama.cpp's own token ids of `text`, which holds no control tokens."""
+        request = urllib.request.Request(
+            f"{self._server.listening_address}/tokenize",
+            json.dumps({"content": text, "add_special": False}).encode(),
+            {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as answer:
+            return [int(token) for token in json.load(answer)["tokens"]]
 
 
 def turn(role: str, content: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Attention(nn.Module):
             part(x).view(rows, length, self.heads, -1).transpose(1, 2)
             for part in (self.q, self.k, self.v)
         )
-        mixed = F.scaled_dot_product_attention(
+        mixed = functional.scaled_dot_product_attention(
             rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True
         )
         return self.out(mixed.transpose(1, 2).reshape(rows, length, width))
@@ -58,7 +58,7 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(self.attention_norm(x), cos, sin))
         h = self.ffn_norm(x)
-        return x + self.dropout(self.down(F.silu(self.gate(h)) * self.up(h)))
+        return x + self.dropout(self.down(functional.silu(self.gate(h)) * self.up(h)))
 
 
 class Guide(nn.Module):
