@@ -57,7 +57,7 @@ class LocalService:
 
     def remove(self, name: str) -> ModelInfo:
         """Unload and delete a model."""
-        info = self.store.resolve(name).info
+        info = self.store.removable(name)
         self._unload_if_loaded(info)
         return self.store.remove(name)
 

@@ -136,19 +136,23 @@ class Scan:
                         modelfile = item.path
         except OSError:
             return ()
-        meant = ""
-        if modelfile and len(files) > 1:
-            self._note(modelfile)
-            meant = read_from(modelfile).lower()
-        picky = any(file.name.lower() == meant for file in files)
+        meant = self._meant(modelfile, [file.name for file in files])
         found: list[Entry] = []
         for file in files:
-            own = "" if picky and file.name.lower() != meant else modelfile
+            own = modelfile if meant in ("", file.name) else ""
             found += self._entry(file, folder.name, own, folder_mtime_ns)
         if modelfile and not found:
             self._note(modelfile)
             self._aliases.append((folder.name, modelfile))
         return found
+
+    def _meant(self, modelfile: str, files: list[str]) -> str:
+        """Which of a folder's files its Modelfile is for; "" for all of them."""
+        if not modelfile or len(files) < 2:
+            return ""
+        self._note(modelfile)
+        source = read_from(modelfile).lower()
+        return next((file for file in files if file.lower() == source), "")
 
     def _entry(
         self, item: os.DirEntry[str], folder: str = "", modelfile: str = "", around: int = 0

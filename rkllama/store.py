@@ -180,7 +180,9 @@ class Store:
     # --- Removing ------------------------------------------------------------------------------
 
     def removable(self, name: str) -> ModelInfo:
-        """What `remove(name)` would delete; raises what that would raise, short of the disk's refusal."""
+        """What `remove(name)` would delete, and raises what that would raise. `path` is what goes: of an
+        alias its Modelfile, so nobody takes it for the loaded model.
+        """
         with self._lock:
             return self._removable(name)[1]
 
@@ -214,7 +216,8 @@ class Store:
                 param="model",
                 hint=f"Remove {' and '.join(users)} first.",
             )
-        return entry, self._info(entry) if entry.format else _missing(entry)
+        info = self._info(entry) if entry.format else _missing(entry)
+        return entry, replace(info, path=entry.modelfile) if entry.parent else info
 
     def _delete(self, entry: Entry) -> None:
         if entry.parent:

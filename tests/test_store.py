@@ -699,7 +699,8 @@ def test_an_alias_goes_alone(store: Store, put: Put, models: Path) -> None:
     store.copy("m", "x")
     put("y/Modelfile", "FROM m")
     put("y/notes.txt")
-    assert store.remove("x").name == "x"
+    removed = store.remove("x")
+    assert (removed.name, removed.path) == ("x", str(models / "x" / "Modelfile"))
     store.remove("y")
     assert tree(models) == {"m.rkllm", "y", "y/notes.txt"}
 
