@@ -64,6 +64,7 @@ class Batches:
         self._templates = [q for q in template_questions() if self._allowed(q.text)]
         self._systems = read_lines("phrases.lines")["system"]
         self._queue: list[Question] = []
+        self._ready: list[list[Row]] = []
 
     def _allowed(self, text: str) -> bool:
         return normalised(text) not in self._forbidden
@@ -85,8 +86,15 @@ class Batches:
         return question, self._tokenizer.encode(text, dropout, self._rng)
 
     def short(self, count: int, limit: int) -> tuple[Tensor, Tensor]:
-        """`count` rows of one question each and the first `limit` tokens of its answer."""
-        return self._tensors([self._short_row(limit) for _ in range(count)])
+        """`count` rows of one question each and the first `limit` tokens of its answer.
+
+        Rows of like length share a batch, so that little of it is padding.
+        """
+        if not self._ready:
+            rows = sorted((self._short_row(limit) for _ in range(4 * count)), key=_length)
+            self._ready = [rows[at : at + count] for at in range(0, len(rows), count)]
+            self._rng.shuffle(self._ready)
+        return self._tensors(self._ready.pop())
 
     def _short_row(self, limit: int) -> Row:
         question, ids = self._question()
@@ -125,6 +133,10 @@ class Batches:
             inputs[index, : len(ids)] = torch.tensor(ids)
             labels[index, : len(ids) - 1] = torch.tensor(learnt[1:])
         return inputs, labels
+
+
+def _length(row: Row) -> int:
+    return len(row[0])
 
 
 def template_questions() -> list[Question]:
