@@ -94,6 +94,31 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(word for word in str(value).replace(",", " ").split() if word)
 
 
+def _keys(value: object) -> tuple[str, ...]:
+    """API keys, separated by commas or spaces; @FILE stands for those in a file, one a line."""
+    keys: list[str] = []
+    for word in _words(value):
+        keys += _keys_in_file(word[1:]) if word.startswith("@") else [word]
+    if not keys:
+        # Whoever asks for a key and gives none (an unset variable) must not end up with an open server.
+        raise ValueError("there is no key in it")
+    return tuple(keys)
+
+
+def _keys_in_file(path: str) -> list[str]:
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8") as stream:
+            lines = [line.strip() for line in stream]
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _origins(value: object) -> tuple[str, ...]:
+    """Origins as browsers send them: in lower case, with no slash at the end."""
+    return tuple(word.lower().rstrip("/") for word in _words(value))
+
+
 class Settings:
     """One immutable set of settings; every field is documented where it is declared."""
 
@@ -129,11 +154,14 @@ class Settings:
     threads: int
     """Threads of the CPU backend; 0 = the physical (big) cores. RKLLAMA_THREADS, 0."""
     api_keys: tuple[str, ...]
-    """Keys of which a client must send one; none = open. RKLLAMA_API_KEY."""
+    """Keys of which a client must send one; none = open. RKLLAMA_API_KEY, @FILE for those in a file."""
     origins: tuple[str, ...]
     """Origins of web pages that may call the server (CORS). RKLLAMA_ORIGINS."""
     max_body: int
     """Bytes that a request's body may have. RKLLAMA_MAX_BODY, 32 MiB."""
+    send_timeout: float
+    """Seconds that a client may keep an answer waiting by not reading it, before it is cut off.
+    RKLLAMA_SEND_TIMEOUT, 30s."""
 
     __slots__ = (
         "api_keys",
@@ -152,6 +180,7 @@ class Settings:
         "prefill_timeout",
         "rkllm_abi",
         "rkllm_lib",
+        "send_timeout",
         "threads",
         "token_timeout",
     )
@@ -186,9 +215,10 @@ _SETTINGS: tuple[tuple[str, str, Callable[[object], Any], Any], ...] = (
     ("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),
     ("prefill_timeout", "RKLLAMA_PREFILL_TIMEOUT", _seconds, 30.0),
     ("threads", "RKLLAMA_THREADS", _integer(0, 256), 0),
-    ("api_keys", "RKLLAMA_API_KEY", _words, ()),
-    ("origins", "RKLLAMA_ORIGINS", _words, ()),
+    ("api_keys", "RKLLAMA_API_KEY", _keys, ()),
+    ("origins", "RKLLAMA_ORIGINS", _origins, ()),
     ("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
+    ("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
 )
 
 
@@ -207,7 +237,7 @@ def load_settings(
     values: dict[str, Any] = {}
     for name, variable, parse, default in _SETTINGS:
         if name in given:
-            values[name] = _parse(parse, given[name], f"--{name.replace('_', '-')}")
+            values[name] = _parse(parse, given[name], _flag(variable))
         elif env.get(variable):
             values[name] = _parse(parse, env[variable], variable)
         elif name in in_file:
@@ -216,6 +246,10 @@ def load_settings(
             values[name] = parse(default) if name == "home" else default
     values["models"] = values["models"] or os.path.join(values["home"], "models")
     return Settings(**values)
+
+
+def _flag(variable: str) -> str:
+    return "--" + variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
 
 
 def _parse(parse: Callable[[object], Any], value: object, where: str) -> Any:
@@ -269,7 +303,15 @@ def server_address(host: str) -> tuple[str, int]:
 
 def is_loopback(host: str) -> bool:
     """Whether a server bound to `host` can be reached from this machine only."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    if host in ("localhost", "::1"):
+        return True
+    # A name such as 127.example.org is not one: its owner decides where it leads.
+    parts = host.split(".")
+    return parts[0] == "127" and len(parts) == 4 and all(map(_is_byte, parts))
+
+
+def _is_byte(digits: str) -> bool:
+    return digits.isascii() and digits.isdigit() and len(digits) <= 3 and int(digits) < 256
 
 
 def is_this_machine(host: str) -> bool:

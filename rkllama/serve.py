@@ -12,11 +12,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
 import bottle
 import waitress.channel
+import waitress.parser
 import waitress.server
 import waitress.task
 
@@ -33,13 +35,16 @@ from .errors import (
 from .guard import Guard
 from .local import LocalService
 from .routes import anthropic, native, ollama, openai, status
-from .routes.base import Call, Dialect, Reply, Route, retry_headers
+from .routes.base import Call, Dialect, Reply, Route, one_line, retry_headers
 
 log = logging.getLogger("rkllama")
 access_log = logging.getLogger("rkllama.access")
 
 _IDLE = 30.0
 """Seconds after which waitress looks for idle connections to close."""
+_UNREAD = 1 << 20
+"""Bytes of answers that are kept for a client that does not read."""
+_MAX_HEADER = 64 << 10
 _SPARE_THREADS = 16
 """For what never waits for a model: lists, health, downloads. The others are bounded by the queue."""
 
@@ -80,7 +85,7 @@ def create_app(service: LocalService, settings: Settings, host: str = "127.0.0.1
         bottle.response.content_type = "application/json"
         return dumps(body)
 
-    app.error(404)(lambda error: unrouted(error, lambda _, path, __: NoSuchRoute(path)))
+    app.error(404)(lambda error: unrouted(error, lambda _, path, __: NoSuchRoute(path[:200])))
     app.error(405)(lambda error: unrouted(error, MethodNotAllowed))
     app.error(400)(lambda error: unrouted(error, lambda *_: InvalidRequest("bad request")))
     app.error(500)(lambda error: unrouted(error, lambda *_: RKLLamaError("internal error")))
@@ -132,10 +137,10 @@ def _handle(route: Route, call: Call, guard: Guard, max_body: int) -> Reply:
         return route.handler(call)
     except RKLLamaError as error:
         level = logging.ERROR if error.status >= 500 else logging.INFO
-        log.log(level, "%s: %s", call.path, error.text)
+        log.log(level, "%s: %s", one_line(call.path), one_line(error.text))
         problem = error
     except Exception:
-        log.exception("%s: internal error", call.path)
+        log.exception("%s: internal error", one_line(call.path))
         problem = RKLLamaError("internal error", hint="The server's log tells more.")
     status, body = route.dialect(problem, call)
     return Reply(status=status, body=dumps(body), headers=retry_headers(problem))
@@ -149,7 +154,10 @@ class _closing:  # noqa: N801 - reads as the function it replaces
         self._call = call
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._frames
+        try:
+            yield from self._frames
+        finally:  # Bottle drops what turns out to be empty without closing it
+            self.close()
 
     def close(self) -> None:
         close = getattr(self._frames, "close", None)
@@ -162,11 +170,18 @@ class _closing:  # noqa: N801 - reads as the function it replaces
 
 
 class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
-    """What waitress itself refuses (a malformed or too large request), as JSON like everything else."""
+    """What waitress itself refuses (a malformed or too large request), in the dialect of its path."""
 
     def execute(self) -> None:
-        error = self.request.error
-        body = dumps({"error": f"{error.reason}: {error.body}"})
+        error, blank = self.request.error, self.channel.server.blank_call
+        problem: RKLLamaError = InvalidRequest(f"{error.reason}: {error.body}")
+        if error.code == 413:
+            problem = BodyTooLarge(blank.settings.max_body)
+        path = getattr(self.request, "path", "/")
+        accepted = self.request.headers.get("ACCEPT_LANGUAGE")
+        environ = {"PATH_INFO": path, "HTTP_ACCEPT_LANGUAGE": accepted}
+        _, value = dialect_of(path)(problem, replace(blank, environ=environ))
+        body = dumps(value)
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
         self.set_close_on_finish()
@@ -174,8 +189,69 @@ class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
         self.write(body)
 
 
+class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
+    def parse_header(self, header_plus: bytes) -> None:
+        """Everything that is wrong with a header is the client's fault, numbers too long for int() too."""
+        try:
+            super().parse_header(header_plus)
+        except ValueError as error:
+            raise waitress.parser.ParsingError(f"Invalid header: {error}") from None
+
+
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
+    """A connection. A client that does not read its answer cannot hold the model for ever.
+
+    What is written beyond outbuf_high_watermark waits for the client: per answer `send_timeout`
+    seconds in all, then the connection is cut, and that cancels the answer.
+    """
+
     error_task_class = _JSONErrorTask
+    parser_class = _Parser
+    send_timeout = 30.0
+    _patience = 30.0
+
+    def service(self) -> None:
+        self._patience = self.send_timeout
+        super().service()
+
+    def _flush_outbufs_below_high_watermark(self) -> None:
+        if self._is_low():
+            return
+        with self.outbuf_lock:
+            began = time.monotonic()
+            self.server.pull_trigger()
+            in_time = self.outbuf_lock.wait_for(self._is_low, max(0.0, self._patience))
+            self._patience -= time.monotonic() - began
+            if not in_time:
+                log.warning("%s does not read its answer: cut off", self.addr[0])
+                self.hang_up()
+
+    def _is_low(self) -> bool:
+        low: bool = self.total_outbufs_len <= self.adj.outbuf_high_watermark
+        return low or not self.connected
+
+    def hang_up(self) -> None:
+        """Cut the connection. waitress alone would wait until the client reads."""
+        with self.outbuf_lock:
+            self.connected = False
+            self.will_close = True
+            with contextlib.suppress(OSError, AttributeError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+            self.outbuf_lock.notify_all()
+        self.server.pull_trigger()
+
+
+def _maintain(server: Any) -> Callable[[float], None]:
+    """waitress's own closing of idle connections, for those too whose client reads nothing."""
+    original = server.maintenance
+
+    def maintenance(now: float) -> None:
+        original(now)
+        for channel in list(server.active_channels.values()):
+            if channel.will_close:
+                channel.hang_up()
+
+    return maintenance
 
 
 def serve(
@@ -193,7 +269,11 @@ def serve(
     try:
         if model is not None:
             service.store.resolve(model)
-        server = _waitress(_access_logged(create_app(service, settings, host)), listener, settings)
+        app = _access_logged(create_app(service, settings, host))
+        server = _waitress(app, listener, settings)
+        server.blank_call = Call(
+            service=service, store=service.store, settings=settings, environ={}
+        )
         stopping = _stop_on_signals(server)
         if not is_loopback(host) and not settings.api_keys:
             log.warning("anyone who can reach %s may use this server: no API key is set", host)
@@ -202,6 +282,9 @@ def serve(
         ready(url)
         while not stopping.is_set():
             server.asyncore.loop(timeout=_IDLE, map=server._map, use_poll=True, count=1)
+        for channel in list(server.active_channels.values()):
+            if channel.total_outbufs_len > _UNREAD:
+                channel.hang_up()
         service.close()
         server.task_dispatcher.shutdown(timeout=2)
         server.close()
@@ -228,13 +311,17 @@ def _waitress(app: Callable[..., Any], listener: socket.socket, settings: Settin
         sockets=[listener],
         threads=threads,
         ident="rkllama",
-        max_request_body_size=settings.max_body,
-        connection_limit=max(256, 2 * threads),
+        max_request_body_size=settings.max_body + 1,  # waitress refuses this very size too
+        max_request_header_size=_MAX_HEADER,
+        outbuf_high_watermark=_UNREAD,
+        outbuf_overflow=4 * _UNREAD,  # never on disk: that may be an SD card
+        connection_limit=max(512, 2 * threads),
         channel_timeout=60,
         clear_untrusted_proxy_headers=True,
         expose_tracebacks=False,
     )
-    server.channel_class = _Channel
+    server.channel_class = type("Channel", (_Channel,), {"send_timeout": settings.send_timeout})
+    server.maintenance = _maintain(server)
     # Every request that finds all threads busy would be logged as a warning: the queue is ours.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     return server
@@ -283,7 +370,7 @@ def _access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterabl
                 '%s "%s %s" %s %.3f s',
                 environ.get("REMOTE_ADDR", "-"),
                 environ["REQUEST_METHOD"],
-                environ["PATH_INFO"],
+                one_line(environ["PATH_INFO"]),
                 status[0],
                 time.monotonic() - started,
             )

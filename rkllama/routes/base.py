@@ -19,6 +19,8 @@ from ..store import Store
 log = logging.getLogger("rkllama")
 
 JSON = "application/json"
+_LOGGED = 1000
+"""Characters of a client's text in a log line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +108,12 @@ def ok(value: object, status: int = 200) -> Reply:
     return Reply(body=dumps(value), status=status)
 
 
+def one_line(text: str) -> str:
+    """What a client sent, as it may stand in a log: printable, so that no client writes lines of its own."""
+    shown = text if len(text) <= _LOGGED else text[:_LOGGED] + "…"
+    return shown if shown.isprintable() else shown.encode("unicode_escape").decode()
+
+
 def retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
     """Retry-After for an error that passes by itself."""
     return (("Retry-After", str(error.retry_after)),) if isinstance(error, QueueFull) else ()
@@ -132,7 +140,7 @@ def _frames(call: Call, encoder: Any, first: Any, events: Any) -> Iterator[bytes
     except Cancelled:
         return
     except RKLLamaError as error:
-        log.error("%s: %s", call.path, error.text)
+        log.error("%s: %s", call.path, one_line(error.text))
         yield encoder.error(error)
     except Exception:
         log.exception("%s: internal error in a stream", call.path)

@@ -8,7 +8,7 @@ from typing import Any
 from ..api import native
 from ..core import PullProgress
 from ..errors import InvalidRequest, PullError, RKLLamaError
-from .base import Call, Reply, Route, generate, log, ok
+from .base import Call, Reply, Route, generate, log, ok, one_line
 
 
 def error(error: RKLLamaError, call: Call) -> tuple[int, dict[str, Any]]:
@@ -71,7 +71,7 @@ def _pull_lines(
             if data := lines.encode(step):
                 yield data
     except RKLLamaError as problem:
-        log.error("/pull: %s", problem.text)
+        log.error("/pull: %s", one_line(problem.text))
         yield lines.error(problem)
 
 

@@ -11,7 +11,7 @@ from ..blobs import Blobs
 from ..core import Message, PullProgress
 from ..errors import RKLLamaError
 from ..modelfile import Modelfile, render_modelfile
-from .base import Call, Reply, Route, generate, log, ok
+from .base import Call, Reply, Route, generate, log, ok, one_line
 
 NDJSON = "application/x-ndjson"
 
@@ -85,7 +85,7 @@ def _pull_lines(first: PullProgress, steps: Iterator[PullProgress]) -> Iterator[
         for step in steps:
             yield encoder.encode(step)
     except RKLLamaError as problem:
-        log.error("/api/pull: %s", problem.text)
+        log.error("/api/pull: %s", one_line(problem.text))
         yield encoder.error(problem)
 
 
