@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rkllama.errors import ConfigError, ModelsDirMissing
 from rkllama.scan import Entry, Scan, scan
 from rkllama.watch import Watch
+from tests.model_files import age, fill
 
 Put = Callable[..., Path]
 
@@ -305,13 +306,6 @@ def test_files_that_vanish_meanwhile(
 # --- Speed and start-up ------------------------------------------------------------------------
 
 
-def fill(models: Path, count: int = 500) -> None:
-    for number in range(count):
-        folder = models / f"Qwen3-{number}B-w8a8-rk3588"
-        folder.mkdir()
-        (folder / "model.rkllm").touch()
-
-
 def test_500_models_take_milliseconds(models: Path) -> None:
     fill(models)
     best = min(_seconds(lambda: scan(str(models))) for _ in range(5))
@@ -336,12 +330,6 @@ def test_the_import_is_lean() -> None:
 
 
 # --- Scanning again ----------------------------------------------------------------------------
-
-
-def age(path: Path) -> None:
-    """Make a directory one that has not changed for an hour."""
-    hour_ago = time.time() - 3600
-    os.utime(path, (hour_ago, hour_ago))
 
 
 def test_a_quiet_directory_is_not_scanned_again(

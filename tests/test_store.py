@@ -25,8 +25,7 @@ from rkllama.errors import (
 )
 from rkllama.modelfile import ModelfileError
 from rkllama.store import Store
-from tests.test_gguf import STRING, U32, WHOLE, header
-from tests.test_scan import age, fill
+from tests.model_files import STRING, U32, WHOLE, Pair, age, fill, header
 
 Put = Callable[..., Path]
 JINJA = "{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -309,7 +308,7 @@ def test_a_gguf_tells_of_itself(store: Store, put: Put) -> None:
 
 
 def test_weights_are_counted_where_nothing_tells_their_number(store: Store, put: Put) -> None:
-    pairs: list[tuple[str, int, Any]] = [("general.architecture", STRING, "llama")]
+    pairs: list[Pair] = [("general.architecture", STRING, "llama")]
     put("guide.gguf", header(pairs, [("a", [1000, 1000]), ("b", [2_000_000])]))
     (info,) = store.list()
     assert (info.parameter_size, info.family) == ("3M", "llama")
@@ -548,7 +547,7 @@ def test_capabilities(
 
 
 def test_a_gguf_with_pooling_embeds(store: Store, put: Put) -> None:
-    pairs: list[tuple[str, int, Any]] = [
+    pairs: list[Pair] = [
         ("general.architecture", STRING, "qwen3"),
         ("qwen3.pooling_type", U32, 3),
     ]
