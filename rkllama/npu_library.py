@@ -200,15 +200,15 @@ def identify(
     if abi:
         return _chosen(abi, path), ()
     defaults = Defaults.of(handle)
-    fitting = [release for release in reversed(RELEASES) if _fits(release, handle, defaults)]
-    if version in fitting:
-        return version, ()
     if version in RELEASES:
+        if _fits(version, handle, defaults):
+            return version, ()
         raise _unknown(
             f"{path} says that it is {version}, but its parameters are not laid out like that "
             f"({defaults.size} bytes)",
             version,
         )
+    fitting = [release for release in reversed(RELEASES) if _fits(release, handle, defaults)]
     if not fitting:
         name = f"of version {version}" if version else "of a version that it does not name"
         raise _unknown(
