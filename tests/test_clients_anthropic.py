@@ -1,0 +1,99 @@
+"""The real `anthropic` package against a running server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+
+from tests.running import Server
+from tests.test_clients_ollama import MODEL, ask
+from tests.test_clients_openai import tool_call
+from tests.virtual_npu import directive, write_model
+
+
+@pytest.fixture
+def client(server: Server, models: Path) -> Iterator[anthropic.Anthropic]:
+    write_model(models / f"{MODEL}.rkllm")
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as made:
+        yield made
+
+
+def create(client: anthropic.Anthropic, history: Any, **fields: Any) -> Any:
+    return client.messages.create(model=MODEL, max_tokens=100, messages=history, **fields)
+
+
+def test_messages(client: anthropic.Anthropic) -> None:
+    answer = create(client, [ask("hello there")], system="Be brief.")
+    assert answer.content[0].text == "hello there"
+    assert answer.stop_reason == "end_turn"
+    assert answer.usage.output_tokens > 0
+
+
+def test_the_stream_helper(client: anthropic.Anthropic) -> None:
+    history: Any = [ask("one two three")]
+    with client.messages.stream(model=MODEL, max_tokens=100, messages=history) as stream:
+        kinds = [event.type for event in stream]
+        final: Any = stream.get_final_message()
+    assert kinds[0] == "message_start"
+    assert kinds[-1] == "message_stop"
+    assert final.content[0].text == "one two three"
+
+
+def test_limits_and_stop_sequences(client: anthropic.Anthropic) -> None:
+    history: Any = [ask("x", tokens=50)]
+    cut = client.messages.create(model=MODEL, max_tokens=4, messages=history)
+    assert cut.stop_reason == "max_tokens"
+    stopped = create(client, [ask("x", reply="one two three")], stop_sequences=["two"])
+    assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "two")
+
+
+def test_tools_there_and_back(client: anthropic.Anthropic) -> None:
+    tools: Any = [
+        {
+            "name": "get_weather",
+            "description": "Tell the weather.",
+            "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+        }
+    ]
+    history: list[Any] = [ask("Weather?", reply=tool_call("Nantes"))]
+    answer = create(client, history, tools=tools)
+    assert answer.stop_reason == "tool_use"
+    (use,) = [block for block in answer.content if block.type == "tool_use"]
+    assert use.input == {"city": "Nantes"}
+    result = {
+        "type": "tool_result",
+        "tool_use_id": use.id,
+        "content": "21 degrees " + directive(reply="Mild."),
+    }
+    history += [
+        {"role": "assistant", "content": answer.content},
+        {"role": "user", "content": [result]},
+    ]
+    assert create(client, history, tools=tools).content[0].text == "Mild."
+
+
+def test_thinking_streamed(client: anthropic.Anthropic, models: Path) -> None:
+    write_model(models / "qwen3-1.7b-rk3588-w8a8.rkllm", reply="<think>\nHmm.\n</think>\n\nYes.")
+    history: Any = [ask("Really?")]
+    with client.messages.stream(
+        model="qwen3-1.7b-rk3588-w8a8",
+        max_tokens=2000,
+        messages=history,
+        thinking={"type": "enabled", "budget_tokens": 1024},
+    ) as stream:
+        for _ in stream:
+            pass
+        final: Any = stream.get_final_message()
+    assert [block.type for block in final.content] == ["thinking", "text"]
+    assert final.content[1].text == "Yes."
+
+
+def test_errors(client: anthropic.Anthropic) -> None:
+    with pytest.raises(anthropic.NotFoundError):
+        client.messages.create(model="nothing-here", max_tokens=5, messages=[ask("x")])  # type: ignore[list-item]
+    with pytest.raises(anthropic.APIStatusError, match="SIGSEGV"):
+        create(client, [ask("x", segv_at=0)])

@@ -1,0 +1,195 @@
+"""The real `ollama` package against a running server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import ollama
+import pytest
+from pydantic import BaseModel
+
+from tests.running import Server
+from tests.virtual_npu import directive, write_model
+
+MODEL = "qwen2.5-rk3588-w8a8"
+
+
+@pytest.fixture
+def client(server: Server, models: Path) -> ollama.Client:
+    write_model(models / f"{MODEL}.rkllm")
+    return ollama.Client(host=server.url)
+
+
+def ask(text: str, **config: object) -> dict[str, str]:
+    """A user's message; the virtual NPU answers what `config` scripts, else it echoes."""
+    return {"role": "user", "content": text + (" " + directive(**config) if config else "")}
+
+
+def test_chat(client: ollama.Client) -> None:
+    answer = client.chat(MODEL, [ask("hello there")])
+    assert answer.message.content == "hello there"
+    assert answer.done
+    assert answer.done_reason == "stop"
+    assert answer.eval_count
+    assert answer.prompt_eval_count
+    assert answer.total_duration
+
+
+def test_chat_streamed(client: ollama.Client) -> None:
+    parts = list(client.chat(MODEL, [ask("one two three four")], stream=True))
+    assert "".join(part.message.content or "" for part in parts) == "one two three four"
+    assert [part.done for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
+def test_generate(client: ollama.Client) -> None:
+    assert client.generate(MODEL, "hello").response == "hello"
+    parts = list(client.generate(MODEL, "hello you", stream=True))
+    assert "".join(part.response for part in parts) == "hello you"
+
+
+def test_async_chat(server: Server, client: ollama.Client) -> None:
+    async def talk() -> list[str]:
+        asynchronous = ollama.AsyncClient(host=server.url)
+        whole = await asynchronous.chat(MODEL, [ask("whole")])
+        pieces = [
+            part.message.content or ""
+            async for part in await asynchronous.chat(MODEL, [ask("in pieces")], stream=True)
+        ]
+        await asynchronous._client.aclose()
+        return [whole.message.content or "", "".join(pieces)]
+
+    assert asyncio.run(talk()) == ["whole", "in pieces"]
+
+
+def test_options_reach_the_runtime(client: ollama.Client) -> None:
+    answer = client.chat(MODEL, [ask("x", tokens=50)], options={"num_predict": 5})
+    assert answer.eval_count == 5
+    assert answer.done_reason == "length"
+    stopped = client.chat(MODEL, [ask("x", reply="one two three")], options={"stop": ["three"]})
+    assert stopped.message.content == "one two "
+
+
+def get_weather(city: str) -> str:
+    """Tell the weather.
+
+    Args:
+        city: where
+
+    Returns:
+        the weather
+    """
+    return f"21 degrees in {city} " + directive(reply=f"It is mild in {city}.")
+
+
+def test_tools_with_a_real_python_function(client: ollama.Client) -> None:
+    call = {"name": "get_weather", "arguments": {"city": "Nantes"}}
+    reply = f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
+    messages: list[object] = [ask("How is the weather in Nantes?", reply=reply)]
+    answer = client.chat(MODEL, messages, tools=[get_weather])
+    assert answer.message.tool_calls is not None
+    (called,) = answer.message.tool_calls
+    assert called.function.name == "get_weather"
+    assert called.function.arguments == {"city": "Nantes"}
+    result = get_weather(**called.function.arguments)
+    messages += [
+        answer.message,
+        {"role": "tool", "content": result, "tool_name": called.function.name},
+    ]
+    final = client.chat(MODEL, messages, tools=[get_weather])
+    assert final.message.content == "It is mild in Nantes."
+    assert not final.message.tool_calls
+
+
+def test_tools_streamed(client: ollama.Client) -> None:
+    calls = [{"name": "get_weather", "arguments": {"city": city}} for city in ("Nantes", "Brest")]
+    reply = "".join(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)
+    parts = list(client.chat(MODEL, [ask("?", reply=reply)], tools=[get_weather], stream=True))
+    found = [call for part in parts for call in part.message.tool_calls or ()]
+    assert [call.function.arguments["city"] for call in found] == ["Nantes", "Brest"]
+    assert "".join(part.message.content or "" for part in parts) == ""
+
+
+class Country(BaseModel):
+    name: str
+    capital: str
+    population: int
+
+
+def test_structured_output_with_pydantic(client: ollama.Client) -> None:
+    reply = json.dumps({"name": "France", "capital": "Paris", "population": 68_000_000})
+    schema = Country.model_json_schema()
+    answer = client.chat(MODEL, [ask("France?", reply=reply)], format=schema)
+    country = Country.model_validate_json(answer.message.content or "")
+    assert country.capital == "Paris"
+
+
+def test_structured_output_that_fails_is_reported(client: ollama.Client) -> None:
+    schema = Country.model_json_schema()
+    answer = client.chat(MODEL, [ask("France?", reply="Paris, I think")], format=schema)
+    # The package drops keys it does not know: what counts is that the text is not passed off as JSON.
+    assert answer.message.content == "Paris, I think"
+    assert answer.done_reason != "stop" or "error" in (answer.model_extra or {"error": True})
+
+
+def test_thinking(client: ollama.Client, models: Path) -> None:
+    write_model(models / "qwen3-1.7b-rk3588-w8a8.rkllm", reply="<think>\nHmm.\n</think>\n\nYes.")
+    answer = client.chat("qwen3-1.7b-rk3588-w8a8", [ask("Really?")], think=True)
+    assert (answer.message.thinking or "").strip() == "Hmm."
+    assert answer.message.content == "Yes."
+
+
+def test_embed(client: ollama.Client) -> None:
+    answer = client.embed(MODEL, ["the cat", "the cat", "a lorry on the road"])
+    first, second, third = answer.embeddings
+    assert list(first) == list(second) != list(third)
+    assert sum(x * x for x in first) == pytest.approx(1.0, abs=1e-4)
+    assert len(client.embed(MODEL, "the cat", dimensions=8).embeddings[0]) == 8
+    assert list(client.embeddings(MODEL, "the cat").embedding) == pytest.approx(first, abs=1e-5)
+
+
+def test_list_show_and_ps(client: ollama.Client) -> None:
+    (listed,) = client.list().models
+    assert listed.model == f"{MODEL}:latest"
+    assert len(listed.digest or "") == 64
+    assert client.ps().models == []
+    client.generate(MODEL, "")
+    (loaded,) = client.ps().models
+    assert loaded.model == f"{MODEL}:latest"
+    assert loaded.expires_at is not None
+    shown = client.show(MODEL)
+    assert shown.modelinfo
+    assert "tools" in (shown.capabilities or [])
+    client.generate(MODEL, "", keep_alive=0)
+    assert client.ps().models == []
+
+
+def test_the_digest_becomes_the_sha256_of_the_file(client: ollama.Client, models: Path) -> None:
+    wanted = hashlib.sha256((models / f"{MODEL}.rkllm").read_bytes()).hexdigest()
+    for _ in range(10_000):
+        if client.list().models[0].digest == wanted:
+            return
+    raise AssertionError("the digest is never the file's")
+
+
+def test_create_copy_and_delete(client: ollama.Client) -> None:
+    client.copy(MODEL, "mine")
+    assert client.chat("mine", [ask("copied")]).message.content == "copied"
+    client.create("pirate", from_=MODEL, system="You are a pirate.", parameters={"num_predict": 3})
+    assert client.show("pirate").parameters == "num_predict                    3"
+    assert client.chat("pirate", [ask("x", tokens=20)]).eval_count == 3
+    client.delete("pirate")
+    client.delete("mine")
+    assert [model.model for model in client.list().models] == [f"{MODEL}:latest"]
+
+
+def test_errors_are_the_packages_own(client: ollama.Client) -> None:
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.chat("nothing-here", [ask("hello")])
+    assert caught.value.status_code == 404
+    assert "nothing-here" in caught.value.error
+    with pytest.raises(ollama.ResponseError) as caught:
+        list(client.chat(MODEL, [ask("x", tokens=9, segv_at=5)], stream=True))
+    assert "SIGSEGV" in caught.value.error
