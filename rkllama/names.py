@@ -137,10 +137,7 @@ _GGUF_QUANTIZATION = (
 _PLATFORM = r"(?<![a-z0-9])(r[kv]\d{4}[a-z]?)(?![a-z0-9])"
 # A version counts only beside the platform or the converter's name: TinyLlama is at v1.0, too.
 _VERSION = r"v?(\d+\.\d+\.\d+(?:b\d+)?)(?![\d.])"
-_TOOLKIT = (
-    rf"(?:rkllm|toolkit|(?<![a-z0-9])r[kv]\d{{4}}[a-z]?)[-_ ]?{_VERSION}"
-    rf"|(?<![\d.]){_VERSION}[-_ ]?(?:rkllm|toolkit|r[kv]\d{{4}})"
-)
+_CONVERTER = r"(?:rkllm|toolkit|(?<![a-z0-9])r[kv]\d{4}[a-z]?)"
 _CONVERTER_OPTIONS = r"(?<=[-_])(?:opt[-_]?\d(?!\d)|hybrid[-_]ratio[-_]?\d+(?:\.\d+)?|level\d|grq)"
 _SIZE = (
     r"(?<![a-z0-9.])(?:(e?\d+(?:\.\d+)?)|(\d+x\d+(?:\.\d+)?))b"
@@ -196,7 +193,8 @@ def short_name(file_name: str, repo: str | None = None) -> str:
     """
     for source in (file_name, repo or ""):
         text = strip_extension(source.rpartition("/")[2]).lower()
-        for pattern in (_CONVERTER_OPTIONS, _RKLLM_QUANTIZATION, _GGUF_QUANTIZATION, _TOOLKIT):
+        text = re.sub(rf"v?{re.escape(version)}" if (version := _toolkit(text)) else "$", "", text)
+        for pattern in (_CONVERTER_OPTIONS, _RKLLM_QUANTIZATION, _GGUF_QUANTIZATION):
             text = re.sub(pattern, "", text)
         text = re.sub(_PLATFORM + r"|(?<![a-z])rkllm(?![a-z])", "", text)
         words = _words(text).strip("-.")
@@ -208,8 +206,7 @@ def short_name(file_name: str, repo: str | None = None) -> str:
 def _parse(name: str) -> ModelName:
     # The quantisation goes first: its g128 and a16 look like other things.
     quantization, text = _take_quantization(name.lower())
-    toolkit = re.search(_TOOLKIT, text)
-    version = (toolkit[1] or toolkit[2]) if toolkit else None
+    version = _toolkit(text)
     text = re.sub(_CONVERTER_OPTIONS, "", text)
     words = _words(text.replace(version, "") if version else text)
     size, context = _size_and_context(words)
@@ -224,10 +221,23 @@ def _parse(name: str) -> ModelName:
     )
 
 
+def _toolkit(text: str) -> str | None:
+    """The converter's version in `text`."""
+    for found in re.finditer(_VERSION, text):
+        before, after = (
+            text[max(found.start() - 10, 0) : found.start()],
+            text[found.end() : found.end() + 10],
+        )
+        if re.search(_CONVERTER + "[-_ ]?$", before) or re.match("[-_ ]?" + _CONVERTER, after):
+            return found[1]
+    return None
+
+
 def _words(text: str) -> str:
     """Words with single "-" between them; a "_" between digits is a decimal point (1_8B)."""
-    text = re.sub(r"(?<=\d)_(?=\d)", ".", text)
-    return re.sub(r"[^a-z0-9.]+", "-", text)
+    if "_" in text:
+        text = re.sub(r"(?<=\d)_(?=\d)", ".", text)
+    return "-".join(re.findall(r"[a-z0-9.]+", text))
 
 
 def _take_quantization(text: str) -> tuple[str | None, str]:
