@@ -3,6 +3,7 @@
     RKLLamaError
     ├── InvalidRequest            400  invalid_request      a value in the request is wrong
     │   ├── PromptTooLong         400  prompt_too_long      the prompt does not fit the context
+    │   ├── ModelfileError        400  invalid_modelfile    a Modelfile cannot be understood (modelfile.py)
     │   └── Unsupported           400  unsupported          this model or runtime cannot do that
     ├── ModelNotFound             404  model_not_found      no model of that name
     ├── AmbiguousName             400  ambiguous_name       several models fit the name
@@ -14,6 +15,7 @@
     │   ├── LibraryNotFound       500  library_not_found    librkllmrt.so is not there or unusable
     │   ├── UnknownRuntime        500  unknown_runtime      a version whose layout is not known
     │   ├── BackendMissing        500  backend_missing      an extra package has to be installed
+    │   ├── GGUFError             500  gguf                 the file is damaged or no .gguf (gguf.py)
     │   └── NPUBusy               503  npu_busy             another process owns the NPU
     ├── WorkerError               500  worker_error
     │   ├── WorkerCrashed         500  worker_crashed       the runtime's process died

@@ -1,0 +1,333 @@
+"""The rules of the project itself: what may import what, and documents that say what the code does."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pytest
+import typer.main
+
+from rkllama import config, errors
+from rkllama.cli import app
+from rkllama.errors import RKLLamaError
+from rkllama.serve import routes
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "rkllama"
+DOCS = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+
+
+def module_name(path: Path) -> str:
+    """ "api.native" for rkllama/api/native.py, "rkllama" for the package itself."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__") or "rkllama"
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+When = Literal["at import", "in a function", "never"]
+"""Never: it is there for type checkers."""
+
+
+class Import(NamedTuple):
+    """An import statement: the full name, its line, and when it runs."""
+
+    name: str
+    line: int
+    when: When
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Every import of a file, wherever it stands."""
+    package = ["rkllama", *path.relative_to(PACKAGE).parent.parts]
+    for node, when in _import_nodes(ast.parse(path.read_text()), "at import"):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, when)
+        else:
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            for alias in node.names:
+                yield Import(".".join([*base, alias.name]), node.lineno, when)
+
+
+def _import_nodes(node: ast.AST, when: When) -> Iterator[tuple[ast.Import | ast.ImportFrom, When]]:
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield node, when
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        when = "in a function"
+    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        when = "never"
+    for child in ast.iter_child_nodes(node):
+        yield from _import_nodes(child, when)
+
+
+def own_module(name: str) -> str | None:
+    """The module of this package that an import of `name` needs, None for another package's."""
+    if name.partition(".")[0] != "rkllama":
+        return None
+    inner = name.removeprefix("rkllama").lstrip(".")
+    while inner and inner not in MODULES:
+        inner = inner.rpartition(".")[0]
+    return inner or "rkllama"
+
+
+def table(document: str, title: str) -> list[list[str]]:
+    """The cells of the table whose header row begins with the column `title`."""
+    rows: list[list[str]] = []
+    for line in (ROOT / document).read_text().splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if rows or (cells and cells[0] == title):
+            if not cells:
+                break
+            rows.append(cells)
+    assert len(rows) > 2, f"{document} has no table with the column {title!r}"
+    return rows[2:]
+
+
+# --- Imports -----------------------------------------------------------------------------------
+
+ORDER = [cells[0].strip("`") for cells in table("docs/architecture.md", "module") if cells[0]]
+
+
+def test_the_table_of_modules_is_complete() -> None:
+    assert sorted(ORDER) == sorted(MODULES)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_downwards(module: str) -> None:
+    above = set(ORDER[: ORDER.index(module)])
+    for found in imports(MODULES[module]):
+        needed = own_module(found.name)
+        assert needed is None or needed in above, (
+            f"line {found.line} imports {needed}, which docs/architecture.md lists below {module}"
+        )
+
+
+# What is not in the standard library, and the modules that import it: those in which it stands at the top,
+# which are themselves imported only inside functions, and those that import it where they use it.
+PACKAGES: dict[str, tuple[set[str], set[str]]] = {
+    "bottle": ({"serve"}, set()),
+    "waitress": ({"serve"}, set()),
+    "typer": ({"cli"}, set()),
+    "jinja2": ({"sandbox"}, set()),
+    "tomli": (set(), {"config"}),
+    "jsonschema": (set(), {"structured"}),
+    "referencing": (set(), {"structured"}),
+    "huggingface_hub": (set(), {"hub"}),
+    "rich": (set(), {"progress"}),
+    "xllamacpp": (set(), {"cpu"}),
+}
+HEAVY_MODULES = set().union(*(at_top for at_top, _ in PACKAGES.values()))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_other_packages_are_imported_where_they_belong(module: str) -> None:
+    for found in imports(MODULES[module]):
+        package = found.name.partition(".")[0]
+        if package == "rkllama":
+            heavy = own_module(found.name) in HEAVY_MODULES
+            assert not (heavy and found.when == "at import"), f"line {found.line}: in a function"
+        elif package not in sys.stdlib_module_names:
+            assert package in PACKAGES, f"line {found.line}: {package} is not in the list"
+            at_top, inside = PACKAGES[package]
+            users = {"at import": at_top, "in a function": inside, "never": {module}}
+            assert module in users[found.when], f"line {found.line} imports {package}"
+
+
+def test_dialects_know_neither_each_other_nor_what_answers_them() -> None:
+    allowed = {"core", "errors", "config"}
+    for module, path in MODULES.items():
+        if not module.startswith("api."):
+            continue
+        family = re.match(r"api\.(?:openai|responses|[a-z]+)", module)
+        assert family is not None
+        for found in imports(path):
+            needed = own_module(found.name)
+            if needed is None or needed in allowed or needed in ("api.common", "api.options"):
+                continue
+            same = {family[0], "api.openai"} if family[0] == "api.responses" else {family[0]}
+            assert any(needed.startswith(name) for name in same), f"{module} imports {needed}"
+
+
+HEAVY = {"typing", "dataclasses", "pathlib", "inspect", *PACKAGES}
+
+
+def test_listing_models_imports_nothing_heavy(models: Path) -> None:
+    (models / "m-1.5B-w8a8-rk3588.rkllm").write_bytes(b"x")
+    program = """
+import sys
+before = set(sys.modules)
+sys.argv = ["rkllama", "list"]
+from rkllama.__main__ import main
+status = main()
+sys.stderr.write(" ".join(set(sys.modules) - before))
+sys.exit(status)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert "m-1.5B-w8a8-rk3588" in done.stdout
+    assert not HEAVY & {name.partition(".")[0] for name in done.stderr.split()}
+
+
+# --- Errors ------------------------------------------------------------------------------------
+
+
+def drawn_tree() -> dict[str, tuple[str, int, str]]:
+    """Name of each class in the docstring's tree, with its parent, status and code."""
+    found: dict[str, tuple[str, int, str]] = {}
+    path: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if match := re.fullmatch(r"    ([│├└─ ]*)(\w+)(?: +(\d{3})  (\w+).*)?", line):
+            depth = len(match[1]) // 4
+            path = [*path[:depth], match[2]]
+            if match[3]:
+                found[match[2]] = (path[-2], int(match[3]), match[4])
+    return found
+
+
+def subclasses(base: type[RKLLamaError]) -> Iterator[type[RKLLamaError]]:
+    for cls in base.__subclasses__():
+        if cls.__module__.startswith("rkllama"):
+            yield cls
+            yield from subclasses(cls)
+
+
+def test_the_tree_of_errors_is_as_it_is_drawn() -> None:
+    for module in MODULES:
+        if module != "__main__":
+            importlib.import_module("rkllama" if module == "rkllama" else f"rkllama.{module}")
+    classes = {
+        cls.__name__: (cls.__base__.__name__ if cls.__base__ else "", cls.status, cls.code)
+        for cls in subclasses(RKLLamaError)
+    }
+    assert drawn_tree() == classes
+
+
+def test_error_codes_are_unique() -> None:
+    codes = [cls.code for cls in subclasses(RKLLamaError)]
+    assert len(codes) == len(set(codes))
+
+
+def test_the_api_document_lists_every_error_that_a_client_can_get() -> None:
+    listed = {
+        cells[0].strip("`"): int(cells[1]) for cells in table("docs/api.md", "code") if cells[1]
+    }
+    on_the_wire = {
+        cls.code: cls.status for cls in subclasses(RKLLamaError) if cls.code not in _NEVER_SENT
+    }
+    assert listed == on_the_wire
+
+
+_NEVER_SENT = {"config", "server_unreachable", "cancelled"}
+"""Raised in the command line only, or when nobody is there to read it."""
+
+
+# --- Documents ---------------------------------------------------------------------------------
+
+
+def commands() -> dict[str, str]:
+    """The visible commands, with the first sentence of their help."""
+    group = typer.main.get_command(app)
+    found = getattr(group, "commands", {})
+    return {
+        name: str(command.help).partition(". ")[0].split("\n")[0].rstrip(".") + "."
+        for name, command in found.items()
+        if not command.hidden
+    }
+
+
+def test_the_readme_lists_every_command() -> None:
+    listed = {cells[0].strip("`").split()[1]: cells[1] for cells in table("README.md", "command")}
+    assert listed == commands()
+
+
+def test_the_settings_are_documented() -> None:
+    rows = {cells[0].strip("`"): cells for cells in table("docs/configuration.md", "setting")}
+    declared = {name: variable for name, variable, *_ in config._SETTINGS}
+    assert {name: cells[2].strip("`") for name, cells in rows.items()} == declared
+    for name, _, parse, default in config._SETTINGS:
+        documented = rows[name][3].strip("`")
+        if default is not None and default != ():
+            expected = parse(default)
+            assert parse(documented) == expected, f"{name}: {documented} is not {expected}"
+
+
+def test_the_flags_of_settings_are_documented() -> None:
+    group = typer.main.get_command(app)
+    serve = getattr(group, "commands", {})["serve"]
+    options = {option for parameter in serve.params for option in parameter.opts}
+    flags = {
+        flag
+        for cells in table("docs/configuration.md", "setting")
+        for flag in re.findall(r"--[a-z-]+", cells[1])
+    }
+    assert flags <= options
+    assert options - flags <= {"--model", "--help", "-h"}
+
+
+def test_documents_name_no_unknown_variable() -> None:
+    known = {variable for _, variable, *_ in config._SETTINGS}
+    for path in DOCS:
+        unknown = set(re.findall(r"RKLLAMA_[A-Z_]+[A-Z]", path.read_text())) - known
+        assert not unknown, f"{path.name} names {unknown}"
+
+
+def test_every_route_is_documented() -> None:
+    text = (ROOT / "docs" / "api.md").read_text()
+    documented = set(re.findall(r"^\| `([A-Z, ]+) (/\S*)` \|", text, re.M))
+    served = {
+        (", ".join(route.methods), re.sub(r"<(\w+)(?::path)?>", r"{\1}", route.path))
+        for route in routes()
+    }
+    assert documented == served
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for path in DOCS:
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+# --- What is committed -------------------------------------------------------------------------
+
+
+def committed() -> Iterator[Path]:
+    """The text files of the repository; those of the tree where it is no clone."""
+    if (ROOT / ".git").exists():
+        listed = subprocess.run(
+            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.split("\0")
+        paths = [ROOT / name for name in listed if name]
+    else:
+        folders = ("rkllama", "tests", "docs", "benchmarks", "tools", ".ci")
+        paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
+    for path in paths:
+        if path.is_file() and path.suffix not in (".gguf", ".pyc"):
+            yield path
+
+
+def test_no_file_names_a_machine_that_it_was_written_on() -> None:
+    home = str(Path(os.path.expanduser("~root")) / ".pyenv")
+    places = (home, str(ROOT), "/".join(("", "work", "")))
+    for path in committed():
+        text = path.read_text(errors="replace")
+        found = [place for place in places if place in text and len(place) > 1]
+        assert not found, f"{path.relative_to(ROOT)} names {found}"
+
+
+def test_files_are_about_one_thing() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        lines = path.read_text().count("\n")
+        assert lines <= 500, f"{path.name} has {lines} lines"
