@@ -326,7 +326,13 @@ def _role(name: str, line: int) -> Role:
 
 
 def render_modelfile(modelfile: Modelfile) -> str:
-    """The Modelfile as text that `parse_modelfile` reads back to the same value."""
+    """The Modelfile as text that `parse_modelfile` reads back to the same value.
+
+    Raises ModelfileError for a parameter's name that is no word.
+    """
+    for name, _ in modelfile.parameters:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ModelfileError(f"{name[:40]!r} cannot be a parameter's name")
     lines = []
     if modelfile.source is not None:
         lines.append(_render("FROM", modelfile.source))

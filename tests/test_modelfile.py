@@ -297,6 +297,12 @@ def test_rendering_is_what_people_would_write() -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["", "a b", "a\nFROM other", "=", "é", "1"])
+def test_a_parameter_s_name_brings_no_other_line_along(name: str) -> None:
+    with pytest.raises(ModelfileError, match="cannot be a parameter's name"):
+        render_modelfile(Modelfile(source="m", parameters=((name, "1"),)))
+
+
 # --- Templates ---------------------------------------------------------------------------------
 
 
