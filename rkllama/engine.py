@@ -24,16 +24,17 @@ from .core import (
     SamplingParams,
     TextDelta,
     Timings,
+    Tool,
     ToolCallDelta,
     Usage,
 )
 from .errors import InvalidRequest, Unsupported
 from .lock import NPULock
 from .metrics import Metrics
-from .prompting import Prompt, build_prompt, parser_for
+from .prompting import Prompt, build_prompt, parser_for, tools_for
 from .residents import Resident, Residents
 from .store import Store, StoredModel
-from .structured import retry_message, validate_answer
+from .structured import check_schema, retry_message, strip_fence, validate_answer
 from .toolchoice import forced_call, forced_call_schema
 
 STRUCTURED_TRIES = 3
@@ -67,6 +68,8 @@ class Engine:
     def stream(self, request: ChatRequest, gone: int = -1) -> Generator[Event, None, None]:
         """The events of one answer, Finished last; see Service.stream."""
         started = time.monotonic()
+        if request.format is not None:
+            check_schema(request.format)
         model = self._model(request.model)
         if request.prompt is None and not request.messages:
             yield self._load_or_unload(request, model, gone)
@@ -104,73 +107,73 @@ class Engine:
         return Finished(reason="load", model=model.info.name, timings=timings)
 
     def _answer(self, run: _Run) -> Iterator[Event]:
-        request, constrains = run.request, run.resident.ready.constrains
-        schema: Any = request.format
+        request = run.request
         if request.tools and request.tool_choice not in ("auto", "none"):
-            schema = forced_call_schema(request.tools, request.tool_choice)
-            yield from self._forced_call(run, schema, constrains)
-        elif schema is not None and not constrains:
-            yield from self._asked_again(run, schema)
+            yield from self._demanded_call(run)
+        elif request.format is not None:
+            yield from self._structured(run, request.format)
         else:
-            yield from self._once(run, build_prompt(request, run.model), schema)
+            yield from self._once(run, self._prompt(run), tools_for(request))
 
-    def _forced_call(self, run: _Run, schema: Any, constrains: bool) -> Iterator[Event]:
-        """An answer that has to be a tool call: JSON of a call's shape, turned into the call."""
-        tries = self._once if constrains else self._asked_again_with
-        text, finished = "", None
-        prompt = build_prompt(run.request, run.model, schema=schema)
-        for event in tries(run, prompt, schema):
-            if isinstance(event, TextDelta):
-                text += event.text
-            elif isinstance(event, Finished):
-                finished = event
-            else:
-                yield event
-        assert finished is not None
-        call = forced_call(text)
-        if call is None:
-            yield from ([TextDelta(text)] if text else [])
-            yield finished
-            return
-        yield ToolCallDelta(0, call)
-        yield replace(finished, reason="tool_calls")
+    @staticmethod
+    def _prompt(run: _Run, schema: Any = None, extra: tuple[Message, ...] = ()) -> Prompt:
+        wraps = run.resident.info.format == "rkllm" and not run.resident.raw
+        return build_prompt(run.request, run.model, schema=schema, extra=extra, runtime_wraps=wraps)
+
+    def _structured(self, run: _Run, schema: Any) -> Iterator[Event]:
+        """An answer that meets a schema: constrained where the backend can, else asked for again."""
+        if run.resident.ready.constrains:
+            return self._once(run, self._prompt(run), (), schema)
+        return self._asked_again(run, schema)
 
     def _asked_again(self, run: _Run, schema: Any) -> Iterator[Event]:
-        return self._asked_again_with(
-            run, build_prompt(run.request, run.model, schema=schema), schema
-        )
-
-    def _asked_again_with(self, run: _Run, prompt: Prompt, schema: Any) -> Iterator[Event]:
         """An answer that meets a schema, from a backend that cannot be constrained.
 
         Nothing is shown before it is valid; after STRUCTURED_TRIES the last answer comes with its error.
         """
-        events: list[Event] = []
-        error: str | None = None
-        for _ in range(STRUCTURED_TRIES):
-            events = list(self._once(run, prompt, None))
-            text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        extra: tuple[Message, ...] = ()
+        for left in reversed(range(STRUCTURED_TRIES)):
+            *events, finished = self._once(run, self._prompt(run, schema, extra), ())
+            assert isinstance(finished, Finished)
+            raw = "".join(event.text for event in events if isinstance(event, TextDelta))
+            text = strip_fence(raw)
             error = validate_answer(text, schema)
-            finished = events[-1]
-            if (
-                error is None
-                or not isinstance(finished, Finished)
-                or finished.reason == "cancelled"
-            ):
+            if error is None or not left or finished.reason == "cancelled":
                 break
-            again = (
-                Message(role="assistant", content=text),
+            extra = (
+                Message(role="assistant", content=raw),
                 Message(role="user", content=retry_message(error)),
             )
-            prompt = build_prompt(run.request, run.model, schema=schema, extra=again)
-        for event in events:
-            if isinstance(event, Finished) and error is not None:
-                event = replace(event, error=f"the answer does not meet the format: {error}")
-            yield event
+        yield from (event for event in events if not isinstance(event, TextDelta))
+        if text:
+            yield TextDelta(text)
+        if error is not None:
+            error = f"the answer does not meet the format: {error}"
+        yield replace(finished, error=error)
 
-    def _once(self, run: _Run, prompt: Prompt, schema: Any) -> Iterator[Event]:
-        """One run of the model, as events."""
-        parser = parser_for(run.request, run.model, prompt)
+    def _demanded_call(self, run: _Run) -> Iterator[Event]:
+        """An answer that has to be a tool call: JSON of a call's shape, turned into the call."""
+        schema = forced_call_schema(run.request.tools, run.request.tool_choice)
+        text = ""
+        for event in self._structured(run, schema):
+            if isinstance(event, TextDelta):
+                text += event.text
+            elif not isinstance(event, Finished):
+                yield event
+            elif (call := forced_call(text)) is not None:
+                yield ToolCallDelta(0, call)
+                yield replace(event, reason="tool_calls")
+            else:
+                if text:
+                    yield TextDelta(text)
+                yield event
+
+    def _once(
+        self, run: _Run, prompt: Prompt, tools: tuple[Tool, ...], schema: Any = None
+    ) -> Iterator[Event]:
+        """One run of the model, as events; `tools` are those whose calls are looked for."""
+        parser = parser_for(run.request, run.model, prompt, tools)
+        run.resident.raw |= prompt.raw
         calls = 0
         result: RunResult | None = None
         worker, settings = run.resident.worker, self._settings
@@ -204,7 +207,8 @@ class Engine:
             pieces.close()
         assert result is not None
         run.resident.memory = result.memory or run.resident.memory
-        finished = _finished(run, result, parser.stopped, calls)
+        stop = None if parser.ended else parser.stopped
+        finished = _finished(run, result, stop, calls)
         self._count(finished)
         yield finished
 

@@ -33,11 +33,13 @@ def build_prompt(
     *,
     schema: Mapping[str, Any] | str | None = None,
     extra: tuple[Message, ...] = (),
+    runtime_wraps: bool = True,
 ) -> Prompt:
     """Render a request for a model.
 
     `schema` goes into the system message, for a backend that cannot be constrained; `extra` are turns
-    after the request's own. Raises InvalidRequest for a conversation that the template refuses.
+    after the request's own; `runtime_wraps` allows the runtime's own template where none is known.
+    Raises InvalidRequest for a conversation that the template refuses.
     """
     if request.suffix:
         raise Unsupported("filling in the middle (suffix) is not supported by these models")
@@ -46,7 +48,7 @@ def build_prompt(
         return Prompt(text=request.prompt, raw=True, template=template)
     messages = conversation(request, model, schema) + extra
     tools = tools_for(request)
-    template = for_conversation(template, messages, tools)
+    template = for_conversation(template, messages, tools, runtime_wraps=runtime_wraps)
     if template is None:
         return Prompt(text=messages[0].content, raw=False)
     rendered = template.render(messages, tools=tools, think=thinking_for(request, model))
@@ -66,9 +68,7 @@ def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:
     """Whether the request's prompt is complete as it is."""
     if request.raw is not None:
         return request.raw
-    return template is not None and looks_templated(
-        request.prompt or "", template.control_tokens
-    )
+    return template is not None and looks_templated(request.prompt or "", template.control_tokens)
 
 
 def conversation(
@@ -105,7 +105,9 @@ def thinking_for(request: ChatRequest, model: StoredModel) -> Think:
     return model.think if request.think is None else request.think
 
 
-def parser_for(request: ChatRequest, model: StoredModel, prompt: Prompt) -> AnswerParser:
+def parser_for(
+    request: ChatRequest, model: StoredModel, prompt: Prompt, tools: tuple[Tool, ...]
+) -> AnswerParser:
     """The parser of the answer to `prompt`: stop strings, thinking and tool calls as they apply."""
     template = prompt.template
     stop = (*request.stop, *model.stop)
@@ -117,6 +119,6 @@ def parser_for(request: ChatRequest, model: StoredModel, prompt: Prompt) -> Answ
         end=template.stop,
         thinking=template.think_markers,
         thinking_open=prompt.thinking_open,
-        tools=tools_for(request),
+        tools=tools,
         tool_format=template.tool_format,
     )

@@ -35,6 +35,8 @@ class Resident:
     pinned: bool = False
     """Stays until it is unloaded, whatever keep-alive requests ask for."""
     loaded: LoadedInfo | None = None
+    raw: bool = False
+    """Whether a complete prompt has been run: the runtime's own template is switched off for good."""
     memory: int | None = None
     """Bytes, as the runtime reported with the last answer."""
 

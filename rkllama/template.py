@@ -257,12 +257,17 @@ def _chatml() -> ChatTemplate:
 
 
 def for_conversation(
-    template: ChatTemplate | None, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    template: ChatTemplate | None,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] = (),
+    *,
+    runtime_wraps: bool = True,
 ) -> ChatTemplate | None:
     """What writes these messages: the model's template; without one None for a single user message,
-    which the runtime wraps itself, and ChatML for everything else, which most models understand.
+    which the runtime wraps itself if it can, and ChatML for everything else, which most models
+    understand.
     """
-    alone = len(messages) == 1 and messages[0].role == "user" and not tools
+    alone = runtime_wraps and len(messages) == 1 and messages[0].role == "user" and not tools
     return template or (None if alone else _chatml())
 
 

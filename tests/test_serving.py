@@ -427,3 +427,18 @@ def test_a_dead_child_is_noticed_before_the_next_answer(server: Server, models: 
     assert wait_gone(child, LIMIT)
     assert text_of(generate(server, "m", "again")) == "again"
     assert server.children() != [child]
+
+
+def test_a_model_without_a_known_template_takes_conversations_and_single_messages(
+    server: Server, models: Path
+) -> None:
+    write_model(models / "m.rkllm")
+    turns = [
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "first"},
+        {"role": "user", "content": "second"},
+    ]
+    for messages, wanted in ((turns[:1], "first"), (turns, "second"), (turns[:1], "first")):
+        answer = server.post("/api/chat", {"model": "m", "messages": messages, "stream": False})
+        assert answer.status == 200, answer.body
+        assert answer.json["message"]["content"] == wanted
