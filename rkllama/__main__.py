@@ -11,7 +11,13 @@ import sys
 
 def main() -> int:
     """Run the command line; answers the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    arguments = sys.argv[1:]
+    try:
+        return _run(sys.argv[1:])
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
     if arguments == ["--version"]:
         from . import __version__
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .core import ChatRequest, Event, Message, SamplingParams
-from .errors import RKLLamaError
+from .answer import Answer, print_answer, print_figures, print_json
+from .core import ChatRequest, Message, SamplingParams
+from .errors import InvalidRequest, RKLLamaError
+from .output import print_error
 from .service import Service
 from .showing import details_text
-from .terminal import AnswerPrinter, figures, joined, spinner
+from .terminal import Spinner, quiet_keys
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What the command line, and `/set` later, asked for."""
 
@@ -46,6 +47,48 @@ class Options:
             keep_alive=self.keep_alive,
         )
 
+    def parameters(self) -> tuple[tuple[str, str], ...]:
+        """What was set, as the PARAMETER lines of a Modelfile."""
+        values: list[tuple[str, object]] = [
+            ("num_predict", self.max_tokens),
+            ("num_ctx", self.context_length),
+            ("think", None if self.think is None else str(self.think).lower()),
+            *(("stop", text) for text in self.stop),
+            *((name, getattr(self.sampling, name)) for name in _SAMPLING),
+        ]
+        return tuple((name, str(value)) for name, value in values if value is not None)
+
+
+_SAMPLING = SamplingParams.__dataclass_fields__
+_PARAMETERS = ("num_predict", "num_ctx", "stop", *_SAMPLING)
+
+
+def set_parameter(options: Options, name: str, text: str) -> Options:
+    """The options with one parameter changed; `stop` adds one. Raises InvalidRequest."""
+    from .api.common import Fields
+    from .api.options import read_options
+
+    if name not in _PARAMETERS:
+        raise InvalidRequest(
+            f"there is no parameter '{name}'", hint=f"Known ones: {', '.join(_PARAMETERS)}."
+        )
+    value: object = text
+    if name != "stop":
+        try:
+            value = json.loads(text)
+        except ValueError:
+            raise InvalidRequest(f"{name} cannot be '{text}'", hint="It is a number.") from None
+    # As the server reads a request's options: the same names, the same bounds.
+    read = read_options(Fields({"options": {name: value}}))
+    if name == "stop":
+        return replace(options, stop=(*options.stop, *read.stop))
+    if name == "num_predict":
+        return replace(options, max_tokens=read.max_tokens)
+    if name == "num_ctx":
+        return replace(options, context_length=read.context_length)
+    changed = {name: getattr(read.sampling, name)}
+    return replace(options, sampling=replace(options.sampling, **changed))
+
 
 def answer_once(
     service: Service, model: str, prompt: str, options: Options, *, as_json: bool
@@ -53,72 +96,40 @@ def answer_once(
     """Answer one prompt on stdout, as text or as one JSON object."""
     request = options.request(model, (Message(role="user", content=prompt),))
     if as_json:
-        _print_json(service, request)
+        print_json(service, request)
         return
-    printer = AnswerPrinter(hide_thinking=options.hide_thinking, wrap=options.wordwrap)
-    _print_answer(service, request, printer)
-    if options.verbose and printer.finished is not None:
-        sys.stderr.write("\n" + figures(printer.finished))
-
-
-def _print_json(service: Service, request: ChatRequest) -> None:
-    with contextlib.closing(service.stream(request)) as events:
-        answer = joined(events)
-    finished = answer.finished
-    assert finished is not None
-    values = {
-        "model": finished.model,
-        "content": answer.text,
-        "reasoning": answer.reasoning or None,
-        "finish_reason": finished.reason,
-        "usage": asdict(finished.usage),
-        "timings": asdict(finished.timings),
-    }
-    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
-
-
-def _print_answer(service: Service, request: ChatRequest, printer: AnswerPrinter) -> None:
-    with contextlib.closing(service.stream(request)) as events:
-        with spinner("Thinking…" if _is_loaded(service, request) else "Loading the model…"):
-            first: Event = next(events)
-        try:
-            printer.show(first)
-            for event in events:
-                printer.show(event)
-        finally:
-            printer.close()
-
-
-def _is_loaded(service: Service, request: ChatRequest) -> bool:
-    """Whether the model is in memory; only asked for the words of the spinner."""
-    if not sys.stderr.isatty():
-        return True
-    return any(model.info.name == request.model for model in service.loaded())
+    answer = Answer()
+    print_answer(
+        service, request, answer, hide_thinking=options.hide_thinking, wrap=options.wordwrap
+    )
+    if options.verbose:
+        print_figures(answer.finished)
 
 
 _HELP = """\
-/set system TEXT            the system message
-/set parameter NAME VALUE   temperature, top_k, top_p, min_p, seed, num_predict, num_ctx, stop …
+/set system TEXT            the system message; "" takes it away
+/set parameter NAME VALUE   temperature, top_k, top_p, seed, num_predict, num_ctx, stop …
 /set verbose | quiet        show counts and times after each answer, or not
 /set think | nothink        let the model think first, or not
 /set history | nohistory    keep typed lines for the arrow keys, or not
-/set wordwrap | nowordwrap  break lines at words, or not
-/show [info|system|parameters|modelfile]
-/load MODEL                 go on with another model
-/save NAME                  save this chat, its settings included, as a model
+/set wordwrap | nowordwrap  break lines between words, or not
+/show [info | system | parameters | modelfile]
+/load MODEL                 go on with another model, or a saved chat
+/save NAME                  save this chat with its settings as a model
 /clear                      forget the conversation
-/bye                        leave (as Ctrl-D)
-/? or /help                 this text
+/bye                        leave (also Ctrl-D)
+/?                          this text
+
 \"\"\" begins and ends a text of several lines. Ctrl-C stops an answer.
 """
-
-_SAMPLING = SamplingParams.__dataclass_fields__
 
 
 class Chat:
     """A conversation on the terminal."""
 
     def __init__(self, service: Service, model: str, options: Options, home: str) -> None:
+        from .lines import LineReader
+
         self._service = service
         self._model = service.show(model).info.name
         self._options = options
@@ -136,50 +147,66 @@ class Chat:
 
     def loop(self) -> None:
         """Read, answer, until /bye or Ctrl-D."""
-        self._preload()
+        self._preload(self._model)
         sys.stderr.write(f"Chat with {self._model}. /? for help, /bye to leave.\n")
         while (text := self._lines.read()) is not None:
             word, _, rest = text.strip().partition(" ")
             if word in ("/bye", "/exit"):
                 return
             try:
-                if word.startswith("/") and "\n" not in text:
+                if self._is_command(word, text):
                     self._command(word, rest.strip())
                 elif text.strip():
                     self._answer(text)
             except RKLLamaError as error:
-                sys.stderr.write(f"Error: {error.text}\n\n")
+                print_error(error)
+            except KeyboardInterrupt:
+                sys.stderr.write("(stopped)\n")
 
-    def _preload(self) -> None:
-        with spinner("Loading the model…"):
+    def _preload(self, model: str) -> None:
+        with Spinner(f"Loading {model}…"), quiet_keys():
             self._service.load(
-                self._model,
+                model,
                 keep_alive=self._options.keep_alive,
                 context_length=self._options.context_length,
             )
 
     def _answer(self, text: str) -> None:
         messages = (*self._messages, Message(role="user", content=text))
-        printer = AnswerPrinter(
-            hide_thinking=self._options.hide_thinking, wrap=self._options.wordwrap
-        )
+        request = self._options.request(self._model, messages)
+        answer = Answer()
         try:
-            _print_answer(self._service, self._options.request(self._model, messages), printer)
+            print_answer(
+                self._service,
+                request,
+                answer,
+                hide_thinking=self._options.hide_thinking,
+                wrap=self._options.wordwrap,
+            )
         except KeyboardInterrupt:
             sys.stderr.write("(stopped)\n")
-        if printer.text or printer.finished is not None:
+        if answer.text or answer.finished is not None:
             # What was said stays said, also when it was stopped half-way.
-            self._messages = [*messages, Message(role="assistant", content=printer.text)]
-        if self._options.verbose and printer.finished is not None:
-            sys.stderr.write("\n" + figures(printer.finished))
-        sys.stdout.write("\n")
+            said = Message(
+                role="assistant", content=answer.text, reasoning=answer.reasoning or None
+            )
+            self._messages = [*messages, said]
+        if self._options.verbose:
+            print_figures(answer.finished)
+        sys.stderr.write("\n")
 
     # --- Commands ------------------------------------------------------------------------------
+
+    def _is_command(self, word: str, text: str) -> bool:
+        """Whether a text is one: a path at its beginning, or a pasted comment, makes none."""
+        if word in self._commands:
+            return True
+        return word.startswith("/") and "/" not in word[1:] and "\n" not in text.strip()
 
     def _command(self, word: str, rest: str) -> None:
         command = self._commands.get(word)
         if command is None:
-            sys.stderr.write(f"Unknown command {word}; /? lists them.\n")
+            sys.stderr.write(f"Unknown command {word}. /? lists the commands.\n")
         else:
             command(rest)
 
@@ -191,148 +218,93 @@ class Chat:
         sys.stderr.write("The conversation is forgotten.\n")
 
     def _set(self, rest: str) -> None:
-        name, _, value = rest.partition(" ")
-        options = self._options
-        switches: dict[str, Callable[[], None]] = {
-            "verbose": lambda: setattr(options, "verbose", True),
-            "quiet": lambda: setattr(options, "verbose", False),
-            "think": lambda: setattr(options, "think", True),
-            "nothink": lambda: setattr(options, "think", False),
-            "wordwrap": lambda: setattr(options, "wordwrap", True),
-            "nowordwrap": lambda: setattr(options, "wordwrap", False),
-            "history": lambda: self._lines.keep_history(True),
-            "nohistory": lambda: self._lines.keep_history(False),
-        }
-        if name in switches:
-            switches[name]()
+        name, _, value = (part.strip() for part in rest.partition(" "))
+        if name in _SWITCHES and not value:
+            self._options = replace(self._options, **_SWITCHES[name])
+            sys.stderr.write(f"Set {name}.\n")
+        elif name in ("history", "nohistory") and not value:
+            self._lines.keep_history(name == "history")
             sys.stderr.write(f"Set {name}.\n")
         elif name == "system" and value:
-            options.system = _unquoted(value)
+            self._options = replace(self._options, system=_unquoted(value))
             sys.stderr.write("Set the system message.\n")
-        elif name == "parameter" and value:
-            self._set_parameter(*value.partition(" ")[::2])
+        elif name == "parameter" and " " in value:
+            parameter, _, text = value.partition(" ")
+            self._options = set_parameter(self._options, parameter, _unquoted(text.strip()))
+            sys.stderr.write(f"Set {parameter} to {text.strip()}.\n")
         else:
-            sys.stderr.write("What to set? /? lists it.\n")
-
-    def _set_parameter(self, name: str, value: str) -> None:
-        options, value = self._options, _unquoted(value.strip())
-        try:
-            if name == "num_predict":
-                options.max_tokens = int(value)
-            elif name == "num_ctx":
-                options.context_length = int(value)
-            elif name == "stop":
-                options.stop = (*options.stop, value)
-            elif name in _SAMPLING:
-                whole = name in ("top_k", "seed", "mirostat")
-                number: Any = int(value) if whole else float(value)
-                options.sampling = replace(options.sampling, **{name: number})
-            else:
-                known = ", ".join(("num_predict", "num_ctx", "stop", *_SAMPLING))
-                sys.stderr.write(f"Unknown parameter {name!r}; known: {known}.\n")
-                return
-        except ValueError:
-            sys.stderr.write(f"{name} cannot be {value!r}.\n")
-            return
-        sys.stderr.write(f"Set {name} to {value}.\n")
-
-    def _parameters(self) -> list[tuple[str, str]]:
-        options = self._options
-        pairs = [("num_predict", options.max_tokens), ("num_ctx", options.context_length)]
-        values: list[tuple[str, object]] = [*pairs, *(("stop", text) for text in options.stop)]
-        values += [(name, getattr(options.sampling, name)) for name in _SAMPLING]
-        return [(name, str(value)) for name, value in values if value is not None]
+            sys.stderr.write(_SET_USAGE)
 
     def _show(self, what: str) -> None:
         details = self._service.show(self._model)
-        system = self._options.system or details.system or "(none)"
-        own = [f"{name} {value}" for name, value in (*details.parameters, *self._parameters())]
-        texts = {
-            "": details_text(details),
-            "info": details_text(details),
-            "system": system,
-            "parameters": "\n".join(own) or "(none)",
-            "modelfile": details.modelfile,
-        }
-        sys.stdout.write(
-            texts.get(what, "Show what? info, system, parameters or modelfile.") + "\n"
-        )
+        if what in ("", "info"):
+            text = details_text(details)
+        elif what == "system":
+            own = self._options.system
+            text = (details.system if own is None else own) or "(none)"
+        elif what == "parameters":
+            from .modelfile import merge_parameters
+
+            merged = merge_parameters(details.parameters, self._options.parameters())
+            text = "\n".join(f"{name:<18}{value}" for name, value in merged) or "(none)"
+        elif what == "modelfile":
+            text = details.modelfile.rstrip("\n")
+        else:
+            sys.stderr.write("/show takes info, system, parameters or modelfile.\n")
+            return
+        sys.stdout.write(text + "\n")
 
     def _load(self, name: str) -> None:
         if not name:
             sys.stderr.write("Which model? /load MODEL\n")
             return
-        self._model = self._service.show(name).info.name
-        self._messages = []
-        self._preload()
+        model = self._service.show(name).info.name
+        self._preload(model)
+        self._model, self._messages = model, []
         sys.stderr.write(f"Chat with {self._model}.\n")
 
     def _save(self, name: str) -> None:
         if not name:
             sys.stderr.write("Under which name? /save NAME\n")
             return
-        self._service.create(name, self._modelfile())
-        sys.stderr.write(f"Saved. To go on later: rkllama run {name}\n")
+        saved = self._service.create(name, self._modelfile()).name
+        sys.stderr.write(f"Saved. To go on later: rkllama run {saved}\n")
 
     def _modelfile(self) -> str:
-        lines = [f"FROM {self._model}"]
-        if self._options.system:
-            lines.append(f'SYSTEM """{self._options.system}"""')
-        lines += [f"PARAMETER {name} {value}" for name, value in self._parameters()]
-        lines += [f'MESSAGE {m.role} """{m.content}"""' for m in self._messages]
-        return "\n".join(lines) + "\n"
+        """The model's own, with what was set and said here."""
+        from .modelfile import merge_parameters, parse_modelfile, render_modelfile
+
+        details = self._service.show(self._model)
+        own = parse_modelfile(details.modelfile)
+        system = self._options.system
+        return render_modelfile(
+            replace(
+                own,
+                source=details.parent or details.info.name,
+                system=own.system if system is None else system,
+                parameters=merge_parameters(own.parameters, self._options.parameters()),
+                messages=(*own.messages, *self._messages),
+            )
+        )
+
+
+_SWITCHES: dict[str, dict[str, Any]] = {
+    "verbose": {"verbose": True},
+    "quiet": {"verbose": False},
+    "think": {"think": True},
+    "nothink": {"think": False},
+    "wordwrap": {"wordwrap": True},
+    "nowordwrap": {"wordwrap": False},
+}
+_SET_USAGE = """\
+/set system TEXT
+/set parameter NAME VALUE
+/set verbose | quiet | think | nothink | history | nohistory | wordwrap | nowordwrap
+"""
 
 
 def _unquoted(text: str) -> str:
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
-
-
-class LineReader:
-    """Lines from the terminal, with editing and a history that outlives the chat."""
-
-    def __init__(self, history: str) -> None:
-        import readline
-
-        self._readline = readline
-        self._history = history
-        self._keep = True
-        readline.set_history_length(1000)
-        readline.parse_and_bind("set enable-bracketed-paste on")
-        with contextlib.suppress(OSError):
-            readline.read_history_file(history)
-
-    def keep_history(self, keep: bool) -> None:
-        """Whether further lines are remembered."""
-        self._keep = keep
-        self._readline.set_auto_history(keep)
-
-    def read(self) -> str | None:
-        """The next text, of several lines between triple quotes; None at the end of input."""
-        try:
-            text = input(">>> ")
-            if text.lstrip().startswith('"""'):
-                text = self._several_lines(text.lstrip()[3:])
-        except EOFError:
-            sys.stderr.write("\n")
-            return None
-        except KeyboardInterrupt:
-            sys.stderr.write("\nCtrl-D or /bye leaves.\n")
-            return ""
-        self._remember()
-        return text
-
-    def _several_lines(self, line: str) -> str:
-        lines = []
-        while not line.rstrip().endswith('"""'):
-            lines.append(line)
-            line = input("... ")
-        lines.append(line.rstrip()[:-3])
-        return "\n".join(lines).strip("\n")
-
-    def _remember(self) -> None:
-        if not self._keep:
-            return
-        with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self._history), exist_ok=True)
-            self._readline.write_history_file(self._history)
-            os.chmod(self._history, 0o600)
+    for quote in ('"""', '"', "'"):
+        if len(text) >= 2 * len(quote) and text.startswith(quote) and text.endswith(quote):
+            return text[len(quote) : -len(quote)]
+    return text

@@ -5,12 +5,14 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import Cancelled, ConfigError, RKLLamaError
+from .errors import Cancelled, ConfigError, NoModelLoaded, RKLLamaError
+from .output import forget_stdout, print_error
 
 if TYPE_CHECKING:
     from .config import Settings
@@ -19,11 +21,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="rkllama",
-    help="Run language models on the NPU of Rockchip boards.",
     no_args_is_help=True,
     rich_markup_mode=None,  # rich would be imported for --help alone
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 _models_dir: str | None = None
@@ -34,20 +35,17 @@ def run_app() -> int:
 
     Typer itself exits with 2 for wrong usage and with 130 for Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # not every terminal knows every character
     try:
         app()
     except Cancelled:
         return 130
     except RKLLamaError as error:
-        _fail(error)
+        print_error(error)
         return 1
     return 0
-
-
-def _fail(error: RKLLamaError) -> None:
-    sys.stderr.write(f"Error: {error.message}\n")
-    if error.hint:
-        sys.stderr.write(f"{error.hint}\n")
 
 
 def _version(value: bool) -> None:
@@ -62,13 +60,22 @@ def _version(value: bool) -> None:
 def _main(
     models: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="The models directory; commands then act on it directly."),
+        typer.Option(
+            metavar="DIR", help="Work on this models directory, and not through a running server."
+        ),
     ] = None,
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
-    """Run language models on the NPU of Rockchip boards."""
+    """Run language models on the NPU of Rockchip boards.
+
+    The commands work through a running server (`rkllama serve`; RKLLAMA_HOST names another than
+    127.0.0.1:8080), and without one by themselves.
+    """
     del version  # its callback has answered
     global _models_dir
     _models_dir = models
@@ -82,165 +89,32 @@ def _settings() -> Settings:
 
 def _service(command: str) -> Service:
     """The running server, where there is one, else this process."""
+    from .connect import connect, here
+
     settings = _settings()
-    if _models_dir is None and (remote := _server(settings)) is not None:
-        return remote
-    from .local import LocalService
-
-    return LocalService(settings, f"rkllama {command}")
+    return connect(settings, command) if _models_dir is None else here(settings, command)
 
 
-def _server(settings: Settings) -> Service | None:
-    """The server at RKLLAMA_HOST, or the one that holds the NPU at another address."""
-    from .client import RemoteService, is_serving
-    from .config import is_this_machine, load_settings, server_address
-    from .lock import holder
+def _model_names(incomplete: str) -> list[str]:
+    """What the shell completes a model's name to."""
+    from .listing import collect
 
-    if not is_this_machine(server_address(settings.host)[0]):
-        remote = RemoteService(settings)
-        remote.version()  # the user has named another machine: its silence is an error
-        return remote
-    if is_serving(settings):
-        return RemoteService(settings)
-    owner = holder(settings.lock)
-    if owner and owner.get("url"):
-        settings = load_settings({"host": owner["url"]})
-        if is_serving(settings):
-            return RemoteService(settings)
-    return None
-
-
-def _ask(question: str) -> bool:
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes", "o", "oui")
-
-
-# --- Models on disk ----------------------------------------------------------------------------
-
-JSONFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@app.command("list")
-def list_models(as_json: JSONFlag = False) -> None:
-    """List the models. (Also: ls)"""
-    from .listing import run
-
-    raise typer.Exit(run(_models_dir, as_json=as_json))
-
-
-app.command("ls", hidden=True)(list_models)
-
-
-@app.command()
-def pull(
-    reference: Annotated[
-        str, typer.Argument(metavar="[hf/]USER/REPO/FILE", help="A model file on Hugging Face.")
-    ],
-) -> None:
-    """Download a model. Interrupt it at will: the same command goes on where it stopped."""
-    from .progress import show_progress
-
-    name = show_progress(_service("pull").pull(reference), reference)
-    sys.stderr.write(f"Done. Try it: rkllama run {name}\n")
-
-
-@app.command("rm")
-def remove(
-    names: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Models to delete.")],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-) -> None:
-    """Delete models from disk; a loaded one is unloaded first."""
-    service = _service("rm")
-    failed = False
-    for name in names:
-        try:
-            if not yes and sys.stdin.isatty():
-                info = service.show(name).info
-                if not _ask(f"Delete {info.name} ({info.file})?"):
-                    continue
-            sys.stderr.write(f"Deleted {service.remove(name).name}\n")
-        except RKLLamaError as error:
-            _fail(error)
-            failed = True
-    raise typer.Exit(1 if failed else 0)
-
-
-app.command("delete", hidden=True)(remove)
-
-
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(metavar="MODEL")],
-    as_json: JSONFlag = False,
-    modelfile: Annotated[
-        bool, typer.Option("--modelfile", help="Print the Modelfile only.")
-    ] = False,
-) -> None:
-    """Show what is known about a model."""
-    from .showing import details_json, details_text
-
-    details = _service("show").show(name)
-    if modelfile:
-        typer.echo(details.modelfile)
-    else:
-        typer.echo(details_json(details) if as_json else details_text(details))
-
-
-@app.command("cp")
-def copy(
-    source: Annotated[str, typer.Argument(metavar="MODEL")],
-    destination: Annotated[str, typer.Argument(metavar="NAME")],
-) -> None:
-    """Give a model another name."""
-    _service("cp").copy(source, destination)
-    sys.stderr.write(f"{destination} is now another name of {source}\n")
-
-
-@app.command()
-def create(
-    name: Annotated[str, typer.Argument(metavar="NAME")],
-    file: Annotated[
-        str, typer.Option("--file", "-f", help="The Modelfile; - is stdin.")
-    ] = "Modelfile",
-) -> None:
-    """Make a model out of an existing one and a Modelfile."""
-    info = _service("create").create(name, _read_text(file))
-    sys.stderr.write(f"Created {info.name}\n")
-
-
-def _read_text(path: str) -> str:
     try:
-        if path == "-":
-            return sys.stdin.read()
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+        names = [str(row["name"]) for row in collect()]
+    except RKLLamaError:
+        return []
+    return [name for name in names if name.lower().startswith(incomplete.lower())]
 
 
-# --- Models in memory --------------------------------------------------------------------------
-
-
-@app.command()
-def ps(as_json: JSONFlag = False) -> None:
-    """List the models in memory."""
-    from .showing import loaded_json, loaded_text
-
-    loaded = _service("ps").loaded()
-    typer.echo(loaded_json(loaded) if as_json else loaded_text(loaded), nl=False)
-
-
-@app.command()
-def stop(
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODEL]", help="Default: the current one."),
-    ] = None,
-) -> None:
-    """Unload a model from memory."""
-    info = _service("stop").unload(name)
-    sys.stderr.write(f"Unloaded {info.name}\n")
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="Its name as `rkllama list` shows it, or the beginning of it.",
+        autocompletion=_model_names,
+    ),
+]
+JSONFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 # --- Answers -----------------------------------------------------------------------------------
@@ -248,64 +122,111 @@ def stop(
 
 @app.command()
 def run(
-    model: Annotated[str, typer.Argument(metavar="MODEL")],
+    model: Model,
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROMPT]", help="Without it, and without stdin: a chat."),
+        typer.Argument(
+            metavar="[PROMPT]...",
+            help="What to answer. Text on stdin is put before it. Without both: a chat.",
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, max=10, help="0 is greedy.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=0)] = None,
-    top_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    min_p: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-    repeat_penalty: Annotated[float | None, typer.Option(min=0, max=10)] = None,
-    frequency_penalty: Annotated[float | None, typer.Option(min=-2, max=2)] = None,
-    presence_penalty: Annotated[float | None, typer.Option(min=-2, max=2)] = None,
-    seed: Annotated[int | None, typer.Option()] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0, max=5, help="How freely tokens are drawn; 0: never.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=0, help="Draw from the so many likeliest tokens.")
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Draw from the likeliest tokens of this total probability."
+        ),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Drop tokens below this share of the likeliest (CPU only)."
+        ),
+    ] = None,
+    repeat_penalty: Annotated[
+        float | None, typer.Option(min=0.01, max=10, help="Above 1 makes repetition less likely.")
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None, typer.Option(min=-2, max=2, help="The same, by how often a token came.")
+    ] = None,
+    presence_penalty: Annotated[
+        float | None, typer.Option(min=-2, max=2, help="The same, by whether a token came.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed, the same answer (CPU only).")
+    ] = None,
     num_predict: Annotated[
         int | None,
-        typer.Option(min=-2, help="Most tokens of an answer; -1: until the context is full."),
+        typer.Option(
+            "--num-predict",
+            "-n",
+            min=-2,
+            help="Most tokens of an answer; -1: as the context lasts.",
+        ),
     ] = None,
-    ctx: Annotated[int | None, typer.Option(min=1, help="Tokens of context.")] = None,
+    ctx: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of context, prompt and answer together.")
+    ] = None,
     think: Annotated[
         bool | None,
-        typer.Option("--think/--no-think", help="Whether the model thinks first, if it can."),
+        typer.Option("--think/--no-think", help="Let the model think first, if it can, or not."),
     ] = None,
-    hide_thinking: Annotated[bool, typer.Option(help="Do not show the thinking.")] = False,
-    keep_alive: Annotated[
-        str | None,
-        typer.Option(help="How long a server keeps the model loaded, as in 5m."),
-    ] = None,
-    verbose: Annotated[bool, typer.Option(help="Show token counts and times on stderr.")] = False,
+    hide_thinking: Annotated[
+        bool, typer.Option("--hide-thinking", help="Do not show the thinking.")
+    ] = False,
+    nowordwrap: Annotated[
+        bool, typer.Option("--nowordwrap", help="Do not break lines between words.")
+    ] = False,
     output: Annotated[
         str | None,
         typer.Option("--format", metavar="json", help="Print the answer as one JSON object."),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show token counts and times on stderr.")
+    ] = False,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="How long a server keeps the model after this, as in 5m; -1: always.",
+        ),
+    ] = None,
 ) -> None:
     """Answer a prompt, or chat."""
-    from .chat import Chat, Options, answer_once
-
     if output not in (None, "json"):
         raise typer.BadParameter("only json is known", param_hint="--format")
+    values = locals()
+    text = _prompt(prompt)
+    if output is not None and text is None:
+        raise typer.BadParameter("it needs a prompt", param_hint="--format")
+    from .chat import Chat, Options, answer_once
+
     options = Options(
         system=system,
-        sampling=_sampling(locals()),
-        max_tokens=num_predict,
+        sampling=_sampling(values),
+        max_tokens=-1 if num_predict is not None and num_predict <= 0 else num_predict,
         context_length=ctx,
         think=think,
         hide_thinking=hide_thinking,
         keep_alive=_duration(keep_alive),
         verbose=verbose,
+        wordwrap=not nowordwrap,
     )
-    text = _prompt(prompt)
     service = _service("run")
     try:
-        if text is not None:
-            answer_once(service, model, text, options, as_json=output == "json")
-        elif output == "json":
-            raise typer.BadParameter("it needs a prompt", param_hint="--format")
-        else:
+        if text is None:
             Chat(service, model, options, _settings().home).loop()
+        else:
+            answer_once(service, model, text, options, as_json=output == "json")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        forget_stdout()
     finally:
         service.close()
 
@@ -325,19 +246,191 @@ def _duration(text: str | None) -> float | None:
 
     try:
         return parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--keep-alive") from None
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no time such as 30s, 5m or -1", param_hint="--keep-alive"
+        ) from None
 
 
 def _prompt(words: list[str] | None) -> str | None:
     """The prompt: stdin's text, then the arguments; None on a terminal without arguments."""
-    parts = [" ".join(words)] if words else []
-    if not sys.stdin.isatty():
-        piped = sys.stdin.read().strip()
-        parts = [piped, *parts] if piped else parts
-        if not parts:
-            raise typer.BadParameter("it is empty", param_hint="PROMPT")
+    # Bytes of a command line that are no UTF-8 arrive as lone surrogates, which nothing can encode.
+    said = " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")
+    piped = "" if sys.stdin is None or sys.stdin.isatty() else _read_stdin().strip()
+    parts = [part for part in (piped, said) if part.strip()]
+    if not parts and (words or sys.stdin is None or not sys.stdin.isatty()):
+        raise typer.BadParameter("there is no text in it, nor on stdin", param_hint="PROMPT")
     return "\n\n".join(parts) if parts else None
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError:
+        raise ConfigError("what stdin holds is no UTF-8 text") from None
+
+
+# --- Models on disk ----------------------------------------------------------------------------
+
+
+@app.command()
+def pull(
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="[hf/]USER/REPO/FILE[@REVISION]", help="A .rkllm or .gguf file on Hugging Face."
+        ),
+    ],
+) -> None:
+    """Download a model; broken off, the same command goes on where it stopped."""
+    from .progress import show_progress
+
+    name = show_progress(_service("pull").pull(reference), reference)
+    sys.stderr.write(f"Done. Try it: rkllama run {name}\n")
+
+
+@app.command("list")
+def list_models(as_json: JSONFlag = False) -> None:
+    """List the models on disk."""
+    from .listing import run
+
+    raise typer.Exit(run(_models_dir, as_json=as_json))
+
+
+app.command("ls", hidden=True)(list_models)
+
+
+@app.command()
+def show(
+    model: Model,
+    as_json: JSONFlag = False,
+    modelfile: Annotated[
+        bool, typer.Option("--modelfile", help="Print its Modelfile only.")
+    ] = False,
+) -> None:
+    """Show what is known about a model."""
+    from .showing import details_json, details_text
+
+    details = _service("show").show(model)
+    if modelfile:
+        typer.echo(details.modelfile, nl=not details.modelfile.endswith("\n"))
+    else:
+        typer.echo(details_json(details) if as_json else details_text(details))
+
+
+@app.command("rm")
+def remove(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Their names in full.", autocompletion=_model_names
+        ),
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask, as on a terminal it does.")
+    ] = False,
+) -> None:
+    """Delete models from disk; a loaded one is unloaded first."""
+    service = _service("rm")
+    ask = sys.stdin.isatty() and not yes
+    failed = False
+    for name in models:
+        try:
+            sure = _confirmed(service, name) if ask else name
+            if sure:
+                sys.stderr.write(f"Deleted {service.remove(sure).name}\n")
+        except RKLLamaError as error:
+            print_error(error)
+            failed = True
+    raise typer.Exit(1 if failed else 0)
+
+
+def _confirmed(service: Service, name: str) -> str | None:
+    """The full name of the model, if the user wants it deleted."""
+    from .output import human_size
+
+    details = service.show(name)
+    info = details.info
+    what = f"{info.file}, {human_size(info.size)}"
+    if details.parent is not None:
+        what = f"made from {details.parent}, which stays"
+    sys.stderr.write(f"Delete {info.name} ({what})? [y/N] ")
+    sys.stderr.flush()
+    answer = sys.stdin.readline().strip().lower()
+    return info.name if answer in ("y", "yes", "o", "oui") else None
+
+
+app.command("delete", hidden=True)(remove)
+
+
+@app.command("cp")
+def copy(
+    model: Model,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The other name.")],
+) -> None:
+    """Give a model another name; it takes no room on disk."""
+    _service("cp").copy(model, name)
+    sys.stderr.write(f"{name} is now another name of {model}\n")
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of what is made.")],
+    file: Annotated[
+        str, typer.Option("--file", "-f", metavar="FILE", help="The Modelfile; - is stdin.")
+    ] = "Modelfile",
+) -> None:
+    """Make a model out of an existing one and a Modelfile."""
+    info = _service("create").create(name, _read_text(file))
+    sys.stderr.write(f"Created {info.name}. Try it: rkllama run {info.name}\n")
+
+
+def _read_text(path: str) -> str:
+    if path == "-":
+        return _read_stdin()
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return stream.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"{path} cannot be read: {reason}") from None
+
+
+# --- Models in memory --------------------------------------------------------------------------
+
+
+@app.command()
+def ps(as_json: JSONFlag = False) -> None:
+    """List the models in memory."""
+    from .showing import loaded_json, loaded_text
+
+    loaded = _service("ps").loaded()
+    typer.echo(loaded_json(loaded) if as_json else loaded_text(loaded), nl=False)
+    if not loaded:
+        from .lock import describe, holder
+
+        owner = holder(_settings().lock)
+        note = f"The NPU is in use by {describe(owner)}." if owner else "No model is loaded."
+        sys.stderr.write(f"{note}\n")
+
+
+@app.command()
+def stop(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="By default the one that was used last.",
+            autocompletion=_model_names,
+        ),
+    ] = None,
+) -> None:
+    """Unload a model from memory."""
+    try:
+        info = _service("stop").unload(model)
+    except NoModelLoaded:
+        raise RKLLamaError(f"{model or 'no model'} is {'not ' * bool(model)}loaded") from None
+    sys.stderr.write(f"Unloaded {info.name}\n")
 
 
 # --- Server ------------------------------------------------------------------------------------
@@ -345,30 +438,53 @@ def _prompt(words: list[str] | None) -> str | None:
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="[8080]")] = None,
-    model: Annotated[str | None, typer.Option(help="Load this model at once, and keep it.")] = None,
-    models: Annotated[str | None, typer.Option(metavar="DIR", help="The models directory.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="The port. [default: 8080]")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Load this model at once and keep it loaded.", autocompletion=_model_names
+        ),
+    ] = None,
+    models: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="The models directory. [default: ~/RKLLAMA/models]"),
+    ] = None,
     keep_alive: Annotated[
         str | None,
-        typer.Option(help="How long a model stays loaded after its last use; -1: for ever. [5m]"),
+        typer.Option(
+            metavar="TIME",
+            help="How long a model stays loaded after its last use; -1: always. [default: 5m]",
+        ),
     ] = None,
-    max_loaded: Annotated[int | None, typer.Option(help="Models loaded at once. [1]")] = None,
-    max_queue: Annotated[int | None, typer.Option(help="Requests that may wait. [64]")] = None,
+    max_loaded: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Models that may be loaded at once. [default: 1]"),
+    ] = None,
+    max_queue: Annotated[
+        int | None,
+        typer.Option(min=0, max=1024, help="Requests that may wait their turn. [default: 64]"),
+    ] = None,
     api_key: Annotated[
         str | None,
-        typer.Option(help="Key that clients must send; several with commas, or @FILE."),
+        typer.Option(
+            metavar="KEY,...", help="Keys of which clients must send one; @FILE reads them."
+        ),
     ] = None,
     origins: Annotated[
         str | None,
-        typer.Option(help="Origins of web pages that may call the server, with commas."),
+        typer.Option(metavar="URL,...", help="Origins of the web pages that may call the server."),
     ] = None,
     log_level: Annotated[
         str | None,
-        typer.Option(metavar="LEVEL", help="debug, info, warning or error. [info]"),
+        typer.Option(metavar="LEVEL", help="debug, info, warning or error. [default: info]"),
     ] = None,
 ) -> None:
-    """Serve the models over HTTP."""
+    """Serve the models over HTTP, to the clients of Ollama, OpenAI and Anthropic, too."""
     from .config import load_settings
 
     settings = load_settings(
@@ -404,7 +520,7 @@ def _address(host: str | None, port: int | None) -> str | None:
     from .config import load_settings, server_address
 
     given_host, given_port = server_address(host or load_settings().host)
-    if host is not None and ":" not in host.strip("[]") and port is None:
+    if host is not None and host.count(":") != 1 and "]:" not in host:
         given_port = server_address(load_settings().host)[1]
     name = f"[{given_host}]" if ":" in given_host else given_host
     return f"{name}:{given_port if port is None else port}"

@@ -80,7 +80,7 @@ class RemoteService:
             model_details, self._call("POST", "/api/show", {"model": name}, timeout=_QUICK)
         )
 
-    def pull(self, reference: str) -> Iterator[PullProgress]:
+    def pull(self, reference: str) -> Generator[PullProgress, None, None]:
         """Have the server download a model."""
         body = {"model": reference, "stream": True}
         with contextlib.closing(self._lines("/api/pull", body)) as lines:
@@ -148,7 +148,11 @@ class RemoteService:
 
     # --- Answers -------------------------------------------------------------------------------
 
-    def stream(self, request: ChatRequest, gone: int = -1) -> Iterator[Event]:  # noqa: ARG002
+    def stream(
+        self,
+        request: ChatRequest,
+        gone: int = -1,  # noqa: ARG002
+    ) -> Generator[Event, None, None]:
         """The events of an answer."""
         model = self.current().name if request.model is None else request.model
         path = "/api/chat" if request.messages else "/api/generate"

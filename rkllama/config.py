@@ -286,9 +286,8 @@ def server_address(host: str) -> tuple[str, int]:
     Raises ConfigError for anything else.
     """
     text = host.strip().removeprefix("http://").rstrip("/")
-    name, _, port = (
-        text.rpartition(":") if ":" in text and not text.endswith("]") else (text, "", "")
-    )
+    has_port = text.count(":") == 1 or "]:" in text  # several without brackets are an IPv6 address
+    name, _, port = text.rpartition(":") if has_port else (text, "", "")
     try:
         number = int(port or 8080)
         if not 0 <= number <= 65535 or "/" in text or "://" in text or not name.strip("[]"):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 
 from .config import Settings, is_this_machine, load_settings, server_address
-from .errors import RKLLamaError, ServerUnreachable
+from .errors import ConfigError, ModelsDirMissing, RKLLamaError, ServerUnreachable
+from .output import forget_stdout, human_size, human_time, print_error, table
 
 
 def run(models: str | None, *, as_json: bool) -> int:
@@ -19,14 +19,13 @@ def run(models: str | None, *, as_json: bool) -> int:
     try:
         rows = collect(models)
     except RKLLamaError as error:
-        sys.stderr.write(f"Error: {error.text}\n")
+        print_error(error)
         return 1
     try:
         sys.stdout.write(_json(rows) if as_json else _table(rows))
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        forget_stdout()
     return 0
 
 
@@ -44,8 +43,14 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
     from .names import parse_model_name
     from .scan import scan
 
+    try:
+        entries = scan(settings.models)
+    except ModelsDirMissing:
+        if settings.models != os.path.join(settings.home, "models"):
+            raise  # the user has named it: a typo, or a disk that is not mounted
+        entries = []  # it comes with the first model
     rows: list[dict[str, object]] = []
-    for entry in scan(settings.models):
+    for entry in entries:
         told = parse_model_name(entry.file, entry.folder or None)
         rows.append(
             {
@@ -62,24 +67,44 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
 
 
 def _from_server(settings: Settings) -> list[dict[str, object]] | None:
-    """The server's models; None when none runs where one would run by default."""
+    """The models of the server that the other commands would work through, too; None without one."""
+    host, port = server_address(settings.host)
+    try:
+        rows = _ask(host, port, settings)
+    except ServerUnreachable:
+        if not is_this_machine(host):
+            raise  # the user has named another machine: its silence is an error
+        rows = None
+    if rows is None and is_this_machine(host):
+        from .lock import holder
+
+        owner = holder(settings.lock)
+        if owner and owner.get("url"):
+            try:
+                return _ask(*server_address(owner["url"]), settings)
+            except ServerUnreachable:
+                return None
+    return rows
+
+
+def _ask(host: str, port: int, settings: Settings) -> list[dict[str, object]] | None:
+    """A server's models; None where something else than RKLLama answers. Raises ServerUnreachable."""
     from .http1 import request
 
-    host, port = server_address(settings.host)
     headers = {"Authorization": f"Bearer {settings.api_keys[0]}"} if settings.api_keys else {}
-    try:
-        with request(host, port, "GET", "/api/tags", None, headers, timeout=30.0) as response:
-            if "rkllama" not in response.headers.get("server", ""):
-                return None  # something else listens there
-            data = response.read()
-            status = response.status
-    except ServerUnreachable:
-        if is_this_machine(host):
+    with request(host, port, "GET", "/api/tags", None, headers, timeout=30.0) as response:
+        if "rkllama" not in response.headers.get("server", ""):
             return None
-        raise  # the user has named another machine: its silence is an error
+        data = response.read()
+        status = response.status
     import json
 
     body = json.loads(data)
+    if status == 401:
+        raise ConfigError(
+            f"the server at http://{host}:{port} asks for an API key",
+            hint="Set RKLLAMA_API_KEY to one of its keys.",
+        )
     if status != 200:
         raise RKLLamaError.from_dict({"message": str(body.get("error")), **body})
     return [_row(model) for model in body["models"]]
@@ -108,35 +133,14 @@ def _json(rows: list[dict[str, object]]) -> str:
 def _table(rows: list[dict[str, object]]) -> str:
     if not rows:
         sys.stderr.write("No models yet. Fetch one: rkllama pull USER/REPO/FILE.rkllm\n")
-    lines = [("NAME", "SIZE", "QUANT", "PLATFORM", "MODIFIED")]
-    for row in rows:
-        modified = row["modified"]
-        lines.append(
-            (
-                str(row["name"]),
-                human_size(row["size"]),
-                str(row["quantization"] or "-"),
-                str(row["platform"] or "-"),
-                human_time(modified) if isinstance(modified, int | float) else "-",
-            )
+    lines = [
+        (
+            str(row["name"]),
+            human_size(row["size"]),
+            str(row["quantization"] or "-"),
+            str(row["platform"] or "-"),
+            human_time(row["modified"]),
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    form = "  ".join(f"{{:<{width}}}" for width in widths) + "  {}\n"
-    return "".join(form.format(*line) for line in lines)
-
-
-def human_size(size: object) -> str:
-    """Bytes as people read them, in powers of 1000: "1.9 GB"."""
-    if not isinstance(size, int | float):
-        return "-"
-    number = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 999.95 or unit == "GB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    raise AssertionError("unreachable")
-
-
-def human_time(moment: float) -> str:
-    """Local date and time to the minute."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+        for row in rows
+    ]
+    return table(("NAME", "SIZE", "QUANT", "PLATFORM", "MODIFIED"), lines)

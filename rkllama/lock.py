@@ -2,15 +2,14 @@
 
 It is an flock on a file that names its holder. A model's process inherits it, so that the lock outlives a
 killed parent for just as long as that process still holds the NPU.
+
+`rkllama list` imports this module: hence nothing heavy at its top.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
-import json
 import os
-import tempfile
 from typing import Any
 
 from .errors import LoadFailed, NPUBusy
@@ -18,7 +17,11 @@ from .errors import LoadFailed, NPUBusy
 
 def default_path() -> str:
     """A file that every user of the machine can open."""
-    directory = "/run/lock" if os.access("/run/lock", os.W_OK) else tempfile.gettempdir()
+    directory = "/run/lock"
+    if not os.access(directory, os.W_OK):
+        import tempfile
+
+        directory = tempfile.gettempdir()
     return os.path.join(directory, "rkllama-npu.lock")
 
 
@@ -39,8 +42,13 @@ def holder(path: str | None = None) -> dict[str, Any] | None:
 
 
 def _read(fd: int) -> dict[str, Any]:
+    data = os.pread(fd, 4096, 0)
+    if not data:
+        return {}
+    import json
+
     try:
-        values = json.loads(os.pread(fd, 4096, 0))
+        values = json.loads(data)
     except ValueError:
         return {}
     return values if isinstance(values, dict) else {}
@@ -69,7 +77,9 @@ class NPULock:
         except OSError:
             about = _read(fd)
             os.close(fd)
-            raise NPUBusy(_describe(about)) from None
+            raise NPUBusy(describe(about)) from None
+        import json
+
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(self._about).encode(), 0)
         self._fd = fd
@@ -78,16 +88,23 @@ class NPULock:
         flags = os.O_RDWR | os.O_CLOEXEC
         try:
             # Without O_CREAT first: in a sticky directory the kernel may forbid it for others' files.
-            with contextlib.suppress(FileNotFoundError):
-                return os.open(self._path, flags)
+            return os.open(self._path, flags)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise self._unusable(error) from None
+        try:
             fd = os.open(self._path, flags | os.O_CREAT, 0o666)
             os.fchmod(fd, 0o666)  # whatever the umask: other users must be able to lock it
-            return fd
         except OSError as error:
-            raise LoadFailed(
-                f"the NPU's lock file {self._path} cannot be used: {error.strerror}",
-                hint="Delete it if no RKLLama runs, or name another one in RKLLAMA_LOCK.",
-            ) from None
+            raise self._unusable(error) from None
+        return fd
+
+    def _unusable(self, error: OSError) -> LoadFailed:
+        return LoadFailed(
+            f"the NPU's lock file {self._path} cannot be used: {error.strerror}",
+            hint="Delete it if no RKLLama runs, or name another one in RKLLAMA_LOCK.",
+        )
 
     def release(self) -> None:
         """Give the lock back; without it, do nothing."""
@@ -97,7 +114,8 @@ class NPULock:
             self._fd = -1
 
 
-def _describe(about: dict[str, Any]) -> str:
+def describe(about: dict[str, Any]) -> str:
+    """A holder in words."""
     if not about:
         return "another process"
     at = f" at {about['url']}" if about.get("url") else ""

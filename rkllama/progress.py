@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from .core import PullProgress
-from .listing import human_size
+from .output import human_size
 
 
 def show_progress(steps: Generator[PullProgress, None, None], reference: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from .core import LoadedModel, ModelDetails
-from .listing import human_size, human_time
+from .output import human_size, human_time, table
 
 
 def details_json(details: ModelDetails) -> str:
@@ -60,27 +60,25 @@ def loaded_json(loaded: Sequence[LoadedModel]) -> str:
 
 def loaded_text(loaded: Sequence[LoadedModel]) -> str:
     """The models in memory as a table."""
-    lines = [("NAME", "STATE", "SIZE", "CONTEXT", "UNTIL")]
-    for model in loaded:
-        lines.append(
-            (
-                model.info.name,
-                model.state,
-                human_size(model.info.size if model.memory is None else model.memory),
-                str(model.context_length or "-"),
-                _until(model),
-            )
+    lines = [
+        (
+            model.info.name,
+            human_size(model.info.size if model.memory is None else model.memory),
+            str(model.context_length or "-"),
+            model.runtime or "-",
+            model.state,
+            _until(model),
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(4)]
-    form = "  ".join(f"{{:<{width}}}" for width in widths) + "  {}\n"
-    return "".join(form.format(*line) for line in lines)
+        for model in loaded
+    ]
+    return table(("NAME", "SIZE", "CONTEXT", "RUNTIME", "STATE", "UNTIL"), lines)
 
 
 def _until(model: LoadedModel) -> str:
     if model.state in ("loading", "busy"):
         return "in use"
     if model.expires is None:
-        return "unloaded"
+        return "for ever"
     left = max(0, round(model.expires - time.time()))
     minutes, seconds = divmod(left, 60)
     return f"in {minutes} min {seconds} s" if minutes else f"in {seconds} s"

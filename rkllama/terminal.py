@@ -1,168 +1,173 @@
-"""Printing an answer as it comes: text on stdout, thinking and figures on stderr."""
+"""What a terminal needs: a spinner, quiet keys, text wrapped at words. Nothing of it without one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TextIO
+import threading
+from collections.abc import Iterator
+from typing import TextIO
 
-from .core import Event, Finished, ReasoningDelta, TextDelta, ToolCallDelta
+from .output import char_width, display_width
+
+_DELAY, _PACE = 0.15, 0.1
+"""Seconds until a spinner appears, so that what is quick doesn't flicker, and between two pictures."""
+
+_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
+_NO_LINE_BEGINS_WITH = "、。，．：；？！）］｝」』】〉》〕ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々…"
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether control sequences may be written to a stream."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def use_colour(stream: TextIO) -> bool:
-    """Whether ANSI sequences may be written to a stream."""
-    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether colours may be, too (see no-color.org)."""
+    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
-def spinner(text: str) -> AbstractContextManager[Any]:
-    """A spinner on stderr while something takes its time; nothing where stderr is no terminal."""
-    if not sys.stderr.isatty():
-        return nullcontext()
-    from rich.console import Console
+def printable(text: str) -> str:
+    """Text without control characters but newline and tab: an answer must not command a terminal."""
+    return text.translate(_CONTROLS)
 
-    return Console(stderr=True).status(text)
+
+@contextlib.contextmanager
+def quiet_keys() -> Iterator[None]:
+    """What is typed meanwhile is not shown in the middle of an answer; the next prompt shows it."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        yield
+        return
+    import termios
+
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(fd, termios.TCSANOW, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+class Spinner:
+    """Shows on stderr that something takes its time, from `start` to `stop`; only on a terminal."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Spinner:
+        if is_terminal(sys.stderr):
+            self._thread = threading.Thread(target=self._spin, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Wipe it away; a second time does nothing."""
+        if self._thread is not None:
+            self._stopped.set()
+            self._thread.join()
+            self._thread = None
+
+    def _spin(self) -> None:
+        if self._stopped.wait(_DELAY):
+            return
+        fancy = (sys.stderr.encoding or "").lower().startswith("utf")
+        frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if fancy else "-\\|/"
+        turn = 0
+        while True:
+            text = self.text[: shutil.get_terminal_size().columns - 3]
+            sys.stderr.write(f"\r{frames[turn % len(frames)]} {text}\x1b[K")
+            sys.stderr.flush()
+            turn += 1
+            if self._stopped.wait(_PACE):
+                break
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
 
 
 class WrappedText:
-    """Writes text that arrives in pieces, broken at words to the terminal's width.
+    """Writes text that arrives in pieces, broken between words to the terminal's width.
 
-    The word at the end of a piece is held back until it is complete.
+    The last word is held back until it is complete. Between ``` lines nothing is broken: it is code.
+    Where the stream is no terminal, or with `wrap` False, text goes out as it comes.
     """
 
-    def __init__(self, stream: TextIO, wrap: bool) -> None:
+    def __init__(self, stream: TextIO, *, wrap: bool) -> None:
         self._stream = stream
-        self._wrap = wrap and stream.isatty()
-        self._column = 0
+        self._terminal = stream.isatty()
+        self._wrap = wrap and self._terminal
+        self._column = self._gap = 0
         self._word = ""
+        self._head = ""
+        """What this line began with, as far as a fence can be told from it."""
+        self._code = False
 
     def write(self, text: str) -> None:
         """Write some more."""
-        if not self._wrap:
+        text = printable(text) if self._terminal else text
+        if self._wrap:
+            for char in text:
+                self._add(char)
+        else:
             self._stream.write(text)
-            self._stream.flush()
-            return
-        for char in text:
-            # Scripts without spaces may be broken anywhere.
-            if char.isspace() or ord(char) > 0x2E7F:
-                self._end_word()
-                self._put(char)
-            else:
-                self._word += char
         self._stream.flush()
-
-    def _put(self, char: str) -> None:
-        if char == "\n":
-            self._column = 0
-        self._stream.write(char)
-        if char != "\n":
-            self._column += 2 if ord(char) > 0x2E7F else 1
-
-    def _end_word(self) -> None:
-        width = shutil.get_terminal_size().columns
-        if self._column and self._column + len(self._word) > width:
-            self._stream.write("\n")
-            self._column = 0
-        self._stream.write(self._word)
-        self._column += len(self._word)
-        self._word = ""
 
     def finish(self) -> None:
         """Write what is held back."""
         self._end_word()
         self._stream.flush()
 
-
-class AnswerPrinter:
-    """Prints the events of one answer and keeps its text."""
-
-    def __init__(self, *, hide_thinking: bool, wrap: bool) -> None:
-        self._hide_thinking = hide_thinking
-        self._out = WrappedText(sys.stdout, wrap)
-        self._thinking = False
-        self.text = ""
-        self.reasoning = ""
-        self.finished: Finished | None = None
-
-    def show(self, event: Event) -> None:
-        """Print one event."""
-        if isinstance(event, TextDelta):
-            self._end_thinking()
-            self.text += event.text
-            self._out.write(event.text)
-        elif isinstance(event, ReasoningDelta):
-            self.reasoning += event.text
-            if not self._hide_thinking:
-                self._think(event.text)
-        elif isinstance(event, ToolCallDelta):
-            self._out.write(f"{event.call.name}({dict(event.call.arguments)})\n")
+    def _add(self, char: str) -> None:
+        if char == "\n":
+            self._end_line()
+            return
+        if len(self._head) < 3 and not (char == " " and not self._head):
+            self._head += char
+        if self._code:
+            self._stream.write(char)
+        elif char in " \t":
+            self._end_word()
+            self._gap += 1 if char == " " else 8 - (self._column + self._gap) % 8
         else:
-            self.finished = event
+            if self._may_break_before(char):
+                self._end_word()
+            self._word += char
 
-    def _think(self, text: str) -> None:
-        if not self._thinking:
-            self._thinking = True
-            sys.stderr.write("\x1b[2mThinking…\n" if use_colour(sys.stderr) else "Thinking…\n")
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    def _may_break_before(self, char: str) -> bool:
+        """Whether a line may begin with `char` though no space is before it: in scripts without spaces."""
+        if not self._word or char in _NO_LINE_BEGINS_WITH:
+            return False
+        return char_width(char) == 2 or char_width(self._word[-1]) == 2
 
-    def _end_thinking(self) -> None:
-        if self._thinking:
-            self._thinking = False
-            end = "\x1b[0m" if use_colour(sys.stderr) else ""
-            sys.stderr.write(f"\n…done thinking.{end}\n\n")
-            sys.stderr.flush()
+    def _end_line(self) -> None:
+        self._end_word()
+        self._stream.write("\n")
+        if self._head == "```":
+            self._code = not self._code
+        self._column = self._gap = 0
+        self._head = ""
 
-    def close(self) -> None:
-        """End the last line, also of an answer that was interrupted."""
-        self._end_thinking()
-        self._out.finish()
-        if not self.text.endswith("\n"):
-            self._out.write("\n")
-
-
-def figures(finished: Finished) -> str:
-    """The counts and times of an answer, a line each; what is not known is left out."""
-    usage, timings = finished.usage, finished.timings
-    lines: list[tuple[str, str]] = []
-
-    def seconds(name: str, value: float | None) -> None:
-        if value is not None:
-            lines.append((name, f"{value:.3f} s"))
-
-    def tokens(name: str, value: int | None) -> None:
-        if value is not None:
-            lines.append((name, f"{value} tokens"))
-
-    def rate(name: str, count: int | None, value: float | None) -> None:
-        if count and value:
-            lines.append((name, f"{count / value:.2f} tokens/s"))
-
-    evaluated = usage.prompt_tokens
-    if evaluated is not None:
-        evaluated -= usage.cached_tokens or 0
-    seconds("total", timings.total)
-    seconds("load", timings.load)
-    tokens("prompt", usage.prompt_tokens)
-    tokens("prompt reused", usage.cached_tokens)
-    seconds("prompt time", timings.prompt)
-    rate("prompt rate", evaluated, timings.prompt)
-    tokens("answer", usage.completion_tokens)
-    seconds("answer time", timings.generation)
-    rate("answer rate", usage.completion_tokens, timings.generation)
-    return "".join(f"{name + ':':<15}{value}\n" for name, value in lines)
-
-
-def joined(events: Iterable[Event]) -> AnswerPrinter:
-    """All of an answer, nothing printed."""
-    printer = AnswerPrinter(hide_thinking=True, wrap=False)
-    for event in events:
-        if isinstance(event, TextDelta):
-            printer.text += event.text
-        elif isinstance(event, ReasoningDelta):
-            printer.reasoning += event.text
-        elif isinstance(event, Finished):
-            printer.finished = event
-    return printer
+    def _end_word(self) -> None:
+        if not self._word:
+            return
+        columns = shutil.get_terminal_size().columns
+        width = display_width(self._word)
+        if self._column and self._column + self._gap + width > columns:
+            self._stream.write("\n")
+            self._column = 0
+        else:
+            self._stream.write(" " * self._gap)
+            self._column += self._gap
+        self._stream.write(self._word)
+        self._column += width
+        if self._column > columns:  # a word longer than a line: the terminal has broken it
+            self._column %= columns
+        self._word, self._gap = "", 0

@@ -1,0 +1,173 @@
+"""One answer on the terminal: text on stdout; spinner, thinking and figures on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from dataclasses import asdict
+
+from .core import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
+from .service import Service
+from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
+
+
+class Answer:
+    """The events of an answer, put together."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.reasoning = ""
+        self.calls: list[ToolCall] = []
+        self.finished: Finished | None = None
+
+    def add(self, event: Event) -> None:
+        """Take one event."""
+        if isinstance(event, TextDelta):
+            self.text += event.text
+        elif isinstance(event, ReasoningDelta):
+            self.reasoning += event.text
+        elif isinstance(event, ToolCallDelta):
+            self.calls.append(event.call)
+        else:
+            self.finished = event
+
+
+class AnswerPrinter:
+    """Prints the events of one answer as they come; the spinner turns until something is shown."""
+
+    def __init__(self, spinner: Spinner, *, hide_thinking: bool, wrap: bool) -> None:
+        self._spinner = spinner
+        self._hide_thinking = hide_thinking
+        self._out = WrappedText(sys.stdout, wrap=wrap)
+        self._thoughts = WrappedText(sys.stderr, wrap=wrap)
+        self._thinking = False
+        self._last = "\n"
+
+    def show(self, event: Event) -> None:
+        """Print one event."""
+        if isinstance(event, TextDelta):
+            self._say(event.text)
+        elif isinstance(event, ReasoningDelta):
+            self._think(event.text)
+        elif isinstance(event, ToolCallDelta):
+            arguments = json.dumps(dict(event.call.arguments), ensure_ascii=False)
+            self._say(f"{event.call.name}({arguments})\n")
+
+    def close(self) -> None:
+        """End the last line, also of an answer that was interrupted."""
+        self._spinner.stop()
+        self._end_thinking()
+        self._out.finish()
+        if self._last != "\n":
+            self._out.write("\n")
+
+    def _say(self, text: str) -> None:
+        self._spinner.stop()
+        self._end_thinking()
+        self._out.write(text)
+        self._last = text[-1:] or self._last
+
+    def _think(self, text: str) -> None:
+        if self._hide_thinking:
+            self._spinner.text = "Thinking…"
+            return
+        if not self._thinking:
+            self._thinking = True
+            self._spinner.stop()
+            sys.stderr.write("\x1b[2mThinking…\n" if use_colour(sys.stderr) else "Thinking…\n")
+        self._thoughts.write(text)
+
+    def _end_thinking(self) -> None:
+        if self._thinking:
+            self._thinking = False
+            self._thoughts.finish()
+            end = "\x1b[0m" if use_colour(sys.stderr) else ""
+            sys.stderr.write(f"\n…done thinking.{end}\n\n")
+            sys.stderr.flush()
+
+
+def print_answer(
+    service: Service, request: ChatRequest, answer: Answer, *, hide_thinking: bool, wrap: bool
+) -> None:
+    """Stream an answer to the terminal; `answer` holds what came, also when it is interrupted."""
+    with Spinner(_first_words(service, request)) as spinner, quiet_keys():
+        printer = AnswerPrinter(spinner, hide_thinking=hide_thinking, wrap=wrap)
+        try:
+            with contextlib.closing(service.stream(request)) as events:
+                for event in events:
+                    answer.add(event)
+                    printer.show(event)
+        finally:
+            printer.close()
+    if answer.finished is not None and answer.finished.error:
+        sys.stderr.write(f"Note: {answer.finished.error}\n")
+
+
+def print_json(service: Service, request: ChatRequest) -> None:
+    """The whole answer as one JSON object on a line of stdout."""
+    answer = Answer()
+    with (
+        Spinner(_first_words(service, request)),
+        contextlib.closing(service.stream(request)) as events,
+    ):
+        for event in events:
+            answer.add(event)
+    finished = answer.finished
+    assert finished is not None, "every stream ends with Finished"
+    values = {
+        "model": finished.model,
+        "content": answer.text,
+        "reasoning": answer.reasoning or None,
+        "finish_reason": finished.reason,
+        "usage": asdict(finished.usage),
+        "timings": asdict(finished.timings),
+    }
+    sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+
+def _first_words(service: Service, request: ChatRequest) -> str:
+    """What the spinner says: whether the model has to be loaded. Not asked where none would be seen."""
+    if not is_terminal(sys.stderr) or request.model is None:
+        return ""
+    name = service.show(request.model).info.name
+    loaded = [model for model in service.loaded() if model.info.name == name]
+    if any(model.state in ("ready", "busy") for model in loaded):
+        return "Reading the prompt…"
+    return f"Loading {name}…"
+
+
+def print_figures(finished: Finished | None) -> None:
+    """The counts and times of an answer on stderr, a line each; what is not known is left out."""
+    if finished is None:
+        return
+    usage, timings = finished.usage, finished.timings
+    evaluated = usage.prompt_tokens
+    if evaluated is not None and usage.cached_tokens is not None:
+        evaluated -= usage.cached_tokens
+    lines = [
+        ("total time", _seconds(timings.total)),
+        ("waiting time", _seconds(timings.queue) if (timings.queue or 0) >= 0.001 else None),
+        ("load time", _seconds(timings.load)),
+        ("prompt", _tokens(usage.prompt_tokens)),
+        ("prompt, reused", _tokens(usage.cached_tokens)),
+        ("prompt time", _seconds(timings.prompt)),
+        ("prompt rate", _rate(evaluated, timings.prompt)),
+        ("answer", _tokens(usage.completion_tokens)),
+        ("answer time", _seconds(timings.generation)),
+        ("answer rate", _rate(usage.completion_tokens, timings.generation)),
+    ]
+    text = "".join(f"{name + ':':<16}{value}\n" for name, value in lines if value)
+    sys.stderr.write(f"\n{text}")
+
+
+def _seconds(value: float | None) -> str | None:
+    return None if value is None else f"{value:.3f} s"
+
+
+def _tokens(value: int | None) -> str | None:
+    return None if value is None else f"{value} token{'' if value == 1 else 's'}"
+
+
+def _rate(count: int | None, seconds: float | None) -> str | None:
+    return f"{count / seconds:.2f} tokens/s" if count and seconds else None

@@ -1,0 +1,86 @@
+"""How the commands print: sizes, times, tables, errors, and a reader of a pipe that has gone.
+
+`rkllama list` imports this module: hence nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+
+from .errors import ModelNotFound, RKLLamaError
+
+
+def human_size(size: object) -> str:
+    """Bytes as people read them, in powers of 1000: "1.9 GB"; "-" for what is no number."""
+    if not isinstance(size, int | float):
+        return "-"
+    number = float(size)
+    for unit in ("B", "kB", "MB"):
+        if number < 999.95:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} GB"
+
+
+def human_time(moment: object) -> str:
+    """Local date and time to the minute; "-" for what is no number."""
+    if not isinstance(moment, int | float):
+        return "-"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "SIZE") -> str:
+    """Lines with aligned columns; the column headed `right` is aligned to the right."""
+    lines = [head, *rows]
+    columns = [
+        _aligned([line[i] for line in lines], right=name == right) for i, name in enumerate(head)
+    ]
+    return "".join("  ".join(cells).rstrip() + "\n" for cells in zip(*columns, strict=True))
+
+
+def _aligned(cells: list[str], *, right: bool) -> list[str]:
+    widths = [display_width(cell) for cell in cells]
+    most = max(widths)
+    fills = [" " * (most - width) for width in widths]
+    pairs = zip(cells, fills, strict=True)
+    return [fill + cell if right else cell + fill for cell, fill in pairs]
+
+
+def display_width(text: str) -> int:
+    """The columns that a terminal needs for a text without control characters."""
+    if text.isascii():
+        return len(text)
+    return sum(map(char_width, text))
+
+
+def char_width(char: str) -> int:
+    """0 for what is drawn over its neighbour, 2 for wide characters, else 1."""
+    if char < "\u0300":
+        return 1
+    import unicodedata
+
+    if unicodedata.category(char) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+
+
+def print_error(error: RKLLamaError) -> None:
+    """What happened and what to do next, on stderr; of a library that was looked for, each place."""
+    lines = [f"Error: {error.message}", error.hint]
+    if isinstance(error, ModelNotFound) and not error.hint:
+        lines[1] = "`rkllama list` shows the models, `rkllama pull` fetches one."
+    tried = getattr(error, "tried", None)
+    if tried:
+        lines[0] = "Error: librkllmrt.so cannot be used"
+        lines[1:1] = [f"  {place}: {reason}" for place, reason in tried]
+    sys.stderr.write("".join(f"{line}\n" for line in lines if line))
+
+
+def forget_stdout() -> None:
+    """The reader of stdout (head, less) has gone: nothing more is written, nor complained of at exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
