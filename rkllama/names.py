@@ -185,24 +185,6 @@ def strip_extension(name: str) -> str:
     return name
 
 
-def short_name(file_name: str, repo: str | None = None) -> str:
-    """A name to type: the stem in lower case without platform, quantisation and converter options.
-
-    "Qwen2.5-1.5B-Instruct-rk3588-w8a8-opt-1-hybrid-ratio-1.0.rkllm" is "qwen2.5-1.5b-instruct".
-    Where nothing is left of the file's name, the repository's is taken; never empty.
-    """
-    for source in (file_name, repo or ""):
-        text = strip_extension(source.rpartition("/")[2]).lower()
-        text = re.sub(rf"v?{re.escape(version)}" if (version := _toolkit(text)) else "$", "", text)
-        for pattern in (_CONVERTER_OPTIONS, _RKLLM_QUANTIZATION, _GGUF_QUANTIZATION):
-            text = re.sub(pattern, "", text)
-        text = re.sub(_PLATFORM + r"|(?<![a-z])rkllm(?![a-z])", "", text)
-        words = _words(text).strip("-.")
-        if words:
-            return words
-    return "model"
-
-
 def _parse(name: str) -> ModelName:
     # The quantisation goes first: its g128 and a16 look like other things.
     quantization, text = _take_quantization(name.lower())

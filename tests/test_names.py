@@ -15,7 +15,6 @@ from rkllama.names import (
     parse_model_name,
     parse_platform,
     parse_quantization,
-    short_name,
 )
 
 
@@ -211,37 +210,11 @@ def test_the_rk3588s_runs_what_the_rk3588_runs() -> None:
     assert parse_quantization("Qwen3-Q6_K.gguf") == "Q6_K"
 
 
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        (
-            "Qwen2.5-1.5B-Instruct-rk3588-w8a8-opt-1-hybrid-ratio-1.0.rkllm",
-            "qwen2.5-1.5b-instruct",
-        ),
-        ("Qwen3-4B-Base-rk3576-w4a16-grq-v1.2.3-RKLLM.rkllm", "qwen3-4b-base"),
-        ("qwen-chat-1_8B.rkllm", "qwen-chat-1.8b"),
-        ("qwen2.5-vl-3b-w8a8_level1_rk3588.rkllm", "qwen2.5-vl-3b"),
-        ("guide.gguf", "guide"),
-    ],
-)
-def test_short_names(file: str, expected: str) -> None:
-    assert short_name(file) == expected
-
-
-def test_a_short_name_is_never_empty() -> None:
-    assert short_name("w8a8_rk3588.rkllm", "user/Qwen3-1.7B-RKLLM-v1.2.3") == "qwen3-1.7b"
-    assert short_name("w8a8.rkllm") == "model"
-
-
 @given(st.text(max_size=200), st.none() | st.text(max_size=200))
 def test_any_text_is_a_name(file: str, repo: str | None) -> None:
     name = parse_model_name(file, repo)
     assert name.family is None or name.family in FAMILIES
     assert name.context_length is None or name.context_length >= 0
-    short = short_name(file, repo)
-    assert short
-    assert "/" not in short
-    assert short[0] not in ".-"
 
 
 def test_a_long_name_takes_no_long_time() -> None:
