@@ -133,8 +133,9 @@ class Engine:
         """
         extra: tuple[Message, ...] = ()
         for left in reversed(range(STRUCTURED_TRIES)):
-            *events, finished = self._once(run, self._prompt(run, schema, extra), ())
-            assert isinstance(finished, Finished)
+            *events, last = self._once(run, self._prompt(run, schema, extra), ())
+            assert isinstance(last, Finished)
+            finished: Finished = last
             raw = "".join(event.text for event in events if isinstance(event, TextDelta))
             text = strip_fence(raw)
             error = validate_answer(text, schema)
