@@ -159,7 +159,7 @@ def test_dialects_know_neither_each_other_nor_what_answers_them() -> None:
             assert any(needed.startswith(name) for name in same), f"{module} imports {needed}"
 
 
-HEAVY = {"typing", "dataclasses", "pathlib", "inspect", *PACKAGES}
+HEAVY = {"dataclasses", "pathlib", "inspect", *PACKAGES}
 
 
 def test_listing_models_imports_nothing_heavy(models: Path) -> None:
