@@ -36,16 +36,19 @@ def fetch_companions(hub: Hub, repository: Repository, model: RemoteFile, folder
     sources: list[Repository | str] = [repository, *repository.base_models]
     found: set[str] = set()
     for source in sources:
+        # One source's template goes with that source's special tokens: these files are not mixed.
+        done = {*TEMPLATES, *found} if found & set(TEMPLATES) else found
+        wanted = [name for name in COMPANIONS if name not in done]
+        if not wanted:
+            return
         try:
             if isinstance(source, str):
                 source, subfolder = hub.repository(source, timeout=_left(deadline)), ""
-            for name in COMPANIONS:
-                if name not in found and _fetch(hub, source, subfolder, name, folder, deadline):
+            for name in wanted:
+                if _fetch(hub, source, subfolder, name, folder, deadline):
                     found.add(name)
         except (RKLLamaError, OSError, TimeoutError, lost_connection()) as error:
             _log.info("no small files for %s: %s", model.name, error)
-        if found & set(TEMPLATES):
-            return
 
 
 def has_template(folder: str) -> bool:

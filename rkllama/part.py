@@ -81,7 +81,7 @@ class Part:
         """
         left = os.fstat(self._fd).st_size
         identity = {"size": self.total, "etag": self.etag}
-        if left > self.total or read_json(_identity(self.path)) != identity:
+        if read_json(_identity(self.path)) != identity:
             self.reset()
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, json.dumps(identity).encode(), 0)

@@ -330,8 +330,9 @@ class _StorageHandler(_Handler):
         headers = {"Content-Length": str(len(body))}
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        self.send_response(206 if first else 200)
-        for header, value in {**headers, **fault.headers}.items():
+        headers = {**headers, **fault.headers}
+        self.send_response(206 if "Content-Range" in headers else 200)
+        for header, value in headers.items():
             self.send_header(header, value)
         self.end_headers()
         if fault.hold_after is not None:
