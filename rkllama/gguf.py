@@ -3,7 +3,8 @@
 A reader of our own: the `gguf` package needs numpy and maps the file (a file that shrinks meanwhile
 then kills the process with SIGBUS), and makes a Python object of every token of the vocabulary. This
 one reads through a window of 1 MiB, steps over arrays, and refuses what no real model has, so that a
-damaged or hostile file costs a bounded amount of time and memory.
+damaged or hostile file costs a bounded amount of time and memory. `rkllama list` imports it where there
+are .gguf files, hence no dataclass.
 
 Layout, little-endian, of versions 2 and 3: "GGUF", u32 version, u64 tensors, u64 pairs; each pair a
 string key, u32 type, value; each tensor a string name, u32 dimensions, u64 sizes, u32 type, u64 offset.
@@ -15,11 +16,16 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections import namedtuple
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, BinaryIO
 
 from .errors import LoadFailed
+from .scan import open_nonblocking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from io import FileIO
+    from typing import Any
 
 Scalar = str | int | float | bool
 
@@ -99,30 +105,57 @@ class GGUFError(LoadFailed):
         self.path = path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GGUFHeader:
-    """What a header says; None where it is silent. Token ids end an answer in `eos_tokens`.
-
-    `metadata` holds every key whose value is no array and no long text. A brief header
-    (`read_header(brief=True)`) ends where the vocabulary starts: it has no template and no tokens.
+class GGUFHeader(
+    namedtuple(
+        "GGUFHeader",
+        [
+            "version",
+            "architecture",
+            "name",
+            "parameters",
+            "size_label",
+            "quantization",
+            "context_length",
+            "embedding_length",
+            "pooling",
+            "chat_template",
+            "tokenizer",
+            "bos_token",
+            "eos_token",
+            "eos_tokens",
+            "license",
+            "metadata",
+        ],
+    )
+):
+    """What a header says; None where it is silent. A brief one (`read_header(brief=True)`) ends where
+    the vocabulary starts: it has no template, no tokens and no count of the weights.
     """
 
+    __slots__ = ()
+
     version: int
-    architecture: str | None = None
-    name: str | None = None
-    parameters: int | None = None
-    size_label: str | None = None
-    quantization: str | None = None
-    context_length: int | None = None
-    embedding_length: int | None = None
-    pooling: int | None = None
-    chat_template: str | None = None
-    tokenizer: str | None = None
-    bos_token: str | None = None
-    eos_token: str | None = None
-    eos_tokens: tuple[int, ...] = ()
-    license: str | None = None
-    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+    architecture: str | None
+    name: str | None
+    parameters: int | None
+    """The number of weights."""
+    size_label: str | None
+    """The same in the words of whoever converted the model: "1.5B"."""
+    quantization: str | None
+    """As "Q4_K_M"."""
+    context_length: int | None
+    embedding_length: int | None
+    pooling: int | None
+    """How an embedding is made of the tokens' vectors; 0 and None are no embedding model."""
+    chat_template: str | None
+    tokenizer: str | None
+    bos_token: str | None
+    eos_token: str | None
+    eos_tokens: tuple[int, ...]
+    """The ids that end an answer."""
+    license: str | None
+    metadata: Mapping[str, Scalar]
+    """Every key whose value is no array and no long text."""
 
 
 def read_header(path: str, *, brief: bool = False) -> GGUFHeader:
@@ -131,9 +164,8 @@ def read_header(path: str, *, brief: bool = False) -> GGUFHeader:
     Raises GGUFError for a file that is missing, truncated or no GGUF of version 2 or 3.
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb", buffering=0) as stream:
-            status = os.fstat(fd)
+        with open(path, "rb", buffering=0, opener=open_nonblocking) as stream:
+            status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise GGUFError(path, "it is no regular file")
             return _Reader(stream, status.st_size).header(brief)
@@ -150,7 +182,7 @@ class _BrokenError(Exception):
 class _Reader:
     """A window that moves forward over the file."""
 
-    def __init__(self, stream: BinaryIO | Any, size: int) -> None:
+    def __init__(self, stream: FileIO, size: int) -> None:
         self._stream = stream
         self._size = size
         self._start = 0  # of the window in the file

@@ -40,7 +40,7 @@ def collect(models: str | None = None) -> list[dict[str, object]]:
 
 
 def _from_directory(settings: Settings) -> list[dict[str, object]]:
-    from .names import parse_model_name
+    from .names import parse_platform, parse_quantization
     from .scan import scan
 
     try:
@@ -51,15 +51,14 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
         entries = []  # it comes with the first model
     rows: list[dict[str, object]] = []
     for entry in entries:
-        told = parse_model_name(entry.file, entry.folder or None)
         rows.append(
             {
                 "name": entry.name,
                 "file": entry.file,
                 "size": entry.size,
                 "format": entry.format,
-                "quantization": told.quantization,
-                "platform": told.platform,
+                "quantization": parse_quantization(entry.file) or parse_quantization(entry.folder),
+                "platform": parse_platform(entry.file) or parse_platform(entry.folder),
                 "modified": entry.modified,
             }
         )

@@ -78,6 +78,11 @@ def scan(models: str) -> list[Entry]:
     return [entry for entry in Scan(models).entries() if entry.format]
 
 
+def open_nonblocking(path: str, flags: int) -> int:
+    """An opener for `open`: a pipe that lies where a file is expected keeps nobody waiting."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def is_inside(path: str, root: str) -> bool:
     """Whether the real path of `path` lies below `root`, itself a real path."""
     return os.path.realpath(path).startswith(os.path.join(root, ""))
@@ -281,7 +286,7 @@ _FROM = r"(?im)^[ \t]*FROM(?:[ \t]*=[ \t]*|[ \t]+)(.+?)[ \t\r]*$"
 def read_from(modelfile: str) -> str:
     """What the Modelfile at this path is made FROM, as it is written there; "" where it cannot be read."""
     try:
-        with open(modelfile, encoding="utf-8", errors="replace") as stream:
+        with open(modelfile, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
             text = stream.read(_MODELFILE_LIMIT)
     except OSError:
         return ""

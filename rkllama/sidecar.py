@@ -16,7 +16,7 @@ from typing import Any
 
 from .core import TemplateSource
 from .names import strip_extension
-from .scan import is_inside
+from .scan import is_inside, open_nonblocking
 
 CONFIG = "config.json"
 NAMES = (
@@ -94,7 +94,7 @@ def _read(path: str, size: int, root: str, notes: list[str]) -> str | None:
         notes.append(f"{name} is passed over: it leads outside the models directory")
     else:
         try:
-            with open(path, encoding="utf-8-sig", newline="") as stream:
+            with open(path, encoding="utf-8-sig", newline="", opener=open_nonblocking) as stream:
                 return stream.read(SIZE_LIMIT)
         except (OSError, ValueError) as error:
             notes.append(f"{name} is passed over: {error}")

@@ -23,9 +23,10 @@ from .gguf import GGUFHeader
 from .lookup import Catalog
 from .modelfile import Modelfile, parse_modelfile, render_modelfile
 from .names import strip_extension
+from .origin import PULL_RECORD
 from .scan import MODELFILE, Entry
 from .sidecar import NAMES as SIDECARS
-from .stored import PULL_RECORD, ModelReader, describe
+from .stored import ModelReader, describe
 from .stored import StoredModel as StoredModel
 from .watch import Watch
 

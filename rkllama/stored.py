@@ -6,7 +6,6 @@ What the file itself says beats its neighbours, and both beat the names of file,
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -27,13 +26,11 @@ from .modelfile import (
     read_parameters,
     template_family,
 )
-from .names import ModelName, parse_model_name
-from .scan import Entry, is_inside
+from .names import parse_model_name
+from .origin import origins
+from .scan import Entry, is_inside, open_nonblocking
 from .sidecar import CONFIG, Sidecars, Stamp, read_sidecars, stamp_sidecars
 
-PULL_RECORD = ".pull.json"
-"""What `pull` leaves beside a model: repository, revision, and the sha256 of the file as it arrived."""
-_RECORD_LIMIT = 1 << 16
 _CACHED = 4096
 """Values that each cache may hold before it starts afresh; far more than there are models."""
 
@@ -107,18 +104,6 @@ class ModelReader:
         _keep(self._headers, key, header)
         return header
 
-    def record(self, entry: Entry) -> dict[str, Any]:
-        """What `pull` noted beside the model; {} where it did not fetch it."""
-        folder = os.path.dirname(entry.path)
-        if folder == self.root:
-            return {}
-        try:
-            with open(os.path.join(folder, PULL_RECORD), encoding="utf-8") as stream:
-                found = json.loads(stream.read(_RECORD_LIMIT))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) and found.get("file") else {}
-
     def stored(self, chain: Sequence[Entry]) -> StoredModel:
         """The model at the end of `chain`, whose first entry is the one that was named; each of them is
         made from the next.
@@ -135,7 +120,7 @@ class ModelReader:
     # --- Facts for lists -----------------------------------------------------------------------
 
     def _new_info(self, entry: Entry) -> ModelInfo:
-        told = self._told(entry)
+        told = parse_model_name(entry.file, *origins(entry))
         info = ModelInfo(
             name=entry.name,
             file=entry.file,
@@ -150,15 +135,6 @@ class ModelReader:
             context_length=told.context_length or self._configured_context(entry),
         )
         return self._with_header(info, entry) if entry.format == "gguf" else info
-
-    def _told(self, entry: Entry) -> ModelName:
-        """What the names of file, folder and repository tell."""
-        folder = os.path.dirname(entry.path)
-        near = "" if folder == self.root else os.path.basename(folder)
-        record = self.record(entry)
-        repository = f"{record.get('repo', '')}@{record.get('revision', '')}" if record else None
-        modelfile = self._modelfile(_stamp(entry.modelfile))[0] if entry.modelfile else Modelfile()
-        return parse_model_name(entry.file, near, repository, modelfile.repository)
 
     def _with_header(self, info: ModelInfo, entry: Entry) -> ModelInfo:
         header = self.header(entry, brief=True)
@@ -238,7 +214,7 @@ class ModelReader:
         if not 0 <= size <= SIZE_LIMIT:
             return Modelfile(), (f"{where} is passed over: it cannot be read",)
         try:
-            with open(path, encoding="utf-8", errors="replace") as stream:
+            with open(path, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
                 modelfile = parse_modelfile(stream.read(SIZE_LIMIT))
         except (OSError, ModelfileError) as error:
             return Modelfile(), (f"{where} is passed over: {error}",)

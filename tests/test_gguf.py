@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rkllama import gguf
-from rkllama.gguf import GGUFError, GGUFHeader, parameter_size, read_header
+from rkllama.gguf import GGUFError, parameter_size, read_header
 from tests.model_files import ARRAY, BOOL, F32, I32, STRING, U32, U64, WHOLE, Pair, header, string
 
 
@@ -47,7 +47,9 @@ def test_a_brief_header_ends_where_the_vocabulary_starts(tmp_path: Path) -> None
 
 
 def test_what_a_header_does_not_say_is_none(tmp_path: Path) -> None:
-    assert read_header(write(tmp_path / "m.gguf", header([]))) == GGUFHeader(version=3)
+    found = read_header(write(tmp_path / "m.gguf", header([])))
+    told = {field: value for field, value in found._asdict().items() if value is not None}
+    assert told == {"version": 3, "eos_tokens": (), "metadata": {}}
 
 
 def test_a_count_that_is_written_down_beats_the_sum(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from rkllama.errors import (
     RKLLamaError,
 )
 from rkllama.modelfile import ModelfileError
+from rkllama.origin import labels
+from rkllama.scan import scan
 from rkllama.store import Store
 from tests.model_files import STRING, U32, WHOLE, Pair, age, fill, header
 
@@ -284,6 +286,32 @@ def test_folder_and_repository_complete_the_file_s_name(store: Store, put: Put) 
     assert (first.family, first.parameter_size, first.platform) == ("qwen3", "8B", "rk3588")
     assert (told["b"].family, told["b"].parameter_size) == ("llama3", "1B")
     assert (told["c"].family, told["c"].context_length) == ("qwen3", 16384)
+
+
+def test_both_lists_show_the_same(store: Store, put: Put, models: Path) -> None:
+    """`rkllama list` without a server reads less, yet says the same."""
+    put("Qwen3-8B-rk3588/m-w8a8.rkllm")
+    put("b/b.rkllm")
+    put("b/Modelfile", 'FROM="b.rkllm"\nHUGGINGFACE_PATH="u/Llama-3.2-1B-rk3576-w4a16_g128"')
+    put("c/c.rkllm")
+    put("c/.pull.json", '{"repo": "u/Qwen3-8B-rk3588", "file": "c", "revision": "w8a8_g512"}')
+    put("alias/Modelfile", "FROM bare\n")
+    put("bare.rkllm")
+    put("g.gguf", header(WHOLE))
+    put("broken-q8_0.gguf")
+    os.mkfifo(models / "Qwen3-8B-rk3588" / ".pull.json")
+    (models / "c" / "Modelfile").mkdir()
+    told = {entry.name: labels(entry) for entry in scan(str(models))}
+    assert told == {
+        "Qwen3-8B-rk3588": ("w8a8", "rk3588"),
+        "alias": (None, None),
+        "b": ("w4a16_g128", "rk3576"),
+        "bare": (None, None),
+        "broken-q8_0": ("Q8_0", None),
+        "c": ("w8a8_g512", "rk3588"),
+        "g": ("Q4_K_M", None),
+    }
+    assert told == {info.name: (info.quantization, info.platform) for info in store.list()}
 
 
 def test_a_gguf_tells_of_itself(store: Store, put: Put) -> None:

@@ -1,0 +1,73 @@
+"""Names that tell about a model beside its file's own: of its folder and of the repository it is from.
+
+`rkllama list` imports this module, hence no json: what is looked for is one string in a small file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+
+from .names import parse_platform, parse_quantization
+from .scan import Entry, open_nonblocking
+
+PULL_RECORD = ".pull.json"
+"""What `pull` leaves beside a model: the repository, the file and the revision."""
+_LIMIT = 1 << 16
+_REPOSITORY = r'"repo"\s*:\s*"([\w./-]+)"'
+_REVISION = r'"revision"\s*:\s*"([\w./-]+)"'
+_HUGGINGFACE_PATH = r'(?im)^[ \t]*HUGGINGFACE_PATH[ \t]*=[ \t]*["\']?([\w./-]+)'
+
+
+def origins(entry: Entry) -> Iterator[str]:
+    """The names, nearest first: the folder's, "user/name@revision", and the older Modelfiles' path.
+
+    Files are read when their turn comes.
+    """
+    folder = os.path.dirname(entry.path)
+    # An alias has a folder of its own, and the file may lie in none.
+    if entry.folder and not (entry.parent and _is_root(folder, entry)):
+        yield os.path.basename(folder)
+        record = _read(os.path.join(folder, PULL_RECORD))
+        if repository := re.search(_REPOSITORY, record):
+            revision = re.search(_REVISION, record)
+            yield f"{repository[1]}@{revision[1]}" if revision else repository[1]
+    if entry.modelfile and (path := re.search(_HUGGINGFACE_PATH, _read(entry.modelfile))):
+        yield path[1]
+
+
+def labels(entry: Entry) -> tuple[str | None, str | None]:
+    """Quantisation and platform, for lists; a .gguf file's header knows the first best."""
+    if entry.format == "gguf":
+        return _gguf_quantization(entry), None
+    quantization, platform = parse_quantization(entry.file), parse_platform(entry.file)
+    if quantization and platform:
+        return quantization, platform
+    for name in origins(entry):
+        quantization = quantization or parse_quantization(name)
+        platform = platform or parse_platform(name)
+    return quantization, platform
+
+
+def _gguf_quantization(entry: Entry) -> str | None:
+    from .gguf import GGUFError, read_header
+
+    try:
+        header = read_header(entry.path, brief=True)
+    except GGUFError:
+        return parse_quantization(entry.file)
+    return header.quantization or parse_quantization(entry.file)
+
+
+def _is_root(folder: str, entry: Entry) -> bool:
+    return folder == os.path.dirname(os.path.dirname(entry.modelfile))
+
+
+def _read(path: str) -> str:
+    """A small file's text, "" where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
+            return stream.read(_LIMIT)
+    except OSError:
+        return ""
