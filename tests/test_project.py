@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import ctypes
 import importlib
 import os
 import re
@@ -18,6 +19,8 @@ import typer.main
 from rkllama import config, errors
 from rkllama.cli import app
 from rkllama.errors import RKLLamaError
+from rkllama.npu_abi import RELEASES, first_release, header
+from rkllama.npu_types import CTypes
 from rkllama.serve import routes
 
 ROOT = Path(__file__).parents[1]
@@ -298,6 +301,17 @@ def test_links_between_documents_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
             if "://" not in target:
                 assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_document_of_the_abi_is_right() -> None:
+    since = {cells[0].strip("`"): cells[1] for cells in table("docs/runtime-abi.md", "function")}
+    assert since == {name: first_release(name) for name in header(RELEASES[-1]).functions}
+    layouts = [
+        CTypes(release, wide=True) for release in ("1.1.4", "1.2.0", "1.2.1b1", "1.2.3", "1.3.0")
+    ]
+    for name, *sizes in table("docs/runtime-abi.md", "struct"):
+        structs = [layout.structs[name.strip("`")] for layout in layouts]
+        assert [int(size) for size in sizes] == [ctypes.sizeof(struct) for struct in structs]
 
 
 # --- What is committed -------------------------------------------------------------------------
