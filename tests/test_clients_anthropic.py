@@ -9,15 +9,14 @@ from typing import Any
 import anthropic
 import pytest
 
+from tests.clients import MODEL, THINKER, ask, install, install_thinker, tool_call
 from tests.running import Server
-from tests.test_clients_ollama import MODEL, ask
-from tests.test_clients_openai import tool_call
-from tests.virtual_npu import directive, write_model
+from tests.virtual_npu import directive
 
 
 @pytest.fixture
 def client(server: Server, models: Path) -> Iterator[anthropic.Anthropic]:
-    write_model(models / f"{MODEL}.rkllm")
+    install(models)
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as made:
         yield made
 
@@ -77,10 +76,10 @@ def test_tools_there_and_back(client: anthropic.Anthropic) -> None:
 
 
 def test_thinking_streamed(client: anthropic.Anthropic, models: Path) -> None:
-    write_model(models / "qwen3-1.7b-rk3588-w8a8.rkllm", reply="<think>\nHmm.\n</think>\n\nYes.")
+    install_thinker(models)
     history: Any = [ask("Really?")]
     with client.messages.stream(
-        model="qwen3-1.7b-rk3588-w8a8",
+        model=THINKER,
         max_tokens=2000,
         messages=history,
         thinking={"type": "enabled", "budget_tokens": 1024},
@@ -94,6 +93,6 @@ def test_thinking_streamed(client: anthropic.Anthropic, models: Path) -> None:
 
 def test_errors(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError):
-        client.messages.create(model="nothing-here", max_tokens=5, messages=[ask("x")])  # type: ignore[list-item]
+        client.messages.create(model="nothing-here", max_tokens=5, messages=[ask("x")])
     with pytest.raises(anthropic.APIStatusError, match="SIGSEGV"):
         create(client, [ask("x", segv_at=0)])

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import ollama
 import pytest
 from pydantic import BaseModel
 
-from tests.running import Server
-from tests.virtual_npu import directive, write_model
-
-MODEL = "qwen2.5-rk3588-w8a8"
+from tests.clients import MODEL, THINKER, ask, install, install_thinker, tool_call
+from tests.running import LIMIT, Server
+from tests.virtual_npu import directive
 
 
 @pytest.fixture
-def client(server: Server, models: Path) -> ollama.Client:
-    write_model(models / f"{MODEL}.rkllm")
-    return ollama.Client(host=server.url)
-
-
-def ask(text: str, **config: object) -> dict[str, str]:
-    """A user's message; the virtual NPU answers what `config` scripts, else it echoes."""
-    return {"role": "user", "content": text + (" " + directive(**config) if config else "")}
+def client(server: Server, models: Path) -> Iterator[ollama.Client]:
+    install(models)
+    with contextlib.closing(ollama.Client(host=server.url)) as made:
+        yield made
 
 
 def test_chat(client: ollama.Client) -> None:
@@ -47,18 +45,17 @@ def test_chat_streamed(client: ollama.Client) -> None:
 def test_generate(client: ollama.Client) -> None:
     assert client.generate(MODEL, "hello").response == "hello"
     parts = list(client.generate(MODEL, "hello you", stream=True))
-    assert "".join(part.response for part in parts) == "hello you"
+    assert "".join(part.response or "" for part in parts) == "hello you"
 
 
 def test_async_chat(server: Server, client: ollama.Client) -> None:
     async def talk() -> list[str]:
-        asynchronous = ollama.AsyncClient(host=server.url)
-        whole = await asynchronous.chat(MODEL, [ask("whole")])
-        pieces = [
-            part.message.content or ""
-            async for part in await asynchronous.chat(MODEL, [ask("in pieces")], stream=True)
-        ]
-        await asynchronous._client.aclose()
+        async with ollama.AsyncClient(host=server.url) as made:
+            whole = await made.chat(MODEL, [ask("whole")])
+            pieces = [
+                part.message.content or ""
+                async for part in await made.chat(MODEL, [ask("in pieces")], stream=True)
+            ]
         return [whole.message.content or "", "".join(pieces)]
 
     assert asyncio.run(talk()) == ["whole", "in pieces"]
@@ -85,9 +82,7 @@ def get_weather(city: str) -> str:
 
 
 def test_tools_with_a_real_python_function(client: ollama.Client) -> None:
-    call = {"name": "get_weather", "arguments": {"city": "Nantes"}}
-    reply = f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
-    messages: list[object] = [ask("How is the weather in Nantes?", reply=reply)]
+    messages = [ask("How is the weather in Nantes?", reply=tool_call("Nantes"))]
     answer = client.chat(MODEL, messages, tools=[get_weather])
     assert answer.message.tool_calls is not None
     (called,) = answer.message.tool_calls
@@ -104,12 +99,11 @@ def test_tools_with_a_real_python_function(client: ollama.Client) -> None:
 
 
 def test_tools_streamed(client: ollama.Client) -> None:
-    calls = [{"name": "get_weather", "arguments": {"city": city}} for city in ("Nantes", "Brest")]
-    reply = "".join(f"<tool_call>{json.dumps(call)}</tool_call>" for call in calls)
-    parts = list(client.chat(MODEL, [ask("?", reply=reply)], tools=[get_weather], stream=True))
+    question = ask("?", reply=tool_call("Nantes", "Brest"))
+    parts = list(client.chat(MODEL, [question], tools=[get_weather], stream=True))
     found = [call for part in parts for call in part.message.tool_calls or ()]
     assert [call.function.arguments["city"] for call in found] == ["Nantes", "Brest"]
-    assert "".join(part.message.content or "" for part in parts) == ""
+    assert "".join(part.message.content or "" for part in parts).strip() == ""
 
 
 class Country(BaseModel):
@@ -135,8 +129,8 @@ def test_structured_output_that_fails_is_reported(client: ollama.Client) -> None
 
 
 def test_thinking(client: ollama.Client, models: Path) -> None:
-    write_model(models / "qwen3-1.7b-rk3588-w8a8.rkllm", reply="<think>\nHmm.\n</think>\n\nYes.")
-    answer = client.chat("qwen3-1.7b-rk3588-w8a8", [ask("Really?")], think=True)
+    install_thinker(models)
+    answer = client.chat(THINKER, [ask("Really?")], think=True)
     assert (answer.message.thinking or "").strip() == "Hmm."
     assert answer.message.content == "Yes."
 
@@ -168,10 +162,9 @@ def test_list_show_and_ps(client: ollama.Client) -> None:
 
 def test_the_digest_becomes_the_sha256_of_the_file(client: ollama.Client, models: Path) -> None:
     wanted = hashlib.sha256((models / f"{MODEL}.rkllm").read_bytes()).hexdigest()
-    for _ in range(10_000):
-        if client.list().models[0].digest == wanted:
-            return
-    raise AssertionError("the digest is never the file's")
+    deadline = time.monotonic() + LIMIT
+    while client.list().models[0].digest != wanted:
+        assert time.monotonic() < deadline, "the digest is never the file's"
 
 
 def test_create_copy_and_delete(client: ollama.Client) -> None:

@@ -12,24 +12,20 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests.clients import MODEL, ask, install, tool_call
 from tests.running import Server
-from tests.test_clients_ollama import MODEL, ask
-from tests.virtual_npu import directive, write_model
+from tests.virtual_npu import directive
 
 
 @pytest.fixture
 def client(server: Server, models: Path) -> Iterator[openai.OpenAI]:
-    write_model(models / f"{MODEL}.rkllm")
+    install(models)
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
         yield made
 
 
-def messages(*items: dict[str, str]) -> Any:
-    return list(items)
-
-
 def test_chat(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(model=MODEL, messages=messages(ask("hello there")))
+    answer = client.chat.completions.create(model=MODEL, messages=[ask("hello there")])
     assert answer.choices[0].message.content == "hello there"
     assert answer.choices[0].finish_reason == "stop"
     assert answer.usage is not None
@@ -40,7 +36,7 @@ def test_chat_streamed_with_usage(client: openai.OpenAI) -> None:
     chunks = list(
         client.chat.completions.create(
             model=MODEL,
-            messages=messages(ask("one two three")),
+            messages=[ask("one two three")],
             stream=True,
             stream_options={"include_usage": True},
         )
@@ -54,7 +50,7 @@ def test_chat_streamed_with_usage(client: openai.OpenAI) -> None:
 
 
 def test_the_stream_helper(client: openai.OpenAI) -> None:
-    with client.chat.completions.stream(model=MODEL, messages=messages(ask("a b c"))) as stream:
+    with client.chat.completions.stream(model=MODEL, messages=[ask("a b c")]) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_completion()
     assert kinds[-1] == "content.done"
@@ -65,7 +61,7 @@ def test_async_stream(server: Server, client: openai.OpenAI) -> None:
     async def talk() -> str:
         async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as made:
             stream = await made.chat.completions.create(
-                model=MODEL, messages=messages(ask("async hello")), stream=True
+                model=MODEL, messages=[ask("async hello")], stream=True
             )
             return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
@@ -88,13 +84,8 @@ TOOLS: Any = [
 ]
 
 
-def tool_call(city: str) -> str:
-    call = {"name": "get_weather", "arguments": {"city": city}}
-    return f"<tool_call>\n{json.dumps(call)}\n</tool_call>"
-
-
 def test_tools_there_and_back(client: openai.OpenAI) -> None:
-    history = messages(ask("Weather?", reply=tool_call("Nantes")))
+    history = [ask("Weather?", reply=tool_call("Nantes"))]
     answer = client.chat.completions.create(model=MODEL, messages=history, tools=TOOLS)
     assert answer.choices[0].finish_reason == "tool_calls"
     message = answer.choices[0].message
@@ -108,7 +99,7 @@ def test_tools_there_and_back(client: openai.OpenAI) -> None:
 
 
 def test_tools_streamed(client: openai.OpenAI) -> None:
-    history = messages(ask("Weather?", reply=tool_call("Brest")))
+    history = [ask("Weather?", reply=tool_call("Brest"))]
     with client.chat.completions.stream(model=MODEL, messages=history, tools=TOOLS) as stream:
         for _ in stream:
             pass
@@ -125,7 +116,7 @@ def test_a_demanded_tool_call(client: openai.OpenAI, choice: Any) -> None:
     reply = json.dumps({"name": "get_weather", "arguments": {"city": "Lyon"}})
     answer = client.chat.completions.create(
         model=MODEL,
-        messages=messages(ask("Weather?", reply=reply)),
+        messages=[ask("Weather?", reply=reply)],
         tools=TOOLS,
         tool_choice=choice,
     )
@@ -136,7 +127,7 @@ def test_a_demanded_tool_call(client: openai.OpenAI, choice: Any) -> None:
 def test_tool_choice_none_tells_the_model_of_no_tools(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL,
-        messages=messages(ask("Weather?", reply=tool_call("Lyon"))),
+        messages=[ask("Weather?", reply=tool_call("Lyon"))],
         tools=TOOLS,
         tool_choice="none",
     )
@@ -151,7 +142,7 @@ class Step(BaseModel):
 def test_parsed_structured_output(client: openai.OpenAI) -> None:
     reply = json.dumps({"title": "Boil", "minutes": 3})
     answer = client.chat.completions.parse(
-        model=MODEL, messages=messages(ask("Eggs?", reply=reply)), response_format=Step
+        model=MODEL, messages=[ask("Eggs?", reply=reply)], response_format=Step
     )
     assert answer.choices[0].message.parsed == Step(title="Boil", minutes=3)
 
@@ -159,7 +150,7 @@ def test_parsed_structured_output(client: openai.OpenAI) -> None:
 def test_structured_output_that_fails_is_never_passed_off(client: openai.OpenAI) -> None:
     with pytest.raises(openai.ContentFilterFinishReasonError):
         client.chat.completions.parse(
-            model=MODEL, messages=messages(ask("Eggs?", reply="three")), response_format=Step
+            model=MODEL, messages=[ask("Eggs?", reply="three")], response_format=Step
         )
 
 
@@ -197,12 +188,12 @@ def test_responses(client: openai.OpenAI) -> None:
 
 def test_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
-        client.chat.completions.create(model="nothing-here", messages=messages(ask("x")))
+        client.chat.completions.create(model="nothing-here", messages=[ask("x")])
     with pytest.raises(openai.BadRequestError, match="'n'"):
-        client.chat.completions.create(model=MODEL, messages=messages(ask("x")), n=2)
+        client.chat.completions.create(model=MODEL, messages=[ask("x")], n=2)
     with pytest.raises(openai.APIError, match="SIGSEGV"):
         list(
             client.chat.completions.create(
-                model=MODEL, messages=messages(ask("x", tokens=9, segv_at=5)), stream=True
+                model=MODEL, messages=[ask("x", tokens=9, segv_at=5)], stream=True
             )
         )

@@ -1,0 +1,33 @@
+"""What the tests of the client packages share: the scripted model, and questions to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.virtual_npu import directive, write_model
+
+MODEL = "qwen2.5-rk3588-w8a8"
+THINKER = "qwen3-1.7b-rk3588-w8a8"
+
+
+def install(models: Path) -> None:
+    """Put the scripted model into the models directory."""
+    write_model(models / f"{MODEL}.rkllm")
+
+
+def install_thinker(models: Path) -> None:
+    """A model whose template knows thinking, and which thinks before it says "Yes."."""
+    write_model(models / f"{THINKER}.rkllm", reply="<think>\nHmm.\n</think>\n\nYes.")
+
+
+def ask(text: str, **config: object) -> Any:
+    """A user's message; the virtual NPU answers what `config` scripts, else it echoes."""
+    return {"role": "user", "content": text + (" " + directive(**config) if config else "")}
+
+
+def tool_call(*cities: str) -> str:
+    """What a Qwen model writes to ask for the weather in each of `cities`."""
+    calls = [{"name": "get_weather", "arguments": {"city": city}} for city in cities]
+    return "\n".join(f"<tool_call>\n{json.dumps(call)}\n</tool_call>" for call in calls)
