@@ -13,6 +13,8 @@ from .errors import DiskFull, InvalidRequest
 from .names import EXTENSIONS
 
 _BLOCK = 1 << 20
+_LONGEST = 200
+"""Bytes of a file's name; file systems take 255, and what lies beside a model has a longer one."""
 
 
 class Blobs:
@@ -62,9 +64,11 @@ class Blobs:
         file = os.path.basename(file.replace("\\", "/"))
         if file.startswith(".") or not file.isprintable() or not self.has(digest):
             raise InvalidRequest(f"no upload of {file!r} with sha256:{digest}", param="files")
-        target = os.path.join(self._models, f"{digest[:12]}-{file}")
-        os.replace(self._path(digest), target)
-        return os.path.basename(target)
+        name = f"{digest[:12]}-{file}"
+        if len(os.fsencode(name)) > _LONGEST:
+            raise InvalidRequest(f"the name {file[:40]}… is too long", param="files")
+        os.replace(self._path(digest), os.path.join(self._models, name))
+        return name
 
 
 def _copy(stream: IO[bytes], out: IO[bytes]) -> str:

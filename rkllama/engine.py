@@ -256,6 +256,8 @@ class Engine:
     def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:
         """One normalised vector per input; see Service.embed."""
         started = time.monotonic()
+        if not all(request.inputs):
+            raise InvalidRequest("an input is empty", param="input")
         model = self._model(request.model)
         characters = sum(map(len, request.inputs))
         timeout = self._settings.token_timeout * (1 + len(request.inputs))
@@ -292,7 +294,9 @@ class Engine:
             model, context_length=context_length, keep_alive=keep_alive, gone=gone
         ) as (resident, _, _):
             self.residents.pin(resident, keep_alive)
-        return next(m for m in self.residents.loaded() if m.info.path == model.info.path)
+            # Once the lease is over, another request may take its place.
+            loaded = next(m for m in self.residents.loaded() if m.info.path == model.info.path)
+        return replace(loaded, state="ready")
 
     def unload(self, name: str | None = None) -> ModelInfo:
         """Unload a model, or the current one; see Service.unload."""

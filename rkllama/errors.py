@@ -34,6 +34,7 @@
     ├── BodyTooLarge              413  body_too_large       the request's body is over the limit
     ├── NoSuchRoute               404  no_such_route        no endpoint of that path
     ├── MethodNotAllowed          405  method_not_allowed   the endpoint takes other methods
+    ├── ServerStopping            503  server_stopping      the server is about to end
     └── Cancelled                 499  cancelled            the client went away before it was served
 
 An error knows its HTTP status and a code for programs; what it is about is in typed attributes.
@@ -42,8 +43,10 @@ An error knows its HTTP status and a code for programs; what it is about is in t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+TYPE_CHECKING = False  # typing alone would cost `rkllama list` a tenth of its time
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
 
 class RKLLamaError(Exception):
@@ -406,6 +409,16 @@ class MethodNotAllowed(RKLLamaError):
     def __init__(self, method: str, path: str, allowed: str) -> None:
         super().__init__(f"{path} does not take {method}, only {allowed}")
         self.allowed = allowed
+
+
+class ServerStopping(RKLLamaError):
+    """The server is about to end and begins nothing new."""
+
+    status = 503
+    code = "server_stopping"
+
+    def __init__(self) -> None:
+        super().__init__("the server is stopping", hint="Try again when it is back.")
 
 
 class Cancelled(RKLLamaError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Generator
 
 from .config import Settings
@@ -16,11 +17,14 @@ from .core import (
     PullProgress,
 )
 from .engine import Engine
-from .errors import NoModelLoaded
+from .errors import NoModelLoaded, PullError
 from .lock import NPULock
 from .metrics import Metrics
 from .residents import Residents
 from .store import Store
+
+MAX_PULLS = 8
+"""Downloads at a time: each takes a thread of the server, for hours perhaps."""
 
 
 class LocalService:
@@ -30,6 +34,9 @@ class LocalService:
         self.settings = settings
         self.store = Store(settings.models)
         self._engine = Engine(settings, self.store, NPULock(settings.lock, command, url))
+        self._pulls = threading.BoundedSemaphore(MAX_PULLS)
+        self.loading = threading.Lock()
+        """Held while a model is loaded on condition that none is."""
 
     @property
     def residents(self) -> Residents:
@@ -53,7 +60,14 @@ class LocalService:
         """Download a model."""
         from .pull import pull
 
-        return pull(reference, self.store.models)
+        if not self._pulls.acquire(blocking=False):
+            raise PullError(
+                f"{MAX_PULLS} downloads are under way already", hint="Try again when one is done."
+            )
+        try:
+            yield from pull(reference, self.store.models)
+        finally:
+            self._pulls.release()
 
     def remove(self, name: str) -> ModelInfo:
         """Unload and delete a model."""

@@ -19,9 +19,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from .errors import Cancelled, QueueFull
+from .errors import Cancelled, QueueFull, ServerStopping
 
 T = TypeVar("T")
+
+_MAX_CLOSING = 8
+"""How many may wait to close a model: they hold a thread each, until a prefill has ended."""
 
 
 class Slot(Generic[T]):
@@ -81,7 +84,7 @@ class Scheduler(Generic[T]):
         """
         slot = self._acquire(_Ticket(key), gone)
         if slot is None:
-            raise Cancelled("the server is stopping")
+            raise ServerStopping
         try:
             yield slot
         finally:
@@ -105,9 +108,10 @@ class Scheduler(Generic[T]):
             self._dispatch()
             if ticket not in self._tickets:
                 return ticket.slot
-            if len(self._tickets) > self._max_queue and not ticket.closing:
+            limit = _MAX_CLOSING if ticket.closing else self._max_queue
+            if sum(other.closing == ticket.closing for other in self._tickets) > limit:
                 self._tickets.remove(ticket)
-                raise QueueFull(self._max_queue)
+                raise QueueFull(limit)
             ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
         try:
             _wait(ticket.wake, gone)

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -131,6 +131,8 @@ def _adapter(
 
 def _handle(route: Route, call: Call, guard: Guard, max_body: int) -> Reply:
     try:
+        if not _is_utf8(call.environ):
+            raise NoSuchRoute(call.path[:200])
         guard.check(call.environ, route.public)
         if int(call.environ.get("CONTENT_LENGTH") or 0) > max_body:
             raise BodyTooLarge(max_body)
@@ -144,6 +146,12 @@ def _handle(route: Route, call: Call, guard: Guard, max_body: int) -> Reply:
         problem = RKLLamaError("internal error", hint="The server's log tells more.")
     status, body = route.dialect(problem, call)
     return Reply(status=status, body=dumps(body), headers=retry_headers(problem))
+
+
+def _is_utf8(environ: Mapping[str, Any]) -> bool:
+    """Bottle leaves out of a path what is not UTF-8: /%ffmodels would be /models."""
+    path = environ["PATH_INFO"]
+    return bool(environ.get("bottle.raw_path", path).encode("latin-1") == path.encode())
 
 
 class _closing:  # noqa: N801 - reads as the function it replaces

@@ -188,6 +188,7 @@ def all_errors() -> Iterator[errors.RKLLamaError]:
         "ModelNotFound": {"name": "m"},
         "AmbiguousName": {"name": "m", "candidates": ("m1", "m2")},
         "NoModelLoaded": {},
+        "ServerStopping": {},
         "ModelsDirMissing": {"path": "/m"},
         "QueueFull": {"limit": 64},
         "ModelBusy": {"name": "m"},

@@ -36,6 +36,7 @@ from ..errors import (
     QueueFull,
     RKLLamaError,
     RuntimeFailed,
+    ServerStopping,
     Unauthorized,
     UnknownRuntime,
     Unsupported,
@@ -127,6 +128,7 @@ _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
         "Méthode non autorisée ; méthodes acceptées : {allowed}.",
         "{text}",
     ),
+    ServerStopping: ("Le serveur est en train de s'arrêter. Réessayez plus tard.", "{text}"),
     Cancelled: ("La requête a été annulée.", "{text}"),
 }
 
