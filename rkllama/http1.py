@@ -8,12 +8,14 @@ a response closes the connection, which cancels whatever the server is doing for
 
 from __future__ import annotations
 
-import contextlib
 import re
 import socket
-from collections.abc import Iterator, Mapping
 
 from .errors import InvalidRequest, ServerUnreachable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for the connection; a server of ours accepts at once, however busy it is."""
@@ -68,8 +70,10 @@ class Response:
 
     def close(self) -> None:
         """Hang up. The server notices, and so does a thread that is waiting for the body."""
-        with contextlib.suppress(OSError):
+        try:  # noqa: SIM105 - contextlib is an import that `rkllama list` can do without
             self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
         self._socket.close()
 
     def _receive(self) -> bytes:
@@ -159,8 +163,10 @@ def request(
     try:
         connection.settimeout(timeout)
         # A server that refuses a large body answers and hangs up without reading all of it.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        try:  # noqa: SIM105 - see close
             connection.sendall(message)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
         return Response(connection, url, method)
     except BaseException as error:
         connection.close()

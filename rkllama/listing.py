@@ -68,22 +68,39 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
 def _from_server(settings: Settings) -> list[dict[str, object]] | None:
     """The models of the server that the other commands would work through, too; None without one."""
     host, port = server_address(settings.host)
-    try:
-        rows = _ask(host, port, settings)
-    except ServerUnreachable:
-        if not is_this_machine(host):
-            raise  # the user has named another machine: its silence is an error
-        rows = None
-    if rows is None and is_this_machine(host):
+    if not is_this_machine(host):
+        return _ask(host, port, settings)  # the user has named it: its silence is an error
+    rows = _ask_here(host, port, settings)
+    if rows is None:
         from .lock import holder
 
         owner = holder(settings.lock)
         if owner and owner.get("url"):
-            try:
-                return _ask(*server_address(owner["url"]), settings)
-            except ServerUnreachable:
-                return None
+            return _ask_here(*server_address(owner["url"]), settings)
     return rows
+
+
+def _ask_here(host: str, port: int, settings: Settings) -> list[dict[str, object]] | None:
+    try:
+        return _ask(host, port, settings) if _listens(host, port) else None
+    except ServerUnreachable:
+        return None
+
+
+def _listens(host: str, port: int) -> bool:
+    """Whether somebody may listen there; a cheap "no" spares the imports of a request."""
+    if not host.startswith("127."):
+        return True
+    import _socket  # socket takes as long to import as all of the list to print
+
+    probe = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    try:
+        probe.connect((host, port))
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
 
 
 def _ask(host: str, port: int, settings: Settings) -> list[dict[str, object]] | None:

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import Any
 
 from .errors import LoadFailed, NPUBusy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def default_path() -> str:

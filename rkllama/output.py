@@ -8,9 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
 
 from .errors import ModelNotFound, RKLLamaError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 def human_size(size: object) -> str:
@@ -34,14 +37,13 @@ def human_time(moment: object) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "SIZE") -> str:
     """Lines with aligned columns; the column headed `right` is aligned to the right."""
-    lines = [head, *rows]
     columns = [
-        _aligned([line[i] for line in lines], right=name == right) for i, name in enumerate(head)
+        _aligned(column, right=column[0] == right) for column in zip(head, *rows, strict=True)
     ]
     return "".join("  ".join(cells).rstrip() + "\n" for cells in zip(*columns, strict=True))
 
 
-def _aligned(cells: list[str], *, right: bool) -> list[str]:
+def _aligned(cells: Sequence[str], *, right: bool) -> list[str]:
     widths = [display_width(cell) for cell in cells]
     most = max(widths)
     fills = [" " * (most - width) for width in widths]
