@@ -980,7 +980,9 @@ def test_a_file_that_the_user_put_there_is_recognised(
 ) -> None:
     (models / place).parent.mkdir(parents=True)
     (models / place).write_bytes(CONTENT)
+    remote.add("user/repo", {FILE: CONTENT, **TEXTS})
     steps = fetch(models)
+    assert os.listdir((models / place).parent) in ([FILE], [FILE, ".rkllama"], [".rkllama", FILE])
     assert steps[-1].name == ("my-name" if "/" in place else "m-w8a8-rk3588")
     assert remote.downloads(FILE) == []
     assert len(names(models)) == 1
