@@ -287,6 +287,15 @@ def test_every_route_is_documented() -> None:
     assert documented == served
 
 
+@pytest.mark.parametrize("name", ["answer", "tests"])
+def test_the_readme_has_the_commands_that_ci_runs(name: str) -> None:
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(rf"^<!-- run: {name} -->\n```sh\n(.*)\n```$", text, re.M)
+    assert len(found) == 1
+    assert found[0].startswith("python3 -m venv .venv && .venv/bin/pip install ")
+    assert f"command_of {name}" in (ROOT / ".ci" / "run").read_text()
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     for path in DOCS:
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
