@@ -127,3 +127,4 @@ class LocalService:
     def close(self) -> None:
         """End every child and release the NPU."""
         self._engine.close()
+        self.store.close()

@@ -16,6 +16,7 @@ import re
 import threading
 from dataclasses import replace
 
+from . import bundled
 from .core import ModelDetails, ModelInfo
 from .digest import DigestCache
 from .errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
@@ -81,13 +82,13 @@ class Store:
             entry = self._catalog.exact(name)
             # Every request comes by here: one model's stats instead of everyone's.
             if entry is None or entry.parent or not self._watch.is_current(entry):
-                entry = self._find(name)
+                entry = self._find_or_install(name)
             return self._stored(entry)
 
     def details(self, name: str) -> ModelDetails:
         """All that is known of a model. Raises ModelNotFound, AmbiguousName."""
         with self._lock:
-            entry = self._find(name)
+            entry = self._find_or_install(name)
             model = self._stored(entry)
             found = self._reader.header(entry)
         header = found if isinstance(found, GGUFHeader) else None
@@ -113,6 +114,15 @@ class Store:
         if entries is not self._catalog.entries:
             self._catalog = Catalog(entries)
         return self._catalog
+
+    def _find_or_install(self, name: str) -> Entry:
+        """Like `_find`; the guide is put into the directory the first time that somebody wants it."""
+        if bundled.means_guide(name):
+            try:
+                return self._find(name, prefix=False)
+            except ModelNotFound:
+                bundled.install(self.models)
+        return self._find(name)
 
     def _find(self, name: str, *, prefix: bool = True) -> Entry:
         """The entry that `name` means, with its model there."""

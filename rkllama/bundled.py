@@ -1,0 +1,46 @@
+"""The guide: a tiny model of our own inside the package, put into the models directory on first use."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+
+from .errors import DiskFull
+from .names import strip_extension
+
+NAME = "guide"
+FILE = os.path.join(os.path.dirname(__file__), "guide.gguf")
+
+
+def means_guide(name: str) -> bool:
+    """Whether `name` is the guide's, in any of the spellings that models have."""
+    return strip_extension(name.strip().removesuffix(":latest")).lower() == NAME
+
+
+def install(models: str) -> None:
+    """Put the guide into the directory `models`, made if need be. Raises DiskFull, ConfigError."""
+    temporary = ""
+    try:
+        os.makedirs(models, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=models, prefix=".guide-")
+        with os.fdopen(handle, "wb") as out, open(FILE, "rb") as source:
+            shutil.copyfileobj(source, out)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, os.path.join(models, os.path.basename(FILE)))
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise DiskFull(
+            f"the guide cannot be put into {models}: {error.strerror or error}",
+            needed=os.path.getsize(FILE),
+            available=_free(models),
+        ) from None
+
+
+def _free(path: str) -> int:
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return 0
