@@ -278,7 +278,7 @@ def test_closing_the_events_hangs_up() -> None:
     with remote({"POST /api/chat": (200, endless())}) as (client, server):
         events = client.stream(HELLO)
         assert next(events) == TextDelta("again and again")
-        events.close()  # type: ignore[attr-defined]
+        events.close()
         assert server.hung_up.wait(LIMIT)
 
 

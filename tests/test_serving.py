@@ -124,7 +124,7 @@ def test_a_hang_before_the_first_token_has_its_own_status(models: Path, npu: str
     ],
 )
 def test_a_model_that_cannot_be_loaded_says_why(
-    server: Server, models: Path, config: dict[str, object], words: str
+    server: Server, models: Path, config: dict[str, Any], words: str
 ) -> None:
     write_model(models / "m.rkllm", **config)
     answer = generate(server, "m")
