@@ -21,6 +21,9 @@ from .worker import Worker
 
 log = logging.getLogger("rkllama")
 
+_FOR_EVER = 1e9
+"""Seconds (30 years) from which a keep-alive has no end: clocks and dates overflow with such numbers."""
+
 
 @dataclass(slots=True)
 class Resident:
@@ -96,7 +99,7 @@ class Residents:
             return
         if keep_alive is not None:
             resident.keep_alive = keep_alive
-        forever = resident.pinned or resident.keep_alive < 0
+        forever = resident.pinned or not 0 <= resident.keep_alive < _FOR_EVER
         slot.expires = None if forever else time.monotonic() + resident.keep_alive
 
     def loaded(self) -> list[LoadedModel]:

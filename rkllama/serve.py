@@ -304,7 +304,10 @@ def serve(
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=256)
+        listener = socket.create_server(address[:2], family=family, backlog=256)
+        # What is accepted inherits it: the system would keep megabytes for a client that reads nothing.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD // 4)
+        return listener
     except OSError as error:
         raise ConfigError(
             f"cannot listen on {host}:{port}: {error.strerror or error}",
