@@ -270,7 +270,31 @@ def _available_memory() -> int | None:
 
 
 def _schema(schema: Any) -> Any:
-    return _JSON_SCHEMA["json"] if schema == "json" else schema
+    return _JSON_SCHEMA["json"] if schema == "json" else _closed(schema)
+
+
+def _closed(schema: Any) -> Any:
+    """The schema with each object limited to the properties that it names, where it leaves that open.
+
+    What fits this fits the schema too. Small models would else go on inventing properties until
+    there are no tokens left.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: _closed(value) if name == "items" else value for name, value in schema.items()}
+    for name in ("anyOf", "oneOf", "prefixItems"):
+        if isinstance(schema.get(name), list):
+            closed[name] = [_closed(each) for each in schema[name]]
+    for name in ("properties", "$defs", "definitions"):
+        if isinstance(schema.get(name), dict):
+            closed[name] = {key: _closed(each) for key, each in schema[name].items()}
+    properties, required = schema.get("properties"), schema.get("required") or []
+    composed = {"allOf", "anyOf", "oneOf", "$ref", "patternProperties"} & schema.keys()
+    if isinstance(properties, dict) and isinstance(required, list) and not composed:
+        named = all(isinstance(name, str) and name in properties for name in required)
+        if properties and named:
+            closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def _emit_choice(

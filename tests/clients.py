@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import rkllama
 from tests.virtual_npu import directive, write_model
 
 MODEL = "qwen2.5-rk3588-w8a8"
 THINKER = "qwen3-1.7b-rk3588-w8a8"
+GUIDE_FILE = Path(rkllama.__file__).with_name("guide.gguf")
+"""The small language model that comes with the package."""
 
 
 def install(models: Path) -> None:

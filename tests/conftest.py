@@ -12,20 +12,25 @@ from tests.running import Server
 from tests.virtual_npu import library
 
 
+def isolate(patch: pytest.MonkeyPatch, directory: Path) -> Path:
+    """An empty home in `directory`, and an environment that knows no other; answers the home."""
+    for name in list(os.environ):
+        if name.startswith(("RKLLAMA_", "HF_", "RKLLM_", "VNPU_")):
+            patch.delenv(name)
+    home = directory / "home"
+    home.mkdir()
+    patch.setenv("HOME", str(home))
+    patch.setenv("HF_HOME", str(home / "hf"))
+    patch.setenv("RKLLAMA_LOCK", str(directory / "npu.lock"))
+    # No test finds a server that happens to run on this machine: nothing listens on port 1.
+    patch.setenv("RKLLAMA_HOST", "127.0.0.1:1")
+    return home
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home directory; nothing of the real one is seen or touched."""
-    for name in list(os.environ):
-        if name.startswith(("RKLLAMA_", "HF_", "RKLLM_", "VNPU_")):
-            monkeypatch.delenv(name)
-    directory = tmp_path / "home"
-    directory.mkdir()
-    monkeypatch.setenv("HOME", str(directory))
-    monkeypatch.setenv("HF_HOME", str(directory / "hf"))
-    monkeypatch.setenv("RKLLAMA_LOCK", str(tmp_path / "npu.lock"))
-    # No test finds a server that happens to run on this machine: nothing listens on port 1.
-    monkeypatch.setenv("RKLLAMA_HOST", "127.0.0.1:1")
-    return directory
+    return isolate(monkeypatch, tmp_path)
 
 
 @pytest.fixture

@@ -1,0 +1,44 @@
+"""The JSON schema that llama.cpp gets: objects are closed where the client's schema left them open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rkllama.cpu import _schema
+
+TEXT = {"type": "string"}
+
+
+def test_objects_are_closed_at_every_depth() -> None:
+    pet = {"type": "object", "properties": {"name": TEXT}}
+    schema = {
+        "type": "object",
+        "properties": {"pets": {"type": "array", "items": pet}, "first": {"$ref": "#/$defs/pet"}},
+        "required": ["pets"],
+        "$defs": {"pet": pet, "other": {"anyOf": [pet, {"type": "null"}]}},
+    }
+    closed = _schema(schema)
+    shut = {**pet, "additionalProperties": False}
+    assert closed["additionalProperties"] is False
+    assert closed["properties"]["pets"]["items"] == shut
+    assert closed["$defs"] == {"pet": shut, "other": {"anyOf": [shut, {"type": "null"}]}}
+    assert "additionalProperties" not in schema, "the client's own schema was changed"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"type": "object", "properties": {"a": TEXT}, "additionalProperties": TEXT},
+        {"type": "object", "properties": {"a": TEXT}, "required": ["b"]},
+        {"properties": {"a": TEXT}, "allOf": [{"properties": {"b": TEXT}}]},
+        {"properties": {"a": TEXT}, "patternProperties": {"^x": TEXT}},
+        {"properties": {}},
+        {"properties": {"a": TEXT}, "required": "a"},
+        {"items": True, "enum": [{"properties": {"a": 1}}]},
+    ],
+)
+def test_what_would_not_fit_any_more_stays_open(schema: Any) -> None:
+    assert _schema(schema) == schema
