@@ -1,0 +1,106 @@
+"""`rkllama` on a terminal of its own: what it writes is waited for, never slept for."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping
+
+from tests.running import LIMIT
+
+_SPINNER = re.compile(r"\r[^\r\n]*\x1b\[K")
+_SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
+
+
+class Terminal:
+    """A command on a pseudo-terminal. `screen` is what it wrote without control sequences."""
+
+    def __init__(
+        self, *arguments: str, env: Mapping[str, str] | None = None, columns: int = 80
+    ) -> None:
+        self._arguments = arguments
+        self._env = {"TERM": "xterm", **(env or {})}
+        self._columns = columns
+        self.raw = ""
+        self._seen = 0
+
+    def __enter__(self) -> Terminal:
+        self._fd, other = pty.openpty()
+        fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self._columns, 0, 0))
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rkllama", *self._arguments],
+                stdin=other,
+                stdout=other,
+                stderr=other,
+                env={**os.environ, **self._env},
+                start_new_session=True,
+                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C works
+            )
+        finally:
+            os.close(other)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(LIMIT)
+        os.close(self._fd)
+
+    @property
+    def screen(self) -> str:
+        """All that was written and not wiped away again, without control sequences."""
+        return _SEQUENCE.sub("", _SPINNER.sub("", self.raw)).replace("\r", "")
+
+    def type(self, text: str) -> None:
+        """Press keys."""
+        os.write(self._fd, text.encode())
+
+    def expect(self, text: str) -> str:
+        """Wait until `text` appears after what was expected last; answers what came up to its end."""
+        deadline = time.monotonic() + LIMIT
+        while (found := self.screen.find(text, self._seen)) < 0:
+            if not self._read(deadline):
+                raise AssertionError(f"{text!r} did not come: {self.screen[self._seen :]!r}")
+        begin, self._seen = self._seen, found + len(text)
+        return self.screen[begin : self._seen]
+
+    def expect_spinner(self, text: str) -> None:
+        """Wait until the spinner says this."""
+        deadline = time.monotonic() + LIMIT
+        while text + "\x1b[K" not in self.raw:
+            if not self._read(deadline):
+                raise AssertionError(f"no spinner said {text!r}: {self.raw!r}")
+
+    def ask(self, text: str) -> str:
+        """Type a line and wait for the next prompt; answers what came after the line."""
+        self.type(text + "\n")
+        self.expect(text.splitlines()[-1])
+        return self.expect(">>> ").removesuffix(">>> ").strip("\n")
+
+    def end(self) -> int:
+        """Wait for the command's end; answers its exit status."""
+        deadline = time.monotonic() + LIMIT
+        while self._read(deadline):
+            pass
+        return self.process.wait(LIMIT)
+
+    def _read(self, deadline: float) -> bool:
+        """Read some more; False at the end, and when the time is over."""
+        if not select.select([self._fd], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return False
+        try:
+            data = os.read(self._fd, 1 << 16)
+        except OSError:  # Linux's way to say that nobody has the terminal open any more
+            return False
+        self.raw += data.decode("utf-8", "replace")
+        return bool(data)

@@ -1,0 +1,379 @@
+"""The chat on a terminal: keys, commands, wrapping, and what is kept for the next time."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from rkllama.chat import Options, set_parameter
+from rkllama.errors import InvalidRequest
+from rkllama.terminal import WrappedText
+from tests.running import Server
+from tests.terminal import CTRL_C, CTRL_D, UP, Terminal
+from tests.virtual_npu import directive, library, read_trace, write_model
+
+THINKING = "<think>Let me see.</think>\n\nFour."
+
+
+@pytest.fixture(autouse=True)
+def _model(models: Path, npu: str) -> None:
+    write_model(models / "echo.rkllm")
+
+
+# --- A conversation ----------------------------------------------------------------------------
+
+
+def test_a_conversation_and_its_end() -> None:
+    with Terminal("run", "ech") as chat:
+        chat.expect("Chat with echo. /? for help, /bye to leave.\n")
+        chat.expect(">>> ")
+        assert chat.ask("hello there") == "hello there"
+        assert chat.ask("and again") == "and again"
+        chat.type("/bye\n")
+        assert chat.end() == 0
+
+
+def test_ctrl_d_leaves() -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.type(CTRL_D)
+        assert chat.end() == 0
+
+
+def prompts(trace: Path) -> list[str]:
+    """What the model was given, run by run."""
+    return [str(event["prompt"]) for event in read_trace(trace) if event["event"] == "run"]
+
+
+def test_earlier_turns_are_part_of_the_prompt_until_they_are_cleared(
+    models: Path, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    write_model(models / "noted.rkllm", trace=str(trace), trace_prompt=1)
+    with Terminal("run", "noted", "--system", "Be brief.") as chat:
+        chat.expect(">>> ")
+        chat.ask("first question")
+        chat.ask("second")
+        assert chat.ask("/clear") == "The conversation is forgotten."
+        chat.ask("third")
+    first, second, third = prompts(trace)
+    assert all("Be brief." in prompt for prompt in (first, second, third))
+    assert second.count("first question") == 2, "the question and its echo"
+    assert second.startswith(first)
+    assert "first question" not in third
+
+
+def test_the_chat_through_a_server_is_the_same(server: Server) -> None:
+    with Terminal("run", "ech", env={"RKLLAMA_HOST": server.url}) as chat:
+        chat.expect("Chat with echo. /? for help, /bye to leave.\n")
+        chat.expect(">>> ")
+        assert chat.ask("hello there") == "hello there"
+        assert server.children(), "it is the server's model"
+        chat.type("/bye\n")
+        assert chat.end() == 0
+
+
+# --- Keys --------------------------------------------------------------------------------------
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(models: Path) -> None:
+    write_model(models / "slow.rkllm", tokens=2000, token_us=20_000)
+    with Terminal("run", "slow") as chat:
+        chat.expect(">>> ")
+        chat.type("tell me\n")
+        chat.expect("amber heron ocean")
+        chat.type(CTRL_C)
+        chat.expect("(stopped)\n\n>>> ")
+        assert chat.ask("next " + directive(reply="here")) == "here"
+
+
+def test_ctrl_c_twice_in_prefill_leaves_a_chat_that_goes_on(models: Path) -> None:
+    write_model(models / "slow.rkllm", prefill_us=50_000)
+    with Terminal("run", "slow") as chat:
+        chat.expect(">>> ")
+        chat.type("a b c d e f g h i j\n")
+        chat.expect_spinner("Reading the prompt…")
+        chat.type(CTRL_C)
+        chat.expect("(stopped)\n\n>>> ")
+        chat.type(CTRL_C)
+        chat.expect("Ctrl-D or /bye leaves.\n>>> ")
+        assert chat.ask("go on") == "go on"
+
+
+def test_ctrl_c_while_loading_ends_the_program(models: Path) -> None:
+    write_model(models / "big.rkllm", load_ms=20_000)
+    with Terminal("run", "big") as chat:
+        chat.expect_spinner("Loading big…")
+        chat.type(CTRL_C)
+        assert chat.end() == 130
+        assert "Traceback" not in chat.screen
+
+
+def test_ctrl_c_at_the_prompt_gives_the_line_up() -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.type("half a li")
+        chat.expect("half a li")
+        chat.type(CTRL_C)
+        assert "Ctrl-D" not in chat.expect(">>> ")
+        chat.type('"""one\n')
+        chat.expect("... ")
+        chat.type(CTRL_C)
+        assert "Ctrl-D" not in chat.expect(">>> ")
+        assert chat.ask("whole") == "whole"
+
+
+def test_what_is_typed_during_an_answer_is_not_shown_in_it(models: Path) -> None:
+    write_model(models / "slow.rkllm", tokens=30, token_us=30_000)
+    with Terminal("run", "slow") as chat:
+        chat.expect(">>> ")
+        chat.type("tell me\n")
+        chat.expect("amber")
+        chat.type("/bye\n")
+        assert chat.end() == 0
+        answer, _, rest = chat.screen.partition("tell me")[2].partition("mint")
+        assert "/bye" not in answer
+        assert "/bye" in rest
+
+
+def test_texts_of_several_lines() -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.type('"""one\n')
+        chat.expect("... ")
+        chat.type('two"""\n')
+        assert chat.expect("one\ntwo\n")
+        chat.expect(">>> ")
+        chat.type("\x1b[200~pasted\n\nat once\x1b[201~\n")
+        chat.expect("pasted\n\nat once\n")  # as readline shows it
+        chat.expect("pasted\n\nat once\n")
+        chat.expect(">>> ")
+        assert chat.ask('"""in one"""') == "in one"
+
+
+def test_lines_are_remembered_for_the_next_chat(home: Path) -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.ask("keep this")
+        assert chat.ask("/set nohistory") == "Set nohistory."
+        chat.ask("not this")
+        chat.type(CTRL_D)
+        assert chat.end() == 0
+    file = home / "RKLLAMA" / "history"
+    assert file.read_text() == "keep this\n/set nohistory\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.type(UP + UP)
+        chat.expect("keep this")
+        chat.type("\n")
+        chat.expect("keep this\n")
+
+
+# --- Commands ----------------------------------------------------------------------------------
+
+
+def test_settings_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RKLLAMA_RKLLM_LIB", library("1.3.0"))  # older ones fix them at the load
+    with Terminal("run", "echo", "--temperature", "0.5", columns=2000) as chat:
+        chat.expect(">>> ")
+        assert chat.ask("/set parameter top_k 7") == "Set top_k to 7."
+        assert chat.ask("/set parameter num_predict 300") == "Set num_predict to 300."
+        params = json.loads(chat.ask("go " + directive(mode="params")))
+        assert params["temperature"] == 0.5
+        assert params["top_k"] == 7
+        assert chat.ask("/set parameter stop END") == "Set stop to END."
+        assert chat.ask("go " + directive(reply="this END not that")) == "this"
+        shown = chat.ask("/show parameters")
+        for line in ("temperature 0.5", "top_k 7", "num_predict 300", "stop END"):
+            assert line in " ".join(shown.split())
+
+
+WRONG = [
+    ("/set parameter temperature 99", "Error: 'options.temperature' must be between 0 and 5"),
+    ("/set parameter top_k many", "Error: top_k cannot be 'many'"),
+    ("/set parameter colour 1", "Error: there is no parameter 'colour'"),
+    ("/set parameter", "/set system TEXT"),
+    ("/set", "/set system TEXT"),
+    ("/frobnicate", "Unknown command /frobnicate. /? lists the commands."),
+    ("/show everything", "/show takes info, system, parameters or modelfile."),
+    ("/load", "Which model? /load MODEL"),
+    ("/load nothing", "Error: model 'nothing' not found"),
+    ("/save", "Under which name? /save NAME"),
+    ("/save ../up", "Error: '../up' cannot be a model's name"),
+    ("/?", "/set system TEXT            the system message"),
+    ("/etc/hosts holds what", "/etc/hosts holds what"),
+]
+
+
+def test_commands_say_what_is_wrong() -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        for typed, answer in WRONG:
+            assert chat.ask(typed).startswith(answer), typed
+
+
+def test_save_and_load_go_on_with_the_conversation(models: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    write_model(models / "noted.rkllm", trace=str(trace), trace_prompt=1)
+    with Terminal("run", "noted") as chat:
+        chat.expect(">>> ")
+        chat.ask('/set system "Be kind."')
+        chat.ask("my name is Ada")
+        assert chat.ask("/save talk") == "Saved. To go on later: rkllama run talk"
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        assert chat.ask("/load talk") == "Chat with talk."
+        chat.ask("who am I?")
+        prompt = prompts(trace)[-1]
+        assert "Be kind." in prompt
+        assert prompt.count("my name is Ada") == 2
+        # Saved once more under its own name, nothing of the first part is lost.
+        chat.ask("/save talk")
+        modelfile = chat.ask("/show modelfile")
+        assert "my name is Ada" in modelfile
+        assert "who am I?" in modelfile
+        assert chat.ask("/show system") == "Be kind."
+
+
+def test_a_system_message_of_several_lines() -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.type('/set system """Be\n')
+        chat.expect("... ")
+        chat.type('brief."""\n')
+        chat.expect("Set the system message.\n>>> ")
+        assert chat.ask("/show system") == "Be\nbrief."
+
+
+def test_figures_after_each_answer() -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.ask("/set verbose")
+        assert "answer rate:" in chat.ask("some words for you")
+        chat.ask("/set quiet")
+        assert chat.ask("some words for you") == "some words for you"
+
+
+# --- What is shown -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("no_colour", [False, True])
+def test_thinking_is_dim_where_colours_are_wanted(models: Path, no_colour: bool) -> None:
+    write_model(models / "DeepSeek-R1-1.5B.rkllm", reply=THINKING)
+    env = {"NO_COLOR": "1"} if no_colour else {}
+    with Terminal("run", "DeepSeek-R1-1.5B", "2+2?", env=env) as command:
+        assert command.end() == 0
+        assert command.screen.endswith("Thinking…\nLet me see.\n…done thinking.\n\nFour.\n")
+        assert ("\x1b[2m" in command.raw) != no_colour
+
+
+def test_a_spinner_turns_while_the_model_loads_and_goes_without_a_trace(models: Path) -> None:
+    write_model(models / "big.rkllm", load_ms=400, reply="Here.")
+    with Terminal("run", "big", "hello") as command:
+        assert command.end() == 0
+        assert "Loading big…\x1b[K" in command.raw
+        assert command.raw.endswith("\r\x1b[KHere.\r\n")
+    with Terminal("run", "big", "hello", env={"TERM": "dumb"}) as command:
+        assert command.end() == 0
+        assert command.raw == "Here.\r\n"
+
+
+def test_the_spinner_turns_while_hidden_thinking_goes_on(models: Path) -> None:
+    write_model(models / "DeepSeek-R1-1.5B.rkllm", reply=THINKING, token_us=100_000)
+    with Terminal("run", "DeepSeek-R1-1.5B", "--hide-thinking", "2+2?") as command:
+        command.expect_spinner("Thinking…")
+        assert command.end() == 0
+        assert "Let me see" not in command.screen
+        assert command.raw.endswith("\r\x1b[KFour.\r\n")
+
+
+def test_a_crash_in_an_answer_is_told_and_the_chat_goes_on(models: Path) -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        answer = chat.ask("one two three four " + directive(segv_at=2))
+        assert "Error: the model's process was killed by SIGSEGV" in answer
+        assert chat.ask("still there") == "still there"
+
+
+def test_rm_asks_on_a_terminal(models: Path) -> None:
+    write_model(models / "other.rkllm")
+    with Terminal("rm", "echo", "other") as command:
+        command.expect("Delete echo (echo.rkllm, ")
+        command.type("n\n")
+        command.expect("Delete other (other.rkllm, ")
+        command.type("y\n")
+        command.expect("Deleted other\n")
+        assert command.end() == 0
+    assert [file.name for file in models.iterdir()] == ["echo.rkllm"]
+
+
+# --- Units -------------------------------------------------------------------------------------
+
+
+class Screen(io.StringIO):
+    """A terminal in memory."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def wrapped(text: str, monkeypatch: pytest.MonkeyPatch, columns: int = 10) -> str:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    whole, pieces = Screen(), Screen()
+    out = WrappedText(whole, wrap=True)
+    out.write(text)
+    out.finish()
+    out = WrappedText(pieces, wrap=True)
+    for char in text:
+        out.write(char)
+    out.finish()
+    assert pieces.getvalue() == whole.getvalue(), "it depends on where the pieces end"
+    return whole.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("one two three", ["one two", "three"]),
+        ("ten column exactly!!", ["ten column", "exactly!!"]),
+        ("  indented text", ["  indented", "text"]),
+        ("a  b\n\nc", ["a  b", "", "c"]),
+        ("a_word_longer_than_a_line longer", ["a_word_longer_than_a_line", "longer"]),
+        ("中文字符也要换行", ["中文字符也", "要换行"]),
+        ("一二三四五。六", ["一二三四", "五。六"]),
+        ("abcdefg 中文字", ["abcdefg 中", "文字"]),
+        ("ein e\u0301te\u0301 e\u0301e\u0301 ab", ["ein e\u0301te\u0301 e\u0301e\u0301", "ab"]),
+        (
+            "```\nlong code line is kept\n```\nbut not text",
+            ["```", "long code line is kept", "```", "but not", "text"],
+        ),
+        ("red \x1b[31malert\x07\x9b2J", ["red", "[31malert2J"]),
+    ],
+)
+def test_wrapping(text: str, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert wrapped(text, monkeypatch).split("\n") == lines
+
+
+def test_what_is_no_terminal_gets_the_text_as_it_is() -> None:
+    out = io.StringIO()
+    text = WrappedText(out, wrap=True)
+    text.write("a long line that nobody breaks \x1b[31m, not even " + "x" * 100)
+    text.finish()
+    assert out.getvalue().endswith("\x1b[31m, not even " + "x" * 100)
+
+
+def test_parameters_are_read_as_the_server_reads_them() -> None:
+    options = Options()
+    for name, text in [("temperature", "0.5"), ("num_ctx", "512"), ("stop", "A"), ("stop", "B")]:
+        options = set_parameter(options, name, text)
+    assert options.sampling.temperature == 0.5
+    assert options.context_length == 512
+    assert options.stop == ("A", "B")
+    assert set_parameter(options, "num_predict", "-2").max_tokens == -1
+    for name, text in [("temperature", "[1]"), ("num_ctx", "0"), ("top_k", "1.5"), ("x", "1")]:
+        with pytest.raises(InvalidRequest):
+            set_parameter(options, name, text)
