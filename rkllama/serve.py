@@ -34,7 +34,7 @@ from .errors import (
 )
 from .guard import Guard
 from .local import LocalService
-from .routes import anthropic, native, ollama, openai, status
+from .routes import anthropic, native, ollama, openai, openapi, status
 from .routes.base import Call, Dialect, Reply, Route, one_line, retry_headers
 
 log = logging.getLogger("rkllama")
@@ -51,7 +51,8 @@ _SPARE_THREADS = 16
 
 def routes() -> tuple[Route, ...]:
     """The route table."""
-    return (*native.ROUTES, *ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *status.ROUTES)
+    table = (*native.ROUTES, *ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *status.ROUTES)
+    return (*table, openapi.description_of(table))
 
 
 def dialect_of(path: str) -> Dialect:

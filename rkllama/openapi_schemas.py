@@ -1,0 +1,393 @@
+"""JSON schemas of the request bodies, by method and path, and the keys that each answer has.
+
+Kept by hand beside the decoders in api/, which are what counts; tests send what these schemas allow and
+what they forbid. Only the fields that mean something are named: all others are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string"}
+_FLAG: Schema = {"type": "boolean"}
+_OBJECT: Schema = {"type": "object"}
+_NAME: Schema = {"type": "string", "minLength": 1}
+_TEXTS: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
+_NOTHING: Schema = {"type": "array", "maxItems": 0, "description": "No model here reads images."}
+_SEED = {"type": "integer", "minimum": -(1 << 63), "maximum": (1 << 63) - 1}
+_MODEL = {"$ref": "#/components/schemas/ModelName"}
+
+
+def _integer(low: int = -(1 << 31), high: int = (1 << 31) - 1) -> Schema:
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+def _number(low: float, high: float) -> Schema:
+    return {"type": "number", "minimum": low, "maximum": high}
+
+
+def _one_of(*values: str) -> Schema:
+    return {"type": "string", "enum": list(values)}
+
+
+def _list(items: Schema, at_least: int = 0) -> Schema:
+    return {"type": "array", "items": items, "minItems": at_least}
+
+
+def _either(*schemas: Schema) -> Schema:
+    return {"anyOf": list(schemas)}
+
+
+def _object(required: Mapping[str, Schema] | None = None, /, **optional: Schema) -> Schema:
+    """An object; for what is optional, null is the same as leaving it out."""
+    required = required or {}
+    nullable = {name: _either(schema, {"type": "null"}) for name, schema in optional.items()}
+    schema: Schema = {"type": "object", "properties": {**required, **nullable}}
+    return schema | ({"required": list(required)} if required else {})
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _function(parameters: str = "parameters") -> Schema:
+    return _object({"name": _NAME}, description=_TEXT, **{parameters: _OBJECT})
+
+
+_FUNCTION_TYPE = _one_of("function")
+_LIMIT = _either(_integer(1), {"type": "integer", "const": -1})
+_KEEP_ALIVE = _either(
+    _number(-1e9, 1e9),
+    {"type": "string", "pattern": r"^-?[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m|h)?$"},
+)
+_FORMAT = _either({"enum": ["json", ""]}, _ref("JSONSchema"))
+_THINK = _either(_FLAG, _one_of("low", "medium", "high", "max"))
+_EFFORT = _one_of("none", "minimal", "low", "medium", "high", "xhigh", "max")
+
+_PARTS = _list(
+    _either(
+        _object({"type": _one_of("text", "input_text", "output_text"), "text": _TEXT}),
+        _object({"type": _one_of("refusal"), "refusal": _TEXT}),
+    )
+)
+_CONTENT = _either(_TEXT, _PARTS)
+_ARGUMENTS: Schema = {"type": "string", "enum": ["", "{}", '{"city": "Nantes", "days": [1, 2.5]}']}
+_TOOL_CALL = _object(
+    {"id": _TEXT, "function": _object({"name": _TEXT, "arguments": _ARGUMENTS})},
+    type=_FUNCTION_TYPE,
+)
+_RESULT_BLOCK = _object(
+    {"type": _one_of("tool_result"), "tool_use_id": _TEXT}, is_error=_FLAG, content=_TEXT
+)
+_TEXT_BLOCK = _object({"type": _one_of("text"), "text": _TEXT})
+_USE_BLOCK = _object(
+    {"type": _one_of("tool_use"), "id": _TEXT, "name": _TEXT, "input": _OBJECT},
+)
+_THINKING_BLOCK = _object({"type": _one_of("thinking"), "thinking": _TEXT})
+
+COMPONENTS: dict[str, Schema] = {
+    "ModelName": {
+        "type": "string",
+        "pattern": r"\S",
+        "description": "A name from the lists, with or without extension, tag or folder.",
+    },
+    "JSONSchema": {
+        "type": "object",
+        "properties": {
+            "type": _one_of("object", "array", "string", "integer", "number", "boolean", "null"),
+            "properties": {"type": "object", "additionalProperties": {"type": "object"}},
+            "required": {"type": "array", "items": _TEXT, "uniqueItems": True},
+        },
+    },
+    "Options": _object(
+        temperature=_number(0, 5),
+        top_k=_integer(),
+        top_p=_number(0, 1),
+        min_p=_number(0, 1),
+        repeat_penalty=_number(0.01, 10),
+        frequency_penalty=_number(-2, 2),
+        presence_penalty=_number(-2, 2),
+        mirostat=_integer(0, 2),
+        mirostat_tau=_number(0, 100),
+        mirostat_eta=_number(0, 1),
+        seed=_SEED,
+        stop=_TEXTS,
+        num_predict=_integer(-2),
+        num_ctx=_integer(1, 1 << 24),
+    ),
+    "OllamaMessage": _object(
+        {"role": _one_of("system", "user", "assistant", "tool")},
+        content=_TEXT,
+        thinking=_TEXT,
+        images=_NOTHING,
+        tool_calls=_list(
+            _object({"function": _object({"name": _TEXT}, arguments=_OBJECT)}, id=_TEXT)
+        ),
+        tool_call_id=_TEXT,
+        tool_name=_TEXT,
+    ),
+    "OllamaTool": _object({"function": _function()}, type=_FUNCTION_TYPE),
+    "OpenAIMessage": _either(
+        _object({"role": _one_of("system", "developer", "user"), "content": _CONTENT}),
+        _object(
+            {"role": _one_of("assistant")},
+            content=_CONTENT,
+            refusal=_TEXT,
+            reasoning_content=_TEXT,
+            tool_calls=_list(_TOOL_CALL),
+        ),
+        _object({"role": _one_of("tool"), "tool_call_id": _TEXT}, content=_CONTENT, name=_TEXT),
+    ),
+    "OpenAITool": _object({"type": _FUNCTION_TYPE, "function": _function()}),
+    "ResponsesItem": _either(
+        _object(
+            {"role": _one_of("user", "assistant", "system", "developer"), "content": _CONTENT},
+            type=_one_of("message"),
+        ),
+        _object(
+            {
+                "type": _one_of("function_call"),
+                "call_id": _TEXT,
+                "name": _TEXT,
+                "arguments": _ARGUMENTS,
+            }
+        ),
+        _object({"type": _one_of("function_call_output"), "call_id": _TEXT, "output": _CONTENT}),
+    ),
+    "AnthropicMessage": _either(
+        _object(
+            {
+                "role": _one_of("user"),
+                "content": _either(_TEXT, _list(_either(_TEXT_BLOCK, _RESULT_BLOCK))),
+            }
+        ),
+        _object(
+            {
+                "role": _one_of("assistant"),
+                "content": _either(_TEXT, _list(_either(_TEXT_BLOCK, _USE_BLOCK, _THINKING_BLOCK))),
+            }
+        ),
+    ),
+    "AnthropicTool": _object(
+        {"name": _NAME, "input_schema": _OBJECT}, description=_TEXT, type=_one_of("custom")
+    ),
+}
+
+_OLLAMA: dict[str, Schema] = {
+    "options": _ref("Options"),
+    "keep_alive": _KEEP_ALIVE,
+    "format": _FORMAT,
+    "think": _THINK,
+    "stream": _FLAG,
+}
+_LOGPROBS: dict[str, Schema] = {"logprobs": _FLAG, "top_logprobs": _integer(0, 20)}
+_SAMPLING: dict[str, Schema] = {
+    "temperature": _number(0, 2),
+    "top_p": _number(0, 1),
+    "top_k": _integer(0),
+    "min_p": _number(0, 1),
+    "repeat_penalty": _number(0.01, 10),
+    "frequency_penalty": _number(-2, 2),
+    "presence_penalty": _number(-2, 2),
+    "seed": _SEED,
+}
+_OPENAI: dict[str, Schema] = {
+    **_SAMPLING,
+    "stop": _TEXTS,
+    "stream": _FLAG,
+    "stream_options": _object(include_usage=_FLAG),
+    "n": _integer(1, 1),
+    "max_tokens": _LIMIT,
+}
+_OPENAI_CHOICE = _either(
+    _one_of("none", "auto", "required"),
+    _object({"type": _FUNCTION_TYPE, "function": _object({"name": _TEXT})}),
+)
+_OPENAI_FORMAT = _either(
+    _object({"type": _one_of("text", "json_object")}),
+    _object({"type": _one_of("json_schema"), "json_schema": _object(schema=_ref("JSONSchema"))}),
+)
+_RESPONSES_FORMAT = _either(
+    _object({"type": _one_of("text", "json_object")}),
+    _object({"type": _one_of("json_schema")}, schema=_ref("JSONSchema")),
+)
+_ANTHROPIC: dict[str, Schema] = {
+    "system": _either(_TEXT, _list(_TEXT_BLOCK)),
+    "temperature": _number(0, 2),
+    "top_k": _integer(0),
+    "top_p": _number(0, 1),
+    "stop_sequences": _list(_TEXT),
+    "stream": _FLAG,
+    "tools": _list(_ref("AnthropicTool")),
+    "tool_choice": _either(
+        _object({"type": _one_of("auto", "any", "none")}),
+        _object({"type": _one_of("tool"), "name": _TEXT}),
+    ),
+    "thinking": _object(
+        {"type": _one_of("enabled", "disabled", "adaptive")}, budget_tokens=_integer(1)
+    ),
+    "output_config": _object(
+        format=_object({"type": _one_of("json_schema"), "schema": _ref("JSONSchema")})
+    ),
+}
+_MESSAGES = _list(_ref("AnthropicMessage"), 1)
+_NAMED = _object({"model": _MODEL})
+
+REQUESTS: dict[tuple[str, str], Schema] = {
+    ("POST", "/load_model"): _object({"model_name": _MODEL}),
+    ("POST", "/generate"): _object(
+        {
+            "messages": _either(
+                _NAME,
+                _list(
+                    _object(
+                        {"role": _one_of("system", "user", "assistant", "tool"), "content": _TEXT}
+                    ),
+                    1,
+                ),
+            )
+        },
+        model=_MODEL,
+        max_tokens=_integer(-2),
+        stop=_TEXTS,
+        **_OLLAMA,
+    ),
+    ("POST", "/pull"): _NAMED,
+    ("POST", "/rm"): _NAMED,
+    ("DELETE", "/rm"): _NAMED,
+    ("POST", "/api/show"): _NAMED,
+    ("POST", "/api/chat"): _object(
+        {"model": _MODEL},
+        messages=_list(_ref("OllamaMessage")),
+        tools=_list(_ref("OllamaTool")),
+        template=_TEXT,
+        **_OLLAMA,
+        **_LOGPROBS,
+    ),
+    ("POST", "/api/generate"): _object(
+        {"model": _MODEL},
+        prompt=_TEXT,
+        suffix=_TEXT,
+        system=_TEXT,
+        template=_TEXT,
+        context=_list({}),
+        raw=_FLAG,
+        images=_NOTHING,
+        **_OLLAMA,
+        **_LOGPROBS,
+    ),
+    ("POST", "/api/embed"): _object(
+        {"model": _MODEL},
+        input=_TEXTS,
+        truncate=_FLAG,
+        dimensions=_integer(0, 1 << 20),
+        options=_ref("Options"),
+        keep_alive=_KEEP_ALIVE,
+    ),
+    ("POST", "/api/embeddings"): _object(
+        {"model": _MODEL}, prompt=_TEXT, options=_ref("Options"), keep_alive=_KEEP_ALIVE
+    ),
+    ("POST", "/api/pull"): _object({"model": _MODEL}, stream=_FLAG),
+    ("DELETE", "/api/delete"): _NAMED,
+    ("POST", "/api/copy"): _object({"source": _MODEL, "destination": _MODEL}),
+    ("POST", "/api/create"): _object(
+        {"model": _MODEL, "from": _MODEL},
+        stream=_FLAG,
+        system=_TEXT,
+        template=_TEXT,
+        license=_TEXTS,
+        parameters={
+            "type": "object",
+            "additionalProperties": _either(_TEXT, _FLAG, {"type": "number"}, _list(_TEXT)),
+        },
+        messages=_list(_object({"role": _one_of("system", "user", "assistant"), "content": _TEXT})),
+        files={
+            "type": "object",
+            "additionalProperties": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+        },
+    ),
+    ("POST", "/v1/chat/completions"): _object(
+        {"model": _MODEL, "messages": _list(_ref("OpenAIMessage"), 1)},
+        **_OPENAI,
+        **_LOGPROBS,
+        max_completion_tokens=_LIMIT,
+        tools=_list(_ref("OpenAITool")),
+        tool_choice=_OPENAI_CHOICE,
+        parallel_tool_calls=_FLAG,
+        response_format=_OPENAI_FORMAT,
+        reasoning_effort=_EFFORT,
+        modalities=_list(_one_of("text")),
+    ),
+    ("POST", "/v1/completions"): _object(
+        {"model": _MODEL, "prompt": _NAME},
+        **_OPENAI,
+        suffix=_TEXT,
+        logprobs=_integer(0, 20),
+    ),
+    ("POST", "/v1/responses"): _object(
+        {"model": _MODEL, "input": _either(_TEXT, _list(_ref("ResponsesItem"), 1))},
+        **_SAMPLING,
+        instructions=_TEXT,
+        stream=_FLAG,
+        max_output_tokens=_LIMIT,
+        tools=_list(
+            _object({"type": _FUNCTION_TYPE, "name": _NAME}, description=_TEXT, parameters=_OBJECT)
+        ),
+        tool_choice=_either(
+            _one_of("none", "auto", "required"), _object({"type": _FUNCTION_TYPE, "name": _TEXT})
+        ),
+        parallel_tool_calls=_FLAG,
+        text=_object(format=_RESPONSES_FORMAT),
+        reasoning=_object(effort=_EFFORT),
+        top_logprobs=_integer(0, 20),
+        truncation=_one_of("disabled"),
+        metadata=_OBJECT,
+        user=_TEXT,
+    ),
+    ("POST", "/v1/embeddings"): _object(
+        {"model": _MODEL, "input": _either(_NAME, _list(_NAME, 1))},
+        encoding_format=_one_of("float", "base64"),
+        dimensions=_integer(1),
+    ),
+    ("POST", "/v1/messages"): _object(
+        {"model": _MODEL, "messages": _MESSAGES, "max_tokens": _integer(1)}, **_ANTHROPIC
+    ),
+    ("POST", "/v1/messages/count_tokens"): _object(
+        {"model": _MODEL, "messages": _MESSAGES}, **_ANTHROPIC
+    ),
+}
+
+ANSWERS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("GET", "/"): ("message", "github"),
+    ("GET", "/models"): ("models",),
+    ("POST", "/load_model"): ("message",),
+    ("POST", "/unload_model"): ("message",),
+    ("GET", "/current_model"): ("model_name",),
+    ("POST", "/generate"): ("id", "object", "created", "choices", "usage"),
+    ("POST", "/rm"): ("message",),
+    ("DELETE", "/rm"): ("message",),
+    ("GET", "/api/version"): ("version",),
+    ("GET", "/api/tags"): ("models",),
+    ("GET", "/api/ps"): ("models",),
+    ("POST", "/api/show"): ("details", "model_info", "capabilities", "modified_at"),
+    ("POST", "/api/chat"): ("model", "created_at", "message", "done"),
+    ("POST", "/api/generate"): ("model", "created_at", "response", "done"),
+    ("POST", "/api/embed"): ("model", "embeddings"),
+    ("POST", "/api/embeddings"): ("embedding",),
+    ("POST", "/api/pull"): ("status",),
+    ("POST", "/api/create"): ("status",),
+    ("POST", "/v1/chat/completions"): ("id", "object", "created", "model", "choices"),
+    ("POST", "/v1/completions"): ("id", "object", "created", "model", "choices"),
+    ("POST", "/v1/responses"): ("id", "object", "created_at", "status", "output"),
+    ("GET", "/v1/models"): ("object", "data"),
+    ("GET", "/v1/models/<name:path>"): ("id", "object", "created", "owned_by"),
+    ("POST", "/v1/embeddings"): ("object", "data", "model", "usage"),
+    ("POST", "/v1/messages"): ("id", "type", "role", "content", "model", "usage"),
+    ("POST", "/v1/messages/count_tokens"): ("input_tokens",),
+    ("GET", "/health"): ("status", "version", "queue", "models"),
+    ("GET", "/openapi.json"): ("openapi", "info", "paths"),
+}
+"""The keys that a JSON answer of 200 has."""
