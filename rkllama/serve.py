@@ -66,7 +66,8 @@ def dialect_of(path: str) -> Dialect:
 
 def create_app(service: LocalService, settings: Settings, host: str = "127.0.0.1") -> bottle.Bottle:
     """The WSGI application over a service; `host` is the address that it is served on."""
-    app = bottle.Bottle(autojson=False)
+    app = bottle.Bottle()
+    app.config["json.enable"] = False
     guard = Guard(host, settings.api_keys, settings.origins)
     allowed: dict[str, list[str]] = {}
     for route in routes():

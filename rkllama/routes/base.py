@@ -73,7 +73,8 @@ class Call:
 
     def raw_body(self) -> bytes:
         """The body's bytes."""
-        data: bytes = self.environ["wsgi.input"].read()
+        size = int(self.environ.get("CONTENT_LENGTH") or 0)
+        data: bytes = self.environ["wsgi.input"].read(size)
         return data
 
     def json(self) -> Any:

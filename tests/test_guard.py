@@ -1,0 +1,328 @@
+"""Who may call the server: API keys, Host and Origin, and what it says when anyone may."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkllama import guard
+from rkllama.config import is_loopback, load_settings
+from rkllama.errors import ConfigError, Forbidden, Unauthorized
+from rkllama.guard import Guard
+from tests.running import Answer, Server
+
+
+def environ(**headers: str) -> dict[str, str]:
+    return {f"HTTP_{name.upper()}": value for name, value in headers.items()}
+
+
+# --- Keys --------------------------------------------------------------------------------------
+
+
+def test_keys_are_separated_by_commas_or_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("# for the kitchen\nfrom-file-1\n\n  from-file-2  \n")
+    for text, keys in (
+        ("one", ("one",)),
+        ("one,two, three", ("one", "two", "three")),
+        (f"@{file}", ("from-file-1", "from-file-2")),
+        (f"one,@{file}", ("one", "from-file-1", "from-file-2")),
+    ):
+        assert load_settings({"api_keys": text}).api_keys == keys
+        assert load_settings(environ={"RKLLAMA_API_KEY": text}).api_keys == keys
+
+
+def test_a_key_file_in_the_home_directory(home: Path) -> None:
+    (home / "keys").write_text("secret\n")
+    assert load_settings({"api_keys": "@~/keys"}).api_keys == ("secret",)
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", "@/nothing/there", "@", "@{tmp}"])
+def test_no_key_where_one_is_asked_for_is_an_error(tmp_path: Path, text: str) -> None:
+    """`--api-key "$KEY"` with an unset variable must not serve everybody."""
+    with pytest.raises(ConfigError, match="--api-key"):
+        load_settings({"api_keys": text.format(tmp=tmp_path)})
+
+
+def test_an_empty_key_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_text("# none yet\n")
+    with pytest.raises(ConfigError, match="no key"):
+        load_settings({"api_keys": f"@{tmp_path}/keys"})
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    assert load_settings(environ={"RKLLAMA_API_KEY": ""}).api_keys == ()
+
+
+KEYED = Guard("0.0.0.0", ("first-key", "clé"), ())
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer first-key"},
+        {"authorization": "bearer  first-key "},
+        {"x_api_key": "first-key"},
+        {"authorization": "Bearer clé".encode().decode("latin-1")},
+        {"authorization": "Bearer filler", "x_api_key": "first-key"},
+        {"authorization": "Bearer first-key", "x_api_key": "filler"},
+    ],
+)
+def test_a_key_opens(headers: dict[str, str]) -> None:
+    KEYED.check(environ(**headers), public=False)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": ""},
+        {"authorization": "Bearer"},
+        {"authorization": "Bearer "},
+        {"authorization": "first-key"},
+        {"authorization": "Basic first-key"},
+        {"authorization": "Bearer first-ke"},
+        {"authorization": "Bearer first-key2"},
+        {"authorization": "Bearer first-key, Bearer x"},
+        {"authorization": "Bearer FIRST-KEY"},
+        {"x_api_key": ""},
+        {"x_api_key": "\u20ac"},
+    ],
+)
+def test_anything_else_does_not(headers: dict[str, str]) -> None:
+    with pytest.raises(Unauthorized):
+        KEYED.check(environ(**headers), public=False)
+    KEYED.check(environ(**headers), public=True)
+
+
+def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[bytes] = []
+
+    def compare(sent: bytes, key: bytes) -> bool:
+        compared.append(key)
+        return hmac.compare_digest(sent, key)
+
+    monkeypatch.setattr(guard, "hmac", type("hmac", (), {"compare_digest": compare}))
+    keys = ("a", "b", "c")
+    for sent in ("a", "c", "x"):
+        compared.clear()
+        try:
+            Guard("0.0.0.0", keys, ()).check(environ(x_api_key=sent), public=False)
+        except Unauthorized:
+            assert sent == "x"
+        assert compared == [b"a", b"b", b"c"]
+
+
+@pytest.fixture
+def keyed(models: Path, npu: str, tmp_path: Path) -> Iterator[Server]:
+    """A server whose key is in a file, and one origin that may call it."""
+    (tmp_path / "keys").write_text("secret\n")
+    arguments = ("--api-key", f"other,@{tmp_path}/keys", "--origins", "https://ui.example/")
+    with Server(*arguments) as server:
+        yield server
+
+
+def test_without_its_key_every_dialect_refuses_in_its_own_shape(keyed: Server) -> None:
+    def error(method: str, path: str, **headers: str) -> Any:
+        answer = keyed.request(method, path, {} if method == "POST" else None, headers)
+        assert answer.status == 401, (path, answer.status)
+        return answer.json
+
+    assert "clé" in error("GET", "/models")["error"]
+    assert error("POST", "/generate", **{"Accept-Language": "en"})["error"].startswith("a valid")
+    assert isinstance(error("GET", "/api/tags")["error"], str)
+    assert "API key" in error("POST", "/v1/chat/completions")["error"]["message"]
+    anthropic = error("POST", "/v1/messages")
+    assert anthropic["type"] == "error"
+    assert anthropic["error"]["type"] == "authentication_error"
+    for path in ("/rm", "/load_model", "/unload_model", "/pull", "/api/create", "/api/pull"):
+        error("POST", path)
+    for key in ("secret", "other"):
+        assert keyed.get("/models", Authorization=f"Bearer {key}").status == 200
+        assert keyed.get("/v1/models", **{"x-api-key": key}).status == 200
+    assert keyed.get("/health").status == 200
+
+
+def test_the_key_stands_in_no_log_and_no_answer(keyed: Server) -> None:
+    keyed.get("/models", Authorization="Bearer secret")
+    answer = keyed.get("/models", Authorization="Bearer secrets")
+    assert b"secret" not in answer.body
+    assert not any("secret" in line for line in keyed.log)
+
+
+# --- Host --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.9.255", True),
+        ("::1", True),
+        ("127.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("127.0.0.256", False),
+        ("127.0.0", False),
+        ("127.0.0.x", False),
+        ("0.0.0.0", False),
+        ("192.168.1.5", False),
+        ("localhost.evil.example", False),
+        ("", False),
+    ],
+)
+def test_loopback_is_an_address_and_no_beginning_of_a_name(host: str, local: bool) -> None:
+    assert is_loopback(host) == local
+
+
+LOCAL = Guard("127.0.0.1", (), ("https://ui.example", "http://board.local:3000"))
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:8080", "LOCALHOST:1", "127.0.0.1:8080", "[::1]:8080", "[::1]"],
+)
+def test_this_machine_may_be_called_by_its_names(host: str) -> None:
+    LOCAL.check(environ(host=host), public=False)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8080",
+        "127.evil.example:8080",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "[::2]:8080",
+        "192.168.1.5:8080",
+        "localhost@evil.example",
+    ],
+)
+def test_a_rebound_name_is_refused_on_loopback_only(host: str) -> None:
+    for public in (True, False):
+        with pytest.raises(Forbidden):
+            LOCAL.check(environ(host=host), public=public)
+    Guard("192.168.1.5", (), ()).check(environ(host=host), public=False)
+
+
+def test_the_host_of_an_allowed_origin_may_be_called() -> None:
+    LOCAL.check(environ(host="board.local:8080"), public=False)
+    with pytest.raises(Forbidden):
+        Guard("127.0.0.1", (), ("*",)).check(environ(host="evil.example"), public=False)
+
+
+def test_a_rebound_name_reaches_nothing(server: Server) -> None:
+    for path in ("/models", "/api/tags", "/v1/models", "/health"):
+        answer = server.get(path, Host="evil.example")
+        assert answer.status == 403
+        assert answer.json["error"]
+    answer = server.request("POST", "/v1/messages", {}, {"Host": "127.evil.example"})
+    assert answer.json["error"]["type"] == "permission_error"
+
+
+# --- Origin ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "allowed"),
+    [
+        ("https://ui.example", "localhost", True),
+        ("http://localhost:3000", "localhost:8080", True),
+        ("http://127.0.0.1", "localhost:8080", True),
+        ("http://[::1]:5173", "localhost:8080", True),
+        ("http://ui.example", "localhost", False),
+        ("https://ui.example:444", "localhost", False),
+        ("https://ui.example.evil.example", "localhost", False),
+        ("https://evil.example", "localhost", False),
+        ("http://127.evil.example", "localhost", False),
+        ("http://localhost.evil.example", "localhost", False),
+        ("null", "localhost", False),
+        ("null", "", False),
+        ("file://", "", False),
+        ("x", "x", False),
+    ],
+)
+def test_pages_of_allowed_origins_may_call(origin: str, host: str, allowed: bool) -> None:
+    sent = environ(origin=origin, host=host)
+    if allowed:
+        LOCAL.check(sent, public=False)
+        assert ("Access-Control-Allow-Origin", origin) in LOCAL.cors_headers(sent)
+    else:
+        with pytest.raises(Forbidden):
+            LOCAL.check(sent, public=False)
+        assert LOCAL.cors_headers(sent) == ()
+
+
+def test_a_server_on_a_network_serves_its_own_pages() -> None:
+    bound = Guard("0.0.0.0", (), ())
+    bound.check(environ(origin="http://board:8080", host="board:8080"), public=False)
+    with pytest.raises(Forbidden):
+        bound.check(environ(origin="http://board:9090", host="board:8080"), public=False)
+
+
+def test_a_star_allows_every_page() -> None:
+    Guard("127.0.0.1", (), ("*",)).check(
+        environ(origin="https://evil.example", host="localhost"), public=False
+    )
+
+
+def test_origins_are_read_as_browsers_send_them() -> None:
+    settings = load_settings({"origins": "https://UI.example/, http://b:1"})
+    assert settings.origins == ("https://ui.example", "http://b:1")
+
+
+def preflight(server: Server, path: str, origin: str) -> Answer:
+    return server.request(
+        "OPTIONS",
+        path,
+        headers={
+            "Origin": origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization, x-stainless-os",
+        },
+    )
+
+
+def test_a_preflight_needs_no_key_and_tells_who_may_call(keyed: Server) -> None:
+    for path in ("/generate", "/api/chat", "/v1/chat/completions", "/v1/models/some/name"):
+        answer = preflight(keyed, path, "https://ui.example")
+        assert (answer.status, answer.body) == (204, b"")
+        assert answer.headers["access-control-allow-origin"] == "https://ui.example"
+        assert answer.headers["access-control-allow-headers"] == "authorization, x-stainless-os"
+        assert answer.headers["vary"] == "Origin"
+        assert "access-control-allow-credentials" not in answer.headers
+        refused = preflight(keyed, path, "https://evil.example")
+        assert "access-control-allow-origin" not in refused.headers
+    assert "POST" in preflight(keyed, "/rm", "x").headers["access-control-allow-methods"]
+    assert preflight(keyed, "/nothing", "https://ui.example").status == 404
+
+
+def test_an_allowed_page_can_read_answers_and_errors(keyed: Server) -> None:
+    origin, key = {"Origin": "https://ui.example"}, {"Authorization": "Bearer secret"}
+    for headers, status in (({**origin, **key}, 200), (origin, 401)):
+        answer = keyed.request("GET", "/models", headers=headers)
+        assert answer.status == status
+        assert answer.headers["access-control-allow-origin"] == "https://ui.example"
+    answer = keyed.request("GET", "/models", headers={**key, "Origin": "https://evil.example"})
+    assert answer.status == 403
+    assert "access-control-allow-origin" not in answer.headers
+
+
+# --- The warning -------------------------------------------------------------------------------
+
+
+def test_an_open_server_on_a_network_says_so_in_one_line(models: Path, npu: str) -> None:
+    def warnings(*arguments: str) -> list[str]:
+        with Server(*arguments) as server:
+            assert server.request("GET", "/health").status == 200
+        return [line for line in server.log if "WARNING" in line]
+
+    (line,) = warnings("--host", "0.0.0.0")
+    assert "no API key" in line
+    assert warnings("--host", "0.0.0.0", "--api-key", "k") == []
+    assert warnings() == []
