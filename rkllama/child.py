@@ -1,4 +1,4 @@
-"""The main program of a model's process: `python -m rkllama.child COMMANDS EVENTS`, two inherited pipes.
+"""The main program of a model's process: `main(COMMANDS, EVENTS)`, two inherited pipes.
 
 The main thread runs the backend; a second thread reads the commands, so that an abort is seen during a
 run. The end of the command pipe means that the parent is gone, however it died: the process ends at once.
@@ -14,19 +14,29 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from . import frames
 from .backend import Backend, RunResult
 from .core import TokenLogprob
-from .errors import LoadFailed, RKLLamaError, RuntimeFailed
+from .errors import Cancelled, LoadFailed, RKLLamaError, RuntimeFailed
 
 
-def main() -> None:
+def main() -> NoReturn:
     """Serve commands until told to close or until the parent is gone."""
     commands, events = int(sys.argv[1]), int(sys.argv[2])
     faulthandler.enable()
     _prefer_for_oom_killer()
-    Child(commands, events).serve()
+    status = 0
+    try:
+        Child(commands, events).serve()
+    except BrokenPipeError:  # the parent is gone
+        pass
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    finally:
+        os._exit(status)  # the library's own exit handlers have been seen to crash
 
 
 def _prefer_for_oom_killer() -> None:
@@ -55,7 +65,8 @@ class Child:
         self._pending: queue.SimpleQueue[tuple[int, int, bytes]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._running: int | None = None
-        self._aborted: int = 0
+        self._aborted = 0
+        """The last run that was aborted."""
 
     def serve(self) -> None:
         """Run one command after the other; CLOSE ends it."""
@@ -73,24 +84,31 @@ class Child:
             self._answer(operations[kind], run, payload)
         if self._backend is not None:
             self._backend.close()
-        os._exit(0)  # the library's own exit handlers have been seen to crash
 
     def _read_commands(self) -> None:
-        buffer = frames.FrameBuffer()
-        while data := os.read(self._commands, 1 << 16):
-            for kind, run, payload in buffer.feed(data):
-                if kind == frames.ABORT:
-                    self._abort(run)
-                else:
-                    self._pending.put((kind, run, payload))
+        """Whatever ends this thread ends the process: nobody else would see that the parent is gone."""
+        try:
+            buffer = frames.FrameBuffer()
+            while data := os.read(self._commands, 1 << 16):
+                for kind, run, payload in buffer.feed(data):
+                    if kind == frames.ABORT:
+                        self._abort(run)
+                    else:
+                        self._pending.put((kind, run, payload))
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
         os._exit(0)
 
     def _abort(self, run: int) -> None:
         """Abort `run`, also one that has not begun; never a later one."""
         with self._lock:
-            self._aborted = run
+            self._aborted = max(self._aborted, run)
             if self._running == run and self._backend is not None:
-                self._backend.abort()
+                try:
+                    self._backend.abort()
+                except Exception:  # the run goes on, and so must the reading of commands
+                    traceback.print_exc()
 
     def _answer(self, operation: Callable[[int, bytes], bytes], run: int, payload: bytes) -> None:
         try:
@@ -144,15 +162,18 @@ class Child:
                 self._running = None
 
     def _embed(self, run: int, payload: bytes) -> bytes:
-        texts, truncate = frames.decode(payload)
-        result = self._need_backend().embed(tuple(texts), truncate)
-        for vector in result.vectors:
-            frames.write_frame(self._events, frames.VECTOR, run, vector)
-        return frames.embed_summary(result)
+        """One text at a time, so that an abort and the parent's limit are for one and not for all."""
+        backend, (texts, truncate) = self._need_backend(), frames.decode(payload)
+        tokens: list[int | None] = []
+        for text in texts:
+            if self._aborted == run:
+                raise Cancelled("the model is being unloaded")
+            result = backend.embed((text,), truncate)
+            tokens.append(result.prompt_tokens)
+            for vector in result.vectors:
+                frames.write_frame(self._events, frames.VECTOR, run, vector)
+        known = [count for count in tokens if count is not None]
+        return frames.encode(sum(known) if len(known) == len(tokens) else None)
 
     def _count(self, _run: int, payload: bytes) -> bytes:
         return frames.encode(self._need_backend().count_tokens(payload.decode()))
-
-
-if __name__ == "__main__":
-    main()

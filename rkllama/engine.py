@@ -247,9 +247,10 @@ class Engine:
             if not resident.ready.counts_tokens:
                 return None
             text = build_prompt(request, model).text
-            return resident.worker.count_tokens(
-                text, timeout=self._settings.token_timeout, gone=gone
+            timeout = (
+                self._settings.token_timeout + self._settings.prefill_timeout * len(text) / 1000
             )
+            return resident.worker.count_tokens(text, timeout=timeout, gone=gone)
 
     # --- Vectors -------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ import struct
 from dataclasses import asdict
 from typing import Any
 
-from .backend import EmbedResult, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .core import SamplingParams, TokenLogprob
 from .errors import RKLLamaError
 
@@ -39,27 +39,37 @@ class BrokenFrame(ValueError):
 class FrameBuffer:
     """Cuts what was read from a pipe into frames."""
 
-    __slots__ = ("_rest",)
+    __slots__ = ("_missing", "_parts")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._parts: list[bytes] = []
+        """The beginning of a frame; it is joined once, however many reads it takes."""
+        self._missing = 0
+        """Bytes that it lacks at least."""
 
     def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
         """The complete frames (kind, run, payload) up to now. Raises BrokenFrame."""
-        if self._rest:
-            data = self._rest + data
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []
+            data, self._parts = b"".join(self._parts), []
         frames, offset, end = [], 0, len(data)
-        unpack = _HEADER.unpack_from
+        unpack, self._missing = _HEADER.unpack_from, HEADER_SIZE
         while end - offset >= HEADER_SIZE:
             length, kind, run = unpack(data, offset)
             if length > MAX_PAYLOAD:
                 raise BrokenFrame(f"a frame of {length} bytes")
             start = offset + HEADER_SIZE
             if end - start < length:
+                self._missing = HEADER_SIZE + length
                 break
             offset = start + length
             frames.append((kind, run, data[start:offset]))
-        self._rest = data[offset:]
+        if offset < end:
+            self._parts.append(data[offset:])
+            self._missing -= end - offset
         return frames
 
 
@@ -71,15 +81,16 @@ def write_frame(fd: int, kind: int, run: int, payload: bytes = b"") -> None:
 
 
 def encode(values: object) -> bytes:
-    """JSON in UTF-8."""
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode()
+    """JSON in UTF-8. Lone surrogates pass: file names that are no UTF-8 have them."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "surrogatepass")
 
 
 def decode(payload: bytes) -> Any:
     """What `encode` was given. Raises BrokenFrame."""
     try:
         return json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BrokenFrame(str(error)) from None
 
 
@@ -129,11 +140,6 @@ def decode_logprobs(payload: bytes) -> tuple[str, tuple[TokenLogprob, ...]]:
 def _logprob(item: dict[str, Any]) -> TokenLogprob:
     top = tuple(_logprob(other) for other in item["top"])
     return TokenLogprob(token=item["token"], logprob=item["logprob"], top=top)
-
-
-def embed_summary(result: EmbedResult) -> bytes:
-    """The RESULT payload after the VECTOR frames of an embedding."""
-    return encode({"prompt_tokens": result.prompt_tokens})
 
 
 def encode_error(error: RKLLamaError) -> bytes:

@@ -18,14 +18,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_NAME = "rkllama-npu.lock"
+
+
 def default_path() -> str:
     """A file that every user of the machine can open."""
     directory = "/run/lock"
-    if not os.access(directory, os.W_OK):
+    # Where only root may write there, root may have made the file: then it is everybody's.
+    if not any(os.access(p, os.W_OK) for p in (directory, os.path.join(directory, _NAME))):
         import tempfile
 
         directory = tempfile.gettempdir()
-    return os.path.join(directory, "rkllama-npu.lock")
+    return os.path.join(directory, _NAME)
 
 
 def holder(path: str | None = None) -> dict[str, Any] | None:
@@ -58,9 +62,12 @@ def _read(fd: int) -> dict[str, Any]:
 
 
 class NPULock:
-    """The lock of this process, taken at most once."""
+    """The lock of this process, taken at most once; safe from several threads."""
 
     def __init__(self, path: str | None, command: str, url: str | None = None) -> None:
+        import threading
+
+        self._mutex = threading.Lock()
         self._path = path or default_path()
         self._about = {"pid": os.getpid(), "command": command, "url": url}
         self._fd = -1
@@ -72,20 +79,31 @@ class NPULock:
 
     def acquire(self) -> None:
         """Take the lock. Raises NPUBusy naming the holder, LoadFailed when the file cannot be used."""
-        if self._fd >= 0:
-            return
-        fd = self._open()
+        with self._mutex:
+            if self._fd >= 0:
+                return
+            fd = self._open()
+            try:
+                self._take(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+            self._fd = fd
+
+    def _take(self, fd: int) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            about = _read(fd)
-            os.close(fd)
-            raise NPUBusy(describe(about)) from None
+        except BlockingIOError:
+            raise NPUBusy(describe(_read(fd))) from None
+        except OSError as error:
+            raise self._unusable(error) from None
         import json
 
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(self._about).encode(), 0)
-        self._fd = fd
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, json.dumps(self._about).encode(), 0)
+        except OSError as error:  # its file system is full
+            raise self._unusable(error) from None
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CLOEXEC
@@ -111,10 +129,11 @@ class NPULock:
 
     def release(self) -> None:
         """Give the lock back; without it, do nothing."""
-        if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
-            os.close(self._fd)
-            self._fd = -1
+        with self._mutex:
+            if self._fd >= 0:
+                os.ftruncate(self._fd, 0)
+                os.close(self._fd)
+                self._fd = -1
 
 
 def describe(about: dict[str, Any]) -> str:

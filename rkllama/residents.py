@@ -13,14 +13,18 @@ from dataclasses import dataclass
 from .backend import LoadedInfo, LoadSpec
 from .config import Settings
 from .core import LoadedModel, ModelInfo
-from .errors import NoModelLoaded, WorkerError
+from .errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
 from .lock import NPULock
-from .scheduler import Scheduler, Slot
+from .scheduler import Scheduler, Slot, hung_up
 from .store import StoredModel
 from .worker import Worker
 
 log = logging.getLogger("rkllama")
 
+_UNLOAD_GRACE = 10.0
+"""Seconds that an unload leaves a running answer to end after its abort; then its process is killed."""
+_LONG = 0.05
+"""Seconds of waiting after which a client may have gone: then it is asked."""
 _FOR_EVER = 1e9
 """Seconds (30 years) from which a keep-alive has no end: clocks and dates overflow with such numbers."""
 
@@ -42,6 +46,8 @@ class Resident:
     """Whether a complete prompt has been run: the runtime's own template is switched off for good."""
     memory: int | None = None
     """Bytes, as the runtime reported with the last answer."""
+    unwanted: bool = False
+    """Whether it is being unloaded: its end is no accident."""
 
     @property
     def ready(self) -> LoadedInfo:
@@ -60,6 +66,9 @@ class Residents:
         self._timer = threading.Condition()
         self._janitor: threading.Thread | None = None
         self._closed = False
+        self._lost: dict[str, tuple[Resident, float | None]] = {}
+        """By path, models that have to be loaded again, and until when they would have stayed: such a
+        model is still the current one, and comes back with its keep-alive."""
         self.restarts = 0
         """How many model processes died or had to be ended since the start."""
 
@@ -83,6 +92,9 @@ class Residents:
             with self.scheduler.lease(model.info.path, gone=gone) as slot:
                 granted = time.monotonic()
                 resident = self._ensure(slot, model, context_length, gone)
+                if time.monotonic() - granted > _LONG and hung_up(gone):
+                    self._expire_after(slot, resident)
+                    raise Cancelled
                 try:
                     yield resident, granted - started, time.monotonic() - granted
                 finally:
@@ -93,14 +105,27 @@ class Residents:
     def _after_use(
         self, slot: Slot[Resident], resident: Resident, keep_alive: float | None
     ) -> None:
-        if resident.worker.state == "DEAD":
-            self.restarts += 1
-            self._close(slot)
-            return
         if keep_alive is not None:
             resident.keep_alive = keep_alive
+        self._expire_after(slot, resident)
+        if resident.worker.state == "DEAD":
+            self._lose(slot, resident)
+
+    @staticmethod
+    def _expire_after(slot: Slot[Resident], resident: Resident) -> None:
         forever = resident.pinned or not 0 <= resident.keep_alive < _FOR_EVER
         slot.expires = None if forever else time.monotonic() + resident.keep_alive
+
+    def _lose(self, slot: Slot[Resident], resident: Resident) -> None:
+        """Clear away a process that died or had to be ended."""
+        if not resident.unwanted:
+            self.restarts += 1
+            self._remember(slot, resident)
+        self._close(slot)
+
+    def _remember(self, slot: Slot[Resident], resident: Resident) -> None:
+        self._lost.pop(slot.key, None)
+        self._lost[slot.key] = resident, slot.expires
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory, the most recently used one first."""
@@ -108,14 +133,20 @@ class Residents:
         return [model for model in found if model is not None]
 
     def current(self) -> ModelInfo:
-        """The most recently used model. Raises NoModelLoaded."""
+        """The most recently used model, also one whose process died: it is loaded again when it is
+        asked for. Raises NoModelLoaded.
+        """
         for model in self.loaded():
             return model.info
+        for resident, until in reversed(list(self._lost.values())):
+            if until is None or until > time.monotonic():
+                return resident.info
         raise NoModelLoaded
 
     def pin(self, resident: Resident, keep_alive: float | None) -> None:
         """Keep a model that was loaded explicitly until it is unloaded, or as long as is said."""
-        resident.pinned = keep_alive is not None and keep_alive < 0
+        if keep_alive is not None:
+            resident.pinned = keep_alive < 0
 
     # --- Loading -------------------------------------------------------------------------------
 
@@ -128,11 +159,13 @@ class Residents:
     ) -> Resident:
         """The slot's model, loaded; the holder of the lease calls it."""
         if slot.evicted is not None:
-            evicted, slot.evicted = slot.evicted, None
-            self._close(evicted)
+            self._close(slot.evicted)
+            self.scheduler.evicted_is_closed(slot)
         wanted = context_length or model.context_length or self._settings.context_length
         spec = self._spec(model, wanted)
-        if slot.resident is not None and not self._usable(slot.resident, spec, wanted, gone):
+        resident = slot.resident
+        if resident and not self._usable(slot, resident, model.info, spec, wanted, gone):
+            self._remember(slot, resident)
             self._close(slot)
         if slot.resident is None:
             self._load(slot, model.info, spec, wanted)
@@ -153,23 +186,41 @@ class Residents:
             lora=model.lora,
         )
 
-    def _usable(self, resident: Resident, spec: LoadSpec, wanted: int, gone: int) -> bool:
+    def _usable(
+        self,
+        slot: Slot[Resident],
+        resident: Resident,
+        info: ModelInfo,
+        spec: LoadSpec,
+        wanted: int,
+        gone: int,
+    ) -> bool:
         """Whether a loaded model serves a request, or has to be loaded anew for it."""
         try:
-            if not resident.worker.alive:
-                self.restarts += 1
-                return False
-            resident.worker.settle(gone)
-        except WorkerError:
-            self.restarts += 1
+            alive = resident.worker.alive
+            if alive:
+                resident.worker.settle(gone)
+        except WorkerError as error:
+            log.warning("%s: %s", info.name, error)
+            alive = False
+        if not alive:
+            self._lose(slot, resident)
             return False
-        ready = resident.ready
+        loaded, ready = resident.spec, resident.ready
+        if (info.size, info.modified) != (resident.info.size, resident.info.modified):
+            log.info("%s has changed on disk", info.name)
+            return False
         if wanted > resident.wanted_context and spec.context_length > ready.context_length:
             return False
-        same_defaults = spec.sampling == resident.spec.sampling and spec.lora == resident.spec.lora
-        return same_defaults or ready.per_run_sampling
+        if spec.lora != loaded.lora or spec.eos_tokens != loaded.eos_tokens:
+            return False
+        return spec.sampling == loaded.sampling or ready.per_run_sampling
 
     def _load(self, slot: Slot[Resident], info: ModelInfo, spec: LoadSpec, wanted: int) -> None:
+        """Load a model; one that was lost stays for as long as it would have."""
+        if self._closed:
+            raise ServerStopping
+        before, _ = self._lost.get(slot.key, (None, None))
         inherit: tuple[int, ...] = ()
         if info.format == "rkllm":
             self._npu_lock.acquire()
@@ -181,13 +232,17 @@ class Residents:
             worker=worker,
             spec=spec,
             wanted_context=wanted,
-            keep_alive=self._settings.keep_alive,
+            keep_alive=self._settings.keep_alive if before is None else before.keep_alive,
+            pinned=before is not None and before.pinned,
         )
+        if self._closed:  # `close` may have looked before it was there
+            self._end(slot.resident, "the server is stopping")
         try:
             slot.resident.loaded = worker.load(spec, timeout=self._settings.load_timeout)
         except BaseException:
             self._close(slot)
             raise
+        self._lost.pop(slot.key, None)
         for notice in slot.resident.loaded.notices:
             log.warning("%s: %s", info.name, notice)
         log.info("loaded %s in %.2f s", info.name, time.monotonic() - started)
@@ -199,20 +254,31 @@ class Residents:
 
     def unload(self, info: ModelInfo) -> None:
         """Unload a model; its running answer is cancelled. Raises NoModelLoaded."""
-        slot = next((slot for slot in self.scheduler.slots() if slot.key == info.path), None)
-        if slot is None or slot.resident is None:
-            raise NoModelLoaded
-        self._interrupt(slot.resident)
-        with self.scheduler.lease_to_close(info.path) as held:
+        lost = self._lost.pop(info.path, None)
+        found = (slot.resident for slot in self.scheduler.slots() if slot.key == info.path)
+        if (resident := next(found, None)) is None:
+            if lost is None:
+                raise NoModelLoaded
+            return
+        unloaded = "the model was unloaded"
+        self._interrupt(resident, unloaded)
+        with self.scheduler.lease_to_close(
+            info.path, patience=_UNLOAD_GRACE, overdue=lambda: self._end(resident, unloaded)
+        ) as held:
             if held is not None:
                 self._close(held)
 
-    @staticmethod
-    def _interrupt(resident: Resident) -> None:
+    def _interrupt(self, resident: Resident, reason: str) -> None:
+        resident.unwanted = True
         if resident.loaded is None:
-            resident.worker.kill("the model was unloaded")
+            self._end(resident, reason)
         else:
             resident.worker.abort()
+
+    @staticmethod
+    def _end(resident: Resident, reason: str) -> None:
+        resident.unwanted = True
+        resident.worker.kill(reason)
 
     def _close(self, slot: Slot[Resident]) -> None:
         if slot.resident is not None:
@@ -226,19 +292,20 @@ class Residents:
             self._closed = True
             self._timer.notify()
         self.scheduler.close()
-        slots = self.scheduler.slots()
-        for slot in slots:
-            if slot.resident is not None and slot.held:
-                self._interrupt(slot.resident)
+        for resident in self._held():
+            self._interrupt(resident, "the server is stopping")
         if not self.scheduler.wait_idle(timeout=2.0):
-            for slot in slots:
-                if (resident := slot.resident) is not None and slot.held:
-                    resident.worker.kill("the server is stopping")
+            for resident in self._held():
+                self._end(resident, "the server is stopping")
             self.scheduler.wait_idle(timeout=5.0)
         while (idle := self.scheduler.take_idle(lambda _: True)) is not None:
             self._close(idle)
             self.scheduler.put_back(idle)
         self._npu_lock.release()
+
+    def _held(self) -> list[Resident]:
+        held = [slot.resident for slot in self.scheduler.slots() if slot.held]
+        return [resident for resident in held if resident is not None]
 
     # --- Keep-alive ----------------------------------------------------------------------------
 
@@ -256,8 +323,10 @@ class Residents:
         while not self._closed:
             slot = self.scheduler.take_idle(_expired)
             if slot is not None:
-                self._close(slot)
-                self.scheduler.put_back(slot)
+                try:
+                    self._close(slot)
+                finally:
+                    self.scheduler.put_back(slot)
                 continue
             with self._timer:
                 if not self._closed:

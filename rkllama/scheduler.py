@@ -3,15 +3,18 @@
 A slot is a place for a model in memory. A request takes a ticket and waits until it holds the lease of its
 model's slot; the holder alone loads, runs, evicts or closes, and so no state has two writers.
 
-    slot:    (none) ──granted to a ticket──▶ held ⇄ idle ──evicted or closed by a holder──▶ (none)
+    slot:    (none) ──granted to a ticket──▶ held ⇄ idle ──closed by a holder──▶ (none)
+                                                      └─its place is taken──▶ leaving ──closed──▶ (none)
+                                                      idle ◀──the taker went before it was closed──┘
 
-Tickets are served first come, first served. One whose model is busy lets later ones for other models pass;
-one that needs a place while all models are busy does not, so that it cannot starve.
+Tickets are served first come, first served. One whose model is busy or leaving lets later ones for other
+models pass; one that needs a place while all models are busy does not, so that it cannot starve.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import threading
@@ -40,7 +43,8 @@ class Slot(Generic[T]):
         self.expires: float | None = None
         """On the monotonic clock; None: stays."""
         self.evicted: Slot[T] | None = None
-        """The slot whose place this one takes: its holder must close that model first."""
+        """The slot whose place this one takes: its holder must close that model first, and then say so
+        with `Scheduler.evicted_is_closed`."""
 
 
 class _Ticket(Generic[T]):
@@ -62,6 +66,7 @@ class Scheduler(Generic[T]):
         self._max_queue = max_queue
         self._lock = threading.Condition(threading.Lock())
         self._slots: dict[str, Slot[T]] = {}
+        self._leaving: set[str] = set()
         self._tickets: list[_Ticket[T]] = []
         self._closed = False
 
@@ -73,7 +78,8 @@ class Scheduler(Generic[T]):
     @property
     def waiting(self) -> int:
         """How many requests wait for their turn."""
-        return len(self._tickets)
+        with self._lock:
+            return sum(not ticket.closing for ticket in self._tickets)
 
     @contextlib.contextmanager
     def lease(self, key: str, *, gone: int = -1) -> Iterator[Slot[T]]:
@@ -91,16 +97,39 @@ class Scheduler(Generic[T]):
             self._release(slot)
 
     @contextlib.contextmanager
-    def lease_to_close(self, key: str) -> Iterator[Slot[T] | None]:
-        """Hold the slot of model `key` before everybody who waits; None if it has none any more."""
-        slot = self._acquire(_Ticket(key, closing=True), -1)
+    def lease_to_close(
+        self,
+        key: str,
+        *,
+        patience: float = math.inf,
+        overdue: Callable[[], object] = lambda: None,
+    ) -> Iterator[Slot[T] | None]:
+        """Hold the slot of model `key` before everybody who waits; None if it has none any more.
+
+        `overdue` is called when its holder has not left after `patience` seconds. Raises QueueFull.
+        """
+        slot = self._acquire(_Ticket(key, closing=True), -1, patience, overdue)
         try:
             yield slot
         finally:
             if slot is not None:
                 self._release(slot)
 
-    def _acquire(self, ticket: _Ticket[T], gone: int) -> Slot[T] | None:
+    def evicted_is_closed(self, slot: Slot[T]) -> None:
+        """Whoever waits for the model that `slot` took the place of may load it again."""
+        with self._lock:
+            if slot.evicted is not None:
+                self._leaving.discard(slot.evicted.key)
+                slot.evicted = None
+            self._dispatch()
+
+    def _acquire(
+        self,
+        ticket: _Ticket[T],
+        gone: int,
+        patience: float = math.inf,
+        overdue: Callable[[], object] = lambda: None,
+    ) -> Slot[T] | None:
         with self._lock:
             if self._closed:
                 return None
@@ -112,9 +141,17 @@ class Scheduler(Generic[T]):
             if sum(other.closing == ticket.closing for other in self._tickets) > limit:
                 self._tickets.remove(ticket)
                 raise QueueFull(limit)
-            ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
+            try:
+                ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
+            except (
+                OSError
+            ):  # no file descriptor is left: nobody may be granted what nobody waits for
+                self._tickets.remove(ticket)
+                raise
         try:
-            _wait(ticket.wake, gone)
+            if not _wait(ticket.wake, gone, patience):
+                overdue()
+                _wait(ticket.wake, gone)
         except BaseException:
             self._forget(ticket)
             raise
@@ -139,6 +176,9 @@ class Scheduler(Generic[T]):
             slot.last_used = time.monotonic()
             if slot.resident is None and self._slots.get(slot.key) is slot:
                 del self._slots[slot.key]
+            if slot.evicted is not None:
+                self._bring_back(slot.evicted)
+                slot.evicted = None
             self._dispatch()
             self._lock.notify_all()
 
@@ -176,7 +216,7 @@ class Scheduler(Generic[T]):
         """Grant every ticket that can be served now."""
         for ticket in list(self._tickets):
             slot = self._slots.get(ticket.key)
-            if slot is not None and slot.held:
+            if ticket.key in self._leaving or (slot is not None and slot.held):
                 continue
             if slot is None and not ticket.closing:
                 slot = self._new_slot(ticket.key)
@@ -198,8 +238,15 @@ class Scheduler(Generic[T]):
             slot.evicted = min(idle, key=lambda other: other.last_used)
             slot.evicted.held = True
             del self._slots[slot.evicted.key]
+            self._leaving.add(slot.evicted.key)
         self._slots[key] = slot
         return slot
+
+    def _bring_back(self, slot: Slot[T]) -> None:
+        """A model whose place was to be taken by somebody who went: it stays as it was."""
+        self._leaving.discard(slot.key)
+        slot.held = False
+        self._slots[slot.key] = slot
 
     @staticmethod
     def _notify(ticket: _Ticket[T]) -> None:
@@ -207,10 +254,22 @@ class Scheduler(Generic[T]):
             os.eventfd_write(ticket.wake, 1)
 
 
-def _wait(wake: int, gone: int) -> None:
+def hung_up(gone: int) -> bool:
+    """Whether the client behind `gone` has gone away; -1 is one that never does."""
+    if gone < 0:
+        return False
+    poll = select.poll()
+    poll.register(gone, select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def _wait(wake: int, gone: int, patience: float = math.inf) -> bool:
+    """Wait for `wake`; False when it did not come within `patience` seconds."""
     poll = select.poll()
     poll.register(wake, select.POLLIN)
     if gone >= 0:
         poll.register(gone, select.POLLRDHUP)
-    if any(fd == gone for fd, _ in poll.poll()):
+    ready = poll.poll(None if patience == math.inf else patience * 1000)
+    if any(fd == gone for fd, _ in ready):
         raise Cancelled
+    return bool(ready)

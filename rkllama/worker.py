@@ -7,6 +7,8 @@ States, and who changes them (always the thread that holds the model's lease, se
         │                  │                              │        next operation: READY ◀─RESULT──┤
         └──────────────────┴──────────────────────────────┴─ crash, hang, close() ──▶ DEAD ◀───────┘
 
+`close()` alone frees the pipes and reaps the process; after a crash or a hang it is still due.
+
 The reader of an answer waits for the pipe and for its client's socket at once, in the thread that writes
 the answer: no other thread, no polling. A reader that gives up sends ABORT and leaves; the frames that
 still come are dropped by their run number, before the next operation starts.
@@ -15,26 +17,47 @@ still come are dropped by their run number, before the next operation starts.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Generator, Iterator
-from typing import NoReturn
+from collections.abc import Callable, Generator, Iterator
+from typing import BinaryIO, NoReturn, TypeVar
 
 from . import frames
 from .backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .core import TokenLogprob
 from .errors import Cancelled, LoadFailed, WorkerCrashed, WorkerHung
 
+log = logging.getLogger("rkllama")
+T = TypeVar("T")
+
 ABORT_GRACE = 60.0
 """Seconds that a runtime may take to heed an abort (a prefill cannot be interrupted)."""
 CLOSE_GRACE = 5.0
 """Seconds that a runtime may take to free a model before its process is killed."""
+DRAIN_GRACE = 1.0
+"""The same while an aborted run still goes on: a decode ends in time, a prefill may take minutes."""
+KILL_GRACE = 5.0
+"""Seconds that the kernel may take to end a killed process: inside a driver it can be stuck for good."""
+SEND_GRACE = 30.0
+"""Seconds that a process may take to read a command: it does so in a thread of its own."""
 _LOG_LIMIT = 4 << 20
 _TAIL = 16 << 10
+
+_CHILD = """import sys
+root = sys.argv.pop(1)
+sys.path[:] = [path for path in sys.path if path]
+root in sys.path or sys.path.insert(0, root)
+from rkllama.child import main
+main()"""
+"""The child's program. It runs this very package, and imports nothing from the current directory, which
+may hold anything."""
 
 Piece = str | tuple[str, tuple[TokenLogprob, ...]]
 
@@ -49,30 +72,34 @@ class Worker:
         self.ended_because: str | None = None
         """Why `kill` was called, for the message to whoever is reading."""
         self._run = 0
+        self._sending = threading.Lock()
+        """Held to write a command or to close their pipe: commands come from several threads."""
         self._buffer = frames.FrameBuffer()
-        self._log_start = _rotate(log_path)
-        self._spawn(inherit)
+        try:
+            self._log_start = _rotate(log_path)
+            self._spawn(inherit)
+        except OSError as error:
+            raise LoadFailed(f"cannot start a process for {path}: {error}") from None
+        self._log_loaded = self._log_run = self._log_start
+        """Where in the log the load ended, and where the last command began."""
 
     def _spawn(self, inherit: tuple[int, ...]) -> None:
-        child_commands, self._commands = os.pipe()
-        self._events, child_events = os.pipe()
-        try:
-            with open(self.log_path, "ab") as log:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            child_commands, self._commands = _pipe(theirs, ours)
+            self._events, child_events = _pipe(ours, theirs)
+            os.set_blocking(self._commands, False)
+            root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+            pipes = (child_commands, child_events)
+            with open(self.log_path, "ab") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "rkllama.child", str(child_commands), str(child_events)],
+                    [sys.executable, "-c", _CHILD, root, *map(str, pipes)],
                     stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(child_commands, child_events, *inherit),
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(*pipes, *inherit),
                     start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
                 )
-        except OSError as error:
-            os.close(self._commands)
-            os.close(self._events)
-            raise LoadFailed(f"cannot start a process for {self.path}: {error}") from None
-        finally:
-            os.close(child_commands)
-            os.close(child_events)
+            ours.pop_all()
 
     @property
     def pid(self) -> int:
@@ -87,7 +114,10 @@ class Worker:
     def load(self, spec: LoadSpec, *, timeout: float) -> LoadedInfo:
         """Load the model. Raises LoadFailed, WorkerHung; the process has ended then."""
         try:
-            payload = self._call(frames.LOAD, frames.encode_spec(spec), timeout, -1)
+            payload = self._call(
+                frames.LOAD, frames.encode_spec(spec), timeout, -1, setting="RKLLAMA_LOAD_TIMEOUT"
+            )
+            loaded = self._decoded(frames.decode_loaded, payload)
         except WorkerCrashed as error:
             self.close()
             raise LoadFailed(
@@ -99,8 +129,8 @@ class Worker:
             self.kill("the load was given up")
             self.close()
             raise
-        self.state = "READY"
-        return frames.decode_loaded(payload)
+        self._log_loaded = self._log_size()
+        return loaded
 
     def generate(
         self, spec: GenerateSpec, *, first: float, each: float, gone: int = -1
@@ -116,32 +146,39 @@ class Worker:
         try:
             while True:
                 batch = self._frames(run, limit, gone)
+                if not batch:
+                    self._hung(f"sent nothing for {limit:g} s", limit, "RKLLAMA_TOKEN_TIMEOUT")
                 limit = each
                 yield from _pieces(batch)
                 kind, _, payload = batch[-1]
                 if kind == frames.RESULT:
                     self.state = "READY"
-                    yield frames.decode_result(payload)
+                    yield self._decoded(frames.decode_result, payload)
                     return
                 if kind == frames.ERROR:
                     self.state = "READY"
-                    raise frames.decode_error(payload)
+                    raise self._decoded(frames.decode_error, payload)
         finally:
             self._give_up(run)
 
     def embed(
         self, texts: tuple[str, ...], truncate: bool, *, timeout: float, gone: int = -1
     ) -> tuple[list[bytes], int | None]:
-        """The float32 vectors of the texts and their token count, None where it is not known."""
+        """The float32 vectors of the texts and their token count, None where it is not known.
+
+        `timeout` are the seconds that the runtime may take for one text.
+        """
         vectors: list[bytes] = []
         payload = self._call(
             frames.EMBED, frames.encode([texts, truncate]), timeout, gone, vectors=vectors
         )
-        return vectors, frames.decode(payload)["prompt_tokens"]
+        count: int | None = self._decoded(frames.decode, payload)
+        return vectors, count
 
     def count_tokens(self, text: str, *, timeout: float, gone: int = -1) -> int | None:
         """How many tokens the text is; None where the runtime cannot tell."""
-        count: int | None = frames.decode(self._call(frames.COUNT, text.encode(), timeout, gone))
+        payload = self._call(frames.COUNT, text.encode("utf-8", "replace"), timeout, gone)
+        count: int | None = self._decoded(frames.decode, payload)
         return count
 
     def abort(self) -> None:
@@ -161,38 +198,83 @@ class Worker:
 
         Raises WorkerCrashed, WorkerHung, and Cancelled when the client goes first.
         """
-        if self.state == "DRAINING":
-            while self._frames(self._run, ABORT_GRACE, gone)[-1][0] < frames.RESULT:
-                pass
-            self.state = "READY"
+        deadline = time.monotonic() + ABORT_GRACE
+        while self.state == "DRAINING":
+            batch = self._frames(self._run, deadline - time.monotonic(), gone)
+            if not batch:
+                text = f"did not heed an abort for {ABORT_GRACE:g} s"
+                self._hung(text, ABORT_GRACE, None)
+            if batch[-1][0] >= frames.RESULT:
+                self.state = "READY"
 
     def close(self) -> None:
-        """Free the model and end the process, by force after CLOSE_GRACE seconds."""
+        """Free the model and end the process, by force when it takes too long."""
         if self._commands < 0:
             return
-        if self.ended_because is None and self.state == "READY":
+        if self.ended_because is None and self.state in ("READY", "DRAINING"):
             self._send(frames.CLOSE, 0)
         else:
             self.kill("closed")
-        try:
-            self._process.wait(CLOSE_GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._end(DRAIN_GRACE if self.state == "DRAINING" else CLOSE_GRACE)
         self.state = "DEAD"
-        os.close(self._commands)
+        with self._sending:
+            os.close(self._commands)
+            self._commands = -1
         os.close(self._events)
-        self._commands = self._events = -1
+        self._events = -1
+
+    def _end(self, patience: float) -> int | None:
+        """Wait for the process to end, kill it after `patience` seconds; its exit status.
+
+        None: even that did not end it.
+        """
+        if (status := self._wait_end(patience)) is None:
+            self._process.kill()
+            status = self._wait_end(KILL_GRACE)
+        if status is None:
+            log.error("process %d does not die: it may be stuck in the NPU's driver", self.pid)
+        return status
+
+    def _wait_end(self, seconds: float) -> int | None:
+        """Its exit status; what it still sends, and may be stuck in sending, is dropped."""
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._events, select.POLLIN)
+        while (left := deadline - time.monotonic()) > 0:
+            if poll.poll(left * 1000) and not os.read(self._events, 1 << 16):
+                break
+        try:
+            return self._process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return None
 
     def log_tail(self) -> str:
-        """The last lines that this process wrote to its log."""
+        """The last lines that the process wrote while it loaded and since the last command began.
+
+        What earlier commands made it say does not explain what happens now.
+        """
         try:
-            with open(self.log_path, "rb") as log:
-                size = log.seek(0, os.SEEK_END)
-                log.seek(max(self._log_start, size - _TAIL))
-                return log.read().decode("utf-8", "replace")
+            with open(self.log_path, "rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                parts = ((self._log_start, self._log_loaded), (self._log_run, size))
+                return "".join(_part(stream, *part) for part in parts)
         except OSError:
             return ""
+
+    def _log_size(self) -> int:
+        try:
+            return os.stat(self.log_path).st_size
+        except OSError:
+            return 0
+
+    def _mark_log(self) -> None:
+        """A command begins. A log over its limit starts anew: a process may live for years."""
+        self._log_run = self._log_size()
+        if self._log_run > _LOG_LIMIT:
+            with contextlib.suppress(OSError):
+                shutil.copyfile(self.log_path, self.log_path + ".1")
+                os.truncate(self.log_path, 0)  # the process appends: it goes on at the new end
+                self._log_start = self._log_loaded = self._log_run = 0
 
     # --- Frames --------------------------------------------------------------------------------
 
@@ -203,17 +285,22 @@ class Worker:
         timeout: float,
         gone: int,
         vectors: list[bytes] | None = None,
+        setting: str = "RKLLAMA_TOKEN_TIMEOUT",
     ) -> bytes:
+        """Run a command and give its RESULT; `setting` is what `timeout` comes from."""
         run = self._begin(kind, payload, gone)
         try:
             while True:
-                for got, _, answer in self._frames(run, timeout, gone):
+                batch = self._frames(run, timeout, gone)
+                if not batch:
+                    self._hung(f"sent nothing for {timeout:g} s", timeout, setting)
+                for got, _, answer in batch:
                     if got == frames.RESULT:
                         self.state = "READY"
                         return answer
                     if got == frames.ERROR:
                         self.state = "READY"
-                        raise frames.decode_error(answer)
+                        raise self._decoded(frames.decode_error, answer)
                     if got == frames.VECTOR and vectors is not None:
                         vectors.append(answer)
         finally:
@@ -221,6 +308,8 @@ class Worker:
 
     def _begin(self, kind: int, payload: bytes, gone: int) -> int:
         self.settle(gone)
+        if kind != frames.LOAD:  # what it said when it started belongs to the load
+            self._mark_log()
         self._run += 1
         self.state = "RUNNING"
         self._send(kind, self._run, payload)
@@ -229,16 +318,40 @@ class Worker:
     def _give_up(self, run: int) -> None:
         """Leave a run that has not ended: its last frames are dropped by `settle`."""
         if self.state == "RUNNING":
-            self._send(frames.ABORT, run)
             self.state = "DRAINING"
+            self._send(frames.ABORT, run)
 
     def _send(self, kind: int, run: int, payload: bytes = b"") -> None:
-        # A child that is gone is noticed, and explained, by the end of its event pipe.
-        with contextlib.suppress(BrokenPipeError):
-            frames.write_frame(self._commands, kind, run, payload)
+        """Write a command whole, from any thread.
+
+        A child that is gone, or that had to be ended for not reading, is noticed and explained by the
+        end of its event pipe.
+        """
+        view = memoryview(frames.pack_header(len(payload), kind, run) + payload)
+        with self._sending, contextlib.suppress(BrokenPipeError):
+            if self._commands < 0:
+                return
+            try:
+                while view:
+                    view = view[self._write(view) :]
+            except BaseException:  # half a command is none
+                self.kill("a command to it was cut off")
+                raise
+
+    def _write(self, view: memoryview) -> int:
+        """Bytes written; 0 when there was no room but is now. Raises BrokenPipeError."""
+        try:
+            return os.write(self._commands, view)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(self._commands, select.POLLOUT)
+            if not poll.poll(SEND_GRACE * 1000):
+                self.kill(f"it took no command for {SEND_GRACE:g} s")
+                raise BrokenPipeError from None
+            return 0
 
     def _frames(self, run: int, timeout: float, gone: int) -> list[tuple[int, int, bytes]]:
-        """The next frames of `run`, at least one. RESULT or ERROR is always the last."""
+        """The next frames of `run`, none after `timeout` seconds. RESULT or ERROR is always the last."""
         deadline = time.monotonic() + timeout
         poll = select.poll()
         poll.register(self._events, select.POLLIN)
@@ -248,7 +361,7 @@ class Worker:
             left = deadline - time.monotonic()
             ready = poll.poll(max(0.0, left) * 1000) if left > 0 else []
             if not ready:
-                self._hung(timeout)
+                return []
             if any(fd == gone for fd, _ in ready):
                 raise Cancelled
             if batch := [frame for frame in self._read() if frame[1] == run]:
@@ -261,44 +374,50 @@ class Worker:
         try:
             return self._buffer.feed(data)
         except frames.BrokenFrame:
-            self.kill("it sent garbage, its memory is corrupt")
-            self._crashed()
+            self._garbage()
 
-    def _hung(self, seconds: float) -> NoReturn:
-        self.kill(f"it sent nothing for {seconds:.0f} s")
+    def _decoded(self, decode: Callable[[bytes], T], payload: bytes) -> T:
+        try:
+            return decode(payload)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            self._garbage()
+
+    def _garbage(self) -> NoReturn:
+        self.kill("it sent garbage, its memory is corrupt")
+        self._crashed()
+
+    def _hung(self, what: str, seconds: float, setting: str | None) -> NoReturn:
+        self.kill(f"it {what}")
         self.state = "DEAD"
         raise WorkerHung(
-            f"the runtime sent nothing for {seconds:.0f} s and was ended",
+            f"the runtime {what} and was ended",
             seconds=seconds,
-            hint="The next request loads the model again. If it happens often, raise "
-            "RKLLAMA_TOKEN_TIMEOUT, or use a smaller model or prompt.",
+            hint="The next request loads the model again. If it happens often, "
+            + (f"raise {setting}, or " if setting else "")
+            + "use a smaller model or prompt.",
         )
 
     def _crashed(self) -> NoReturn:
         """Explain the end of the event pipe."""
-        try:
-            status = self._process.wait(CLOSE_GRACE)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            status = self._process.wait()
+        status = self._end(CLOSE_GRACE)
         self.state = "DEAD"
         from .npu_log import diagnose
 
-        log = self.log_tail()
-        known = diagnose(log) if self.ended_because is None else None
+        tail = self.log_tail()
+        known = diagnose(tail) if self.ended_because is None else None
         message = f"the model's process {_ended(status)}"
         if self.ended_because is not None:
             message = f"the model's process was ended: {self.ended_because}"
         hint = f"Its log is {self.log_path}."
         if known is not None:
             message, hint = f"{message}: {known[0]}", known[1]
-        raise WorkerCrashed(message, exit_status=status, hint=hint, log=log)
+        raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
 
 
 def _pieces(batch: list[tuple[int, int, bytes]]) -> Iterator[Piece]:
     """The text in some frames of one run: neighbouring TEXT frames as one string."""
     if len(batch) == 1 and batch[0][0] == frames.TEXT:
-        yield batch[0][2].decode()
+        yield batch[0][2].decode("utf-8", "replace")
         return
     texts: list[bytes] = []
     for kind, _, payload in batch:
@@ -307,16 +426,33 @@ def _pieces(batch: list[tuple[int, int, bytes]]) -> Iterator[Piece]:
         elif kind == frames.LOGPROBS:
             yield frames.decode_logprobs(payload)
     if texts:
-        yield b"".join(texts).decode()
+        yield b"".join(texts).decode("utf-8", "replace")
 
 
-def _ended(status: int) -> str:
+def _ended(status: int | None) -> str:
+    if status is None:
+        return "cannot be ended"
     if status >= 0:
         return f"exited with status {status}"
     try:
         return f"was killed by {signal.Signals(-status).name}"
     except ValueError:
         return f"was killed by signal {-status}"
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose two ends are closed with `reader` and `writer`."""
+    ends = os.pipe()
+    reader.callback(os.close, ends[0])
+    writer.callback(os.close, ends[1])
+    return ends
+
+
+def _part(stream: BinaryIO, start: int, end: int) -> str:
+    """What a file holds between two places, of much the end."""
+    start = max(start, end - _TAIL)
+    stream.seek(start)
+    return stream.read(max(0, end - start)).decode("utf-8", "replace")
 
 
 def _rotate(path: str) -> int:
