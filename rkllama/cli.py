@@ -130,12 +130,13 @@ def run(
             help="What to answer. Text on stdin is put before it. Without both: a chat.",
         ),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system message.")] = None,
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=5, help="How freely tokens are drawn; 0: never.")
+        float | None,
+        typer.Option(metavar="X", min=0, max=5, help="How freely tokens are drawn; 0: never."),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(min=0, help="Draw from the so many likeliest tokens.")
+        int | None, typer.Option(metavar="N", min=0, help="Draw from the so many likeliest tokens.")
     ] = None,
     top_p: Annotated[
         float | None,
@@ -150,28 +151,33 @@ def run(
         ),
     ] = None,
     repeat_penalty: Annotated[
-        float | None, typer.Option(min=0.01, max=10, help="Above 1 makes repetition less likely.")
+        float | None,
+        typer.Option(metavar="X", min=0.01, max=10, help="Above 1 makes repetition less likely."),
     ] = None,
     frequency_penalty: Annotated[
-        float | None, typer.Option(min=-2, max=2, help="The same, by how often a token came.")
+        float | None,
+        typer.Option(metavar="X", min=-2, max=2, help="The same, by how often a token came."),
     ] = None,
     presence_penalty: Annotated[
-        float | None, typer.Option(min=-2, max=2, help="The same, by whether a token came.")
+        float | None,
+        typer.Option(metavar="X", min=-2, max=2, help="The same, by whether a token came."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The same seed, the same answer (CPU only).")
+        int | None, typer.Option(metavar="N", help="The same seed, the same answer (CPU only).")
     ] = None,
     num_predict: Annotated[
         int | None,
         typer.Option(
             "--num-predict",
             "-n",
+            metavar="N",
             min=-2,
             help="Most tokens of an answer; -1: as the context lasts.",
         ),
     ] = None,
     ctx: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of context, prompt and answer together.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Tokens of context, prompt and answer together."),
     ] = None,
     think: Annotated[
         bool | None,
@@ -439,15 +445,18 @@ def stop(
 @app.command()
 def serve(
     host: Annotated[
-        str | None, typer.Option(help="The address to listen on. [default: 127.0.0.1]")
+        str | None,
+        typer.Option(metavar="HOST", help="The address to listen on. [default: 127.0.0.1]"),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="The port. [default: 8080]")
+        int | None, typer.Option(metavar="PORT", min=0, max=65535, help="The port. [default: 8080]")
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Load this model at once and keep it loaded.", autocompletion=_model_names
+            metavar="MODEL",
+            help="Load this model at once and keep it loaded.",
+            autocompletion=_model_names,
         ),
     ] = None,
     models: Annotated[
@@ -463,11 +472,15 @@ def serve(
     ] = None,
     max_loaded: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="Models that may be loaded at once. [default: 1]"),
+        typer.Option(
+            metavar="N", min=1, max=64, help="Models that may be loaded at once. [default: 1]"
+        ),
     ] = None,
     max_queue: Annotated[
         int | None,
-        typer.Option(min=0, max=1024, help="Requests that may wait their turn. [default: 64]"),
+        typer.Option(
+            metavar="X", min=0, max=1024, help="Requests that may wait their turn. [default: 64]"
+        ),
     ] = None,
     api_key: Annotated[
         str | None,

@@ -59,7 +59,7 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
                 "format": entry.format,
                 "quantization": parse_quantization(entry.file) or parse_quantization(entry.folder),
                 "platform": parse_platform(entry.file) or parse_platform(entry.folder),
-                "modified": entry.modified,
+                "modified": round(entry.modified, 6),
             }
         )
     return rows
@@ -131,13 +131,19 @@ def _row(model: dict[str, object]) -> dict[str, object]:
     assert isinstance(details, dict)
     return {
         "name": str(model["name"]).removesuffix(":latest"),
-        "file": model.get("file"),
+        "file": details["file"],
         "size": model["size"],
         "format": details.get("format"),
         "quantization": details.get("quantization_level") or None,
         "platform": details.get("platform"),
-        "modified": model.get("modified"),
+        "modified": _moment(str(model["modified_at"])),
     }
+
+
+def _moment(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()
 
 
 def _json(rows: list[dict[str, object]]) -> str:

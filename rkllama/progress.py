@@ -21,7 +21,7 @@ def show_progress(steps: Generator[PullProgress, None, None], reference: str) ->
 
 
 def _lines(steps: Iterator[PullProgress]) -> str:
-    announced, shown, name = False, -10, ""
+    announced, shown, name = False, 0, ""
     for step in steps:
         if step.status == "downloading" and step.total:
             if not announced:
@@ -34,6 +34,8 @@ def _lines(steps: Iterator[PullProgress]) -> str:
                 shown = percent
                 sys.stderr.write(f"{percent}%\n")
         elif step.status == "verifying":
+            if announced and shown < 100:
+                sys.stderr.write("100%\n")
             sys.stderr.write("Verifying sha256\n")
         name = step.name or name
     return name

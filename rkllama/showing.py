@@ -30,7 +30,6 @@ def details_text(details: ModelDetails) -> str:
         ("platform", info.platform),
         ("context length", info.context_length),
         ("made from", details.parent),
-        ("digest", info.digest),
         ("capabilities", ", ".join(details.capabilities)),
     ]
     text = "Model\n" + _rows(rows)

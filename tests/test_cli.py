@@ -1,0 +1,405 @@
+"""The commands as a shell calls them: what goes to stdout, what to stderr, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from rkllama.lock import NPULock
+from tests.hub import LoopbackHub
+from tests.running import LIMIT, Server
+from tests.virtual_npu import directive, library, read_trace, write_model
+
+ROOT = Path(__file__).parent.parent
+THINKING = "<think>Let me see.</think>\n\nFour."
+# Another spelling of 127.0.0.1 that does not look like it: "another machine" where nobody listens.
+ELSEWHERE = "0x7f.0.0.1:1"
+
+
+def rkllama(
+    *arguments: str, stdin: str | bytes = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command without a terminal."""
+    data = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(
+        [sys.executable, "-m", "rkllama", *arguments],
+        input=data,
+        capture_output=True,
+        timeout=LIMIT,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert "\x1b" not in out + err, "no control sequences without a terminal"
+    assert "Traceback" not in err, err
+    return subprocess.CompletedProcess(done.args, done.returncode, out, err)
+
+
+def output(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> str:
+    """What a command that succeeds prints."""
+    done = rkllama(*arguments, stdin=stdin, env=env)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def failure(*arguments: str, env: dict[str, str] | None = None, status: int = 1) -> str:
+    """What a command that fails complains of."""
+    done = rkllama(*arguments, env=env)
+    assert done.returncode == status, done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+# --- Models on disk ----------------------------------------------------------------------------
+
+
+def test_list(models: Path) -> None:
+    write_model(models / "qwen2.5-1.5b-w8a8-rk3588.rkllm", size=1_900_000)
+    write_model(models / "名前.rkllm")
+    assert output("list").splitlines() == [
+        "NAME                        SIZE  QUANT  PLATFORM  MODIFIED",
+        f"qwen2.5-1.5b-w8a8-rk3588  1.9 MB  w8a8   rk3588    {modified(models)}",
+        f"名前                        17 B  -      -         {modified(models, '名前.rkllm')}",
+    ]
+    assert output("ls") == output("list") == output("--models", str(models), "list")
+    first, second = json.loads(output("list", "--json"))
+    assert first["name"] == "qwen2.5-1.5b-w8a8-rk3588"
+    assert first["size"] == 1_900_000
+    assert first["quantization"] == "w8a8"
+    assert second["platform"] is None
+
+
+def modified(models: Path, file: str = "qwen2.5-1.5b-w8a8-rk3588.rkllm") -> str:
+    from rkllama.output import human_time
+
+    return human_time((models / file).stat().st_mtime)
+
+
+def test_an_empty_home_lists_nothing_and_says_what_to_do() -> None:
+    done = rkllama("list")
+    assert done.returncode == 0
+    assert done.stdout == "NAME  SIZE  QUANT  PLATFORM  MODIFIED\n"
+    assert done.stderr == "No models yet. Fetch one: rkllama pull USER/REPO/FILE.rkllm\n"
+    assert output("list", "--json") == "[]\n"
+    assert "the models directory /nowhere does not exist" in failure(
+        "list", env={"RKLLAMA_MODELS": "/nowhere"}
+    )
+
+
+def test_a_reader_that_has_seen_enough(models: Path, npu: str) -> None:
+    write_model(models / "long.rkllm", tokens=100_000)
+    for arguments in (["list"], ["run", "long", "hi"]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rkllama", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stdout.read(4)
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        process.stderr.close()
+        assert process.wait(LIMIT) == 0
+
+
+def test_show_and_create_and_cp_and_rm(models: Path) -> None:
+    write_model(models / "qwen2.5-1.5b-w8a8-rk3588.rkllm")
+    assert "quantization  w8a8\n" in output("show", "qwen")
+    recipe = "FROM qwen2.5-1.5b-w8a8-rk3588\nSYSTEM Be brief.\nPARAMETER top_k 3\n"
+    done = rkllama("create", "brief", "-f", "-", stdin=recipe)
+    assert done.stderr == "Created brief. Try it: rkllama run brief\n"
+    assert output("show", "brief", "--modelfile") == recipe
+    assert json.loads(output("show", "brief", "--json"))["system"] == "Be brief."
+    output("cp", "brief", "short")
+    assert "System\n  Be brief.\n" in output("show", "short")
+    done = rkllama("rm", "short", "nothing", "brief", "-y")
+    assert done.returncode == 1, "one of the three was not there"
+    assert done.stderr.splitlines()[:2] == ["Deleted short", "Error: model 'nothing' not found"]
+    assert "Deleted brief" in done.stderr
+    assert "not found" in failure("rm", "qwen2.5"), "the beginning of a name deletes nothing"
+    output("rm", "qwen2.5-1.5b-w8a8-rk3588")
+    assert list(models.iterdir()) == []
+
+
+def test_names_that_fit_none_or_several(models: Path) -> None:
+    write_model(models / "qwen-a.rkllm")
+    write_model(models / "qwen-b.rkllm")
+    assert failure("show", "qwen") == (
+        "Error: 'qwen' fits several models: qwen-a, qwen-b\nName one of them in full.\n"
+    )
+    assert "Did you mean qwen-a" in failure("run", "qwen_a", "hi")
+    assert failure("show", "zzz") == (
+        "Error: model 'zzz' not found\n"
+        "`rkllama list` shows the models, `rkllama pull` fetches one.\n"
+    )
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert "nofile cannot be read: No such file" in failure("create", "x", "-f", "nofile")
+    (tmp_path / "latin").write_bytes(b"FROM caf\xe9")
+    assert "it is no UTF-8 text" in failure("create", "x", "-f", str(tmp_path / "latin"))
+
+
+def test_pull_without_a_terminal_prints_plain_lines(models: Path) -> None:
+    with LoopbackHub() as hub:
+        hub.add("user/repo", {"m-w8a8-rk3588.rkllm": b"x" * 2_500_000})
+        env = {"HF_ENDPOINT": hub.endpoint}
+        done = rkllama("pull", "hf/user/repo/m-w8a8-rk3588.rkllm", env=env)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        first, *percent, verifying, last = done.stderr.splitlines()
+        assert first == "Downloading m-w8a8-rk3588.rkllm (2.5 MB)"
+        assert percent[-1] == "100%"
+        assert verifying == "Verifying sha256"
+        assert last == "Done. Try it: rkllama run m-w8a8-rk3588"
+        assert "Error: " in failure("pull", "user/repo/other.rkllm", env=env)
+
+
+# --- Answers -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def echo(models: Path, npu: str) -> None:
+    write_model(models / "echo.rkllm")
+
+
+@pytest.mark.usefixtures("echo")
+def test_an_answer_goes_to_stdout_and_nothing_else() -> None:
+    done = rkllama("run", "echo", "hello", "there")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello there\n", "")
+    assert output("run", "echo", "what is this?", stdin="a file\n") == "a file\n\nwhat is this?\n"
+    assert output("run", "echo", stdin="from stdin\n") == "from stdin\n"
+
+
+@pytest.mark.usefixtures("echo")
+def test_figures_are_on_stderr() -> None:
+    done = rkllama("run", "echo", "a few words", "--verbose")
+    assert done.stdout == "a few words\n"
+    for name in ("total time", "load time", "prompt", "answer", "answer rate"):
+        assert f"\n{name}:" in done.stderr
+
+
+def test_thinking_is_on_stderr_or_hidden(models: Path, npu: str) -> None:
+    write_model(models / "DeepSeek-R1-1.5B.rkllm", reply=THINKING)
+    done = rkllama("run", "DeepSeek-R1-1.5B", "2+2?")
+    assert done.stdout == "Four.\n"
+    assert done.stderr == "Thinking…\nLet me see.\n…done thinking.\n\n"
+    done = rkllama("run", "DeepSeek-R1-1.5B", "2+2?", "--hide-thinking")
+    assert (done.stdout, done.stderr) == ("Four.\n", "")
+    answer = json.loads(output("run", "DeepSeek-R1-1.5B", "2+2?", "--format", "json"))
+    assert answer["content"] == "Four."
+    assert answer["reasoning"] == "Let me see."
+    assert answer["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] > 0
+    assert answer["timings"]["total"] > 0
+
+
+def test_options_reach_the_model(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RKLLAMA_RKLLM_LIB", library("1.3.0"))
+    write_model(models / "m.rkllm", mode="params")
+    given = {"temperature": 0.5, "top_k": 5, "top_p": 0.75, "repeat_penalty": 1.5}
+    given |= {"frequency_penalty": 0.25, "presence_penalty": -0.5}
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    told = json.loads(output("run", "m", "hi", *flags, "--num-predict", "200", "--ctx", "512"))
+    assert {name: told[name] for name in given} == given
+    assert told["max_new_tokens"] == 200
+    assert told["max_context_len"] == 512
+
+
+def test_system_and_think_reach_the_model(models: Path, npu: str, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    write_model(models / "Qwen3-1.7B.rkllm", trace=str(trace), trace_prompt=1, reply="yes")
+    output("run", "Qwen3-1.7B", "hi", "--system", "Be brief.", "--no-think")
+    prompt = next(event["prompt"] for event in read_trace(trace) if event["event"] == "run")
+    assert "Be brief." in prompt
+    assert "<think>\n\n</think>" in prompt
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["run"],
+        ["run", "m", "hi", "--temperature", "9"],
+        ["run", "m", "hi", "--format", "xml"],
+        ["run", "m", "hi", "--keep-alive", "soon"],
+        ["run", "m"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    done = rkllama(*arguments)
+    assert done.returncode == 2
+    assert "Usage:" in done.stdout + done.stderr
+
+
+# --- Things that go wrong ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("echo")
+def test_a_crash_in_the_middle_of_an_answer() -> None:
+    done = rkllama("run", "echo", "one two three four " + directive(segv_at=2))
+    assert done.returncode == 1
+    assert done.stdout.startswith("one")
+    assert done.stderr.startswith("Error: the model's process was killed by SIGSEGV\n")
+
+
+@pytest.mark.usefixtures("echo")
+def test_stdin_that_is_no_text() -> None:
+    done = rkllama("run", "echo", "what is it?", stdin=b"\x89PNG\xff")
+    assert done.returncode == 1
+    assert done.stderr == "Error: what stdin holds is no UTF-8 text\n"
+
+
+def test_without_the_runtime_each_place_is_named(models: Path) -> None:
+    write_model(models / "m.rkllm")
+    complaint = failure("run", "m", "hi", env={"RKLLAMA_RKLLM_LIB": "/nowhere/librkllmrt.so"})
+    assert complaint.startswith("Error: librkllmrt.so cannot be used\n")
+    assert "\n  /nowhere/librkllmrt.so" in complaint or "/nowhere/librkllmrt.so" in complaint
+
+
+@pytest.mark.usefixtures("echo")
+def test_the_npu_in_other_hands(tmp_path: Path) -> None:
+    lock = NPULock(str(tmp_path / "npu.lock"), "something else")
+    lock.acquire()
+    try:
+        complaint = failure("run", "echo", "hi")
+        assert f"the NPU is in use by `something else` (process {os.getpid()})" in complaint
+        assert "in use by `something else`" in rkllama("ps").stderr
+    finally:
+        lock.release()
+
+
+def test_a_server_elsewhere_that_is_silent(models: Path) -> None:
+    env = {"RKLLAMA_HOST": ELSEWHERE}
+    for arguments in (["list"], ["ps"]):
+        complaint = failure(*arguments, env=env)
+        assert f"no server answers at http://{ELSEWHERE}" in complaint
+    assert output("--models", str(models), "list", env=env), "a directory needs no server"
+    assert "RKLLAMA_HOST cannot be 'a:b'" in failure("list", env={"RKLLAMA_HOST": "a:b"})
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(models: Path, npu: str) -> None:
+    write_model(models / "slow.rkllm", tokens=5000, token_us=20_000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rkllama", "run", "slow", "hi"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(5) == b"amber"
+    process.send_signal(signal.SIGINT)
+    # The worker holds these pipes' ends, too, if it is still there: the read would not end.
+    assert process.stderr.read() == b""
+    assert process.stdout.read().endswith(b"\n")
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(LIMIT) == 130
+
+
+def test_nothing_in_memory() -> None:
+    done = rkllama("ps")
+    assert done.stdout.split() == ["NAME", "SIZE", "CONTEXT", "RUNTIME", "STATE", "UNTIL"]
+    assert done.stderr == "No model is loaded.\n"
+    assert output("ps", "--json") == "[]\n"
+    assert failure("stop") == "Error: no model is loaded\n"
+
+
+# --- Through a server --------------------------------------------------------------------------
+
+
+def test_a_server_makes_no_difference(models: Path, npu: str, server: Server) -> None:
+    write_model(models / "echo-w8a8-rk3588.rkllm")
+    there = {"RKLLAMA_HOST": server.url}
+    for arguments in (
+        ["list"],
+        ["list", "--json"],
+        ["show", "echo"],
+        ["run", "echo", "hello", "there"],
+    ):
+        assert output(*arguments, env=there) == output(*arguments), arguments
+    for arguments in (["show", "zzz"], ["run", "echo", "a b " + directive(segv_at=1), "-n", "9"]):
+        here, remote = rkllama(*arguments), rkllama(*arguments, env=there)
+        assert (remote.returncode, remote.stdout) == (here.returncode, here.stdout)
+        assert remote.stderr.splitlines()[0] == here.stderr.splitlines()[0]
+
+
+def test_ps_stop_and_rm_through_the_server_that_owns_the_npu(
+    models: Path, npu: str, server: Server
+) -> None:
+    # RKLLAMA_HOST names no running server: the owner of the NPU is found by its lock.
+    write_model(models / "echo.rkllm")
+    assert server.post("/load_model", {"model_name": "echo"}).status == 200
+    (model,) = json.loads(output("ps", "--json"))
+    assert (model["info"]["name"], model["state"], model["expires"]) == ("echo", "ready", None)
+    assert output("ps").splitlines()[1].split()[-3:] == ["ready", "for", "ever"]
+    assert output("run", "echo", "hi") == "hi\n"
+    assert rkllama("stop", "echo").stderr == "Unloaded echo\n"
+    assert failure("stop", env={"RKLLAMA_HOST": server.url}) == "Error: no model is loaded\n"
+    assert server.post("/load_model", {"model_name": "echo"}).status == 200
+    assert rkllama("rm", "echo").stderr == "Deleted echo\n"
+    assert not server.children(), "it was unloaded first"
+
+
+def test_a_server_that_asks_for_a_key(models: Path, npu: str) -> None:
+    write_model(models / "echo.rkllm")
+    with Server("--api-key", "sesame") as server:
+        there = {"RKLLAMA_HOST": server.url}
+        for arguments in (["list"], ["run", "echo", "hi"]):
+            complaint = failure(*arguments, env=there)
+            assert "asks for an API key\nSet RKLLAMA_API_KEY to one of its keys.\n" in complaint
+        there["RKLLAMA_API_KEY"] = "sesame"
+        assert output("list", env=there).count("\n") == 2
+        assert output("run", "echo", "hi", env=there) == "hi\n"
+
+
+# --- Help --------------------------------------------------------------------------------------
+
+
+def test_version() -> None:
+    from rkllama import __version__
+
+    assert output("--version") == f"rkllama {__version__}\n"
+
+
+def test_shells_complete_the_names_of_models(models: Path) -> None:
+    write_model(models / "qwen.rkllm")
+    write_model(models / "other.rkllm")
+    env = {
+        "_RKLLAMA_COMPLETE": "complete_bash",
+        "COMP_WORDS": "rkllama run qw",
+        "COMP_CWORD": "2",
+    }
+    script = "from rkllama.cli import app; app(prog_name='rkllama')"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **env},
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.stdout.split() == [b"qwen"]
+
+
+@pytest.mark.skipif(not typer.__version__.startswith("0.28."), reason="each Typer has its layout")
+def test_the_documented_help_is_what_the_commands_print() -> None:
+    documented = (ROOT / "docs" / "cli.md").read_text()
+    generated = subprocess.run(
+        [sys.executable, "tools/cli_help.py"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        timeout=LIMIT,
+    ).stdout.decode()
+    assert documented == generated, "run: python tools/cli_help.py > docs/cli.md"
