@@ -417,3 +417,25 @@ def test_the_application_keeps_the_rules_of_wsgi(models: Path) -> None:
             assert seen == [status]
     finally:
         service.close()
+
+
+def test_only_ollama_refuses_thought_of_a_model_that_cannot_think(
+    server: Server, models: Path
+) -> None:
+    for name in ("Qwen2.5-0.5B", "Qwen3-0.6B", "m"):
+        write_model(models / f"{name}.rkllm")
+    message = {"messages": [{"role": "user", "content": "hi"}], "stream": False}
+    for model, status in (("Qwen2.5-0.5B", 400), ("Qwen3-0.6B", 200), ("m", 200)):
+        chat = server.post("/api/chat", {"model": model, "think": True, **message})
+        assert chat.status == status, chat.body
+        prompt = {"model": model, "prompt": "hi", "stream": False, "think": "low"}
+        assert server.post("/api/generate", prompt).status == status
+    refusal = server.post("/api/chat", {"model": "Qwen2.5-0.5B", "think": True, **message})
+    assert refusal.json["error"] == '"Qwen2.5-0.5B" does not support thinking'
+    assert (
+        server.post("/api/chat", {"model": "Qwen2.5-0.5B", "think": False, **message}).status == 200
+    )
+    openai = {"model": "Qwen2.5-0.5B", "reasoning_effort": "high", **message}
+    assert server.post("/v1/chat/completions", openai).status == 200
+    native = {"model": "Qwen2.5-0.5B", "messages": "hi", "think": True}
+    assert server.post("/generate", native).status == 200

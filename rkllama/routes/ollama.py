@@ -7,10 +7,12 @@ from typing import Any, cast
 
 from .. import __version__
 from ..api import ollama, ollama_models
+from ..api.common import Generation
 from ..blobs import Blobs
 from ..core import Message, PullProgress
-from ..errors import RKLLamaError
+from ..errors import RKLLamaError, Unsupported
 from ..modelfile import Modelfile, render_modelfile
+from ..prompting import template_for
 from .base import Call, Reply, Route, generate, log, ok, one_line
 
 NDJSON = "application/x-ndjson"
@@ -39,11 +41,21 @@ def _show(call: Call) -> Reply:
 
 
 def _chat(call: Call) -> Reply:
-    return generate(call, ollama.decode_chat(call.json()))
+    return _answer(call, ollama.decode_chat(call.json()))
 
 
 def _generate(call: Call) -> Reply:
-    return generate(call, ollama.decode_generate(call.json()))
+    return _answer(call, ollama.decode_generate(call.json()))
+
+
+def _answer(call: Call, generation: Generation) -> Reply:
+    """Ollama refuses to let a model think that cannot; clients ask again without it."""
+    request = generation.request
+    if request.think and request.model and (request.messages or request.prompt):
+        template = template_for(request, call.store.resolve(request.model))
+        if template is not None and not template.supports_thinking:
+            raise Unsupported(f'"{request.model}" does not support thinking', param="think")
+    return generate(call, generation)
 
 
 def _embed(call: Call) -> Reply:
