@@ -1,0 +1,352 @@
+"""Who gets which model, and when: the scheduler alone, with strings for models."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from rkllama import scheduler as module
+from rkllama.errors import Cancelled, QueueFull, ServerStopping
+from rkllama.scheduler import Scheduler, Slot
+from tests.waiting import LIMIT, Task, until
+
+
+def use(scheduler: Scheduler[str], key: str, gone: int = -1) -> None:
+    """What a request does: load what is not there, evict what has to go."""
+    with scheduler.lease(key, gone=gone) as slot:
+        occupy(scheduler, slot)
+
+
+def occupy(scheduler: Scheduler[str], slot: Slot[str]) -> None:
+    if slot.evicted is not None:
+        slot.evicted.resident = None
+        scheduler.evicted_is_closed(slot)
+    slot.resident = slot.resident or slot.key
+
+
+def keys(scheduler: Scheduler[str]) -> list[str]:
+    return [slot.key for slot in scheduler.slots()]
+
+
+class Holder:
+    """A request that holds a model until it is told to leave."""
+
+    def __init__(self, scheduler: Scheduler[str], key: str) -> None:
+        self.holds, self._leave = threading.Event(), threading.Event()
+        self._scheduler, self._key = scheduler, key
+        self.task = Task(self._run)
+
+    def _run(self) -> None:
+        with self._scheduler.lease(self._key) as slot:
+            occupy(self._scheduler, slot)
+            self.holds.set()
+            assert self._leave.wait(LIMIT)
+
+    def wait(self) -> Holder:
+        """Until it holds the model."""
+        assert self.holds.wait(LIMIT)
+        return self
+
+    def leave(self) -> None:
+        """Give the model back."""
+        self._leave.set()
+        self.task.result()
+
+
+@pytest.fixture
+def client() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A connection: the client's end and the server's."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours, theirs
+
+
+def test_requests_for_one_model_are_served_in_the_order_of_asking() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    served: list[int] = []
+
+    def ask(number: int) -> None:
+        with scheduler.lease("a") as slot:
+            occupy(scheduler, slot)
+            served.append(number)
+
+    first = Holder(scheduler, "a").wait()
+    tasks = []
+    for number in range(20):
+        tasks.append(Task(lambda number=number: ask(number)))  # type: ignore[misc]
+        until(lambda number=number: scheduler.waiting == number + 1)  # type: ignore[misc]
+    first.leave()
+    for task in tasks:
+        task.result()
+    assert served == list(range(20))
+    assert scheduler.waiting == 0
+
+
+def test_a_request_for_another_loaded_model_does_not_wait_for_a_busy_one() -> None:
+    scheduler: Scheduler[str] = Scheduler(2, 64)
+    use(scheduler, "b")
+    busy = Holder(scheduler, "a").wait()
+    queued = Holder(scheduler, "a")
+    until(lambda: scheduler.waiting == 1)
+    use(scheduler, "b")
+    assert not queued.holds.is_set()
+    busy.leave()
+    queued.wait().leave()
+
+
+def test_one_who_needs_a_place_is_not_overtaken_for_ever() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    order: list[str] = []
+
+    def note(key: str) -> None:
+        use(scheduler, key)
+        order.append(key)
+
+    busy = Holder(scheduler, "a").wait()
+    other = Task(lambda: note("b"))
+    until(lambda: scheduler.waiting == 1)
+    again = Task(lambda: note("a"))
+    until(lambda: scheduler.waiting == 2)
+    busy.leave()
+    other.result()
+    again.result()
+    assert order == ["b", "a"]
+
+
+def test_the_least_recently_used_idle_model_gives_its_place() -> None:
+    scheduler: Scheduler[str] = Scheduler(3, 64)
+    for key in "abcab":
+        use(scheduler, key)
+    busy = Holder(scheduler, "c").wait()
+    use(scheduler, "d")
+    assert sorted(keys(scheduler)) == ["b", "c", "d"]
+    busy.leave()
+
+
+def test_a_model_is_not_loaded_again_before_its_eviction_is_over() -> None:
+    scheduler: Scheduler[str] = Scheduler(2, 64)
+    use(scheduler, "a")
+    use(scheduler, "b")
+    with scheduler.lease("c") as slot:
+        assert slot.evicted is not None
+        assert slot.evicted.key == "a"
+        again = Holder(scheduler, "a")
+        until(lambda: scheduler.waiting == 1)
+        assert keys(scheduler) == ["b", "c"]
+        occupy(scheduler, slot)
+        again.wait()
+    again.leave()
+    assert sorted(keys(scheduler)) == ["a", "c"]
+
+
+def test_a_model_whose_taker_goes_stays_loaded() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    use(scheduler, "a")
+    with pytest.raises(Cancelled), scheduler.lease("b"):
+        raise Cancelled
+    (slot,) = scheduler.slots()
+    assert (slot.key, slot.resident, slot.held) == ("a", "a", False)
+    use(scheduler, "a")
+
+
+def test_a_grant_to_a_client_that_has_gone_in_the_same_moment_costs_no_model(
+    client: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    ours, theirs = client
+    busy = Holder(scheduler, "a").wait()
+    wait = module._wait
+
+    def wait_for_both(wake: int, gone: int, *rest: float) -> bool:
+        if gone >= 0:
+            ours.close()
+            busy.leave()  # grants the place: now both are ready
+        return wait(wake, gone, *rest)
+
+    monkeypatch.setattr(module, "_wait", wait_for_both)
+    with pytest.raises(Cancelled):
+        use(scheduler, "b", gone=theirs.fileno())
+    (slot,) = scheduler.slots()
+    assert (slot.key, slot.resident, slot.held) == ("a", "a", False)
+    use(scheduler, "b")
+    assert keys(scheduler) == ["b"]
+
+
+def test_a_client_that_goes_while_it_waits_makes_room_for_those_behind(
+    client: tuple[socket.socket, socket.socket],
+) -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    ours, theirs = client
+    busy = Holder(scheduler, "a").wait()
+    leaver = Task(lambda: use(scheduler, "b", gone=theirs.fileno()))
+    until(lambda: scheduler.waiting == 1)
+    behind = Task(lambda: use(scheduler, "a"))
+    until(lambda: scheduler.waiting == 2)
+    ours.close()
+    with pytest.raises(Cancelled):
+        leaver.result()
+    busy.leave()
+    behind.result()
+    assert keys(scheduler) == ["a"]
+
+
+def test_a_full_queue_refuses_and_counts_no_one_who_closes() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 1)
+    busy = Holder(scheduler, "a").wait()
+    overdue = threading.Event()
+
+    def close() -> None:
+        with scheduler.lease_to_close("a", patience=0.0, overdue=overdue.set) as slot:
+            if slot is not None:
+                slot.resident = None
+
+    closing = Task(close)
+    assert overdue.wait(LIMIT)  # it waits
+    waiting = Holder(scheduler, "a")
+    until(lambda: scheduler.waiting == 1)
+    with pytest.raises(QueueFull):
+        use(scheduler, "a")
+    assert scheduler.waiting == 1
+    busy.leave()
+    closing.result()
+    waiting.wait().leave()
+
+
+def test_closing_goes_before_those_who_wait() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    order: list[str] = []
+    busy = Holder(scheduler, "a").wait()
+
+    def ask() -> None:
+        use(scheduler, "a")
+        order.append("use")
+
+    waiting = Task(ask)
+    until(lambda: scheduler.waiting == 1)
+    overdue = threading.Event()
+
+    def close() -> None:
+        with scheduler.lease_to_close("a", patience=0.0, overdue=overdue.set) as slot:
+            assert slot is not None
+            slot.resident = None
+            order.append("close")
+
+    closing = Task(close)
+    assert overdue.wait(LIMIT)  # it is in the queue by now, and its patience over
+    busy.leave()
+    closing.result()
+    waiting.result()
+    assert order == ["close", "use"]
+    with scheduler.lease_to_close("b") as none:
+        assert none is None
+
+
+def test_a_slot_without_a_model_is_given_up() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    with pytest.raises(OSError, match="load"), scheduler.lease("a"):
+        raise OSError("the load failed")
+    assert keys(scheduler) == []
+    use(scheduler, "b")
+
+
+def test_no_descriptor_for_the_wait_leaves_no_ticket_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    busy = Holder(scheduler, "a").wait()
+
+    def none_left(*_: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "eventfd", none_left)
+        with pytest.raises(OSError, match="Too many"):
+            use(scheduler, "a")
+    assert scheduler.waiting == 0
+    busy.leave()
+    use(scheduler, "a")
+
+
+def test_closing_the_scheduler_sends_everybody_away() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    busy = Holder(scheduler, "a").wait()
+    tasks = [Task(lambda: use(scheduler, "a")) for _ in range(5)]
+    until(lambda: scheduler.waiting == 5)
+    scheduler.close()
+    for task in tasks:
+        with pytest.raises(ServerStopping):
+            task.result()
+    with pytest.raises(ServerStopping):
+        use(scheduler, "a")
+    assert not scheduler.wait_idle(0.0)
+    busy.leave()
+    assert scheduler.wait_idle(0.0)
+
+
+def test_an_idle_slot_is_taken_by_one_at_a_time() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    use(scheduler, "a")
+    slot = scheduler.take_idle(lambda _: True)
+    assert slot is not None
+    assert scheduler.take_idle(lambda _: True) is None
+    waiting = Holder(scheduler, "a")
+    until(lambda: scheduler.waiting == 1)
+    scheduler.put_back(slot)
+    waiting.wait().leave()
+
+
+def test_whatever_happens_no_model_is_held_twice_nor_too_many_are_there() -> None:
+    most = 2
+    scheduler: Scheduler[str] = Scheduler(most, 64)
+    guards = {key: threading.Lock() for key in "abcd"}
+    present: set[int] = set()
+    before = len(os.listdir("/proc/self/fd"))
+
+    def client(seed: int) -> None:
+        choices = random.Random(seed)
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            for _ in range(150):
+                key = choices.choice("abcd")
+                kind = choices.randrange(10)
+                try:
+                    if kind == 0:
+                        with scheduler.lease_to_close(key) as held:
+                            if held is not None:
+                                leave(held)
+                        continue
+                    with scheduler.lease(key, gone=theirs.fileno()) as slot:
+                        assert guards[key].acquire(blocking=False), "held twice"
+                        try:
+                            if kind == 1:
+                                raise Cancelled
+                            if slot.evicted is not None:
+                                leave(slot.evicted)
+                                scheduler.evicted_is_closed(slot)
+                            if slot.resident is None:
+                                slot.resident = key
+                                present.add(id(slot))
+                            assert len(present) <= most
+                        finally:
+                            guards[key].release()
+                except (Cancelled, QueueFull):
+                    pass
+
+    def leave(slot: Slot[str]) -> None:
+        if slot.resident is not None:
+            slot.resident = None
+            present.discard(id(slot))
+
+    for task in [Task(lambda seed=seed: client(seed)) for seed in range(8)]:  # type: ignore[misc]
+        task.result()
+    slots = scheduler.slots()
+    assert scheduler.waiting == 0
+    assert {id(slot) for slot in slots} == present
+    assert not any(slot.held or slot.evicted for slot in slots)
+    assert scheduler._leaving == set()
+    assert len(os.listdir("/proc/self/fd")) == before
