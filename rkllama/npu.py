@@ -83,6 +83,7 @@ class NPUBackend:
             platform=known.platform or soc,
             dtype=known.dtype,
             per_run_sampling=self._samples_per_run,
+            counts_tokens=True,
             notices=tuple(said),
         )
 
@@ -331,9 +332,12 @@ class NPUBackend:
 
     # --- The rest ------------------------------------------------------------------------------
 
-    def count_tokens(self, text: str) -> int | None:  # noqa: ARG002
-        """None: the runtime tells the number of tokens only by evaluating them."""
-        return None
+    def count_tokens(self, text: str) -> int | None:
+        """The runtime counts a prompt only by evaluating it, which the request that follows reuses."""
+        try:
+            return self.generate(GenerateSpec(prompt=text, max_tokens=1), _drop).prompt_tokens
+        except PromptTooLong as error:
+            return error.prompt_tokens
 
     def close(self) -> None:
         """Free the model; see Backend."""
@@ -349,3 +353,7 @@ def _reason(results: Results, at_limit: bool) -> FinishReason:
     if results.stopped == "length" or (results.stopped is None and at_limit):
         return "length"
     return "stop"
+
+
+def _drop(_text: str) -> None:
+    """Take text that nobody wants."""

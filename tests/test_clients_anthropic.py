@@ -91,6 +91,13 @@ def test_thinking_streamed(client: anthropic.Anthropic, models: Path) -> None:
     assert final.content[1].text == "Yes."
 
 
+def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
+    history: Any = [ask("one two three")]
+    counted = client.messages.count_tokens(model=MODEL, messages=history).input_tokens
+    usage = create(client, history).usage
+    assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+
+
 def test_errors(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError):
         client.messages.create(model="nothing-here", max_tokens=5, messages=[ask("x")])

@@ -105,6 +105,7 @@ def test_what_is_learned_by_loading(version: str, tmp_path: Path) -> None:
             platform="RK3588",
             dtype="W8A8",
             per_run_sampling=version == "1.3.0",
+            counts_tokens=True,
         )
 
 
@@ -541,9 +542,20 @@ def test_embedding_leaves_the_runtimes_template_where_it_is_in_use(tmp_path: Pat
         assert json.loads(model.run("hi", raw=False)[0])["template"] == "own"
 
 
-def test_tokens_are_not_counted(tmp_path: Path) -> None:
+def test_tokens_are_counted_by_evaluating_them_once(tmp_path: Path) -> None:
     with loaded("1.3.0", tmp_path) as model:
-        assert model.backend.count_tokens("some text") is None
+        counted = model.backend.count_tokens("some text to be counted")
+        _, result = model.run("some text to be counted")
+        assert counted is not None
+        assert counted == result.prompt_tokens
+        assert result.cached_tokens is not None
+        assert result.cached_tokens >= counted - 1
+
+
+def test_a_prompt_that_is_too_long_is_counted_too(tmp_path: Path) -> None:
+    with loaded("1.3.0", tmp_path, {"max_context": 64}, context_length=64) as model:
+        count = model.backend.count_tokens("word " * 500)
+        assert count is None or count > 64
 
 
 # --- Crashes, in a child -----------------------------------------------------------------------
