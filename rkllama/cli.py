@@ -141,13 +141,19 @@ def run(
     top_p: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Draw from the likeliest tokens of this total probability."
+            metavar="X",
+            min=0,
+            max=1,
+            help="Draw from the likeliest tokens of this total probability.",
         ),
     ] = None,
     min_p: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Drop tokens below this share of the likeliest (CPU only)."
+            metavar="X",
+            min=0,
+            max=1,
+            help="Drop tokens below this share of the likeliest (CPU only).",
         ),
     ] = None,
     repeat_penalty: Annotated[
@@ -479,7 +485,7 @@ def serve(
     max_queue: Annotated[
         int | None,
         typer.Option(
-            metavar="X", min=0, max=1024, help="Requests that may wait their turn. [default: 64]"
+            metavar="N", min=0, max=1024, help="Requests that may wait their turn. [default: 64]"
         ),
     ] = None,
     api_key: Annotated[

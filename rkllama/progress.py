@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
+from itertools import chain
 
 from .core import PullProgress
 from .output import human_size
+from .terminal import Spinner, quiet_keys
 
 
 def show_progress(steps: Generator[PullProgress, None, None], reference: str) -> str:
@@ -56,7 +58,6 @@ def _bar(steps: Iterator[PullProgress]) -> str:
         TransferSpeedColumn,
     )
 
-    name = ""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=None),
@@ -64,10 +65,14 @@ def _bar(steps: Iterator[PullProgress]) -> str:
         TransferSpeedColumn(),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-        task = progress.add_task("resolving", total=None)
-        for step in steps:
-            label = step.file if step.status == "downloading" else f"{step.status} {step.file}"
+    name = ""
+    with Spinner("Asking the Hub…"), quiet_keys():
+        first = next(step for step in steps if step.status != "resolving")
+    with quiet_keys(), Progress(*columns, console=Console(stderr=True)) as progress:
+        # What an earlier try had left was not fetched now: it must not count as speed.
+        task = progress.add_task(first.file, total=first.total, completed=first.resumed)
+        for step in chain((first,), steps):
+            label = f"Verifying {step.file}" if step.status == "verifying" else step.file
             progress.update(
                 task, description=label, total=step.total, completed=step.completed, refresh=True
             )

@@ -13,8 +13,9 @@ import pytest
 import typer
 
 from rkllama.lock import NPULock
-from tests.hub import LoopbackHub
+from tests.hub import Fault, LoopbackHub
 from tests.running import LIMIT, Server
+from tests.terminal import CTRL_C, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model
 
 ROOT = Path(__file__).parent.parent
@@ -162,6 +163,25 @@ def test_pull_without_a_terminal_prints_plain_lines(models: Path) -> None:
         assert verifying == "Verifying sha256"
         assert last == "Done. Try it: rkllama run m-w8a8-rk3588"
         assert "Error: " in failure("pull", "user/repo/other.rkllm", env=env)
+
+
+def test_a_pull_that_is_interrupted_says_how_to_go_on(models: Path) -> None:
+    file = "m-w8a8-rk3588.rkllm"
+    with LoopbackHub() as hub:
+        hub.add("user/repo", {file: bytes(2_500_000)})
+        held = Fault(hold_after=1_000_000)
+        hub.fail(file, held)
+        env = {"HF_ENDPOINT": hub.endpoint, "TERM": "xterm"}
+        with Terminal("pull", f"user/repo/{file}", env=env) as command:
+            command.expect("/2.5 MB")
+            command.type(CTRL_C)
+            command.expect(f"To go on where it stopped: rkllama pull user/repo/{file}\n")
+            held.released.set()
+            assert command.end() == 130
+        with Terminal("pull", f"user/repo/{file}", env=env) as command:
+            command.expect("2.5/2.5 MB")
+            command.expect("Done. Try it: rkllama run m-w8a8-rk3588\n")
+            assert command.end() == 0
 
 
 # --- Answers -----------------------------------------------------------------------------------
