@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import threading
 from array import array
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from .errors import (
 )
 from .gguf import GGUFError, GGUFHeader, read_header
 
+_REQUIREMENT = "xllamacpp>=2026.10,<2027"
+"""What the extra `cpu` installs, see pyproject.toml."""
 _BATCH = 64
 """Prompt tokens evaluated at once. llama.cpp heeds an abort between two batches only, and on a CPU
 larger ones are hardly faster."""
@@ -184,7 +187,7 @@ def _import_llama() -> Any:
     except ImportError as error:
         raise BackendMissing(
             f".gguf models need the CPU backend, which is not installed ({error})",
-            hint="Install it: pip install 'rkllama[cpu]'",
+            hint=f"Install it: {sys.executable} -m pip install '{_REQUIREMENT}'",
         ) from None
     return xllamacpp
 
