@@ -27,8 +27,8 @@ _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 _BATCH = 64
 """Prompt tokens evaluated at once. llama.cpp heeds an abort between two batches only, and on a CPU
 larger ones are hardly faster."""
-
-_JSON_SCHEMA = {"json": {"type": "object"}}
+_ANY_OBJECT = {"type": "object"}
+"""The schema of JSON mode."""
 
 
 class CPUBackend:
@@ -273,7 +273,7 @@ def _available_memory() -> int | None:
 
 
 def _schema(schema: Any) -> Any:
-    return _JSON_SCHEMA["json"] if schema == "json" else _closed(schema)
+    return _ANY_OBJECT if schema == "json" else _closed(schema)
 
 
 def _closed(schema: Any) -> Any:
