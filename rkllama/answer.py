@@ -65,8 +65,8 @@ class AnswerPrinter:
     def _say(self, text: str) -> None:
         self._spinner.stop()
         self._end_thinking()
+        self._last = text[-1:] or self._last  # first: Ctrl-C may come in the middle of the write
         self._out.write(text)
-        self._last = text[-1:] or self._last
 
     def _think(self, text: str) -> None:
         if self._hide_thinking:
