@@ -328,12 +328,12 @@ class Worker:
         end of its event pipe.
         """
         view = memoryview(frames.pack_header(len(payload), kind, run) + payload)
-        with self._sending, contextlib.suppress(BrokenPipeError):
-            if self._commands < 0:
-                return
+        with self._sending:
             try:
-                while view:
+                while view and self._commands >= 0:
                     view = view[self._write(view) :]
+            except BrokenPipeError:
+                return
             except BaseException:  # half a command is none
                 self.kill("a command to it was cut off")
                 raise

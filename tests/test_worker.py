@@ -1,0 +1,553 @@
+"""The parent's handle of a model's process, over the virtual NPU."""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkllama import frames, worker
+from rkllama.backend import GenerateSpec, LoadSpec, RunResult
+from rkllama.errors import (
+    Cancelled,
+    LoadFailed,
+    PromptTooLong,
+    RuntimeFailed,
+    WorkerCrashed,
+    WorkerHung,
+)
+from rkllama.worker import Worker
+from tests.virtual_npu import directive, library, read_trace, write_model
+from tests.waiting import LIMIT, Task, until
+
+Start = Callable[..., Worker]
+
+
+def descriptors() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a worker of a model with the given script; nothing of any is left at the end."""
+    before = descriptors()
+    started: list[Worker] = []
+
+    def begin(loaded: bool = True, **config: Any) -> Worker:
+        path = write_model(tmp_path / "m.rkllm", **config)
+        child = Worker(str(path), str(tmp_path / "logs" / "m.log"))
+        started.append(child)
+        if loaded:
+            load(child)
+        return child
+
+    yield begin
+    for child in started:
+        child.close()
+        assert not os.path.exists(f"/proc/{child.pid}"), "a process is left"
+    assert descriptors() == before
+
+
+def load(child: Worker, timeout: float = LIMIT) -> None:
+    spec = LoadSpec(path=child.path, context_length=4096, library=library("1.2.3"))
+    child.load(spec, timeout=timeout)
+
+
+def pieces_of(
+    child: Worker, prompt: str, first: float = LIMIT, each: float = LIMIT, gone: int = -1
+) -> Any:
+    return child.generate(GenerateSpec(prompt=prompt), first=first, each=each, gone=gone)
+
+
+def ask(
+    child: Worker, prompt: str, first: float = LIMIT, each: float = LIMIT
+) -> tuple[str, RunResult]:
+    *pieces, result = pieces_of(child, prompt, first, each)
+    assert isinstance(result, RunResult)
+    return "".join(pieces), result
+
+
+# --- States ------------------------------------------------------------------------------------
+
+
+def test_the_states_of_a_life(start: Start) -> None:
+    child = start(loaded=False, tokens=3)
+    assert child.state == "STARTING"
+    load(child)
+    assert child.state == "READY"
+    answer = pieces_of(child, "hi", gone=-1)
+    next(answer)
+    assert child.state == "RUNNING"
+    while not isinstance(next(answer), RunResult):
+        pass
+    assert child.state == "READY"
+    answer.close()
+    answer = pieces_of(child, "hi " + directive(tokens=100_000, token_us=1000))
+    next(answer)
+    answer.close()
+    assert child.state == "DRAINING"
+    assert ask(child, "hi " + directive(reply="after"))[0] == "after"
+    assert child.state == "READY"
+    child.close()
+    assert child.state == "DEAD"
+    assert not child.alive
+
+
+def test_nothing_of_an_answer_given_up_reaches_the_next_one(start: Start) -> None:
+    child = start()
+    for number in range(20):
+        answer = pieces_of(child, directive(tokens=5000))
+        next(answer)
+        answer.close()
+        assert ask(child, directive(reply=f"only {number}"))[0] == f"only {number}"
+
+
+def test_an_error_of_the_runtime_leaves_the_process_ready(start: Start) -> None:
+    child = start()
+    with pytest.raises(RuntimeFailed):
+        ask(child, "hi " + directive(run_error=1))
+    assert child.state == "READY"
+    assert ask(child, "hi")[0] == "hi"
+
+
+# --- Aborts ------------------------------------------------------------------------------------
+
+
+def test_an_abort_ends_the_answer_as_cancelled(start: Start) -> None:
+    child = start(tokens=100_000, token_us=1000)
+    answer = pieces_of(child, "hi")
+    next(answer)
+    child.abort()
+    *_, result = answer
+    assert result.reason == "cancelled"
+
+
+def test_an_abort_that_comes_before_its_command_is_heeded(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = start(tokens=100_000, token_us=1000)
+    send = child._send
+
+    def abort_first(kind: int, run: int, payload: bytes = b"") -> None:
+        if kind == frames.GENERATE:
+            child.abort()
+        send(kind, run, payload)
+
+    monkeypatch.setattr(child, "_send", abort_first)
+    text, result = ask(child, "hi")
+    assert (text, result.reason) == ("", "cancelled")
+
+
+def test_an_abort_that_comes_too_late_harms_no_later_answer(start: Start) -> None:
+    child = start()
+    child.abort()
+    assert ask(child, directive(reply="one"))[0] == "one"
+    child._send(frames.ABORT, child._run)
+    child._send(frames.ABORT, child._run - 1)
+    text, result = ask(child, directive(reply="two"))
+    assert (text, result.reason) == ("two", "stop")
+
+
+def test_an_old_abort_does_not_undo_a_new_one(start: Start) -> None:
+    child = start(tokens=100_000, token_us=1000)
+    child._send(frames.ABORT, child._run + 1)
+    child._send(frames.ABORT, child._run)
+    assert ask(child, "hi")[1].reason == "cancelled"
+
+
+def test_aborts_from_other_threads_never_mix_with_a_long_prompt(start: Start) -> None:
+    """A prompt is longer than the pipe: an abort written between its parts would corrupt it."""
+    child = start(reply="fine")
+    stop = threading.Event()
+
+    def disturb() -> None:
+        while not stop.is_set():
+            child._send(frames.ABORT, 0)  # for no run that there is
+
+    tasks = [Task(disturb) for _ in range(2)]
+    prompt = "x" * 500_000
+    try:
+        for _ in range(5):
+            with pytest.raises(PromptTooLong):
+                ask(child, prompt)
+            assert ask(child, "hi")[0] == "fine"
+    finally:
+        stop.set()
+        for task in tasks:
+            task.result()
+
+
+def test_an_abort_after_the_end_writes_to_nobody_elses_descriptor(start: Start) -> None:
+    child = start()
+    number = child._commands
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        child.close()
+        os.dup2(ours.fileno(), number)  # the number is in use again
+        try:
+            child.state = "RUNNING"  # as the other thread has read it just before
+            child.abort()
+            theirs.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                theirs.recv(100)
+        finally:
+            os.close(number)
+
+
+def test_a_client_that_hangs_up_ends_the_wait(start: Start) -> None:
+    child = start(prefill_us=50_000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        task = Task(lambda: list(pieces_of(child, "a b c d e f g h i j k l", gone=theirs.fileno())))
+        until(lambda: child.state == "RUNNING")
+        left = time.monotonic()
+        ours.close()
+        with pytest.raises(Cancelled):
+            task.result()
+        assert time.monotonic() - left < 0.25
+    assert child.state == "DRAINING"
+    child.settle()
+    assert child.state == "READY"
+
+
+# --- Crashes and hangs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "words"),
+    [
+        ({"segv_at": 3}, -signal.SIGSEGV, "SIGSEGV"),
+        ({"abort_at": 0}, -signal.SIGABRT, "GGML_ASSERT"),
+        ({"exit_at": 2, "exit_code": 7}, 7, "exited with status 7"),
+    ],
+)
+def test_a_crash_is_named(start: Start, fault: dict[str, int], status: int, words: str) -> None:
+    child = start(tokens=10)
+    with pytest.raises(WorkerCrashed, match=words) as caught:
+        ask(child, "hi " + directive(**fault))
+    assert caught.value.exit_status == status
+    assert child.state == "DEAD"
+    assert caught.value.log
+
+
+def test_a_crash_while_a_long_prompt_is_sent_is_a_crash(start: Start) -> None:
+    child = start()
+    os.kill(child.pid, signal.SIGSTOP)  # reads nothing: the pipe is soon full
+    task = Task(lambda: ask(child, "x" * 5_000_000))
+    until(lambda: child.state == "RUNNING" and not task.done)
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(WorkerCrashed, match="SIGKILL"):
+        task.result()
+
+
+def test_a_process_that_reads_no_command_is_ended(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SEND_GRACE", 0.2)
+    child = start()
+    os.kill(child.pid, signal.SIGSTOP)
+    with pytest.raises(WorkerCrashed, match="took no command"):
+        ask(child, "x" * 5_000_000)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff" * 64,
+        frames.pack_header(3, frames.RESULT, 2) + b"{}}",
+        frames.pack_header(2, frames.RESULT, 2) + b"[]",
+        frames.pack_header(4, frames.ERROR, 2) + b"null",
+        frames.pack_header(14, frames.RESULT, 2) + b'{"nonsense":1}',
+    ],
+)
+def test_garbage_on_the_pipe_ends_the_process_with_a_clear_error(
+    start: Start, garbage: bytes
+) -> None:
+    child = start(loaded=False)
+    load(child)
+    assert child._run == 1
+    reader, writer = os.pipe()
+    os.write(writer, garbage)
+    os.dup2(reader, child._events)
+    os.close(reader)
+    task = Task(lambda: list(pieces_of(child, "hi")))
+    until(lambda: child.ended_because)
+    os.close(writer)
+    with pytest.raises(WorkerCrashed, match="garbage"):
+        task.result()
+    assert child.state == "DEAD"
+
+
+def test_text_that_is_no_utf8_is_shown_and_ends_nothing(start: Start) -> None:
+    batch = [(frames.TEXT, 1, b"ab\xff"), (frames.TEXT, 1, b"c")]
+    assert "".join(str(piece) for piece in worker._pieces(batch)) == "ab\ufffdc"
+    assert list(worker._pieces(batch[:1])) == ["ab\ufffd"]
+
+
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_hang_is_ended_after_its_limit(start: Start, at: int) -> None:
+    child = start(tokens=10)
+    with pytest.raises(WorkerHung) as caught:
+        ask(child, "hi " + directive(hang_at=at), first=0.2, each=0.1)
+    assert caught.value.seconds == (0.2 if at == 0 else 0.1)
+    assert child.state == "DEAD"
+    assert not child.alive
+
+
+def test_a_runtime_that_heeds_no_abort_is_ended_in_bounded_time(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "ABORT_GRACE", 0.2)
+    child = start()
+    answer = pieces_of(child, "hi " + directive(tokens=10, hang_at=2))
+    next(answer)
+    answer.close()
+    assert child.state == "DRAINING"
+    with pytest.raises(WorkerHung, match="abort"):
+        ask(child, "hi")
+
+
+def test_tokens_that_go_on_after_an_abort_do_not_prolong_the_wait(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "ABORT_GRACE", 0.3)
+    child = start(tokens=100_000, token_us=10_000)
+    answer = pieces_of(child, "hi")
+    next(answer)
+    send = child._send
+    monkeypatch.setattr(child, "_send", lambda *_: None)  # the abort is lost
+    answer.close()
+    monkeypatch.setattr(child, "_send", send)
+    began = time.monotonic()
+    with pytest.raises(WorkerHung, match="abort"):
+        child.settle()
+    assert time.monotonic() - began < 2
+
+
+def test_an_earlier_runs_complaint_does_not_explain_a_later_crash(start: Start) -> None:
+    child = start()
+    with pytest.raises(PromptTooLong):
+        ask(child, "word " * 6000)
+    with pytest.raises(WorkerCrashed, match="SIGSEGV") as crash:
+        ask(child, "hi " + directive(segv_at=0))
+    assert "tokens" not in crash.value.message
+
+
+# --- Loading -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"init_error": 1}, "could not be loaded"),
+        ({"init_null": 1}, "could not be loaded"),
+        ({"crash_in_init": 1}, "SIGSEGV"),
+        ({"init_error": 1, "log": "malloc"}, "no room"),
+    ],
+)
+def test_a_load_that_fails_leaves_no_process(
+    start: Start, config: dict[str, object], words: str
+) -> None:
+    child = start(loaded=False, **config)
+    with pytest.raises(LoadFailed, match=words):
+        load(child)
+    assert child.state == "DEAD"
+
+
+def test_a_load_that_hangs_names_its_own_setting(start: Start) -> None:
+    child = start(loaded=False, hang_in_init=1)
+    with pytest.raises(WorkerHung) as caught:
+        load(child, timeout=1.0)
+    assert "RKLLAMA_LOAD_TIMEOUT" in caught.value.text
+    assert child.state == "DEAD"
+
+
+def test_a_kill_ends_a_load_with_its_reason(start: Start) -> None:
+    child = start(loaded=False, load_ms=20_000)
+    task = Task(lambda: load(child))
+    until(lambda: child.state == "RUNNING")
+    child.kill("nobody wants it any more")
+    with pytest.raises(LoadFailed, match="nobody wants it any more"):
+        task.result()
+
+
+def test_a_process_that_cannot_be_started_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = descriptors()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(LoadFailed, match=r"m\.rkllm"):
+        Worker("m.rkllm", str(tmp_path / "file" / "m.log"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+    with pytest.raises(LoadFailed, match="no python"):
+        Worker("m.rkllm", str(tmp_path / "logs" / "m.log"))
+    pipe, calls = os.pipe, iter([1])
+
+    def one_pipe() -> tuple[int, int]:
+        if next(calls, None) is None:
+            raise OSError(24, "Too many open files")
+        return pipe()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", one_pipe)
+        with pytest.raises(LoadFailed, match="Too many"):
+            Worker("m.rkllm", str(tmp_path / "logs" / "m.log"))
+    assert descriptors() == before
+
+
+def test_the_current_directory_is_not_imported_from(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    (here / "rkllama").mkdir(parents=True)
+    for name in ("json.py", "queue.py", "rkllama/__init__.py"):
+        (here / name).write_text("raise SystemExit('imported from the current directory')")
+    monkeypatch.chdir(here)
+    assert ask(start(), "hi")[0] == "hi"
+
+
+# --- The end -----------------------------------------------------------------------------------
+
+
+def test_closing_frees_the_model_in_order(start: Start, tmp_path: Path) -> None:
+    child = start(trace=tmp_path / "trace")
+    ask(child, "hi")
+    child.close()
+    child.close()
+    assert read_trace(tmp_path / "trace")[-1]["event"] == "destroy"
+
+
+def test_closing_after_an_abort_lets_the_run_end_first(start: Start, tmp_path: Path) -> None:
+    child = start(trace=tmp_path / "trace", tokens=100_000)
+    answer = pieces_of(child, "hi")
+    next(answer)
+    answer.close()
+    assert child.state == "DRAINING"  # and its pipe is full of tokens that nobody reads
+    child.close()
+    assert read_trace(tmp_path / "trace")[-1]["event"] == "destroy"
+
+
+def test_closing_in_a_long_prefill_does_not_wait_for_it(start: Start) -> None:
+    child = start(prefill_us=2_000_000)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        task = Task(lambda: list(pieces_of(child, "a b c d e f g h", gone=theirs.fileno())))
+        until(lambda: child.state == "RUNNING")
+        ours.close()
+        with pytest.raises(Cancelled):
+            task.result()
+    began = time.monotonic()
+    child.close()
+    assert time.monotonic() - began < worker.DRAIN_GRACE + 2
+
+
+def test_closing_a_hung_process_takes_bounded_time(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "CLOSE_GRACE", 0.2)
+    child = start()
+    os.kill(child.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    child.close()
+    assert time.monotonic() - began < 3
+    assert child._process.returncode == -signal.SIGKILL
+
+
+def test_a_process_that_even_the_kernel_cannot_end_is_left_alone(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("CLOSE_GRACE", "KILL_GRACE"):
+        monkeypatch.setattr(worker, name, 0.1)
+    child = start()
+    os.kill(child.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(child._process, "kill", lambda: None)
+        child.close()
+    assert str(child.pid) in caplog.text
+    child._process.kill()
+    child._process.wait(LIMIT)
+
+
+def test_kills_and_aborts_from_everywhere_while_it_is_closed(start: Start) -> None:
+    for _ in range(5):
+        child = start(tokens=100_000)
+        answer = pieces_of(child, "hi")
+        next(answer)
+        others = [Task(lambda: child.kill("enough")), Task(child.abort), Task(child.abort)]  # noqa: B023
+        with closing(answer):
+            pass
+        child.close()
+        for other in others:
+            other.result()
+        assert child.state == "DEAD"
+
+
+def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.rkllm", tokens=100_000)
+    program = f"""
+import sys
+from rkllama.worker import Worker
+from rkllama.backend import LoadSpec, GenerateSpec
+child = Worker({str(path)!r}, {str(tmp_path / "m.log")!r})
+child.load(LoadSpec(path={str(path)!r}, context_length=512, library={library("1.2.3")!r}), timeout=30)
+answer = child.generate(GenerateSpec(prompt="hi"), first=30, each=30)
+next(answer)
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        handle = os.pidfd_open(pid)
+        try:
+            parent.kill()
+            poll = select.poll()
+            poll.register(handle, select.POLLIN)
+            assert poll.poll(1000), "it outlived its parent by a second"
+        finally:
+            os.close(handle)
+
+
+# --- The log -----------------------------------------------------------------------------------
+
+
+def test_a_log_over_its_limit_is_put_aside_when_a_process_starts(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_LOG_LIMIT", 1000)
+    log = tmp_path / "logs" / "m.log"
+    log.parent.mkdir()
+    log.write_text("old\n" * 300)
+    start()
+    assert "old" not in log.read_text()
+    assert (tmp_path / "logs" / "m.log.1").read_text() == "old\n" * 300
+
+
+def test_a_log_over_its_limit_starts_anew_while_the_process_lives(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = start()
+    log = tmp_path / "logs" / "m.log"
+    with log.open("a") as stream:
+        stream.write("talkative\n" * 300)
+    monkeypatch.setattr(worker, "_LOG_LIMIT", 2000)
+    assert ask(child, "hi")[0] == "hi"
+    assert "talkative" in (tmp_path / "logs" / "m.log.1").read_text()
+    assert log.stat().st_size < 2000
+    with pytest.raises(WorkerCrashed, match="GGML_ASSERT"):
+        ask(child, "hi " + directive(abort_at=0))
