@@ -53,14 +53,14 @@ def _ref(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-def _function(parameters: str = "parameters") -> Schema:
-    return _object({"name": _NAME}, description=_TEXT, **{parameters: _OBJECT})
+def _function() -> Schema:
+    return _object({"name": _ref("ToolName")}, description=_TEXT, parameters=_OBJECT)
 
 
 _FUNCTION_TYPE = _one_of("function")
 _LIMIT = _either(_integer(1), {"type": "integer", "const": -1})
 _KEEP_ALIVE = _either(
-    _number(-1e9, 1e9),
+    {"type": "number"},
     {"type": "string", "pattern": r"^-?[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m|h)?$"},
 )
 _FORMAT = _either({"enum": ["json", ""]}, _ref("JSONSchema"))
@@ -94,11 +94,15 @@ COMPONENTS: dict[str, Schema] = {
         "pattern": r"\S",
         "description": "A name from the lists, with or without extension, tag or folder.",
     },
+    "ToolName": _NAME,
     "JSONSchema": {
         "type": "object",
         "properties": {
             "type": _one_of("object", "array", "string", "integer", "number", "boolean", "null"),
-            "properties": {"type": "object", "additionalProperties": {"type": "object"}},
+            "properties": {
+                "type": "object",
+                "additionalProperties": {"type": ["object", "boolean"]},
+            },
             "required": {"type": "array", "items": _TEXT, "uniqueItems": True},
         },
     },
@@ -172,7 +176,9 @@ COMPONENTS: dict[str, Schema] = {
         ),
     ),
     "AnthropicTool": _object(
-        {"name": _NAME, "input_schema": _OBJECT}, description=_TEXT, type=_one_of("custom")
+        {"name": _ref("ToolName"), "input_schema": _OBJECT},
+        description=_TEXT,
+        type=_one_of("custom"),
     ),
 }
 
@@ -204,7 +210,7 @@ _OPENAI: dict[str, Schema] = {
 }
 _OPENAI_CHOICE = _either(
     _one_of("none", "auto", "required"),
-    _object({"type": _FUNCTION_TYPE, "function": _object({"name": _TEXT})}),
+    _object({"type": _FUNCTION_TYPE, "function": _object({"name": _ref("ToolName")})}),
 )
 _OPENAI_FORMAT = _either(
     _object({"type": _one_of("text", "json_object")}),
@@ -224,7 +230,7 @@ _ANTHROPIC: dict[str, Schema] = {
     "tools": _list(_ref("AnthropicTool")),
     "tool_choice": _either(
         _object({"type": _one_of("auto", "any", "none")}),
-        _object({"type": _one_of("tool"), "name": _TEXT}),
+        _object({"type": _one_of("tool"), "name": _ref("ToolName")}),
     ),
     "thinking": _object(
         {"type": _one_of("enabled", "disabled", "adaptive")}, budget_tokens=_integer(1)
@@ -334,10 +340,15 @@ REQUESTS: dict[tuple[str, str], Schema] = {
         stream=_FLAG,
         max_output_tokens=_LIMIT,
         tools=_list(
-            _object({"type": _FUNCTION_TYPE, "name": _NAME}, description=_TEXT, parameters=_OBJECT)
+            _object(
+                {"type": _FUNCTION_TYPE, "name": _ref("ToolName")},
+                description=_TEXT,
+                parameters=_OBJECT,
+            )
         ),
         tool_choice=_either(
-            _one_of("none", "auto", "required"), _object({"type": _FUNCTION_TYPE, "name": _TEXT})
+            _one_of("none", "auto", "required"),
+            _object({"type": _FUNCTION_TYPE, "name": _ref("ToolName")}),
         ),
         parallel_tool_calls=_FLAG,
         text=_object(format=_RESPONSES_FORMAT),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .core import ChatRequest, Message, Tool
-from .errors import Unsupported
+from .errors import InvalidRequest, Unsupported
 from .store import StoredModel
 from .structured import schema_prompt
 from .template import ChatTemplate, Think, for_conversation, looks_templated
@@ -39,10 +39,25 @@ def build_prompt(
 
     `schema` goes into the system message, for a backend that cannot be constrained; `extra` are turns
     after the request's own; `runtime_wraps` allows the runtime's own template where none is known.
-    Raises InvalidRequest for a conversation that the template refuses.
+    Raises InvalidRequest for a conversation that the template refuses, and for one without a word.
     """
     if request.suffix:
         raise Unsupported("filling in the middle (suffix) is not supported by these models")
+    prompt = _render(request, model, schema, extra, runtime_wraps)
+    if not prompt.text:
+        raise InvalidRequest(
+            "the prompt is empty", hint="Send some text for the model to answer.", param="messages"
+        )
+    return prompt
+
+
+def _render(
+    request: ChatRequest,
+    model: StoredModel,
+    schema: Mapping[str, Any] | str | None,
+    extra: tuple[Message, ...],
+    runtime_wraps: bool,
+) -> Prompt:
     template = template_for(request, model)
     if request.prompt is not None and is_raw(request, template):
         return Prompt(text=request.prompt, raw=True, template=template)

@@ -1,0 +1,120 @@
+"""Thousands of requests made from /openapi.json, right and wrong ones, against a running server.
+
+The server answers every one of them in time, never with a fault of its own, refuses what the description
+forbids, and answers in the shape that it describes. RKLLAMA_TEST_EXAMPLES sets how many random requests
+each endpoint gets, for longer runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from rkllama.openapi import describe
+from rkllama.serve import routes
+from tests.conftest import isolate
+from tests.running import Server
+from tests.virtual_npu import library, write_model
+
+schemathesis = pytest.importorskip("schemathesis", reason="it needs Python 3.11")
+
+TEMPLATED, PLAIN = "qwen2.5-tiny", "plain"
+NAMES = [TEMPLATED] * 5 + [f"{TEMPLATED}:latest", f"{TEMPLATED}.rkllm", PLAIN, "copy", "missing"]
+NAMED_BY = ("model", "model_name", "source", "destination", "from")
+EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "25"))
+MOST_SECONDS = 15.0
+CHECKS = [
+    schemathesis.checks.status_code_conformance,
+    schemathesis.checks.content_type_conformance,
+    schemathesis.checks.response_schema_conformance,
+    schemathesis.checks.negative_data_rejection,
+    schemathesis.checks.unsupported_method,
+]
+
+
+def described() -> dict[str, Any]:
+    """The server's description, with one name for all tools, so that a choice is among the tools."""
+    document = copy.deepcopy(describe(routes()))
+    document["components"]["schemas"]["ToolName"] = {"type": "string", "enum": ["look"]}
+    return document
+
+
+SCHEMA = schemathesis.openapi.from_dict(described())
+
+
+class Fuzzed:
+    """The server, and its models, which requests may remove."""
+
+    def __init__(self, server: Server, models: Path) -> None:
+        self.url = server.url
+        self._models = models
+
+    def prepare(self) -> None:
+        """Put a model back that the last request has removed."""
+        for name in (TEMPLATED, PLAIN):
+            if not (self._models / f"{name}.rkllm").exists():
+                write_model(self._models / f"{name}.rkllm", reply="It is so.")
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+    """One server for all requests, which reaches no network."""
+    with pytest.MonkeyPatch.context() as patch:
+        models = isolate(patch, tmp_path_factory.mktemp("fuzzed")) / "RKLLAMA" / "models"
+        models.mkdir(parents=True)
+        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+        with Server() as running:
+            yield Fuzzed(running, models)
+            assert running.get("/health").status == 200
+
+
+def sensible(body: Any, *, valid: bool) -> Any:
+    """The body with names of models that mostly exist, and a valid one without what no schema tells."""
+    if not isinstance(body, dict):
+        return body
+    number = zlib.crc32(repr(body).encode("utf-8", "replace"))
+    body = dict(body)
+    for turn, key in enumerate(NAMED_BY):
+        if isinstance(name := body.get(key), str) and name.strip():
+            body[key] = NAMES[(number >> turn) % len(NAMES)]
+    return _answerable(body) if valid else body
+
+
+def _answerable(body: dict[str, Any]) -> dict[str, Any]:
+    """The body with a model and the user's turn at the end, and without log-probabilities, which this
+    runtime does not have, and without a choice among no tools.
+    """
+    body.pop("logprobs", None)
+    body.pop("top_logprobs", None)
+    if not body.get("tools"):
+        body.pop("tool_choice", None)
+    if "model" in body and body["model"] is None:
+        body["model"] = TEMPLATED
+    if isinstance(messages := body.get("messages"), list):
+        body["messages"] = [*messages, {"role": "user", "content": "And now?"}]
+    return body
+
+
+@SCHEMA.parametrize()  # type: ignore[untyped-decorator]
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+def test_every_request_gets_an_answer_as_described(fuzzed: Fuzzed, case: Any) -> None:
+    fuzzed.prepare()
+    case.body = sensible(case.body, valid=case.meta.generation.mode.is_positive)
+    response = case.call(base_url=fuzzed.url, timeout=MOST_SECONDS)
+    # That the Hub cannot be reached is the one fault that is not the server's own.
+    if (case.operation.path, response.status_code) != ("/api/pull", 502):
+        assert response.status_code < 500, response.text
+    case.validate_response(response, checks=CHECKS)
