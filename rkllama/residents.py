@@ -46,8 +46,6 @@ class Resident:
     """Whether a complete prompt has been run: the runtime's own template is switched off for good."""
     memory: int | None = None
     """Bytes, as the runtime reported with the last answer."""
-    unwanted: bool = False
-    """Whether it is being unloaded: its end is no accident."""
 
     @property
     def ready(self) -> LoadedInfo:
@@ -118,7 +116,7 @@ class Residents:
 
     def _lose(self, slot: Slot[Resident], resident: Resident) -> None:
         """Clear away a process that died or had to be ended."""
-        if not resident.unwanted:
+        if not resident.worker.retired:
             self.restarts += 1
             self._remember(slot, resident)
         self._close(slot)
@@ -269,15 +267,14 @@ class Residents:
                 self._close(held)
 
     def _interrupt(self, resident: Resident, reason: str) -> None:
-        resident.unwanted = True
         if resident.loaded is None:
             self._end(resident, reason)
         else:
-            resident.worker.abort()
+            resident.worker.retire()
 
     @staticmethod
     def _end(resident: Resident, reason: str) -> None:
-        resident.unwanted = True
+        resident.worker.retired = True
         resident.worker.kill(reason)
 
     def _close(self, slot: Slot[Resident]) -> None:

@@ -63,7 +63,7 @@ Piece = str | tuple[str, tuple[TokenLogprob, ...]]
 
 
 class Worker:
-    """One child process with one model. Not thread-safe but for `abort` and `kill`."""
+    """One child process with one model. Not thread-safe but for `abort`, `retire` and `kill`."""
 
     def __init__(self, path: str, log_path: str, *, inherit: tuple[int, ...] = ()) -> None:
         self.path = path
@@ -71,6 +71,8 @@ class Worker:
         self.state = "STARTING"
         self.ended_because: str | None = None
         """Why `kill` was called, for the message to whoever is reading."""
+        self.retired = False
+        """Whether it was told to end, so that its end is no accident."""
         self._run = 0
         self._sending = threading.Lock()
         """Held to write a command or to close their pipe: commands come from several threads."""
@@ -149,14 +151,14 @@ class Worker:
                 if not batch:
                     self._hung(f"sent nothing for {limit:g} s", limit, "RKLLAMA_TOKEN_TIMEOUT")
                 limit = each
-                yield from _pieces(batch)
                 kind, _, payload = batch[-1]
-                if kind == frames.RESULT:
+                if kind >= frames.RESULT:  # the reader may give up at the text before it
                     self.state = "READY"
+                yield from _pieces(batch)
+                if kind == frames.RESULT:
                     yield self._decoded(frames.decode_result, payload)
                     return
                 if kind == frames.ERROR:
-                    self.state = "READY"
                     raise self._decoded(frames.decode_error, payload)
         finally:
             self._give_up(run)
@@ -185,6 +187,11 @@ class Worker:
         """Ask the running answer to end; safe from any thread, without one it does nothing."""
         if self.state in ("RUNNING", "DRAINING"):
             self._send(frames.ABORT, self._run)
+
+    def retire(self) -> None:
+        """Abort the running answer and every later one; safe from any thread."""
+        self.retired = True
+        self.abort()
 
     def kill(self, reason: str) -> None:
         """End the process at once; safe from any thread. Its reader gets WorkerCrashed with `reason`."""
@@ -313,6 +320,8 @@ class Worker:
         self._run += 1
         self.state = "RUNNING"
         self._send(kind, self._run, payload)
+        if self.retired:
+            self._send(frames.ABORT, self._run)
         return self._run
 
     def _give_up(self, run: int) -> None:

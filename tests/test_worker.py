@@ -115,6 +115,26 @@ def test_nothing_of_an_answer_given_up_reaches_the_next_one(start: Start) -> Non
         assert ask(child, directive(reply=f"only {number}"))[0] == f"only {number}"
 
 
+def test_an_answer_given_up_at_its_last_text_has_ended(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = start()
+    read = child._read
+
+    def read_all() -> list[tuple[int, int, bytes]]:
+        batch = read()
+        while not batch or batch[-1][0] < frames.RESULT:
+            batch += read()
+        return batch
+
+    monkeypatch.setattr(child, "_read", read_all)
+    for prompt in (directive(reply="short"), directive(tokens=2, error_at=1)):
+        answer = pieces_of(child, prompt)
+        next(answer)
+        answer.close()
+        assert child.state == "READY", "there is nothing left to wait for"
+
+
 def test_an_error_of_the_runtime_leaves_the_process_ready(start: Start) -> None:
     child = start()
     with pytest.raises(RuntimeFailed):
@@ -314,7 +334,9 @@ def test_a_runtime_that_heeds_no_abort_is_ended_in_bounded_time(
     child = start()
     answer = pieces_of(child, "hi " + directive(tokens=10, hang_at=2))
     next(answer)
-    answer.close()
+    with monkeypatch.context() as patch:
+        patch.setattr(child, "_send", lambda *_: None)
+        answer.close()
     assert child.state == "DRAINING"
     with pytest.raises(WorkerHung, match="abort"):
         ask(child, "hi")
