@@ -203,7 +203,7 @@ def all_errors() -> Iterator[errors.RKLLamaError]:
     todo: list[type[errors.RKLLamaError]] = [errors.RKLLamaError]
     while todo:
         cls = todo.pop()
-        todo.extend(cls.__subclasses__())
+        todo.extend(sub for sub in cls.__subclasses__() if sub.__module__ == errors.__name__)
         yield cls(**values.get(cls.__name__, {"message": text}))
 
 

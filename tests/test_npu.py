@@ -339,7 +339,7 @@ def test_a_run_ends_at_max_tokens(version: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", WITH_TEMPLATES)
 def test_a_run_ends_where_the_context_is_full(version: str, tmp_path: Path) -> None:
-    config = {"tokens": 5000, "token_us": 3000}
+    config = {"tokens": 5000, "token_us": 20_000}
     with loaded(version, tmp_path, config, context_length=64) as model:
         _, result = model.run("a b c d e f g h i j")
         assert result.prompt_tokens == 10

@@ -550,7 +550,7 @@ def test_an_end_of_sequence_id_that_the_runtime_ignores_is_watched(
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_limit_counts_tokens_with_any_release(version: str, tmp_path: Path) -> None:
-    with loaded(version, tmp_path, {"tokens": 90, "token_us": 500}) as model:
+    with loaded(version, tmp_path, {"tokens": 90, "token_us": 5000}) as model:
         texts: list[str] = []
         results = model.runtime.run(PromptInput(text="x"), texts.append, RunOptions(limit=4))
         assert (results.tokens, len(texts), results.stopped) == (4, 4, "length")
@@ -561,7 +561,7 @@ def test_a_limit_counts_tokens_with_any_release(version: str, tmp_path: Path) ->
 @pytest.mark.parametrize("finish", [0, 1])
 def test_abort_from_inside_the_callback(finish: int, tmp_path: Path) -> None:
     texts: list[str] = []
-    config: dict[str, object] = {"tokens": 90, "token_us": 1000, "abort_finish": finish}
+    config: dict[str, object] = {"tokens": 90, "token_us": 5000, "abort_finish": finish}
     with loaded("1.2.3", tmp_path, config) as model:
 
         def take(text: str) -> None:
