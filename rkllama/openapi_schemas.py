@@ -17,7 +17,7 @@ _OBJECT: Schema = {"type": "object"}
 _NAME: Schema = {"type": "string", "minLength": 1}
 _TEXTS: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 _NOTHING: Schema = {"type": "array", "maxItems": 0, "description": "No model here reads images."}
-_SEED = {"type": "integer", "minimum": -(1 << 63), "maximum": (1 << 63) - 1}
+_SEED = {"type": "integer", "minimum": -(1 << 63), "maximum": 1 << 64}
 _MODEL = {"$ref": "#/components/schemas/ModelName"}
 
 

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 _MAX_DEPTH = 64
 
@@ -251,12 +251,7 @@ def _arguments(value: Any) -> Mapping[str, Any] | None:
 
 
 def _loads(source: str) -> Any:
-    """JSON that can be written out again: no NaN, no half of a surrogate pair."""
-    value = json.loads(source, strict=False, parse_constant=_no_constant)
-    if "\\u" in source:
-        json.dumps(value, ensure_ascii=False).encode()
+    """JSON that can be written out again: no NaN, no 1e999, no half of a surrogate pair."""
+    value = json.loads(source, strict=False)
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     return value
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

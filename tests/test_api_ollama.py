@@ -179,6 +179,8 @@ def test_options() -> None:
         ({}, "max_tokens", None),
         ({"stop": "one"}, "stop", ("one",)),
         ({"stop": None, "num_ctx": None}, "context_length", None),
+        ({"num_ctx": 1}, "context_length", 4),
+        ({"num_ctx": 5}, "context_length", 5),
     ],
 )
 def test_option_values(options: dict[str, Any], field: str, expected: object) -> None:
@@ -739,6 +741,12 @@ def test_show_of_a_model_of_which_little_is_known() -> None:
     body = ollama_models.show_body(ModelDetails(info=BARE), digest)
     assert body["model_info"] == {"general.architecture": "gguf", "general.basename": "a:1b"}
     assert body["parameters"] == body["license"] == body["template"] == ""
+    body = ollama_models.show_body(ModelDetails(info=BARE), digest, 4096)
+    assert body["model_info"]["gguf.context_length"] == 4096
+    body = ollama_models.show_body(
+        ModelDetails(info=replace(BARE, context_length=99)), digest, 4096
+    )
+    assert body["model_info"]["gguf.context_length"] == 99, "the model's own limit counts"
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,7 @@ NO_CALLS = [
     '<tool_call>{"name": "add", "arguments": {"a": 1}</tool_call>',
     "<tool_call>{'name': 'add', 'arguments': {}}</tool_call>",
     '<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>',
+    '<tool_call>{"name": "add", "arguments": {"a": 1e999}}</tool_call>',
     '<tool_call>{"name": "add", "arguments": {"a": "\\ud800"}}</tool_call>',
     '<tool_call>{"name": "add", "arguments": [1]}</tool_call>',
     '<tool_call>{"name": "add", "arguments": "1, 2"}</tool_call>',

@@ -158,8 +158,12 @@ def ps_body(loaded: Iterable[LoadedModel], digest: Digest) -> dict[str, Any]:
     return {"models": [_loaded_entry(model, digest) for model in loaded]}
 
 
-def show_body(details: ModelDetails, digest: Digest) -> dict[str, Any]:
-    """`/api/show`; it also holds what `/api/tags` says of the model."""
+def show_body(details: ModelDetails, digest: Digest, context: int | None = None) -> dict[str, Any]:
+    """`/api/show`; it also holds what `/api/tags` says of the model.
+
+    `context` is the context that the model gets here; it stands for the limit of a model that tells none,
+    since clients (VS Code) need the figure.
+    """
     return {
         **_entry(details.info, digest),
         "license": details.license or "",
@@ -168,7 +172,7 @@ def show_body(details: ModelDetails, digest: Digest) -> dict[str, Any]:
         "template": details.template or "",
         "system": details.system or "",
         "details": _details(details.info, details.parent),
-        "model_info": _model_info(details),
+        "model_info": _model_info(details, context),
         "capabilities": list(details.capabilities),
         "metadata": {name: _plain(value) for name, value in details.metadata.items()},
     }
@@ -239,7 +243,7 @@ def _literal(value: str) -> str:
     return value.strip()
 
 
-def _model_info(details: ModelDetails) -> dict[str, Any]:
+def _model_info(details: ModelDetails, context: int | None) -> dict[str, Any]:
     """The file's own metadata, completed with what clients look for in it."""
     info = details.info
     metadata = {name: _plain(value) for name, value in details.metadata.items()}
@@ -247,8 +251,9 @@ def _model_info(details: ModelDetails) -> dict[str, Any]:
     known: dict[str, Any] = {"general.architecture": architecture, **metadata}
     # VS Code shows this name; the one in the file is seldom the one that users know.
     known["general.basename"] = info.name
-    if info.context_length is not None:
-        known[f"{architecture}.context_length"] = info.context_length
+    limit = context if info.context_length is None else info.context_length
+    if limit is not None:
+        known[f"{architecture}.context_length"] = limit
     count = _parameter_count(info.parameter_size)
     if count is not None:
         known.setdefault("general.parameter_count", count)

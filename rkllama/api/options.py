@@ -20,6 +20,8 @@ _LEVELS: dict[str, Literal["low", "medium", "high"]] = {
     "high": "high",
     "max": "high",
 }
+_SMALLEST_CONTEXT = 4
+"""As in Ollama, fewer tokens of context are taken for this many."""
 _NUMBERS = (
     # name, smallest, largest
     ("temperature", 0.0, 5.0),
@@ -50,6 +52,7 @@ def read_options(body: Fields) -> Options:
     """
     options = body.object("options") or Fields({})
     numbers = {name: options.number(name, low, high) for name, low, high in _NUMBERS}
+    context = options.integer("num_ctx", 1, 1 << 24)
     return Options(
         sampling=SamplingParams(
             top_k=_none_below_zero(options.integer("top_k")),
@@ -59,7 +62,7 @@ def read_options(body: Fields) -> Options:
         ),
         max_tokens=read_max_tokens(options, "num_predict"),
         stop=read_stop(options),
-        context_length=options.integer("num_ctx", 1, 1 << 24),
+        context_length=None if context is None else max(_SMALLEST_CONTEXT, context),
     )
 
 

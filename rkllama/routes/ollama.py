@@ -9,7 +9,7 @@ from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import Generation
 from ..blobs import Blobs
-from ..core import Message, PullProgress
+from ..core import Message, ModelDetails, PullProgress
 from ..errors import RKLLamaError, Unsupported
 from ..modelfile import Modelfile, render_modelfile
 from ..prompting import template_for
@@ -37,7 +37,17 @@ def _ps(call: Call) -> Reply:
 
 def _show(call: Call) -> Reply:
     details = call.service.show(ollama_models.decode_name(call.json()))
-    return ok(ollama_models.show_body(details, call.store.digest))
+    context = _context_length(call, details)
+    return ok(ollama_models.show_body(details, call.store.digest, context))
+
+
+def _context_length(call: Call, details: ModelDetails) -> int:
+    """Tokens of context that the model has, or will have when it is loaded without a word about it."""
+    for loaded in call.service.loaded():
+        if loaded.info.path == details.info.path and loaded.context_length:
+            return loaded.context_length
+    wanted = dict(details.parameters).get("num_ctx", "")
+    return int(wanted) if wanted.isdecimal() else call.settings.context_length
 
 
 def _chat(call: Call) -> Reply:
@@ -86,6 +96,7 @@ def _pull(call: Call) -> Reply:
         for _ in steps:
             pass
         return ok(ollama_models.SUCCESS)
+    # As at Ollama the manifest is announced before the Hub is asked: what goes wrong there is a line.
     first = next(steps)
     return Reply(body=_pull_lines(first, steps), content_type=NDJSON)
 
