@@ -47,7 +47,7 @@ class Aborter:
                 return
             if self._results.stopped is None:
                 self._results.stopped = "cancelled"
-        self.ask()
+            self.ask()  # under the lock: a moment later the run may be over and this hit the next one
 
     def ask(self) -> None:
         """Have rkllm_abort called for the run in progress."""

@@ -218,7 +218,9 @@ class Residents:
         """Load a model; one that was lost stays for as long as it would have."""
         if self._closed:
             raise ServerStopping
-        before, _ = self._lost.get(slot.key, (None, None))
+        before, until = self._lost.get(slot.key, (None, None))
+        if until is not None and until <= time.monotonic():
+            before = None
         inherit: tuple[int, ...] = ()
         if info.format == "rkllm":
             self._npu_lock.acquire()

@@ -384,6 +384,10 @@ def test_a_crashed_models_time_goes_on(house: House) -> None:
         return False
 
     until(forgotten)
+    house.ask("m")
+    expires = house.residents.loaded()[0].expires
+    assert expires is not None
+    assert expires > time.time() + 60, "it came back with a time that was over"
 
 
 def test_a_process_that_died_idle_is_replaced(house: House) -> None:

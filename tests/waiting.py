@@ -43,6 +43,11 @@ class Task(Generic[T]):
         """Whether it has ended."""
         return not self._thread.is_alive()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, at most so long; whether it came."""
+        self._thread.join(seconds)
+        return self.done
+
     def result(self) -> T:
         """Wait for the end; gives what the work returned, raises what it raised."""
         self._thread.join(LIMIT)
