@@ -311,6 +311,7 @@ def test_a_conversation_with_tools() -> None:
         ({"stream": "no"}, "stream"),
         ({"tools": [{"type": "retrieval"}]}, "tools[0].type"),
         ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        ({"tools": [{"function": {"name": ""}}]}, "tools[0].function.name"),
         ({"tool_choice": "maybe"}, "tool_choice"),
         ({"format": "yaml"}, "format"),
         ({"format": ["json"]}, "format"),

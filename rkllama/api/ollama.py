@@ -198,8 +198,11 @@ def _tool(fields: Fields) -> Tool:
     if (fields.text("type") or "function") != "function":
         raise fields.fail("type", '"function"')
     function = fields.need("function", fields.object)
+    name = function.need("name", function.text)
+    if not name:
+        raise function.fail("name", "the name of a function")
     return Tool(
-        name=function.need("name", function.text),
+        name=name,
         description=function.text("description") or "",
         parameters=function.mapping("parameters") or {},
     )
