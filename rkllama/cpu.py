@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 import threading
@@ -36,6 +37,9 @@ class CPUBackend:
 
     def __init__(self) -> None:
         self._server: Any = None
+        self._embedder: Any = None
+        """Evaluates a text in one batch, as pooling needs it; made for the first embedding."""
+        self._spec: LoadSpec | None = None
         self._header: GGUFHeader | None = None
         self._context_length = 0
         self._aborted = threading.Event()
@@ -60,7 +64,7 @@ class CPUBackend:
                 f"{name} cannot be loaded: {error}",
                 hint="The file may be incomplete, or of a kind that this llama.cpp does not know.",
             ) from None
-        self._header, self._context_length = header, context
+        self._spec, self._header, self._context_length = spec, header, context
         # Deleting a server that never served a request can hang: this also touches the weights once.
         self._server.handle_completions({"prompt": " ", "n_predict": 1, "cache_prompt": False})
         return LoadedInfo(
@@ -157,7 +161,24 @@ class CPUBackend:
         return EmbedResult(vectors=tuple(vectors), prompt_tokens=tokens)
 
     def _embed_one(self, text: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self._server.handle_embeddings({"input": text or " "})
+        if self._embedder is None:
+            assert self._spec is not None
+            assert self._header is not None
+            llama, context = _import_llama(), self._context_length
+            # The weights are mapped from the file once; what this adds is a cache and a batch.
+            parameters = _parameters(llama, self._spec, self._header, context, batch=context)
+            try:
+                self._embedder = llama.Server(parameters)
+            except RuntimeError as error:
+                raise RuntimeFailed(f"there is no room to embed texts: {error}") from None
+        answer: dict[str, Any] = self._embedder.handle_embeddings({"input": text or " "})
+        problem = str((answer.get("error") or {}).get("message"))
+        if match := re.search(r"input \((\d+) tokens\) is too large", problem):
+            answer["error"] = {
+                "type": "exceed_context_size_error",
+                "n_prompt_tokens": int(match[1]),
+                "n_ctx": self._context_length,
+            }
         return answer
 
     def count_tokens(self, text: str) -> int | None:
@@ -178,7 +199,7 @@ class CPUBackend:
 
     def close(self) -> None:
         """Free the model."""
-        self._server = None
+        self._server = self._embedder = None
 
 
 def _import_llama() -> Any:
@@ -192,12 +213,14 @@ def _import_llama() -> Any:
     return xllamacpp
 
 
-def _parameters(llama: Any, spec: LoadSpec, header: GGUFHeader, context: int) -> Any:
+def _parameters(
+    llama: Any, spec: LoadSpec, header: GGUFHeader, context: int, batch: int = _BATCH
+) -> Any:
     parameters = llama.CommonParams()
     parameters.model.path = spec.path
     parameters.n_ctx = context
     parameters.n_parallel = 1
-    parameters.n_batch = parameters.n_ubatch = _BATCH
+    parameters.n_batch = parameters.n_ubatch = batch
     parameters.cpuparams.n_threads = spec.threads or physical_cores()
     parameters.warmup = False
     parameters.n_gpu_layers = 0

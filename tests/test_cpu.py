@@ -1,0 +1,307 @@
+"""The CPU backend with a real language model, in a process of its own and behind the server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkllama import cpu, worker
+from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from rkllama.core import SamplingParams
+from rkllama.cpu import CPUBackend, physical_cores
+from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong
+from rkllama.worker import Worker
+from tests.clients import GUIDE_FILE
+from tests.conftest import isolate
+from tests.running import Server
+from tests.virtual_npu import library, write_model
+from tests.waiting import LIMIT, Task, until
+
+GREEDY = SamplingParams(temperature=0.0)
+TEXT = "Once upon a time there was a small board that wanted to speak. "
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, LoadedInfo]]:
+    """The model in a process of its own; the module's tests share it."""
+    assert GUIDE_FILE.is_file(), "the guide is missing: python -m tools.guide.train makes it"
+    child = Worker(str(GUIDE_FILE), str(tmp_path_factory.mktemp("logs") / "guide.log"))
+    yield child, child.load(LoadSpec(path=str(GUIDE_FILE), context_length=512), timeout=LIMIT)
+    child.close()
+
+
+@pytest.fixture
+def model(loaded: tuple[Worker, LoadedInfo]) -> Worker:
+    return loaded[0]
+
+
+def pieces_of(model: Worker, prompt: str, gone: int = -1, **values: Any) -> Any:
+    spec = GenerateSpec(prompt=prompt, **{"sampling": GREEDY, "max_tokens": 24, **values})
+    return model.generate(spec, first=LIMIT, each=LIMIT, gone=gone)
+
+
+def ask(model: Worker, prompt: str, **values: Any) -> tuple[str, RunResult]:
+    *pieces, result = pieces_of(model, prompt, **values)
+    assert isinstance(result, RunResult)
+    return "".join(piece if isinstance(piece, str) else piece[0] for piece in pieces), result
+
+
+def test_what_a_load_tells(loaded: tuple[Worker, LoadedInfo]) -> None:
+    info = loaded[1]
+    assert info.context_length <= 512
+    assert "llama.cpp" in info.runtime
+    assert info.constrains
+    assert info.per_run_sampling
+    assert info.counts_tokens
+    assert info.memory is not None
+    assert info.memory >= GUIDE_FILE.stat().st_size
+
+
+def test_a_prefix_that_is_known_is_not_evaluated_again(model: Worker) -> None:
+    ask(model, "Something else entirely", max_tokens=1)
+    _, first = ask(model, TEXT * 4, max_tokens=1)
+    _, second = ask(model, TEXT * 4 + "And then", max_tokens=1)
+    assert first.prompt_tokens is not None
+    assert second.prompt_tokens is not None
+    assert second.cached_tokens is not None
+    assert second.prompt_tokens - second.cached_tokens < first.prompt_tokens / 2
+
+
+def test_the_same_seed_gives_the_same_answer_and_another_one_another(model: Worker) -> None:
+    def drawn(seed: int) -> str:
+        return ask(model, TEXT, sampling=SamplingParams(temperature=1.5, seed=seed))[0]
+
+    assert drawn(1) == drawn(1)
+    assert len({drawn(seed) for seed in range(5)}) > 1
+
+
+def test_an_answer_is_constrained_by_a_schema(model: Worker) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    text, result = ask(model, "A number, please: ", schema=schema, max_tokens=100)
+    # A poor model may go on with blanks, which JSON allows, until it is stopped.
+    assert re.fullmatch(r'\s*\{\s*"n"\s*:\s*\d\s*\}?\s*', text)
+    assert result.reason == "length" or json.loads(text)["n"] in range(10)
+
+
+def test_max_tokens_and_the_figures(model: Worker) -> None:
+    _, result = ask(model, TEXT, max_tokens=3, schema="json")
+    assert result.completion_tokens == 3
+    assert result.reason == "length"
+    assert result.generation_seconds is not None
+
+
+def test_log_probabilities_come_with_their_tokens(model: Worker) -> None:
+    *pieces, _ = pieces_of(model, TEXT, max_tokens=3, top_logprobs=2, schema="json")
+    figures = [figure for _, found in pieces for figure in found]
+    assert figures
+    assert all(figure.logprob <= 0 and len(figure.top) == 2 for figure in figures)
+
+
+def test_vectors_are_the_same_for_the_same_text(model: Worker) -> None:
+    vectors, tokens = model.embed(("a board", "a board", "npu"), True, timeout=LIMIT)
+    assert vectors[0] == vectors[1] != vectors[2]
+    assert len({len(vector) for vector in vectors}) == 1
+    assert tokens is not None
+    assert tokens > 0
+
+
+def test_what_does_not_fit_the_context_is_said_or_cut(model: Worker) -> None:
+    with pytest.raises(PromptTooLong) as caught:
+        ask(model, TEXT * 100)
+    assert caught.value.context_length
+    with pytest.raises(PromptTooLong):
+        model.embed((TEXT * 100,), False, timeout=LIMIT)
+    vectors, tokens = model.embed((TEXT * 100,), True, timeout=LIMIT)
+    assert len(vectors) == 1
+    assert tokens is not None
+    assert tokens > 256, "more than a batch of a prompt, and most of the context"
+    assert ask(model, "hi")[1].reason in ("stop", "length")
+
+
+def test_tokens_are_counted(model: Worker) -> None:
+    few, many = (model.count_tokens(TEXT * n, timeout=LIMIT) for n in (1, 5))
+    assert few is not None
+    assert many is not None
+    assert few < many
+
+
+def test_an_abort_frees_the_model_at_once(model: Worker) -> None:
+    answer = pieces_of(model, TEXT, max_tokens=400, schema="json")
+    next(answer)
+    answer.close()
+    began = time.monotonic()
+    model.settle()
+    assert time.monotonic() - began < 1
+
+
+def test_a_client_that_leaves_in_a_prefill_frees_the_model_within_a_second(model: Worker) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        prompt = "".join(chr(97 + n * n % 26) + " " for n in range(400))
+        task = Task(lambda: list(pieces_of(model, prompt, gone=theirs.fileno(), max_tokens=400)))
+        until(lambda: model.state == "RUNNING" or task.done)
+        began = time.monotonic()
+        ours.close()
+        with pytest.raises(Cancelled):
+            task.result()
+        model.settle()
+        assert time.monotonic() - began < 1
+    assert ask(model, "hi")[1].reason in ("stop", "length")
+
+
+def test_an_embedding_of_many_texts_ends_with_its_client(model: Worker) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        texts = tuple(f"{TEXT} {n}" for n in range(5000))
+        task = Task(lambda: model.embed(texts, True, timeout=LIMIT, gone=theirs.fileno()))
+        until(lambda: model.state == "RUNNING" or task.done)
+        ours.close()
+        with pytest.raises(Cancelled):
+            task.result()
+        began = time.monotonic()
+        model.settle()
+        assert time.monotonic() - began < 1
+
+
+def test_its_listener_answers_nobody_without_the_key(model: Worker) -> None:
+    ports = _listening(model.pid)
+    for port in ports:
+        for path in ("/v1/models", "/completion", "/props", "/slots"):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+            try:
+                connection.request("POST", path, b'{"prompt":"hi"}')
+                assert connection.getresponse().status in (401, 403, 404)
+            finally:
+                connection.close()
+
+
+def _listening(pid: int) -> list[int]:
+    """The loopback ports that a process listens on; it listens on no other address."""
+    sockets = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        target = os.readlink(f"/proc/{pid}/fd/{fd}")
+        if target.startswith("socket:["):
+            sockets.add(target[8:-1])
+    ports = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in sockets and fields[3] == "0A":
+                address, port = fields[1].split(":")
+                assert address == "0100007F", f"it listens on {address}"
+                ports.append(int(port, 16))
+    return ports
+
+
+# --- Files that are none -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["garbage", "empty", "cut", "missing"])
+def test_a_broken_file_is_a_load_that_failed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m.gguf"
+    data = GUIDE_FILE.read_bytes()
+    contents = {"garbage": b"nonsense" * 1000, "empty": b"", "cut": data[: len(data) * 3 // 4]}
+    if kind in contents:
+        path.write_bytes(contents[kind])
+    child = Worker(str(path), str(tmp_path / "m.log"))
+    with pytest.raises(LoadFailed, match=r"m\.gguf"):
+        child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
+    assert not child.alive
+
+
+def test_a_context_too_large_for_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_available_memory", lambda: 1 << 20)
+    with pytest.raises(LoadFailed, match="memory") as caught:
+        CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
+    assert "context" in caught.value.text
+
+
+def test_without_the_package_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocked = "import sys; sys.modules['xllamacpp'] = None\n"
+    monkeypatch.setattr(worker, "_CHILD", blocked + worker._CHILD)
+    child = Worker(str(GUIDE_FILE), str(tmp_path / "m.log"))
+    with pytest.raises(BackendMissing) as caught:
+        child.load(LoadSpec(path=str(GUIDE_FILE), context_length=512), timeout=LIMIT)
+    assert "pip install" in caught.value.text
+    assert not child.alive
+
+
+# --- Threads -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cores", "wanted"),
+    [
+        ([("0-1", None), ("0-1", None), ("2-3", None), ("2-3", None)], 2),
+        ([(str(n), 400 if n < 4 else 1024) for n in range(8)], 4),
+        ([(str(n), None) for n in range(4)], 4),
+        ([(None, None)], 1),
+    ],
+)
+def test_as_many_threads_as_there_are_real_or_big_cores(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: list[tuple[str | None, int | None]],
+    wanted: int,
+) -> None:
+    for number, (siblings, capacity) in enumerate(cores):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        if siblings is not None:
+            (folder / "thread_siblings_list").write_text(f"{siblings}\n")
+        if capacity is not None:
+            (tmp_path / f"cpu{number}" / "cpu_capacity").write_text(f"{capacity}\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(len(cores))))
+    assert physical_cores(str(tmp_path)) == wanted
+
+
+# --- Behind the server -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with room for two models: one for the NPU, one for the CPU, and one that is broken."""
+    with pytest.MonkeyPatch.context() as patch:
+        models = isolate(patch, tmp_path_factory.mktemp("both")) / "RKLLAMA" / "models"
+        models.mkdir(parents=True)
+        shutil.copy(GUIDE_FILE, models / "guide.gguf")
+        (models / "broken.gguf").write_bytes(GUIDE_FILE.read_bytes()[:2000])
+        write_model(models / "npu.rkllm")
+        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
+        with Server("--max-loaded", "2") as running:
+            yield running
+
+
+def test_models_of_both_kinds_answer_side_by_side(both: Server) -> None:
+    options = {"max_tokens": 4}
+    for _ in range(2):
+        for name in ("npu", "guide"):
+            answer = both.post("/generate", {"model": name, "messages": "hi", **options})
+            assert answer.status == 200, answer.body
+    loaded = {model["name"] for model in both.get("/api/ps").json["models"]}
+    assert loaded == {"npu:latest", "guide:latest"}
+    assert len(both.children()) == 2
+
+
+def test_a_broken_model_takes_nothing_down(both: Server) -> None:
+    answer = both.post("/generate", {"model": "broken", "messages": "hi"})
+    assert answer.status == 500
+    assert "broken.gguf" in answer.json["error"]
+    assert both.post("/generate", {"model": "guide", "messages": "hi"}).status == 200
