@@ -84,7 +84,7 @@ def ask(
 
 
 def test_the_states_of_a_life(start: Start) -> None:
-    child = start(loaded=False, tokens=3)
+    child = start(loaded=False, tokens=3, token_us=100_000)
     assert child.state == "STARTING"
     load(child)
     assert child.state == "READY"
