@@ -64,6 +64,7 @@ def _describe(writer: GGUFWriter, network: Guide) -> None:
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_rope_dimension_count(shape.width // shape.heads)
     writer.add_vocab_size(shape.vocabulary)
+    writer.add_sampling_temp(0.0)  # llama.cpp's default of 0.8 would draw among answers
     writer.add_key_value(
         "general.parameter_count",
         sum(weight.numel() for weight in network.parameters()),
