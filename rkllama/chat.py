@@ -169,6 +169,7 @@ class Chat:
                 model,
                 keep_alive=self._options.keep_alive,
                 context_length=self._options.context_length,
+                sampling=self._options.sampling,
             )
 
     def _answer(self, text: str) -> None:

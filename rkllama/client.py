@@ -29,6 +29,7 @@ from .core import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    SamplingParams,
 )
 from .errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
 from .http1 import Response, request
@@ -124,10 +125,16 @@ class RemoteService:
         *,
         keep_alive: float | None = None,
         context_length: int | None = None,
+        sampling: SamplingParams | None = None,
         gone: int = -1,
     ) -> LoadedModel:
         """Load a model."""
-        request = ChatRequest(model=name, keep_alive=keep_alive, context_length=context_length)
+        request = ChatRequest(
+            model=name,
+            keep_alive=keep_alive,
+            context_length=context_length,
+            sampling=sampling or SamplingParams(),
+        )
         for _ in self.stream(request, gone):
             pass
         return self._find_loaded(name)

@@ -20,7 +20,7 @@ def here(settings: Settings, command: str) -> Service:
     """This process, whatever runs beside it."""
     from .local import LocalService
 
-    return LocalService(settings, f"rkllama {command}")
+    return LocalService(settings, f"rkllama {command}", exact_sampling=True)
 
 
 def running_server(settings: Settings) -> Service | None:

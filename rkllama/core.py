@@ -7,7 +7,7 @@ stand-in for zero. Durations are seconds, sizes are bytes, times are seconds sin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
@@ -66,6 +66,11 @@ class SamplingParams:
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
     seed: int | None = None
+
+    def over(self, defaults: SamplingParams) -> SamplingParams:
+        """These values, with what they leave open taken from `defaults`."""
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return replace(defaults, **{name: v for name, v in own.items() if v is not None})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

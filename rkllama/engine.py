@@ -57,10 +57,12 @@ class _Run:
 class Engine:
     """Answers requests with the models of a store."""
 
-    def __init__(self, settings: Settings, store: Store, npu_lock: NPULock) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, npu_lock: NPULock, *, exact_sampling: bool = False
+    ) -> None:
         self._settings = settings
         self._store = store
-        self.residents = Residents(settings, npu_lock)
+        self.residents = Residents(settings, npu_lock, exact_sampling=exact_sampling)
         self.metrics = Metrics()
 
     # --- Text ----------------------------------------------------------------------------------
@@ -77,6 +79,7 @@ class Engine:
         with self.residents.use(
             model,
             context_length=request.context_length,
+            sampling=request.sampling,
             keep_alive=request.keep_alive,
             gone=gone,
         ) as (resident, queue, load):
@@ -101,7 +104,13 @@ class Engine:
                 self.residents.unload(model.info)
             return Finished(reason="unload", model=model.info.name)
         started = time.monotonic()
-        self.load(model.info.name, request.keep_alive, request.context_length, gone)
+        self.load(
+            model.info.name,
+            request.keep_alive,
+            request.context_length,
+            request.sampling,
+            gone,
+        )
         total = time.monotonic() - started
         timings = Timings(load=total, total=total)
         return Finished(reason="load", model=model.info.name, timings=timings)
@@ -230,7 +239,7 @@ class Engine:
             prompt=prompt.text,
             raw=prompt.raw,
             think=request.think if isinstance(request.think, bool) else None,
-            sampling=merge_sampling(request.sampling, model.sampling),
+            sampling=request.sampling.over(model.sampling),
             max_tokens=-1 if limit is None else limit,
             schema=schema,
             top_logprobs=request.top_logprobs,
@@ -287,12 +296,17 @@ class Engine:
         name: str,
         keep_alive: float | None = None,
         context_length: int | None = None,
+        sampling: SamplingParams | None = None,
         gone: int = -1,
     ) -> LoadedModel:
         """Load a model, or change what is wanted of a loaded one; see Service.load."""
         model = self._store.resolve(name)
         with self.residents.use(
-            model, context_length=context_length, keep_alive=keep_alive, gone=gone
+            model,
+            context_length=context_length,
+            sampling=sampling,
+            keep_alive=keep_alive,
+            gone=gone,
         ) as (resident, _, _):
             self.residents.pin(resident, keep_alive)
             # Once the lease is over, another request may take its place.
@@ -308,15 +322,6 @@ class Engine:
     def close(self) -> None:
         """Cancel everything and end every child."""
         self.residents.close()
-
-
-def merge_sampling(first: SamplingParams, then: SamplingParams) -> SamplingParams:
-    """`first`, with what it leaves open taken from `then`."""
-    values = {}
-    for name in SamplingParams.__dataclass_fields__:
-        value = getattr(first, name)
-        values[name] = getattr(then, name) if value is None else value
-    return SamplingParams(**values)
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

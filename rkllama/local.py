@@ -15,6 +15,7 @@ from .core import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    SamplingParams,
 )
 from .engine import Engine
 from .errors import NoModelLoaded, PullError
@@ -30,10 +31,22 @@ MAX_PULLS = 8
 class LocalService:
     """See service.Service. `command` and `url` name this process to others that want the NPU."""
 
-    def __init__(self, settings: Settings, command: str, url: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        command: str,
+        url: str | None = None,
+        *,
+        exact_sampling: bool = False,
+    ) -> None:
         self.settings = settings
         self.store = Store(settings.models)
-        self._engine = Engine(settings, self.store, NPULock(settings.lock, command, url))
+        self._engine = Engine(
+            settings,
+            self.store,
+            NPULock(settings.lock, command, url),
+            exact_sampling=exact_sampling,
+        )
         self._pulls = threading.BoundedSemaphore(MAX_PULLS)
         self.loading = threading.Lock()
         """Held while a model is loaded on condition that none is."""
@@ -103,10 +116,11 @@ class LocalService:
         *,
         keep_alive: float | None = None,
         context_length: int | None = None,
+        sampling: SamplingParams | None = None,
         gone: int = -1,
     ) -> LoadedModel:
         """Load a model."""
-        return self._engine.load(name, keep_alive, context_length, gone)
+        return self._engine.load(name, keep_alive, context_length, sampling, gone)
 
     def unload(self, name: str | None = None) -> ModelInfo:
         """Unload a model, or the current one."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from .backend import LoadedInfo, LoadSpec
 from .config import Settings
-from .core import LoadedModel, ModelInfo
+from .core import LoadedModel, ModelInfo, SamplingParams
 from .errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
 from .lock import NPULock
 from .scheduler import Scheduler, Slot, hung_up
@@ -38,6 +38,8 @@ class Resident:
     spec: LoadSpec
     wanted_context: int
     """The context length before it was clamped: asking for it again needs no new load."""
+    defaults: SamplingParams
+    """The sampling of its Modelfile, before the request's own went over it."""
     keep_alive: float
     pinned: bool = False
     """Stays until it is unloaded, whatever keep-alive requests ask for."""
@@ -57,8 +59,15 @@ class Resident:
 class Residents:
     """The models in memory, and the lock of the NPU they run on."""
 
-    def __init__(self, settings: Settings, npu_lock: NPULock) -> None:
+    def __init__(
+        self, settings: Settings, npu_lock: NPULock, *, exact_sampling: bool = False
+    ) -> None:
+        """`exact_sampling`: where a runtime fixes the sampling when it loads (before 1.3), a request
+        with another one loads the model anew. A server does not: with clients of different habits it
+        would do little else.
+        """
         self._settings = settings
+        self._exact_sampling = exact_sampling
         self._npu_lock = npu_lock
         self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
         self._timer = threading.Condition()
@@ -78,18 +87,20 @@ class Residents:
         model: StoredModel,
         *,
         context_length: int | None = None,
+        sampling: SamplingParams | None = None,
         keep_alive: float | None = None,
         gone: int = -1,
     ) -> Iterator[tuple[Resident, float, float]]:
         """Hold the loaded model; with it come the seconds spent in the queue and on loading.
 
-        `keep_alive` None keeps what the model was loaded with. Raises QueueFull, Cancelled, LoadFailed.
+        A runtime that fixes the sampling when it loads takes `sampling` then. `keep_alive` None keeps
+        what the model was loaded with. Raises QueueFull, Cancelled, LoadFailed.
         """
         started = time.monotonic()
         try:
             with self.scheduler.lease(model.info.path, gone=gone) as slot:
                 granted = time.monotonic()
-                resident = self._ensure(slot, model, context_length, gone)
+                resident = self._ensure(slot, model, context_length, sampling, gone)
                 if time.monotonic() - granted > _LONG and hung_up(gone):
                     self._expire_after(slot, resident)
                     raise Cancelled
@@ -153,6 +164,7 @@ class Residents:
         slot: Slot[Resident],
         model: StoredModel,
         context_length: int | None,
+        sampling: SamplingParams | None,
         gone: int,
     ) -> Resident:
         """The slot's model, loaded; the holder of the lease calls it."""
@@ -160,23 +172,23 @@ class Residents:
             self._close(slot.evicted)
             self.scheduler.evicted_is_closed(slot)
         wanted = context_length or model.context_length or self._settings.context_length
-        spec = self._spec(model, wanted)
+        spec = self._spec(model, wanted, sampling)
         resident = slot.resident
-        if resident and not self._usable(slot, resident, model.info, spec, wanted, gone):
+        if resident and not self._usable(slot, resident, model, spec, wanted, gone):
             self._remember(slot, resident)
             self._close(slot)
         if slot.resident is None:
-            self._load(slot, model.info, spec, wanted)
+            self._load(slot, model, spec, wanted)
         assert slot.resident is not None
         return slot.resident
 
-    def _spec(self, model: StoredModel, wanted: int) -> LoadSpec:
+    def _spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
         limit = model.info.context_length
         return LoadSpec(
             path=model.info.path,
             context_length=min(wanted, limit) if limit else wanted,
             max_tokens=model.max_tokens if model.max_tokens is not None else -1,
-            sampling=model.sampling,
+            sampling=sampling.over(model.sampling) if sampling else model.sampling,
             eos_tokens=model.eos_tokens,
             threads=self._settings.threads,
             library=self._settings.rkllm_lib,
@@ -188,12 +200,13 @@ class Residents:
         self,
         slot: Slot[Resident],
         resident: Resident,
-        info: ModelInfo,
+        model: StoredModel,
         spec: LoadSpec,
         wanted: int,
         gone: int,
     ) -> bool:
         """Whether a loaded model serves a request, or has to be loaded anew for it."""
+        info = model.info
         try:
             alive = resident.worker.alive
             if alive:
@@ -212,10 +225,20 @@ class Residents:
             return False
         if spec.lora != loaded.lora or spec.eos_tokens != loaded.eos_tokens:
             return False
-        return spec.sampling == loaded.sampling or ready.per_run_sampling
+        if ready.per_run_sampling or spec.sampling == loaded.sampling:
+            return True
+        if self._exact_sampling or model.sampling != resident.defaults:
+            return False
+        log.warning(
+            "%s: this runtime keeps the sampling that the model was loaded with; the request's own "
+            "is not applied (unload the model to change it)",
+            info.name,
+        )
+        return True
 
-    def _load(self, slot: Slot[Resident], info: ModelInfo, spec: LoadSpec, wanted: int) -> None:
+    def _load(self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int) -> None:
         """Load a model; one that was lost stays for as long as it would have."""
+        info = model.info
         if self._closed:
             raise ServerStopping
         before, until = self._lost.get(slot.key, (None, None))
@@ -232,6 +255,7 @@ class Residents:
             worker=worker,
             spec=spec,
             wanted_context=wanted,
+            defaults=model.sampling,
             keep_alive=self._settings.keep_alive if before is None else before.keep_alive,
             pinned=before is not None and before.pinned,
         )

@@ -16,6 +16,7 @@ from .core import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    SamplingParams,
 )
 
 
@@ -54,6 +55,7 @@ class Service(Protocol):
         *,
         keep_alive: float | None = None,
         context_length: int | None = None,
+        sampling: SamplingParams | None = None,
         gone: int = -1,
     ) -> LoadedModel:
         """Load a model, or set a loaded one's keep-alive (negative: until unloaded)."""

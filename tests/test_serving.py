@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -442,3 +443,22 @@ def test_a_model_without_a_known_template_takes_conversations_and_single_message
         answer = server.post("/api/chat", {"model": "m", "messages": messages, "stream": False})
         assert answer.status == 200, answer.body
         assert answer.json["message"]["content"] == wanted
+
+
+def sampling_of(answer: Answer) -> float:
+    """The temperature that the virtual NPU says it was given."""
+    return float(json.loads(text_of(answer))["temperature"])
+
+
+def test_a_runtime_that_fixes_sampling_takes_the_first_requests_own(
+    server: Server, models: Path
+) -> None:
+    write_model(models / "m.rkllm", mode="params")
+    cold = generate(server, "m", options={"temperature": 0.25})
+    assert sampling_of(cold) == 0.25
+    (child,) = server.children()
+    # A server with clients of different habits must not load anew for each of them, but says so.
+    warm = generate(server, "m", options={"temperature": 0.5})
+    assert sampling_of(warm) == 0.25
+    assert server.children() == [child]
+    assert any("keeps the sampling" in line for line in server.log)
