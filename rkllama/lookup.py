@@ -96,7 +96,8 @@ class Catalog:
 def _spellings(wanted: str) -> Iterator[str]:
     """A name as it may be spelt on disk, the likeliest first."""
     lower = wanted.lower()
-    for text in (lower, lower.removesuffix(":latest"), lower.replace(":", "-")):
+    plain = lower.removesuffix(":latest")
+    for text in (lower, plain, lower.replace(":", "-"), plain.replace(":", "-")):
         yield text
         yield strip_extension(text)
 

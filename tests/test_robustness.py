@@ -372,7 +372,9 @@ def test_a_body_of_just_the_limit_is_read(shared: Server) -> None:
     body = b'{"model": "m", "messages": "hi"}'
     body += b" " * ((1 << 20) - len(body))
     assert shared.request("POST", "/generate", body).status == 200
-    assert shared.request("POST", "/generate", body + b" ").status == 413
+    # The refusal does not wait for the body, nor may a test: its last bytes could meet a closed socket.
+    head = b"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    assert raw(shared, head % (len(body) + 1)).startswith(b"HTTP/1.1 413")
 
 
 def test_a_body_shorter_than_its_length_is_never_carried_out(shared: Server, folder: Path) -> None:

@@ -224,6 +224,7 @@ def test_no_name_reaches_what_is_no_model(fortress: Path, name: str) -> None:
 @example("link")
 @example("sub")
 @example("notes.txt")
+@example("m:1b:latest")
 def test_nothing_is_made_outside(fortress: Path, name: str) -> None:
     models = fortress / "models"
     (models / "m.rkllm").write_text("x")
