@@ -57,6 +57,14 @@ def test_the_split_does_not_depend_on_the_order() -> None:
     assert set(corpus.split(CORPUS.questions)[1]) == set(corpus.split(CORPUS.questions[::-1])[1])
 
 
+def test_the_independent_questions_are_not_in_the_data() -> None:
+    known = {corpus.normalised(question.text) for question in CORPUS.questions}
+    questions = corpus.independent()
+    assert len(questions) >= 300
+    assert {(q.intent, q.language) for q in questions} <= set(CORPUS.answers)
+    assert [q.text for q in questions if corpus.normalised(q.text) in known] == []
+
+
 def _commands() -> dict[str, set[str]]:
     """Every command with its options, as the command line itself has them."""
     group = typer.main.get_command(app)

@@ -1,8 +1,8 @@
 """Training batches: conversations in the guide's chat template, drawn and varied at random.
 
-Two kinds alternate. "Short" rows hold one question and only the beginning of its answer, because
-which answer it is gets decided there. "Long" rows hold a conversation of several unrelated
-questions, sometimes below a system prompt, so that a history does not distract the guide.
+Two kinds alternate. "Short" rows hold one question, and its answer or less. "Long" rows hold a
+conversation of several unrelated questions, sometimes below a system prompt, so that a history does
+not distract the guide.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Batches:
         self._systems = read_lines("phrases.lines")["system"]
         self._numbers = {key: number for number, key in enumerate(corpus.answers)}
         self._queue: list[Question] = []
-        self._ready: dict[tuple[int, int], list[list[Row]]] = {}
+        self._ready: dict[tuple[int, int | None], list[list[Row]]] = {}
 
     def _allowed(self, text: str) -> bool:
         return normalised(text) not in self._forbidden
@@ -92,7 +92,7 @@ class Batches:
         dropout = 0.1 if self._rng.random() < 0.3 else 0.0
         return question, self._tokenizer.encode(text, dropout, self._rng)
 
-    def short(self, count: int, limit: int) -> Batch:
+    def short(self, count: int, limit: int | None = None) -> Batch:
         """`count` rows of one question each and the first `limit` tokens of its answer.
 
         Rows of like length share a batch, so that little of it is padding.
@@ -104,7 +104,7 @@ class Batches:
             self._rng.shuffle(ready)
         return self._tensors(ready.pop())
 
-    def _short_row(self, limit: int) -> Row:
+    def _short_row(self, limit: int | None) -> Row:
         row = self._exchange(limit)
         return _joined(self._system(), row) if self._rng.random() < 0.1 else row
 

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
+INDEPENDENT = Path(__file__).parent / "independent.txt"
+"""Questions by somebody who had not seen the data: for measuring only, never for training."""
 LANGUAGES = ("en", "fr")
 OUTSIDE = "outside"
 """The intent of every question that is not about RKLLama."""
@@ -61,6 +63,13 @@ def load(directory: Path = DATA) -> Corpus:
     for path in sorted(directory.glob("*.txt")):
         _read_topic(path, corpus)
     return corpus
+
+
+def independent(path: Path = INDEPENDENT) -> list[Question]:
+    """The questions that nobody who wrote the data has seen; the file has no answers."""
+    corpus = Corpus()
+    _read_topic(path, corpus)
+    return corpus.questions
 
 
 def _read_topic(path: Path, corpus: Corpus) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import gguf
+import torch
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from torch import Tensor
 
@@ -41,6 +42,15 @@ def write(path: Path, network: Guide, tokenizer: Tokenizer) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def read(path: Path, network: Guide) -> None:
+    """Take over the weights of a file that `write` wrote, as exactly as Q8_0 kept them."""
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    for name, weight in network.named_parameters():
+        tensor = found[_tensor_name(name)]
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        weight.data.copy_(torch.tensor(values).reshape(weight.shape))
 
 
 def _describe(writer: GGUFWriter, network: Guide) -> None:

@@ -13,7 +13,7 @@ from .network import Guide
 
 HISTORIES = (200, 800, 1700)
 """Lengths of conversation, in tokens, after which questions are asked once more."""
-SAMPLE = 150
+SAMPLE = 100
 
 
 def by_network(

@@ -42,12 +42,15 @@ def main() -> None:
         f"vocabulary after {time.monotonic() - started:.0f} s"
     )
     network = Guide(Shape(), arguments.dropout)
+    if arguments.start:
+        export.read(arguments.start, network)
     print(f"{sum(w.numel() for w in network.parameters()):,} parameters")
     batches = Batches(texts, training, held_out + validation, tokenizer, random_source)
     _train(network, Chooser(Shape(), len(texts.answers)), batches, arguments)
     export.write(arguments.output, network, tokenizer)
     print(f"{arguments.output}: {arguments.output.stat().st_size:,} bytes")
     report.by_network("held out", network, tokenizer, texts, validation or held_out)
+    report.by_network("independent", network, tokenizer, texts, corpus.independent())
     report.by_file(
         arguments.output,
         tokenizer,
@@ -61,8 +64,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--choose", type=int, default=500, help="steps that only choose")
-    parser.add_argument("--steps", type=int, default=1500, help="steps that also answer")
+    parser.add_argument("--choose", type=int, default=800, help="steps that only choose")
+    parser.add_argument("--steps", type=int, default=1400, help="steps that also answer")
     parser.add_argument("--rate", type=float, default=2e-3, help="the highest learning rate")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=2)
@@ -71,6 +74,7 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="hold out a second set and report on that one instead, for work on the data",
     )
+    parser.add_argument("--start", type=Path, help="go on from a file written before")
     parser.add_argument("--output", type=Path, default=PRODUCT)
     return parser.parse_args()
 
@@ -156,8 +160,8 @@ def _has_short_floats() -> bool:
 def _batch(batches: Batches, step: int) -> Batch:
     """Two batches of single questions, then one of conversations, a few of them very long."""
     if step % 3 != 2:
-        return batches.short(64, 12)
-    return batches.long(1, 1024) if step % 24 == 23 else batches.long(4, 320)
+        return batches.short(40)
+    return batches.long(1, 1024) if step % 24 == 23 else batches.long(6, 320)
 
 
 def _schedule(progress: float) -> float:
