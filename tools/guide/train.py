@@ -35,7 +35,7 @@ def main() -> None:
     validation = corpus.split(training, salt="validation")[1] if arguments.validate else []
     hidden = {id(question) for question in validation}
     training = [question for question in training if id(question) not in hidden]
-    tokenizer = bpe.Tokenizer(bpe.train(_vocabulary_texts(texts, training), Shape().vocabulary))
+    tokenizer = bpe.Tokenizer(bpe.train(vocabulary_texts(texts, training), Shape().vocabulary))
     print(
         f"{len(texts.answers) // 2} intents, {len(texts.questions)} questions written, "
         f"{len(training)} for training, {len(held_out)} held out; "
@@ -79,7 +79,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _vocabulary_texts(texts: corpus.Corpus, training: list[corpus.Question]) -> list[str]:
+def vocabulary_texts(texts: corpus.Corpus, training: list[corpus.Question]) -> list[str]:
     """What the vocabulary is made from: answers count more, for they are what is generated."""
     questions = [question.text for question in training]
     outside = [question.text for question in template_questions()[::5]]
