@@ -136,7 +136,7 @@ class Bench:
 
     def _pace(self, server: Server) -> None:
         """Latency per token, CPU and the way to rkllm_run, at 100 tokens a second."""
-        _ask(server, "paced", max_tokens=1)
+        _ask(server, "paced-qwen2.5", max_tokens=1)
         added: list[float] = []
         starts: list[float] = []
         wholes: list[float] = []
@@ -152,7 +152,7 @@ class Bench:
         used = (_cpu(server) - cpu) / (_RUNS * _PACED) * 1000
         for _ in range(_RUNS):
             started = time.perf_counter()
-            _ask(server, "paced")
+            _ask(server, "paced-qwen2.5")
             wholes.append((time.perf_counter() - started) / (_PACED * _TOKEN_US / 1e6) * 100 - 100)
         added.sort()
         self._report(
@@ -175,7 +175,7 @@ class Bench:
         for turn in range(1, 11):
             question = f"Question {turn}: what is the answer? {directive(tokens=20, token_us=0)}"
             messages.append({"role": "user", "content": question})
-            body = {"model": "paced", "messages": messages, "stream": False}
+            body = {"model": "paced-qwen2.5", "messages": messages, "stream": False}
             started = time.perf_counter()
             values = server.post("/api/chat", body).json
             seconds = time.perf_counter() - started
@@ -196,7 +196,9 @@ class Bench:
         server.get("/models")
         idle = _median(lambda: _timed(lambda: server.get("/models")), 30)
         self._report("GET /models, 500 models", f"{idle * 1000:.2f} ms", "<= 3 ms")
-        with server.stream("/generate", {"model": "paced", "messages": "hi", "stream": True}) as s:
+        with server.stream(
+            "/generate", {"model": "paced-qwen2.5", "messages": "hi", "stream": True}
+        ) as s:
             assert s.status() == 200
             next(iter(s))
             busy = _median(lambda: _timed(lambda: server.get("/models")), 30)
@@ -227,7 +229,7 @@ def _ask(server: Server, model: str, **fields: object) -> None:
 
 def _stream(server: Server) -> tuple[list[int], int]:
     """When each line of a streamed answer came, and when it was asked for; monotonic ns."""
-    body = json.dumps({"model": "paced", "messages": "hi", "stream": True}).encode()
+    body = json.dumps({"model": "paced-qwen2.5", "messages": "hi", "stream": True}).encode()
     head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection((server.host, server.port)) as client:
         asked = time.monotonic_ns()

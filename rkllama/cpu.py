@@ -28,6 +28,7 @@ _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 _BATCH = 64
 """Prompt tokens evaluated at once. llama.cpp heeds an abort between two batches only, and on a CPU
 larger ones are hardly faster."""
+_TINY = 100 << 20
 _ANY_OBJECT = {"type": "object"}
 """The schema of JSON mode."""
 
@@ -221,7 +222,7 @@ def _parameters(
     parameters.n_ctx = context
     parameters.n_parallel = 1
     parameters.n_batch = parameters.n_ubatch = batch
-    parameters.cpuparams.n_threads = spec.threads or physical_cores()
+    parameters.cpuparams.n_threads = spec.threads or _threads(spec.path)
     parameters.warmup = False
     parameters.n_gpu_layers = 0
     parameters.verbosity = -1
@@ -233,6 +234,13 @@ def _parameters(
     parameters.ui = False
     parameters.endpoint_slots = False
     return parameters
+
+
+def _threads(path: str) -> int:
+    """One thread for a tiny model: more of them wait for each other longer than they compute, and for
+    seconds where another program has one of the cores.
+    """
+    return 1 if os.path.getsize(path) < _TINY else physical_cores()
 
 
 def physical_cores(cpus: str = "/sys/devices/system/cpu") -> int:

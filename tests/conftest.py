@@ -12,7 +12,6 @@ import pytest
 from tests.running import Server
 from tests.virtual_npu import library
 
-
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

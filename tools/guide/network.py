@@ -18,7 +18,7 @@ class Shape:
     layers: int = 4
     heads: int = 4
     hidden: int = 512
-    context: int = 2048
+    context: int = 1024
     rope_base: float = 10000.0
     epsilon: float = 1e-5
 
