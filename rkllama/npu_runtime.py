@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from .core import SamplingParams
@@ -315,6 +315,24 @@ class Runtime:
         self._call("rkllm_set_cross_attn_params", ctypes.byref(params))
 
 
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "top_k": (-1, 1 << 20),
+    "top_p": (0.0, 1.0),
+    "temperature": (0.0, 10.0),
+    "repeat_penalty": (0.01, 10.0),
+    "frequency_penalty": (-2.0, 2.0),
+    "presence_penalty": (-2.0, 2.0),
+    "mirostat": (0, 2),
+    "mirostat_tau": (0.01, 100.0),
+    "mirostat_eta": (0.0001, 1.0),
+}
+"""What makes sense to the runtime; a value beyond is brought to the bound instead of failing the load."""
+
+
+def _bounded(value: float | None, low: float, high: float) -> float | None:
+    return None if value is None else min(max(value, low), high)
+
+
 def sampling_values(sampling: SamplingParams | None) -> dict[str, float]:
     """The members of RKLLMParam and RKLLMSamplingParam that `sampling` sets.
 
@@ -322,8 +340,7 @@ def sampling_values(sampling: SamplingParams | None) -> dict[str, float]:
     """
     if sampling is None:
         return {}
-    ours = (field.name for field in fields(SamplingParams) if field.name not in ("min_p", "seed"))
-    values = {name: getattr(sampling, name) for name in ours}
+    values = {name: _bounded(getattr(sampling, name), *_BOUNDS[name]) for name in _BOUNDS}
     if sampling.temperature == 0:
         values |= {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "mirostat": 0}
     return {name: value for name, value in values.items() if value is not None}

@@ -65,9 +65,24 @@ class Terminal:
         """Press keys."""
         os.write(self._fd, text.encode())
 
-    def expect(self, text: str) -> str:
+    def interrupt(self, text: str) -> str:
+        """Press Ctrl-C at a prompt and wait for `text`, as `expect` does.
+
+        Python's input() sleeps on when the signal comes just before it waits for a key: then, as a
+        user would, press again.
+        """
+        for patience in (3.0, 3.0, LIMIT):
+            self.type(CTRL_C)
+            try:
+                return self.expect(text, patience)
+            except AssertionError:
+                if patience == LIMIT:
+                    raise
+        raise AssertionError("unreachable")
+
+    def expect(self, text: str, limit: float = LIMIT) -> str:
         """Wait until `text` appears after what was expected last; answers what came up to its end."""
-        deadline = time.monotonic() + LIMIT
+        deadline = time.monotonic() + limit
         while (found := self.screen.find(text, self._seen)) < 0:
             if not self._read(deadline):
                 raise AssertionError(f"{text!r} did not come: {self.screen[self._seen :]!r}")

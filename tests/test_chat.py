@@ -98,8 +98,7 @@ def test_ctrl_c_twice_in_prefill_leaves_a_chat_that_goes_on(models: Path) -> Non
         chat.expect_spinner("Reading the prompt…")
         chat.type(CTRL_C)
         chat.expect("(stopped)\n\n>>> ")
-        chat.type(CTRL_C)
-        chat.expect("Ctrl-D or /bye leaves.\n>>> ")
+        chat.interrupt("Ctrl-D or /bye leaves.\n>>> ")
         assert chat.ask("go on") == "go on"
 
 
@@ -117,12 +116,10 @@ def test_ctrl_c_at_the_prompt_gives_the_line_up() -> None:
         chat.expect(">>> ")
         chat.type("half a li")
         chat.expect("half a li")
-        chat.type(CTRL_C)
-        assert "Ctrl-D" not in chat.expect(">>> ")
+        assert "Ctrl-D" not in chat.interrupt(">>> ")
         chat.type('"""one\n')
         chat.expect("... ")
-        chat.type(CTRL_C)
-        assert "Ctrl-D" not in chat.expect(">>> ")
+        assert "Ctrl-D" not in chat.interrupt(">>> ")
         assert chat.ask("whole") == "whole"
 
 
