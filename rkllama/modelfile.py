@@ -173,6 +173,8 @@ _OLD_PARAMETERS = {
     "max_context_len": "num_ctx",
     "enable_thinking": "think",
 }
+# Ours, for the texts that Ollama's quotes cannot hold: with escapes, as in a KEY="value" line.
+_ESCAPED_MESSAGE = re.compile(r'[ \t]*MESSAGE[ \t]+(\w+)=(?=")', re.IGNORECASE)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 
@@ -215,6 +217,9 @@ def _statements(text: str) -> Iterator[tuple[int, str, str, str]]:
         elif old := _OLD_STYLE.match(text, position, end):
             value, after = _old_value(text, old.end(), end, line)
             yield line, *_old_key(old[1].lower()), value
+        elif escaped := _ESCAPED_MESSAGE.match(text, position, end):
+            value, after = _old_value(text, escaped.end(), end, line)
+            yield line, "message", escaped[1].lower(), value
         else:
             key, name, start = _instruction(text, position, end, line)
             value, after = _new_value(text, start, end, line)

@@ -244,14 +244,7 @@ _ROLE: st.SearchStrategy[Role] = st.sampled_from(["system", "user", "assistant"]
         adapter=st.none() | _LINE,
         repository=st.none() | _TEXT,
         parameters=st.lists(st.tuples(_NAME, _TEXT)).map(tuple),
-        # Not covered yet: a message that ends in a quote or holds three has no spelling that is read back.
-        messages=st.lists(
-            st.builds(
-                Message,
-                role=_ROLE,
-                content=_TEXT.filter(lambda text: not text.endswith('"') and '"""' not in text),
-            )
-        ).map(tuple),
+        messages=st.lists(st.builds(Message, role=_ROLE, content=_TEXT)).map(tuple),
     )
 )
 def test_what_is_written_reads_back_the_same(modelfile: Modelfile) -> None:
