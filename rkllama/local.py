@@ -18,7 +18,7 @@ from .core import (
     SamplingParams,
 )
 from .engine import Engine
-from .errors import NoModelLoaded, PullError
+from .errors import ModelNotFound, NoModelLoaded, PullError
 from .lock import NPULock
 from .metrics import Metrics
 from .residents import Residents
@@ -70,7 +70,16 @@ class LocalService:
         return self.store.details(name)
 
     def pull(self, reference: str) -> Generator[PullProgress, None, None]:
-        """Download a model."""
+        """Download a model; a name that this process answers to already is done at once."""
+        if (here := self._present(reference)) is not None:
+            yield PullProgress(
+                status="done",
+                file=here.file,
+                total=here.size,
+                completed=here.size,
+                name=here.name,
+            )
+            return
         from .pull import pull
 
         if not self._pulls.acquire(blocking=False):
@@ -81,6 +90,18 @@ class LocalService:
             yield from pull(reference, self.store.models)
         finally:
             self._pulls.release()
+
+    def _present(self, reference: str) -> ModelInfo | None:
+        """The model here that a reference without a repository means. Raises AmbiguousName.
+
+        Clients of Ollama pull whatever /api/tags does not list letter for letter.
+        """
+        if "/" in reference:
+            return None
+        try:
+            return self.store.resolve(reference).info
+        except ModelNotFound:
+            return None
 
     def remove(self, name: str) -> ModelInfo:
         """Unload and delete a model."""

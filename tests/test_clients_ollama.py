@@ -48,6 +48,17 @@ def test_generate(client: ollama.Client) -> None:
     assert "".join(part.response or "" for part in parts) == "hello you"
 
 
+def test_pull_of_what_is_there(client: ollama.Client) -> None:
+    """Home Assistant pulls each name that the list does not spell the same way, "qwen2.5" too."""
+    assert client.pull(MODEL).status == "success"
+    last = list(client.pull("qwen2.5", stream=True))[-1]
+    assert (last.status, last.completed) == ("success", last.total)
+    assert client.pull("guide").status == "success"
+    assert "guide:latest" in {model.model for model in client.list().models}
+    with pytest.raises(ollama.ResponseError, match="it names no repository"):
+        client.pull("qwen2.5:7b")
+
+
 def test_async_chat(server: Server, client: ollama.Client) -> None:
     async def talk() -> list[str]:
         async with ollama.AsyncClient(host=server.url) as made:
