@@ -7,10 +7,15 @@ A name is only ever compared with the names that the scan found, never made into
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from .errors import AmbiguousName, ModelNotFound
+from .errors import AmbiguousName, InvalidRequest, ModelNotFound
 from .names import parse_model_name, strip_extension
+from .origin import origins
 from .scan import Entry, index_entries
+
+if TYPE_CHECKING:
+    from .reference import Reference
 
 _LONGEST = 512
 _SHOWN = 100
@@ -32,8 +37,8 @@ class Catalog:
 
     def find(self, name: str, *, prefix: bool = True) -> Entry:
         """The one entry that `name` means: exact, in any case, with or without extension or `:latest`,
-        by file, by folder, by `name:size` or `name:quantisation`, and then (`prefix`) by a beginning
-        that only one has. Raises ModelNotFound, AmbiguousName.
+        by file, by folder, by `name:size` or `name:quantisation`, as it was pulled, and then (`prefix`)
+        by a beginning that only one has. Raises ModelNotFound, AmbiguousName.
         """
         wanted = name.strip()
         if not wanted or len(wanted) > _LONGEST or not wanted.isprintable():
@@ -43,7 +48,7 @@ class Catalog:
             return exact
         if self._index is None:
             self._index = index_entries(self.entries)
-        found = self._by_spelling(wanted) or self._by_tag(wanted)
+        found = self._by_spelling(wanted) or self._by_tag(wanted) or self._by_origin(wanted)
         if not found and prefix:
             found = self._by_prefix(wanted)
         if not found:
@@ -67,6 +72,25 @@ class Catalog:
         if not colon or not base:
             return []
         return [entry for entry in self._starting_with(base) if tag in _tags(entry)]
+
+    def _by_origin(self, wanted: str) -> list[Entry]:
+        """`[hf/]USER/REPO[/FILE][@REVISION]`: what clients of Ollama call the model that they pulled."""
+        if "/" not in wanted:
+            return []
+        from .reference import parse_reference
+
+        try:
+            reference = parse_reference(wanted.removesuffix(":latest"))
+        except InvalidRequest:
+            return []
+        file = (reference.file or "").rpartition("/")[2]
+        return [
+            entry
+            for entry in self.entries
+            if not entry.parent
+            and file in ("", entry.file)
+            and any(_is_from(origin, reference) for origin in origins(entry))
+        ]
 
     def _by_prefix(self, wanted: str) -> list[Entry]:
         for spelling in _spellings(wanted):
@@ -100,6 +124,11 @@ def _spellings(wanted: str) -> Iterator[str]:
     for text in (lower, plain, lower.replace(":", "-"), plain.replace(":", "-")):
         yield text
         yield strip_extension(text)
+
+
+def _is_from(origin: str, reference: Reference) -> bool:
+    repository, _, revision = origin.partition("@")
+    return repository == reference.repo and reference.revision in (None, revision)
 
 
 def _preferred(found: list[Entry], spelling: str) -> list[Entry]:

@@ -104,6 +104,17 @@ def test_what_names_mean(store: Store, name: str, expected: str) -> None:
     assert store.details(name).info.name == expected
 
 
+def test_a_model_answers_to_what_it_was_pulled_as(store: Store, put: Put) -> None:
+    put("m/m.rkllm")
+    put("m/.pull.json", '{"repo": "u/r", "file": "sub/m.rkllm", "revision": "v1"}')
+    put("n.rkllm")
+    for name in ("u/r/m.rkllm", "hf/u/r/sub/m.rkllm@v1", "u/r/m.rkllm:latest", "u/r"):
+        assert store.resolve(name).info.name == "m"
+    for name in ("u/r/n.rkllm", "other/r/m.rkllm", "u/r/m.rkllm@v2", "u/r/..", "u//m.rkllm"):
+        with pytest.raises(ModelNotFound):
+            store.resolve(name)
+
+
 @pytest.mark.usefixtures("zoo")
 def test_an_ambiguous_name_lists_its_candidates(store: Store) -> None:
     for name in ("gemma", "gemma-2b", "GEMMA:latest", "gemma:2b"):
