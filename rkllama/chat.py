@@ -230,11 +230,15 @@ class Chat:
             self._options = replace(self._options, system=_unquoted(value))
             sys.stderr.write("Set the system message.\n")
         elif name == "parameter" and " " in value:
-            parameter, _, text = value.partition(" ")
-            self._options = set_parameter(self._options, parameter, _unquoted(text.strip()))
-            sys.stderr.write(f"Set {parameter} to {text.strip()}.\n")
+            self._set_parameter(*value.split(None, 1))
+        elif name in _PARAMETERS and value:  # many leave the word "parameter" out
+            self._set_parameter(name, value)
         else:
             sys.stderr.write(_SET_USAGE)
+
+    def _set_parameter(self, name: str, text: str) -> None:
+        self._options = set_parameter(self._options, name, _unquoted(text))
+        sys.stderr.write(f"Set {name} to {text}.\n")
 
     def _show(self, what: str) -> None:
         details = self._service.show(self._model)

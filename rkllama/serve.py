@@ -359,12 +359,10 @@ def _stop_on_signals(server: Any) -> threading.Event:
 
 def _load_in_background(service: LocalService, name: str) -> None:
     def load() -> None:
-        with contextlib.suppress(RKLLamaError):
-            try:
-                service.load(name, keep_alive=-1.0)
-            except RKLLamaError as error:
-                log.error("%s could not be loaded: %s", name, error.text)
-                raise
+        try:
+            service.load(name, keep_alive=-1.0)
+        except RKLLamaError as error:
+            log.error("--model %s: %s", name, error.text)
 
     threading.Thread(target=load, name="load", daemon=True).start()
 

@@ -178,6 +178,7 @@ def test_settings_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with Terminal("run", "echo", "--temperature", "0.5", columns=2000) as chat:
         chat.expect(">>> ")
         assert chat.ask("/set parameter top_k 7") == "Set top_k to 7."
+        assert chat.ask("/set top_p 0.5") == "Set top_p to 0.5."
         assert chat.ask("/set parameter num_predict 300") == "Set num_predict to 300."
         params = json.loads(chat.ask("go " + directive(mode="params")))
         assert params["temperature"] == 0.5
