@@ -794,6 +794,10 @@ def test_pull() -> None:
         "writing manifest",
         "success",
     ]
+    last = json.loads(good.splitlines()[-1])
+    assert "digest" not in last, (
+        "Open WebUI's page takes the line for progress, the pull for broken off"
+    )
 
 
 def test_create_answers() -> None:

@@ -409,7 +409,8 @@ def test_pull() -> None:
     with remote({"POST /api/pull": (200, map(encoder.encode, pull_steps()))}) as (client, server):
         steps = client.pull("u/r/q.rkllm")
         assert server.requests == [], "nothing happens before the first step is asked for"
-        assert list(steps) == pull_steps()
+        *before, done = pull_steps()
+        assert list(steps) == [*before, replace(done, digest=None)], "the last line has no digest"
     assert ollama_models.decode_pull(server.requests[0][1]).reference == "u/r/q.rkllm"
 
 

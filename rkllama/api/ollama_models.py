@@ -311,6 +311,7 @@ class PullEncoder:
             lines = ({**_download_line(progress), "status": "verifying sha256 digest"},)
         else:
             done = {**_download_line(progress), **SUCCESS, "model": progress.name}
+            done.pop("digest", None)  # to Open WebUI's page a line with one is never the last
             lines = ({"status": "writing manifest"}, done)
         return b"".join(dumps(line) + b"\n" for line in lines)
 
