@@ -158,7 +158,7 @@ class RemoteService:
     def stream(
         self,
         request: ChatRequest,
-        gone: int = -1,  # noqa: ARG002
+        gone: int = -1,  # noqa: ARG002 - as Service has it
     ) -> Generator[Event, None, None]:
         """The events of an answer."""
         model = self.current().name if request.model is None else request.model
@@ -172,7 +172,11 @@ class RemoteService:
                     return
         raise ServerUnreachable(self.url, "the connection ended in the middle of the answer")
 
-    def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:  # noqa: ARG002
+    def embed(
+        self,
+        request: EmbeddingRequest,
+        gone: int = -1,  # noqa: ARG002 - as Service has it
+    ) -> EmbeddingResult:
         """One vector per input."""
         body = {
             "model": self.current().name if request.model is None else request.model,
@@ -185,7 +189,11 @@ class RemoteService:
         answer = self._call("POST", "/api/embed", known(**body))
         return self._understand(embedding_result, answer)
 
-    def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:  # noqa: ARG002
+    def count_tokens(
+        self,
+        request: ChatRequest,  # noqa: ARG002 - as Service has it
+        gone: int = -1,  # noqa: ARG002 - as Service has it
+    ) -> int | None:
         """None: the Ollama dialect has no such call."""
         return None
 

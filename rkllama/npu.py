@@ -146,7 +146,7 @@ class NPUBackend:
         self,
         spec: GenerateSpec,
         emit: Emit,
-        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,  # noqa: ARG002
+        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,  # noqa: ARG002 - as Backend has it
     ) -> RunResult:
         """Run the prompt; see Backend."""
         self._abort_wanted, self._generating = False, True

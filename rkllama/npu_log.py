@@ -49,7 +49,7 @@ def facts(log: str) -> Facts:
         if values := re.findall(pattern, log):
             number = name in ("max_context_limit", "core_num")
             found[name] = int(values[-1]) if number else values[-1]
-    return Facts(**found)  # type: ignore[arg-type]
+    return Facts(**found)  # type: ignore[arg-type]  # each field has the type of its own
 
 
 _RECONVERT = (

@@ -53,7 +53,7 @@ class _Budget(threading.local):
 class _GenerationTag(Extension):
     """`{% generation %}…{% endgeneration %}` marks training text: its body is rendered as it stands."""
 
-    tags = {"generation"}  # noqa: RUF012
+    tags = {"generation"}  # noqa: RUF012 - Jinja's way
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)
@@ -63,13 +63,13 @@ class _GenerationTag(Extension):
 class _Guards(NodeTransformer):
     """Puts a look at the clock into every loop and macro, and counts what `~` makes."""
 
-    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
+    def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - named after the node
         return self._timed(node)
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802 - named after the node
         return self._timed(node)
 
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802 - named after the node
         self.generic_visit(node)
         return _call("concatenate", node.nodes, node.lineno)
 
@@ -184,7 +184,7 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-_today = datetime.now()  # noqa: DTZ005
+_today = datetime.now()  # noqa: DTZ005 - local time, as in transformers
 
 
 def _strftime_today(format: str) -> str:
@@ -192,7 +192,7 @@ def _strftime_today(format: str) -> str:
     second shares no prefix with the one before it.
     """
     global _today
-    now = datetime.now()  # noqa: DTZ005
+    now = datetime.now()  # noqa: DTZ005 - local time, as in transformers
     if now.date() != _today.date():
         _today = now
     return _today.strftime(format)

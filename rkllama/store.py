@@ -267,7 +267,7 @@ class Store:
         Raises ModelNotFound, AmbiguousName, and InvalidRequest for a name that is taken or unusable.
         """
         with self._lock:
-            entry = self._find(source)
+            entry = self._find_or_install(source)
             name = self._free_name(destination, entry)
             if name == entry.name:
                 raise InvalidRequest(f"'{name}' is '{entry.name}' already", param="destination")
@@ -290,7 +290,7 @@ class Store:
                 hint="Let its first line name the model to build on: FROM qwen2.5-1.5b",
             )
         with self._lock:
-            entry = self._find(_model_name(parsed.source, self._root))
+            entry = self._find_or_install(_model_name(parsed.source, self._root))
             made = self._free_name(name, entry)
             if made == entry.name and not entry.parent:
                 self._write_beside(entry, parsed)

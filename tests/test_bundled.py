@@ -1,0 +1,44 @@
+"""The guide comes with the package, and into the models directory when somebody asks for it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rkllama import bundled
+from rkllama.errors import ModelNotFound
+from rkllama.store import Store
+
+WANTED: list[Callable[[Store], object]] = [
+    lambda store: store.resolve("guide"),
+    lambda store: store.resolve("Guide.gguf"),
+    lambda store: store.details("guide:latest"),
+    lambda store: store.copy("guide", "mine"),
+    lambda store: store.create("mine", "FROM guide\nSYSTEM Be brief."),
+]
+
+
+@pytest.mark.parametrize("ask", WANTED)
+def test_it_is_there_for_whoever_names_it(ask: Callable[[Store], object], tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there"
+    with contextlib.closing(Store(str(folder))) as store:
+        ask(store)
+        assert "guide" in [info.name for info in store.list()]
+    assert (folder / "guide.gguf").read_bytes() == Path(bundled.FILE).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["guid", "guides", "my/guide", "../guide", "guide/x", ""])
+def test_only_its_name_brings_it(name: str, models: Path) -> None:
+    with contextlib.closing(Store(str(models))) as store, pytest.raises(ModelNotFound):
+        store.resolve(name)
+    assert list(models.glob("*.gguf")) == []
+
+
+def test_somebody_elses_guide_stays(models: Path) -> None:
+    (models / "guide.rkllm").write_bytes(b"theirs")
+    with contextlib.closing(Store(str(models))) as store:
+        assert store.resolve("guide").info.file == "guide.rkllm"
+    assert list(models.glob("*.gguf")) == []
