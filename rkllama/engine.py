@@ -6,6 +6,7 @@ import math
 import time
 from array import array
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from .core import (
     ToolCallDelta,
     Usage,
 )
-from .errors import InvalidRequest, Unsupported
+from .errors import InvalidRequest, PromptTooLong, Unsupported
 from .lock import NPULock
 from .metrics import Metrics
 from .prompting import Prompt, build_prompt, parser_for, tools_for
@@ -92,7 +93,8 @@ class Engine:
                 load=load,
                 gone=gone,
             )
-            yield from self._answer(run)
+            with _counting_tools(tools_for(request)):
+                yield from self._answer(run)
 
     def _model(self, name: str | None) -> StoredModel:
         return self._store.resolve(name or self.residents.current().name)
@@ -322,6 +324,22 @@ class Engine:
     def close(self) -> None:
         """Cancel everything and end every child."""
         self.residents.close()
+
+
+@contextmanager
+def _counting_tools(tools: tuple[Tool, ...]) -> Iterator[None]:
+    """Let the hint of a PromptTooLong say how many tools are in the prompt.
+
+    Some clients send dozens unasked, so that a short question does not fit.
+    """
+    try:
+        yield
+    except PromptTooLong as error:
+        if tools:
+            error.hint = (
+                f"Its tools count, {len(tools)} of them: send fewer. {error.hint or ''}".strip()
+            )
+        raise
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

@@ -318,6 +318,20 @@ def test_max_tokens_ends_with_length(server: Server, models: Path) -> None:
     assert answer.json["choices"][0]["finish_reason"] == "length"
 
 
+def test_tools_that_do_not_fit_are_named(server: Server, models: Path) -> None:
+    """Open WebUI sends dozens of its own with each question."""
+    write_model(models / "Qwen2.5-1.5B-rk3588-w8a8.rkllm")
+    tool = {"type": "function", "function": {"name": "look", "description": "word " * 3000}}
+    body = {"model": "qwen", "messages": [{"role": "user", "content": "hi"}]}
+    answer = server.post("/api/chat", {**body, "tools": [tool, tool]})
+    assert answer.status == 400
+    assert "Its tools count, 2 of them: send fewer. Shorten it" in answer.json["error"]
+    body["messages"] = [{"role": "user", "content": "word " * 6000}]
+    answer = server.post("/api/chat", body)
+    assert answer.status == 400
+    assert "tools" not in answer.json["error"]
+
+
 def test_turn_ten_evaluates_its_new_tokens_only(server: Server, models: Path) -> None:
     write_model(models / "Qwen2.5-1.5B-rk3588-w8a8.rkllm", reply="Yes, of course. Anything else?")
     messages: list[dict[str, str]] = []
