@@ -11,7 +11,7 @@ from .bpe import Tokenizer
 from .corpus import OUTSIDE, Corpus, Question
 from .network import Guide
 
-HISTORIES = (200, 800, 1700)
+HISTORIES = (200, 400, 800)
 """Lengths of conversation, in tokens, after which questions are asked once more."""
 SAMPLE = 100
 

@@ -42,8 +42,6 @@ def main() -> None:
         f"vocabulary after {time.monotonic() - started:.0f} s"
     )
     network = Guide(Shape(), arguments.dropout)
-    if arguments.start:
-        export.read(arguments.start, network)
     print(f"{sum(w.numel() for w in network.parameters()):,} parameters")
     batches = Batches(texts, training, held_out + validation, tokenizer, random_source)
     _train(network, Chooser(Shape(), len(texts.answers)), batches, arguments)
@@ -64,9 +62,9 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--choose", type=int, default=800, help="steps that only choose")
-    parser.add_argument("--steps", type=int, default=1400, help="steps that also answer")
-    parser.add_argument("--rate", type=float, default=2e-3, help="the highest learning rate")
+    parser.add_argument("--choose", type=int, default=2500, help="steps that only choose")
+    parser.add_argument("--steps", type=int, default=2600, help="steps that also answer")
+    parser.add_argument("--rate", type=float, default=1.5e-3, help="the highest learning rate")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -74,7 +72,6 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="hold out a second set and report on that one instead, for work on the data",
     )
-    parser.add_argument("--start", type=Path, help="go on from a file written before")
     parser.add_argument("--output", type=Path, default=PRODUCT)
     return parser.parse_args()
 
@@ -124,9 +121,9 @@ def _train(
             sdpa_kernel(SDPBackend.MATH),  # the fused one is slow going back over short rows
         ):
             if step < arguments.choose:
-                losses = _losses(network, chooser, batches.short(128, 0), whole=False)
+                losses = _losses(network, chooser, _choices(batches, step), whole=False)
             else:
-                losses = _losses(network, chooser, _batch(batches, step), whole=True)
+                losses = _losses(network, chooser, _answers(batches, step), whole=True)
         optimiser.zero_grad()
         losses.sum().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -157,11 +154,16 @@ def _has_short_floats() -> bool:
     return bool(probe and probe())
 
 
-def _batch(batches: Batches, step: int) -> Batch:
-    """Two batches of single questions, then one of conversations, a few of them very long."""
-    if step % 3 != 2:
+def _choices(batches: Batches, step: int) -> Batch:
+    """Three batches of single questions without their answers, then one of conversations."""
+    return batches.long(14, 288) if step % 4 == 3 else batches.short(128, 0)
+
+
+def _answers(batches: Batches, step: int) -> Batch:
+    """Batches of single questions and of conversations in turn, a few of those very long."""
+    if step % 2 == 0:
         return batches.short(40)
-    return batches.long(1, 1024) if step % 24 == 23 else batches.long(6, 320)
+    return batches.long(3, 1024) if step % 12 == 11 else batches.long(9, 384)
 
 
 def _schedule(progress: float) -> float:
