@@ -294,7 +294,7 @@ def pull(
         ),
     ],
 ) -> None:
-    """Download a model; broken off, the same command goes on where it stopped."""
+    """Download a model, or go on with an interrupted download."""
     from .progress import show_progress
 
     name = show_progress(_service("pull").pull(reference), reference)
@@ -503,7 +503,7 @@ def serve(
         typer.Option(metavar="LEVEL", help="debug, info, warning or error. [default: info]"),
     ] = None,
 ) -> None:
-    """Serve the models over HTTP, to the clients of Ollama, OpenAI and Anthropic, too."""
+    """Serve the models over HTTP to Ollama, OpenAI and Anthropic clients."""
     from .config import load_settings
 
     settings = load_settings(
