@@ -503,7 +503,7 @@ def serve(
         typer.Option(metavar="LEVEL", help="debug, info, warning or error. [default: info]"),
     ] = None,
 ) -> None:
-    """Serve the models over HTTP to Ollama, OpenAI and Anthropic clients."""
+    """Serve models over HTTP to Ollama, OpenAI and Anthropic clients."""
     from .config import load_settings
 
     settings = load_settings(
