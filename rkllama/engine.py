@@ -122,7 +122,7 @@ class Engine:
         if request.tools and request.tool_choice not in ("auto", "none"):
             yield from self._demanded_call(run)
         elif request.format is not None:
-            yield from self._structured(run, request.format)
+            yield from self._structured(run, request.format, tools_for(request))
         else:
             yield from self._once(run, self._prompt(run), tools_for(request))
 
@@ -131,27 +131,36 @@ class Engine:
         wraps = run.resident.info.format == "rkllm" and not run.resident.raw
         return build_prompt(run.request, run.model, schema=schema, extra=extra, runtime_wraps=wraps)
 
-    def _structured(self, run: _Run, schema: Any) -> Iterator[Event]:
-        """An answer that meets a schema: constrained where the backend can, else asked for again."""
-        if run.resident.ready.constrains:
-            return self._once(run, self._prompt(run), (), schema)
-        return self._asked_again(run, schema)
+    def _structured(self, run: _Run, schema: Any, tools: tuple[Tool, ...] = ()) -> Iterator[Event]:
+        """An answer that meets a schema: constrained where the backend can, else asked for again.
 
-    def _asked_again(self, run: _Run, schema: Any) -> Iterator[Event]:
-        """An answer that meets a schema, from a backend that cannot be constrained.
+        The model may call one of `tools` instead, which a constraint would not let it.
+        """
+        if run.resident.ready.constrains and not tools:
+            return self._once(run, self._prompt(run), (), schema)
+        return self._asked_again(run, schema, tools)
+
+    def _asked_again(self, run: _Run, schema: Any, tools: tuple[Tool, ...]) -> Iterator[Event]:
+        """An answer that meets a schema, from a backend that is not constrained to it.
 
         Nothing is shown before it is valid; after STRUCTURED_TRIES the last answer comes with its error.
         """
         extra: tuple[Message, ...] = ()
         for left in reversed(range(STRUCTURED_TRIES)):
-            *events, last = self._once(run, self._prompt(run, schema, extra), ())
+            *events, last = self._once(run, self._prompt(run, schema, extra), tools)
             assert isinstance(last, Finished)
             finished: Finished = last
+            if finished.reason == "tool_calls":
+                yield from (*events, finished)
+                return
             raw = "".join(event.text for event in events if isinstance(event, TextDelta))
             text = strip_fence(raw)
             error = validate_answer(text, schema)
             if error is None or not left or finished.reason == "cancelled":
                 break
+            if run.resident.ready.constrains:  # no call was wanted
+                yield from self._once(run, self._prompt(run), (), schema)
+                return
             extra = (
                 Message(role="assistant", content=raw),
                 Message(role="user", content=retry_message(error)),

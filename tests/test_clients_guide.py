@@ -234,6 +234,18 @@ def test_openai_parsed_structured_output(by_openai: openai.OpenAI) -> None:
         seed=3,
     )
     assert isinstance(answer.choices[0].message.parsed, Recipe)
+    beside_tools = by_openai.chat.completions.create(
+        model=GUIDE,
+        messages=[ask("Give me a recipe.")],
+        tools=[TOOL],
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "recipe", "schema": Recipe.model_json_schema()},
+        },
+        max_tokens=400,
+        seed=3,
+    )
+    assert Recipe.model_validate_json(beside_tools.choices[0].message.content or "")
     json_mode = by_openai.chat.completions.create(
         model=GUIDE,
         messages=[ask("Give me JSON.")],

@@ -154,6 +154,29 @@ def test_structured_output_that_fails_is_never_passed_off(client: openai.OpenAI)
         )
 
 
+STEP: Any = {
+    "type": "json_schema",
+    "json_schema": {"name": "step", "schema": Step.model_json_schema()},
+}
+
+
+def test_a_tool_may_be_called_where_a_shape_is_asked_for(client: openai.OpenAI) -> None:
+    for reply, reason in (
+        (tool_call("Nantes"), "tool_calls"),
+        ('{"title":"x","minutes":1}', "stop"),
+    ):
+        answer = client.chat.completions.create(
+            model=MODEL, messages=[ask("Go on", reply=reply)], tools=TOOLS, response_format=STEP
+        )
+        assert answer.choices[0].finish_reason == reason
+        calls: Any = answer.choices[0].message.tool_calls
+        if reason == "tool_calls":
+            assert json.loads(calls[0].function.arguments) == {"city": "Nantes"}
+        else:
+            assert calls is None
+            assert Step.model_validate_json(answer.choices[0].message.content or "").minutes == 1
+
+
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 def test_embeddings(client: openai.OpenAI, encoding: Any) -> None:
     answer = client.embeddings.create(model=MODEL, input=["a", "b"], encoding_format=encoding)
