@@ -48,7 +48,7 @@ class LoadedInfo:
     per_run_sampling: bool = False
     """Whether sampling and max_tokens can change from run to run."""
     counts_tokens: bool = False
-    """Whether `tokenize` works."""
+    """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
     notices: tuple[str, ...] = ()
     """What the user should know: a clamped context, an old driver."""
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Scalar = str | int | float | bool
 
 _WINDOW = 1 << 20
+_BRIEF_WINDOW = 1 << 16
+"""For what lies before the vocabulary: an SD card takes its time for a mebibyte."""
 _MAX_PAIRS = 1 << 16
 _MAX_TENSORS = 1 << 17
 _MAX_KEY = 1 << 16
@@ -168,7 +170,8 @@ def read_header(path: str, *, brief: bool = False) -> GGUFHeader:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise GGUFError(path, "it is no regular file")
-            return _Reader(stream, status.st_size).header(brief)
+            window = _BRIEF_WINDOW if brief else _WINDOW
+            return _Reader(stream, status.st_size, window).header(brief)
     except OSError as error:
         raise GGUFError(path, error.strerror or str(error)) from None
     except _BrokenError as error:
@@ -182,8 +185,9 @@ class _BrokenError(Exception):
 class _Reader:
     """A window that moves forward over the file."""
 
-    def __init__(self, stream: FileIO, size: int) -> None:
+    def __init__(self, stream: FileIO, size: int, reach: int) -> None:
         self._stream = stream
+        self._reach = reach  # bytes that are read at a time
         self._size = size
         self._start = 0  # of the window in the file
         self._window = b""
@@ -204,7 +208,7 @@ class _Reader:
             return
         if count > self._left:
             raise _BrokenError("it is truncated")
-        self._move(self._start + self._at, max(count, _WINDOW))
+        self._move(self._start + self._at, max(count, self._reach))
 
     def _move(self, position: int, count: int) -> None:
         self._stream.seek(position)
@@ -220,7 +224,7 @@ class _Reader:
             raise _BrokenError("it is truncated")
         self._at += count
         if self._at > len(self._window):
-            self._move(self._start + self._at, _WINDOW)
+            self._move(self._start + self._at, self._reach)
 
     def _number(self, layout: struct.Struct) -> Any:
         self._need(layout.size)
@@ -372,7 +376,7 @@ class _Reader:
         if tokens is None or number is None or number >= tokens.count:
             return None
         position = tokens.positions[number // _CHECKPOINT]
-        self._move(position, _WINDOW)
+        self._move(position, self._reach)
         self._skip_strings(number % _CHECKPOINT)
         return self._bytes(_MAX_KEY).decode("utf-8", "replace")
 

@@ -30,7 +30,8 @@ def run(models: str | None, *, as_json: bool) -> int:
 
 
 def collect(models: str | None = None) -> list[dict[str, object]]:
-    """One dict per model: name, file, size, format, quantization, platform, modified (epoch seconds).
+    """One dict per model: name, file, size (bytes), format, parameter_size ("1.5B"), quantization,
+    platform, modified (epoch seconds).
 
     With `models` that directory is read, else a running server is asked first.
     """
@@ -40,7 +41,7 @@ def collect(models: str | None = None) -> list[dict[str, object]]:
 
 
 def _from_directory(settings: Settings) -> list[dict[str, object]]:
-    from .names import parse_platform, parse_quantization
+    from .origin import labels
     from .scan import scan
 
     try:
@@ -51,14 +52,16 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
         entries = []  # it comes with the first model
     rows: list[dict[str, object]] = []
     for entry in entries:
+        quantization, platform, size = labels(entry)
         rows.append(
             {
                 "name": entry.name,
                 "file": entry.file,
                 "size": entry.size,
                 "format": entry.format,
-                "quantization": parse_quantization(entry.file) or parse_quantization(entry.folder),
-                "platform": parse_platform(entry.file) or parse_platform(entry.folder),
+                "parameter_size": size,
+                "quantization": quantization,
+                "platform": platform,
                 "modified": round(entry.modified, 6),
             }
         )
@@ -134,6 +137,7 @@ def _row(model: dict[str, object]) -> dict[str, object]:
         "file": details["file"],
         "size": model["size"],
         "format": details.get("format"),
+        "parameter_size": details.get("parameter_size") or None,
         "quantization": details.get("quantization_level") or None,
         "platform": details.get("platform"),
         "modified": _moment(str(model["modified_at"])),
@@ -162,10 +166,11 @@ def _table(rows: list[dict[str, object]]) -> str:
         (
             str(row["name"]),
             human_size(row["size"]),
+            str(row["parameter_size"] or "-"),
             str(row["quantization"] or "-"),
             str(row["platform"] or "-"),
             human_time(row["modified"]),
         )
         for row in rows
     ]
-    return table(("NAME", "SIZE", "QUANT", "PLATFORM", "MODIFIED"), lines)
+    return table(("NAME", "SIZE", "PARAMS", "QUANT", "PLATFORM", "MODIFIED"), lines)

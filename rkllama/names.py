@@ -177,6 +177,12 @@ def parse_platform(name: str) -> str | None:
     return found[1].removesuffix("s") if found else None
 
 
+def parse_parameter_size(name: str) -> str | None:
+    """The number of weights alone: "1.5B", "30B-A3B", "135M"."""
+    lowered = name.lower()
+    return _size(lowered) or _size_and_context(_prepared(_take_quantization(lowered)[1])[0])[0]
+
+
 def strip_extension(name: str) -> str:
     """`name` without .rkllm or .gguf, in any case; a repository's id can end in one, too."""
     for extension in EXTENSIONS:
@@ -188,9 +194,7 @@ def strip_extension(name: str) -> str:
 def _parse(name: str) -> ModelName:
     # The quantisation goes first: its g128 and a16 look like other things.
     quantization, text = _take_quantization(name.lower())
-    version = _toolkit(text)
-    text = re.sub(_CONVERTER_OPTIONS, "", text)
-    words = _words(text.replace(version, "") if version else text)
+    words, version = _prepared(text)
     size, context = _size_and_context(words)
     return ModelName(
         quantization=quantization,
@@ -201,6 +205,13 @@ def _parse(name: str) -> ModelName:
         toolkit=version,
         variant=next((word for word, fits in _VARIANTS if re.search(fits, words)), None),
     )
+
+
+def _prepared(text: str) -> tuple[str, str | None]:
+    """The words of `text` without what the converter put into it, and the converter's version."""
+    version = _toolkit(text)
+    text = re.sub(_CONVERTER_OPTIONS, "", text)
+    return _words(text.replace(version, "") if version else text), version
 
 
 def _toolkit(text: str) -> str | None:

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from .names import parse_platform, parse_quantization
+from .names import parse_parameter_size, parse_platform, parse_quantization
 from .scan import Entry, open_nonblocking
 
 PULL_RECORD = ".pull.json"
@@ -37,27 +37,51 @@ def origins(entry: Entry) -> Iterator[str]:
         yield path[1]
 
 
-def labels(entry: Entry) -> tuple[str | None, str | None]:
-    """Quantisation and platform, for lists; a .gguf file's header knows the first best."""
+def labels(entry: Entry) -> tuple[str | None, str | None, str | None]:
+    """Quantisation, platform and number of weights, for lists; a .gguf file's header knows best."""
+    quantization, platform, size = _parse(entry.file)
     if entry.format == "gguf":
-        return _gguf_quantization(entry), None
-    quantization, platform = parse_quantization(entry.file), parse_platform(entry.file)
-    if quantization and platform:
-        return quantization, platform
+        quantization, size = _by_header(entry, quantization, size)
+    elif quantization and platform and size:
+        return quantization, platform, size
     for name in origins(entry):
-        quantization = quantization or parse_quantization(name)
-        platform = platform or parse_platform(name)
-    return quantization, platform
+        also = _parse(name)
+        quantization, platform, size = (
+            quantization or also[0],
+            platform or also[1],
+            size or also[2],
+        )
+    if entry.format == "gguf" and not size:
+        size = _counted(entry)
+    return quantization, platform, size
 
 
-def _gguf_quantization(entry: Entry) -> str | None:
-    from .gguf import GGUFError, read_header
+def _parse(name: str) -> tuple[str | None, str | None, str | None]:
+    return parse_quantization(name), parse_platform(name), parse_parameter_size(name)
+
+
+def _by_header(
+    entry: Entry, quantization: str | None, size: str | None
+) -> tuple[str | None, str | None]:
+    from .gguf import GGUFError, parameter_size, read_header
 
     try:
         header = read_header(entry.path, brief=True)
     except GGUFError:
-        return parse_quantization(entry.file)
-    return header.quantization or parse_quantization(entry.file)
+        return quantization, size
+    counted = parameter_size(header.parameters) if header.parameters else header.size_label
+    return header.quantization or quantization, counted or size
+
+
+def _counted(entry: Entry) -> str | None:
+    """The weights of a model that nowhere says how many it has."""
+    from .gguf import GGUFError, parameter_size, read_header
+
+    try:
+        count = read_header(entry.path).parameters
+    except GGUFError:
+        return None
+    return parameter_size(count) if count else None
 
 
 def _is_root(folder: str, entry: Entry) -> bool:

@@ -35,7 +35,9 @@ class Service(Protocol):
         """
 
     def remove(self, name: str) -> ModelInfo:
-        """Unload and delete a model; answers what was deleted. Raises ModelNotFound, ModelBusy."""
+        """Unload and delete a model; answers what was deleted. Raises ModelNotFound, AmbiguousName, and
+        InvalidRequest where others are made from it.
+        """
 
     def copy(self, source: str, destination: str) -> None:
         """Make `destination` another name of `source`."""

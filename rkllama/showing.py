@@ -21,6 +21,7 @@ def details_text(details: ModelDetails) -> str:
     info = details.info
     rows = [
         ("name", info.name),
+        ("description", details.metadata.get("general.description")),
         ("file", info.path),
         ("size", human_size(info.size)),
         ("modified", human_time(info.modified)),

@@ -10,6 +10,8 @@ import pytest
 
 from rkllama import bundled
 from rkllama.errors import ModelNotFound
+from rkllama.listing import collect
+from rkllama.showing import details_text
 from rkllama.store import Store
 
 WANTED: list[Callable[[Store], object]] = [
@@ -42,3 +44,11 @@ def test_somebody_elses_guide_stays(models: Path) -> None:
     with contextlib.closing(Store(str(models))) as store:
         assert store.resolve("guide").info.file == "guide.rkllm"
     assert list(models.glob("*.gguf")) == []
+
+
+def test_list_and_show_say_what_it_is(models: Path) -> None:
+    with contextlib.closing(Store(str(models))) as store:
+        shown = details_text(store.details("guide"))
+    assert "A 3M-parameter guide that answers questions about RKLLama" in shown
+    (row,) = collect()
+    assert (row["name"], row["parameter_size"], row["quantization"]) == ("guide", "3.1M", "Q8_0")

@@ -65,9 +65,9 @@ def test_list(models: Path) -> None:
     write_model(models / "qwen2.5-1.5b-w8a8-rk3588.rkllm", size=1_900_000)
     write_model(models / "名前.rkllm")
     assert output("list").splitlines() == [
-        "NAME                        SIZE  QUANT  PLATFORM  MODIFIED",
-        f"qwen2.5-1.5b-w8a8-rk3588  1.9 MB  w8a8   rk3588    {modified(models)}",
-        f"名前                        17 B  -      -         {modified(models, '名前.rkllm')}",
+        "NAME                        SIZE  PARAMS  QUANT  PLATFORM  MODIFIED",
+        f"qwen2.5-1.5b-w8a8-rk3588  1.9 MB  1.5B    w8a8   rk3588    {modified(models)}",
+        f"名前                        17 B  -       -      -         {modified(models, '名前.rkllm')}",
     ]
     assert output("ls") == output("list") == output("--models", str(models), "list")
     first, second = json.loads(output("list", "--json"))
@@ -86,7 +86,7 @@ def modified(models: Path, file: str = "qwen2.5-1.5b-w8a8-rk3588.rkllm") -> str:
 def test_an_empty_home_lists_nothing_and_says_what_to_do() -> None:
     done = rkllama("list")
     assert done.returncode == 0
-    assert done.stdout == "NAME  SIZE  QUANT  PLATFORM  MODIFIED\n"
+    assert done.stdout == "NAME  SIZE  PARAMS  QUANT  PLATFORM  MODIFIED\n"
     assert done.stderr.startswith("No models yet. Fetch one: rkllama pull USER/REPO/FILE.rkllm\n")
     assert output("list", "--json") == "[]\n"
     assert "the models directory /nowhere does not exist" in failure(

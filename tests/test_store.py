@@ -310,20 +310,24 @@ def test_both_lists_show_the_same(store: Store, put: Put, models: Path) -> None:
     put("alias/Modelfile", "FROM bare\n")
     put("bare.rkllm")
     put("g.gguf", header(WHOLE))
+    put("counted.gguf", header([], [("a", [40, 50])]))
     put("broken-q8_0.gguf")
     os.mkfifo(models / "Qwen3-8B-rk3588" / ".pull.json")
     (models / "c" / "Modelfile").mkdir()
     told = {entry.name: labels(entry) for entry in scan(str(models))}
     assert told == {
-        "Qwen3-8B-rk3588": ("w8a8", "rk3588"),
-        "alias": (None, None),
-        "b": ("w4a16_g128", "rk3576"),
-        "bare": (None, None),
-        "broken-q8_0": ("Q8_0", None),
-        "c": ("w8a8_g512", "rk3588"),
-        "g": ("Q4_K_M", None),
+        "Qwen3-8B-rk3588": ("w8a8", "rk3588", "8B"),
+        "alias": (None, None, None),
+        "b": ("w4a16_g128", "rk3576", "1B"),
+        "bare": (None, None, None),
+        "broken-q8_0": ("Q8_0", None, None),
+        "c": ("w8a8_g512", "rk3588", "8B"),
+        "counted": (None, None, "2K"),
+        "g": ("Q4_K_M", None, "1.5B"),
     }
-    assert told == {info.name: (info.quantization, info.platform) for info in store.list()}
+    assert told == {
+        info.name: (info.quantization, info.platform, info.parameter_size) for info in store.list()
+    }
 
 
 def test_a_gguf_tells_of_itself(store: Store, put: Put) -> None:
