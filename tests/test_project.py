@@ -232,7 +232,7 @@ def test_the_api_document_lists_every_error_that_a_client_can_get() -> None:
 
 
 _NEVER_SENT = {"server_unreachable", "model_busy", "gguf", "worker_error"}
-"""Raised in the command line only, never, caught on the way (to become load_failed), or only as a subclass."""
+"""Raised in the command line only; not at all; as load_failed in its place; as a subclass only."""
 
 
 # --- Documents ---------------------------------------------------------------------------------
