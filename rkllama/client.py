@@ -89,6 +89,9 @@ class RemoteService:
                 progress = self._understand(pull_progress, line)
                 if progress is not None:
                     yield progress
+                    if progress.status == "done":
+                        return
+        raise ServerUnreachable(self.url, "the connection ended in the middle of the download")
 
     def remove(self, name: str) -> ModelInfo:
         """Unload and delete a model."""
@@ -131,7 +134,7 @@ class RemoteService:
         """Load a model."""
         request = ChatRequest(
             model=name,
-            keep_alive=keep_alive,
+            keep_alive=keep_alive or None,  # sent without a prompt, a 0 would mean: unload it
             context_length=context_length,
             sampling=sampling or SamplingParams(),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import socket
 import threading
@@ -357,6 +358,13 @@ def test_load() -> None:
     assert request == ChatRequest(model="Qwen", keep_alive=-1.0, context_length=2048)
 
 
+def test_a_load_that_shall_not_last_is_no_unload() -> None:
+    with remote(show_and_ps("load")) as (client, server):
+        assert client.load("qwen", keep_alive=0.0) == LOADED
+    request = ollama.decode_generate(server.requests[0][1]).request
+    assert request == ChatRequest(model="qwen")
+
+
 @pytest.mark.parametrize("name", [None, "QWEN"])
 def test_unload(name: str | None) -> None:
     with remote(show_and_ps("unload")) as (client, server):
@@ -412,6 +420,16 @@ def test_pull() -> None:
         *before, done = pull_steps()
         assert list(steps) == [*before, replace(done, digest=None)], "the last line has no digest"
     assert ollama_models.decode_pull(server.requests[0][1]).reference == "u/r/q.rkllm"
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5])
+def test_a_pull_that_breaks_off_is_no_success(count: int) -> None:
+    frames = map(ollama_models.PullEncoder().encode, pull_steps()[:count])
+    with remote({"POST /api/pull": (200, frames)}) as (client, _):
+        steps = client.pull("u/r/q.rkllm")
+        assert len(list(itertools.islice(steps, count))) == count
+        with pytest.raises(errors.ServerUnreachable, match="in the middle of the download"):
+            next(steps)
 
 
 # --- Errors ------------------------------------------------------------------------------------
