@@ -45,11 +45,21 @@ def quiet_keys() -> Iterator[None]:
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
     quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
-    termios.tcsetattr(fd, termios.TCSANOW, quiet)
+    if _in_foreground(fd):
+        termios.tcsetattr(fd, termios.TCSANOW, quiet)
     try:
         yield
     finally:
-        termios.tcsetattr(fd, termios.TCSANOW, before)
+        if _in_foreground(fd):
+            termios.tcsetattr(fd, termios.TCSANOW, before)
+
+
+def _in_foreground(fd: int) -> bool:
+    """Whether this job may set the terminal up; one in the background is stopped when it tries."""
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:  # it is not the terminal that controls this process
+        return False
 
 
 class Spinner:

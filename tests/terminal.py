@@ -12,22 +12,27 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tests.running import LIMIT
 
 _SPINNER = re.compile(r"\r[^\r\n]*\x1b\[K")
 _SEQUENCE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
+CTRL_C, CTRL_D, CTRL_Z, UP = "\x03", "\x04", "\x1a", "\x1b[A"
+RKLLAMA = (sys.executable, "-m", "rkllama")
 
 
 class Terminal:
     """A command on a pseudo-terminal. `screen` is what it wrote without control sequences."""
 
     def __init__(
-        self, *arguments: str, env: Mapping[str, str] | None = None, columns: int = 80
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        columns: int = 80,
+        program: Sequence[str] = RKLLAMA,
     ) -> None:
-        self._arguments = arguments
+        self._command = [*program, *arguments]
         self._env = {"TERM": "xterm", **(env or {})}
         self._columns = columns
         self.raw = ""
@@ -38,7 +43,7 @@ class Terminal:
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self._columns, 0, 0))
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rkllama", *self._arguments],
+                self._command,
                 stdin=other,
                 stdout=other,
                 stderr=other,

@@ -12,7 +12,7 @@ from rkllama.chat import Options, set_parameter
 from rkllama.errors import InvalidRequest
 from rkllama.terminal import WrappedText
 from tests.running import Server
-from tests.terminal import CTRL_C, CTRL_D, UP, Terminal
+from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model
 
 THINKING = "<think>Let me see.</think>\n\nFour."
@@ -134,6 +134,27 @@ def test_what_is_typed_during_an_answer_is_not_shown_in_it(models: Path) -> None
         answer, _, rest = chat.screen.partition("tell me")[2].partition("mint")
         assert "/bye" not in answer
         assert "/bye" in rest
+
+
+def shell(script: str) -> Terminal:
+    """A shell with job control; "$@" in the script is `rkllama`."""
+    return Terminal("-mc", script, "sh", *RKLLAMA, program=["sh"])
+
+
+def test_an_answer_in_the_background_is_not_stopped() -> None:
+    with shell('"$@" run echo "hello there" & wait $!; echo "It ended with $?."') as terminal:
+        terminal.expect("hello there\n")
+        terminal.expect("It ended with 0.\n")
+
+
+def test_an_answer_that_is_sent_to_the_background_goes_on_there(models: Path) -> None:
+    write_model(models / "slow.rkllm", tokens=100, token_us=20_000)
+    script = '"$@" run slow hi; echo Stopped.; bg; wait %1; echo "It ended with $?."'
+    with shell(script) as terminal:
+        terminal.expect("amber")
+        terminal.type(CTRL_Z)
+        terminal.expect("Stopped.\n")
+        terminal.expect("It ended with 0.\n")
 
 
 def test_texts_of_several_lines() -> None:
