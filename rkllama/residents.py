@@ -285,9 +285,11 @@ class Residents:
                 raise NoModelLoaded
             return
         unloaded = "the model was unloaded"
-        self._interrupt(resident, unloaded)
         with self.scheduler.lease_to_close(
-            info.path, patience=_UNLOAD_GRACE, overdue=lambda: self._end(resident, unloaded)
+            info.path,
+            waiting=lambda: self._interrupt(resident, unloaded),
+            patience=_UNLOAD_GRACE,
+            overdue=lambda: self._end(resident, unloaded),
         ) as held:
             if held is not None:
                 self._close(held)

@@ -101,14 +101,16 @@ class Scheduler(Generic[T]):
         self,
         key: str,
         *,
+        waiting: Callable[[], object] = lambda: None,
         patience: float = math.inf,
         overdue: Callable[[], object] = lambda: None,
     ) -> Iterator[Slot[T] | None]:
         """Hold the slot of model `key` before everybody who waits; None if it has none any more.
 
-        `overdue` is called when its holder has not left after `patience` seconds. Raises QueueFull.
+        `waiting` is called where its holder has to leave first, when nobody can come in between any
+        more; `overdue` when that has not left after `patience` seconds. Raises QueueFull.
         """
-        slot = self._acquire(_Ticket(key, closing=True), -1, patience, overdue)
+        slot = self._acquire(_Ticket(key, closing=True), -1, waiting, patience, overdue)
         try:
             yield slot
         finally:
@@ -127,6 +129,7 @@ class Scheduler(Generic[T]):
         self,
         ticket: _Ticket[T],
         gone: int,
+        waiting: Callable[[], object] = lambda: None,
         patience: float = math.inf,
         overdue: Callable[[], object] = lambda: None,
     ) -> Slot[T] | None:
@@ -149,6 +152,7 @@ class Scheduler(Generic[T]):
                 self._tickets.remove(ticket)
                 raise
         try:
+            waiting()
             if not _wait(ticket.wake, gone, patience):
                 overdue()
                 _wait(ticket.wake, gone)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rkllama import residents as module
-from rkllama import worker
+from rkllama import scheduler, worker
 from rkllama.backend import GenerateSpec, RunResult
 from rkllama.config import load_settings
 from rkllama.errors import (
@@ -320,6 +320,39 @@ def test_an_unload_between_two_runs_of_an_answer_ends_it(house: House) -> None:
         assert result.reason == "cancelled"
     task.result()
     assert children() == set()
+
+
+def test_nobody_gets_a_model_that_is_about_to_be_unloaded(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(house.models / "m.rkllm")
+    running = Task(lambda: house.ask("m", directive(tokens=100_000, token_us=1000)))
+    until(lambda: [m for m in house.residents.loaded() if m.state == "busy"])
+    waiting = Task(lambda: house.ask("m", "and I?"))
+    until(lambda: house.residents.scheduler.waiting == 1)
+    retire = worker.Worker.retire
+
+    def and_let_the_answer_end(self: worker.Worker) -> None:
+        retire(self)
+        running.result()
+
+    monkeypatch.setattr(worker.Worker, "retire", and_let_the_answer_end)
+    house.unload("m")
+    assert waiting.result() == "and I?"
+
+
+def test_an_unload_that_is_refused_leaves_the_model_as_it_was(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler, "_MAX_CLOSING", 0)
+    write_model(house.models / "m.rkllm")
+    long = directive(tokens=100, token_us=1000)
+    with house.residents.use(house.model("m")) as (resident, _, _):
+        whole = answer(resident, long)
+        with pytest.raises(QueueFull):
+            house.unload("m")
+        assert answer(resident, long) == whole
+    assert house.ask("m", long) == whole
 
 
 def test_unloads_while_it_comes_and_goes_are_done_or_find_nothing(house: House) -> None:
