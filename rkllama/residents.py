@@ -34,6 +34,9 @@ class Resident:
     """What occupies a slot. `loaded` is None while the model is being loaded."""
 
     info: ModelInfo
+    """Under the name by which it was last asked for: an alias shares the process of its model."""
+    mtime_ns: int
+    """Of the file when it was loaded; with `info.size` it tells whether that has changed."""
     worker: Worker
     spec: LoadSpec
     wanted_context: int
@@ -173,13 +176,15 @@ class Residents:
             self.scheduler.evicted_is_closed(slot)
         wanted = context_length or model.context_length or self._settings.context_length
         spec = self._spec(model, wanted, sampling)
-        resident = slot.resident
-        if resident and not self._usable(slot, resident, model, spec, wanted, gone):
-            self._remember(slot, resident)
+        if slot.resident and not self._is_well(slot.resident, gone):
+            self._lose(slot, slot.resident)
+        if slot.resident and not self._serves(slot.resident, model, spec, wanted):
+            self._remember(slot, slot.resident)
             self._close(slot)
         if slot.resident is None:
             self._load(slot, model, spec, wanted)
         assert slot.resident is not None
+        slot.resident.info = model.info
         return slot.resident
 
     def _spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
@@ -196,29 +201,19 @@ class Residents:
             lora=model.lora,
         )
 
-    def _usable(
-        self,
-        slot: Slot[Resident],
-        resident: Resident,
-        model: StoredModel,
-        spec: LoadSpec,
-        wanted: int,
-        gone: int,
-    ) -> bool:
-        """Whether a loaded model serves a request, or has to be loaded anew for it."""
-        info = model.info
+    @staticmethod
+    def _is_well(resident: Resident, gone: int) -> bool:
+        """Whether a loaded model's process runs, and has ended the run that was given up."""
         try:
-            alive = resident.worker.alive
-            if alive:
-                resident.worker.settle(gone)
+            resident.worker.settle(gone)
         except WorkerError as error:
-            log.warning("%s: %s", info.name, error)
-            alive = False
-        if not alive:
-            self._lose(slot, resident)
-            return False
-        loaded, ready = resident.spec, resident.ready
-        if (info.size, info.modified) != (resident.info.size, resident.info.modified):
+            log.warning("%s: %s", resident.info.name, error)
+        return resident.worker.alive
+
+    def _serves(self, resident: Resident, model: StoredModel, spec: LoadSpec, wanted: int) -> bool:
+        """Whether a loaded model serves a request, or has to be loaded anew for it."""
+        info, loaded, ready = model.info, resident.spec, resident.ready
+        if (info.size, model.mtime_ns) != (resident.info.size, resident.mtime_ns):
             log.info("%s has changed on disk", info.name)
             return False
         if wanted > resident.wanted_context and spec.context_length > ready.context_length:
@@ -252,6 +247,7 @@ class Residents:
         worker = Worker(info.path, self._log_path(info.name), inherit=inherit)
         slot.resident = Resident(
             info=info,
+            mtime_ns=model.mtime_ns,
             worker=worker,
             spec=spec,
             wanted_context=wanted,

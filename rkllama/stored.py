@@ -47,6 +47,8 @@ class StoredModel:
 
     info: ModelInfo
     modelfile: Modelfile
+    mtime_ns: int = 0
+    """Of the model's file; `info.modified` is the Modelfile's for an alias."""
     template: TemplateSource | None = None
     eos_tokens: tuple[int, ...] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -181,6 +183,7 @@ class ModelReader:
         return StoredModel(
             info=info,
             modelfile=modelfile,
+            mtime_ns=entry.mtime_ns,
             template=template,
             eos_tokens=good.eos_tokens if good and good.eos_tokens else sidecars.eos_tokens,
             sampling=defaults.sampling,

@@ -462,6 +462,21 @@ def test_a_file_that_changed_is_loaded_again(house: House) -> None:
     assert house.residents.restarts == 0
 
 
+def test_an_alias_shares_its_models_process(house: House) -> None:
+    path = house.models / "m.rkllm"
+    write_model(path)
+    pid = house.load("m")
+    for system in ("Be brief.", "Be kind."):
+        house.store.create("poet", f"FROM m\nSYSTEM {system}")
+        for name in ("poet", "m", "poet"):
+            assert house.load(name) == pid
+            assert house.names == {name}, "the name that was asked for last"
+    assert children() == {pid}
+    write_model(path, reply="changed")
+    assert house.ask("poet") == "changed"
+    assert house.pid("poet") != pid
+
+
 def test_a_longer_context_is_a_new_load_and_keeps_what_was_wanted(house: House) -> None:
     write_model(house.models / "m.rkllm", max_context=4096)
     first = house.load("m", keep_alive=-1.0, context_length=512)
