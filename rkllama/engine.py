@@ -36,6 +36,7 @@ from .prompting import Prompt, build_prompt, parser_for, tools_for
 from .residents import Resident, Residents
 from .store import Store, StoredModel
 from .structured import check_schema, retry_message, strip_fence, validate_answer
+from .text import AnswerParser
 from .toolchoice import forced_call, forced_call_schema
 
 STRUCTURED_TRIES = 3
@@ -228,8 +229,7 @@ class Engine:
             pieces.close()
         assert result is not None
         run.resident.memory = result.memory or run.resident.memory
-        stop = None if parser.ended else parser.stopped
-        finished = _finished(run, result, stop, calls)
+        finished = _finished(run, result, parser, calls)
         self._count(finished)
         yield finished
 
@@ -356,11 +356,10 @@ def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:
     return [TextDelta(e.text, logprobs) if isinstance(e, TextDelta) else e for e in events]
 
 
-def _finished(run: _Run, result: RunResult, stop: str | None, calls: int) -> Finished:
-    reason: FinishReason = result.reason
-    if stop is not None:
-        reason = "stop"
-    elif calls and reason == "stop":
+def _finished(run: _Run, result: RunResult, parser: AnswerParser, calls: int) -> Finished:
+    """The end of a run. The backend calls one cancelled that was aborted at its end or a stop string."""
+    reason: FinishReason = result.reason if parser.stopped is None else "stop"
+    if calls and reason == "stop":
         reason = "tool_calls"
     return Finished(
         reason=reason,
@@ -377,7 +376,7 @@ def _finished(run: _Run, result: RunResult, stop: str | None, calls: int) -> Fin
             generation=result.generation_seconds,
             total=time.monotonic() - run.started,
         ),
-        stop=stop,
+        stop=None if parser.ended else parser.stopped,
     )
 
 

@@ -1,0 +1,90 @@
+"""From a request to its events, in this process: what ends an answer, and what a run does to the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkllama.config import load_settings
+from rkllama.core import (
+    ChatRequest,
+    Event,
+    Finished,
+    Message,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
+)
+from rkllama.local import LocalService
+from tests.clients import tool_call
+from tests.virtual_npu import directive, write_model
+
+MISTRAL = "Mistral-7B-rk3588-w8a8"
+"""Its template ends turns with "[INST]", which is plain text to the virtual NPU."""
+TOOLS = (Tool(name="get_weather"),)
+THINKING_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}{# </think> #}"
+)
+
+
+@pytest.fixture
+def service(models: Path, npu: str) -> Iterator[LocalService]:
+    """Everything that `rkllama serve` has, without HTTP."""
+    made = LocalService(load_settings({}), "test")
+    yield made
+    made.close()
+
+
+class Answer:
+    """What came out of one request."""
+
+    def __init__(self, events: list[Event], finished: Finished) -> None:
+        self.text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        self.calls = [event.call.name for event in events if isinstance(event, ToolCallDelta)]
+        self.reason, self.stop = finished.reason, finished.stop
+
+
+def user(text: str, **config: object) -> tuple[Message, ...]:
+    """A user's turn; the virtual NPU answers what `config` scripts, else it echoes."""
+    return (Message(role="user", content=f"{text} {directive(**config)}" if config else text),)
+
+
+def ask(service: LocalService, model: str, messages: tuple[Message, ...], **wants: Any) -> Answer:
+    request = ChatRequest(model=model, messages=messages, **wants)
+    *events, last = service.stream(request)
+    assert isinstance(last, Finished)
+    return Answer(events, last)
+
+
+# --- What ends an answer -----------------------------------------------------------------------
+
+MORE = " and more" * 500
+"""So that the run still goes on when the end is seen, and has to be aborted."""
+
+
+def test_the_templates_own_end_as_text_is_an_ordinary_end(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / f"{MISTRAL}.rkllm", token_us=200)
+    answer = ask(service, "mistral", user("hi", reply=f"Yes.[INST]{MORE}"))
+    assert (answer.text, answer.reason, answer.stop) == ("Yes.", "stop", None)
+
+
+@pytest.mark.parametrize(("after", "stop"), [("[INST]", ()), (" Enough.", ("Enough",))])
+def test_a_call_is_the_reason_whatever_ended_the_answer_after_it(
+    service: LocalService, models: Path, after: str, stop: tuple[str, ...]
+) -> None:
+    write_model(models / f"{MISTRAL}.rkllm", token_us=200)
+    messages = user("the weather?", reply=tool_call("Nantes") + after + MORE)
+    answer = ask(service, "mistral", messages, tools=TOOLS, stop=stop)
+    assert (answer.calls, answer.reason) == (["get_weather"], "tool_calls")
+
+
+def test_a_stop_string_of_the_client_is_named(service: LocalService, models: Path) -> None:
+    write_model(models / f"{MISTRAL}.rkllm", token_us=200)
+    answer = ask(service, "mistral", user("hi", reply=f"Yes. Enough.{MORE}"), stop=("Enough",))
+    assert (answer.text, answer.reason, answer.stop) == ("Yes. ", "stop", "Enough")
