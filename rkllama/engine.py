@@ -138,8 +138,13 @@ class Engine:
         The model may call one of `tools` instead, which a constraint would not let it.
         """
         if run.resident.ready.constrains and not tools:
-            return self._once(run, self._prompt(run), (), schema)
+            return self._constrained(run, schema)
         return self._asked_again(run, schema, tools)
+
+    def _constrained(self, run: _Run, schema: Any) -> Iterator[Event]:
+        """An answer that meets a schema from its first token on, which leaves no room for a thought."""
+        run = replace(run, request=replace(run.request, think=False))
+        return self._once(run, self._prompt(run), (), schema)
 
     def _asked_again(self, run: _Run, schema: Any, tools: tuple[Tool, ...]) -> Iterator[Event]:
         """An answer that meets a schema, from a backend that is not constrained to it.
@@ -160,7 +165,7 @@ class Engine:
             if error is None or not left or finished.reason == "cancelled":
                 break
             if run.resident.ready.constrains:  # no call was wanted
-                yield from self._once(run, self._prompt(run), (), schema)
+                yield from self._constrained(run, schema)
                 return
             extra = (
                 Message(role="assistant", content=raw),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from rkllama.core import (
     Event,
     Finished,
     Message,
+    SamplingParams,
     TextDelta,
     Tool,
     ToolCallDelta,
 )
 from rkllama.local import LocalService
-from tests.clients import tool_call
+from tests.clients import GUIDE_FILE, tool_call
 from tests.virtual_npu import directive, write_model
 
 MISTRAL = "Mistral-7B-rk3588-w8a8"
@@ -88,3 +91,19 @@ def test_a_stop_string_of_the_client_is_named(service: LocalService, models: Pat
     write_model(models / f"{MISTRAL}.rkllm", token_us=200)
     answer = ask(service, "mistral", user("hi", reply=f"Yes. Enough.{MORE}"), stop=("Enough",))
     assert (answer.text, answer.reason, answer.stop) == ("Yes. ", "stop", "Enough")
+
+
+# --- What a grammar applies to -----------------------------------------------------------------
+
+
+def test_a_constrained_answer_is_no_thought(service: LocalService, models: Path) -> None:
+    """The grammar holds from the first token on, where this template has the model think."""
+    shutil.copy(GUIDE_FILE, models / "thinker.gguf")
+    service.create("deep", f'FROM thinker\nTEMPLATE """{THINKING_TEMPLATE}"""\n')
+    digit = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    wants: dict[str, Any] = {"max_tokens": 40, "sampling": SamplingParams(temperature=0.0)}
+    answer = ask(service, "deep", user("A number?"), format=digit, **wants)
+    assert json.loads(answer.text)["n"] in (1, 2)
+    only = Tool(name="pick", parameters=digit)
+    answer = ask(service, "deep", user("Pick."), tools=(only,), tool_choice="required", **wants)
+    assert (answer.calls, answer.reason) == (["pick"], "tool_calls")
