@@ -271,7 +271,8 @@ class Engine:
         ):
             if not resident.ready.counts_tokens:
                 return None
-            text = build_prompt(request, model).text
+            text = build_prompt(request, model, runtime_wraps=False).text
+            resident.raw = True
             timeout = (
                 self._settings.token_timeout + self._settings.prefill_timeout * len(text) / 1000
             )
@@ -294,6 +295,7 @@ class Engine:
             keep_alive=request.keep_alive,
             gone=gone,
         ) as (resident, queue, load):
+            resident.raw = True
             vectors, tokens = resident.worker.embed(
                 request.inputs, request.truncate, timeout=timeout, gone=gone
             )

@@ -13,6 +13,7 @@ import pytest
 from rkllama.config import load_settings
 from rkllama.core import (
     ChatRequest,
+    EmbeddingRequest,
     Event,
     Finished,
     Message,
@@ -107,3 +108,17 @@ def test_a_constrained_answer_is_no_thought(service: LocalService, models: Path)
     only = Tool(name="pick", parameters=digit)
     answer = ask(service, "deep", user("Pick."), tools=(only,), tool_choice="required", **wants)
     assert (answer.calls, answer.reason) == (["pick"], "tool_calls")
+
+
+# --- The runtime's own template ----------------------------------------------------------------
+
+
+def test_counting_and_embedding_leave_a_chat_possible(service: LocalService, models: Path) -> None:
+    """Both take the runtime's own template away, which cannot be brought back."""
+    for name, first in (
+        ("a", lambda: service.count_tokens(ChatRequest(model="a", messages=user("hi")))),
+        ("b", lambda: service.embed(EmbeddingRequest(model="b", inputs=("hi",)))),
+    ):
+        write_model(models / f"{name}.rkllm")
+        first()
+        assert ask(service, name, user("hello")).text == "hello"
