@@ -6,7 +6,7 @@ import math
 import time
 from array import array
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from .core import (
     ToolCallDelta,
     Usage,
 )
-from .errors import InvalidRequest, PromptTooLong, Unsupported
+from .errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
 from .lock import NPULock
 from .metrics import Metrics
 from .prompting import Prompt, build_prompt, parser_for, tools_for
@@ -103,7 +103,7 @@ class Engine:
     def _load_or_unload(self, request: ChatRequest, model: StoredModel, gone: int) -> Finished:
         """A request without a prompt loads its model, or unloads it with a keep-alive of 0."""
         if request.keep_alive == 0:
-            if any(loaded.info.path == model.info.path for loaded in self.residents.loaded()):
+            with suppress(NoModelLoaded):
                 self.residents.unload(model.info)
             return Finished(reason="unload", model=model.info.name)
         started = time.monotonic()

@@ -17,6 +17,7 @@ from rkllama.core import (
     Event,
     Finished,
     Message,
+    ModelInfo,
     SamplingParams,
     TextDelta,
     Tool,
@@ -122,3 +123,23 @@ def test_counting_and_embedding_leave_a_chat_possible(service: LocalService, mod
         write_model(models / f"{name}.rkllm")
         first()
         assert ask(service, name, user("hello")).text == "hello"
+
+
+# --- Loading and unloading ---------------------------------------------------------------------
+
+
+def test_an_unload_by_two_at_once_is_one(
+    service: LocalService, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(models / "m.rkllm")
+    service.load("m")
+    unload = service.residents.unload
+
+    def somebody_else_first(info: ModelInfo) -> None:
+        unload(info)
+        unload(info)
+
+    monkeypatch.setattr(service.residents, "unload", somebody_else_first)
+    answer = ask(service, "m", (), keep_alive=0.0)
+    assert answer.reason == "unload"
+    assert service.loaded() == []
