@@ -37,8 +37,8 @@ class Catalog:
 
     def find(self, name: str, *, prefix: bool = True) -> Entry:
         """The one entry that `name` means: exact, in any case, with or without extension or `:latest`,
-        by file, by folder, by `name:size` or `name:quantisation`, as it was pulled, and then (`prefix`)
-        by a beginning that only one has. Raises ModelNotFound, AmbiguousName.
+        by file, by folder, as it was pulled, and then (`prefix`) by a beginning that only one has, which
+        may have a size or quantisation after it: `name:size`. Raises ModelNotFound, AmbiguousName.
         """
         wanted = name.strip()
         if not wanted or len(wanted) > _LONGEST or not wanted.isprintable():
@@ -48,9 +48,9 @@ class Catalog:
             return exact
         if self._index is None:
             self._index = index_entries(self.entries)
-        found = self._by_spelling(wanted) or self._by_tag(wanted) or self._by_origin(wanted)
+        found = self._by_spelling(wanted) or self._by_origin(wanted)
         if not found and prefix:
-            found = self._by_prefix(wanted)
+            found = self._by_tag(wanted) or self._by_prefix(wanted)
         if not found:
             raise ModelNotFound(wanted[:_SHOWN], candidates=self._near(wanted))
         if len(found) > 1:

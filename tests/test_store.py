@@ -775,7 +775,7 @@ def test_an_alias_whose_model_is_gone(store: Store, put: Put, models: Path) -> N
 @pytest.mark.usefixtures("zoo")
 def test_removal_takes_no_beginnings(store: Store, models: Path) -> None:
     before = tree(models)
-    for name in ("qwen", "t", "gemma/", "qwen2.5:7b"):
+    for name in ("qwen", "t", "gemma/", "qwen2.5:7b", "qwen2.5:1.5b", "gemma:w4a16"):
         with pytest.raises(ModelNotFound):
             store.remove(name)
     with pytest.raises(AmbiguousName):
