@@ -292,6 +292,12 @@ class Store:
         with self._lock:
             entry = self._find_or_install(_model_name(parsed.source, self._root))
             made = self._free_name(name, entry)
+            if made != entry.name and len(self._chain(entry)) > _ALIAS_DEPTH:
+                raise InvalidRequest(
+                    f"'{entry.name}' is made from {_ALIAS_DEPTH} others already",
+                    param="from",
+                    hint="Make it from one of those.",
+                )
             if made == entry.name and not entry.parent:
                 self._write_beside(entry, parsed)
             else:
@@ -300,7 +306,9 @@ class Store:
             return self._info(self._find(made))
 
     def _free_name(self, name: str, source: Entry) -> str:
-        """The name for something new, which may be that of an alias, or of `source` itself."""
+        """The name for something new, which may be that of an alias, or of `source` itself, but of
+        nothing that `source` is made from: both would lead nowhere.
+        """
         wanted = name.strip().removesuffix(":latest").replace(":", "-")
         if not _NEW_NAME.fullmatch(wanted):
             raise InvalidRequest(
@@ -310,6 +318,12 @@ class Store:
             )
         for entry in self._catalog.entries:
             if entry.name.lower() == wanted.lower() and (entry.parent or entry == source):
+                if entry in self._chain(source)[1:]:
+                    raise InvalidRequest(
+                        f"'{source.name}' is made from '{entry.name}' itself",
+                        param="name",
+                        hint="Choose another name.",
+                    )
                 return entry.name
         if os.path.lexists(os.path.join(self._root, wanted)) or self._is_taken(wanted):
             raise InvalidRequest(

@@ -645,6 +645,34 @@ def test_create_again_replaces_the_alias(store: Store, put: Put) -> None:
     assert store.resolve("x").sampling.top_k == 5
 
 
+def test_nothing_is_made_from_itself(store: Store, put: Put, models: Path) -> None:
+    put("m.rkllm")
+    store.create("t1", "FROM m\nSYSTEM one")
+    store.create("t2", "FROM t1")
+    store.create("t3", "FROM t2")
+    before = {path: path.read_text() for path in models.rglob("Modelfile")}
+    for make in (
+        lambda: store.create("t1", "FROM t3"),
+        lambda: store.create("T2:latest", "FROM t3\nSYSTEM two"),
+        lambda: store.copy("t2", "t1"),
+    ):
+        with pytest.raises(InvalidRequest, match=r"is made from '.*' itself"):
+            make()
+    assert {path: path.read_text() for path in models.rglob("Modelfile")} == before
+    assert store.resolve("t3").system == "one"
+
+
+def test_what_is_made_can_be_found_however_long_its_chain(store: Store, put: Put) -> None:
+    put("m.rkllm")
+    names = ["m", *(f"t{number}" for number in range(1, 10))]
+    for name, source in zip(names[1:9], names, strict=False):
+        assert store.create(name, f"FROM {source}").file == "m.rkllm"
+    with pytest.raises(InvalidRequest, match="'t8' is made from 8 others already"):
+        store.create("t9", "FROM t8")
+    store.create("t8", "FROM t8\nSYSTEM last")
+    assert {info.name for info in store.list()} == set(names[:9])
+
+
 def test_create_under_the_model_s_own_name(store: Store, put: Put, models: Path) -> None:
     put("m/m.rkllm")
     put("bare.rkllm")
