@@ -231,7 +231,7 @@ class Store:
         return entry, replace(info, path=entry.modelfile) if entry.parent else info
 
     def _delete(self, entry: Entry) -> None:
-        if entry.parent:
+        if entry.parent or not entry.format:
             os.unlink(entry.modelfile)
             _remove_if_empty(os.path.dirname(entry.modelfile))
             return

@@ -800,6 +800,14 @@ def test_an_alias_whose_model_is_gone(store: Store, put: Put, models: Path) -> N
     assert tree(models) == set()
 
 
+def test_a_modelfile_that_names_nothing_can_be_removed(
+    store: Store, put: Put, models: Path
+) -> None:
+    put("x/Modelfile", "SYSTEM hi")
+    assert store.remove("x").path == str(models / "x" / "Modelfile")
+    assert tree(models) == set()
+
+
 @pytest.mark.usefixtures("zoo")
 def test_removal_takes_no_beginnings(store: Store, models: Path) -> None:
     before = tree(models)
