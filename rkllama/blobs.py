@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO
 
-from .errors import DiskFull, InvalidRequest
+from .errors import DiskFull, InvalidRequest, RKLLamaError
 from .names import EXTENSIONS
 
 _BLOCK = 1 << 20
@@ -32,25 +34,33 @@ class Blobs:
         return os.path.isfile(self._path(digest))
 
     def put(self, digest: str, stream: IO[bytes]) -> None:
-        """Keep an upload. Raises InvalidRequest when it has another sha256, DiskFull."""
-        os.makedirs(self._folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self._folder)
+        """Keep an upload. Raises InvalidRequest when it has another sha256, DiskFull, RKLLamaError."""
+        with self._local_errors():
+            os.makedirs(self._folder, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self._folder)
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    found = _copy(stream, out)
+                if found != digest:
+                    raise InvalidRequest(f"the upload's sha256 is {found}, not {digest}")
+                os.replace(temporary, self._path(digest))
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+
+    @contextlib.contextmanager
+    def _local_errors(self) -> Iterator[None]:
+        """Explain what the file system refuses."""
         try:
-            with os.fdopen(handle, "wb") as out:
-                found = _copy(stream, out)
-            if found != digest:
-                raise InvalidRequest(f"the upload's sha256 is {found}, not {digest}")
-            os.replace(temporary, self._path(digest))
+            yield
         except OSError as error:
-            free = os.statvfs(self._folder)
-            raise DiskFull(
-                f"the upload cannot be kept: {error.strerror}",
-                needed=0,
-                available=free.f_bavail * free.f_frsize,
-            ) from None
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+            reason = f"the upload cannot be kept: {error.strerror or error}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = shutil.disk_usage(self._models).free
+                raise DiskFull(reason, needed=1, available=free) from error
+            raise RKLLamaError(
+                reason, hint=f"Check that the server may write to {self._folder}."
+            ) from error
 
     def place(self, files: Sequence[tuple[str, str]]) -> str:
         """Make a model file out of the one upload among `files` (name, digest); answers its file name.

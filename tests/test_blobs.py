@@ -1,0 +1,56 @@
+"""Uploads for /api/create: kept whole or not at all, and made a model only together with its name."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from rkllama.blobs import Blobs
+from rkllama.errors import DiskFull, RKLLamaError
+
+DATA = b"a model's bytes"
+DIGEST = hashlib.sha256(DATA).hexdigest()
+
+
+def files(models: Path) -> set[str]:
+    """The files below the directory."""
+    return {str(path.relative_to(models)) for path in models.rglob("*") if path.is_file()}
+
+
+# --- Keeping -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["makedirs", "open", "replace"])
+@pytest.mark.parametrize(
+    ("number", "kind", "words"),
+    [
+        (errno.ENOSPC, DiskFull, "Free some space"),
+        (errno.EDQUOT, DiskFull, "Free some space"),
+        (errno.EROFS, RKLLamaError, "may write to"),
+        (errno.EACCES, RKLLamaError, "may write to"),
+    ],
+)
+def test_what_the_disk_refuses_is_explained(
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    number: int,
+    kind: type[RKLLamaError],
+    words: str,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, refuse)
+        with pytest.raises(RKLLamaError) as caught:
+            Blobs(str(models)).put(DIGEST, io.BytesIO(DATA))
+    assert type(caught.value) is kind
+    assert os.strerror(number) in caught.value.message
+    assert words in caught.value.text
+    assert files(models) == set()
