@@ -62,11 +62,31 @@ class Blobs:
                 reason, hint=f"Check that the server may write to {self._folder}."
             ) from error
 
-    def place(self, files: Sequence[tuple[str, str]]) -> str:
-        """Make a model file out of the one upload among `files` (name, digest); answers its file name.
+    @contextlib.contextmanager
+    def placed(self, files: Sequence[tuple[str, str]]) -> Iterator[str]:
+        """A model file made out of the one upload among `files` (name, digest): its file name.
 
-        Raises InvalidRequest when it is not exactly one model file, or was not uploaded.
+        It stays where what is done with it succeeds, else it is an upload again. Raises InvalidRequest
+        when it is not exactly one model file, or was not uploaded; RKLLamaError.
         """
+        name, digest = self._chosen(files)
+        upload, file = self._path(digest), os.path.join(self._models, name)
+        if os.path.lexists(file):  # of an earlier model that was made from the same
+            yield name
+            with contextlib.suppress(OSError):
+                os.unlink(upload)
+            return
+        with self._local_errors():
+            os.replace(upload, file)
+        try:
+            yield name
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.replace(file, upload)
+            raise
+
+    def _chosen(self, files: Sequence[tuple[str, str]]) -> tuple[str, str]:
+        """The model file's name, and the digest of the upload that it is."""
         models = [(file, digest) for file, digest in files if file.lower().endswith(EXTENSIONS)]
         if len(models) != 1 or len(files) != 1:
             raise InvalidRequest("'files' must hold one .rkllm or .gguf file", param="files")
@@ -77,8 +97,7 @@ class Blobs:
         name = f"{digest[:12]}-{file}"
         if len(os.fsencode(name)) > _LONGEST:
             raise InvalidRequest(f"the name {file[:40]}… is too long", param="files")
-        os.replace(self._path(digest), os.path.join(self._models, name))
-        return name
+        return name, digest
 
 
 def _copy(stream: IO[bytes], out: IO[bytes]) -> str:

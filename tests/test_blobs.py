@@ -54,3 +54,40 @@ def test_what_the_disk_refuses_is_explained(
     assert os.strerror(number) in caught.value.message
     assert words in caught.value.text
     assert files(models) == set()
+
+
+# --- Making a model of one ---------------------------------------------------------------------
+
+FILES = [("m.rkllm", DIGEST)]
+NAME = f"{DIGEST[:12]}-m.rkllm"
+
+
+def upload(models: Path) -> Blobs:
+    blobs = Blobs(str(models))
+    blobs.put(DIGEST, io.BytesIO(DATA))
+    return blobs
+
+
+def test_an_upload_is_one_again_where_no_model_came_of_it(models: Path) -> None:
+    blobs = upload(models)
+    for _ in range(2):
+        with pytest.raises(RKLLamaError, match="no"), blobs.placed(FILES):
+            raise RKLLamaError("no")
+        assert blobs.has(DIGEST)
+        assert not (models / NAME).exists()
+    with blobs.placed(FILES) as name:
+        assert (models / name).read_bytes() == DATA
+    assert files(models) == {NAME}
+
+
+def test_what_failed_does_not_touch_the_model_that_came_of_the_same_upload(models: Path) -> None:
+    with upload(models).placed(FILES):
+        pass
+    blobs = upload(models)
+    with pytest.raises(RKLLamaError, match="no"), blobs.placed(FILES):
+        raise RKLLamaError("no")
+    assert (models / NAME).read_bytes() == DATA
+    assert blobs.has(DIGEST)
+    with blobs.placed(FILES):
+        pass
+    assert files(models) == {NAME}

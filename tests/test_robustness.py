@@ -523,6 +523,10 @@ def test_an_upload_becomes_a_model_whatever_the_length_of_its_name(
     long = {"model": "up", "files": {"a" * 300 + ".rkllm": digest}, "stream": False}
     refused(shared.post("/api/create", long), "/api/create")
     body = {"model": "up", "files": {"../up.rkllm": digest}, "stream": False}
+    before = _files(folder)
+    for wrong in ({"model": "user/up"}, {"model": "m"}, {"modelfile": "FROM nothing"}):
+        refused(shared.post("/api/create", {**body, **wrong}), "/api/create")
+        assert _files(folder) == before
     assert shared.post("/api/create", body).status == 200
     try:
         answer = shared.post("/api/generate", {"model": "up", "prompt": "yes", "stream": False})

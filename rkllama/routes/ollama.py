@@ -114,28 +114,32 @@ def _pull_lines(first: PullProgress, steps: Iterator[PullProgress]) -> Iterator[
 
 def _create(call: Call) -> Reply:
     wanted = ollama_models.decode_create(call.json())
-    source = wanted.source
     if wanted.files:
-        source = Blobs(call.store.models).place(wanted.files)
-    text = wanted.modelfile
-    if text is None:
-        text = render_modelfile(
-            Modelfile(
-                source=source,
-                system=wanted.system,
-                template=wanted.template,
-                license="\n\n".join(wanted.licenses) or None,
-                parameters=wanted.parameters,
-                messages=tuple(
-                    Message(role=cast(Any, role), content=content)
-                    for role, content in wanted.messages
-                ),
-            )
-        )
-    call.service.create(wanted.name, text)
+        with Blobs(call.store.models).placed(wanted.files) as file:
+            call.service.create(wanted.name, _modelfile(wanted, file))
+    else:
+        call.service.create(wanted.name, _modelfile(wanted, wanted.source))
     if wanted.stream:
         return Reply(body=ollama_models.create_lines(), content_type=NDJSON)
     return ok(ollama_models.SUCCESS)
+
+
+def _modelfile(wanted: ollama_models.CreateCall, source: str | None) -> str:
+    """The Modelfile that was sent, or what the other fields say about a model made from `source`."""
+    if wanted.modelfile is not None:
+        return wanted.modelfile
+    return render_modelfile(
+        Modelfile(
+            source=source,
+            system=wanted.system,
+            template=wanted.template,
+            license="\n\n".join(wanted.licenses) or None,
+            parameters=wanted.parameters,
+            messages=tuple(
+                Message(role=cast(Any, role), content=content) for role, content in wanted.messages
+            ),
+        )
+    )
 
 
 def _has_blob(call: Call) -> Reply:
