@@ -148,7 +148,7 @@ class DigestCache:
 
     def _save(self) -> None:
         """Write the file whole or not at all; a directory that cannot be written to costs nothing."""
-        temporary = f"{self._file}.{os.getpid()}"
+        temporary = f"{self._file}.{os.getpid()}.{threading.get_ident()}"
         try:
             os.makedirs(os.path.dirname(self._file), exist_ok=True)
             # Another process may have written since; its entries stay, ours are the newer ones.

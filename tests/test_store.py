@@ -28,6 +28,7 @@ from rkllama.origin import labels
 from rkllama.scan import scan
 from rkllama.store import Store
 from tests.model_files import STRING, U32, WHOLE, Pair, age, fill, header
+from tests.waiting import Task
 
 Put = Callable[..., Path]
 JINJA = "{% for message in messages %}{{ message.content }}{% endfor %}"
@@ -903,6 +904,23 @@ def test_both_of_two_processes_entries_survive(put: Put, models: Path) -> None:
     ours.put_digest(str(a), sha256("a"))
     theirs.put_digest(str(b), sha256("b"))
     assert [info.digest for info in Store(str(models)).list()] == [sha256("a"), sha256("b")]
+
+
+def test_two_stores_of_one_process_write_at_once(
+    put: Put, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = (put(f"{name}.rkllm", name) for name in "abc")
+    ours, theirs = Store(str(models)), Store(str(models))
+    write = json.dump
+
+    def write_after_the_other(*values: Any, **options: Any) -> None:
+        monkeypatch.setattr(json, "dump", write)
+        Task(lambda: [theirs.put_digest(str(path), sha256(path.stem)) for path in (b, c)]).result()
+        write(*values, **options)
+
+    monkeypatch.setattr(json, "dump", write_after_the_other)
+    ours.put_digest(str(a), sha256("a"))
+    assert Store(str(models)).list()[0].digest == sha256("a")
 
 
 @pytest.mark.parametrize(
