@@ -298,6 +298,23 @@ def test_a_download_is_told_in_lines_of_text(models: Path, npu: str, home: Path)
             assert english.body.startswith(b"Error during download: ")
 
 
+def test_every_error_before_a_download_is_told_in_its_text(server: Server, models: Path) -> None:
+    for name in ("qwen2-7b", "qwen2-1.5b"):
+        write_model(models / f"{name}.rkllm")
+    several = server.post("/pull", {"model": "qwen2"})
+    (models / "qwen2-7b.rkllm").unlink()
+    (models / "qwen2-1.5b.rkllm").unlink()
+    models.rmdir()
+    models.symlink_to(models)
+    unreadable = server.post("/pull", {"model": "qwen2"})
+    for answer in (several, unreadable):
+        assert answer.status == 400
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.body.decode().startswith("Erreur pendant le téléchargement : ")
+    assert "qwen2-7b" in several.body.decode()
+    assert "cannot be read" in unreadable.body.decode()
+
+
 def test_what_is_no_reference_is_an_error_of_the_download(server: Server) -> None:
     for reference in ("nonsense", "hf/", "a/b/../../c.rkllm", "hf/u/r/f.txt", "@", "é/r/f.rkllm"):
         answer = server.post("/pull", {"model": reference})

@@ -913,9 +913,13 @@ def test_two_stores_of_one_process_write_at_once(
     ours, theirs = Store(str(models)), Store(str(models))
     write = json.dump
 
+    def put_both() -> None:
+        for path in (b, c):
+            theirs.put_digest(str(path), sha256(path.stem))
+
     def write_after_the_other(*values: Any, **options: Any) -> None:
         monkeypatch.setattr(json, "dump", write)
-        Task(lambda: [theirs.put_digest(str(path), sha256(path.stem)) for path in (b, c)]).result()
+        Task(put_both).result()
         write(*values, **options)
 
     monkeypatch.setattr(json, "dump", write_after_the_other)

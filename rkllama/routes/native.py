@@ -7,7 +7,7 @@ from typing import Any
 
 from ..api import native
 from ..core import PullProgress
-from ..errors import InvalidRequest, PullError, RKLLamaError
+from ..errors import RKLLamaError
 from .base import Call, Reply, Route, generate, log, ok, one_line
 
 
@@ -62,7 +62,7 @@ def _pull(call: Call) -> Reply:
         steps = call.service.pull(native.decode_name(call.json()))
         # Nothing is sent before the Hub has answered, so that an error has its status.
         first = next(step for step in steps if step.status != "resolving")
-    except (PullError, InvalidRequest) as problem:
+    except RKLLamaError as problem:
         text = native.pull_error_text(problem, call.language)
         return Reply(body=text.encode(), status=400, content_type=lines.content_type)
     return Reply(body=_pull_lines(lines, first, steps), content_type=lines.content_type)
