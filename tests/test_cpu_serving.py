@@ -1,0 +1,104 @@
+"""The CPU backend through a running server: what `.rkllm` models have, `.gguf` models have too."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.clients import GUIDE_FILE, MODEL, ask, install
+from tests.conftest import isolate
+from tests.running import Server
+from tests.virtual_npu import library
+
+QUESTION = "How do I pull a model?"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that may hold three models: two .gguf and one of the virtual NPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        models = isolate(patch, tmp_path_factory.mktemp("cpu")) / "RKLLAMA" / "models"
+        models.mkdir(parents=True)
+        shutil.copy(GUIDE_FILE, models / "guide.gguf")
+        shutil.copy(GUIDE_FILE, models / "other.gguf")
+        install(models)
+        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
+        with Server("--max-loaded", "3") as running:
+            yield running
+
+
+def chat(server: Server, messages: list[Any], model: str = "guide", **more: Any) -> Any:
+    options = {"temperature": 0, "num_predict": 16, **more}
+    body = {"model": model, "messages": messages, "options": options, "stream": False}
+    answer = server.post("/api/chat", body)
+    assert answer.status == 200, answer.body
+    return answer.json
+
+
+def test_a_second_turn_evaluates_only_what_is_new(server: Server) -> None:
+    first = chat(server, [ask(QUESTION)])
+    history = [ask(QUESTION), first["message"], ask("And how do I delete it?")]
+    second = chat(server, history)
+    assert second["cached_count"] >= first["prompt_eval_count"]
+    assert second["prompt_eval_count"] > second["cached_count"]
+
+
+def test_min_p_is_applied(server: Server) -> None:
+    """With a min_p of 1 only the likeliest token is left, whatever the temperature."""
+    greedy = chat(server, [ask(QUESTION)])["message"]["content"]
+    hot: Any = {"temperature": 2, "top_k": 0, "top_p": 1, "seed": 7}
+    assert chat(server, [ask(QUESTION)], **hot, min_p=1)["message"]["content"] == greedy
+    assert chat(server, [ask(QUESTION)], **hot, min_p=0)["message"]["content"] != greedy
+
+
+def test_models_of_both_backends_are_in_memory_side_by_side(server: Server) -> None:
+    told = [
+        chat(server, [ask(QUESTION)], model)["message"]["content"] for model in ("guide", "other")
+    ]
+    assert told[0] == told[1]
+    assert chat(server, [ask("hello")], MODEL)["message"]["content"] == "hello"
+    loaded = {model["name"] for model in server.get("/api/ps").json["models"]}
+    assert loaded == {"guide:latest", "other:latest", f"{MODEL}:latest"}
+
+
+def test_embeddings_come_in_order_and_fit_their_texts(server: Server) -> None:
+    texts = [QUESTION, "Bonjour", QUESTION]
+    body = {"model": "guide", "input": texts}
+    first, second, third = server.post("/api/embed", body).json["embeddings"]
+    (alone,) = server.post("/api/embed", {**body, "input": "Bonjour"}).json["embeddings"]
+    assert first == pytest.approx(third, abs=1e-4)
+    assert second == pytest.approx(alone, abs=1e-4)
+    assert sum(a * b for a, b in zip(first, second, strict=True)) < 0.99
+
+
+def test_a_text_too_long_for_an_embedding_is_cut_or_refused(server: Server) -> None:
+    body = {"model": "guide", "input": "model " * 3000}
+    assert server.post("/api/embed", body).status == 200
+    refused = server.post("/api/embed", {**body, "truncate": False})
+    assert refused.status == 400, refused.body
+
+
+def test_a_client_that_leaves_ends_its_answer(server: Server) -> None:
+    # Left to itself, a model this small soon ends; a shape holds it to a long answer.
+    shape = {"type": "array", "items": {"const": "again"}, "minItems": 150, "maxItems": 150}
+    body = {"model": "guide", "messages": [ask("Go on")], "format": shape, "stream": False}
+    whole: int = server.post("/api/chat", body).json["eval_count"]
+    assert whole > 300
+    before = tokens_generated(server)
+    with server.stream("/api/chat", {**body, "stream": True}) as stream:
+        assert stream.status() == 200
+        assert next(iter(stream))["message"]["content"]
+    chat(server, [ask("hello")], num_predict=1)  # waits until the other has ended
+    assert tokens_generated(server) - before < whole / 2
+
+
+def tokens_generated(server: Server) -> int:
+    found = re.search(
+        r"^rkllama_completion_tokens_total (\d+)", server.get("/metrics").body.decode(), re.M
+    )
+    assert found is not None
+    return int(found[1])
