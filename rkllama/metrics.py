@@ -80,9 +80,9 @@ def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def gauge(name: str, help_text: str, samples: Iterable[str]) -> Iterator[str]:
-    """A figure that is read when it is asked for."""
-    yield from (f"# HELP {name} {help_text}", f"# TYPE {name} gauge")
+def family(kind: str, name: str, help_text: str, samples: Iterable[str]) -> Iterator[str]:
+    """A figure with its samples; `kind` is "gauge", or "counter" for what only grows."""
+    yield from (f"# HELP {name} {help_text}", f"# TYPE {name} {kind}")
     yield from samples
 
 
@@ -108,6 +108,4 @@ class Metrics:
     def expose(self) -> Iterator[str]:
         """The lines of all counters and histograms."""
         for metric in vars(self).values():
-            yield f"# HELP {metric.name} {metric.help}"
-            yield f"# TYPE {metric.name} {metric.kind}"
-            yield from metric.samples()
+            yield from family(metric.kind, metric.name, metric.help, metric.samples())

@@ -10,11 +10,16 @@ from tests.virtual_npu import directive, write_model
 
 
 def figures(server: Server) -> dict[str, float]:
+    """The samples; each belongs to a family of a kind, and those that only grow are counters."""
     answer = server.get("/metrics")
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
-    lines = [line for line in answer.body.decode().splitlines() if not line.startswith("#")]
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+    lines = answer.body.decode().splitlines()
+    kinds = dict(line.split()[2:] for line in lines if line.startswith("# TYPE "))
+    assert {name.endswith("_total") for name, kind in kinds.items() if kind == "counter"} == {True}
+    assert not [name for name, kind in kinds.items() if kind == "gauge" and "total" in name]
+    samples = [line for line in lines if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in samples)}
 
 
 def test_what_happened_is_counted(server: Server, models: Path) -> None:
@@ -30,7 +35,7 @@ def test_what_happened_is_counted(server: Server, models: Path) -> None:
     assert found["rkllama_completion_tokens_total"] == 24
     assert found["rkllama_prompt_tokens_total"] > 0
     assert found["rkllama_generation_seconds_count"] == 2
-    assert found["rkllama_worker_restarts"] == 1
+    assert found["rkllama_worker_restarts_total"] == 1
     assert found["rkllama_queue_length"] == 0
     assert found['rkllama_model_state{model="m",state="ready"}'] == 1
     assert found['rkllama_model_memory_bytes{model="m"}'] > 0

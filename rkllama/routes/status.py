@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import __version__
-from ..metrics import CONTENT_TYPE, gauge, sample
+from ..metrics import CONTENT_TYPE, family, sample
 from .base import Call, Reply, Route, ok
 from .native import error
 
@@ -32,17 +32,20 @@ def _metrics(call: Call) -> Reply:
 def _lines(call: Call) -> Iterator[str]:
     residents, loaded = call.service.residents, call.service.loaded()
     yield from call.service.metrics.expose()
-    yield from gauge(
+    yield from family(
+        "gauge",
         "rkllama_queue_length",
         "Requests that wait for their turn.",
         [sample("rkllama_queue_length", (), residents.scheduler.waiting)],
     )
-    yield from gauge(
-        "rkllama_worker_restarts",
+    yield from family(
+        "counter",
+        "rkllama_worker_restarts_total",
         "Model processes that died or had to be ended since the start.",
-        [sample("rkllama_worker_restarts", (), residents.restarts)],
+        [sample("rkllama_worker_restarts_total", (), residents.restarts)],
     )
-    yield from gauge(
+    yield from family(
+        "gauge",
         "rkllama_model_memory_bytes",
         "Memory of a loaded model as the runtime reports it.",
         [
@@ -51,7 +54,8 @@ def _lines(call: Call) -> Iterator[str]:
             if model.memory is not None
         ],
     )
-    yield from gauge(
+    yield from family(
+        "gauge",
         "rkllama_model_state",
         "The models in memory, by state.",
         [
