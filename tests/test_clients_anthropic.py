@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,16 +51,18 @@ def test_limits_and_stop_sequences(client: anthropic.Anthropic) -> None:
     assert (stopped.stop_reason, stopped.stop_sequence) == ("stop_sequence", "two")
 
 
+TOOLS: Any = [
+    {
+        "name": "get_weather",
+        "description": "Tell the weather.",
+        "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+    }
+]
+
+
 def test_tools_there_and_back(client: anthropic.Anthropic) -> None:
-    tools: Any = [
-        {
-            "name": "get_weather",
-            "description": "Tell the weather.",
-            "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
-        }
-    ]
     history: list[Any] = [ask("Weather?", reply=tool_call("Nantes"))]
-    answer = create(client, history, tools=tools)
+    answer = create(client, history, tools=TOOLS)
     assert answer.stop_reason == "tool_use"
     (use,) = [block for block in answer.content if block.type == "tool_use"]
     assert use.input == {"city": "Nantes"}
@@ -72,7 +75,41 @@ def test_tools_there_and_back(client: anthropic.Anthropic) -> None:
         {"role": "assistant", "content": answer.content},
         {"role": "user", "content": [result]},
     ]
-    assert create(client, history, tools=tools).content[0].text == "Mild."
+    assert create(client, history, tools=TOOLS).content[0].text == "Mild."
+
+
+def test_tool_use_through_the_stream_helper(client: anthropic.Anthropic) -> None:
+    history: Any = [ask("Weather?", reply="Let me see. " + tool_call("Nantes", "Brest"))]
+    parts: list[str] = []
+    with client.messages.stream(
+        model=MODEL, max_tokens=200, messages=history, tools=TOOLS
+    ) as stream:
+        for event in stream:
+            if event.type == "input_json":
+                parts.append(event.partial_json)
+        final: Any = stream.get_final_message()
+    assert final.stop_reason == "tool_use"
+    text, *uses = final.content
+    assert text.text.strip() == "Let me see."
+    assert [use.input for use in uses] == [{"city": "Nantes"}, {"city": "Brest"}]
+    assert len({use.id for use in uses}) == 2
+    assert parts
+
+
+def test_async(client: anthropic.Anthropic) -> None:
+    async def both() -> list[str]:
+        async with anthropic.AsyncAnthropic(
+            base_url=str(client.base_url), api_key="none", max_retries=0
+        ) as made:
+            whole: Any = await made.messages.create(
+                model=MODEL, max_tokens=100, messages=[ask("hello there")]
+            )
+            async with made.messages.stream(
+                model=MODEL, max_tokens=100, messages=[ask("one two")]
+            ) as stream:
+                return [whole.content[0].text, await stream.get_final_text()]
+
+    assert asyncio.run(both()) == ["hello there", "one two"]
 
 
 def test_thinking_streamed(client: anthropic.Anthropic, models: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ import ollama
 import pytest
 from pydantic import BaseModel
 
-from tests.clients import MODEL, THINKER, ask, install, install_thinker, tool_call
+from tests.clients import GUIDE_FILE, MODEL, THINKER, ask, install, install_thinker, tool_call
+from tests.hub import LoopbackHub
 from tests.running import LIMIT, Server
 from tests.virtual_npu import directive
 
@@ -46,6 +48,38 @@ def test_generate(client: ollama.Client) -> None:
     assert client.generate(MODEL, "hello").response == "hello"
     parts = list(client.generate(MODEL, "hello you", stream=True))
     assert "".join(part.response or "" for part in parts) == "hello you"
+
+
+def test_pull(models: Path, npu: str) -> None:
+    content = b"model" * 300_000
+    with LoopbackHub() as hub:
+        hub.add("user/repo", {"file.rkllm": content})
+        with (
+            Server(env={"HF_ENDPOINT": hub.endpoint}) as server,
+            contextlib.closing(ollama.Client(host=server.url)) as client,
+        ):
+            parts = list(client.pull("hf/user/repo/file.rkllm", stream=True))
+            assert parts[-1].status == "success"
+            downloaded = [part for part in parts if part.digest]
+            assert downloaded[-1].completed == downloaded[-1].total == len(content)
+            assert [model.size for model in client.list().models] == [len(content)]
+            assert client.pull("hf/user/repo/file.rkllm").status == "success"
+            with pytest.raises(ollama.ResponseError):
+                client.pull("hf/user/repo/other.rkllm")
+            client.delete("hf/user/repo/file.rkllm")
+            assert client.list().models == []
+
+
+def test_create_from_an_uploaded_file(client: ollama.Client, tmp_path: Path) -> None:
+    shutil.copy(GUIDE_FILE, tmp_path / "mine.gguf")
+    digest = client.create_blob(tmp_path / "mine.gguf")
+    assert digest == f"sha256:{hashlib.sha256(GUIDE_FILE.read_bytes()).hexdigest()}"
+    made = client.create("uploaded", files={"mine.gguf": digest}, system="Be brief.")
+    assert made.status == "success"
+    shown = client.show("uploaded")
+    assert shown.details is not None
+    assert shown.details.quantization_level == "Q8_0"
+    assert "Be brief." in (shown.modelfile or "")
 
 
 def test_pull_of_what_is_there(client: ollama.Client) -> None:
