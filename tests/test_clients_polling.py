@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import threading
 import time
 from pathlib import Path
@@ -17,10 +16,14 @@ POLLS = 20
 MOST_SECONDS = 0.050
 
 
-def seconds_of(server: Server, path: str) -> float:
-    started = time.perf_counter()
-    assert server.get(path).status == 200
-    return time.perf_counter() - started
+def slowest(server: Server, path: str) -> float:
+    """Seconds of the slowest of many requests but one: a busy machine may stop anybody once."""
+    taken = []
+    for _ in range(POLLS):
+        started = time.perf_counter()
+        assert server.get(path).status == 200
+        taken.append(time.perf_counter() - started)
+    return sorted(taken)[-2]
 
 
 @pytest.mark.parametrize("path", ["/api/tags", "/api/ps", "/api/version", "/v1/models", "/health"])
@@ -41,7 +44,7 @@ def test_polling_waits_for_no_generation_and_no_load(
     with server.stream("/api/generate", body) as answer:
         assert answer.status() == 200
         assert next(iter(answer))["done"] is False
-        generating = statistics.median(seconds_of(server, path) for _ in range(POLLS))
+        generating = slowest(server, path)
     loader = threading.Thread(target=load)
     loader.start()
     try:
@@ -49,7 +52,7 @@ def test_polling_waits_for_no_generation_and_no_load(
             model["state"] == "loading" for model in server.get("/health").json["models"]
         ):
             assert loader.is_alive(), loads
-        loading = statistics.median(seconds_of(server, path) for _ in range(POLLS))
+        loading = slowest(server, path)
         assert loads == []
     finally:
         server.stop()
