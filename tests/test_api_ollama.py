@@ -564,6 +564,11 @@ def test_error_inside_a_stream() -> None:
     body = {"model": "qwen", "messages": HELLO}
     text = dialects.transcript("POST /api/chat", body, ollama.decode_chat, dialects.TEXT[:1], CRASH)
     dialects.check("ollama/chat_error_inside.txt", text)
+    prompt = {"model": "qwen", "prompt": "Hello"}
+    text = dialects.transcript(
+        "POST /api/generate", prompt, ollama.decode_generate, dialects.TEXT[:1], CRASH
+    )
+    dialects.check("ollama/generate_error_inside.txt", text)
     assert "last words" not in text
 
 
