@@ -46,6 +46,9 @@ _IDLE = 30.0
 _UNREAD = 1 << 20
 """Bytes of answers that are kept for a client that does not read."""
 _MAX_HEADER = 64 << 10
+_SENDING = 60.0
+"""Seconds that a client may take to send a request, and one more for every _SLOWEST bytes of it."""
+_SLOWEST = 1000
 _SPARE_THREADS = 16
 """For what never waits for a model: lists, health, downloads. The others are bounded by the queue."""
 
@@ -201,6 +204,15 @@ class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
 
 
 class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
+    def __init__(self, adj: Any) -> None:
+        super().__init__(adj)
+        self._began = time.time()
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether the request comes too slowly. A byte now and then keeps no connection for ever."""
+        received = self.header_bytes_received + self.body_bytes_received
+        return bool(now - self._began > _SENDING + received / _SLOWEST)
+
     def parse_header(self, header_plus: bytes) -> None:
         """Everything that is wrong with a header is the client's fault, numbers too long for int() too."""
         try:
@@ -241,6 +253,11 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         low: bool = self.total_outbufs_len <= self.adj.outbuf_high_watermark
         return low or not self.connected
 
+    def sends_too_slowly(self, now: float) -> bool:
+        """Whether it waits for the rest of a request that is overdue; while it answers it reads none."""
+        request = self.request
+        return request is not None and not self.requests and bool(request.is_overdue(now))
+
     def hang_up(self) -> None:
         """Cut the connection. waitress alone would wait until the client reads."""
         with self.outbuf_lock:
@@ -253,13 +270,15 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
 
 def _maintain(server: Any) -> Callable[[float], None]:
-    """waitress's own closing of idle connections, for those too whose client reads nothing."""
+    """waitress's own closing of idle connections, for those too whose client reads nothing, and for
+    those that take too long to send a request.
+    """
     original = server.maintenance
 
     def maintenance(now: float) -> None:
         original(now)
         for channel in list(server.active_channels.values()):
-            if channel.will_close:
+            if channel.will_close or channel.sends_too_slowly(now):
                 channel.hang_up()
 
     return maintenance
