@@ -13,6 +13,10 @@ from .config import Settings, is_this_machine, load_settings, server_address
 from .errors import ConfigError, ModelsDirMissing, RKLLamaError, ServerUnreachable
 from .output import forget_stdout, human_size, human_time, print_error, table
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def run(models: str | None, *, as_json: bool) -> int:
     """Print the models; answers the exit code."""
@@ -73,21 +77,26 @@ def _from_server(settings: Settings) -> list[dict[str, object]] | None:
     host, port = server_address(settings.host)
     if not is_this_machine(host):
         return _ask(host, port, settings)  # the user has named it: its silence is an error
-    rows = _ask_here(host, port, settings)
-    if rows is None:
-        from .lock import holder
+    if _serves(host, port, settings):
+        return _ask(host, port, settings)
+    from .lock import holder
 
-        owner = holder(settings.lock)
-        if owner and owner.get("url"):
-            return _ask_here(*server_address(owner["url"]), settings)
-    return rows
+    owner = holder(settings.lock)
+    if owner and owner.get("url"):
+        host, port = server_address(owner["url"])
+        if _serves(host, port, settings):
+            return _ask(host, port, settings)
+    return None
 
 
-def _ask_here(host: str, port: int, settings: Settings) -> list[dict[str, object]] | None:
+def _serves(host: str, port: int, settings: Settings) -> bool:
+    """Whether RKLLama answers there; told by its body, as proxies put their own name into `Server`."""
     try:
-        return _ask(host, port, settings) if _listens(host, port) else None
-    except ServerUnreachable:
-        return None
+        return _listens(host, port) and "rkllama" in _get(host, port, "/api/version", settings)
+    except ConfigError:
+        raise  # it asks for a key
+    except RKLLamaError:
+        return False
 
 
 def _listens(host: str, port: int) -> bool:
@@ -106,41 +115,59 @@ def _listens(host: str, port: int) -> bool:
     return True
 
 
-def _ask(host: str, port: int, settings: Settings) -> list[dict[str, object]] | None:
-    """A server's models; None where something else than RKLLama answers. Raises ServerUnreachable."""
+def _ask(host: str, port: int, settings: Settings) -> list[dict[str, object]]:
+    """A server's models. Raises ServerUnreachable, also where something else than RKLLama answers."""
+    body = _get(host, port, "/api/tags", settings)
+    try:
+        return [_row(model) for model in body["models"]]
+    except (KeyError, TypeError, ValueError):
+        raise _stranger(host, port) from None
+
+
+def _get(host: str, port: int, path: str, settings: Settings) -> dict[str, Any]:
+    """The JSON object that a server answers with. Raises what it reports, or ServerUnreachable."""
     from .http1 import request
 
     headers = {"Authorization": f"Bearer {settings.api_keys[0]}"} if settings.api_keys else {}
-    with request(host, port, "GET", "/api/tags", None, headers, timeout=30.0) as response:
-        if "rkllama" not in response.headers.get("server", ""):
-            return None
-        data = response.read()
-        status = response.status
+    with request(host, port, "GET", path, None, headers, timeout=30.0) as response:
+        status, data = response.status, response.read()
     import json
 
-    body = json.loads(data)
+    try:
+        body = json.loads(data)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict):
+        raise _stranger(host, port)
     if status == 401:
         raise ConfigError(
-            f"the server at http://{host}:{port} asks for an API key",
+            f"the server at {_url(host, port)} asks for an API key",
             hint="Set RKLLAMA_API_KEY to one of its keys.",
         )
     if status != 200:
         raise RKLLamaError.from_dict({"message": str(body.get("error")), **body})
-    return [_row(model) for model in body["models"]]
+    return body
 
 
-def _row(model: dict[str, object]) -> dict[str, object]:
-    details = model.get("details")
-    assert isinstance(details, dict)
+def _stranger(host: str, port: int) -> ServerUnreachable:
+    return ServerUnreachable(_url(host, port), "what answers there is not RKLLama")
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _row(model: dict[str, Any]) -> dict[str, object]:
+    details = model["details"]
     return {
         "name": str(model["name"]).removesuffix(":latest"),
         "file": details["file"],
         "size": model["size"],
-        "format": details.get("format"),
-        "parameter_size": details.get("parameter_size") or None,
-        "quantization": details.get("quantization_level") or None,
-        "platform": details.get("platform"),
-        "modified": _moment(str(model["modified_at"])),
+        "format": details["format"],
+        "parameter_size": details["parameter_size"] or None,
+        "quantization": details["quantization_level"] or None,
+        "platform": details["platform"],
+        "modified": _moment(model["modified_at"]),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from rkllama import errors
+from rkllama import errors, listing
 from rkllama.api import ollama, ollama_models
 from rkllama.api.common import dumps
 from rkllama.client import RemoteService, is_serving
@@ -116,6 +116,8 @@ class Canned:
     def _answer(self, connection: socket.socket) -> None:
         with connection.makefile("rb") as stream:
             line = stream.readline().decode()
+            if not line:
+                return  # `rkllama list` looks whether anybody listens before it asks
             head = "".join(iter(lambda: stream.readline().decode(), "\r\n")).lower()
             length = next((h for h in head.splitlines() if h.startswith("content-length:")), ": 0")
             data = stream.read(int(length.split(":")[1]))
@@ -554,6 +556,49 @@ def test_an_answer_that_breaks_off() -> None:
         assert next(events) == TextDelta("so")
         with pytest.raises(errors.ServerUnreachable, match="in the middle of the answer"):
             next(events)
+
+
+# --- `rkllama list`, a client of its own -------------------------------------------------------
+
+TAGS = (200, [dumps(ollama_models.tags_body([QWEN, BARE], digest))])
+VERSION = (200, [dumps(ollama_models.version_body("1.0.0"))])
+
+
+def listed(address: str, patch: pytest.MonkeyPatch) -> list[object]:
+    patch.setenv("RKLLAMA_HOST", address)
+    return [row["name"] for row in listing.collect()]
+
+
+def elsewhere(server: Canned) -> str:
+    """Another spelling of its address, which does not look like this machine's."""
+    return server.address.replace("127.0.0.1", "0x7f.0.0.1")
+
+
+def test_list_knows_a_server_behind_a_proxy(monkeypatch: pytest.MonkeyPatch, models: Path) -> None:
+    """A proxy puts a name of its own into `Server`."""
+    write_model(models / "mine.rkllm")
+    with Canned({"GET /api/tags": TAGS, "GET /api/version": VERSION}) as server:
+        for address in (elsewhere(server), server.address):
+            assert listed(address, monkeypatch) == ["qwen", "a/b:1b"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, [b"<html>hello</html>"]),
+        (404, [b"<html>not here</html>"]),
+        (200, [b'{"models":[{"name":"llama3:latest","details":{}}]}']),
+        (200, [b'{"models":3}']),
+    ],
+)
+def test_list_shows_no_other_models_than_those_of_the_machine_that_was_named(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch, models: Path
+) -> None:
+    write_model(models / "mine.rkllm")
+    with Canned({"GET /api/tags": answer, "GET /api/version": answer}) as server:
+        with pytest.raises(errors.ServerUnreachable, match="not RKLLama"):
+            listed(elsewhere(server), monkeypatch)
+        assert listed(server.address, monkeypatch) == ["mine"], "nothing to do with this machine's"
 
 
 # --- A real server -----------------------------------------------------------------------------
