@@ -71,6 +71,7 @@ def test_list_imports_next_to_nothing(models: Path) -> None:
         "listing",
         "lock",
         "names",
+        "origin",
         "output",
         "scan",
     }
