@@ -1,7 +1,8 @@
 """Chat templates as the Hugging Face libraries read them, with bounds on time and memory.
 
-A template comes with a model from the internet, or with a request: it can loop for ever or double a
-string sixty times. Each loop and macro therefore looks at the clock, and what grows is counted.
+A template comes with a model from the internet, or with a request: it can loop for ever, double a
+string sixty times, or compute with a number of a million digits. Whatever it does therefore passes by
+its budget (`bounds`): loops, calls, filters and tests look at the clock, and what grows is counted.
 Imported when the first template is compiled, since Jinja costs more than all the rest of a command.
 """
 
@@ -9,9 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache, wraps
 from typing import Any, NoReturn
@@ -19,35 +18,58 @@ from typing import Any, NoReturn
 from jinja2 import Template, nodes
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 from jinja2.ext import Extension
+from jinja2.filters import do_indent, make_attrgetter
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from .bounds import Budget, OutOfBounds, check_counts
 from .errors import InvalidRequest
 
 MAX_SECONDS = 2.0
-MAX_CHARS = 64_000_000
-"""Of all strings that one rendering makes, the prompt included."""
-MAX_SOURCE_CHARS = 1_000_000
-_MAX_NUMBER = 1_000_000
+MAX_SOURCE_CHARS = 200_000
+_MAX_NODES = 10_000
+"""Compiling takes some 0.1 ms for each, and the rest of the process waits for it."""
+_MAX_REASON_CHARS = 1000
+_MAX_INDENT = 16
+_MAX_FORMAT_CHARS = 200
 _GO = re.compile(r"\{\{-?\s*(?:\.|\$|(?:if|else|end|range|with|template|define|block)\b)")
-_WIDE = re.compile(r"\d{5}")
+
+_REMOVED = (
+    *("center", "filesizeformat", "format", "pprint", "striptags", "urlencode", "urlize"),
+    *("wordcount", "wordwrap", "xmlattr"),
+)
+"""Filters for web pages, whose cost cannot be foreseen."""
+_COUNTING = frozenset(("batch", "indent", "round", "slice", "truncate"))
+"""Filters that are told a width, a number of times or of digits."""
+_ITEM_BY_ITEM = frozenset(
+    (
+        *(
+            "batch",
+            "groupby",
+            "join",
+            "list",
+            "map",
+            "max",
+            "min",
+            "reject",
+            "rejectattr",
+            "select",
+        ),
+        *("selectattr", "slice", "sort", "sum", "title", "unique"),
+    )
+)
+"""Filters that take a text apart, with much more than a character's cost for each."""
+_DENIED = frozenset(
+    ("encode", "expandtabs", "format_map", "maketrans", "translate", "striptags", "unescape")
+)
+"""Methods of strings whose cost cannot be foreseen."""
 
 
 class BrokenTemplate(Exception):
     """The source is not a usable template; the message says why, and in which line."""
-
-
-class _OutOfBounds(TemplateError):
-    """The rendering took too long or made too much."""
-
-
-class _Budget(threading.local):
-    """What is left for the rendering that runs on this thread."""
-
-    deadline = 0.0
-    chars = 0
 
 
 class _GenerationTag(Extension):
@@ -61,7 +83,7 @@ class _GenerationTag(Extension):
 
 
 class _Guards(NodeTransformer):
-    """Puts a look at the clock into every loop and macro, and counts what `~` makes."""
+    """Lets the budget see what Jinja does without asking its environment."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802 - named after the node
         return self._timed(node)
@@ -73,8 +95,27 @@ class _Guards(NodeTransformer):
         self.generic_visit(node)
         return _call("concatenate", node.nodes, node.lineno)
 
+    def visit_List(self, node: nodes.List) -> nodes.Node:  # noqa: N802 - named after the node
+        return self._made(node)
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Node:  # noqa: N802 - named after the node
+        return self._made(node)
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802 - named after the node
+        return self._made(node) if node.ctx == "load" else node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:  # noqa: N802 - named after the node
+        is_slice = isinstance(node.arg, nodes.Slice)
+        return self._made(node) if is_slice else self.generic_visit(node)
+
+    def _made(self, node: nodes.Expr) -> nodes.Node:
+        self.generic_visit(node)
+        return _call("made", [node], node.lineno)
+
     def _timed(self, node: nodes.For | nodes.Macro) -> nodes.Node:
         self.generic_visit(node)
+        if isinstance(node, nodes.For) and isinstance(node.test, nodes.Expr):
+            node.test = _call("made", [node.test], node.lineno)
         tick = nodes.ExprStmt(_call("tick", [], node.lineno), lineno=node.lineno)
         node.body = [tick, *node.body]
         return node
@@ -85,99 +126,140 @@ def _call(method: str, arguments: list[nodes.Expr], line: int) -> nodes.Call:
     return nodes.Call(target, arguments, [], None, None, lineno=line)
 
 
+class _OpaqueNamespace(Namespace):
+    """One that is not written out: it may hold itself, or others that hold each other twice."""
+
+    def __repr__(self) -> str:
+        return "<namespace>"
+
+
 class _Environment(ImmutableSandboxedEnvironment):
     """One for all templates; what belongs to a single rendering is in the thread's budget."""
 
-    intercepted_binops = frozenset(["+", "*", "**", "%"])
+    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
     def __init__(self) -> None:
+        self.budget = Budget()
+        self.tick, self.made = self.budget.tick, self.budget.made
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
+            finalize=self.budget.spend,
             extensions=["jinja2.ext.loopcontrols", _GenerationTag],
         )
-        self.budget = _Budget()
-        self.filters["tojson"] = _to_json
-        for name in ("center", "wordwrap", "format", "urlize", "xmlattr", "pprint"):
+        for name in _REMOVED:
             del self.filters[name]
-        for name in ("join", "replace", "indent"):
-            self.filters[name] = self._counted(self.filters[name])
+        self.filters.update(
+            indent=self._indent,
+            join=self._join,
+            replace=self._replace,
+            sum=self._sum,
+            tojson=self._to_json,
+        )
+        for table in (self.filters, self.tests):
+            for name, function in table.items():
+                table[name] = self._guarded(name, function)
         self.globals.pop("lipsum")
+        self.globals["namespace"] = _OpaqueNamespace
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_today
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
-        tree: nodes.Template = _Guards().visit(super()._parse(source, name, filename))
+        tree: nodes.Template = super()._parse(source, name, filename)
+        if sum(1 for _ in tree.find_all(nodes.Node)) > _MAX_NODES:
+            raise OutOfBounds(f"it has more than {_MAX_NODES} parts")
+        tree = _Guards().visit(tree)
         tree.set_environment(self)
         return tree
 
-    def tick(self) -> None:
-        if time.monotonic() > self.budget.deadline:
-            raise _OutOfBounds(f"it did not end within {MAX_SECONDS:g} s")
-
-    def charge(self, chars: int) -> None:
-        self.budget.chars -= chars
-        if self.budget.chars < 0:
-            raise _OutOfBounds(f"it makes more than {MAX_CHARS} characters")
+    def concat(self, parts: Iterable[str]) -> str:
+        parts = list(parts)
+        self.budget.charge(sum(map(len, parts)))
+        return "".join(parts)
 
     def concatenate(self, *parts: object) -> str:
-        text = "".join(map(str, parts))
-        self.charge(len(text))
-        return text
+        return "".join([str(self.budget.spend(part)) for part in parts])
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        unbounded = isinstance(obj, int | float | bytes) or (
+            isinstance(obj, str) and attr in _DENIED
+        )
+        return not unbounded and super().is_safe_attribute(obj, attr, value)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        self.charge(_size_of_result(operator, left, right))
-        return super().call_binop(context, operator, left, right)
-
-    def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
-        self._check_arguments(function, args)
-        result = super().call(context, function, *args, **kwargs)
-        if isinstance(result, str):
-            self.charge(len(result))
+        self.budget.check_operation(operator, left, right)
+        result = super().call_binop(context, operator, left, right)
+        self.budget.weigh(result)
         return result
 
-    def _check_arguments(self, function: Any, args: tuple[Any, ...]) -> None:
-        if any(isinstance(value, int) and value > _MAX_NUMBER for value in args):
-            raise _OutOfBounds(f"it passes a number above {_MAX_NUMBER} to a function")
+    def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if function in (self.tick, self.made, self.concatenate):
+            return function(*args)
+        values = (*args, *kwargs.values())
+        self.budget.check_arguments(values)
         method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
-        owner = getattr(method, "__self__", None)
-        if not isinstance(owner, str):
-            return
-        if method.__name__ == "format" and _WIDE.search(owner):
-            raise _OutOfBounds("it formats text to a great width")
-        if method.__name__ == "replace" and len(args) > 1 and len(owner) > 10_000:
-            self.charge((owner.count(str(args[0])) + 1) * len(str(args[1])))
+        text = getattr(method, "__self__", None)
+        if isinstance(text, str):
+            if method.__name__ == "join":
+                values = args = tuple(map(list, args))  # what a generator yields can be counted so
+            self.budget.check_method(text, method.__name__, values)
+        return self.budget.made(super().call(context, function, *args, **kwargs))
 
-    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _guarded(self, name: str, function: Any) -> Callable[..., Any]:
         @wraps(function)
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            result = function(*args, **kwargs)
-            self.charge(len(result))
-            return result
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            values = (*args, *kwargs.values())
+            self.budget.check_arguments(values)
+            if name in _COUNTING:
+                check_counts(values[1:])
+            if name in _ITEM_BY_ITEM:
+                check_counts(len(value) for value in values[:2] if isinstance(value, str))
+            return self.budget.made(function(*args, **kwargs))
 
-        return counted
+        return guarded
 
+    def _join(self, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
+        if attribute is not None:
+            value = map(make_attrgetter(self, attribute), value)
+        texts = [str(self.budget.spend(item)) for item in value]
+        self.budget.check_method(str(d), "join", (texts,))
+        return str(d).join(texts)
 
-def _size_of_result(operator: str, left: Any, right: Any) -> int:
-    """About how many characters or items `left operator right` makes, before it is made."""
-    if operator == "+":
-        return len(left) + len(right) if isinstance(left, str) and isinstance(right, str) else 1
-    if operator == "**" and isinstance(right, int):
-        return right * 8
-    if operator == "*":
-        for sequence, count in ((left, right), (right, left)):
-            if isinstance(sequence, str | list | tuple) and isinstance(count, int):
-                return len(sequence) * count
-    if operator == "%" and isinstance(left, str):
-        raise _OutOfBounds("it formats text with %")
-    return 1
+    def _replace(self, s: str, old: str, new: str, count: int | None = None) -> str:
+        wanted = (str(old), str(new), -1 if count is None else count)
+        self.budget.check_method(str(s), "replace", wanted)
+        return str(s).replace(*wanted)
 
+    def _sum(self, iterable: Iterable[Any], attribute: str | None = None, start: Any = 0) -> Any:
+        if attribute is not None:
+            iterable = map(make_attrgetter(self, attribute), iterable)
+        total = start
+        for item in iterable:
+            self.budget.tick()
+            self.budget.check_operation("+", total, item)
+            total = total + item
+        return total
 
-def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-    """As in Hugging Face's libraries: no HTML escapes, non-ASCII as it is, keys in their order."""
-    wanted = {k: v for k, v in options.items() if k in ("separators", "sort_keys")}
-    ensure_ascii = bool(options.get("ensure_ascii", False))
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **wanted)
+    def _indent(
+        self, s: str, width: int | str = 4, first: bool = False, blank: bool = False
+    ) -> str:
+        size = width if isinstance(width, int) else len(width)
+        self.budget.charge(len(s) + size * (len(s.splitlines()) + 1))
+        return do_indent(s, width, first, blank)
+
+    def _to_json(self, value: Any, indent: int | str | None = None, **options: Any) -> str:
+        """As in Hugging Face's libraries: no HTML escapes, non-ASCII as it is, keys in their order."""
+        separators = options.get("separators")
+        for space in (indent, *(separators or ())):
+            if (len(space) if isinstance(space, str) else space or 0) > _MAX_INDENT:
+                raise OutOfBounds(f"it indents JSON by more than {_MAX_INDENT}")
+        encoder = json.JSONEncoder(
+            ensure_ascii=bool(options.get("ensure_ascii", False)),
+            sort_keys=bool(options.get("sort_keys", False)),
+            indent=indent,
+            separators=separators,
+        )
+        return "".join(map(self.budget.spend, encoder.iterencode(value)))
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -195,6 +277,8 @@ def _strftime_today(format: str) -> str:
     now = datetime.now()  # noqa: DTZ005 - local time, as in transformers
     if now.date() != _today.date():
         _today = now
+    if len(format) > _MAX_FORMAT_CHARS:
+        raise OutOfBounds(f"it formats a date with more than {_MAX_FORMAT_CHARS} characters")
     return _today.strftime(format)
 
 
@@ -210,8 +294,10 @@ def compile_template(source: str) -> Template:
         raise BrokenTemplate(f"it has more than {MAX_SOURCE_CHARS} characters")
     if _GO.search(source):
         raise BrokenTemplate("it is in Go's template language, where Jinja is needed")
+    environment = _environment()
     try:
-        return _environment().from_string(source)
+        with environment.budget.running(MAX_SECONDS):  # what is constant is computed here
+            return environment.from_string(source)
     except TemplateSyntaxError as error:
         raise BrokenTemplate(f"line {error.lineno}: {error.message}") from error
     except Exception as error:  # a template can break the compiler in many ways
@@ -219,19 +305,17 @@ def compile_template(source: str) -> Template:
 
 
 def render(template: Template, variables: Mapping[str, Any], origin: str) -> str:
-    """The text. Raises InvalidRequest with the template's own words where it refuses or fails."""
+    """The text. Raises InvalidRequest with the template's own words where it refuses or fails, because
+    of OutOfBounds where that would cost too much.
+    """
     environment = _environment()
-    environment.budget.deadline = time.monotonic() + MAX_SECONDS
-    environment.budget.chars = MAX_CHARS
-    parts = []
     try:
-        for part in template.generate(variables):
-            environment.charge(len(part))
-            parts.append(part)
+        with environment.budget.running(MAX_SECONDS):
+            return "".join(map(environment.budget.spend, template.generate(variables)))
     except Exception as error:  # the template is foreign code
         reason = str(error) or type(error).__name__
         raise InvalidRequest(
-            f"the chat template of {origin} cannot render this conversation: {reason}",
+            f"the chat template of {origin} cannot render this conversation: "
+            f"{reason[:_MAX_REASON_CHARS]}",
             param="messages",
         ) from error
-    return "".join(parts)

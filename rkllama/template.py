@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import conversation
+from .bounds import OutOfBounds
 from .core import Message, TemplateSource, Tool
 from .errors import InvalidRequest
 from .families import CHATML, Family, find_family
@@ -187,10 +188,17 @@ class ChatTemplate:
         return render(self._template, {"messages": messages, **known}, self.origin)
 
     def _ask(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str:
-        """What the template makes of a trial conversation, "" where it refuses."""
+        """What the template makes of a trial conversation, "" where it refuses.
+
+        Raises sandbox.BrokenTemplate where even that costs too much: there are many trials.
+        """
+        from .sandbox import BrokenTemplate
+
         try:
             return self._run(messages, **{"add_generation_prompt": True, **variables})
-        except InvalidRequest:
+        except InvalidRequest as error:
+            if isinstance(error.__cause__, OutOfBounds):
+                raise BrokenTemplate(str(error)) from error
             return ""
 
     def _find_habits(self) -> Habits:

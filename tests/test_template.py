@@ -546,7 +546,8 @@ def test_a_template_that_fails_on_every_question_is_broken() -> None:
     assert "functions" in template.notice
 
 
-GUARD = "{%- if messages | length > 1 %}"
+GUARD = "{%- if messages[-1].content == 'V' %}"
+"""What passes the trials, and then does harm."""
 HOSTILE = {
     "loops": GUARD + "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}"
     "{% endfor %}{% endif %}x",
@@ -576,6 +577,18 @@ def test_an_endless_or_enormous_rendering_is_refused(
     with pytest.raises(InvalidRequest, match="cannot render"):
         template.render((user("U"), assistant("A"), user("V")))
     assert time.monotonic() - started < 2
+
+
+def test_a_template_that_is_too_costly_for_the_trials_is_tried_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.2)
+    started = time.monotonic()
+    loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}tools"
+    template = custom(loops)
+    assert template.notice is not None
+    assert "did not end within 0.2 s" in template.notice
+    assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize(
