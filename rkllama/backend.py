@@ -103,10 +103,12 @@ class Backend(Protocol):
         spec: GenerateSpec,
         emit: Emit,
         emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> RunResult:
         """Run to the end, to `abort` (reason "cancelled") or to an error; blocks meanwhile.
 
         With `spec.top_logprobs` set, text goes to `emit_logprobs` together with its tokens' figures.
+        An abort that came before the run could take it is told by `cancelled`.
         """
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:

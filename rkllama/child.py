@@ -138,8 +138,6 @@ class Child:
         events, write, pack, kind = self._events, os.write, frames.pack_header, frames.TEXT
 
         def emit(text: str) -> None:
-            if self._aborted == run:  # came before the runtime had begun: say it again
-                backend.abort()
             data = text.encode()
             if len(data) < 4000:  # a pipe takes up to PIPE_BUF bytes whole
                 write(events, pack(len(data), kind, run) + data)
@@ -147,16 +145,17 @@ class Child:
                 frames.write_frame(events, kind, run, data)
 
         def emit_logprobs(text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
-            if self._aborted == run:
-                backend.abort()
             frames.write_frame(events, frames.LOGPROBS, run, frames.encode_logprobs(text, logprobs))
 
+        def cancelled() -> bool:
+            return self._aborted == run
+
         with self._lock:
-            if self._aborted == run:
+            if cancelled():
                 return frames.encode_spec(RunResult(reason="cancelled"))
             self._running = run
         try:
-            return frames.encode_spec(backend.generate(spec, emit, emit_logprobs))
+            return frames.encode_spec(backend.generate(spec, emit, emit_logprobs, cancelled))
         finally:
             with self._lock:
                 self._running = None

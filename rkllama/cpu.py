@@ -83,6 +83,7 @@ class CPUBackend:
         spec: GenerateSpec,
         emit: Emit,
         emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> RunResult:
         """One completion; the prefix that it shares with the last one is not evaluated again."""
         self._aborted.clear()
@@ -102,15 +103,18 @@ class CPUBackend:
             except BaseException as error:
                 failures.append(error)
                 return True
-            return self._aborted.is_set()
+            return aborted()
+
+        def aborted() -> bool:
+            return self._aborted.is_set() or cancelled()
 
         answer = self._server.handle_completions(self._request(spec), on_chunk)
         if failures:
             raise failures[0]
         problem = last.get("error") or (answer or {}).get("error")
-        if problem and not self._aborted.is_set():
+        if problem and not aborted():
             raise _failure(problem)
-        return _result(last, aborted=self._aborted.is_set())
+        return _result(last, aborted=aborted())
 
     def _request(self, spec: GenerateSpec) -> dict[str, Any]:
         sampling = spec.sampling

@@ -147,15 +147,16 @@ class NPUBackend:
         spec: GenerateSpec,
         emit: Emit,
         emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,  # noqa: ARG002 - as Backend has it
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> RunResult:
         """Run the prompt; see Backend."""
         self._abort_wanted, self._generating = False, True
         try:
-            return self._generate(spec, emit)
+            return self._generate(spec, emit, cancelled)
         finally:
             self._generating = False
 
-    def _generate(self, spec: GenerateSpec, emit: Emit) -> RunResult:
+    def _generate(self, spec: GenerateSpec, emit: Emit, cancelled: Callable[[], bool]) -> RunResult:
         runtime = self._loaded()
         if spec.top_logprobs is not None:
             raise Unsupported("the NPU's runtime gives no log-probabilities for an answer")
@@ -168,7 +169,7 @@ class NPUBackend:
             PromptInput(text=spec.prompt, think=spec.think),
             self._minding_context(runtime, emit),
             self._options(spec, most),
-            cancelled=lambda: self._abort_wanted,
+            cancelled=lambda: self._abort_wanted or cancelled(),
         )
         log = self._output.gained()
         if results.failed and results.stopped is None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,23 @@ def test_an_abort_frees_the_model_at_once(model: Worker) -> None:
     began = time.monotonic()
     model.settle()
     assert time.monotonic() - began < 1
+
+
+def test_an_abort_that_came_before_the_run_ends_its_prefill() -> None:
+    class Prefill:
+        """A llama.cpp that reports each part of a long prompt, and goes on unless told to end."""
+
+        parts = 0
+
+        def handle_completions(self, _: Any, on_chunk: Callable[[Any], bool]) -> dict[str, Any]:
+            while self.parts < 100 and not on_chunk({"prompt_progress": {}}):
+                self.parts += 1
+            return {}
+
+    backend = CPUBackend()
+    backend._server = Prefill()
+    result = backend.generate(GenerateSpec(prompt=TEXT), print, cancelled=lambda: True)
+    assert (result.reason, backend._server.parts) == ("cancelled", 0)
 
 
 def test_a_client_that_leaves_in_a_prefill_frees_the_model_within_a_second(model: Worker) -> None:

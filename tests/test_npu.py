@@ -466,6 +466,13 @@ def test_an_abort_between_the_call_and_the_runtimes_start_is_not_lost(
         assert model.run("x")[1].completion_tokens == 50
 
 
+def test_an_abort_that_came_before_the_call_is_not_lost(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 50}) as model:
+        spec = GenerateSpec(prompt="x")
+        result = model.backend.generate(spec, print, cancelled=lambda: True)
+        assert (result.reason, model.runs()) == ("cancelled", [])
+
+
 def test_an_abort_after_the_end_does_not_touch_the_next_run(tmp_path: Path) -> None:
     with loaded("1.2.3", tmp_path, {"tokens": 10}) as model:
         for _ in range(50):

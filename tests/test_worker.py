@@ -20,6 +20,7 @@ import pytest
 
 from rkllama import frames, worker
 from rkllama.backend import GenerateSpec, LoadSpec, RunResult
+from rkllama.child import Child
 from rkllama.errors import (
     Cancelled,
     LoadFailed,
@@ -169,6 +170,27 @@ def test_an_abort_that_comes_before_its_command_is_heeded(
     monkeypatch.setattr(child, "_send", abort_first)
     text, result = ask(child, "hi")
     assert (text, result.reason) == ("", "cancelled")
+
+
+def test_an_abort_that_comes_before_the_backend_has_begun_is_heeded() -> None:
+    class Beginning:
+        """A backend that, as all do, forgets an abort that came before its run."""
+
+        def generate(self, _: GenerateSpec, *rest: Any) -> RunResult:
+            child._abort(1)
+            return RunResult(reason="cancelled" if rest[-1]() else "stop")
+
+        def abort(self) -> None:
+            """There is nothing to abort yet."""
+
+    commands, events = os.pipe()
+    with open(commands, "rb"), open(events, "wb"):
+        child = Child(commands, events)
+        child._backend = Beginning()  # type: ignore[assignment]
+        payload = frames.encode_spec(GenerateSpec(prompt="hi"))
+        assert frames.decode_result(child._generate(1, payload)).reason == "cancelled"
+        child._aborted = 0
+        assert frames.decode_result(child._generate(2, payload)).reason == "stop"
 
 
 def test_an_abort_that_comes_too_late_harms_no_later_answer(start: Start) -> None:
