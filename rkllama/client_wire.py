@@ -233,6 +233,7 @@ def model_details(body: Json) -> ModelDetails:
         parent=body["details"]["parent_model"] or None,
         capabilities=tuple(body["capabilities"]),
         metadata=body["metadata"],
+        notes=tuple(body.get("notes", ())),
     )
 
 

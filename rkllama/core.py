@@ -241,6 +241,8 @@ class ModelDetails:
     parent: str | None = None
     capabilities: tuple[str, ...] = ("completion",)
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What lies beside the model and was passed over, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

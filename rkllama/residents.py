@@ -263,7 +263,7 @@ class Residents:
             self._close(slot)
             raise
         self._lost.pop(slot.key, None)
-        for notice in slot.resident.loaded.notices:
+        for notice in (*model.notes, *slot.resident.loaded.notices):
             log.warning("%s: %s", info.name, notice)
         log.info("loaded %s in %.2f s", info.name, time.monotonic() - started)
 

@@ -38,6 +38,8 @@ def details_text(details: ModelDetails) -> str:
         text += "\nParameters\n" + _rows(details.parameters)
     if details.system:
         text += "\nSystem\n" + _indented(details.system)
+    if details.notes:
+        text += "\nPassed over\n" + _indented("\n".join(details.notes))
     if details.license:
         text += "\nLicense\n" + _indented("\n".join(details.license.splitlines()[:2]))
     return text.rstrip("\n")

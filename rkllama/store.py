@@ -102,6 +102,7 @@ class Store:
             modelfile=render_modelfile(replace(modelfile, source=model.parent or entry.file)),
             parent=model.parent,
             capabilities=model.capabilities,
+            notes=model.notes,
             metadata=describe(model.info, header),
         )
 

@@ -174,6 +174,7 @@ def show_body(details: ModelDetails, digest: Digest, context: int | None = None)
         "details": _details(details.info, details.parent),
         "model_info": _model_info(details, context),
         "capabilities": list(details.capabilities),
+        "notes": list(details.notes),
         "metadata": {name: _plain(value) for name, value in details.metadata.items()},
     }
 
