@@ -272,7 +272,7 @@ def _read_file(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as stream:
             table: dict[str, Any] = tomllib.load(stream)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # of TOML, and of UTF-8
         raise ConfigError(f"{path} cannot be read: {error}") from None
     known = {name for name, *_ in _SETTINGS} - {"home"}
     if unknown := sorted(set(table) - known):
