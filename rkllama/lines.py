@@ -24,7 +24,6 @@ class LineReader:
         readline.set_history_length(_LIMIT)
         # A pasted text of several lines is one text, not one question per line.
         readline.parse_and_bind("set enable-bracketed-paste on")
-        readline.clear_history()
         with contextlib.suppress(OSError):
             readline.read_history_file(history)
 
@@ -82,4 +81,7 @@ class LineReader:
             os.makedirs(os.path.dirname(self._history), exist_ok=True)
             # Only the new line: another chat may be writing its own at the same time.
             os.close(os.open(self._history, os.O_WRONLY | os.O_CREAT, 0o600))
-            readline.append_history_file(1, self._history)
+            if hasattr(readline, "append_history_file"):
+                readline.append_history_file(1, self._history)
+            else:  # with libedit in readline's place
+                readline.write_history_file(self._history)
