@@ -23,7 +23,7 @@ def show_progress(steps: Generator[PullProgress, None, None], reference: str) ->
 
 
 def _lines(steps: Iterator[PullProgress]) -> str:
-    announced, shown, name = False, 0, ""
+    announced, shown, status, name = False, 0, "", ""
     for step in steps:
         if step.status == "downloading" and step.total:
             if not announced:
@@ -35,11 +35,11 @@ def _lines(steps: Iterator[PullProgress]) -> str:
             if percent >= shown + 10:
                 shown = percent
                 sys.stderr.write(f"{percent}%\n")
-        elif step.status == "verifying":
+        elif step.status == "verifying" != status:
             if announced and shown < 100:
                 sys.stderr.write("100%\n")
             sys.stderr.write("Verifying sha256\n")
-        name = step.name or name
+        status, name = step.status, step.name or name
     return name
 
 
