@@ -6,15 +6,40 @@ longer than all the rest of the command.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 
 def main() -> int:
     """Run the command line; answers the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    _prepare_streams()
     try:
-        return _run(sys.argv[1:])
+        try:
+            return _run(sys.argv[1:])
+        finally:
+            sys.stdout.flush()  # at the interpreter's end nobody could catch what this raises
     except KeyboardInterrupt:
         return 130
+    except OSError as error:  # of a full disk behind stdout, for one
+        from .output import forget_stdout
+
+        forget_stdout()
+        if not isinstance(error, BrokenPipeError):  # a reader that has gone wants to hear no more
+            sys.stderr.write(f"Error: {error}\n")
+        return 1
+
+
+def _prepare_streams() -> None:
+    """Open the null device for streams that the caller has closed; let the others take any character."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            # The lowest number that is free is the stream's own: no other file shall get it.
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it stays open
+        elif isinstance(stream, io.TextIOWrapper):
+            # Not every terminal knows every character, nor does each one send UTF-8.
+            stream.reconfigure(errors="replace")
 
 
 def _run(arguments: list[str]) -> int:

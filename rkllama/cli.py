@@ -5,7 +5,6 @@ Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
-import io
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,9 +34,6 @@ def run_app() -> int:
 
     Typer itself exits with 2 for wrong usage and with 130 for Ctrl-C.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # not every terminal knows every character
     try:
         app()
     except Cancelled:
@@ -268,9 +264,9 @@ def _prompt(words: list[str] | None) -> str | None:
     """The prompt: stdin's text, then the arguments; None on a terminal without arguments."""
     # Bytes of a command line that are no UTF-8 arrive as lone surrogates, which nothing can encode.
     said = " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")
-    piped = "" if sys.stdin is None or sys.stdin.isatty() else _read_stdin().strip()
+    piped = "" if sys.stdin.isatty() else _read_stdin().strip()
     parts = [part for part in (piped, said) if part.strip()]
-    if not parts and (words or sys.stdin is None or not sys.stdin.isatty()):
+    if not parts and (words or not sys.stdin.isatty()):
         raise typer.BadParameter("there is no text in it, nor on stdin", param_hint="PROMPT")
     return "\n\n".join(parts) if parts else None
 

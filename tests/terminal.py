@@ -66,9 +66,9 @@ class Terminal:
         """All that was written and not wiped away again, without control sequences."""
         return _SEQUENCE.sub("", _SPINNER.sub("", self.raw)).replace("\r", "")
 
-    def type(self, text: str) -> None:
+    def type(self, text: str | bytes) -> None:
         """Press keys."""
-        os.write(self._fd, text.encode())
+        os.write(self._fd, text.encode() if isinstance(text, str) else text)
 
     def interrupt(self, text: str) -> str:
         """Press Ctrl-C at a prompt and wait for `text`, as `expect` does.

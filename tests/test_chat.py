@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import readline
 from pathlib import Path
 
 import pytest
 
 from rkllama.chat import Options, set_parameter
 from rkllama.errors import InvalidRequest
+from rkllama.lines import LineReader
 from rkllama.terminal import WrappedText
 from tests.running import Server
 from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
@@ -170,6 +172,26 @@ def test_texts_of_several_lines() -> None:
         chat.expect("pasted\n\nat once\n")
         chat.expect(">>> ")
         assert chat.ask('"""in one"""') == "in one"
+
+
+def test_bytes_that_are_no_utf8_do_not_end_the_chat() -> None:
+    with shell('"$@" run echo | cat') as chat:  # readline drops some of them by itself
+        chat.expect(">>> ")
+        chat.type(b"caf\xe9 au lait\n")
+        chat.expect("caf\ufffd au lait\n")  # as the terminal shows it
+        chat.expect("caf\ufffd au lait\n")
+        chat.type(CTRL_D)
+        assert chat.end() == 0
+
+
+def test_a_readline_that_cannot_append_keeps_the_history_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of a Python with libedit in readline's place."""
+    monkeypatch.delattr(readline, "append_history_file")
+    monkeypatch.setattr("builtins.input", lambda prompt: "hello")
+    assert LineReader(str(tmp_path / "history")).read() == "hello"
+    assert (tmp_path / "history").read_text().endswith("hello\n")
 
 
 def test_lines_are_remembered_for_the_next_chat(home: Path) -> None:

@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
+from rkllama.core import PullProgress
 from rkllama.lock import NPULock
+from rkllama.progress import show_progress
 from tests.hub import Fault, LoopbackHub
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
@@ -131,6 +134,22 @@ def test_show_and_create_and_cp_and_rm(models: Path) -> None:
     assert list(models.iterdir()) == []
 
 
+def test_what_is_passed_over_is_told(models: Path, npu: str) -> None:
+    (models / "m").mkdir()
+    write_model(models / "m" / "m.rkllm", reply="Yes.")
+    (models / "m" / "Modelfile").write_text("FROM m.rkllm\nADAPTER missing.bin\n")
+    assert "Passed over\n  the ADAPTER missing.bin of m/Modelfile" in output("show", "m")
+    done = rkllama("run", "m", "Really?")
+    assert done.stdout == "Yes.\n"
+    assert "the ADAPTER missing.bin" in done.stderr
+    with Server() as server:
+        server.post("/api/generate", {"model": "m"})
+        assert any("ADAPTER missing.bin" in line for line in server.log)
+        assert "Passed over\n  the ADAPTER missing.bin of m/Modelfile" in output(
+            "show", "m", env={"RKLLAMA_HOST": server.url}
+        )
+
+
 def test_names_that_fit_none_or_several(models: Path) -> None:
     write_model(models / "qwen-a.rkllm")
     write_model(models / "qwen-b.rkllm")
@@ -142,6 +161,58 @@ def test_names_that_fit_none_or_several(models: Path) -> None:
         "Error: model 'zzz' not found\n"
         "`rkllama list` shows the models, `rkllama pull` fetches one.\n"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["ls", "--json"], ["show", "echo"], ["ps"], ["run", "echo", "hi"]]
+)
+def test_a_disk_that_is_full(arguments: list[str], models: Path, npu: str) -> None:
+    write_model(models / "echo.rkllm")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rkllama", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=LIMIT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == b"Error: [Errno 28] No space left on device"
+    assert b"Traceback" not in done.stderr
+
+
+CLOSED = [
+    ("list >&-", 0),
+    ("list --json 2>&-", 0),
+    ("rm --yes nothing <&-", 1),
+    ("rm --yes echo 2>&-", 0),
+    ("run echo hi <&-", 0),
+    ("run echo hi >&- 2>&-", 0),
+    ("run echo <&-", 2),
+    ("create made -f - <&-", 1),
+]
+
+
+@pytest.mark.parametrize(("command", "status"), CLOSED, ids=[command for command, _ in CLOSED])
+def test_streams_that_are_closed(command: str, status: int, models: Path, npu: str) -> None:
+    write_model(models / "echo.rkllm")
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m rkllama {command}', sys.executable],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == status, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert b"\nhi\n" in b"\n" + done.stdout or "hi <&-" not in command
+
+
+def test_a_configuration_that_is_no_text(home: Path) -> None:
+    (home / "RKLLAMA").mkdir()
+    (home / "RKLLAMA" / "config.toml").write_bytes(b'log_level = "caf\xe9"\n')
+    assert "config.toml cannot be read: 'utf-8' codec can't decode byte 0xe9" in failure("list")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
@@ -163,6 +234,29 @@ def test_pull_without_a_terminal_prints_plain_lines(models: Path) -> None:
         assert verifying == "Verifying sha256"
         assert last == "Done. Try it: rkllama run m-w8a8-rk3588"
         assert "Error: " in failure("pull", "user/repo/other.rkllm", env=env)
+
+
+def test_each_step_of_a_pull_has_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A large file is verified for minutes, and reports it ten times a second."""
+    steps: list[tuple[Any, int]] = [
+        ("resolving", 0),
+        *(("verifying", read) for read in range(0, 50, 10)),
+        *(("downloading", size) for size in range(50, 100, 10)),
+        *(("verifying", read) for read in range(0, 101, 10)),
+        ("done", 100),
+    ]
+    pulled = (
+        PullProgress(status=status, file="m", total=100, completed=completed, name="m")
+        for status, completed in steps
+    )
+    assert show_progress(pulled, "u/r/m") == "m"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "Verifying sha256",
+        "Downloading m (100 B)",
+        *("50%", "60%", "70%", "80%", "90%", "100%"),
+        "Verifying sha256",
+    ]
 
 
 def test_a_pull_that_is_interrupted_says_how_to_go_on(models: Path) -> None:
