@@ -10,7 +10,6 @@
     ├── NoModelLoaded             400  no_model_loaded      nothing is loaded and none was named
     ├── ModelsDirMissing          500  models_dir_missing   the models directory does not exist
     ├── QueueFull                 503  queue_full           try again after `retry_after` seconds
-    ├── ModelBusy                 409  model_busy           the model is generating and cannot be touched
     ├── LoadFailed                500  load_failed          the runtime refused the model
     │   ├── LibraryNotFound       500  library_not_found    librkllmrt.so is not there or unusable
     │   ├── UnknownRuntime        500  unknown_runtime      a version whose layout is not known
@@ -185,19 +184,6 @@ class QueueFull(RKLLamaError):
         )
         self.limit = limit
         self.retry_after = retry_after
-
-
-class ModelBusy(RKLLamaError):
-    """The model `name` is generating, so it cannot be removed or replaced now."""
-
-    status = 409
-    code = "model_busy"
-
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"model '{name}' is answering a request", hint="Try again when it is done."
-        )
-        self.name = name
 
 
 class LoadFailed(RKLLamaError):

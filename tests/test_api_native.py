@@ -191,7 +191,6 @@ def all_errors() -> Iterator[errors.RKLLamaError]:
         "ServerStopping": {},
         "ModelsDirMissing": {"path": "/m"},
         "QueueFull": {"limit": 64},
-        "ModelBusy": {"name": "m"},
         "LibraryNotFound": {"tried": (("/lib", "absent"),), "hint": "Install it."},
         "UnknownRuntime": {"message": text, "version": None, "hint": "Set it."},
         "NPUBusy": {"holder": "pid 7"},

@@ -444,7 +444,6 @@ ERRORS = [
     errors.NoModelLoaded(),
     errors.ModelsDirMissing("/m"),
     errors.QueueFull(64, retry_after=7),
-    errors.ModelBusy("qwen"),
     errors.LoadFailed("refused", hint="Convert it again."),
     errors.LibraryNotFound((("/a", "absent"), ("/b", "broken")), hint="Install it."),
     errors.NPUBusy("pid 7"),

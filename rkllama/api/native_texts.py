@@ -25,7 +25,6 @@ from ..errors import (
     LibraryNotFound,
     LoadFailed,
     MethodNotAllowed,
-    ModelBusy,
     ModelNotFound,
     ModelsDirMissing,
     NoModelLoaded,
@@ -86,10 +85,6 @@ _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
     ),
     QueueFull: (
         "Le serveur est occupé : {limit} requêtes attendent déjà. Réessayez plus tard.",
-        "{text}",
-    ),
-    ModelBusy: (
-        "Le modèle « {name} » répond à une requête. Réessayez quand il aura terminé.",
         "{text}",
     ),
     LoadFailed: ("Le chargement du modèle a échoué : {text}", "{text}"),
