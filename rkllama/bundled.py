@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
 
-from .errors import DiskFull
+from .errors import ConfigError, DiskFull, RKLLamaError
 from .names import strip_extension
 
 NAME = "guide"
@@ -32,15 +33,12 @@ def install(models: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        raise DiskFull(
-            f"the guide cannot be put into {models}: {error.strerror or error}",
-            needed=os.path.getsize(FILE),
-            available=_free(models),
-        ) from None
+        raise _explained(error, models) from None
 
 
-def _free(path: str) -> int:
-    try:
-        return shutil.disk_usage(path).free
-    except OSError:
-        return 0
+def _explained(error: OSError, models: str) -> RKLLamaError:
+    reason = f"the guide cannot be put into {models}: {error.strerror or error}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(models).free
+        return DiskFull(reason, needed=os.path.getsize(FILE), available=free)
+    return ConfigError(reason, hint="Name another directory with RKLLAMA_MODELS.")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rkllama import bundled
-from rkllama.errors import ModelNotFound
+from rkllama.errors import ConfigError, ModelNotFound
 from rkllama.listing import collect
 from rkllama.showing import details_text
 from rkllama.store import Store
@@ -37,6 +37,15 @@ def test_only_its_name_brings_it(name: str, models: Path) -> None:
     with contextlib.closing(Store(str(models))) as store, pytest.raises(ModelNotFound):
         store.resolve(name)
     assert list(models.glob("*.gguf")) == []
+
+
+def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        contextlib.closing(Store(str(tmp_path / "file" / "models"))) as store,
+        pytest.raises(ConfigError, match=r"cannot be put into .+: Not a directory"),
+    ):
+        store.resolve("guide")
 
 
 def test_somebody_elses_guide_stays(models: Path) -> None:
