@@ -181,10 +181,13 @@ class Hub:
         session = get_session()
         for _ in range(MAX_REDIRECTS):
             headers = {**self._headers(url), **extra}
-            request = session.build_request("GET", url, headers=headers, timeout=timeout)
+            try:
+                request = session.build_request("GET", url, headers=headers, timeout=timeout)
+            except Exception as error:  # of the kinds that httpx, idna and urllib have for it
+                raise PullError(f"{url} is no usable address: {error}") from error
             response = session.send(request, stream=True, follow_redirects=False)
             try:
-                if not response.is_redirect:
+                if not response.has_redirect_location:
                     yield url, response
                     return
                 url = next_hop(url, response.headers["location"])

@@ -846,6 +846,19 @@ def test_a_redirect_to_nowhere(location: str, remote: LoopbackHub, models: Path)
         fetch(models)
 
 
+@pytest.mark.parametrize("status", [300, 302, 304])
+def test_a_redirect_without_an_address(status: int, remote: LoopbackHub, models: Path) -> None:
+    remote.fail(FILE, Fault(status=status))
+    with pytest.raises(PullError, match=f"cannot be fetched: status {status}"):
+        fetch(models)
+
+
+def test_a_redirect_to_what_is_no_host(remote: LoopbackHub, models: Path) -> None:
+    remote.fail(FILE, Fault(status=302, headers={"Location": "http://[v1.x]/"}))
+    with pytest.raises(PullError, match="no usable address"):
+        fetch(models)
+
+
 def test_a_redirect_never_leaves_encryption() -> None:
     assert hub.next_hop("https://a/b", "/c") == "https://a/c"
     assert hub.next_hop("http://a/b", "https://c/d") == "https://c/d"
@@ -916,6 +929,20 @@ def test_a_base_model_that_is_not_to_be_had_is_no_error(
     remote.add("base/private", TEXTS, private=True)
     assert fetch(models)[-1].name == "m-w8a8-rk3588"
     assert beside(models) == {}
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Location": "http://[v1.x]/"}, {"Location": "mailto:a@b"}]
+)
+def test_a_small_file_that_is_not_to_be_had_is_no_error(
+    headers: dict[str, str], remote: LoopbackHub, models: Path
+) -> None:
+    repo = remote.add("user/repo", {FILE: CONTENT, **TEXTS})
+    repo.files["config.json"].lfs = True
+    remote.fail("config.json", Fault(status=302, headers=headers))
+    assert fetch(models)[-1].name == "m-w8a8-rk3588"
+    assert left_over(models) == []
+    assert "config.json" not in beside(models)
 
 
 def test_a_slow_base_model_is_not_waited_for(
