@@ -303,12 +303,11 @@ def _call_with_x8(function: int, buffer: int) -> None:
         -1, mmap.PAGESIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE
     ) as page:
         page.write(_MOVE_TO_X8)
-        start = ctypes.c_char.from_buffer(page)
-        address = ctypes.addressof(start)
+        # Kept in no variable: a page that something refers to cannot be closed.
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
         _protect(address, mmap.PROT_READ | mmap.PROT_EXEC)
         jump: Callable[..., Any] = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(address)
         jump(buffer, function)
-        del start
 
 
 def _protect(address: int, protection: int) -> None:

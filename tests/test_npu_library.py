@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rkllama import npu_library
 from rkllama.errors import LibraryNotFound, UnknownRuntime
 from rkllama.npu_library import _MOVE_TO_X8, Defaults, open_library, read_version
 from tests.virtual_npu import VERSIONS, library
@@ -265,3 +266,12 @@ def test_the_aarch64_instructions_are_the_ones_meant() -> None:
         return 0xD61F0000 | register << 5
 
     assert struct.unpack("<3I", _MOVE_TO_X8) == (mov(8, 0), mov(16, 1), br(16))
+
+
+def test_a_system_that_lets_nobody_make_code_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(address: int, protection: int) -> None:
+        raise UnknownRuntime("the library's layout cannot be checked", version=None, hint="")
+
+    monkeypatch.setattr(npu_library, "_protect", refuse)
+    with pytest.raises(UnknownRuntime, match="cannot be checked"):
+        npu_library._call_with_x8(0, 0)
