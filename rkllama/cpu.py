@@ -276,10 +276,9 @@ def _cache_bytes(header: GGUFHeader, context: int) -> int:
         value = header.metadata.get(f"{header.architecture}.{key}")
         return value if isinstance(value, int) else 0
 
-    heads = number("attention.head_count")
-    kv_heads = number("attention.head_count_kv") or heads
-    head_size = number("attention.key_length") or number("embedding_length") // max(1, heads)
-    return 2 * 2 * number("block_count") * kv_heads * head_size * context
+    heads = max(1, number("attention.head_count"))
+    head_size = number("attention.key_length") or number("embedding_length") // heads
+    return 2 * 2 * (header.kv_heads or 0) * head_size * context
 
 
 def _adds_bos(header: GGUFHeader) -> bool:

@@ -38,6 +38,7 @@ _MAX_KEY = 1 << 16
 _MAX_STRING = 1 << 22
 _MAX_ITEMS = 1 << 24
 """Of all arrays of strings together; the largest vocabularies have under 2^20 tokens and merges."""
+_MAX_LAYERS = 1 << 12
 _CHECKPOINT = 256
 
 _STRING, _ARRAY = 8, 9
@@ -55,6 +56,9 @@ _SCALARS = {
     12: struct.Struct("<d"),
 }
 _U32, _U64 = _SCALARS[4], _SCALARS[10]
+_INTEGERS = (4, 5)
+"""The types of whole numbers that arrays about layers are written in."""
+_KV_HEADS = ".attention.head_count_kv"
 
 # llama.cpp's enum llama_ftype, as `general.file_type`; gaps were formats that are gone.
 _FILE_TYPES = {
@@ -119,6 +123,7 @@ class GGUFHeader(
             "quantization",
             "context_length",
             "embedding_length",
+            "kv_heads",
             "pooling",
             "chat_template",
             "tokenizer",
@@ -147,6 +152,8 @@ class GGUFHeader(
     """As "Q4_K_M"."""
     context_length: int | None
     embedding_length: int | None
+    kv_heads: int | None
+    """Key-value heads of all layers together; hybrid models have them in some of their layers only."""
     pooling: int | None
     """How an embedding is made of the tokens' vectors; 0 and None are no embedding model."""
     chat_template: str | None
@@ -194,6 +201,7 @@ class _Reader:
         self._at = 0  # in the window
         self._items = 0
         self._tokens: _Strings | None = None
+        self._kv_heads: int | None = None
 
     # --- Bytes ---------------------------------------------------------------------------------
 
@@ -277,9 +285,7 @@ class _Reader:
                 return values, False
             kind = self._number(_U32)
             if kind == _ARRAY:
-                strings = self._skip_array()
-                if key == "tokenizer.ggml.tokens":
-                    self._tokens = strings
+                self._array(key)
             elif kind == _STRING:
                 values[key] = self._bytes(_MAX_STRING).decode("utf-8", "replace")
             elif kind in _SCALARS:
@@ -288,13 +294,21 @@ class _Reader:
                 raise _BrokenError(f"a value of the unknown type {kind}")
         return values, True
 
-    def _skip_array(self) -> _Strings | None:
+    def _array(self, key: str) -> None:
+        """Step over an array, but for what is needed of it."""
         kind, count = self._number(_U32), self._number(_U64)
-        if kind in _SCALARS:
-            self._skip(count * _SCALARS[kind].size)
-            return None
-        if kind != _STRING:
+        if kind == _STRING:
+            strings = self._skip_array_of_strings(count)
+            if key == "tokenizer.ggml.tokens":
+                self._tokens = strings
+        elif kind not in _SCALARS:
             raise _BrokenError(f"an array of the type {kind}")
+        elif key.endswith(_KV_HEADS) and kind in _INTEGERS and count <= _MAX_LAYERS:
+            self._kv_heads = sum(self._number(_SCALARS[kind]) for _ in range(count))
+        else:
+            self._skip(count * _SCALARS[kind].size)
+
+    def _skip_array_of_strings(self, count: int) -> _Strings:
         self._items += count
         if count * 8 > self._left or self._items > _MAX_ITEMS:
             raise _BrokenError(f"an array of {count} strings")
@@ -360,6 +374,7 @@ class _Reader:
             quantization=None if file_type is None else _FILE_TYPES.get(file_type),
             context_length=_id(values, prefix + "context_length"),
             embedding_length=_id(values, prefix + "embedding_length"),
+            kv_heads=self._all_kv_heads(values, prefix),
             pooling=_id(values, prefix + "pooling_type"),
             chat_template=_text(values, "tokenizer.chat_template"),
             tokenizer=_text(values, "tokenizer.ggml.model"),
@@ -369,6 +384,13 @@ class _Reader:
             license=_text(values, "general.license"),
             metadata={key: value for key, value in values.items() if _is_short(value)},
         )
+
+    def _all_kv_heads(self, values: Mapping[str, Scalar], prefix: str) -> int | None:
+        if self._kv_heads is not None:
+            return self._kv_heads
+        heads = _id(values, prefix + _KV_HEADS[1:]) or _id(values, prefix + "attention.head_count")
+        layers = _id(values, prefix + "block_count")
+        return None if heads is None or layers is None else heads * layers
 
     def _token(self, number: int | None) -> str | None:
         """The text of a token, found by walking from the checkpoint before it."""

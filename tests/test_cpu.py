@@ -20,9 +20,11 @@ from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from rkllama.core import SamplingParams
 from rkllama.cpu import CPUBackend, physical_cores
 from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong
+from rkllama.gguf import read_header
 from rkllama.worker import Worker
 from tests.clients import GUIDE_FILE
 from tests.conftest import isolate
+from tests.model_files import ARRAY, I32, STRING, U32, Pair, header
 from tests.running import Server
 from tests.virtual_npu import library, write_model
 from tests.waiting import LIMIT, Task, until
@@ -246,6 +248,23 @@ def test_a_context_too_large_for_the_memory_is_refused(monkeypatch: pytest.Monke
     with pytest.raises(LoadFailed, match="memory") as caught:
         CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     assert "context" in caught.value.text
+
+
+def test_a_hybrid_model_has_a_cache_in_the_layers_with_attention_only(tmp_path: Path) -> None:
+    """What LFM2 1.2B says of itself: six of its sixteen layers have eight heads each."""
+    heads = [0, 0, 8, 0, 0, 8, 0, 0, 8, 0, 8, 0, 8, 0, 8, 0]
+    pairs: list[Pair] = [
+        ("general.architecture", STRING, "lfm2"),
+        ("lfm2.block_count", U32, 16),
+        ("lfm2.embedding_length", U32, 2048),
+        ("lfm2.attention.head_count", U32, 32),
+        ("lfm2.attention.head_count_kv", ARRAY, (I32, heads)),
+    ]
+    (tmp_path / "m.gguf").write_bytes(header(pairs))
+    values_of_a_token = 2 * 6 * 8 * 64
+    assert (
+        cpu._cache_bytes(read_header(str(tmp_path / "m.gguf")), 100) == 100 * 2 * values_of_a_token
+    )
 
 
 def test_without_the_package_the_error_says_what_to_install(

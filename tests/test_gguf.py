@@ -38,6 +38,32 @@ def test_a_whole_header(tmp_path: Path) -> None:
     assert "tokenizer.ggml.tokens" not in found.metadata
 
 
+LAYERS: list[Pair] = [
+    ("general.architecture", STRING, "lfm2"),
+    ("lfm2.block_count", U32, 4),
+    ("lfm2.attention.head_count", U32, 16),
+]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        (LAYERS, 4 * 16),
+        ([*LAYERS, ("lfm2.attention.head_count_kv", U32, 2)], 4 * 2),
+        ([*LAYERS, ("lfm2.attention.head_count_kv", ARRAY, (I32, [0, 8, 0, 8]))], 16),
+        ([*LAYERS, ("lfm2.attention.head_count_kv", ARRAY, (U32, [0] * 4))], 0),
+        ([*LAYERS, ("lfm2.attention.head_count_kv", ARRAY, (F32, [8.0] * 4))], 4 * 16),
+        (LAYERS[:2], None),
+    ],
+)
+def test_the_key_value_heads_of_all_layers(
+    pairs: list[Pair], expected: int | None, tmp_path: Path
+) -> None:
+    found = read_header(write(tmp_path / "m.gguf", header([*pairs, ("after", U32, 7)])))
+    assert found.kv_heads == expected
+    assert found.metadata["after"] == 7
+
+
 def test_a_brief_header_ends_where_the_vocabulary_starts(tmp_path: Path) -> None:
     content = header(WHOLE)
     cut = content.index(b"tokenizer.ggml.tokens")
