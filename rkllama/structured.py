@@ -1,9 +1,16 @@
-"""Answers of a given shape from a backend that cannot be constrained: asked for, checked, asked again."""
+"""Answers of a given shape from a backend that cannot be constrained: asked for, checked, asked again.
+
+A schema comes from the client. Its regular expressions and its references can make the check of a short
+answer take for ever, a regular expression even with the interpreter's lock held: such a schema is used
+in a process of its own (`python -m rkllama.structured`), which can be ended.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -14,6 +21,11 @@ Format = Literal["json"] | str | Mapping[str, Any]
 
 _FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _MAX_ERROR_CHARS = 400
+_MAX_SECONDS = 5.0
+"""For a check in a process of its own, whose start takes up to a second on a small board."""
+_MAX_BYTES = 512 << 20
+_PATTERNS = frozenset(("pattern", "patternProperties"))
+_REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
 
 
 def schema_prompt(format: Format) -> str:
@@ -28,17 +40,8 @@ def schema_prompt(format: Format) -> str:
 
 def check_schema(format: Format) -> None:
     """Raises InvalidRequest for a schema that is none, best before a model is troubled with it."""
-    if isinstance(format, str):
-        return
-    from jsonschema import exceptions, validators
-
-    kind = validators.validator_for(format, default=validators.Draft202012Validator)
-    try:
-        kind.check_schema(format)
-    except exceptions.SchemaError as error:
-        raise InvalidRequest(
-            f"the JSON schema is not valid: {error.message[:_MAX_ERROR_CHARS]}", param="format"
-        ) from error
+    if not isinstance(format, str):
+        _find_violation(format, None, apart=_has_key(format, _PATTERNS))
 
 
 def validate_answer(text: str, format: Format) -> str | None:
@@ -46,35 +49,105 @@ def validate_answer(text: str, format: Format) -> str | None:
 
     Raises InvalidRequest for a schema that cannot be used.
     """
-    check_schema(format)
     try:
         value = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         return f"it is not JSON ({error})"
     if isinstance(format, str):
         return None if isinstance(value, dict) else "it is JSON, but not an object"
-    return _violation(value, format)
+    return _find_violation(format, text, apart=_has_key(format, _PATTERNS | _REFERENCES))
 
 
-def _violation(value: Any, schema: Mapping[str, Any]) -> str | None:
-    """The most telling violation of the schema. References to other documents are never fetched."""
+def _has_key(schema: Mapping[str, Any], keys: frozenset[str]) -> bool:
+    waiting: list[Any] = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            if part.keys() & keys:
+                return True
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return False
+
+
+def _find_violation(schema: Mapping[str, Any], answer: str | None, *, apart: bool) -> str | None:
+    found = _examine_apart(schema, answer) if apart else _examine(schema, answer)
+    if reason := found.get("unusable"):
+        raise InvalidRequest(
+            f"the JSON schema is not valid: {reason[:_MAX_ERROR_CHARS]}", param="format"
+        )
+    return found.get("violation")
+
+
+# --- What may take for ever ------------------------------------------------------------------------
+
+
+def _examine_apart(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
+    """What `_examine` finds, from a process that ends in time; what was not checked is not valid."""
+    import subprocess
+
+    failure = "unusable" if answer is None else "violation"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", __name__],
+            input=json.dumps([schema, answer]).encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=os.path.dirname(
+                os.path.dirname(os.path.abspath(__file__))
+            ),  # where `-m` looks first
+            timeout=_MAX_SECONDS,
+            start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        return {failure: f"it could not be checked within {_MAX_SECONDS:g} s"}
+    except (OSError, RecursionError, subprocess.CalledProcessError):
+        return {failure: "it could not be checked, since the process that does so failed"}
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def _main() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, _MAX_BYTES))
+    sys.stdout.write(json.dumps(_examine(*json.load(sys.stdin))))
+
+
+def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
+    """Why the schema is `unusable`, or else the answer's most telling `violation`, or nothing.
+
+    References to other documents are never fetched.
+    """
     from jsonschema import exceptions, validators
     from referencing import Registry
-    from referencing.exceptions import Unresolvable
 
-    kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-    registry: Registry[Any] = Registry()
     try:
-        error = exceptions.best_match(kind(schema, registry=registry).iter_errors(value))
-    except (Unresolvable, RecursionError, re.error) as unusable:
-        raise InvalidRequest(
-            f"the JSON schema cannot be used: {unusable}", param="format"
-        ) from None
-    if error is None:
-        return None
-    place = error.json_path.removeprefix("$").removeprefix(".")
-    message = error.message[:_MAX_ERROR_CHARS]
-    return f"at {place}: {message}" if place else message
+        kind = validators.validator_for(schema, default=validators.Draft202012Validator)
+        kind.check_schema(schema)
+    except Exception as error:  # a schema can break its checker in many ways
+        said = error.message if isinstance(error, exceptions.SchemaError) else str(error)
+        return {"unusable": said or type(error).__name__}
+    if answer is None:
+        return {}
+    registry: Registry[Any] = Registry()
+    errors = kind(schema, registry=registry).iter_errors(json.loads(answer))
+    try:
+        worst = exceptions.best_match(errors)
+    except ArithmeticError as impossible:  # a number of thousands of digits, divided by a fraction
+        return {"violation": f"it could not be checked ({impossible})"}
+    except Exception as unexpected:
+        return {"unusable": str(unexpected) or type(unexpected).__name__}
+    if worst is None:
+        return {}
+    place = worst.json_path.removeprefix("$").removeprefix(".")
+    message = worst.message[:_MAX_ERROR_CHARS]
+    return {"violation": f"at {place}: {message}" if place else message}
+
+
+# --- What the model is told -------------------------------------------------------------------------
 
 
 def strip_fence(text: str) -> str:
@@ -93,3 +166,7 @@ def retry_message(error: str) -> str:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+if __name__ == "__main__":
+    _main()

@@ -139,7 +139,7 @@ class CallReader:
 
     def _calls(self, source: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         try:
-            value = _loads(source)
+            value = loads(source)
         except (ValueError, RecursionError):
             return ()
         if self._name is not None:
@@ -242,7 +242,7 @@ def _arguments(value: Any) -> Mapping[str, Any] | None:
     """An object, also when it was written as a string; null is an empty one."""
     if isinstance(value, str):
         try:
-            value = _loads(value) if value.strip() else {}
+            value = loads(value) if value.strip() else {}
         except (ValueError, RecursionError):
             return None
     if value is None:
@@ -250,7 +250,7 @@ def _arguments(value: Any) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _loads(source: str) -> Any:
+def loads(source: str) -> Any:
     """JSON that can be written out again: no NaN, no 1e999, no half of a surrogate pair."""
     value = json.loads(source, strict=False)
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .core import Tool, ToolCall
 from .errors import InvalidRequest
+from .toolcalls import loads
 
 
 def forced_call_schema(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
@@ -41,8 +41,8 @@ def _call_schema(tool: Tool) -> dict[str, Any]:
 def forced_call(text: str) -> ToolCall | None:
     """The call that an answer of that schema is; None for text that is not one."""
     try:
-        values = json.loads(text)
-    except ValueError:
+        values = loads(text)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(values, dict) or not isinstance(values.get("name"), str):
         return None

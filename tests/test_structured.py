@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rkllama import structured
 from rkllama.errors import InvalidRequest
 from rkllama.structured import (
     check_schema,
@@ -29,6 +30,13 @@ PERSON = {
     "additionalProperties": False,
     "$defs": {"pet": {"type": "object", "properties": {"kind": {"enum": ["cat", "dog"]}}}},
 }
+
+
+def _nested(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"items": schema}
+    return schema
 
 
 def test_a_valid_answer_has_no_error() -> None:
@@ -80,13 +88,74 @@ def test_a_long_value_does_not_make_a_long_error() -> None:
         {"$ref": "#/nowhere"},
         {"$ref": "http://127.0.0.1:1/schema.json"},
         {"$ref": "#"},
+        {"$schema": 5},
+        {"$schema": []},
+        {"$schema": "http://["},
+        {"pattern": "a{99999999999999999999}"},
+        {"pattern": "(" * 9999},
+        _nested(300),
     ],
-    ids=str,
+    ids=lambda schema: str(schema)[:40],
 )
 def test_an_unusable_schema_is_the_client_s_error(schema: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match="schema") as caught:
         validate_answer('"a"', schema)
     assert caught.value.param == "format"
+
+
+CODE = {"properties": {"code": {"type": "string", "pattern": "^[A-Z]{2}-\\d+$"}}}
+
+
+def test_patterns_are_checked() -> None:
+    assert validate_answer('{"code": "AB-12"}', CODE) is None
+    assert validate_answer('{"code": "Zürich"}', CODE) == (
+        "at code: 'Zürich' does not match '^[A-Z]{2}-\\\\d+$'"
+    )
+    names = {"patternProperties": {"^n_": {"type": "integer"}}, "additionalProperties": False}
+    assert validate_answer('{"n_1": 1}', names) is None
+    assert validate_answer('{"m_1": 1}', names) is not None
+    assert validate_answer('{"n_1": "1"}', names) is not None
+
+
+ENDLESS: dict[str, tuple[dict[str, Any], Any]] = {
+    "a pattern": ({"properties": {"a": {"pattern": "^(a+)+$"}}}, {"a": "a" * 40 + "!"}),
+    "a name's pattern": ({"patternProperties": {"^(a+)+$": {}}}, {"a" * 40 + "!": 1}),
+    "references": (
+        {
+            "$defs": {str(n): {"anyOf": [{"$ref": f"#/$defs/{n + 1}"}] * 2} for n in range(60)}
+            | {"60": {"type": "string"}},
+            "$ref": "#/$defs/0",
+        },
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_answer_whose_check_does_not_end_is_not_valid(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(structured, "_MAX_SECONDS", 1.0)
+    schema, answer = ENDLESS[name]
+    assert validate_answer(json.dumps(answer), schema) == "it could not be checked within 1 s"
+
+
+def test_an_answer_that_breaks_its_checker_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    error = validate_answer('{"code": "AB-12"}', CODE)
+    assert error is not None
+    assert "could not be checked" in error
+
+
+def test_a_pattern_that_takes_for_ever_to_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structured, "_MAX_SECONDS", 1.0)
+    with pytest.raises(InvalidRequest, match="could not be checked within 1 s"):
+        check_schema({"pattern": "(?i)" + "[\0-\U0010ffff]" * 1000})
+
+
+def test_a_number_that_cannot_be_computed_with_is_not_valid() -> None:
+    assert validate_answer("1" * 4000, {"multipleOf": 0.1}) is not None
+    assert validate_answer("1e999", {"type": "integer"}) is not None
 
 
 def test_a_schema_is_checked_beforehand() -> None:

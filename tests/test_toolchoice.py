@@ -1,0 +1,71 @@
+"""Tool calls that the client demands."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rkllama.core import Tool
+from rkllama.errors import InvalidRequest
+from rkllama.structured import validate_answer
+from rkllama.toolchoice import forced_call, forced_call_schema
+
+ADD = Tool(
+    name="add",
+    description="",
+    parameters={
+        "type": "object",
+        "properties": {"x": {"type": "number"}},
+        "required": ["x"],
+    },
+)
+NOW = Tool(name="now", description="", parameters={})
+
+
+def test_the_schema_of_any_call_fits_each_tool_s() -> None:
+    schema = forced_call_schema((ADD, NOW), "required")
+    assert validate_answer('{"name": "add", "arguments": {"x": 1}}', schema) is None
+    assert validate_answer('{"name": "now", "arguments": {}}', schema) is None
+    assert validate_answer('{"name": "add", "arguments": {}}', schema) is not None
+    assert validate_answer('{"name": "sub", "arguments": {}}', schema) is not None
+
+
+def test_the_schema_of_one_tool_s_call_fits_no_other() -> None:
+    schema = forced_call_schema((ADD, NOW), "function:now")
+    assert validate_answer('{"name": "now", "arguments": {}}', schema) is None
+    assert validate_answer('{"name": "add", "arguments": {"x": 1}}', schema) is not None
+    with pytest.raises(InvalidRequest, match="'sub', which is not in tools"):
+        forced_call_schema((ADD, NOW), "function:sub")
+
+
+def test_a_call_is_read() -> None:
+    call = forced_call('{"name": "add", "arguments": {"x": 1.5}}')
+    assert call is not None
+    assert (call.name, call.arguments) == ("add", {"x": 1.5})
+    assert call.id != getattr(forced_call('{"name": "add", "arguments": {}}'), "id", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "add",
+        "[]",
+        '{"name": 1, "arguments": {}}',
+        '{"name": "add", "arguments": [1]}',
+        '{"name": "add", "arguments": {"x": 1e999}}',
+        '{"name": "add", "arguments": {"x": NaN}}',
+        '{"name": "add", "arguments": {"x": "\\ud800"}}',
+        '{"name": "add", "arguments": ' + "[" * 100_000,
+    ],
+    ids=lambda text: text[:45],
+)
+def test_what_cannot_be_passed_on_as_a_call_is_none(text: str) -> None:
+    assert forced_call(text) is None
+
+
+def test_every_call_can_be_written_as_json() -> None:
+    call = forced_call('{"name": "add", "arguments": {"x": 1e308}}')
+    assert call is not None
+    assert json.dumps(dict(call.arguments), allow_nan=False) == '{"x": 1e+308}'
