@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Generator
 
@@ -110,10 +111,10 @@ class LocalService:
         return self.store.remove(name)
 
     def _unload_if_loaded(self, info: ModelInfo) -> None:
-        try:
-            self._engine.residents.unload(info)
-        except NoModelLoaded:
-            return
+        """Unload what is in memory under a model's name: an alias has none of its own there."""
+        named = [model.info for model in self.loaded() if model.info.name == info.name]
+        with contextlib.suppress(NoModelLoaded):
+            self._engine.residents.unload(named[0] if named else info)
 
     def copy(self, source: str, destination: str) -> None:
         """Give a model another name."""

@@ -23,6 +23,7 @@ from rkllama.core import (
     Tool,
     ToolCallDelta,
 )
+from rkllama.errors import NoModelLoaded
 from rkllama.local import LocalService
 from tests.clients import GUIDE_FILE, tool_call
 from tests.virtual_npu import directive, write_model
@@ -143,3 +144,16 @@ def test_an_unload_by_two_at_once_is_one(
     answer = ask(service, "m", (), keep_alive=0.0)
     assert answer.reason == "unload"
     assert service.loaded() == []
+
+
+def test_a_model_in_memory_has_no_name_that_is_gone(service: LocalService, models: Path) -> None:
+    write_model(models / "m.rkllm")
+    for name in ("poet", "bard"):
+        service.create(name, "FROM m\nSYSTEM Rhyme.")
+    service.load("poet")
+    service.remove("bard")
+    assert service.current().name == "poet"
+    service.remove("poet")
+    with pytest.raises(NoModelLoaded):
+        service.current()
+    assert [model.name for model in service.models()] == ["m"]
