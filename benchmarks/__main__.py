@@ -27,6 +27,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _FAST = 15_000
 _PACED = 300
 _TOKEN_US = 10_000
+_GREEDY = {"model": "guide", "options": {"temperature": 0}}
+_QUESTIONS = ("How do I download a model?", "Which boards are supported?", "What is a Modelfile?")
 
 
 def main() -> None:
@@ -83,6 +85,7 @@ class Bench:
             self._pace(server)
             self._turns(server)
             self._model_list(server)
+            self._guide(server)
 
     # --- Processes -----------------------------------------------------------------------------
 
@@ -203,6 +206,20 @@ class Bench:
             next(iter(s))
             busy = _median(lambda: _timed(lambda: server.get("/models")), 30)
         self._report("the same while a generation runs", f"{busy * 1000:.2f} ms", "<= 5 ms")
+
+    def _guide(self, server: Server) -> None:
+        """The model that comes along, on the CPU: the only real one here."""
+        loads, rates = [], []
+        for _ in range(_RUNS):
+            loads.append(_timed(lambda: server.post("/load_model", {"model_name": "guide"})))
+            started = time.perf_counter()
+            answers = [server.post("/generate", _GREEDY | {"messages": q}) for q in _QUESTIONS]
+            seconds = time.perf_counter() - started
+            tokens = sum(answer.json["usage"]["completion_tokens"] for answer in answers)
+            rates.append(tokens / seconds)
+            server.post("/unload_model")
+        self._report("guide: load", f"{statistics.median(loads):.2f} s", "< 1 s")
+        self._report("guide: tokens/s over HTTP", f"{statistics.median(rates):,.0f}", "> 300")
 
 
 # --- Tools -------------------------------------------------------------------------------------
