@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -19,7 +18,6 @@ from .errors import InvalidRequest
 Format = Literal["json"] | str | Mapping[str, Any]
 """ "json" for any JSON object, else a JSON schema."""
 
-_FENCE = re.compile(r"\A\s*```(?:json)?\s*\n(.*?)\n?\s*```\s*\Z", re.DOTALL)
 _MAX_ERROR_CHARS = 400
 _MAX_SECONDS = 5.0
 """For a check in a process of its own, whose start takes up to a second on a small board."""
@@ -152,8 +150,10 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
 
 def strip_fence(text: str) -> str:
     """The answer without the code fence that models like to put around JSON."""
-    fenced = _FENCE.match(text)
-    return fenced[1] if fenced else text
+    opener, _, rest = text.strip().partition("\n")
+    if opener.rstrip() not in ("```", "```json") or not rest.endswith("```"):
+        return text
+    return rest.removesuffix("```").strip()
 
 
 def retry_message(error: str) -> str:

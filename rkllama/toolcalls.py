@@ -55,9 +55,10 @@ def _bare(opener: str, *closers: str, json_at_opener: bool = False) -> Form:
 _JSON_FOLLOWS = r"(?=\{|\[\s*[{\]])"
 _NAME = r"(?P<name>[\w.-]{1,64})"
 _FENCED = r"\s*(?:```(?:json)?\s*)?"
-_DEEPSEEK = rf"(?:function<｜tool▁sep｜>)?{_NAME}\s*(?:<｜tool▁sep｜>)?" + _FENCED
+# No two \s* may meet: a failed match would take the square of the spaces' number.
+_DEEPSEEK = rf"(?:function<｜tool▁sep｜>)?{_NAME}(?:\s*<｜tool▁sep｜>)?" + _FENCED
 _DEEPSEEK_PARTIAL = (
-    r"[\w.<｜▁-]{0,96}(?:｜>)?[\w.-]{0,64}\s*[<｜\w▁]{0,12}(?:｜>)?[\s`json]*(?:\[\s*)?"
+    r"[\w.<｜▁-]{0,96}(?:｜>)?[\w.-]{0,64}(?:\s*[<｜\w▁]{1,12}(?:｜>)?)?[\s`json]*(?:\[\s*)?"
 )
 _DEEPSEEK_CLOSERS = ("```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>")
 
@@ -68,7 +69,7 @@ MARKED = (
     _form("<function=", _NAME + r">\s*", r"[\w.-]{0,64}>?\s*(?:\[\s*)?", "</function>"),
     _form(
         "[TOOL_CALLS]",
-        rf"\s*(?:{_NAME}\s*(?:\[CALL_ID\]\w{{1,64}})?(?:\[ARGS\])?\s*)?",
+        rf"\s*(?:{_NAME}(?:\s*\[CALL_ID\]\w{{1,64}}(?:\[ARGS\])?|\s*\[ARGS\])?\s*)?",
         r"\s*(?:\[\s*)?|\s*[\w.-]{1,64}\s*(?:\[[\w\[\]]{0,80}\s*(?:\[\s*)?)?",
     ),
     _form(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
@@ -188,6 +189,13 @@ def test_the_prompt_holds_the_schema_as_json() -> None:
 )
 def test_a_fence_around_the_whole_answer_goes(text: str, inside: str) -> None:
     assert strip_fence(text) == inside
+
+
+def test_a_fence_that_stays_open_takes_no_time() -> None:
+    text = "```json\n" + "\n" * 5_000 + "x"
+    started = time.monotonic()
+    assert strip_fence(text) == text
+    assert time.monotonic() - started < 1
 
 
 def test_the_validator_is_imported_only_when_it_is_needed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -192,3 +193,14 @@ def test_every_beginning_of_a_call_may_become_one(form: Any) -> None:
                 break
         assert isinstance(outcome, Found)
         assert outcome.calls[0][0] == "get_weather"
+
+
+@pytest.mark.parametrize("form", MARKED, ids=lambda form: form.opener)
+@pytest.mark.parametrize("name", ["", "n", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>n"])
+def test_many_line_breaks_take_no_time(form: Any, name: str) -> None:
+    """Small models fall into writing nothing else."""
+    started = time.monotonic()
+    for _ in range(10):
+        CallReader(form, {"n"}).read(form.opener + name + "\n" * 20_000 + "x")
+        CallReader(form, {"n"}).read(form.opener + name + "\n" * 20_000)
+    assert time.monotonic() - started < 1
