@@ -45,6 +45,8 @@ _TOOL_FORMATS = (
     ("<|python_tag|>", "llama3"),
     ("ipython", "llama3"),
 )
+_MAX_CONTROL_TOKENS = 100
+"""Each is looked for at every `<` of a conversation, which nothing can interrupt."""
 _ENDS = (
     "<|im_end|>",
     "<|im_start|>",
@@ -87,7 +89,7 @@ class ChatTemplate:
 
     def __init__(self, source: TemplateSource, family: Family | None, notice: str | None = None):
         """Raises sandbox.BrokenTemplate."""
-        from .sandbox import compile_template
+        from .sandbox import BrokenTemplate, compile_template
 
         self._template: Template = compile_template(source.source)
         self._tokens = {
@@ -98,6 +100,8 @@ class ChatTemplate:
         self.source = source.source
         self.notice = notice
         self.control_tokens = _control_tokens(source.source, self._tokens.values(), family)
+        if len(self.control_tokens) > _MAX_CONTROL_TOKENS:
+            raise BrokenTemplate(f"it has more than {_MAX_CONTROL_TOKENS} control tokens")
         self.stop = _stops(source.source, self._tokens["eos_token"], family)
         self.think_markers = _think_markers(source.source)
         self.supports_thinking = _thinks(source.source, family)

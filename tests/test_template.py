@@ -538,6 +538,16 @@ def test_a_go_template_is_called_by_its_name() -> None:
     assert "Go's template language" in template.notice
 
 
+def test_a_template_with_thousands_of_control_tokens_is_broken() -> None:
+    tokens = "".join(f"<|t{n}|>" for n in range(9999))
+    template = custom("{# " + tokens + " #}" + chat_templates.QWEN3)
+    assert template.notice is not None
+    assert "more than 100 control tokens" in template.notice
+    started = time.monotonic()
+    template.render((user("<|t" * 50_000),))
+    assert time.monotonic() - started < 1
+
+
 def test_a_template_that_fails_on_every_question_is_broken() -> None:
     source = TemplateSource(source="{{ functions + 1 }}", origin="here")
     template = ChatTemplate.for_model(source, "phi3")
