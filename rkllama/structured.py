@@ -122,6 +122,8 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
     from jsonschema import exceptions, validators
     from referencing import Registry
 
+    if not isinstance(schema.get("$schema", ""), str):
+        return {"unusable": "its $schema is not the URI of a draft"}
     try:
         kind = validators.validator_for(schema, default=validators.Draft202012Validator)
         kind.check_schema(schema)

@@ -166,6 +166,11 @@ def test_a_schema_is_checked_beforehand() -> None:
         check_schema({"type": 3})
 
 
+def test_a_draft_is_named_by_its_uri() -> None:
+    with pytest.raises(InvalidRequest, match=r"its \$schema is not the URI of a draft"):
+        check_schema({"$schema": 5})
+
+
 def test_older_drafts_are_understood() -> None:
     schema = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1}
     assert validate_answer("0", {**schema, "exclusiveMinimum": True}) is not None
