@@ -62,8 +62,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--choose", type=int, default=2500, help="steps that only choose")
-    parser.add_argument("--steps", type=int, default=2600, help="steps that also answer")
+    parser.add_argument("--choose", type=int, default=3000, help="steps that only choose")
+    parser.add_argument("--steps", type=int, default=3600, help="steps that also answer")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="the highest learning rate")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=2)
