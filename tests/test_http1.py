@@ -287,14 +287,23 @@ def waitress_port() -> Iterator[int]:
         return iter([body])
 
     server = waitress.server.create_server(app, host="127.0.0.1", port=0)
-    thread = threading.Thread(target=server.run)
+    stopping = threading.Event()
+
+    def serve() -> None:
+        while not stopping.is_set():
+            server.asyncore.loop(timeout=30, map=server._map, count=1)
+
+    thread = threading.Thread(target=serve)
     thread.start()
     yield int(server.effective_port)
-    server.maintenance_interval = 0
-    server.close()
-    server.task_dispatcher.shutdown()
-    server.trigger.close() if hasattr(server.trigger, "close") else None
+    # Nothing is closed before those who use it have ended.
+    stopping.set()
+    server.pull_trigger()
     thread.join(10)
+    server.task_dispatcher.shutdown()
+    for channel in list(server.active_channels.values()):
+        channel.handle_close()
+    server.close()
 
 
 def test_waitress_streams_and_answers(waitress_port: int) -> None:
