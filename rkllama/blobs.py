@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO
 
+from .disk import free_space, is_full
 from .errors import DiskFull, InvalidRequest, RKLLamaError
 from .names import EXTENSIONS
 
@@ -55,8 +54,8 @@ class Blobs:
             yield
         except OSError as error:
             reason = f"the upload cannot be kept: {error.strerror or error}"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                free = shutil.disk_usage(self._models).free
+            if is_full(error):
+                free = free_space(self._models)
                 raise DiskFull(reason, needed=1, available=free) from error
             raise RKLLamaError(
                 reason, hint=f"Check that the server may write to {self._folder}."

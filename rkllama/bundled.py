@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import tempfile
 
+from .disk import free_space, is_full
 from .errors import ConfigError, DiskFull, RKLLamaError
 from .names import strip_extension
 
@@ -38,7 +38,6 @@ def install(models: str) -> None:
 
 def _explained(error: OSError, models: str) -> RKLLamaError:
     reason = f"the guide cannot be put into {models}: {error.strerror or error}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(models).free
-        return DiskFull(reason, needed=os.path.getsize(FILE), available=free)
+    if is_full(error):
+        return DiskFull(reason, needed=os.path.getsize(FILE), available=free_space(models))
     return ConfigError(reason, hint="Name another directory with RKLLAMA_MODELS.")

@@ -13,11 +13,11 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from .disk import free_space, is_full
 from .errors import DiskFull, PullError
 
 CHUNK = 1 << 20
@@ -96,7 +96,7 @@ class Part:
     def reserve(self) -> None:
         """Raise DiskFull when the rest does not fit on the disk."""
         needed = self.total - self.size
-        free = shutil.disk_usage(os.path.dirname(self.path)).free
+        free = free_space(os.path.dirname(self.path))
         if needed and needed + RESERVE > free:
             raise self._disk_full(free)
 
@@ -147,8 +147,8 @@ class Part:
         )
 
     def _explained(self, error: OSError) -> PullError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return self._disk_full(shutil.disk_usage(os.path.dirname(self.path)).free)
+        if is_full(error):
+            return self._disk_full(free_space(os.path.dirname(self.path)))
         if error.errno == errno.EFBIG:
             return PullError(
                 f"the file system of {self.path} holds no file of {self.total / 1e9:.1f} GB",

@@ -7,11 +7,9 @@ executed, and of its texts only the ones named in companions.py are fetched.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
-import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from functools import partial
 
 from .companions import fetch_companions, has_template
 from .core import PullProgress
+from .disk import free_space, is_full
 from .errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from .hub import (
     DEFAULT_REVISION,
@@ -255,8 +254,8 @@ def _local_errors(models: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(models).free
+        if is_full(error):
+            free = free_space(models)
             raise DiskFull(f"the disk of {models} is full", needed=1, available=free) from error
         raise PullError(
             f"{error.filename or models} cannot be used: {error.strerror or error}",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rkllama import bundled
-from rkllama.errors import ConfigError, ModelNotFound
+from rkllama.errors import ConfigError, DiskFull, ModelNotFound
 from rkllama.listing import collect
 from rkllama.showing import details_text
 from rkllama.store import Store
@@ -46,6 +48,18 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pytest.raises(ConfigError, match=r"cannot be put into .+: Not a directory"),
     ):
         store.resolve("guide")
+
+
+def test_a_full_disk_is_told_where_not_even_the_directory_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "makedirs", full)
+    with pytest.raises(DiskFull, match="No space left") as caught:
+        bundled.install(str(tmp_path / "not" / "there"))
+    assert caught.value.available > 0
 
 
 def test_somebody_elses_guide_stays(models: Path) -> None:
