@@ -19,7 +19,7 @@ from .client_wire import (
     prompt_body,
     pull_progress,
 )
-from .config import Settings, server_address
+from .config import Settings, server_address, server_url
 from .core import (
     ChatRequest,
     EmbeddingRequest,
@@ -62,8 +62,7 @@ class RemoteService:
     @property
     def url(self) -> str:
         """The server's address."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return server_url(self._host, self._port)
 
     # --- Models on disk ------------------------------------------------------------------------
 

@@ -303,6 +303,11 @@ def server_address(host: str) -> tuple[str, int]:
     return name.strip("[]"), number
 
 
+def server_url(host: str, port: int) -> str:
+    """The address as a URL, an IPv6 host in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether a server bound to `host` can be reached from this machine only."""
     if host in ("localhost", "::1"):

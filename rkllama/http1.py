@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import socket
 
+from .config import server_url
 from .errors import InvalidRequest, ServerUnreachable
 
 TYPE_CHECKING = False
@@ -153,9 +154,8 @@ def request(
     ServerUnreachable when nobody listens, the connection breaks or what answers does not speak HTTP,
     and InvalidRequest for a path or header that could not be sent as one.
     """
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    message = _message(method, path, {"Host": place, **(headers or {})}, body)
-    url = f"http://{place}"
+    url = server_url(host, port)
+    message = _message(method, path, {"Host": url.removeprefix("http://"), **(headers or {})}, body)
     try:
         connection = socket.create_connection((host, port), CONNECT_TIMEOUT)
     except (OSError, ValueError) as error:  # ValueError: a host name that cannot be encoded

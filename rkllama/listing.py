@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .config import Settings, is_this_machine, load_settings, server_address
+from .config import Settings, is_this_machine, load_settings, server_address, server_url
 from .errors import ConfigError, ModelsDirMissing, RKLLamaError, ServerUnreachable
 from .output import forget_stdout, human_size, human_time, print_error, table
 
@@ -141,7 +141,7 @@ def _get(host: str, port: int, path: str, settings: Settings) -> dict[str, Any]:
         raise _stranger(host, port)
     if status == 401:
         raise ConfigError(
-            f"the server at {_url(host, port)} asks for an API key",
+            f"the server at {server_url(host, port)} asks for an API key",
             hint="Set RKLLAMA_API_KEY to one of its keys.",
         )
     if status != 200:
@@ -150,11 +150,7 @@ def _get(host: str, port: int, path: str, settings: Settings) -> dict[str, Any]:
 
 
 def _stranger(host: str, port: int) -> ServerUnreachable:
-    return ServerUnreachable(_url(host, port), "what answers there is not RKLLama")
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return ServerUnreachable(server_url(host, port), "what answers there is not RKLLama")
 
 
 def _row(model: dict[str, Any]) -> dict[str, object]:

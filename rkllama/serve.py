@@ -24,7 +24,7 @@ import waitress.server
 import waitress.task
 
 from .api.common import dumps
-from .config import Settings, is_loopback, server_address
+from .config import Settings, is_loopback, server_address, server_url
 from .errors import (
     BodyTooLarge,
     ConfigError,
@@ -293,8 +293,7 @@ def serve(
     """
     host, port = server_address(settings.host)
     listener = _listen(host, port)
-    name = f"[{host}]" if ":" in host else host
-    url = f"http://{name}:{listener.getsockname()[1]}"
+    url = server_url(host, listener.getsockname()[1])
     service = LocalService(settings, "rkllama serve", url)
     try:
         if model is not None:
