@@ -166,6 +166,11 @@ class GGUFHeader(
     metadata: Mapping[str, Scalar]
     """Every key whose value is no array and no long text."""
 
+    @property
+    def parameter_size(self) -> str | None:
+        """The number of weights as people write it: counted, else as the converter labelled it."""
+        return parameter_size(self.parameters) if self.parameters else self.size_label
+
 
 def read_header(path: str, *, brief: bool = False) -> GGUFHeader:
     """The header of the file `path`; `brief` takes microseconds where all of it takes 0.1 s.

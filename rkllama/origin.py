@@ -19,6 +19,9 @@ _REPOSITORY = r'"repo"\s*:\s*"([\w./-]+)"'
 _REVISION = r'"revision"\s*:\s*"([\w./-]+)"'
 _HUGGINGFACE_PATH = r'(?im)^[ \t]*HUGGINGFACE_PATH[ \t]*=[ \t]*["\']?([\w./-]+)'
 
+_Labels = tuple[str | None, str | None, str | None]
+"""Quantisation, platform, number of weights."""
+
 
 def origins(entry: Entry) -> Iterator[str]:
     """The names, nearest first: the folder's, "user/name@revision", and the older Modelfiles' path.
@@ -37,51 +40,38 @@ def origins(entry: Entry) -> Iterator[str]:
         yield path[1]
 
 
-def labels(entry: Entry) -> tuple[str | None, str | None, str | None]:
+def labels(entry: Entry) -> _Labels:
     """Quantisation, platform and number of weights, for lists; a .gguf file's header knows best."""
-    quantization, platform, size = _parse(entry.file)
+    told = _parse(entry.file)
     if entry.format == "gguf":
-        quantization, size = _by_header(entry, quantization, size)
-    elif quantization and platform and size:
-        return quantization, platform, size
+        told = _first_known(_header_labels(entry, brief=True), told)
+    elif None not in told:
+        return told
     for name in origins(entry):
-        also = _parse(name)
-        quantization, platform, size = (
-            quantization or also[0],
-            platform or also[1],
-            size or also[2],
-        )
-    if entry.format == "gguf" and not size:
-        size = _counted(entry)
-    return quantization, platform, size
+        told = _first_known(told, _parse(name))
+    if entry.format == "gguf" and told[2] is None:
+        told = _first_known(
+            told, _header_labels(entry, brief=False)
+        )  # its weights have to be counted
+    return told
 
 
-def _parse(name: str) -> tuple[str | None, str | None, str | None]:
+def _parse(name: str) -> _Labels:
     return parse_quantization(name), parse_platform(name), parse_parameter_size(name)
 
 
-def _by_header(
-    entry: Entry, quantization: str | None, size: str | None
-) -> tuple[str | None, str | None]:
-    from .gguf import GGUFError, parameter_size, read_header
+def _first_known(first: _Labels, then: _Labels) -> _Labels:
+    return first[0] or then[0], first[1] or then[1], first[2] or then[2]
+
+
+def _header_labels(entry: Entry, *, brief: bool) -> _Labels:
+    from .gguf import GGUFError, read_header
 
     try:
-        header = read_header(entry.path, brief=True)
+        header = read_header(entry.path, brief=brief)
     except GGUFError:
-        return quantization, size
-    counted = parameter_size(header.parameters) if header.parameters else header.size_label
-    return header.quantization or quantization, counted or size
-
-
-def _counted(entry: Entry) -> str | None:
-    """The weights of a model that nowhere says how many it has."""
-    from .gguf import GGUFError, parameter_size, read_header
-
-    try:
-        count = read_header(entry.path).parameters
-    except GGUFError:
-        return None
-    return parameter_size(count) if count else None
+        return None, None, None
+    return header.quantization, None, header.parameter_size
 
 
 def _is_root(folder: str, entry: Entry) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from .core import Message, ModelInfo, SamplingParams, TemplateSource
 from .families import find_family
-from .gguf import GGUFError, GGUFHeader, parameter_size, read_header
+from .gguf import GGUFError, GGUFHeader, read_header
 from .modelfile import (
     SIZE_LIMIT,
     Modelfile,
@@ -142,15 +142,14 @@ class ModelReader:
         header = self.header(entry, brief=True)
         if not isinstance(header, GGUFHeader):
             return info
-        if not (header.parameters or header.size_label or info.parameter_size):
+        if not (header.parameter_size or info.parameter_size):
             whole = self.header(entry)  # its weights have to be counted
             header = whole if isinstance(whole, GGUFHeader) else header
-        counted = parameter_size(header.parameters) if header.parameters else header.size_label
         named = parse_model_name(header.name or "").family
         return replace(
             info,
             quantization=header.quantization or info.quantization,
-            parameter_size=counted or info.parameter_size,
+            parameter_size=header.parameter_size or info.parameter_size,
             family=info.family or named or header.architecture,
             context_length=header.context_length or info.context_length,
         )
