@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import rkllama
-from tests.virtual_npu import directive, write_model
+from tests.conftest import isolate
+from tests.running import Server
+from tests.virtual_npu import directive, library, write_model
 
 MODEL = "qwen2.5-rk3588-w8a8"
 THINKER = "qwen3-1.7b-rk3588-w8a8"
 GUIDE_FILE = Path(rkllama.__file__).with_name("guide.gguf")
 """The small language model that comes with the package."""
+
+
+@contextlib.contextmanager
+def serving_guide(base: Path, *arguments: str) -> Iterator[tuple[Server, Path]]:
+    """A server with a home of its own below `base`, the guide in its models directory, and the virtual
+    NPU for what is put there meanwhile; with it comes that directory.
+    """
+    assert GUIDE_FILE.is_file(), "the guide is missing: python -m tools.guide.train makes it"
+    with pytest.MonkeyPatch.context() as patch:
+        models = isolate(patch, base) / "RKLLAMA" / "models"
+        models.mkdir(parents=True)
+        shutil.copy(GUIDE_FILE, models)
+        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
+        with Server(*arguments) as running:
+            yield running, models
 
 
 def install(models: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -21,8 +20,7 @@ from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field, SecretStr
 
-from tests.clients import GUIDE_FILE, ask
-from tests.conftest import isolate
+from tests.clients import ask, serving_guide
 from tests.running import Server
 
 GUIDE = "guide"
@@ -33,13 +31,8 @@ SHORT = {"num_predict": 12, "temperature": 0}
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with the guide in its models directory; the module's tests share it."""
-    assert GUIDE_FILE.is_file(), "the guide is missing: python -m tools.guide.train makes it"
-    with pytest.MonkeyPatch.context() as patch:
-        models = isolate(patch, tmp_path_factory.mktemp("guide")) / "RKLLAMA" / "models"
-        models.mkdir(parents=True)
-        shutil.copy(GUIDE_FILE, models)
-        with Server() as running:
-            yield running
+    with serving_guide(tmp_path_factory.mktemp("guide")) as (running, _):
+        yield running
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -22,11 +21,10 @@ from rkllama.cpu import CPUBackend, physical_cores
 from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong
 from rkllama.gguf import read_header
 from rkllama.worker import Worker
-from tests.clients import GUIDE_FILE
-from tests.conftest import isolate
+from tests.clients import GUIDE_FILE, serving_guide
 from tests.model_files import ARRAY, I32, STRING, U32, Pair, header
 from tests.running import Server
-from tests.virtual_npu import library, write_model
+from tests.virtual_npu import write_model
 from tests.waiting import LIMIT, Task, until
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -314,15 +312,10 @@ def test_as_many_threads_as_there_are_real_or_big_cores(
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with room for two models: one for the NPU, one for the CPU, and one that is broken."""
-    with pytest.MonkeyPatch.context() as patch:
-        models = isolate(patch, tmp_path_factory.mktemp("both")) / "RKLLAMA" / "models"
-        models.mkdir(parents=True)
-        shutil.copy(GUIDE_FILE, models / "guide.gguf")
+    with serving_guide(tmp_path_factory.mktemp("both"), "--max-loaded", "2") as (running, models):
         (models / "broken.gguf").write_bytes(GUIDE_FILE.read_bytes()[:2000])
         write_model(models / "npu.rkllm")
-        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
-        with Server("--max-loaded", "2") as running:
-            yield running
+        yield running
 
 
 def test_models_of_both_kinds_answer_side_by_side(both: Server) -> None:

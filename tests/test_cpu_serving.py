@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.clients import GUIDE_FILE, MODEL, ask, install
-from tests.conftest import isolate
+from tests.clients import GUIDE_FILE, MODEL, ask, install, serving_guide
 from tests.running import Server
-from tests.virtual_npu import library
 
 QUESTION = "How do I pull a model?"
 
@@ -20,15 +18,10 @@ QUESTION = "How do I pull a model?"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that may hold three models: two .gguf and one of the virtual NPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        models = isolate(patch, tmp_path_factory.mktemp("cpu")) / "RKLLAMA" / "models"
-        models.mkdir(parents=True)
-        shutil.copy(GUIDE_FILE, models / "guide.gguf")
+    with serving_guide(tmp_path_factory.mktemp("cpu"), "--max-loaded", "3") as (running, models):
         shutil.copy(GUIDE_FILE, models / "other.gguf")
         install(models)
-        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
-        with Server("--max-loaded", "3") as running:
-            yield running
+        yield running
 
 
 def chat(server: Server, messages: list[Any], model: str = "guide", **more: Any) -> Any:
