@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from typing import IO
 
@@ -16,6 +17,101 @@ from .names import EXTENSIONS
 _BLOCK = 1 << 20
 _LONGEST = 200
 """Bytes of a file's name; file systems take 255, and what lies beside a model has a longer one."""
+_KEPT = 24 * 3600.0
+"""Seconds that an upload waits for its create; nobody comes for it after a day."""
+
+
+class Upload:
+    """A file as it comes: on disk and hashed piece by piece. It is gone once closed, unless it was kept.
+
+    No piece raises anything: `failure` says what the file system refused, and `keep` raises it. `size`
+    is how long the file will be, where that is known.
+    """
+
+    def __init__(self, models: str, size: int = 0) -> None:
+        self.failure: RKLLamaError | None = None
+        self._models = models
+        self._length = 0
+        self._sha256 = hashlib.sha256()
+        self._file: IO[bytes] | None = None
+        with self._explained():
+            os.makedirs(_folder(models), exist_ok=True)
+            _forget_old(_folder(models))
+            if size > (free := free_space(models)):
+                text = f"the upload has {size} bytes, {free} are free"
+                self.failure = DiskFull(text, needed=size, available=free)
+                return
+            handle, self._path = tempfile.mkstemp(dir=_folder(models))
+            self._file = os.fdopen(handle, "wb", _BLOCK)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, data: bytes) -> None:
+        """The next piece; after a failure it is dropped."""
+        self._length += len(data)
+        if self._file is not None and self.failure is None:
+            with self._explained():
+                self._file.write(data)
+                self._sha256.update(data)
+
+    def getfile(self) -> Upload:
+        """What the application gets as its input: this is a buffer as waitress has them."""
+        return self
+
+    def keep(self, digest: str) -> None:
+        """Make it the upload of this sha256. Raises InvalidRequest where it has another, DiskFull,
+        RKLLamaError.
+        """
+        found = self._sha256.hexdigest()
+        if self._file is not None and self.failure is None:
+            if found != digest:
+                raise InvalidRequest(f"the upload's sha256 is {found}, not {digest}")
+            with self._explained():
+                self._file.close()
+                os.replace(self._path, os.path.join(_folder(self._models), digest))
+        if self.failure is not None:
+            raise self.failure
+
+    def close(self) -> None:
+        """Drop what was not kept."""
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+    __del__ = close
+    """The server closes what it has read; of a connection that breaks off it drops the request only."""
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Note what the file system refuses, in words for the client."""
+        try:
+            yield
+        except OSError as error:
+            reason = f"the upload cannot be kept: {error.strerror or error}"
+            if is_full(error):
+                free = free_space(self._models)
+                self.failure = DiskFull(reason, needed=1, available=free)
+            else:
+                hint = f"Check that the server may write to {_folder(self._models)}."
+                self.failure = RKLLamaError(reason, hint=hint)
+
+
+def _folder(models: str) -> str:
+    return os.path.join(models, ".rkllama", "blobs")
+
+
+def _forget_old(folder: str) -> None:
+    """Delete what nobody made a model of, or what a server that was killed left behind."""
+    long_ago = time.time() - _KEPT
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another upload does so, too
+                if entry.stat(follow_symlinks=False).st_mtime < long_ago:
+                    os.unlink(entry.path)
 
 
 class Blobs:
@@ -23,43 +119,23 @@ class Blobs:
 
     def __init__(self, models: str) -> None:
         self._models = models
-        self._folder = os.path.join(models, ".rkllama", "blobs")
 
     def _path(self, digest: str) -> str:
-        return os.path.join(self._folder, digest)
+        return os.path.join(_folder(self._models), digest)
 
     def has(self, digest: str) -> bool:
         """Whether the file of this sha256 (64 hex digits) has been uploaded."""
         return os.path.isfile(self._path(digest))
 
-    def put(self, digest: str, stream: IO[bytes]) -> None:
-        """Keep an upload. Raises InvalidRequest when it has another sha256, DiskFull, RKLLamaError."""
-        with self._local_errors():
-            os.makedirs(self._folder, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._folder)
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    found = _copy(stream, out)
-                if found != digest:
-                    raise InvalidRequest(f"the upload's sha256 is {found}, not {digest}")
-                os.replace(temporary, self._path(digest))
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-
-    @contextlib.contextmanager
-    def _local_errors(self) -> Iterator[None]:
-        """Explain what the file system refuses."""
-        try:
-            yield
-        except OSError as error:
-            reason = f"the upload cannot be kept: {error.strerror or error}"
-            if is_full(error):
-                free = free_space(self._models)
-                raise DiskFull(reason, needed=1, available=free) from error
-            raise RKLLamaError(
-                reason, hint=f"Check that the server may write to {self._folder}."
-            ) from error
+    def put(self, digest: str, stream: Upload | IO[bytes]) -> None:
+        """Keep an upload; see Upload.keep."""
+        if isinstance(stream, Upload):
+            stream.keep(digest)
+            return
+        with contextlib.closing(Upload(self._models)) as upload:
+            while block := stream.read(_BLOCK):
+                upload.append(block)
+            upload.keep(digest)
 
     @contextlib.contextmanager
     def placed(self, files: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -75,8 +151,13 @@ class Blobs:
             with contextlib.suppress(OSError):
                 os.unlink(upload)
             return
-        with self._local_errors():
+        try:
             os.replace(upload, file)
+        except OSError as error:
+            raise RKLLamaError(
+                f"{file} cannot be written: {error.strerror}",
+                hint=f"Check that the server may write to {self._models}.",
+            ) from error
         try:
             yield name
         except BaseException:
@@ -97,12 +178,3 @@ class Blobs:
         if len(os.fsencode(name)) > _LONGEST:
             raise InvalidRequest(f"the name {file[:40]}… is too long", param="files")
         return name, digest
-
-
-def _copy(stream: IO[bytes], out: IO[bytes]) -> str:
-    """Copy to the end; answers the sha256."""
-    sha256 = hashlib.sha256()
-    while block := stream.read(_BLOCK):
-        sha256.update(block)
-        out.write(block)
-    return sha256.hexdigest()

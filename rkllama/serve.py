@@ -6,13 +6,16 @@ Nothing of a dialect is known here, and only this module imports Bottle.
 from __future__ import annotations
 
 import contextlib
+import http
 import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import replace
 from types import FrameType
 from typing import Any
@@ -22,8 +25,10 @@ import waitress.channel
 import waitress.parser
 import waitress.server
 import waitress.task
+import waitress.utilities
 
 from .api.common import dumps
+from .blobs import Upload
 from .config import Settings, is_loopback, server_address, server_url
 from .errors import (
     BodyTooLarge,
@@ -46,6 +51,8 @@ _IDLE = 30.0
 _UNREAD = 1 << 20
 """Bytes of answers that are kept for a client that does not read."""
 _MAX_HEADER = 64 << 10
+_RECEIVED = 64 << 10
+"""Bytes read at once: with waitress's 8 KiB an upload takes a third longer."""
 _SENDING = 60.0
 """Seconds that a client may take to send a request, and one more for every _SLOWEST bytes of it."""
 _SLOWEST = 1000
@@ -140,7 +147,7 @@ def _handle(route: Route, call: Call, guard: Guard, max_body: int) -> Reply:
         if not _is_utf8(call.environ):
             raise NoSuchRoute(call.path[:200])
         guard.check(call.environ, route.public)
-        if int(call.environ.get("CONTENT_LENGTH") or 0) > max_body:
+        if not route.upload and int(call.environ.get("CONTENT_LENGTH") or 0) > max_body:
             raise BodyTooLarge(max_body)
         return route.handler(call)
     except RKLLamaError as error:
@@ -189,7 +196,9 @@ class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         error, blank = self.request.error, self.channel.server.blank_call
         problem: RKLLamaError = InvalidRequest(f"{error.reason}: {error.body}")
-        if error.code == 413:
+        if isinstance(error, _Refusal):
+            problem = error.problem
+        elif error.code == 413:
             problem = BodyTooLarge(blank.settings.max_body)
         path = getattr(self.request, "path", "/")
         accepted = self.request.headers.get("ACCEPT_LANGUAGE")
@@ -204,9 +213,26 @@ class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
 
 
 class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
+    """A request as it comes. The body of an upload goes to where it is kept, and has any size."""
+
+    guard: Guard
+    models: str
+    uploads: tuple[str, ...]
+    """How the paths begin that files are sent to."""
+    adj: Any
+    upload: Upload | None = None
+
     def __init__(self, adj: Any) -> None:
         super().__init__(adj)
         self._began = time.time()
+
+    def received(self, data: bytes) -> int:
+        """Take what is this request's; an upload that finds no room is answered before its end."""
+        consumed: int = super().received(data)
+        if self.upload is not None and self.upload.failure is not None:
+            self.error = _Refusal(self.upload.failure)
+            self.completed = True
+        return consumed
 
     def is_overdue(self, now: float) -> bool:
         """Whether the request comes too slowly. A byte now and then keeps no connection for ever."""
@@ -219,6 +245,29 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
             super().parse_header(header_plus)
         except ValueError as error:
             raise waitress.parser.ParsingError(f"Invalid header: {error}") from None
+        if self.body_rcv is not None and self._may_upload():
+            self.upload = self.body_rcv.buf = Upload(self.models, self.content_length)
+            self.adj = copy(self.adj)
+            self.adj.max_request_body_size = sys.maxsize
+
+    def _may_upload(self) -> bool:
+        """Whether this is an upload, of somebody who may: of others no more is read than of any request."""
+        if self.command != "POST" or not self.path.startswith(self.uploads):
+            return False
+        try:
+            self.guard.check({f"HTTP_{name}": text for name, text in self.headers.items()}, False)
+        except RKLLamaError:
+            return False
+        return True
+
+
+class _Refusal(waitress.utilities.Error):  # type: ignore[misc]
+    """An error of ours, as waitress passes its own on."""
+
+    def __init__(self, problem: RKLLamaError) -> None:
+        super().__init__(problem.text)
+        self.problem = problem
+        self.code, self.reason = problem.status, http.HTTPStatus(problem.status).phrase
 
 
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
@@ -345,6 +394,7 @@ def _waitress(app: Callable[..., Any], listener: socket.socket, settings: Settin
         ident="rkllama",
         max_request_body_size=settings.max_body + 1,  # waitress refuses this very size too
         max_request_header_size=_MAX_HEADER,
+        recv_bytes=_RECEIVED,
         outbuf_high_watermark=_UNREAD,
         outbuf_overflow=4 * _UNREAD,  # never on disk: that may be an SD card
         connection_limit=max(512, 2 * threads),
@@ -352,11 +402,25 @@ def _waitress(app: Callable[..., Any], listener: socket.socket, settings: Settin
         clear_untrusted_proxy_headers=True,
         expose_tracebacks=False,
     )
-    server.channel_class = type("Channel", (_Channel,), {"send_timeout": settings.send_timeout})
+    server.channel_class = type(
+        "Channel",
+        (_Channel,),
+        {"send_timeout": settings.send_timeout, "parser_class": _parser_class(settings)},
+    )
     server.maintenance = _maintain(server)
     # Every request that finds all threads busy would be logged as a warning: the queue is ours.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     return server
+
+
+def _parser_class(settings: Settings) -> type[_Parser]:
+    host = server_address(settings.host)[0]
+    known = {
+        "guard": Guard(host, settings.api_keys, settings.origins),
+        "models": settings.models,
+        "uploads": tuple(route.path.partition("<")[0] for route in routes() if route.upload),
+    }
+    return type("Parser", (_Parser,), known)
 
 
 def _stop_on_signals(server: Any) -> threading.Event:

@@ -48,6 +48,8 @@ class Route:
     summary: str
     public: bool = False
     """Answers without an API key."""
+    upload: bool = False
+    """Its body is a file of any size: an Upload under waitress, elsewhere any stream."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -154,7 +154,14 @@ def _put_blob(call: Call) -> Reply:
 
 
 ROUTES = tuple(
-    Route(methods=methods, path=path, handler=handler, dialect=error, summary=summary)
+    Route(
+        methods=methods,
+        path=path,
+        handler=handler,
+        dialect=error,
+        summary=summary,
+        upload=handler is _put_blob,
+    )
     for methods, path, handler, summary in (
         (("GET",), "/api/version", _version, "Version of the Ollama API, and of RKLLama"),
         (("GET",), "/api/tags", _tags, "Models on disk"),
