@@ -343,6 +343,7 @@ def serve(
     host, port = server_address(settings.host)
     listener = _listen(host, port)
     url = server_url(host, listener.getsockname()[1])
+    _make_own_directory(settings)
     service = LocalService(settings, "rkllama serve", url)
     try:
         if model is not None:
@@ -369,6 +370,16 @@ def serve(
     finally:
         service.close()
         listener.close()
+
+
+def _make_own_directory(settings: Settings) -> None:
+    """Make the default models directory, so that a fresh server has no models rather than an error.
+
+    One that somebody named is not made: it may be on a disk that is not mounted.
+    """
+    if settings.models == os.path.join(settings.home, "models"):
+        with contextlib.suppress(OSError):
+            os.makedirs(settings.models, exist_ok=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -64,6 +64,22 @@ def test_without_its_directory_models_is_the_documented_500(server: Server, mode
     says(server.get("/models"), 200, {"models": []})
 
 
+def test_a_fresh_server_has_no_models_rather_than_an_error(home: Path) -> None:
+    with Server() as server:
+        assert server.get("/models").json == {"models": []}
+        assert server.get("/api/tags").json == {"models": []}
+        assert server.get("/v1/models").json["data"] == []
+    assert (home / "RKLLAMA" / "models").is_dir()
+
+
+def test_a_named_directory_that_is_missing_is_not_made(home: Path) -> None:
+    """It may be on a disk that is not mounted."""
+    named = home / "ssd" / "models"
+    with Server("--models", str(named)) as server:
+        assert server.get("/models").status == 500
+    assert not named.exists()
+
+
 # --- Loading -----------------------------------------------------------------------------------
 
 
