@@ -42,6 +42,7 @@ class Upload:
                 self.failure = DiskFull(text, needed=size, available=free)
                 return
             handle, self._path = tempfile.mkstemp(dir=_folder(models))
+            os.fchmod(handle, 0o644)
             self._file = os.fdopen(handle, "wb", _BLOCK)
 
     def __len__(self) -> int:
@@ -138,31 +139,30 @@ class Blobs:
             upload.keep(digest)
 
     @contextlib.contextmanager
-    def placed(self, files: Sequence[tuple[str, str]]) -> Iterator[str]:
-        """A model file made out of the one upload among `files` (name, digest): its file name.
+    def placed(self, files: Sequence[tuple[str, str]], name: str) -> Iterator[tuple[str, str]]:
+        """The one upload among `files` (name, digest) as the file of the new model `name`, in a folder
+        of that name: its path and sha256.
 
         It stays where what is done with it succeeds, else it is an upload again. Raises InvalidRequest
         when it is not exactly one model file, or was not uploaded; RKLLamaError.
         """
-        name, digest = self._chosen(files)
-        upload, file = self._path(digest), os.path.join(self._models, name)
-        if os.path.lexists(file):  # of an earlier model that was made from the same
-            yield name
-            with contextlib.suppress(OSError):
-                os.unlink(upload)
-            return
+        file, digest = self._chosen(files)
+        folder = os.path.join(self._models, name)
+        upload, path = self._path(digest), os.path.join(folder, file)
         try:
-            os.replace(upload, file)
+            os.makedirs(folder, exist_ok=True)
+            os.replace(upload, path)
         except OSError as error:
             raise RKLLamaError(
-                f"{file} cannot be written: {error.strerror}",
+                f"{path} cannot be written: {error.strerror}",
                 hint=f"Check that the server may write to {self._models}.",
             ) from error
         try:
-            yield name
+            yield path, digest
         except BaseException:
             with contextlib.suppress(OSError):
-                os.replace(file, upload)
+                os.replace(path, upload)
+                os.rmdir(folder)
             raise
 
     def _chosen(self, files: Sequence[tuple[str, str]]) -> tuple[str, str]:
@@ -174,7 +174,6 @@ class Blobs:
         file = os.path.basename(file.replace("\\", "/"))
         if file.startswith(".") or not file.isprintable() or not self.has(digest):
             raise InvalidRequest(f"no upload of {file!r} with sha256:{digest}", param="files")
-        name = f"{digest[:12]}-{file}"
-        if len(os.fsencode(name)) > _LONGEST:
+        if len(os.fsencode(file)) > _LONGEST:
             raise InvalidRequest(f"the name {file[:40]}… is too long", param="files")
-        return name, digest
+        return file, digest

@@ -306,7 +306,13 @@ class Store:
                 self._write(made, replace(parsed, source=base))
             return self._info(self._find(made))
 
-    def _free_name(self, name: str, source: Entry) -> str:
+    def new_name(self, name: str) -> str:
+        """`name` as that of a new model, which may take the place of an alias. Raises InvalidRequest."""
+        with self._lock:
+            self._scan()
+            return self._free_name(name, None)
+
+    def _free_name(self, name: str, source: Entry | None) -> str:
         """The name for something new, which may be that of an alias, or of `source` itself, but of
         nothing that `source` is made from: both would lead nowhere.
         """
@@ -319,7 +325,7 @@ class Store:
             )
         for entry in self._catalog.entries:
             if entry.name.lower() == wanted.lower() and (entry.parent or entry == source):
-                if entry in self._chain(source)[1:]:
+                if source is not None and entry in self._chain(source)[1:]:
                     raise InvalidRequest(
                         f"'{source.name}' is made from '{entry.name}' itself",
                         param="name",

@@ -59,7 +59,7 @@ def test_what_the_disk_refuses_is_explained(
 # --- Making a model of one ---------------------------------------------------------------------
 
 FILES = [("m.rkllm", DIGEST)]
-NAME = f"{DIGEST[:12]}-m.rkllm"
+FILE = os.path.join("made", "m.rkllm")
 
 
 def upload(models: Path) -> Blobs:
@@ -71,23 +71,20 @@ def upload(models: Path) -> Blobs:
 def test_an_upload_is_one_again_where_no_model_came_of_it(models: Path) -> None:
     blobs = upload(models)
     for _ in range(2):
-        with pytest.raises(RKLLamaError, match="no"), blobs.placed(FILES):
+        with pytest.raises(RKLLamaError, match="no"), blobs.placed(FILES, "made"):
             raise RKLLamaError("no")
         assert blobs.has(DIGEST)
-        assert not (models / NAME).exists()
-    with blobs.placed(FILES) as name:
-        assert (models / name).read_bytes() == DATA
-    assert files(models) == {NAME}
+        assert not (models / "made").exists()
+    with blobs.placed(FILES, "made") as (path, digest):
+        assert digest == DIGEST
+        assert Path(path).read_bytes() == DATA
+    assert files(models) == {FILE}
+    assert (models / FILE).stat().st_mode & 0o777 == 0o644
 
 
-def test_what_failed_does_not_touch_the_model_that_came_of_the_same_upload(models: Path) -> None:
-    with upload(models).placed(FILES):
-        pass
+def test_a_file_that_cannot_be_placed_stays_an_upload(models: Path) -> None:
     blobs = upload(models)
-    with pytest.raises(RKLLamaError, match="no"), blobs.placed(FILES):
-        raise RKLLamaError("no")
-    assert (models / NAME).read_bytes() == DATA
-    assert blobs.has(DIGEST)
-    with blobs.placed(FILES):
+    (models / "made").write_text("no folder")
+    with pytest.raises(RKLLamaError, match="cannot be written"), blobs.placed(FILES, "made"):
         pass
-    assert files(models) == {NAME}
+    assert blobs.has(DIGEST)

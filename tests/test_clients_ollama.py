@@ -80,6 +80,20 @@ def test_create_from_an_uploaded_file(client: ollama.Client, tmp_path: Path) -> 
     assert shown.details is not None
     assert shown.details.quantization_level == "Q8_0"
     assert "Be brief." in (shown.modelfile or "")
+    (made_model,) = [m for m in client.list().models if m.model == "uploaded:latest"]
+    assert f"sha256:{made_model.digest}" == digest
+    client.delete("uploaded")
+    assert [m.model for m in client.list().models] == [f"{MODEL}:latest"]
+
+
+def test_an_upload_takes_the_place_of_an_alias(client: ollama.Client, tmp_path: Path) -> None:
+    shutil.copy(GUIDE_FILE, tmp_path / "mine.gguf")
+    client.copy(MODEL, "tuned")
+    digest = client.create_blob(tmp_path / "mine.gguf")
+    client.create("tuned", files={"mine.gguf": digest})
+    shown = client.show("tuned")
+    assert shown.details is not None
+    assert shown.details.format == "gguf"
 
 
 def test_pull_of_what_is_there(client: ollama.Client) -> None:

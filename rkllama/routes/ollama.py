@@ -115,8 +115,10 @@ def _pull_lines(first: PullProgress, steps: Iterator[PullProgress]) -> Iterator[
 def _create(call: Call) -> Reply:
     wanted = ollama_models.decode_create(call.json())
     if wanted.files:
-        with Blobs(call.store.models).placed(wanted.files) as file:
-            call.service.create(wanted.name, _modelfile(wanted, file))
+        name = call.store.new_name(wanted.name)
+        with Blobs(call.store.models).placed(wanted.files, name) as (path, digest):
+            call.service.create(name, _modelfile(wanted, name))
+            call.store.put_digest(path, digest)
     else:
         call.service.create(wanted.name, _modelfile(wanted, wanted.source))
     if wanted.stream:
