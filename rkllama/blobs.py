@@ -60,19 +60,20 @@ class Upload:
         """What the application gets as its input: this is a buffer as waitress has them."""
         return self
 
-    def keep(self, digest: str) -> None:
-        """Make it the upload of this sha256. Raises InvalidRequest where it has another, DiskFull,
-        RKLLamaError.
+    def keep(self, digest: str | None = None) -> str:
+        """Keep it for a create; answers its sha256. Raises InvalidRequest where that is not `digest`,
+        DiskFull, RKLLamaError.
         """
         found = self._sha256.hexdigest()
         if self._file is not None and self.failure is None:
-            if found != digest:
+            if digest not in (found, None):
                 raise InvalidRequest(f"the upload's sha256 is {found}, not {digest}")
             with self._explained():
                 self._file.close()
-                os.replace(self._path, os.path.join(_folder(self._models), digest))
+                os.replace(self._path, os.path.join(_folder(self._models), found))
         if self.failure is not None:
             raise self.failure
+        return found
 
     def close(self) -> None:
         """Drop what was not kept."""

@@ -388,8 +388,14 @@ def create(
         str, typer.Option("--file", "-f", metavar="FILE", help="The Modelfile; - is stdin.")
     ] = "Modelfile",
 ) -> None:
-    """Make a model out of an existing one and a Modelfile."""
-    info = _service("create").create(name, _read_text(file))
+    """Make a model out of a Modelfile, and of an existing model or a file."""
+    from .progress import show_upload
+    from .source import source_of
+
+    text = _read_text(file)
+    path = source_of(text, file, _settings().models)
+    service = _service("create")
+    info = service.create(name, text, () if path is None else (show_upload(service, path),))
     sys.stderr.write(f"Created {info.name}. Try it: rkllama run {info.name}\n")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from .client_wire import (
@@ -33,6 +33,7 @@ from .core import (
 )
 from .errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
 from .http1 import Response, request
+from .source import Source
 
 T = TypeVar("T")
 
@@ -102,9 +103,33 @@ class RemoteService:
         """Give a model another name."""
         self._call("POST", "/api/copy", {"source": source, "destination": destination})
 
-    def create(self, name: str, modelfile: str) -> ModelInfo:
+    def upload(self, path: str, report: Callable[[PullProgress], object]) -> str:
+        """Send a file to the server, unless it has it from an earlier try."""
+        import hashlib
+
+        file, sha256 = Source(path, report), hashlib.sha256()
+        for block in file.blocks("verifying"):
+            sha256.update(block)
+        digest = sha256.hexdigest()
+        target = f"/api/blobs/sha256:{digest}"
+        if not self._has(target):
+            headers = {**self._headers, "Content-Length": str(file.size)}
+            data = file.blocks("copying")
+            with request(self._host, self._port, "POST", target, data, headers) as response:
+                self._check(response)
+        return digest
+
+    def _has(self, path: str) -> bool:
+        with request(
+            self._host, self._port, "HEAD", path, headers=self._headers, timeout=_QUICK
+        ) as response:
+            return response.status == 200
+
+    def create(self, name: str, modelfile: str, files: Sequence[tuple[str, str]] = ()) -> ModelInfo:
         """Make a model out of a Modelfile."""
-        body = {"model": name, "modelfile": modelfile, "stream": False}
+        body: dict[str, Any] = {"model": name, "modelfile": modelfile, "stream": False}
+        if files:
+            body["files"] = {file: f"sha256:{digest}" for file, digest in files}
         self._call("POST", "/api/create", body)
         return self.show(name).info
 
@@ -233,9 +258,13 @@ class RemoteService:
         with request(
             self._host, self._port, method, path, data, self._headers, timeout=timeout
         ) as response:
-            if response.status >= 400:
-                raise self._refusal(response.status, response.read())
+            self._check(response)
             yield response
+
+    def _check(self, response: Response) -> None:
+        """Raise what the server refuses."""
+        if response.status >= 400:
+            raise self._refusal(response.status, response.read())
 
     def _refusal(self, status: int, data: bytes) -> RKLLamaError:
         body = self._parse(data)

@@ -272,7 +272,8 @@ class LoadedModel:
 class PullProgress:
     """A step of a download. `completed` and `total` count the file's bytes, the resumed ones included."""
 
-    status: Literal["resolving", "downloading", "verifying", "done"]
+    status: Literal["resolving", "downloading", "copying", "verifying", "done"]
+    """"copying": a file of this machine, for a model to be made of it."""
     file: str
     total: int | None = None
     completed: int = 0

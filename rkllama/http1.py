@@ -16,7 +16,7 @@ from .errors import InvalidRequest, ServerUnreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 CONNECT_TIMEOUT = 5.0
 """Seconds to wait for the connection; a server of ours accepts at once, however busy it is."""
@@ -143,19 +143,24 @@ def request(
     port: int,
     method: str,
     path: str,
-    body: bytes | None = None,
+    body: bytes | Iterable[bytes] | None = None,
     headers: Mapping[str, str] | None = None,
     *,
     timeout: float | None = None,
 ) -> Response:
     """Send a request and wait for the head of its answer.
 
-    `timeout` is how many seconds the server may be silent; None waits as long as it takes. Raises
-    ServerUnreachable when nobody listens, the connection breaks or what answers does not speak HTTP,
-    and InvalidRequest for a path or header that could not be sent as one.
+    A body in pieces needs a Content-Length among the headers. `timeout` is how many seconds the server
+    may be silent; None waits as long as it takes. Raises ServerUnreachable when nobody listens, the
+    connection breaks or what answers does not speak HTTP, and InvalidRequest for a path or header that
+    could not be sent as one.
     """
     url = server_url(host, port)
-    message = _message(method, path, {"Host": url.removeprefix("http://"), **(headers or {})}, body)
+    named = {"Host": url.removeprefix("http://"), **(headers or {})}
+    if isinstance(body, bytes):
+        named["Content-Length"] = str(len(body))
+        body = (body,)
+    head = _head(method, path, named)
     try:
         connection = socket.create_connection((host, port), CONNECT_TIMEOUT)
     except (OSError, ValueError) as error:  # ValueError: a host name that cannot be encoded
@@ -163,8 +168,10 @@ def request(
     try:
         connection.settimeout(timeout)
         # A server that refuses a large body answers and hangs up without reading all of it.
-        try:  # noqa: SIM105 - see close
-            connection.sendall(message)
+        try:
+            connection.sendall(head)
+            for piece in body or ():
+                connection.sendall(piece)
         except (BrokenPipeError, ConnectionResetError):
             pass
         return Response(connection, url, method)
@@ -175,14 +182,12 @@ def request(
         raise
 
 
-def _message(method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> bytes:
-    """The bytes of a request, which asks for an answer that ends with the connection."""
-    length = {} if body is None else {"Content-Length": str(len(body))}
-    lines = [f"{method} {path} HTTP/1.0"]
-    lines += [f"{name}: {value}" for name, value in {**headers, **length}.items()]
+def _head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
+    """The head of a request, which asks for an answer that ends with the connection."""
+    lines = [f"{method} {path} HTTP/1.0", *(f"{name}: {text}" for name, text in headers.items())]
     target = f"{method}{path}"
     if " " in target or not all(line.isascii() and line.isprintable() for line in (target, *lines)):
         raise InvalidRequest(
             f"'{target}' cannot be asked for: it or a header holds a control character"
         )
-    return "\r\n".join([*lines, "Connection: close", "", ""]).encode("ascii") + (body or b"")
+    return "\r\n".join([*lines, "Connection: close", "", ""]).encode("ascii")

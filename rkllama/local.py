@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 
+from .blobs import Blobs, Upload
 from .config import Settings
 from .core import (
     ChatRequest,
@@ -22,7 +24,9 @@ from .engine import Engine
 from .errors import ModelNotFound, NoModelLoaded, PullError
 from .lock import NPULock
 from .metrics import Metrics
+from .modelfile import parse_modelfile, render_modelfile
 from .residents import Residents
+from .source import Source
 from .store import Store
 
 MAX_PULLS = 8
@@ -120,9 +124,24 @@ class LocalService:
         """Give a model another name."""
         self.store.copy(source, destination)
 
-    def create(self, name: str, modelfile: str) -> ModelInfo:
+    def upload(self, path: str, report: Callable[[PullProgress], object]) -> str:
+        """Copy a file to where models are made of it."""
+        file = Source(path, report)
+        with contextlib.closing(Upload(self.store.models, file.size)) as upload:
+            for block in file.blocks("copying"):
+                upload.append(block)
+            return upload.keep()
+
+    def create(self, name: str, modelfile: str, files: Sequence[tuple[str, str]] = ()) -> ModelInfo:
         """Make a model out of a Modelfile."""
-        return self.store.create(name, modelfile)
+        if not files:
+            return self.store.create(name, modelfile)
+        name = self.store.new_name(name)
+        text = render_modelfile(replace(parse_modelfile(modelfile), source=name))
+        with Blobs(self.store.models).placed(files, name) as (path, digest):
+            info = self.store.create(name, text)
+            self.store.put_digest(path, digest)
+        return info
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory, the most recently used one first."""

@@ -1,80 +1,130 @@
-"""The progress of a download: a bar on a terminal, plain lines elsewhere. All of it on stderr."""
+"""The progress of a download or a copy: a bar on a terminal, plain lines elsewhere. All of it on stderr."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Generator, Iterator
-from contextlib import closing
-from itertools import chain
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 
 from .core import PullProgress
 from .output import human_size
+from .service import Service
 from .terminal import Spinner, quiet_keys
+
+Report = Callable[[PullProgress], object]
+
+_DOING = {"downloading": "Downloading", "copying": "Copying"}
 
 
 def show_progress(steps: Generator[PullProgress, None, None], reference: str) -> str:
     """Follow a download to its end; answers the model's name. Ctrl-C says how to go on."""
+    name = ""
     try:
-        with closing(steps):
-            return _bar(steps) if sys.stderr.isatty() else _lines(steps)
+        with closing(steps), shown_progress("Asking the Hub…") as report:
+            for step in steps:
+                report(step)
+                name = step.name or name
     except KeyboardInterrupt:
         sys.stderr.write(f"\nStopped. To go on where it stopped: rkllama pull {reference}\n")
         raise
+    return name
 
 
-def _lines(steps: Iterator[PullProgress]) -> str:
-    announced, shown, status, name = False, 0, "", ""
-    for step in steps:
-        if step.status == "downloading" and step.total:
-            if not announced:
-                announced = True
-                sys.stderr.write(
-                    f"Downloading {step.file} ({human_size(step.total)}){_from(step)}\n"
-                )
+def show_upload(service: Service, path: str) -> tuple[str, str]:
+    """Bring a file to where a model is made of it; answers its name and sha256."""
+    file = os.path.basename(path)
+    with shown_progress(f"Reading {file}…") as report:
+        return file, service.upload(path, report)
+
+
+@contextmanager
+def shown_progress(waiting: str) -> Iterator[Report]:
+    """What is reported is shown; before there is something to show, `waiting` is."""
+    if not sys.stderr.isatty():
+        yield _Lines().report
+        return
+    with Spinner(waiting) as spinner, quiet_keys(), closing(_Bar(spinner)) as bar:
+        yield bar.report
+
+
+class _Lines:
+    """A line for each tenth, and for what is done besides."""
+
+    def __init__(self) -> None:
+        self._announced = False
+        self._shown = 0
+        self._status = ""
+
+    def report(self, step: PullProgress) -> None:
+        doing = _DOING.get(step.status)
+        if doing is not None and step.total:
+            if not self._announced:
+                self._announced = True
+                size = f"{step.file} ({human_size(step.total)})"
+                sys.stderr.write(f"{doing} {size}{_from(step)}\n")
             percent = step.completed * 100 // step.total
-            if percent >= shown + 10:
-                shown = percent
+            if percent >= self._shown + 10 or percent == 100 > self._shown:
+                self._shown = percent
                 sys.stderr.write(f"{percent}%\n")
-        elif step.status == "verifying" != status:
-            if announced and shown < 100:
+        elif step.status == "verifying" != self._status:
+            if self._announced and self._shown < 100:
+                self._shown = 100
                 sys.stderr.write("100%\n")
             sys.stderr.write("Verifying sha256\n")
-        status, name = step.status, step.name or name
-    return name
+        self._status = step.status
 
 
 def _from(step: PullProgress) -> str:
     return f", going on at {human_size(step.resumed)}" if step.resumed else ""
 
 
-def _bar(steps: Iterator[PullProgress]) -> str:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+class _Bar:
+    """The spinner until there is something to show, then a bar."""
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(compact=True),
-    )
-    name = ""
-    with Spinner("Asking the Hub…"), quiet_keys():
-        first = next(step for step in steps if step.status != "resolving")
-    with quiet_keys(), Progress(*columns, console=Console(stderr=True)) as progress:
-        # What an earlier try had left was not fetched now: it must not count as speed.
-        task = progress.add_task(first.file, total=first.total, completed=first.resumed)
-        for step in chain((first,), steps):
-            label = f"Verifying {step.file}" if step.status == "verifying" else step.file
-            progress.update(
-                task, description=label, total=step.total, completed=step.completed, refresh=True
+    def __init__(self, spinner: Spinner) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TaskID,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
+            console=Console(stderr=True),
+        )
+        self._task: TaskID | None = None
+        self._spinner = spinner
+
+    def report(self, step: PullProgress) -> None:
+        if step.status == "resolving":
+            return
+        if self._task is None:
+            self._spinner.stop()
+            self._progress.start()
+            # What an earlier try had left was not fetched now: it must not count as speed.
+            self._task = self._progress.add_task(
+                step.file, total=step.total, completed=step.resumed
             )
-            name = step.name or name
-    return name
+        label = f"Verifying {step.file}" if step.status == "verifying" else step.file
+        self._progress.update(
+            self._task,
+            description=label,
+            total=step.total,
+            completed=step.completed,
+            refresh=True,
+        )
+
+    def close(self) -> None:
+        """Leave the bar where it is."""
+        if self._task is not None:
+            self._progress.stop()

@@ -4,7 +4,7 @@ a running server. The CLI works with either and cannot tell the difference.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
 from .core import (
@@ -42,8 +42,13 @@ class Service(Protocol):
     def copy(self, source: str, destination: str) -> None:
         """Make `destination` another name of `source`."""
 
-    def create(self, name: str, modelfile: str) -> ModelInfo:
-        """Make a model out of an existing one and a Modelfile's text."""
+    def upload(self, path: str, report: Callable[[PullProgress], object]) -> str:
+        """Bring a file of this machine to where `create` makes a model of it; answers its sha256."""
+
+    def create(self, name: str, modelfile: str, files: Sequence[tuple[str, str]] = ()) -> ModelInfo:
+        """Make a model out of a Modelfile's text, and of an existing model or of what stands in for it:
+        the one upload in `files` (file name, sha256).
+        """
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory; never waits for one."""

@@ -15,6 +15,7 @@ import typer
 
 from rkllama.core import PullProgress
 from rkllama.lock import NPULock
+from rkllama.output import human_size
 from rkllama.progress import show_progress
 from tests.hub import Fault, LoopbackHub
 from tests.running import LIMIT, Server
@@ -132,6 +133,44 @@ def test_show_and_create_and_cp_and_rm(models: Path) -> None:
     assert "not found" in failure("rm", "qwen2.5"), "the beginning of a name deletes nothing"
     output("rm", "qwen2.5-1.5b-w8a8-rk3588")
     assert list(models.iterdir()) == []
+
+
+def test_a_model_made_of_a_file(models: Path, tmp_path: Path) -> None:
+    """The file of a FROM lies beside the Modelfile, as at Ollama, and is copied."""
+    write_model(tmp_path / "own-w8a8-rk3588.rkllm")
+    modelfile = tmp_path / "Modelfile"
+    modelfile.write_text("FROM ./own-w8a8-rk3588.rkllm\nSYSTEM Be brief.\n")
+    made = rkllama("create", "mine", "-f", str(modelfile))
+    size = human_size((tmp_path / "own-w8a8-rk3588.rkllm").stat().st_size)
+    assert made.stderr.splitlines() == [
+        f"Copying own-w8a8-rk3588.rkllm ({size})",
+        "100%",
+        "Created mine. Try it: rkllama run mine",
+    ]
+    assert made.stdout == ""
+    assert output("show", "mine", "--modelfile") == (
+        "FROM own-w8a8-rk3588.rkllm\nSYSTEM Be brief.\n"
+    )
+    assert "'mine' exists already" in failure("create", "mine", "-f", str(modelfile))
+    # What is in the models directory, or has no folder before it, is a model's name as ever.
+    inside = models / "mine" / "own-w8a8-rk3588.rkllm"
+    modelfile.write_text(f"FROM {inside}\n")
+    assert "Copying" not in rkllama("create", "alias", "-f", str(modelfile)).stderr
+    modelfile.write_text("FROM own-w8a8-rk3588\n")
+    assert "Copying" not in rkllama("create", "other", "-f", str(modelfile)).stderr
+    assert output("list").count("\n") == 4
+
+
+def test_a_model_made_of_a_file_by_a_server(server: Server, models: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "own.rkllm")
+    (tmp_path / "Modelfile").write_text("FROM ./own.rkllm\n")
+    env = {"RKLLAMA_HOST": server.url, "RKLLAMA_MODELS": str(tmp_path / "elsewhere")}
+    for name in ("one", "two"):
+        made = rkllama("create", name, "-f", str(tmp_path / "Modelfile"), env=env)
+        assert made.returncode == 0, made.stderr
+        assert "Verifying sha256\nCopying own.rkllm" in made.stderr
+        assert (models / name / "own.rkllm").read_bytes() == (tmp_path / "own.rkllm").read_bytes()
+    assert output("run", "two", "hi", env=env) == "hi\n"
 
 
 def test_what_is_passed_over_is_told(models: Path, npu: str) -> None:

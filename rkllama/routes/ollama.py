@@ -114,25 +114,19 @@ def _pull_lines(first: PullProgress, steps: Iterator[PullProgress]) -> Iterator[
 
 def _create(call: Call) -> Reply:
     wanted = ollama_models.decode_create(call.json())
-    if wanted.files:
-        name = call.store.new_name(wanted.name)
-        with Blobs(call.store.models).placed(wanted.files, name) as (path, digest):
-            call.service.create(name, _modelfile(wanted, name))
-            call.store.put_digest(path, digest)
-    else:
-        call.service.create(wanted.name, _modelfile(wanted, wanted.source))
+    call.service.create(wanted.name, _modelfile(wanted), wanted.files)
     if wanted.stream:
         return Reply(body=ollama_models.create_lines(), content_type=NDJSON)
     return ok(ollama_models.SUCCESS)
 
 
-def _modelfile(wanted: ollama_models.CreateCall, source: str | None) -> str:
-    """The Modelfile that was sent, or what the other fields say about a model made from `source`."""
+def _modelfile(wanted: ollama_models.CreateCall) -> str:
+    """The Modelfile that was sent, or what the other fields say."""
     if wanted.modelfile is not None:
         return wanted.modelfile
     return render_modelfile(
         Modelfile(
-            source=source,
+            source=wanted.source,
             system=wanted.system,
             template=wanted.template,
             license="\n\n".join(wanted.licenses) or None,
@@ -176,7 +170,7 @@ ROUTES = tuple(
         (("POST",), "/api/pull", _pull, "Download a model"),
         (("DELETE",), "/api/delete", _delete, "Delete a model"),
         (("POST",), "/api/copy", _copy, "Give a model another name"),
-        (("POST",), "/api/create", _create, "Make a model out of another one"),
+        (("POST",), "/api/create", _create, "Make a model out of another one, or of an uploaded file"),
         (("HEAD",), "/api/blobs/<digest>", _has_blob, "Whether an uploaded file is there"),
         (("POST",), "/api/blobs/<digest>", _put_blob, "Upload a file for a later create"),
     )
