@@ -345,7 +345,7 @@ def remove(
     for name in models:
         try:
             sure = _confirmed(service, name) if ask else name
-            if sure:
+            if sure is not None:
                 sys.stderr.write(f"Deleted {service.remove(sure).name}\n")
         except RKLLamaError as error:
             print_error(error)

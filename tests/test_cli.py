@@ -131,6 +131,7 @@ def test_show_and_create_and_cp_and_rm(models: Path) -> None:
     assert done.stderr.splitlines()[:2] == ["Deleted short", "Error: model 'nothing' not found"]
     assert "Deleted brief" in done.stderr
     assert "not found" in failure("rm", "qwen2.5"), "the beginning of a name deletes nothing"
+    assert "model '' not found" in failure("rm", ""), "an unset variable is no name"
     output("rm", "qwen2.5-1.5b-w8a8-rk3588")
     assert list(models.iterdir()) == []
 
