@@ -66,7 +66,7 @@ _PARAMETERS = ("num_predict", "num_ctx", "stop", *_SAMPLING)
 def set_parameter(options: Options, name: str, text: str) -> Options:
     """The options with one parameter changed; `stop` adds one. Raises InvalidRequest."""
     from .api.common import Fields
-    from .api.options import read_options
+    from .api.options import read_values
 
     if name not in _PARAMETERS:
         raise InvalidRequest(
@@ -79,7 +79,7 @@ def set_parameter(options: Options, name: str, text: str) -> Options:
         except ValueError:
             raise InvalidRequest(f"{name} cannot be '{text}'", hint="It is a number.") from None
     # As the server reads a request's options: the same names, the same bounds.
-    read = read_options(Fields({"options": {name: value}}))
+    read = read_values(Fields({name: value}))
     if name == "stop":
         return replace(options, stop=(*options.stop, *read.stop))
     if name == "num_predict":

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import Cancelled, ConfigError, NoModelLoaded, RKLLamaError
+from .errors import Cancelled, ConfigError, InvalidRequest, NoModelLoaded, RKLLamaError
 from .output import forget_stdout, print_error
 
 if TYPE_CHECKING:
+    from .api.options import Options as RequestOptions
     from .config import Settings
-    from .core import SamplingParams
     from .service import Service
 
 app = typer.Typer(
@@ -215,11 +215,12 @@ def run(
         raise typer.BadParameter("it needs a prompt", param_hint="--format")
     from .chat import Chat, Options, answer_once
 
+    numbers = _numbers(values)
     options = Options(
         system=system,
-        sampling=_sampling(values),
-        max_tokens=-1 if num_predict is not None and num_predict <= 0 else num_predict,
-        context_length=ctx,
+        sampling=numbers.sampling,
+        max_tokens=numbers.max_tokens,
+        context_length=numbers.context_length,
         think=think,
         hide_thinking=hide_thinking,
         keep_alive=_duration(keep_alive),
@@ -239,12 +240,15 @@ def run(
         service.close()
 
 
-def _sampling(values: dict[str, Any]) -> SamplingParams:
-    from .core import SamplingParams
+def _numbers(values: dict[str, Any]) -> RequestOptions:
+    """What a server would read of these options: the same bounds, whoever answers."""
+    from .api.common import Fields
+    from .api.options import read_values
 
-    return SamplingParams(
-        **{name: values[name] for name in SamplingParams.__dataclass_fields__ if name in values}
-    )
+    try:
+        return read_values(Fields({**values, "num_ctx": values["ctx"]}))
+    except InvalidRequest as error:  # what Typer lets pass: NaN, and what is out of bounds
+        raise typer.BadParameter(error.message) from None
 
 
 def _duration(text: str | None) -> float | None:

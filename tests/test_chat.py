@@ -234,7 +234,7 @@ def test_settings_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 WRONG = [
-    ("/set parameter temperature 99", "Error: 'options.temperature' must be between 0 and 5"),
+    ("/set parameter temperature 99", "Error: 'temperature' must be between 0 and 5"),
     ("/set parameter top_k many", "Error: top_k cannot be 'many'"),
     ("/set parameter colour 1", "Error: there is no parameter 'colour'"),
     ("/set parameter", "/set system TEXT"),

@@ -384,6 +384,9 @@ def test_system_and_think_reach_the_model(models: Path, npu: str, tmp_path: Path
         [],
         ["run"],
         ["run", "m", "hi", "--temperature", "9"],
+        ["run", "m", "hi", "--temperature", "nan"],
+        ["run", "m", "hi", "--top-k", "9999999999"],
+        ["run", "m", "hi", "--seed", "99999999999999999999"],
         ["run", "m", "hi", "--format", "xml"],
         ["run", "m", "hi", "--keep-alive", "soon"],
         ["run", "m"],
@@ -394,6 +397,11 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     done = rkllama(*arguments)
     assert done.returncode == 2
     assert "Usage:" in done.stdout + done.stderr
+
+
+def test_numbers_have_the_bounds_of_a_request() -> None:
+    complaint = failure("run", "m", "hi", "--ctx", "9999999999", status=2)
+    assert "'num_ctx' must be between 1 and 16777216\n" in complaint
 
 
 # --- Things that go wrong ----------------------------------------------------------------------

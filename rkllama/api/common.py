@@ -236,7 +236,7 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise self.fail(name, "a number")
         if not low <= value <= high or math.isnan(value):
-            raise self.fail(name, f"between {low:g} and {high:g}")
+            raise self.fail(name, f"between {low:.10g} and {high:.10g}")
         return value
 
     def items(self, name: str) -> list[Any] | None:

@@ -50,7 +50,11 @@ def read_options(body: Fields) -> Options:
 
     Raises InvalidRequest for a wrong type and for a value out of range.
     """
-    options = body.object("options") or Fields({})
+    return read_values(body.object("options") or Fields({}))
+
+
+def read_values(options: Fields) -> Options:
+    """The same, out of the object itself."""
     numbers = {name: options.number(name, low, high) for name, low, high in _NUMBERS}
     context = options.integer("num_ctx", 1, 1 << 24)
     return Options(
