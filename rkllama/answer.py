@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 
 from .core import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
+from .errors import RKLLamaError
 from .service import Service
 from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
 
@@ -104,7 +105,16 @@ def print_answer(
         sys.stderr.write(f"Note: {answer.finished.error}\n")
 
 
-def print_json(service: Service, request: ChatRequest) -> None:
+def check_complete(finished: Finished | None) -> None:
+    """Raises RKLLamaError for an answer that ended because somebody else wanted it to."""
+    if finished is not None and finished.reason == "cancelled":
+        raise RKLLamaError(
+            "the answer was broken off: its model was unloaded, or the server is stopping",
+            hint="What is there is not all of it; ask again.",
+        )
+
+
+def print_json(service: Service, request: ChatRequest) -> Finished:
     """The whole answer as one JSON object on a line of stdout."""
     answer = Answer()
     with (
@@ -124,6 +134,7 @@ def print_json(service: Service, request: ChatRequest) -> None:
         "timings": asdict(finished.timings),
     }
     sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
+    return finished
 
 
 def _first_words(service: Service, request: ChatRequest) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .answer import Answer, print_answer, print_figures, print_json
+from .answer import Answer, check_complete, print_answer, print_figures, print_json
 from .core import ChatRequest, Message, SamplingParams
 from .errors import InvalidRequest, RKLLamaError
 from .output import print_error
@@ -93,10 +93,12 @@ def set_parameter(options: Options, name: str, text: str) -> Options:
 def answer_once(
     service: Service, model: str, prompt: str, options: Options, *, as_json: bool
 ) -> None:
-    """Answer one prompt on stdout, as text or as one JSON object."""
+    """Answer one prompt on stdout, as text or as one JSON object. Raises RKLLamaError, also for an
+    answer that was broken off.
+    """
     request = options.request(model, (Message(role="user", content=prompt),))
     if as_json:
-        print_json(service, request)
+        check_complete(print_json(service, request))
         return
     answer = Answer()
     print_answer(
@@ -104,6 +106,7 @@ def answer_once(
     )
     if options.verbose:
         print_figures(answer.finished)
+    check_complete(answer.finished)
 
 
 _HELP = """\
@@ -194,6 +197,7 @@ class Chat:
             self._messages = [*messages, said]
         if self._options.verbose:
             print_figures(answer.finished)
+        check_complete(answer.finished)
         sys.stderr.write("\n")
 
     # --- Commands ------------------------------------------------------------------------------

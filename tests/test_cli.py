@@ -21,6 +21,7 @@ from tests.hub import Fault, LoopbackHub
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model
+from tests.waiting import Task, until
 
 ROOT = Path(__file__).parent.parent
 THINKING = "<think>Let me see.</think>\n\nFour."
@@ -512,6 +513,20 @@ def test_ps_stop_and_rm_through_the_server_that_owns_the_npu(
     assert server.post("/load_model", {"model_name": "echo"}).status == 200
     assert rkllama("rm", "echo").stderr == "Deleted echo\n"
     assert not server.children(), "it was unloaded first"
+
+
+@pytest.mark.parametrize("form", [(), ("--format", "json")])
+def test_an_answer_that_others_break_off_is_no_success(
+    form: tuple[str, ...], models: Path, npu: str, server: Server
+) -> None:
+    write_model(models / "slow.rkllm", tokens=5000, token_us=20_000)
+    there = {"RKLLAMA_HOST": server.url}
+    answering = Task(lambda: rkllama("run", "slow", "hi", *form, env=there))
+    until(lambda: [model["state"] for model in server.get("/api/ps").json["models"]] == ["busy"])
+    assert server.post("/unload_model").status == 200
+    done = answering.result()
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: the answer was broken off")
 
 
 def test_a_server_that_asks_for_a_key(models: Path, npu: str) -> None:
