@@ -420,14 +420,17 @@ def _read_text(path: str) -> str:
 @app.command()
 def ps(as_json: JSONFlag = False) -> None:
     """List the models in memory."""
+    from .client import RemoteService
     from .showing import loaded_json, loaded_text
 
-    loaded = _service("ps").loaded()
+    service = _service("ps")
+    loaded = service.loaded()
     typer.echo(loaded_json(loaded) if as_json else loaded_text(loaded), nl=False)
     if not loaded:
         from .lock import describe, holder
 
-        owner = holder(_settings().lock)
+        # A server that was asked has told about itself: it keeps the NPU's lock without a model, too.
+        owner = None if isinstance(service, RemoteService) else holder(_settings().lock)
         note = f"The NPU is in use by {describe(owner)}." if owner else "No model is loaded."
         sys.stderr.write(f"{note}\n")
 

@@ -510,6 +510,7 @@ def test_ps_stop_and_rm_through_the_server_that_owns_the_npu(
     assert output("run", "echo", "hi") == "hi\n"
     assert rkllama("stop", "echo").stderr == "Unloaded echo\n"
     assert failure("stop", env={"RKLLAMA_HOST": server.url}) == "Error: no model is loaded\n"
+    assert rkllama("ps").stderr == "No model is loaded.\n", "it is the server that owns it"
     assert server.post("/load_model", {"model_name": "echo"}).status == 200
     assert rkllama("rm", "echo").stderr == "Deleted echo\n"
     assert not server.children(), "it was unloaded first"
