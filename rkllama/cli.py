@@ -86,7 +86,9 @@ def _settings() -> Settings:
 def _service(command: str) -> Service:
     """The running server, where there is one, else this process."""
     from .connect import connect, here
+    from .terminal import show_warnings
 
+    show_warnings()
     settings = _settings()
     return connect(settings, command) if _models_dir is None else here(settings, command)
 

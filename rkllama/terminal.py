@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -60,6 +61,18 @@ def _in_foreground(fd: int) -> bool:
         return os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:  # it is not the terminal that controls this process
         return False
+
+
+def show_warnings() -> None:
+    """Have warnings written to stderr, on lines of their own: a spinner may be turning there."""
+    logging.basicConfig(level=logging.WARNING, handlers=[_Lines()])
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        wipe = "\r\x1b[K" if is_terminal(sys.stderr) else ""
+        sys.stderr.write(f"{wipe}{record.getMessage()}\n")
+        sys.stderr.flush()
 
 
 class Spinner:

@@ -323,6 +323,14 @@ def test_a_spinner_turns_while_the_model_loads_and_goes_without_a_trace(models: 
         assert command.raw == "Here.\r\n"
 
 
+def test_a_warning_has_a_line_of_its_own_beside_the_spinner(models: Path) -> None:
+    write_model(models / "big.rkllm", load_ms=400, max_context=512, reply="Here.")
+    with Terminal("run", "big", "hello", "--ctx", "1024") as command:
+        assert command.end() == 0
+        assert "…\x1b[K\r\x1b[Kbig: The context is 512 tokens" in command.raw
+        assert command.screen.endswith("limit.\nHere.\n")
+
+
 def test_the_spinner_turns_while_hidden_thinking_goes_on(models: Path) -> None:
     write_model(models / "DeepSeek-R1-1.5B.rkllm", reply=THINKING, token_us=100_000)
     with Terminal("run", "DeepSeek-R1-1.5B", "--hide-thinking", "2+2?") as command:
