@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from array import array
@@ -38,6 +39,8 @@ from .store import Store, StoredModel
 from .structured import check_schema, retry_message, strip_fence, validate_answer
 from .text import AnswerParser
 from .toolchoice import forced_call, forced_call_schema
+
+log = logging.getLogger("rkllama")
 
 STRUCTURED_TRIES = 3
 """How often a backend that cannot constrain is asked for an answer that meets a schema."""
@@ -130,7 +133,12 @@ class Engine:
     @staticmethod
     def _prompt(run: _Run, schema: Any = None, extra: tuple[Message, ...] = ()) -> Prompt:
         wraps = run.resident.info.format == "rkllm" and not run.resident.raw
-        return build_prompt(run.request, run.model, schema=schema, extra=extra, runtime_wraps=wraps)
+        prompt = build_prompt(
+            run.request, run.model, schema=schema, extra=extra, runtime_wraps=wraps
+        )
+        if prompt.template is not None and not run.request.template:
+            _tell_once(run, prompt.template.notice)
+        return prompt
 
     def _structured(self, run: _Run, schema: Any, tools: tuple[Tool, ...] = ()) -> Iterator[Event]:
         """An answer that meets a schema: constrained where the backend can, else asked for again.
@@ -356,6 +364,14 @@ def _counting_tools(tools: tuple[Tool, ...]) -> Iterator[None]:
                 f"Its tools count, {len(tools)} of them: send fewer. {error.hint or ''}".strip()
             )
         raise
+
+
+def _tell_once(run: _Run, notice: str | None) -> None:
+    """Log why the model's own template is not used: the answer alone would not betray it."""
+    text = f"{run.model.info.name}: {notice}"
+    if notice is not None and text not in run.resident.told:
+        run.resident.told.add(text)
+        log.warning(text)
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .backend import LoadedInfo, LoadSpec
 from .config import Settings
@@ -51,6 +51,8 @@ class Resident:
     """Whether a complete prompt has been run: the runtime's own template is switched off for good."""
     memory: int | None = None
     """Bytes, as the runtime reported with the last answer."""
+    told: set[str] = field(default_factory=set)
+    """What has been logged about templates, its own and its aliases': once is enough."""
 
     @property
     def ready(self) -> LoadedInfo:

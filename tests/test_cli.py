@@ -191,6 +191,21 @@ def test_what_is_passed_over_is_told(models: Path, npu: str) -> None:
         )
 
 
+def test_a_template_that_is_not_used_is_told_of_once(models: Path, npu: str) -> None:
+    (models / "m").mkdir()
+    write_model(models / "m" / "m.rkllm", reply="Yes.")
+    (models / "m" / "Modelfile").write_text("FROM m.rkllm\nTEMPLATE {% for m in messages %}\n")
+    complaint = "m: The chat template of Modelfile is broken (line 1: "
+    done = rkllama("run", "m", "Really?")
+    assert done.stdout == "Yes.\n"
+    assert done.stderr.startswith(complaint)
+    with Server() as server:
+        for _ in range(2):
+            server.post("/api/generate", {"model": "m", "prompt": "Really?"})
+        until(lambda: sum("/api/generate" in line for line in server.log) == 2)
+        assert sum(complaint in line for line in server.log) == 1
+
+
 def test_names_that_fit_none_or_several(models: Path) -> None:
     write_model(models / "qwen-a.rkllm")
     write_model(models / "qwen-b.rkllm")
