@@ -119,7 +119,13 @@ def _keys_in_file(path: str) -> list[str]:
 
 def _origins(value: object) -> tuple[str, ...]:
     """Origins as browsers send them: in lower case, with no slash at the end."""
-    return tuple(word.lower().rstrip("/") for word in _words(value))
+    origins = tuple(word.lower().rstrip("/") for word in _words(value))
+    for origin in origins:
+        place = origin.partition("://")[2]
+        if origin not in ("*", "null") and (not place or "/" in place or "*" in place):
+            # It would be compared with what browsers send, and never be the same.
+            raise ValueError(f"{origin!r} is no origin such as https://chat.example.org")
+    return origins
 
 
 class Settings:

@@ -274,6 +274,13 @@ def test_a_star_allows_every_page() -> None:
 def test_origins_are_read_as_browsers_send_them() -> None:
     settings = load_settings({"origins": "https://UI.example/, http://b:1"})
     assert settings.origins == ("https://ui.example", "http://b:1")
+    assert load_settings({"origins": "*"}).origins == ("*",)
+
+
+@pytest.mark.parametrize("text", ["ui.example", "https://", "https://ui.example/a", "https://*.a"])
+def test_what_no_browser_sends_as_its_origin_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="--origins cannot be .* is no origin such as https://"):
+        load_settings({"origins": f"http://b:1,{text}"})
 
 
 def preflight(server: Server, path: str, origin: str) -> Answer:
