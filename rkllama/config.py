@@ -69,7 +69,10 @@ def _path(value: object) -> str:
 
 def _integer(low: int, high: int) -> Callable[[object], int]:
     def parse(value: object) -> int:
-        number = int(str(value))
+        try:
+            number = int(str(value))
+        except ValueError:
+            raise ValueError("must be a whole number") from None
         if not low <= number <= high:
             raise ValueError(f"must be between {low} and {high}")
         return number

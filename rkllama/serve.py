@@ -390,8 +390,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD // 4)
         return listener
     except OSError as error:
+        number = error.errno or 0  # below 0 where a name is not found: getaddrinfo's own
+        reason = os.strerror(number) if number > 0 else error.strerror or error
         raise ConfigError(
-            f"cannot listen on {host}:{port}: {os.strerror(error.errno) if error.errno else error}",
+            f"cannot listen on {host}:{port}: {reason}",
             hint="Choose another address with --host and --port, or stop what listens there.",
         ) from None
 

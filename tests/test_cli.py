@@ -271,6 +271,14 @@ def test_a_configuration_that_is_no_text(home: Path) -> None:
     assert "config.toml cannot be read: 'utf-8' codec can't decode byte 0xe9" in failure("list")
 
 
+def test_settings_that_cannot_be_used() -> None:
+    complaint = failure("list", env={"RKLLAMA_THREADS": "all"})
+    assert complaint == "Error: RKLLAMA_THREADS cannot be 'all': must be a whole number\n"
+    complaint = failure("serve", "--host", "no-such-host.invalid", "--port", "0")
+    assert complaint.startswith("Error: cannot listen on no-such-host.invalid:0: ")
+    assert "Unknown error" not in complaint
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "nofile cannot be read: No such file" in failure("create", "x", "-f", "nofile")
     (tmp_path / "latin").write_bytes(b"FROM caf\xe9")
