@@ -162,7 +162,10 @@ class Hub:
 
         if self._given_token or constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
             return self._given_token
-        return get_token()
+        try:
+            return get_token()
+        except OSError:  # a login that this user may not read, as sudo leaves one
+            return None
 
     def _headers(self, url: str) -> dict[str, str]:
         """The token is for the Hub's own origin only, wherever a redirect leads."""

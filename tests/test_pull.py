@@ -812,6 +812,12 @@ def test_the_token_goes_to_the_hub_and_nowhere_else(
     assert not any("hf_good" in str(seen) for seen in to_storage)
 
 
+def test_a_login_that_cannot_be_read_is_none(remote: LoopbackHub, models: Path, home: Path) -> None:
+    (home / "hf" / "token").mkdir(parents=True)
+    assert fetch(models)[-1].status == "done"
+    assert not any("authorization" in seen.headers for seen in remote.seen)
+
+
 def test_no_token_is_invented(remote: LoopbackHub, models: Path) -> None:
     fetch(models)
     assert not any("authorization" in seen.headers for seen in remote.seen)
