@@ -250,7 +250,7 @@ class _Reader:
     def _bytes(self, limit: int) -> bytes:
         """A string's bytes. One that is longer than `limit` makes the file unusable."""
         length = self._number(_U64)
-        if length > limit or length > self._left:
+        if length > limit:
             raise _BrokenError(f"a string of {length} bytes")
         self._need(length)
         content = self._window[self._at : self._at + length]
