@@ -413,7 +413,9 @@ def _read_text(path: str) -> str:
             return stream.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigError(f"{path} cannot be read: {reason}") from None
+        raise ConfigError(
+            f"{path} cannot be read: {reason}", hint="Name the Modelfile with -f; - is stdin."
+        ) from None
 
 
 # --- Models in memory --------------------------------------------------------------------------

@@ -281,6 +281,7 @@ def test_settings_that_cannot_be_used() -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert "nofile cannot be read: No such file" in failure("create", "x", "-f", "nofile")
+    assert failure("create", "x").endswith("Name the Modelfile with -f; - is stdin.\n")
     (tmp_path / "latin").write_bytes(b"FROM caf\xe9")
     assert "it is no UTF-8 text" in failure("create", "x", "-f", str(tmp_path / "latin"))
 
