@@ -370,8 +370,13 @@ def _confirmed(service: Service, name: str) -> str | None:
         what = f"made from {details.parent}, which stays"
     sys.stderr.write(f"Delete {info.name} ({what})? [y/N] ")
     sys.stderr.flush()
-    answer = sys.stdin.readline().strip().lower()
-    return info.name if answer in ("y", "yes", "o", "oui") else None
+    answer = ""
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
+            sys.stderr.write("\n")
+    return info.name if answer.strip().lower() in ("y", "yes", "o", "oui") else None
 
 
 app.command("delete", hidden=True)(remove)

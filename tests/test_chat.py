@@ -357,6 +357,12 @@ def test_rm_asks_on_a_terminal(models: Path) -> None:
         command.type("y\n")
         command.expect("Deleted other\n")
         assert command.end() == 0
+    for key, status in ((CTRL_C, 130), (CTRL_D, 0)):
+        with Terminal("rm", "echo") as command:
+            command.expect("? [y/N] ")
+            command.type(key)
+            assert command.end() == status
+            assert command.screen.endswith("\n")
     assert [file.name for file in models.iterdir()] == ["echo.rkllm"]
 
 
