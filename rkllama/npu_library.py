@@ -22,7 +22,7 @@ from .npu_types import CTypes
 FILE = "librkllmrt.so"
 _HINT = (
     "Copy librkllmrt.so for this machine (rknn-llm repository, rkllm-runtime/Linux/librkllm_api) to "
-    "~/RKLLAMA/lib, or set RKLLAMA_RKLLM_LIB to it. Models in .gguf format run without it."
+    "{home}, or set RKLLAMA_RKLLM_LIB to it. Models in .gguf format run without it."
 )
 
 
@@ -65,7 +65,7 @@ def find_library(explicit: str | None, environ: Mapping[str, str]) -> tuple[str,
             return _load(path)
         except _Unusable as error:
             tried.append((f"{place} ({path})" if place else path, str(error)))
-    raise LibraryNotFound(tuple(tried), hint=_HINT)
+    raise LibraryNotFound(tuple(tried), hint=_HINT.format(home=_home(environ)))
 
 
 class _Unusable(Exception):
@@ -75,11 +75,15 @@ class _Unusable(Exception):
 def _places(explicit: str | None, environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """(setting or "", path) of each place, in order; a bare name is for the loader to find."""
     if explicit:
-        return [("the setting", _file(explicit))]
+        return [("the setting rkllm_lib", _file(explicit))]
     if named := environ.get("RKLLAMA_RKLLM_LIB"):
         return [("RKLLAMA_RKLLM_LIB", _file(named))]
-    home = os.path.expanduser(environ.get("RKLLAMA_HOME") or "~/RKLLAMA")
-    return [("", os.path.join(home, "lib", FILE)), ("the system's library paths", FILE)]
+    return [("", os.path.join(_home(environ), FILE)), ("the system's library paths", FILE)]
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    """Where RKLLama's own home has it."""
+    return os.path.join(os.path.expanduser(environ.get("RKLLAMA_HOME") or "~/RKLLAMA"), "lib")
 
 
 def _file(path: str) -> str:

@@ -63,6 +63,12 @@ def test_rkllama_home_moves_it(tmp_path: Path) -> None:
     assert open_library(environ={"RKLLAMA_HOME": str(tmp_path / "elsewhere")}).path == str(place)
 
 
+def test_the_hint_names_the_place_that_was_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(LibraryNotFound) as caught:
+        open_library(environ={"RKLLAMA_HOME": str(tmp_path)})
+    assert f" to {tmp_path}/lib, or set RKLLAMA_RKLLM_LIB" in str(caught.value.hint)
+
+
 def test_the_loaders_paths_come_last() -> None:
     program = (
         "from rkllama.npu_library import open_library\n"
