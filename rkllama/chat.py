@@ -11,7 +11,7 @@ from typing import Any
 
 from .answer import Answer, check_complete, print_answer, print_figures, print_json
 from .core import ChatRequest, Message, SamplingParams
-from .errors import InvalidRequest, RKLLamaError
+from .errors import InvalidRequest, PromptTooLong, RKLLamaError
 from .output import print_error
 from .service import Service
 from .showing import details_text
@@ -127,6 +127,9 @@ _HELP = """\
 """
 
 
+_FULL = "/clear forgets the conversation; /set num_ctx N gives it more room, if the model has it."
+
+
 class Chat:
     """A conversation on the terminal."""
 
@@ -162,6 +165,8 @@ class Chat:
                 elif text.strip():
                     self._answer(text)
             except RKLLamaError as error:
+                if isinstance(error, PromptTooLong) and self._messages:
+                    error.hint = _FULL  # it is not the last question alone that is too long
                 print_error(error)
             except KeyboardInterrupt:
                 sys.stderr.write("(stopped)\n")
