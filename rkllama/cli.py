@@ -362,21 +362,14 @@ def remove(
 def _confirmed(service: Service, name: str) -> str | None:
     """The full name of the model, if the user wants it deleted."""
     from .output import human_size
+    from .terminal import agreed
 
     details = service.show(name)
     info = details.info
     what = f"{info.file}, {human_size(info.size)}"
     if details.parent is not None:
         what = f"made from {details.parent}, which stays"
-    sys.stderr.write(f"Delete {info.name} ({what})? [y/N] ")
-    sys.stderr.flush()
-    answer = ""
-    try:
-        answer = sys.stdin.readline()
-    finally:
-        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
-            sys.stderr.write("\n")
-    return info.name if answer.strip().lower() in ("y", "yes", "o", "oui") else None
+    return info.name if agreed(f"Delete {info.name} ({what})?") else None
 
 
 app.command("delete", hidden=True)(remove)

@@ -1,4 +1,4 @@
-"""What a terminal needs: a spinner, quiet keys, text wrapped at words. Nothing of it without one."""
+"""What a terminal needs: a spinner, quiet keys, questions, wrapped text. Nothing of it without one."""
 
 from __future__ import annotations
 
@@ -61,6 +61,19 @@ def _in_foreground(fd: int) -> bool:
         return os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:  # it is not the terminal that controls this process
         return False
+
+
+def agreed(question: str) -> bool:
+    """Ask the user, for whom no is the usual answer."""
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    answer = ""
+    try:
+        answer = sys.stdin.readline()
+    finally:
+        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
+            sys.stderr.write("\n")
+    return answer.strip().lower() in ("y", "yes", "o", "oui")
 
 
 def show_warnings() -> None:
