@@ -65,10 +65,10 @@ def _in_foreground(fd: int) -> bool:
 
 def agreed(question: str) -> bool:
     """Ask the user, for whom no is the usual answer."""
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
     answer = ""
     try:
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
         answer = sys.stdin.readline()
     finally:
         if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
