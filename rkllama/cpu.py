@@ -122,6 +122,7 @@ class CPUBackend:
             "prompt": self._without_bos(spec.prompt),
             "stream": True,
             "return_progress": True,
+            "timings_per_token": True,  # else what is ended by a stop string has no figures
             "cache_prompt": True,
             "n_predict": spec.max_tokens if spec.max_tokens >= 0 else self._context_length,
             "temperature": sampling.temperature,
@@ -362,7 +363,8 @@ def _logprob(item: dict[str, Any]) -> TokenLogprob:
 
 
 def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:
-    usage, timings = last.get("usage", {}), last.get("timings", {})
+    timings = last.get("timings", {})
+    usage = last.get("usage") or _usage_so_far(timings)
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
     return RunResult(
         reason="cancelled" if aborted else "length" if last.get("reason") == "length" else "stop",
@@ -372,6 +374,17 @@ def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:
         prompt_seconds=_seconds(timings.get("prompt_ms")),
         generation_seconds=_seconds(timings.get("predicted_ms")),
     )
+
+
+def _usage_so_far(timings: dict[str, Any]) -> dict[str, Any]:
+    """The counts of a run that was ended before llama.cpp summed it up; {} where no token came."""
+    if not timings.get("predicted_n"):
+        return {}
+    return {
+        "prompt_tokens": timings["cache_n"] + timings["prompt_n"],
+        "prompt_tokens_details": {"cached_tokens": timings["cache_n"]},
+        "completion_tokens": timings["predicted_n"],
+    }
 
 
 def _seconds(milliseconds: float | None) -> float | None:

@@ -166,6 +166,25 @@ def test_an_abort_that_came_before_the_run_ends_its_prefill() -> None:
     assert (result.reason, backend._server.parts) == ("cancelled", 0)
 
 
+def test_a_run_that_is_ended_has_the_figures_of_what_it_gave() -> None:
+    backend = CPUBackend()
+    backend.load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
+    given: list[str] = []
+
+    def emit(text: str) -> None:
+        given.append(text)
+        if len(given) == 5:
+            backend.abort()
+
+    result = backend.generate(GenerateSpec(prompt=TEXT, schema="json"), emit)
+    whole = backend.generate(GenerateSpec(prompt=TEXT, max_tokens=1), print)
+    backend.close()
+    assert (result.reason, result.completion_tokens) == ("cancelled", 5)
+    assert result.prompt_tokens == whole.prompt_tokens
+    assert result.cached_tokens == 0
+    assert result.generation_seconds
+
+
 def test_a_client_that_leaves_in_a_prefill_frees_the_model_within_a_second(model: Worker) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

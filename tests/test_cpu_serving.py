@@ -40,6 +40,16 @@ def test_a_second_turn_evaluates_only_what_is_new(server: Server) -> None:
     assert second["prompt_eval_count"] > second["cached_count"]
 
 
+def test_an_answer_that_a_stop_string_ends_has_its_figures(server: Server) -> None:
+    whole = chat(server, [ask(QUESTION)], num_predict=200)
+    end = whole["message"]["content"].split()[2]
+    stopped = chat(server, [ask(QUESTION)], num_predict=200, stop=[end])
+    assert stopped["stop_string"] == end
+    assert stopped["prompt_eval_count"] == whole["prompt_eval_count"] > stopped["cached_count"] > 0
+    assert 0 < stopped["eval_count"] <= whole["eval_count"]
+    assert stopped["eval_duration"] > 0
+
+
 def test_min_p_is_applied(server: Server) -> None:
     """With a min_p of 1 only the likeliest token is left, whatever the temperature."""
     greedy = chat(server, [ask(QUESTION)])["message"]["content"]
