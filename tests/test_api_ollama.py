@@ -708,7 +708,7 @@ def test_what_clients_rely_on_in_lists() -> None:
         assert datetime.fromisoformat(entry["modified_at"]).tzinfo is not None
     version = [int(part) for part in ollama.API_VERSION.split(".")]
     assert len(version) == 3
-    assert version >= [0, 6, 4]
+    assert version >= [0, 13, 4]
     (stays,) = ollama_models.ps_body([LoadedModel(info=QWEN, state="ready")], digest)["models"]
     assert datetime.fromisoformat(stays["expires_at"]) > datetime(2200, 1, 1, tzinfo=timezone.utc)
 

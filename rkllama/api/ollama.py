@@ -32,8 +32,11 @@ from ..errors import InvalidRequest, ModelNotFound, QueueFull, RKLLamaError, Uns
 from .common import Fields, Generation, dump_text, dumps, fold
 from .options import read_format, read_keep_alive, read_options, read_think
 
-API_VERSION = "0.12.6"
-"""The Ollama whose API is implemented here; clients compare it with what they need (VS Code: 0.6.4)."""
+API_VERSION = "0.14.0"
+"""The Ollama whose API is implemented here: the first one with `/v1/responses` and `/v1/messages`.
+
+Clients compare it with what they need (VS Code: 0.6.4, Codex: 0.13.4).
+"""
 
 _ROLES: tuple[Role, ...] = get_args(Role)
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
