@@ -367,7 +367,9 @@ def test_embedding_requests() -> None:
         keep_alive=60.0,
         context_length=512,
     )
-    assert ollama.decode_embed({"model": "m"}).inputs == ()
+    for nothing in (None, ""):
+        assert ollama.decode_embed({"model": "m", "input": nothing}).inputs == ()
+    assert ollama.decode_embed({"model": "m", "input": []}).inputs == ()
     assert ollama.decode_embeddings({"model": "m", "prompt": "a"}).inputs == ("a",)
     assert ollama.decode_embeddings({"model": "m", "prompt": ""}).inputs == ()
     with pytest.raises(errors.InvalidRequest):

@@ -201,6 +201,7 @@ def test_embed(client: ollama.Client) -> None:
     assert sum(x * x for x in first) == pytest.approx(1.0, abs=1e-4)
     assert len(client.embed(MODEL, "the cat", dimensions=8).embeddings[0]) == 8
     assert list(client.embeddings(MODEL, "the cat").embedding) == pytest.approx(first, abs=1e-5)
+    assert client.embed(MODEL, "").embeddings == []
 
 
 def test_list_show_and_ps(client: ollama.Client) -> None:

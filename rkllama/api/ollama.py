@@ -220,12 +220,12 @@ def _tool_choice(fields: Fields) -> str:
 
 
 def decode_embed(body: object) -> EmbeddingRequest:
-    """A `POST /api/embed`; without `input` there are no vectors."""
+    """A `POST /api/embed`; without `input`, or with "", it loads the model and there are no vectors."""
     fields = read_body(body)
     truncate = fields.flag("truncate")
     return EmbeddingRequest(
         model=read_model(fields),
-        inputs=fields.texts("input") or (),
+        inputs=() if fields.raw("input") == "" else fields.texts("input") or (),
         truncate=True if truncate is None else truncate,
         dimensions=fields.integer("dimensions", 0, 1 << 20) or None,
         context_length=read_options(fields).context_length,
