@@ -228,6 +228,7 @@ def model_details(body: Json) -> ModelDetails:
         system=body["system"] or None,
         template=body["template"] or None,
         parameters=tuple(_parameter(line) for line in body["parameters"].split("\n") if line),
+        messages=tuple(Message(**turn) for turn in body.get("messages", ())),
         license=body["license"] or None,
         modelfile=body["modelfile"],
         parent=body["details"]["parent_model"] or None,

@@ -230,12 +230,15 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDetails:
-    """Everything that `show` tells about a model; `parameters` are Modelfile lines, name and value."""
+    """Everything that `show` tells about a model; `parameters` are Modelfile lines, name and value,
+    `messages` the turns that begin every conversation.
+    """
 
     info: ModelInfo
     system: str | None = None
     template: str | None = None
     parameters: tuple[tuple[str, str], ...] = ()
+    messages: tuple[Message, ...] = ()
     license: str | None = None
     modelfile: str = ""
     parent: str | None = None

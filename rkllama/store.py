@@ -98,6 +98,7 @@ class Store:
             system=model.system,
             template=modelfile.template or (model.template.source if model.template else None),
             parameters=modelfile.parameters,
+            messages=model.messages,
             license=modelfile.license or (header.license if header else None),
             modelfile=render_modelfile(replace(modelfile, source=model.parent or entry.file)),
             parent=model.parent,

@@ -720,6 +720,7 @@ DETAILS = ModelDetails(
     system="Be brief.",
     template="{{ messages }}",
     parameters=(("num_ctx", "4096"), ("stop", "<|im_end|>"), ("stop", 'a "b"\n'), ("x", "true")),
+    messages=(Message(role="user", content="Hi"), Message(role="assistant", content="Yes?")),
     license="MIT",
     modelfile="FROM qwen2.5\n",
     parent="base",
@@ -749,6 +750,7 @@ def test_show_of_a_model_of_which_little_is_known() -> None:
     body = ollama_models.show_body(ModelDetails(info=BARE), digest)
     assert body["model_info"] == {"general.architecture": "gguf", "general.basename": "a:1b"}
     assert body["parameters"] == body["license"] == body["template"] == ""
+    assert "messages" not in body
     body = ollama_models.show_body(ModelDetails(info=BARE), digest, 4096)
     assert body["model_info"]["gguf.context_length"] == 4096
     body = ollama_models.show_body(

@@ -315,6 +315,7 @@ DETAILS = ModelDetails(
     system="Be brief.",
     template="T",
     parameters=(("num_ctx", "4096"), ("stop", 'a "b"\n\u2028'), ("stop", "x y"), ("top_p", "0.9")),
+    messages=(Message(role="user", content="Hi"), Message(role="assistant", content="Yes?")),
     license="MIT",
     modelfile="FROM x\n",
     parent="base",

@@ -527,6 +527,7 @@ def test_a_modelfile_sets_defaults(store: Store, put: Put, models: Path) -> None
     assert model.info.context_length is None
     details = store.details("m")
     assert (details.system, details.license, details.parent) == ("hi", "MIT", None)
+    assert details.messages == model.messages
     assert ("num_ctx", "512") in details.parameters
     assert details.modelfile.startswith("FROM m.rkllm\nSYSTEM hi\n")
 

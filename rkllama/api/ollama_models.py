@@ -164,6 +164,7 @@ def show_body(details: ModelDetails, digest: Digest, context: int | None = None)
     `context` is the context that the model gets here; it stands for the limit of a model that tells none,
     since clients (VS Code) need the figure.
     """
+    messages = [{"role": turn.role, "content": turn.content} for turn in details.messages]
     return {
         **_entry(details.info, digest),
         "license": details.license or "",
@@ -173,6 +174,7 @@ def show_body(details: ModelDetails, digest: Digest, context: int | None = None)
         "system": details.system or "",
         "details": _details(details.info, details.parent),
         "model_info": _model_info(details, context),
+        **({"messages": messages} if messages else {}),
         "capabilities": list(details.capabilities),
         "notes": list(details.notes),
         "metadata": {name: _plain(value) for name, value in details.metadata.items()},
