@@ -182,9 +182,10 @@ def test_structured_output_with_pydantic(client: ollama.Client) -> None:
 def test_structured_output_that_fails_is_reported(client: ollama.Client) -> None:
     schema = Country.model_json_schema()
     answer = client.chat(MODEL, [ask("France?", reply="Paris, I think")], format=schema)
-    # The package drops keys it does not know: what counts is that the text is not passed off as JSON.
     assert answer.message.content == "Paris, I think"
-    assert answer.done_reason != "stop" or "error" in (answer.model_extra or {"error": True})
+    assert answer.done_reason == "format_not_met"
+    with pytest.raises(ollama.ResponseError, match="does not meet"):
+        list(client.chat(MODEL, [ask("?", reply="Paris, I think")], format=schema, stream=True))
 
 
 def test_thinking(client: ollama.Client, models: Path) -> None:

@@ -39,6 +39,8 @@ Clients compare it with what they need (VS Code: 0.6.4, Codex: 0.13.4).
 """
 
 _ROLES: tuple[Role, ...] = get_args(Role)
+_NOT_MET = "format_not_met"
+"""`done_reason` of an answer that did not meet its format: the package `ollama` drops the key "error"."""
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
 
@@ -348,7 +350,9 @@ class _AnswerEncoder:
         return {"model": self._model, "created_at": timestamp(time.time())}
 
     def _last(self, part: Mapping[str, Any], finished: Finished) -> dict[str, Any]:
-        reason = "stop" if finished.reason == "tool_calls" else finished.reason
+        reason: str = "stop" if finished.reason == "tool_calls" else finished.reason
+        if finished.error is not None and reason == "stop":
+            reason = _NOT_MET
         figures = _figures(finished.usage, finished.timings)
         last = {**self._start(), **part, "done": True, "done_reason": reason, **figures}
         if finished.stop is not None:
