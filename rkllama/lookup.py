@@ -77,7 +77,7 @@ class Catalog:
         """`[hf/]USER/REPO[/FILE][@REVISION]`: what clients of Ollama call the model that they pulled."""
         if "/" not in wanted:
             return []
-        from .reference import parse_reference
+        from .reference import is_tagged, parse_reference
 
         try:
             reference = parse_reference(wanted.removesuffix(":latest"))
@@ -89,6 +89,7 @@ class Catalog:
             for entry in self.entries
             if not entry.parent
             and file in ("", entry.file)
+            and (reference.tag is None or is_tagged(entry.file, reference.tag))
             and any(_is_from(origin, reference) for origin in origins(entry))
         ]
 

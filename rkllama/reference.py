@@ -4,50 +4,60 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from .errors import AmbiguousName, HubNotFound, InvalidRequest, Unsupported
-from .names import EXTENSIONS
+from .names import EXTENSIONS, parse_quantization, strip_extension
 
 _FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if need be."
 _NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _REVISION = re.compile(r"[^\s~^:?*\[\]\\@/][^\s~^:?*\[\]\\@]{0,199}")
 _FILE_THEN_REVISION = re.compile(r"(.+?\.(?:rkllm|gguf))@(.+)", re.IGNORECASE)
+_TAG = re.compile(r"\w[\w.+-]{0,199}", re.ASCII)
+_HUB = re.compile(r"^(?:hf|hf\.co|huggingface\.co)/", re.IGNORECASE)
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SPLIT_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """What a user asked for: `repo` is USER/REPO, `file` the path inside it, None = its only model."""
+    """What a user asked for: `repo` is USER/REPO, `file` the path inside it, None = its only model,
+    or its only one of the kind that `tag` says.
+    """
 
     repo: str
     file: str | None = None
     revision: str | None = None
+    tag: str | None = None
 
 
 def parse_reference(text: str) -> Reference:
     """The parts of `[hf/]USER/REPO[/FILE][@REVISION]` or of a file's web address on the Hub.
 
     The revision stands at the end, where it may hold slashes, or after the repository. FILE may lie in
-    a subfolder. Every part is safe to become a path or an address. Raises InvalidRequest.
+    a subfolder. The Hub's pages tell users of Ollama to write `hf.co/USER/REPO:QUANTIZATION`. Every part
+    is safe to become a path or an address. Raises InvalidRequest.
     """
     given = text.strip()
     if _URL.match(given):
         return _parse_url(given)
-    segments = given.removeprefix("hf/").split("/")
+    segments = _HUB.sub("", given).split("/")
     if len(segments) < 2:
         raise _malformed(text, "it names no repository")
     user, (repo, at, revision) = segments[0], segments[1].partition("@")
     rest = "/".join(segments[2:])
+    repo, colon, tag = repo.partition(":")
+    if colon and (rest or not _TAG.fullmatch(tag)):
+        raise _malformed(text, "what follows the colon is not a kind of model")
     if at and rest and not rest.lower().endswith(EXTENSIONS):
         revision, rest = f"{revision}/{rest}", ""
     elif match := _FILE_THEN_REVISION.fullmatch(rest):
         if at:
             raise _malformed(text, "it names two revisions")
         at, rest, revision = "@", match[1], match[2]
-    return _checked(text, f"{user}/{repo}", rest or None, revision if at else None)
+    found = _checked(text, f"{user}/{repo}", rest or None, revision if at else None)
+    return replace(found, tag=tag) if colon and tag.lower() != "latest" else found
 
 
 def _parse_url(text: str) -> Reference:
@@ -108,16 +118,32 @@ def choose_file(files: tuple[str, ...], wanted: Reference) -> str:
     models = tuple(path for path in files if _is_model(path))
     path = wanted.file
     if path is None:
-        if len(models) > 1:
-            raise AmbiguousName(wanted.repo, tuple(f"{wanted.repo}/{name}" for name in models))
-        if not models:
-            raise HubNotFound(f"{wanted.repo} holds no .rkllm or .gguf file")
-        path = models[0]
+        path = _only_one(models, wanted)
     elif files and path not in files:
         raise HubNotFound(f"{wanted.repo} has no file {path}", hint=_near(path, models))
     if _SPLIT_GGUF.search(path):
         raise Unsupported(f"{path} is one part of a model that is split over several files")
     return path
+
+
+def _only_one(models: tuple[str, ...], wanted: Reference) -> str:
+    tag = wanted.tag
+    found = models if tag is None else tuple(path for path in models if is_tagged(path, tag))
+    if len(found) > 1:
+        raise AmbiguousName(wanted.repo, tuple(f"{wanted.repo}/{name}" for name in found))
+    if not models:
+        raise HubNotFound(f"{wanted.repo} holds no .rkllm or .gguf file")
+    if not found:
+        raise HubNotFound(f"{wanted.repo} has no {tag}", hint=_near(tag or "", models))
+    return found[0]
+
+
+def is_tagged(path: str, tag: str) -> bool:
+    """Whether a model's file is what `tag` names: its quantization, the end of its name, or all of it."""
+    name, tag = path.rpartition("/")[2].lower(), tag.lower()
+    plain = strip_extension(name)
+    quantization = (parse_quantization(name) or "").lower()
+    return tag in (name, plain, quantization) or plain.endswith((f"-{tag}", f".{tag}", f"_{tag}"))
 
 
 def _is_model(path: str) -> bool:

@@ -42,6 +42,7 @@ from rkllama.errors import (
 )
 from rkllama.reference import Reference, parse_reference
 from rkllama.scan import scan
+from rkllama.store import Store
 from tests.hub import Fault, HubFile, LoopbackHub
 
 FILE = "m-w8a8-rk3588.rkllm"
@@ -118,6 +119,9 @@ def left_over(models: Path) -> list[str]:
         ("hf/j/m.rkllm/m.rkllm@v2", "j/m.rkllm", "m.rkllm", "v2"),
         ("j/m.rkllm@v2/m.rkllm", "j/m.rkllm", "m.rkllm", "v2"),
         ("u/r/a@b.rkllm", "u/r", "a@b.rkllm", None),
+        ("hf.co/u/r/f.gguf", "u/r", "f.gguf", None),
+        ("huggingface.co/u/r", "u/r", None, None),
+        ("hf.co/u/r:latest", "u/r", None, None),
         ("https://huggingface.co/u/r", "u/r", None, None),
         ("https://huggingface.co/u/r/blob/main/f.rkllm", "u/r", "f.rkllm", "main"),
         ("https://hf.co/u/r/resolve/v1/a/f.rkllm?download=true", "u/r", "a/f.rkllm", "v1"),
@@ -134,11 +138,24 @@ def test_references(text: str, repo: str, file: str | None, revision: str | None
     assert parse_reference(text) == Reference(repo=repo, file=file, revision=revision)
 
 
+def test_a_reference_may_tell_the_kind_as_those_of_ollama_do() -> None:
+    assert parse_reference("hf.co/u/r:Q4_K_M") == Reference(repo="u/r", tag="Q4_K_M")
+    assert parse_reference("u/r:m-Q8_0.gguf@v1") == Reference(
+        repo="u/r", tag="m-Q8_0.gguf", revision="v1"
+    )
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "hf/",
+        "hf.co/model",
+        "u/r:",
+        "u/r:../x",
+        "u/r:a b",
+        "u/r:Q8_0/f.gguf",
+        "u:x/r",
         "model",
         "hf/model",
         "/u/r/f.rkllm",
@@ -191,7 +208,9 @@ def test_references_that_are_none(text: str, models: Path) -> None:
     assert not models.exists()
 
 
-WORDS = "hf/ u r / @ . .. f.rkllm .gguf main https://huggingface.co/ blob %2e %2F \\ ? # é - _ ~"
+WORDS = (
+    "hf/ u r : Q8_0 / @ . .. f.rkllm .gguf main https://huggingface.co/ blob %2e %2F \\ ? # é - _ ~"
+)
 PIECES = st.sampled_from([*WORDS.split(" "), "\0", "\n", " ", "\ud800"])
 
 
@@ -209,6 +228,7 @@ def test_whatever_is_accepted_is_safe(text: str) -> None:
         assert not path.startswith("/")
         assert ".." not in path.split("/")
     assert found.revision is None or found.revision.isprintable()
+    assert found.tag is None or re.fullmatch(r"[\w.+-]+", found.tag, re.ASCII)
 
 
 # --- The download ------------------------------------------------------------------------------
@@ -700,6 +720,35 @@ def test_several_models_need_a_name(remote: LoopbackHub, models: Path) -> None:
     remote.add("user/none", {"README.md": b""})
     with pytest.raises(HubNotFound, match="holds no"):
         fetch(models, "user/none")
+
+
+@pytest.mark.parametrize(
+    ("tag", "file"),
+    [
+        ("Q4_K_M", "m-Q4_K_M.gguf"),
+        ("q8_0", "q8/m.Q8_0.gguf"),
+        ("UD-Q2_K_XL", "m-UD-Q2_K_XL.gguf"),
+        ("m-Q4_K_M.gguf", "m-Q4_K_M.gguf"),
+        ("w8a8", "m-w8a8-rk3588.rkllm"),
+    ],
+)
+def test_of_several_models_the_kind_chooses_one(
+    remote: LoopbackHub, models: Path, tag: str, file: str
+) -> None:
+    files = ("m-Q4_K_M.gguf", "q8/m.Q8_0.gguf", "m-UD-Q2_K_XL.gguf", "m-w8a8-rk3588.rkllm")
+    remote.add("user/many", {name: name.encode() for name in files})
+    name = fetch(models, f"hf.co/user/many:{tag}")[-1].name
+    found = Store(str(models)).resolve(f"hf.co/user/many:{tag}").info
+    assert (found.name, found.file) == (name, file.rpartition("/")[2])
+
+
+def test_a_kind_that_no_model_has_or_several_have(remote: LoopbackHub, models: Path) -> None:
+    remote.add("user/many", {"a-Q8_0.gguf": b"1", "b-Q8_0.gguf": b"2"})
+    with pytest.raises(HubNotFound, match="has no Q4_K_M") as caught:
+        fetch(models, "hf.co/user/many:Q4_K_M")
+    assert "a-Q8_0.gguf, b-Q8_0.gguf" in (caught.value.hint or "")
+    with pytest.raises(AmbiguousName):
+        fetch(models, "hf.co/user/many:Q8_0")
 
 
 def test_a_hub_cannot_name_a_place_outside(remote: LoopbackHub, models: Path) -> None:
