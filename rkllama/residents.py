@@ -127,8 +127,7 @@ class Residents:
 
     @staticmethod
     def _expire_after(slot: Slot[Resident], resident: Resident) -> None:
-        forever = resident.pinned or not 0 <= resident.keep_alive < _FOR_EVER
-        slot.expires = None if forever else time.monotonic() + resident.keep_alive
+        slot.expires = _end_of_life(resident)
 
     def _lose(self, slot: Slot[Resident], resident: Resident) -> None:
         """Clear away a process that died or had to be ended."""
@@ -360,15 +359,23 @@ class Residents:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
 
+def _end_of_life(resident: Resident) -> float | None:
+    """The monotonic time at which a model goes if its last use ends now; None is never."""
+    forever = resident.pinned or not 0 <= resident.keep_alive < _FOR_EVER
+    return None if forever else time.monotonic() + resident.keep_alive
+
+
 def _expired(slot: Slot[Resident]) -> bool:
     return slot.expires is not None and slot.expires <= time.monotonic()
 
 
 def _describe(slot: Slot[Resident]) -> LoadedModel | None:
-    resident, expires = slot.resident, slot.expires
+    resident = slot.resident
     if resident is None:
         return None
     loaded = resident.loaded
+    # While it is used its time does not run.
+    expires = _end_of_life(resident) if slot.held else slot.expires
     return LoadedModel(
         info=resident.info,
         state="loading" if loaded is None else "busy" if slot.held else "ready",

@@ -247,6 +247,20 @@ def test_a_keep_alive_begins_anew_with_each_use(house: House) -> None:
     assert until_when == [100, 100, 200, 200, None, None, 50]
 
 
+def test_the_time_of_a_model_that_is_used_does_not_run(house: House) -> None:
+    write_model(house.models / "m.rkllm")
+
+    def seconds_left() -> int | None:
+        expires = house.residents.loaded()[0].expires
+        return None if expires is None else round(expires - time.time())
+
+    with house.residents.use(house.model("m"), keep_alive=0.01):
+        assert seconds_left() == 300
+    house.load("m", keep_alive=-1.0)
+    with house.residents.use(house.model("m")):
+        assert seconds_left() is None
+
+
 @pytest.mark.parametrize("keep_alive", [0.0, 0.05])
 def test_a_model_goes_when_its_keep_alive_is_over(house: House, keep_alive: float) -> None:
     write_model(house.models / "m.rkllm")
