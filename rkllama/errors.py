@@ -371,7 +371,10 @@ class BodyTooLarge(RKLLamaError):
     code = "body_too_large"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"the request's body is larger than {limit} bytes")
+        super().__init__(
+            f"the request's body is larger than {limit} bytes",
+            hint="Set RKLLAMA_MAX_BODY for the server to take more; a model can be copied or pulled.",
+        )
         self.limit = limit
 
 

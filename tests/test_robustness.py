@@ -365,7 +365,9 @@ def test_a_body_that_is_too_large_is_refused_in_the_dialect(
     answer = raw(shared, head + data)
     assert status_of(answer) == 413, answer[:200]
     error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
-    assert str(1 << 20) in (error["message"] if path.startswith("/v1") else error)
+    text = error["message"] if path.startswith("/v1") else error
+    assert str(1 << 20) in text
+    assert "RKLLAMA_MAX_BODY" in text
 
 
 def test_a_body_of_just_the_limit_is_read(shared: Server) -> None:

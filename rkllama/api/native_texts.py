@@ -117,7 +117,10 @@ _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
         "{text}",
     ),
     Forbidden: ("Accès refusé : {text}", "{text}"),
-    BodyTooLarge: ("Le corps de la requête dépasse {limit} octets.", "{text}"),
+    BodyTooLarge: (
+        "Le corps de la requête dépasse {limit} octets ; RKLLAMA_MAX_BODY règle cette limite.",
+        "{text}",
+    ),
     NoSuchRoute: ("Il n'y a rien à l'adresse {path}.", "{text}"),
     MethodNotAllowed: (
         "Méthode non autorisée ; méthodes acceptées : {allowed}.",
