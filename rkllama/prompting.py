@@ -73,10 +73,9 @@ def _render(
 
 
 def template_for(request: ChatRequest, model: StoredModel) -> ChatTemplate | None:
-    """The request's own template, else the model's, else its family's."""
-    if request.template:
-        return ChatTemplate.for_model(model.template_from(request.template), model.info.family)
-    return ChatTemplate.for_model(model.template, model.info.family)
+    """The request's own template where it can be executed, else the model's, else its family's."""
+    own = model.template_from(request.template) if request.template else None
+    return ChatTemplate.for_model(own or model.template, model.info.family)
 
 
 def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:

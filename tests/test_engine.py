@@ -96,6 +96,27 @@ def test_a_stop_string_of_the_client_is_named(service: LocalService, models: Pat
     assert (answer.text, answer.reason, answer.stop) == ("Yes. ", "stop", "Enough")
 
 
+# --- Which template it is ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        (None, "<<hi>>"),
+        ("{% for message in messages %}[{{ message.content }}]{% endfor %}", "[hi]"),
+        ("{{ .System }} {{ .Prompt }}", "<<hi>>"),
+    ],
+)
+def test_a_template_of_the_request_takes_the_place_of_the_models_where_it_can_be_executed(
+    service: LocalService, models: Path, template: str | None, prompt: str
+) -> None:
+    (models / "m").mkdir()
+    write_model(models / "m" / "m.rkllm", mode="prompt")
+    own = "{% for message in messages %}<<{{ message.content }}>>{% endfor %}"
+    (models / "m" / "chat_template.jinja").write_text(own)
+    assert ask(service, "m", user("hi"), template=template).text == prompt
+
+
 # --- What a grammar applies to -----------------------------------------------------------------
 
 
