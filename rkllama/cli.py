@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .errors import Cancelled, ConfigError, InvalidRequest, NoModelLoaded, RKLLamaError
+from .errors import Cancelled, InvalidRequest, NoModelLoaded, RKLLamaError
 from .output import forget_stdout, print_error
 
 if TYPE_CHECKING:
@@ -86,9 +86,7 @@ def _settings() -> Settings:
 def _service(command: str) -> Service:
     """The running server, where there is one, else this process."""
     from .connect import connect, here
-    from .terminal import show_warnings
 
-    show_warnings()
     settings = _settings()
     return connect(settings, command) if _models_dir is None else here(settings, command)
 
@@ -268,20 +266,15 @@ def _duration(text: str | None) -> float | None:
 
 def _prompt(words: list[str] | None) -> str | None:
     """The prompt: stdin's text, then the arguments; None on a terminal without arguments."""
+    from .inputs import read_stdin
+
     # Bytes of a command line that are no UTF-8 arrive as lone surrogates, which nothing can encode.
     said = " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")
-    piped = "" if sys.stdin.isatty() else _read_stdin().strip()
+    piped = "" if sys.stdin.isatty() else read_stdin().strip()
     parts = [part for part in (piped, said) if part.strip()]
     if not parts and (words or not sys.stdin.isatty()):
         raise typer.BadParameter("there is no text in it, nor on stdin", param_hint="PROMPT")
     return "\n\n".join(parts) if parts else None
-
-
-def _read_stdin() -> str:
-    try:
-        return sys.stdin.buffer.read().decode()
-    except UnicodeDecodeError:
-        raise ConfigError("what stdin holds is no UTF-8 text") from None
 
 
 # --- Models on disk ----------------------------------------------------------------------------
@@ -393,27 +386,15 @@ def create(
     ] = "Modelfile",
 ) -> None:
     """Make a model out of a Modelfile, and of an existing model or a file."""
+    from .inputs import read_modelfile
     from .progress import show_upload
     from .source import source_of
 
-    text = _read_text(file)
+    text = read_modelfile(file)
     path = source_of(text, file, _settings().models)
     service = _service("create")
     info = service.create(name, text, () if path is None else (show_upload(service, path),))
     sys.stderr.write(f"Created {info.name}. Try it: rkllama run {info.name}\n")
-
-
-def _read_text(path: str) -> str:
-    if path == "-":
-        return _read_stdin()
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigError(
-            f"{path} cannot be read: {reason}", hint="Name the Modelfile with -f; - is stdin."
-        ) from None
 
 
 # --- Models in memory --------------------------------------------------------------------------

@@ -373,7 +373,7 @@ class BodyTooLarge(RKLLamaError):
     def __init__(self, limit: int) -> None:
         super().__init__(
             f"the request's body is larger than {limit} bytes",
-            hint="Set RKLLAMA_MAX_BODY for the server to take more; a model can be copied or pulled.",
+            hint="Set RKLLAMA_MAX_BODY for the server to take more.",
         )
         self.limit = limit
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import sys
@@ -74,18 +73,6 @@ def agreed(question: str) -> bool:
         if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
             sys.stderr.write("\n")
     return answer.strip().lower() in ("y", "yes", "o", "oui")
-
-
-def show_warnings() -> None:
-    """Have warnings written to stderr, on lines of their own: a spinner may be turning there."""
-    logging.basicConfig(level=logging.WARNING, handlers=[_Lines()])
-
-
-class _Lines(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        wipe = "\r\x1b[K" if is_terminal(sys.stderr) else ""
-        sys.stderr.write(f"{wipe}{record.getMessage()}\n")
-        sys.stderr.flush()
 
 
 class Spinner:

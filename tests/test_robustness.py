@@ -526,7 +526,7 @@ def test_an_upload_becomes_a_model_whatever_the_length_of_its_name(
     refused(shared.post("/api/create", long), "/api/create")
     body = {"model": "up", "files": {"../up.rkllm": digest}, "stream": False}
     before = _files(folder)
-    for wrong in ({"model": "user/up"}, {"model": "m"}, {"modelfile": "FROM nothing"}):
+    for wrong in ({"model": "user/up"}, {"model": "m"}, {"modelfile": "MESSAGE nobody hi"}):
         refused(shared.post("/api/create", {**body, **wrong}), "/api/create")
         assert _files(folder) == before
     assert shared.post("/api/create", body).status == 200

@@ -170,7 +170,7 @@ ROUTES = tuple(
         (("POST",), "/api/pull", _pull, "Download a model"),
         (("DELETE",), "/api/delete", _delete, "Delete a model"),
         (("POST",), "/api/copy", _copy, "Give a model another name"),
-        (("POST",), "/api/create", _create, "Make a model out of another one, or of an uploaded file"),
+        (("POST",), "/api/create", _create, "Make a model out of another one or a file"),
         (("HEAD",), "/api/blobs/<digest>", _has_blob, "Whether an uploaded file is there"),
         (("POST",), "/api/blobs/<digest>", _put_blob, "Upload a file for a later create"),
     )
