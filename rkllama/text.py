@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from .core import Event, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
@@ -24,12 +25,12 @@ def new_call_id() -> str:
 class _Markers:
     """Texts to look for in a stream: found as soon as one is complete, held back while one may be."""
 
-    __slots__ = ("_beginnings", "_longest", "_texts", "may_begin")
+    __slots__ = ("_longest", "_sorted", "_texts", "may_begin")
 
     def __init__(self, texts: Iterable[str], also: str = "") -> None:
         self._texts = tuple(dict.fromkeys(texts))
-        self._beginnings = {text[:n] for text in self._texts for n in range(1, len(text))}
-        self._longest = max(map(len, self._beginnings), default=0)
+        self._sorted = sorted(self._texts)
+        self._longest = max(map(len, self._texts), default=1) - 1
         first = "".join({text[0] for text in self._texts} | set(also))
         pattern = f"[{re.escape(first)}]" if first else r"(?!)"
         self.may_begin = re.compile(pattern).search
@@ -49,9 +50,14 @@ class _Markers:
         """How much of a text without a whole marker cannot be part of one."""
         if not final:
             for size in range(min(self._longest, len(text)), 0, -1):
-                if text[-size:] in self._beginnings:
+                if self._begins_with(text[-size:]):
                     return len(text) - size
         return len(text)
+
+    def _begins_with(self, text: str) -> bool:
+        """Whether a marker goes on after `text`: the next one in their order then begins with it."""
+        place = bisect_right(self._sorted, text)
+        return place < len(self._sorted) and self._sorted[place].startswith(text)
 
 
 class AnswerParser:

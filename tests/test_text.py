@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -289,3 +290,15 @@ def test_a_long_argument_is_read_in_linear_time(piece: str) -> None:
     (event,) = parser.feed('"}}')
     assert isinstance(event, ToolCallDelta)
     assert time.perf_counter() - started < 2
+
+
+def test_long_stop_strings_take_their_own_room_only() -> None:
+    stop = ["ab" * 10_000 + str(number) for number in range(10)]
+    tracemalloc.start()
+    try:
+        events, _ = parse(["ab" * 1000, "abc"], stop=stop)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert events == [("text", "ab" * 1000 + "abc")]
+    assert peak < 10 * sum(map(len, stop))
