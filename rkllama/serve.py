@@ -220,6 +220,7 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
     uploads: tuple[str, ...]
     """How the paths begin that files are sent to."""
     adj: Any
+    completed: bool
     upload: Upload | None = None
 
     def __init__(self, adj: Any) -> None:
@@ -227,12 +228,29 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
         self._began = time.time()
 
     def received(self, data: bytes) -> int:
-        """Take what is this request's; an upload that finds no room is answered before its end."""
+        """Take what is this request's.
+
+        An upload that finds no room is answered before its end, and what stands around chunks is limited
+        as a header is. What is refused already, or has no body, needs no "100 Continue", after which
+        waitress would wait for a body.
+        """
         consumed: int = super().received(data)
         if self.upload is not None and self.upload.failure is not None:
-            self.error = _Refusal(self.upload.failure)
-            self.completed = True
+            self._refuse(_Refusal(self.upload.failure))
+        elif self.chunked and not self.completed and self._framing() >= _MAX_HEADER:
+            limit = f"exceeds max_header of {_MAX_HEADER}"
+            self._refuse(waitress.utilities.RequestHeaderFieldsTooLarge(limit))
+        if self.completed:
+            self.expect_continue = False
         return consumed
+
+    def _framing(self) -> int:
+        """Bytes kept of what stands around the chunks."""
+        return len(self.body_rcv.control_line) + len(self.body_rcv.trailer)
+
+    def _refuse(self, error: Any) -> None:
+        self.error = error
+        self.completed = True
 
     def is_overdue(self, now: float) -> bool:
         """Whether the request comes too slowly. A byte now and then keeps no connection for ever."""

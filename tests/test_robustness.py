@@ -311,6 +311,8 @@ BAD_HTTP = {
     "a huge length": RM + b"Content-Length: 99999999999999999999\r\n\r\n",
     "bad chunk": CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n",
     "negative chunk": CHUNKED + b"-2\r\n{}\r\n0\r\n\r\n",
+    "a long line before a chunk": CHUNKED + b"f" * (1 << 16),
+    "a long trailer": CHUNKED + b"2\r\n{}\r\n0\r\n" + b"X: yz\r\n" * 9363,
     "long header": GET + b"X: " + b"a" * (1 << 20) + b"\r\n\r\n",
     "long path": b"GET /" + b"a" * (1 << 20) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "bad authority": b"GET http://[::1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -328,6 +330,19 @@ def test_what_is_no_request_is_refused(shared: Server, name: str) -> None:
 def test_an_encoding_that_nobody_knows_is_refused(shared: Server) -> None:
     head = b"POST /rm HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n"
     assert status_of(raw(shared, head + b"0\r\n\r\n")) in (400, 501)
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 0\r\n", b"Content-Length: 9999999\r\n"])
+def test_who_needs_not_be_told_to_go_on_is_answered_at_once(shared: Server, length: bytes) -> None:
+    head = b"POST /rm HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+    answer = raw(shared, head + length + b"\r\n")
+    assert status_of(answer) == (413 if b"9" in length else 400), answer[:300]
+
+
+def test_who_waits_for_it_is_told_to_go_on(shared: Server) -> None:
+    head = b"POST /rm HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+    answer = raw(shared, head + b"Content-Length: 2\r\n\r\n{}")
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 400 Bad Request")
 
 
 def test_a_chunked_body_is_read(shared: Server) -> None:
