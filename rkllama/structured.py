@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from .errors import InvalidRequest
@@ -133,10 +133,11 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
     if answer is None:
         return {}
     registry: Registry[Any] = Registry()
-    errors = kind(schema, registry=registry).iter_errors(json.loads(answer))
+    exact = validators.extend(kind, {"multipleOf": _not_a_multiple})
+    errors = exact(schema, registry=registry).iter_errors(json.loads(answer))
     try:
         worst = exceptions.best_match(errors)
-    except ArithmeticError as impossible:  # a number of thousands of digits, divided by a fraction
+    except ArithmeticError as impossible:  # an infinite number, divided by a finite one
         return {"violation": f"it could not be checked ({impossible})"}
     except Exception as unexpected:
         return {"unusable": str(unexpected) or type(unexpected).__name__}
@@ -145,6 +146,19 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
     place = worst.json_path.removeprefix("$").removeprefix(".")
     message = worst.message[:_MAX_ERROR_CHARS]
     return {"violation": f"at {place}: {message}" if place else message}
+
+
+def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> Iterator[Any]:
+    """`multipleOf` with the numbers as they are written: as floats, 19.99 is no multiple of 0.01."""
+    from decimal import Decimal
+    from fractions import Fraction
+
+    from jsonschema.exceptions import ValidationError
+
+    if not validator.is_type(number, "number"):
+        return
+    if Fraction(Decimal(str(number))) % Fraction(Decimal(str(factor))):
+        yield ValidationError(f"{number!r} is not a multiple of {factor}")
 
 
 # --- What the model is told -------------------------------------------------------------------------

@@ -155,8 +155,25 @@ def test_a_pattern_that_takes_for_ever_to_read_is_refused(monkeypatch: pytest.Mo
 
 
 def test_a_number_that_cannot_be_computed_with_is_not_valid() -> None:
-    assert validate_answer("1" * 4000, {"multipleOf": 0.1}) is not None
+    assert validate_answer("1e999", {"multipleOf": 0.1}) is not None
     assert validate_answer("1e999", {"type": "integer"}) is not None
+
+
+@pytest.mark.parametrize(
+    ("answer", "factor", "fits"),
+    [
+        ("19.99", 0.01, True),
+        ("0.3", 0.1, True),
+        ("19.995", 0.01, False),
+        ("1e300", 0.01, True),
+        ("1" * 4000, 0.1, True),
+        ("7", 2, False),
+        ("4.5", 1.5, True),
+        ('"x"', 2, True),
+    ],
+)
+def test_multiples_are_counted_in_decimals(answer: str, factor: float, fits: bool) -> None:
+    assert (validate_answer(answer, {"multipleOf": factor}) is None) is fits
 
 
 def test_a_schema_is_checked_beforehand() -> None:
