@@ -1,8 +1,9 @@
 """Answers of a given shape from a backend that cannot be constrained: asked for, checked, asked again.
 
 A schema comes from the client. Its regular expressions and its references can make the check of a short
-answer take for ever, a regular expression even with the interpreter's lock held: such a schema is used
-in a process of its own (`python -m rkllama.structured`), which can be ended.
+answer take for ever, a regular expression even with the interpreter's lock held, and the check of a very
+large schema takes minutes: such a schema is used in a process of its own (`python -m
+rkllama.structured`), which can be ended.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ _MAX_ERROR_CHARS = 400
 _MAX_SECONDS = 5.0
 """For a check in a process of its own, whose start takes up to a second on a small board."""
 _MAX_BYTES = 512 << 20
+_LARGE = 5000
+"""Parts of a schema that are checked in about half a second."""
 _PATTERNS = frozenset(("pattern", "patternProperties"))
 _REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
 
@@ -39,7 +42,7 @@ def schema_prompt(format: Format) -> str:
 def check_schema(format: Format) -> None:
     """Raises InvalidRequest for a schema that is none, best before a model is troubled with it."""
     if not isinstance(format, str):
-        _find_violation(format, None, apart=_has_key(format, _PATTERNS))
+        _find_violation(format, None, apart=_is_costly(format, _PATTERNS))
 
 
 def validate_answer(text: str, format: Format) -> str | None:
@@ -53,13 +56,18 @@ def validate_answer(text: str, format: Format) -> str | None:
         return f"it is not JSON ({error})"
     if isinstance(format, str):
         return None if isinstance(value, dict) else "it is JSON, but not an object"
-    return _find_violation(format, text, apart=_has_key(format, _PATTERNS | _REFERENCES))
+    return _find_violation(format, text, apart=_is_costly(format, _PATTERNS | _REFERENCES))
 
 
-def _has_key(schema: Mapping[str, Any], keys: frozenset[str]) -> bool:
+def _is_costly(schema: Mapping[str, Any], keys: frozenset[str]) -> bool:
+    """Whether a schema has one of the keys, or is very large."""
     waiting: list[Any] = [schema]
+    parts = 0
     while waiting:
         part = waiting.pop()
+        parts += 1
+        if parts > _LARGE:
+            return True
         if isinstance(part, Mapping):
             if part.keys() & keys:
                 return True

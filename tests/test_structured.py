@@ -154,6 +154,12 @@ def test_a_pattern_that_takes_for_ever_to_read_is_refused(monkeypatch: pytest.Mo
         check_schema({"pattern": "(?i)" + "[\0-\U0010ffff]" * 1000})
 
 
+def test_a_schema_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structured, "_MAX_SECONDS", 1.0)
+    with pytest.raises(InvalidRequest, match="could not be checked within 1 s"):
+        check_schema({"anyOf": [{"const": number} for number in range(100_000)]})
+
+
 def test_a_number_that_cannot_be_computed_with_is_not_valid() -> None:
     assert validate_answer("1e999", {"multipleOf": 0.1}) is not None
     assert validate_answer("1e999", {"type": "integer"}) is not None
