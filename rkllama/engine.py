@@ -150,9 +150,19 @@ class Engine:
         return self._asked_again(run, schema, tools)
 
     def _constrained(self, run: _Run, schema: Any) -> Iterator[Event]:
-        """An answer that meets a schema from its first token on, which leaves no room for a thought."""
+        """An answer that meets a schema from its first token on, which leaves no room for a thought.
+
+        A grammar engine does not know all of JSON schema, and what it cannot read constrains nothing: the
+        whole answer is checked too.
+        """
         run = replace(run, request=replace(run.request, think=False))
-        return self._once(run, self._prompt(run), (), schema)
+        text: list[str] = []
+        for event in self._once(run, self._prompt(run), (), schema):
+            if isinstance(event, TextDelta):
+                text.append(event.text)
+            elif isinstance(event, Finished) and event.reason == "stop":
+                event = _checked(event, validate_answer("".join(text), schema))
+            yield event
 
     def _asked_again(self, run: _Run, schema: Any, tools: tuple[Tool, ...]) -> Iterator[Event]:
         """An answer that meets a schema, from a backend that is not constrained to it.
@@ -182,9 +192,7 @@ class Engine:
         yield from (event for event in events if not isinstance(event, TextDelta))
         if text:
             yield TextDelta(text)
-        if error is not None:
-            error = f"the answer does not meet the format: {error}"
-        yield replace(finished, error=error)
+        yield _checked(finished, error)
 
     def _demanded_call(self, run: _Run) -> Iterator[Event]:
         """An answer that has to be a tool call: JSON of a call's shape, turned into the call."""
@@ -401,6 +409,13 @@ def _finished(run: _Run, result: RunResult, parser: AnswerParser, calls: int) ->
         ),
         stop=None if parser.ended else parser.stopped,
     )
+
+
+def _checked(finished: Finished, error: str | None) -> Finished:
+    """The end of an answer that was to have a format, with what is wrong with it."""
+    if error is not None:
+        error = f"the answer does not meet the format: {error}"
+    return replace(finished, error=error)
 
 
 def _unit_vector(data: bytes, dimensions: int | None) -> array[float]:

@@ -85,6 +85,17 @@ def test_a_text_too_long_for_an_embedding_is_cut_or_refused(server: Server) -> N
     assert refused.status == 400, refused.body
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_grammar_cannot_hold_an_answer_to_is_not_passed_off_as_valid(
+    server: Server, stream: bool
+) -> None:
+    shape = {"type": "string", "pattern": "^(?=.*x)"}  # look-ahead: the engine has none
+    body = {"model": "guide", "messages": [ask("hello")], "format": shape, "stream": stream}
+    last = server.post("/api/chat", body).lines[-1]
+    assert last["done_reason"] == "stop"
+    assert "does not meet the format" in last["error"]
+
+
 def test_a_client_that_leaves_ends_its_answer(server: Server) -> None:
     # Left to itself, a model this small soon ends; a shape holds it to a long answer.
     shape = {"type": "array", "items": {"const": "again"}, "minItems": 150, "maxItems": 150}
