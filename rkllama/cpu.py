@@ -31,6 +31,9 @@ larger ones are hardly faster."""
 _TINY = 100 << 20
 _ANY_OBJECT = {"type": "object"}
 """The schema of JSON mode."""
+_MOST = 10_000
+"""Items or characters that a grammar counts: with a thousand times more it takes minutes for a token."""
+_COUNTS = ("Items", "Length", "Properties", "Contains")
 
 
 class CPUBackend:
@@ -108,7 +111,12 @@ class CPUBackend:
         def aborted() -> bool:
             return self._aborted.is_set() or cancelled()
 
-        answer = self._server.handle_completions(self._request(spec), on_chunk)
+        try:
+            answer = self._server.handle_completions(self._request(spec), on_chunk)
+        except TypeError as error:  # numbers and texts that the binding does not take
+            raise InvalidRequest(
+                f"the JSON schema cannot be used: {error}", param="format"
+            ) from None
         if failures:
             raise failures[0]
         problem = last.get("error") or (answer or {}).get("error")
@@ -136,7 +144,7 @@ class CPUBackend:
             "mirostat_tau": sampling.mirostat_tau,
             "mirostat_eta": sampling.mirostat_eta,
             "seed": sampling.seed,
-            "json_schema": _compact(_schema(spec.schema)),
+            "json_schema": _compact(_countable(_schema(spec.schema))),
         }
         if spec.top_logprobs is not None:
             request["n_probs"] = max(1, spec.top_logprobs)
@@ -314,6 +322,24 @@ def _compact(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     return {**schema, "x-guidance": {"whitespace_flexible": False}}
+
+
+def _countable(schema: Any) -> Any:
+    """The schema without limits that are too high to be counted up to; the answer's check knows them."""
+    if isinstance(schema, list):
+        return [_countable(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    lowered = dict(schema)
+    for name, value in schema.items():
+        if isinstance(value, dict | list):
+            lowered[name] = value if name in ("const", "enum", "default") else _countable(value)
+        elif isinstance(value, int | float) and value > _MOST and name[3:] in _COUNTS:
+            if name.startswith("max"):
+                del lowered[name]
+            elif name.startswith("min"):
+                lowered[name] = _MOST
+    return lowered
 
 
 def _schema(schema: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +95,26 @@ def test_what_a_grammar_cannot_hold_an_answer_to_is_not_passed_off_as_valid(
     last = server.post("/api/chat", body).lines[-1]
     assert last["done_reason"] == "stop"
     assert "does not meet the format" in last["error"]
+
+
+@pytest.mark.parametrize(
+    "shape", [{"minimum": 10**30}, {"properties": {"\ud800": {}}}, {"enum": ["\ud800"]}]
+)
+def test_a_schema_of_what_llama_cpp_does_not_take_is_the_client_s_fault(
+    server: Server, shape: object
+) -> None:
+    body = {"model": "guide", "messages": [ask("hello")], "format": shape, "stream": False}
+    refused = server.post("/api/chat", body)
+    assert refused.status == 400, refused.body
+    assert "JSON schema" in refused.json["error"]
+
+
+def test_an_array_may_be_as_long_as_it_likes(server: Server) -> None:
+    shape = {"type": "array", "items": {"type": "integer"}, "maxItems": 10**18}
+    body = {"model": "guide", "messages": [ask("hello")], "format": shape, "stream": False}
+    started = time.monotonic()
+    assert server.post("/api/chat", {**body, "options": {"num_predict": 5}}).status == 200
+    assert time.monotonic() - started < 5
 
 
 def test_a_client_that_leaves_ends_its_answer(server: Server) -> None:
