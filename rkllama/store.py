@@ -22,7 +22,7 @@ from .digest import DigestCache
 from .errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
 from .gguf import GGUFHeader
 from .lookup import Catalog
-from .modelfile import Modelfile, parse_modelfile, render_modelfile
+from .modelfile import SIZE_LIMIT, Modelfile, ModelfileError, parse_modelfile, render_modelfile
 from .names import strip_extension
 from .origin import PULL_RECORD
 from .scan import MODELFILE, Entry
@@ -360,10 +360,13 @@ class Store:
     def _write_file(self, folder: str, modelfile: Modelfile) -> None:
         path = os.path.join(folder, MODELFILE)
         temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
+        content = render_modelfile(modelfile).encode()
+        if len(content) > SIZE_LIMIT:
+            raise ModelfileError(f"more than {SIZE_LIMIT} bytes")
         try:
             os.makedirs(folder, exist_ok=True)
-            with open(temporary, "w", encoding="utf-8") as stream:
-                stream.write(render_modelfile(modelfile))
+            with open(temporary, "wb") as stream:
+                stream.write(content)
             os.replace(temporary, path)
         except OSError as error:
             with contextlib.suppress(OSError):

@@ -692,6 +692,13 @@ def test_ways_to_write_from(store: Store, put: Put, models: Path, source: str) -
     assert store.resolve("new").parent == "m"
 
 
+def test_what_could_not_be_read_again_is_not_written(store: Store, put: Put, models: Path) -> None:
+    put("m.rkllm")
+    with pytest.raises(ModelfileError, match="more than 1048576 bytes"):
+        store.create("french", "FROM m\nSYSTEM " + "é" * 600_000)
+    assert not (models / "french").exists()
+
+
 def test_what_create_refuses(store: Store, put: Put) -> None:
     put("m.rkllm")
     put("taken/taken.rkllm")
