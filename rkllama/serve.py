@@ -9,6 +9,7 @@ import contextlib
 import http
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -428,7 +429,7 @@ def _waitress(app: Callable[..., Any], listener: socket.socket, settings: Settin
         recv_bytes=_RECEIVED,
         outbuf_high_watermark=_UNREAD,
         outbuf_overflow=4 * _UNREAD,  # never on disk: that may be an SD card
-        connection_limit=max(512, 2 * threads),
+        connection_limit=_most_connections(threads),
         channel_timeout=60,
         clear_untrusted_proxy_headers=True,
         expose_tracebacks=False,
@@ -452,6 +453,17 @@ def _parser_class(settings: Settings) -> type[_Parser]:
         "uploads": tuple(route.path.partition("<")[0] for route in routes() if route.upload),
     }
     return type("Parser", (_Parser,), known)
+
+
+def _most_connections(threads: int) -> int:
+    """How many connections may be open: at most half of what the process may open at all.
+
+    The rest is for requests and models. With nothing left, accepting would fail thousands of times a
+    second, each time with a traceback in the log.
+    """
+    wanted = max(512, 2 * threads)
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if descriptors == resource.RLIM_INFINITY else min(wanted, descriptors // 2)
 
 
 def _stop_on_signals(server: Any) -> threading.Event:

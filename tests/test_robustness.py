@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import threading
 import time
@@ -618,3 +619,22 @@ def test_sixty_connections_at_once_are_all_answered(shared: Server) -> None:
     for thread in asking:
         thread.join(LIMIT)
     assert results == [200] * 60
+
+
+def test_more_connections_than_a_process_may_open_wait(models: Path, npu: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        server = Server().__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with ExitStack() as stack:
+        stack.push(server)
+        with ExitStack() as clients:
+            for _ in range(250):
+                client = socket.create_connection((server.host, server.port), timeout=LIMIT)
+                clients.enter_context(closing(client))
+            until(lambda: any("connection limit" in line for line in server.log))
+            assert len(server.log) < 5
+            assert len(os.listdir(f"/proc/{server.process.pid}/fd")) < 150
+        assert server.get("/health").status == 200
