@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ _UNLOAD_GRACE = 10.0
 """Seconds that an unload leaves a running answer to end after its abort; then its process is killed."""
 _LONG = 0.05
 """Seconds of waiting after which a client may have gone: then it is asked."""
+_LONGEST_LOG = 255 - len(".log.1")
+"""Bytes of a log's name without its endings."""
 _FOR_EVER = 1e9
 """Seconds (30 years) from which a keep-alive has no end: clocks and dates overflow with such numbers."""
 
@@ -269,7 +272,11 @@ class Residents:
         log.info("loaded %s in %.2f s", info.name, time.monotonic() - started)
 
     def _log_path(self, name: str) -> str:
-        return os.path.join(self._settings.logs, name.replace("/", "_") + ".log")
+        """Where a model's process logs; the name of one in a folder can be longer than a file's may be."""
+        file = name.replace("/", "_")
+        if len(os.fsencode(file)) > _LONGEST_LOG:
+            file = f"{file[:50]}-{zlib.crc32(os.fsencode(file)):08x}"
+        return os.path.join(self._settings.logs, file + ".log")
 
     # --- Unloading -----------------------------------------------------------------------------
 

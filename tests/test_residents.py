@@ -195,6 +195,15 @@ def test_a_log_that_cannot_be_written_is_a_load_that_failed(
     assert house.residents.scheduler.slots() == []
 
 
+def test_names_longer_than_a_file_s_have_logs_of_their_own(house: House, home: Path) -> None:
+    folder = house.models / ("a" * 200)
+    folder.mkdir()
+    for name in "bc":
+        write_model(folder / f"{name * 200}.rkllm")
+        house.load(f"{folder.name}/{name * 200}")
+    assert len(list((home / "RKLLAMA" / "logs").iterdir())) == 2
+
+
 def test_a_client_that_left_during_the_load_is_not_answered(house: House, tmp_path: Path) -> None:
     write_model(house.models / "m.rkllm", load_ms=200, trace=tmp_path / "trace")
     ours, theirs = socket.socketpair()
