@@ -263,13 +263,17 @@ class ResponseEncoder:
                 return start + self._finish(event)
 
     def error(self, error: RKLLamaError) -> bytes:
-        """An error event, on which the official clients raise, and response.failed."""
+        """An error event and response.failed. The official clients raise on the event's `error`, which
+        their types do not have: these have code, message and param in the event itself.
+        """
         start = b"" if self._sequence else self._begin()
         code = "invalid_prompt" if error.status < 500 else "server_error"
         failed = self._response("failed", error={"code": code, "message": client_text(error)})
+        body = error_body(error)
+        told = {name: body["error"][name] for name in ("code", "message", "param")}
         return (
             start
-            + self._event("error", **error_body(error))
+            + self._event("error", **told, **body)
             + self._event("response.failed", response=failed)
         )
 
