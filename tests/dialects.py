@@ -64,6 +64,7 @@ TOOLS: list[Event] = [
     finished("tool_calls"),
 ]
 CUT: list[Event] = [TextDelta("Once upon"), finished("length")]
+CUT_OFF: list[Event] = [TextDelta("Once"), finished("cancelled")]
 UNCOUNTED: list[Event] = [TextDelta("Hi"), finished(usage=Usage())]
 NOT_MET: list[Event] = [
     TextDelta('{"a":'),

@@ -22,6 +22,7 @@ from rkllama.core import (
     Usage,
 )
 from rkllama.errors import (
+    Cancelled,
     InvalidRequest,
     ModelNotFound,
     PromptTooLong,
@@ -170,7 +171,6 @@ def _add_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
         (scripts.finished("stop"), [], "end_turn", None),
         (scripts.finished("length"), [], "max_tokens", None),
         (scripts.finished("tool_calls"), [], "tool_use", None),
-        (scripts.finished("cancelled"), [], "end_turn", None),
         (scripts.finished("stop", stop="###"), ["###"], "stop_sequence", "###"),
         (scripts.finished("stop", stop="<|end|>"), ["###"], "end_turn", None),
     ],
@@ -178,6 +178,13 @@ def _add_delta(block: dict[str, Any], delta: dict[str, Any]) -> None:
 def test_stop_reason(event: Event, stops: list[str], reason: str, sequence: str | None) -> None:
     message = whole([event], stop_sequences=stops)
     assert (message["stop_reason"], message["stop_sequence"]) == (reason, sequence)
+
+
+def test_an_answer_that_was_cut_off_is_not_passed_off_as_whole() -> None:
+    name, data = events_of(scripts.CUT_OFF)[-1]
+    assert (name, data["error"]["type"]) == ("error", "api_error")
+    with pytest.raises(Cancelled, match="unloaded"):
+        whole(scripts.CUT_OFF)
 
 
 def test_tokens_from_the_cache_are_counted_apart() -> None:

@@ -26,6 +26,7 @@ from rkllama.core import (
     Usage,
 )
 from rkllama.errors import (
+    Cancelled,
     InvalidRequest,
     LoadFailed,
     ModelNotFound,
@@ -485,9 +486,14 @@ def test_one_call_where_parallel_calls_are_unwanted() -> None:
     assert len(whole["choices"][0]["message"]["tool_calls"]) == 1
 
 
-def test_cancelled_answers_end_as_stopped_ones() -> None:
-    finish = chunks([TextDelta("a"), scripts.finished("cancelled")])[-2]
-    assert finish["choices"][0]["finish_reason"] == "stop"
+@pytest.mark.parametrize(
+    ("decode", "body"), [(decode_chat, chat_body()), (decode_completion, completion_body())]
+)
+def test_an_answer_that_was_cut_off_is_not_passed_off_as_whole(decode: Any, body: Any) -> None:
+    last = sse_events(streamed(decode(body), scripts.CUT_OFF))[-1][1]
+    assert (last["error"]["code"], last["error"]["type"]) == ("cancelled", "api_error")
+    with pytest.raises(Cancelled, match="unloaded"):
+        decode(body).encoder.whole(scripts.CUT_OFF)
 
 
 def test_text_is_one_line_of_utf8_whatever_it_holds() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from rkllama.api import responses
 from rkllama.api.common import Generation
 from rkllama.core import ChatRequest, Event, Message, ReasoningDelta, TextDelta, Tool, ToolCall
-from rkllama.errors import InvalidRequest, PromptTooLong, Unsupported, WorkerCrashed
+from rkllama.errors import Cancelled, InvalidRequest, PromptTooLong, Unsupported, WorkerCrashed
 from tests import dialects as scripts
 from tests.dialects import bodies, check, sse_events, streamed, survives, transcript
 
@@ -118,6 +118,14 @@ def test_one_call_where_parallel_calls_are_unwanted() -> None:
     response = whole(scripts.TOOLS, tools=[WEATHER], parallel_tool_calls=False)
     assert [item["type"] for item in response["output"]] == ["message", "function_call"]
     assert response["parallel_tool_calls"] is False
+
+
+def test_an_answer_that_was_cut_off_is_not_passed_off_as_whole() -> None:
+    *_, (error, _), (name, data) = events_of(scripts.CUT_OFF)
+    assert (error, name, data["response"]["status"]) == ("error", "response.failed", "failed")
+    assert data["response"]["error"]["code"] == "server_error"
+    with pytest.raises(Cancelled, match="unloaded"):
+        whole(scripts.CUT_OFF)
 
 
 def test_an_error_before_any_event_is_a_failed_response() -> None:

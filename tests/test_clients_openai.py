@@ -209,6 +209,18 @@ def test_responses(client: openai.OpenAI) -> None:
     assert final.output_text == "In pieces."
 
 
+def test_an_answer_is_not_whole_where_its_model_was_unloaded(
+    client: openai.OpenAI, server: Server
+) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL, messages=[ask("x", tokens=5000, token_us=10_000)], stream=True
+    )
+    next(stream)
+    assert server.post("/unload_model").status == 200
+    with pytest.raises(openai.APIError, match="unloaded"):
+        list(stream)
+
+
 def test_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nothing-here", messages=[ask("x")])

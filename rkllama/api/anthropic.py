@@ -25,7 +25,7 @@ from ..core import (
     Usage,
 )
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
-from .common import Fields, Generation, client_text, dump_text, dumps, new_id, sse
+from .common import Fields, Generation, client_text, cut_off, dump_text, dumps, new_id, sse
 
 __all__ = [
     "MessageEncoder",
@@ -41,6 +41,7 @@ _ERROR_TYPES = {
     404: "not_found_error",
     413: "request_too_large",
     429: "rate_limit_error",
+    499: "api_error",
     503: "overloaded_error",
     504: "timeout_error",
 }
@@ -345,14 +346,17 @@ class MessageEncoder:
             case ToolCallDelta(index, call):
                 return start + (b"" if self._one_call and index else self._call(call))
             case Finished():
-                return start + self._finish(event)
+                error = cut_off(event)
+                return start + (self._finish(event) if error is None else self.error(error))
 
     def error(self, error: RKLLamaError) -> bytes:
         """The error event, on which the official clients raise."""
         return sse(error_body(error), "error")
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """A message; its blocks are in the order of the events."""
+        """A message; its blocks are in the order of the events. Raises Cancelled where the model was
+        unloaded meanwhile.
+        """
         blocks: list[dict[str, Any]] = []
         for event in events:
             match event:
@@ -364,6 +368,8 @@ class MessageEncoder:
                     if not (self._one_call and index):
                         blocks.append(_call_block(call, call.arguments))
                 case Finished():
+                    if (error := cut_off(event)) is not None:
+                        raise error
                     usage = {"input_tokens": 0, **_usage_body(event.usage)}
                     return {
                         **self._head,

@@ -20,7 +20,7 @@ from ..core import (
     ToolCall,
     ToolCallDelta,
 )
-from ..errors import InvalidRequest, PromptTooLong, RKLLamaError
+from ..errors import Cancelled, InvalidRequest, PromptTooLong, RKLLamaError
 
 T = TypeVar("T")
 
@@ -169,6 +169,23 @@ def fold(events: Iterable[Event]) -> Answer:
                     finished=event,
                 )
     raise RuntimeError("an answer's events ended without Finished")
+
+
+def cut_off(finished: Finished) -> Cancelled | None:
+    """The error in place of the end of an answer whose model was unloaded before that, for the APIs that
+    have no word for it: half an answer must not pass for a whole one.
+    """
+    if finished.reason != "cancelled":
+        return None
+    return Cancelled("the model was unloaded before its answer was complete")
+
+
+def fold_complete(events: Iterable[Event]) -> Answer:
+    """`fold`, for the same APIs. Raises Cancelled."""
+    answer = fold(events)
+    if (error := cut_off(answer.finished)) is not None:
+        raise error
+    return answer
 
 
 class Fields:

@@ -32,7 +32,7 @@ from ..core import (
 )
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from . import openai_parts as parts
-from .common import Fields, Generation, dump_text, dumps, fold, new_id, sse
+from .common import Fields, Generation, cut_off, dump_text, dumps, fold_complete, new_id, sse
 from .openai_messages import read_messages
 from .openai_parts import error_body
 
@@ -185,15 +185,16 @@ class ChatEncoder:
                 calls = [{"index": index, **_call_body(call)}]
                 return start + self._delta(dumps({"tool_calls": calls}))
             case Finished():
-                return start + self._finish(event)
+                error = cut_off(event)
+                return start + (self._finish(event) if error is None else self.error(error))
 
     def error(self, error: RKLLamaError) -> bytes:
         """The frame on which OpenAI's clients raise APIError."""
         return sse(error_body(error))
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """A chat.completion."""
-        answer = fold(events)
+        """A chat.completion. Raises Cancelled where the model was unloaded meanwhile."""
+        answer = fold_complete(events)
         message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
         if answer.reasoning:
             message |= {"reasoning_content": answer.reasoning, "reasoning": answer.reasoning}
@@ -353,15 +354,16 @@ class CompletionEncoder:
             case ToolCallDelta():
                 return b""
             case Finished():
-                return self._finish(event)
+                error = cut_off(event)
+                return self._finish(event) if error is None else self.error(error)
 
     def error(self, error: RKLLamaError) -> bytes:
         """The frame on which OpenAI's clients raise APIError."""
         return sse(error_body(error))
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """A text_completion."""
-        answer = fold(events)
+        """A text_completion. Raises Cancelled where the model was unloaded meanwhile."""
+        answer = fold_complete(events)
         scores = self._scores(answer.logprobs) if self._logprobs else None
         choice = {"index": 0, "text": answer.reasoning + answer.text, "logprobs": scores}
         return {

@@ -24,7 +24,7 @@ _EFFORTS: Mapping[str, Think] = {
     "xhigh": "high",
     "max": "high",
 }
-_ERROR_TYPES = {401: "authentication_error", 404: "not_found_error"}
+_ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 499: "api_error"}
 _LEAST_LOGPROB = -9999.0
 """What the API writes for a probability of zero, for which JSON has no number."""
 

@@ -26,9 +26,9 @@ from ..core import (
     ToolCallDelta,
     Usage,
 )
-from ..errors import RKLLamaError, Unsupported
+from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from . import openai_parts as parts
-from .common import Fields, Generation, client_text, dump_text, dumps, new_id, sse
+from .common import Fields, Generation, client_text, cut_off, dump_text, dumps, new_id, sse
 from .openai_parts import error_body
 
 __all__ = ["ResponseEncoder", "decode_response", "error_body"]
@@ -260,14 +260,15 @@ class ResponseEncoder:
             case ToolCallDelta(index, call):
                 return start + (b"" if self._one_call and index else self._call(call))
             case Finished():
-                return start + self._finish(event)
+                error = cut_off(event)
+                return start + (self._finish(event) if error is None else self.error(error))
 
     def error(self, error: RKLLamaError) -> bytes:
         """An error event and response.failed. The official clients raise on the event's `error`, which
         their types do not have: these have code, message and param in the event itself.
         """
         start = b"" if self._sequence else self._begin()
-        code = "invalid_prompt" if error.status < 500 else "server_error"
+        code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
         failed = self._response("failed", error={"code": code, "message": client_text(error)})
         body = error_body(error)
         told = {name: body["error"][name] for name in ("code", "message", "param")}
@@ -278,8 +279,10 @@ class ResponseEncoder:
         )
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """The response object."""
+        """The response object. Raises Cancelled where the model was unloaded meanwhile."""
         for event in events:
+            if isinstance(event, Finished) and (error := cut_off(event)) is not None:
+                raise error
             self.encode(event)
         if self._final is None:
             raise RuntimeError("an answer's events ended without Finished")
