@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from tests.clients import MODEL, ask, install, tool_call
 from tests.running import Server
-from tests.virtual_npu import directive
+from tests.virtual_npu import directive, write_model
 
 
 @pytest.fixture
@@ -219,6 +219,19 @@ def test_an_answer_is_not_whole_where_its_model_was_unloaded(
     assert server.post("/unload_model").status == 200
     with pytest.raises(openai.APIError, match="unloaded"):
         list(stream)
+
+
+def test_a_model_that_cannot_be_loaded_is_not_loaded_again_and_again(
+    client: openai.OpenAI, server: Server, models: Path
+) -> None:
+    write_model(models / "broken.rkllm", init_error=1)
+    with pytest.raises(openai.InternalServerError, match="could not be loaded"):
+        client.with_options(max_retries=2).chat.completions.create(
+            model="broken", messages=[ask("x")]
+        )
+    assert 'rkllama_requests_total{path="/v1/chat/completions",status="500"} 1' in str(
+        server.get("/metrics").body
+    )
 
 
 def test_errors(client: openai.OpenAI) -> None:

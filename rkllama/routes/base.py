@@ -12,7 +12,7 @@ from typing import Any
 from ..api.common import Generation, dumps, load_json
 from ..api.native import language
 from ..config import Settings
-from ..errors import Cancelled, InvalidRequest, QueueFull, RKLLamaError
+from ..errors import Cancelled, InvalidRequest, LoadFailed, NPUBusy, QueueFull, RKLLamaError
 from ..local import LocalService
 from ..store import Store
 
@@ -118,8 +118,14 @@ def one_line(text: str) -> str:
 
 
 def retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
-    """Retry-After for an error that passes by itself."""
-    return (("Retry-After", str(error.retry_after)),) if isinstance(error, QueueFull) else ()
+    """Retry-After for an error that passes by itself, and x-should-retry for a model that cannot be loaded:
+    the official clients of OpenAI and Anthropic repeat what fails with 5xx, and would have it loaded thrice.
+    """
+    if isinstance(error, QueueFull):
+        return (("Retry-After", str(error.retry_after)),)
+    if isinstance(error, LoadFailed) and not isinstance(error, NPUBusy):
+        return (("x-should-retry", "false"),)
+    return ()
 
 
 def generate(call: Call, generation: Generation) -> Reply:
