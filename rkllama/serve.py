@@ -41,7 +41,7 @@ from .errors import (
 )
 from .guard import Guard
 from .local import LocalService
-from .routes import anthropic, native, ollama, openai, openapi, status
+from .routes import anthropic, models, native, ollama, openai, openapi, status
 from .routes.base import Call, Dialect, Reply, Route, one_line, retry_headers
 
 log = logging.getLogger("rkllama")
@@ -63,7 +63,8 @@ _SPARE_THREADS = 16
 
 def routes() -> tuple[Route, ...]:
     """The route table."""
-    table = (*native.ROUTES, *ollama.ROUTES, *openai.ROUTES, *anthropic.ROUTES, *status.ROUTES)
+    v1 = (*openai.ROUTES, *models.ROUTES, *anthropic.ROUTES)
+    table = (*native.ROUTES, *ollama.ROUTES, *v1, *status.ROUTES)
     return (*table, openapi.description_of(table))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import anthropic.types
@@ -14,7 +15,7 @@ from rkllama.api import anthropic as anthropic_api
 from rkllama.api import openai as openai_api
 from rkllama.api import responses as responses_api
 from rkllama.api.common import Generation
-from rkllama.core import Event
+from rkllama.core import Event, ModelInfo
 from rkllama.errors import RKLLamaError, WorkerCrashed
 from tests import dialects as scripts
 from tests.dialects import sse_events, streamed
@@ -71,3 +72,13 @@ def test_messages() -> None:
     for events in scripts.ALL.values():
         check(wholes, anthropic_api.decode_messages(body).encoder.whole(events))
         check(events_of, *frames(anthropic_api.decode_messages(body), events))
+
+
+def test_models() -> None:
+    info = ModelInfo(
+        name="qwen", file="qwen.rkllm", path="/m/qwen.rkllm", format="rkllm", size=5, modified=1.7e9
+    )
+    check(TypeAdapter(openai.types.Model), openai_api.model_body(info))
+    check(TypeAdapter(anthropic.types.ModelInfo), anthropic_api.model_body(info))
+    known = replace(info, context_length=4096)
+    check(TypeAdapter(anthropic.types.ModelInfo), anthropic_api.model_body(known))

@@ -135,6 +135,18 @@ def test_tokens_are_counted(client: anthropic.Anthropic) -> None:
     assert counted == usage.input_tokens + (usage.cache_read_input_tokens or 0)
 
 
+def test_models(client: anthropic.Anthropic) -> None:
+    page = client.models.list()
+    assert [(model.id, model.display_name) for model in page] == [(MODEL, MODEL)]
+    assert (page.first_id, page.last_id, page.has_more) == (MODEL, MODEL, False)
+    model = client.models.retrieve(MODEL)
+    assert model.created_at.year >= 2025
+    with pytest.raises(anthropic.NotFoundError) as caught:
+        client.models.retrieve("nothing-here")
+    body: Any = caught.value.body
+    assert body["error"]["type"] == "not_found_error"
+
+
 def test_errors(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError):
         client.messages.create(model="nothing-here", max_tokens=5, messages=[ask("x")])

@@ -1,4 +1,4 @@
-"""Anthropic's Messages API and its token count.
+"""Anthropic's Messages API, its token count and its models.
 
 What is asked and cannot be honoured is a 400 that names the field. Ignored without harm: metadata,
 service_tier, cache_control, a thinking budget (there is no way to bound thinking apart from
@@ -16,6 +16,7 @@ from ..core import (
     Event,
     Finished,
     Message,
+    ModelInfo,
     ReasoningDelta,
     SamplingParams,
     TextDelta,
@@ -25,7 +26,17 @@ from ..core import (
     Usage,
 )
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
-from .common import Fields, Generation, client_text, cut_off, dump_text, dumps, new_id, sse
+from .common import (
+    Fields,
+    Generation,
+    client_text,
+    cut_off,
+    dump_text,
+    dumps,
+    new_id,
+    sse,
+    timestamp,
+)
 
 __all__ = [
     "MessageEncoder",
@@ -33,6 +44,8 @@ __all__ = [
     "decode_count",
     "decode_messages",
     "error_body",
+    "model_body",
+    "models_body",
 ]
 
 _ERROR_TYPES = {
@@ -479,3 +492,25 @@ def _usage_body(usage: Usage) -> dict[str, Any]:
         if usage.cached_tokens is not None:
             body["cache_read_input_tokens"] = cached
     return body
+
+
+# --- Models ------------------------------------------------------------------------------------
+
+
+def models_body(models: Iterable[ModelInfo]) -> dict[str, Any]:
+    """`GET /v1/models`: all of them on one page."""
+    data = [model_body(model) for model in models]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"data": data, "has_more": False, "first_id": first, "last_id": last}
+
+
+def model_body(model: ModelInfo) -> dict[str, Any]:
+    """`GET /v1/models/{id}`."""
+    return {
+        "type": "model",
+        "id": model.name,
+        "display_name": model.name,
+        "created_at": timestamp(model.modified),
+        "lifecycle": "active",
+        "max_input_tokens": model.context_length,
+    }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 from typing import Any, get_args
 
 from ..core import (
@@ -29,7 +28,7 @@ from ..core import (
     Usage,
 )
 from ..errors import InvalidRequest, ModelNotFound, QueueFull, RKLLamaError, Unsupported
-from .common import Fields, Generation, dump_text, dumps, fold
+from .common import Fields, Generation, dump_text, dumps, fold, timestamp
 from .options import read_format, read_keep_alive, read_options, read_think
 
 API_VERSION = "0.14.0"
@@ -63,12 +62,6 @@ def _error_text(error: RKLLamaError) -> str:
 def error_line(error: RKLLamaError) -> bytes:
     """The line that ends a stream in which something went wrong."""
     return dumps(error_body(error)) + b"\n"
-
-
-def timestamp(when: float) -> str:
-    """RFC 3339 in UTC with microseconds, as datetime.fromisoformat of Python 3.10 reads it too."""
-    seconds = min(max(when, 0.0), 253402300799.0)
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="microseconds")
 
 
 def nanoseconds(seconds: float) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..core import LoadedModel, ModelDetails, ModelInfo, PullProgress
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
-from .common import Fields, dumps
-from .ollama import API_VERSION, error_line, read_body, read_model, timestamp
+from .common import Fields, dumps, timestamp
+from .ollama import API_VERSION, error_line, read_body, read_model
 
 FOR_EVER = "2318-01-01T00:00:00.000000+00:00"
 """`expires_at` of a model that stays: Ollama too writes a year that far away."""

@@ -26,14 +26,6 @@ def _responses(call: Call) -> Reply:
     return generate(call, responses.decode_response(call.json()))
 
 
-def _models(call: Call) -> Reply:
-    return ok(openai.models_body(call.service.models()))
-
-
-def _model(call: Call) -> Reply:
-    return ok(openai.model_body(call.service.show(call.parameters["name"]).info))
-
-
 def _embeddings(call: Call) -> Reply:
     wanted = openai.decode_embeddings(call.json())
     return ok(wanted.body(call.service.embed(wanted.request, call.gone())))
@@ -45,8 +37,6 @@ ROUTES = tuple(
         (("POST",), "/v1/chat/completions", _chat, "Answer a conversation"),
         (("POST",), "/v1/completions", _completions, "Continue a text"),
         (("POST",), "/v1/responses", _responses, "Answer a conversation (stateless)"),
-        (("GET",), "/v1/models", _models, "Models on disk"),
-        (("GET",), "/v1/models/<name:path>", _model, "One model"),
         (("POST",), "/v1/embeddings", _embeddings, "Vectors of texts"),
     )
 )
