@@ -270,6 +270,8 @@ def test_tool_choice(choice: Any, expected: str) -> None:
 def test_output_format() -> None:
     config = {"format": {"type": "json_schema", "schema": SCHEMA}, "effort": "low"}
     assert request_of(output_config=config).format == SCHEMA
+    assert request_of(output_format=config["format"]).format == SCHEMA
+    assert request_of(output_config={"effort": "low"}, output_format=None).format is None
 
 
 def text(value: str) -> dict[str, Any]:
@@ -357,6 +359,7 @@ def test_count() -> None:
         ({"tool_choice": {"type": "tool", "name": "f"}}, "tool_choice"),
         ({"tool_choice": {"type": "some"}}, "tool_choice.type"),
         ({"output_config": {"format": {"type": "xml"}}}, "output_config.format.type"),
+        ({"output_format": {"type": "xml"}}, "output_format.type"),
         ({"stream": "yes"}, "stream"),
     ],
 )

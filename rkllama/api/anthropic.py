@@ -61,7 +61,6 @@ _ERROR_TYPES = {
 _REFUSED = {
     "container": "there is no code execution",
     "mcp_servers": "there are no server-side tools",
-    "output_format": "use 'output_config'",
 }
 _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
@@ -155,8 +154,11 @@ def _think(fields: Fields) -> bool | None:
 
 
 def _format(fields: Fields) -> Mapping[str, Any] | None:
+    """The schema in `output_config`, or in `output_format`, where packages of 2025 put it."""
     config = fields.object("output_config")
     form = None if config is None else config.object("format")
+    if form is None:
+        form = fields.object("output_format")
     if form is None:
         return None
     if form.need("type", form.text) != "json_schema":
