@@ -334,6 +334,12 @@ def test_count() -> None:
         anthropic.count_body(None)
 
 
+def test_a_conversation_up_to_an_answer_is_counted() -> None:
+    answered = [*HELLO, {"role": "assistant", "content": "Good day."}]
+    request = anthropic.decode_count({"model": "qwen", "messages": answered})
+    assert [message.role for message in request.messages] == ["user", "assistant"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [

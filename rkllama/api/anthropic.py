@@ -85,6 +85,11 @@ def decode_messages(body: object, *, answer_id: str | None = None) -> Generation
     """`POST /v1/messages`. `answer_id` is made up unless given. Raises InvalidRequest."""
     fields = Fields(body)
     request = _request(fields, fields.need("max_tokens", lambda name: fields.integer(name, 1)))
+    if request.messages[-1].role == "assistant":
+        raise Unsupported(
+            "the last message must not be the assistant's: answers cannot be begun for the model",
+            param="messages",
+        )
     choice = fields.object("tool_choice")
     encoder = MessageEncoder(
         request.model or "",
@@ -96,9 +101,8 @@ def decode_messages(body: object, *, answer_id: str | None = None) -> Generation
 
 
 def decode_count(body: object) -> ChatRequest:
-    """`POST /v1/messages/count_tokens`: the request whose prompt is to be counted.
-
-    Raises InvalidRequest.
+    """`POST /v1/messages/count_tokens`: the request whose prompt is to be counted. The conversation may
+    end with the assistant's answer. Raises InvalidRequest.
     """
     return _request(Fields(body), None)
 
@@ -217,11 +221,6 @@ def _messages(fields: Fields) -> list[Message]:
     messages: list[Message] = []
     for entry in entries:
         messages += _turn(entry)
-    if messages and messages[-1].role == "assistant":
-        raise Unsupported(
-            "the last message must not be the assistant's: answers cannot be begun for the model",
-            param="messages",
-        )
     return messages
 
 
