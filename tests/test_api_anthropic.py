@@ -393,6 +393,7 @@ PREFILL = [*HELLO, {"role": "assistant", "content": "The answer is ("}]
         ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools[0].type"),
         ({"container": "c"}, "container"),
         ({"mcp_servers": [{"url": "u"}]}, "mcp_servers"),
+        ({"thread": {"type": "continue", "previous_message_id": "msg_1"}}, "thread"),
     ],
 )
 def test_what_cannot_be_honoured_says_so(fields: dict[str, Any], param: str) -> None:

@@ -61,6 +61,7 @@ _ERROR_TYPES = {
 _REFUSED = {
     "container": "there is no code execution",
     "mcp_servers": "there are no server-side tools",
+    "thread": "nothing is stored here; send the whole conversation as 'messages'",
 }
 _STOP_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
