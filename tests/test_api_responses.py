@@ -178,6 +178,20 @@ def test_options() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("fields", "top"),
+    [
+        ({}, None),
+        ({"top_logprobs": 0}, None),
+        ({"top_logprobs": 3}, 3),
+        ({"include": ["message.output_text.logprobs"]}, 0),
+        ({"include": ["message.output_text.logprobs"], "top_logprobs": 3}, 3),
+    ],
+)
+def test_logprobs_only_where_they_are_asked_for(fields: dict[str, Any], top: int | None) -> None:
+    assert request_of(**fields).top_logprobs == top
+
+
 SCHEMA = {"type": "object", "required": ["a"]}
 
 

@@ -86,9 +86,10 @@ def _request(fields: Fields) -> ChatRequest:
 
 
 def _top_logprobs(fields: Fields) -> int | None:
-    top = fields.integer("top_logprobs", 0, 20)
+    """How many, where `include` asks for them or `top_logprobs` for some; its default is 0."""
+    top = fields.integer("top_logprobs", 0, 20) or 0
     asked = _LOGPROBS in (fields.items("include") or ())
-    return 0 if top is None and asked else top
+    return top if asked or top else None
 
 
 def _tools(fields: Fields) -> tuple[Tool, ...]:
