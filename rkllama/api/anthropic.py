@@ -27,6 +27,7 @@ from ..core import (
 )
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from .common import (
+    SSE_TYPE,
     Fields,
     Generation,
     client_text,
@@ -327,7 +328,7 @@ class MessageEncoder:
     `disable_parallel_tool_use` asks.
     """
 
-    content_type = "text/event-stream"
+    content_type = SSE_TYPE
 
     def __init__(
         self,

@@ -99,6 +99,10 @@ def _one_line(text: str) -> bytes:
         return clean_text(text).encode()
 
 
+SSE_TYPE = "text/event-stream; charset=utf-8"
+"""Server-sent events are always UTF-8, but `requests` takes text without a charset for Latin-1."""
+
+
 def sse(value: object, event: str | None = None) -> bytes:
     """One server-sent event whose data is JSON."""
     name = b"event: %s\n" % event.encode() if event else b""

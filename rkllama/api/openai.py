@@ -32,7 +32,17 @@ from ..core import (
 )
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from . import openai_parts as parts
-from .common import Fields, Generation, cut_off, dump_text, dumps, fold_complete, new_id, sse
+from .common import (
+    SSE_TYPE,
+    Fields,
+    Generation,
+    cut_off,
+    dump_text,
+    dumps,
+    fold_complete,
+    new_id,
+    sse,
+)
 from .openai_messages import read_messages
 from .openai_parts import error_body
 
@@ -144,7 +154,7 @@ class ChatEncoder:
     call, as `parallel_tool_calls: false` asks.
     """
 
-    content_type = "text/event-stream"
+    content_type = SSE_TYPE
 
     def __init__(
         self,
@@ -323,7 +333,7 @@ def _prompt(fields: Fields) -> str:
 class CompletionEncoder:
     """Chunks of text_completion, or a whole one."""
 
-    content_type = "text/event-stream"
+    content_type = SSE_TYPE
 
     def __init__(
         self,

@@ -28,7 +28,17 @@ from ..core import (
 )
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from . import openai_parts as parts
-from .common import Fields, Generation, client_text, cut_off, dump_text, dumps, new_id, sse
+from .common import (
+    SSE_TYPE,
+    Fields,
+    Generation,
+    client_text,
+    cut_off,
+    dump_text,
+    dumps,
+    new_id,
+    sse,
+)
 from .openai_parts import error_body
 
 __all__ = ["ResponseEncoder", "decode_response", "error_body"]
@@ -227,7 +237,7 @@ class ResponseEncoder:
     `echo` is what the object repeats of its request.
     """
 
-    content_type = "text/event-stream"
+    content_type = SSE_TYPE
 
     def __init__(
         self,
