@@ -159,7 +159,9 @@ class NPUBackend:
     def _generate(self, spec: GenerateSpec, emit: Emit, cancelled: Callable[[], bool]) -> RunResult:
         runtime = self._loaded()
         if spec.top_logprobs is not None:
-            raise Unsupported("the NPU's runtime gives no log-probabilities for an answer")
+            raise Unsupported(
+                "the NPU's runtime gives no log-probabilities for an answer", param="logprobs"
+            )
         self._use_template(runtime, raw=spec.raw)
         was_fresh, self._fresh = self._fresh, False
         most = self._context if spec.max_tokens < 0 else max(1, spec.max_tokens)

@@ -42,7 +42,9 @@ def build_prompt(
     Raises InvalidRequest for a conversation that the template refuses, and for one without a word.
     """
     if request.suffix:
-        raise Unsupported("filling in the middle (suffix) is not supported by these models")
+        raise Unsupported(
+            "filling in the middle (suffix) is not supported by these models", param="suffix"
+        )
     prompt = _render(request, model, schema, extra, runtime_wraps)
     if not prompt.text:
         raise InvalidRequest(

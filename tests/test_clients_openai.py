@@ -234,6 +234,15 @@ def test_a_model_that_cannot_be_loaded_is_not_loaded_again_and_again(
     )
 
 
+def test_what_a_model_cannot_do_is_named(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model=MODEL, prompt="Once", suffix="the end.")
+    assert caught.value.param == "suffix"
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model=MODEL, messages=[ask("x")], logprobs=True)
+    assert caught.value.param == "logprobs"
+
+
 def test_errors(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nothing-here", messages=[ask("x")])
