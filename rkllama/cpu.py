@@ -315,13 +315,17 @@ def _available_memory() -> int | None:
     return None
 
 
+_GUIDANCE = {"whitespace_flexible": False, "coerce_one_of": True, "lenient": True}
+
+
 def _compact(schema: Any) -> Any:
     """The schema with an end to the blanks between JSON's tokens: a small model can fill its whole answer
-    with them. The key is the grammar engine's own (llguidance).
+    with them. What a grammar cannot express is left out of it, else it would be no grammar at all. The
+    keys are the grammar engine's own (llguidance).
     """
     if not isinstance(schema, dict):
         return schema
-    return {**schema, "x-guidance": {"whitespace_flexible": False}}
+    return {**schema, "x-guidance": _GUIDANCE}
 
 
 def _countable(schema: Any) -> Any:

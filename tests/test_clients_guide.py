@@ -16,6 +16,7 @@ import httpx
 import ollama
 import openai
 import pytest
+from jsonschema import Draft202012Validator
 from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, Field, SecretStr
@@ -247,6 +248,40 @@ def test_openai_parsed_structured_output(by_openai: openai.OpenAI) -> None:
         temperature=0,
     )
     assert (json_mode.choices[0].message.content or "").lstrip().startswith("{")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ({"enum": ["yes", "no"], "not": {"const": "x"}}, "stop"),
+        ({"type": "array", "items": {"const": 1}, "maxItems": 2, "contains": {"const": 5}}, None),
+        ({"type": "string", "pattern": "^(?!x)y{3}$"}, None),
+    ],
+)
+def test_openai_schemas_that_a_grammar_cannot_express(
+    by_openai: openai.OpenAI, kind: Any, reason: str | None
+) -> None:
+    """They are met, or the answer says that they are not."""
+    schema = {
+        "type": "object",
+        "properties": {"a": kind},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    (choice,) = by_openai.chat.completions.create(
+        model="guide",
+        messages=[ask("Hello")],
+        max_tokens=60,
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": schema},
+        },
+    ).choices
+    assert choice.finish_reason == (reason or "content_filter")
+    if reason:
+        Draft202012Validator(schema).validate(json.loads(choice.message.content or ""))
+    else:
+        assert "does not meet the format" in (choice.model_extra or {})["error"]["message"]
 
 
 @pytest.mark.parametrize(
