@@ -20,6 +20,7 @@ from .errors import (
     PromptTooLong,
     RKLLamaError,
     RuntimeFailed,
+    Unsupported,
 )
 from .gguf import GGUFError, GGUFHeader, read_header
 
@@ -46,6 +47,8 @@ class CPUBackend:
         self._spec: LoadSpec | None = None
         self._header: GGUFHeader | None = None
         self._context_length = 0
+        self._writes = True
+        """Encoders (BERT) only make vectors."""
         self._aborted = threading.Event()
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
@@ -70,7 +73,8 @@ class CPUBackend:
             ) from None
         self._spec, self._header, self._context_length = spec, header, context
         # Deleting a server that never served a request can hang: this also touches the weights once.
-        self._server.handle_completions({"prompt": " ", "n_predict": 1, "cache_prompt": False})
+        touch = {"prompt": " ", "n_predict": 1, "cache_prompt": False}
+        self._writes = "error" not in self._server.handle_completions(touch)
         return LoadedInfo(
             context_length=context,
             runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
@@ -88,7 +92,12 @@ class CPUBackend:
         emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> RunResult:
-        """One completion; the prefix that it shares with the last one is not evaluated again."""
+        """One completion; the prefix that it shares with the last one is not evaluated again.
+
+        Raises Unsupported for a model that only makes embeddings.
+        """
+        if not self._writes:
+            raise Unsupported("this model makes embeddings, it writes no text")
         self._aborted.clear()
         last: dict[str, Any] = {}
         failures: list[BaseException] = []

@@ -283,7 +283,7 @@ def _capabilities(
 ) -> tuple[str, ...]:
     """In Ollama's words. No "vision": no backend takes images here, and clients would send some."""
     variant = parse_model_name(info.file).variant
-    if variant in ("embedding", "reranker") or (header is not None and header.pooling):
+    if variant in ("embedding", "reranker") or (header is not None and _only_embeds(header)):
         return ("embedding",)
     family = find_family(info.family)
     if template is not None:
@@ -292,6 +292,14 @@ def _capabilities(
     else:
         tools, thinking = family is not None, family is not None and family.thinks
     return ("completion", *(["tools"] if tools else []), *(["thinking"] if thinking else []))
+
+
+def _only_embeds(header: GGUFHeader) -> bool:
+    """Whether it was made for embeddings, or is an encoder such as BERT, which can write nothing."""
+    return (
+        bool(header.pooling)
+        or header.metadata.get(f"{header.architecture}.attention.causal") is False
+    )
 
 
 def describe(info: ModelInfo, header: GGUFHeader | None) -> Mapping[str, Any]:

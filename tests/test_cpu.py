@@ -12,13 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy
 import pytest
 
 from rkllama import cpu, worker
 from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from rkllama.core import SamplingParams
 from rkllama.cpu import CPUBackend, physical_cores
-from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong
+from rkllama.errors import (
+    BackendMissing,
+    Cancelled,
+    LoadFailed,
+    PromptTooLong,
+    Unsupported,
+)
 from rkllama.gguf import read_header
 from rkllama.worker import Worker
 from tests.clients import GUIDE_FILE, serving_guide
@@ -118,6 +126,61 @@ def test_vectors_are_the_same_for_the_same_text(model: Worker) -> None:
     assert len({len(vector) for vector in vectors}) == 1
     assert tokens is not None
     assert tokens > 0
+
+
+def test_an_encoder_makes_vectors_and_says_that_it_writes_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    write_encoder(path)
+    child = Worker(str(path), str(tmp_path / "m.log"))
+    try:
+        child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
+        with pytest.raises(Unsupported, match="embeddings"):
+            ask(child, "a b")
+        vectors, tokens = child.embed(("a b",), True, timeout=LIMIT)
+        assert (len(vectors[0]), tokens) == (32 * 4, 4)
+    finally:
+        child.close()
+
+
+def write_encoder(path: Path) -> None:
+    """A BERT of one layer, with a vocabulary of seven tokens and weights that mean nothing."""
+    width, context = 32, 64
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u2581a", "\u2581b"]
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(width)
+    writer.add_head_count(1)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_tokenizer_model("bert")
+    writer.add_token_list(tokens)
+    writer.add_token_type_count(2)
+    for number, add in enumerate(
+        (writer.add_pad_token_id, writer.add_unk_token_id, writer.add_bos_token_id)
+    ):
+        add(number)
+    writer.add_eos_token_id(3)
+    writer.add_sep_token_id(3)
+    square = (width, width)
+    shapes = {"token_embd": (len(tokens), width), "token_types": (2, width)}
+    shapes |= {"position_embd": (context, width)}
+    biased: dict[str, tuple[int, ...]] = {"token_embd_norm": (width,)}
+    for part in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"):
+        biased[f"blk.0.{part}"] = square
+    for part in ("attn_output_norm", "layer_output_norm"):
+        biased[f"blk.0.{part}"] = (width,)
+    random = numpy.random.default_rng(0)
+    for name, shape in (shapes | biased).items():
+        writer.add_tensor(f"{name}.weight", random.random(shape, dtype=numpy.float32))
+    for name in biased:
+        writer.add_tensor(f"{name}.bias", random.random(width, dtype=numpy.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def test_what_does_not_fit_the_context_is_said_or_cut(model: Worker) -> None:

@@ -27,7 +27,7 @@ from rkllama.modelfile import ModelfileError
 from rkllama.origin import labels
 from rkllama.scan import scan
 from rkllama.store import Store
-from tests.model_files import STRING, U32, WHOLE, Pair, age, fill, header
+from tests.model_files import BOOL, STRING, U32, WHOLE, Pair, age, fill, header
 from tests.waiting import Task
 
 Put = Callable[..., Path]
@@ -592,11 +592,12 @@ def test_capabilities(
     assert store.details("m").capabilities == expected
 
 
-def test_a_gguf_with_pooling_embeds(store: Store, put: Put) -> None:
-    pairs: list[Pair] = [
-        ("general.architecture", STRING, "qwen3"),
-        ("qwen3.pooling_type", U32, 3),
-    ]
+@pytest.mark.parametrize("value", [("pooling_type", U32, 3), ("attention.causal", BOOL, False)])
+def test_a_gguf_with_pooling_or_of_an_encoder_embeds(
+    store: Store, put: Put, value: tuple[str, int, Any]
+) -> None:
+    key, kind, item = value
+    pairs: list[Pair] = [("general.architecture", STRING, "bert"), (f"bert.{key}", kind, item)]
     put("m.gguf", header(pairs))
     assert store.resolve("m").capabilities == ("embedding",)
 
