@@ -23,6 +23,7 @@ from .errors import (
     Unsupported,
 )
 from .gguf import GGUFError, GGUFHeader, read_header
+from .npu_output import OwnOutput
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 """What the extra `cpu` installs, see pyproject.toml."""
@@ -57,20 +58,21 @@ class CPUBackend:
         name = os.path.basename(spec.path)
         try:
             header = read_header(spec.path)
-        except (GGUFError, OSError) as error:
-            raise LoadFailed(
-                f"{name} cannot be loaded: {error}", hint="Delete it and pull it again."
-            ) from None
+        except GGUFError as error:
+            raise LoadFailed(error.message, hint=error.hint) from None
         limit = header.context_length
         context = min(spec.context_length, limit) if limit else spec.context_length
         _check_memory(name, header, os.path.getsize(spec.path), context)
+        output = OwnOutput()
         try:
             self._server = llama.Server(_parameters(llama, spec, header, context))
         except RuntimeError as error:
             raise LoadFailed(
-                f"{name} cannot be loaded: {error}",
+                f"{name} cannot be loaded: {_reason(output.gained()) or error}".rstrip("."),
                 hint="The file may be incomplete, or of a kind that this llama.cpp does not know.",
             ) from None
+        finally:
+            output.close()
         self._spec, self._header, self._context_length = spec, header, context
         # Deleting a server that never served a request can hang: this also touches the weights once.
         touch = {"prompt": " ", "n_predict": 1, "cache_prompt": False}
@@ -247,7 +249,7 @@ def _parameters(
     parameters.cpuparams.n_threads = spec.threads or _threads(spec.path)
     parameters.warmup = False
     parameters.n_gpu_layers = 0
-    parameters.verbosity = -1
+    parameters.verbosity = 1  # errors
     parameters.embedding = True
     if header.pooling is None:
         parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
@@ -256,6 +258,12 @@ def _parameters(
     parameters.ui = False
     parameters.endpoint_slots = False
     return parameters
+
+
+def _reason(logged: str) -> str | None:
+    """Why llama.cpp did not load a model: its exception does not tell."""
+    found = re.findall(r"(?:error loading model|failed to initialize the context): (.+)", logged)
+    return found[-1].strip() if found else None
 
 
 def _threads(path: str) -> int:

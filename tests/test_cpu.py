@@ -310,6 +310,25 @@ def _listening(pid: int) -> list[int]:
 # --- Files that are none -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b"llama", b"lhama", "unknown model architecture: 'lhama'"),
+        (b"blk.0.attn_q", b"blk.0.attn_x", "tensor 'blk.0.attn_q.weight' not found"),
+    ],
+)
+def test_why_a_model_cannot_be_loaded_is_said(
+    tmp_path: Path, old: bytes, new: bytes, reason: str
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(GUIDE_FILE.read_bytes().replace(old, new, 1))
+    child = Worker(str(path), str(tmp_path / "m.log"))
+    with pytest.raises(LoadFailed) as caught:
+        child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
+    assert caught.value.message.startswith("m.gguf cannot be loaded: ")
+    assert caught.value.message.endswith(reason)
+
+
 @pytest.mark.parametrize("kind", ["garbage", "empty", "cut", "missing"])
 def test_a_broken_file_is_a_load_that_failed(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "m.gguf"
