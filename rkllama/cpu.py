@@ -257,6 +257,8 @@ def _parameters(
     parameters.api_keys = [secrets.token_urlsafe(32)]
     parameters.ui = False
     parameters.endpoint_slots = False
+    # Prompts come rendered; the model's own template, which it may not understand, it need not read.
+    parameters.chat_template = "chatml"
     return parameters
 
 

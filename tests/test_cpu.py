@@ -329,6 +329,19 @@ def test_why_a_model_cannot_be_loaded_is_said(
     assert caught.value.message.endswith(reason)
 
 
+def test_a_template_that_llama_cpp_does_not_understand_is_no_reason_not_to_load(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(GUIDE_FILE.read_bytes().replace(b"{% for message", b"{% fox message"))
+    child = Worker(str(path), str(tmp_path / "m.log"))
+    try:
+        child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
+        assert ask(child, TEXT)[1].reason in ("stop", "length")
+    finally:
+        child.close()
+
+
 @pytest.mark.parametrize("kind", ["garbage", "empty", "cut", "missing"])
 def test_a_broken_file_is_a_load_that_failed(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "m.gguf"
