@@ -13,7 +13,7 @@ import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from . import frames
@@ -147,15 +147,18 @@ class Child:
         def emit_logprobs(text: str, logprobs: tuple[TokenLogprob, ...]) -> None:
             frames.write_frame(events, frames.LOGPROBS, run, frames.encode_logprobs(text, logprobs))
 
-        def cancelled() -> bool:
-            return self._aborted == run
-
-        with self._lock:
+        with self._abortable(run) as cancelled:
             if cancelled():
                 return frames.encode_spec(RunResult(reason="cancelled"))
+            return frames.encode_spec(backend.generate(spec, emit, emit_logprobs, cancelled))
+
+    @contextlib.contextmanager
+    def _abortable(self, run: int) -> Iterator[Callable[[], bool]]:
+        """Let an abort of `run` reach the backend; one that came before is told by what this yields."""
+        with self._lock:
             self._running = run
         try:
-            return frames.encode_spec(backend.generate(spec, emit, emit_logprobs, cancelled))
+            yield lambda: self._aborted == run
         finally:
             with self._lock:
                 self._running = None
@@ -174,5 +177,7 @@ class Child:
         known = [count for count in tokens if count is not None]
         return frames.encode(sum(known) if len(known) == len(tokens) else None)
 
-    def _count(self, _run: int, payload: bytes) -> bytes:
-        return frames.encode(self._need_backend().count_tokens(payload.decode()))
+    def _count(self, run: int, payload: bytes) -> bytes:
+        backend = self._need_backend()
+        with self._abortable(run) as cancelled:
+            return frames.encode(backend.count_tokens(payload.decode(), cancelled))

@@ -206,17 +206,17 @@ class CPUBackend:
             }
         return answer
 
-    def count_tokens(self, text: str) -> int | None:
+    def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
         """The binding has no tokenizer, but it evaluates a prompt (which a request that follows reuses)
         and says how long it was.
         """
-        request = {"prompt": self._without_bos(text), "n_predict": 0, "cache_prompt": True}
-        answer = self._server.handle_completions(request)
-        if "error" in answer:
-            count: int | None = answer["error"].get("n_prompt_tokens")
-        else:
-            count = answer["usage"]["prompt_tokens"]
-        return count
+        if not self._writes:
+            return None
+        spec = GenerateSpec(prompt=text, max_tokens=0)
+        try:
+            return self.generate(spec, _drop, cancelled=cancelled).prompt_tokens
+        except PromptTooLong as error:
+            return error.prompt_tokens
 
     def abort(self) -> None:
         """End the run at the next token, or at the next batch of the prompt."""
@@ -404,6 +404,10 @@ def _emit_choice(
         emit_logprobs(text, tuple(_logprob(item) for item in logprobs))
     elif text:
         emit(text)
+
+
+def _drop(_text: str) -> None:
+    """Take text that nobody wants."""
 
 
 def _logprob(item: dict[str, Any]) -> TokenLogprob:

@@ -335,10 +335,11 @@ class NPUBackend:
 
     # --- The rest ------------------------------------------------------------------------------
 
-    def count_tokens(self, text: str) -> int | None:
+    def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
         """The runtime counts a prompt only by evaluating it, which the request that follows reuses."""
+        spec = GenerateSpec(prompt=text, max_tokens=1)
         try:
-            return self.generate(GenerateSpec(prompt=text, max_tokens=1), _drop).prompt_tokens
+            return self.generate(spec, _drop, cancelled=cancelled).prompt_tokens
         except PromptTooLong as error:
             return error.prompt_tokens
 

@@ -263,6 +263,21 @@ def test_a_client_that_leaves_in_a_prefill_frees_the_model_within_a_second(model
     assert ask(model, "hi")[1].reason in ("stop", "length")
 
 
+def test_a_count_of_tokens_ends_with_its_client() -> None:
+    class Prefill:
+        """A llama.cpp whose prompt takes for ever unless its reports are answered with an end."""
+
+        def handle_completions(
+            self, _: Any, on_chunk: Callable[[Any], bool] = lambda _: False
+        ) -> dict[str, Any]:
+            reports = (on_chunk({"prompt_progress": {}}) for _ in range(100))
+            return {} if any(reports) else {"usage": {"prompt_tokens": 100}}
+
+    backend = CPUBackend()
+    backend._server = Prefill()
+    assert backend.count_tokens(TEXT, lambda: True) is None
+
+
 def test_an_embedding_of_many_texts_ends_with_its_client(model: Worker) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
