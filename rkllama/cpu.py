@@ -62,10 +62,12 @@ class CPUBackend:
             raise LoadFailed(error.message, hint=error.hint) from None
         limit = header.context_length
         context = min(spec.context_length, limit) if limit else spec.context_length
-        _check_memory(name, header, os.path.getsize(spec.path), context)
+        spare = _check_memory(name, header, os.path.getsize(spec.path), context)
         output = OwnOutput()
         try:
-            self._server = llama.Server(_parameters(llama, spec, header, context))
+            parameters = _parameters(llama, spec, header, context)
+            parameters.cache_ram_mib = min(parameters.cache_ram_mib, spare // 4 >> 20)
+            self._server = llama.Server(parameters)
         except RuntimeError as error:
             raise LoadFailed(
                 f"{name} cannot be loaded: {_reason(output.gained()) or error}".rstrip("."),
@@ -192,6 +194,7 @@ class CPUBackend:
             llama, context = _import_llama(), self._context_length
             # The weights are mapped from the file once; what this adds is a cache and a batch.
             parameters = _parameters(llama, self._spec, self._header, context, batch=context)
+            parameters.cache_ram_mib = 0
             try:
                 self._embedder = llama.Server(parameters)
             except RuntimeError as error:
@@ -315,16 +318,30 @@ def _adds_bos(header: GGUFHeader) -> bool:
     return flag if isinstance(flag, bool) else header.tokenizer == "llama"
 
 
-def _check_memory(name: str, header: GGUFHeader, size: int, context: int) -> None:
-    """Refuse what the machine cannot hold, before the kernel ends the process for it."""
+def _adds_space(header: GGUFHeader) -> bool:
+    """Whether llama.cpp puts a blank before texts (Llama 2, Mistral 7B). It takes one off each token, too,
+    when it tells its grammar engine what the token says, so that answers are not held to their form.
+    """
+    flag = header.metadata.get("tokenizer.ggml.add_space_prefix")
+    return flag if isinstance(flag, bool) else header.tokenizer in ("llama", "t5")
+
+
+def _check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
+    """Refuse what the machine cannot hold, before the kernel ends the process for it.
+
+    The bytes that are left; of them llama.cpp may use some to remember other conversations.
+    """
     available = _available_memory()
     needed = size + _cache_bytes(header, context)
-    if available is not None and needed > available:
+    if available is None:
+        return 0
+    if needed > available:
         raise LoadFailed(
             f"{name} with a context of {context} tokens needs about {needed / 1e9:.1f} GB of memory, "
             f"{available / 1e9:.1f} GB are free",
             hint="Ask for a shorter context (--ctx, num_ctx) or take a smaller model.",
         )
+    return available - needed
 
 
 def _available_memory() -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 import gguf
 import numpy
 import pytest
+import xllamacpp
 
 from rkllama import cpu, worker
 from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
@@ -375,6 +376,27 @@ def test_a_context_too_large_for_the_memory_is_refused(monkeypatch: pytest.Monke
     with pytest.raises(LoadFailed, match="memory") as caught:
         CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     assert "context" in caught.value.text
+
+
+@pytest.mark.parametrize(("left", "kept"), [(400 << 20, 100), (1 << 20, 0), (1 << 40, 8192)])
+def test_other_conversations_are_remembered_in_a_quarter_of_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, left: int, kept: int
+) -> None:
+    """Left to itself, llama.cpp takes up to 8 GB for them."""
+    made: list[Any] = []
+
+    class Server:
+        def __init__(self, parameters: Any) -> None:
+            made.append(parameters.cache_ram_mib)
+
+        def handle_completions(self, _: Any) -> dict[str, Any]:
+            return {}
+
+    needed = GUIDE_FILE.stat().st_size + cpu._cache_bytes(read_header(str(GUIDE_FILE)), 512)
+    monkeypatch.setattr(cpu, "_available_memory", lambda: needed + left)
+    monkeypatch.setattr(xllamacpp, "Server", Server)
+    CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
+    assert made == [kept]
 
 
 def test_a_hybrid_model_has_a_cache_in_the_layers_with_attention_only(tmp_path: Path) -> None:
