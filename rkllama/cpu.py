@@ -36,6 +36,8 @@ _ANY_OBJECT = {"type": "object"}
 _MOST = 10_000
 """Items or characters that a grammar counts: with a thousand times more it takes minutes for a token."""
 _COUNTS = ("Items", "Length", "Properties", "Contains")
+_RANK = 4
+"""llama.cpp's pooling type of rerankers."""
 
 
 class CPUBackend:
@@ -172,6 +174,8 @@ class CPUBackend:
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Vectors pooled as the model says, else the mean of its tokens'."""
+        if self._header is not None and self._header.pooling == _RANK:
+            raise Unsupported("this model ranks texts, it makes no embeddings")
         vectors, tokens = [], 0
         for text in texts:
             answer = self._embed_one(text)
@@ -254,7 +258,7 @@ def _parameters(
     parameters.n_gpu_layers = 0
     parameters.verbosity = 1  # errors
     parameters.embedding = True
-    if header.pooling is None:
+    if not header.pooling:
         parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     # It always opens a listener on loopback: without this key nobody gets an answer there.
     parameters.api_keys = [secrets.token_urlsafe(32)]

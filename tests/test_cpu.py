@@ -143,7 +143,31 @@ def test_an_encoder_makes_vectors_and_says_that_it_writes_no_text(tmp_path: Path
         child.close()
 
 
-def write_encoder(path: Path) -> None:
+def test_an_encoder_without_pooling_gives_the_mean_of_its_tokens(tmp_path: Path) -> None:
+    mean, none = (
+        vector_of(tmp_path, pooling) for pooling in (gguf.PoolingType.MEAN, gguf.PoolingType.NONE)
+    )
+    assert mean == none
+
+
+def test_a_reranker_says_that_it_makes_no_vectors(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="ranks"):
+        vector_of(tmp_path, gguf.PoolingType.RANK)
+
+
+def vector_of(tmp_path: Path, pooling: gguf.PoolingType) -> bytes:
+    """What an encoder with this pooling makes of a text."""
+    path = tmp_path / f"{pooling.name}.gguf"
+    write_encoder(path, pooling)
+    child = Worker(str(path), str(tmp_path / "m.log"))
+    try:
+        child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
+        return child.embed(("a b",), True, timeout=LIMIT)[0][0]
+    finally:
+        child.close()
+
+
+def write_encoder(path: Path, pooling: gguf.PoolingType = gguf.PoolingType.MEAN) -> None:
     """A BERT of one layer, with a vocabulary of seven tokens and weights that mean nothing."""
     width, context = 32, 64
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u2581a", "\u2581b"]
@@ -155,7 +179,7 @@ def write_encoder(path: Path) -> None:
     writer.add_head_count(1)
     writer.add_layer_norm_eps(1e-12)
     writer.add_causal_attention(False)
-    writer.add_pooling_type(gguf.PoolingType.MEAN)
+    writer.add_pooling_type(pooling)
     writer.add_tokenizer_model("bert")
     writer.add_token_list(tokens)
     writer.add_token_type_count(2)
