@@ -7,6 +7,7 @@ import re
 import secrets
 import sys
 import threading
+import time
 from array import array
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +39,8 @@ _MOST = 10_000
 _COUNTS = ("Items", "Length", "Properties", "Contains")
 _RANK = 4
 """llama.cpp's pooling type of rerankers."""
+_LOG_SECONDS = 1.0
+"""After a failed load, for its reason to be in the log."""
 
 
 class CPUBackend:
@@ -72,7 +75,7 @@ class CPUBackend:
             self._server = llama.Server(parameters)
         except RuntimeError as error:
             raise LoadFailed(
-                f"{name} cannot be loaded: {_reason(output.gained()) or error}".rstrip("."),
+                f"{name} cannot be loaded: {_reason(output) or error}".rstrip("."),
                 hint="The file may be incomplete, or of a kind that this llama.cpp does not know.",
             ) from None
         finally:
@@ -86,7 +89,7 @@ class CPUBackend:
             runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
             dtype=header.quantization,
             memory=os.path.getsize(spec.path) + _cache_bytes(header, context),
-            constrains=True,
+            constrains=not _adds_space(header),
             per_run_sampling=True,
             counts_tokens=True,
         )
@@ -269,9 +272,14 @@ def _parameters(
     return parameters
 
 
-def _reason(logged: str) -> str | None:
-    """Why llama.cpp did not load a model: its exception does not tell."""
-    found = re.findall(r"(?:error loading model|failed to initialize the context): (.+)", logged)
+def _reason(output: OwnOutput) -> str | None:
+    """Why llama.cpp did not load a model: its exception does not tell, and its log is written by a thread
+    of its own, for which this waits.
+    """
+    deadline = time.monotonic() + _LOG_SECONDS
+    pattern = r"(?:error loading model|failed to initialize the context): (.+)\n"
+    while not (found := re.findall(pattern, output.gained())) and time.monotonic() < deadline:
+        time.sleep(0.01)
     return found[-1].strip() if found else None
 
 

@@ -29,6 +29,7 @@ from rkllama.errors import (
     Unsupported,
 )
 from rkllama.gguf import read_header
+from rkllama.npu_output import OwnOutput
 from rkllama.worker import Worker
 from tests.clients import GUIDE_FILE, serving_guide
 from tests.model_files import ARRAY, I32, STRING, U32, Pair, header
@@ -105,6 +106,21 @@ def test_an_answer_is_constrained_by_a_schema(model: Worker) -> None:
     # A poor model may go on with blanks, which JSON allows, until it is stopped.
     assert re.fullmatch(r'\s*\{\s*"n"\s*:\s*\d\s*\}?\s*', text)
     assert result.reason == "length" or json.loads(text)["n"] in range(10)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "flag", "blank"),
+    [("llama", None, True), ("llama", False, False), ("gpt2", None, False), ("gpt2", True, True)],
+)
+def test_a_tokenizer_that_puts_a_blank_before_texts_is_told(
+    tmp_path: Path, tokenizer: str, flag: bool | None, blank: bool
+) -> None:
+    """With one, llama.cpp's grammar engine reads tokens without the blanks that they begin with."""
+    pairs: list[Pair] = [("tokenizer.ggml.model", STRING, tokenizer)]
+    if flag is not None:
+        pairs.append(("tokenizer.ggml.add_space_prefix", BOOL, flag))
+    (tmp_path / "m.gguf").write_bytes(header(pairs))
+    assert cpu._adds_space(read_header(str(tmp_path / "m.gguf"))) is blank
 
 
 def test_max_tokens_and_the_figures(model: Worker) -> None:
@@ -367,6 +383,20 @@ def test_why_a_model_cannot_be_loaded_is_said(
         child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
     assert caught.value.message.startswith("m.gguf cannot be loaded: ")
     assert caught.value.message.endswith(reason)
+
+
+def test_the_reason_is_waited_for(tmp_path: Path) -> None:
+    """llama.cpp has a thread of its own for its log: it may come after the exception."""
+    log = tmp_path / "m.log"
+    log.touch()
+    output = OwnOutput(str(log))
+    task = Task(lambda: cpu._reason(output))
+    with log.open("w") as stream:
+        for text in ("0.1 E error loading ", "model: it is too old", "\n"):
+            stream.write(text)
+            stream.flush()
+    assert task.result() == "it is too old"
+    output.close()
 
 
 def test_a_template_that_llama_cpp_does_not_understand_is_no_reason_not_to_load(
