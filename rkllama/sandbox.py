@@ -66,6 +66,8 @@ _DENIED = frozenset(
     ("encode", "expandtabs", "format_map", "maketrans", "translate", "striptags", "unescape")
 )
 """Methods of strings whose cost cannot be foreseen."""
+_JINJA_S_OWN = frozenset(("_loop_vars", "_block_vars"))
+"""Keywords in every call that no function gets to see."""
 
 
 class BrokenTemplate(Exception):
@@ -195,7 +197,8 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call(self, context: Context, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         if function in (self.tick, self.made, self.concatenate):
             return function(*args)
-        values = (*args, *kwargs.values())
+        # Inside a loop Jinja adds the variables that the template has set there.
+        values = (*args, *(value for name, value in kwargs.items() if name not in _JINJA_S_OWN))
         self.budget.check_arguments(values)
         method = getattr(function, "__wrapped__", function)  # the sandbox wraps str.format
         text = getattr(method, "__self__", None)

@@ -172,6 +172,7 @@ def test_namespaces_that_hold_each_other_are_not_written_out() -> None:
         ("{{ [1700000000] | select('>', 1600000000) | list }}", "[1700000000]"),
         ("{{ namespace(limit=1000000000).limit + 1 }}", "1000000001"),
         ("{{ 'aaa' | replace('a', 'b', 2) }}{{ 'aaa'.replace('a', 'b', 1) }}", "bbabaa"),
+        ("{% for m in items %}{% set b = m.name.replace('a', 'b') %}{{ b }}{% endfor %}", "bb"),
         ("{{ 'a\nb' | indent(2) }}{{ 'a' | indent('> ', true) }}", "a\n  b> a"),
         ("{{ [1, 2] | tojson(separators=(',', ':')) }}{{ {'b': 1} | tojson(indent=1) }}", None),
         ("{% macro f(function) %}{{ function }}{% endmacro %}{{ f(function='a') }}", "a"),
