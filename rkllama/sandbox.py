@@ -35,7 +35,8 @@ _MAX_NODES = 10_000
 _MAX_REASON_CHARS = 1000
 _MAX_INDENT = 16
 _MAX_FORMAT_CHARS = 200
-_GO = re.compile(r"\{\{-?\s*(?:\.|\$|(?:if|else|end|range|with|template|define|block)\b)")
+_GO = re.compile(r"\{\{-?\s*(?:[.$]|(?:if|range|with)\s+[\w.$(]|(?:template|define|block)\s+[\"`])")
+"""What only Go's templates have: `{{ block }}` or `{{ range(3) }}` can be Jinja's."""
 
 _REMOVED = (
     *("center", "filesizeformat", "format", "pprint", "striptags", "urlencode", "urlize"),

@@ -538,6 +538,30 @@ def test_a_go_template_is_called_by_its_name() -> None:
     assert "Go's template language" in template.notice
 
 
+@pytest.mark.parametrize("written", ["block['text']", "block", "range(2)", "end", "- with.x"])
+def test_jinja_that_uses_go_s_words_is_jinja(written: str) -> None:
+    source = (
+        "{% for m in messages %}{{ m.content }}{% if m.blocks %}{{" + written + " }}{% endif %}"
+    )
+    template = custom(source + "{% endfor %}")
+    assert template.notice is None
+    assert template.render((user("U"),)).prompt == "U"
+
+
+@pytest.mark.parametrize(
+    "go",
+    [
+        "{{ .Prompt }}",
+        "{{- if .System }}S{{ end }}",
+        "{{ range $i, $_ := .Messages }}U{{ end }}",
+        '{{ define "turn" }}U{{ end }}{{ template "turn" . }}',
+        "{{ if (eq .Role `user`) }}U{{ end }}",
+    ],
+)
+def test_go_is_told_by_what_only_it_has(go: str) -> None:
+    assert "Go's template language" in (custom(go).notice or "")
+
+
 def test_a_template_with_thousands_of_control_tokens_is_broken() -> None:
     tokens = "".join(f"<|t{n}|>" for n in range(9999))
     template = custom("{# " + tokens + " #}" + chat_templates.QWEN3)
