@@ -165,7 +165,7 @@ _OLD_STYLE = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
 _WORD = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)(?=[ \t]|$)[ \t]*", re.MULTILINE)
 _TEXTS = ("system", "template", "license", "adapter")
 # Newer Ollama's, about things that are settled otherwise here.
-_WITHOUT_MEANING = ("renderer", "parser", "requires")
+_WITHOUT_MEANING = ("renderer", "parser", "requires", "draft")
 _INSTRUCTIONS = ("from", "parameter", "message", *_TEXTS, *_WITHOUT_MEANING)
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 _OLD_PARAMETERS = {
@@ -196,6 +196,8 @@ def parse_modelfile(text: str) -> Modelfile:
             messages.append(Message(role=_role(name, line), content=value))
         elif key == "from" and not value:
             raise ModelfileError("FROM names nothing", line=line)
+        elif key == "license" and key in values:
+            values[key] += f"\n{value}"
         elif key not in _WITHOUT_MEANING:
             values[key] = value
     return Modelfile(
@@ -265,10 +267,10 @@ def _new_value(text: str, start: int, end: int, line: int) -> tuple[str, int]:
     if text.startswith('"""', start):
         return _triple_quoted(text, start, line)
     value = text[start:end].strip()
-    if not value.startswith('"') or value.find('"', 1) not in (-1, len(value) - 1):
-        return value, end + 1
-    if len(value) > 1 and value.endswith('"'):
+    if len(value) > 1 and value.startswith('"') and value.endswith('"'):
         return value[1:-1], end + 1
+    if not value.startswith('"') or '"' in value[1:]:
+        return value, end + 1
     while end < len(text):  # text in single quotes runs on to a line that ends in one
         after = _end_of_line(text, end + 1)
         if text[end + 1 : after].rstrip().endswith('"'):

@@ -112,6 +112,7 @@ def test_line_ends_and_a_byte_order_mark_do_not_matter() -> None:
         ("  SYSTEM \t hi there  ", "hi there"),
         ('SYSTEM "hi"', "hi"),
         ('SYSTEM "Hello" he said', '"Hello" he said'),
+        ('SYSTEM "Say "hi" often"', 'Say "hi" often'),
         ('SYSTEM "over\nlines"\nPARAMETER top_k 3', "over\nlines"),
         ('SYSTEM """over\n# no comment\nlines"""', "over\n# no comment\nlines"),
         ('SYSTEM """he said "so""""', 'he said "so"'),
@@ -177,9 +178,13 @@ def test_a_huge_modelfile_is_refused() -> None:
 
 
 def test_instructions_without_a_meaning_here_are_passed_over() -> None:
-    assert parse_modelfile("FROM m\nRENDERER qwen3\nPARSER qwen3\nREQUIRES 0.14.0") == Modelfile(
-        source="m"
-    )
+    passed_over = "RENDERER qwen3\nPARSER qwen3\nREQUIRES 0.14.0\nDRAFT ./small.gguf"
+    assert parse_modelfile(f"FROM m\n{passed_over}") == Modelfile(source="m")
+
+
+def test_every_license_is_kept() -> None:
+    found = parse_modelfile('FROM m\nLICENSE """One\n"""\nLICENSE Two\nSYSTEM a\nSYSTEM b')
+    assert (found.license, found.system) == ("One\n\nTwo", "b")
 
 
 @pytest.mark.parametrize(
