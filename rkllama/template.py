@@ -144,8 +144,13 @@ class ChatTemplate:
             tools=self._tool_dicts(tools),
             add_generation_prompt=add_generation_prompt,
             **_thinking_variables(think),
-        ).replace(conversation.PLACEHOLDER, self._unthought)
+        )
         opener, closer = self.think_markers
+        prompt = (
+            re.sub(  # some templates write an empty thought themselves, in the last turn's calls
+                rf"({re.escape(closer)}\s*){conversation.PLACEHOLDER}", r"\1", prompt
+            ).replace(conversation.PLACEHOLDER, self._unthought)
+        )
         thinking_open = add_generation_prompt and prompt.rstrip().endswith(opener)
         if thinking_open and (begun or think is False):
             prompt = f"{prompt.rstrip()}\n\n{closer}\n\n"

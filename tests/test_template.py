@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -213,6 +214,22 @@ def test_without_thinking_it_grows_where_the_template_would_drop_the_empty_thoug
     grown(template, think=False)
     prompt = template.render(TALK, think=False).prompt
     assert prompt.count("<think>\n\n</think>\n\n") == 2
+
+
+def test_an_empty_thought_that_the_template_writes_is_not_written_twice() -> None:
+    condition = "{%- if loop.index0 > ns.last and message.reasoning_content %}"
+    assert condition in chat_templates.QWEN3
+    reasoning = "message.reasoning_content"
+    source = chat_templates.QWEN3.replace(condition, "{%- if loop.index0 > ns.last %}")
+    template = custom(source.replace(f"{reasoning} +", f"({reasoning} or '') +"))
+    grown(template, think=False)
+    called = Message(role="assistant", tool_calls=(CALL,))
+    turn = (user("U"), called, result("rain", CALL.id))
+    prompt = template.render(turn, tools=(WEATHER,), think=False).prompt
+    assert prompt.count("<think>\n\n</think>") == 2
+    thoughtful = (turn[0], replace(called, reasoning="Hm."), turn[2])
+    prompt = template.render(thoughtful, tools=(WEATHER,), think=False).prompt
+    assert prompt.count("</think>") == 2
 
 
 @pytest.mark.parametrize("template", [own("deepseek-r1"), family("deepseek-r1")])
