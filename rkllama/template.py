@@ -34,6 +34,7 @@ THINK_MARKERS = (
     ("<seed:think>", "</seed:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
 )
 """How templates mark the thinking; the first pair is also what unknown models use."""
 
@@ -65,6 +66,8 @@ _ENDS = (
     "<｜User｜>",
     "<end_of_turn>",
     "<start_of_turn>",
+    "<turn|>",
+    "<|turn>",
     "<end_of_utterance>",
     "[|endofturn|]",
     "[INST]",
@@ -146,11 +149,9 @@ class ChatTemplate:
             **_thinking_variables(think),
         )
         opener, closer = self.think_markers
-        prompt = (
-            re.sub(  # some templates write an empty thought themselves, in the last turn's calls
-                rf"({re.escape(closer)}\s*){conversation.PLACEHOLDER}", r"\1", prompt
-            ).replace(conversation.PLACEHOLDER, self._unthought)
-        )
+        # Some templates write a thought themselves, be it empty, before the calls of the last turn.
+        twice = rf"({re.escape(closer)}\s*){conversation.PLACEHOLDER}"
+        prompt = re.sub(twice, r"\1", prompt).replace(conversation.PLACEHOLDER, self._unthought)
         thinking_open = add_generation_prompt and prompt.rstrip().endswith(opener)
         if thinking_open and (begun or think is False):
             prompt = f"{prompt.rstrip()}\n\n{closer}\n\n"
@@ -307,6 +308,7 @@ _PLAIN_TAGS = ("<s>", "</s>", "<bos>", "<eos>")
 _TOKEN = re.compile(
     r"<\|[^|<>\s{}'\"]{1,64}\|>"
     r"|<｜[^｜<>\s{}'\"]{1,64}｜>"
+    r"|<\|(?:\w{1,32}|\"\|)>|<\w{1,32}\|>"
     r"|\[\|\w{1,32}\|\]"
     r"|</?(?:s|bos|eos|sop|eop|eoa|eoh|AI|用户|_system|_user|_bot|_end)>"
     r"|</?[a-z]+(?:_[a-z]+)+>"
