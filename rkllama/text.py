@@ -104,7 +104,7 @@ class AnswerParser:
         """The text that ended the answer, None while it goes on; nothing comes after it."""
         stop, self._ends = [*filter(None, stop)], [*filter(None, end)]
         self._thinking = thinking
-        self._known = frozenset(tool.name for tool in tools)
+        self._known = {tool.name: tool.parameters for tool in tools}
         self._forms = {form.opener: form for form in MARKED} if tools else {}
         self._bare_anywhere = tool_format in ("llama3", "json", None)
         self._new_id = new_id

@@ -3,7 +3,9 @@
 A call is an opener, a head, JSON and closers: `<tool_call>` `{…}` `</tool_call>` (Qwen, Hermes),
 `<|python_tag|>` `{…}` and `<function=name>` `{…}` (Llama 3), `[TOOL_CALLS]` `[…]` or
 `[TOOL_CALLS]name[ARGS]` `{…}` (Mistral), `<｜tool▁call▁begin｜>function<｜tool▁sep｜>name` `{…}` (DeepSeek),
-`<|tool_call|>` `[…]` (Granite), a code fence, or bare JSON. What only looks like a call is text.
+`<|tool_call|>` `[…]` (Granite), a code fence, or bare JSON. In place of JSON there can be tags:
+`<function=name>` `<parameter=key>` text `</parameter>` `</function>` (Qwen 3.5, Qwen 3 Coder). What only
+looks like a call is text.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _MAX_DEPTH = 64
 class Form:
     """One way to write a call. `head` matches between opener and JSON; `partial` matches every
     beginning of a head, so that a mismatch shows at once. `strict`: the JSON alone has to show that
-    it is a call, of a known tool.
+    it is a call, of a known tool. `tagged` matches up to the tags that can stand in place of JSON.
     """
 
     opener: str
@@ -30,14 +32,18 @@ class Form:
     closers: tuple[str, ...] = ()
     strict: bool = False
     json_at_opener: bool = False
+    tagged: re.Pattern[str] | None = None
 
 
-def _form(opener: str, head: str, partial: str, *closers: str) -> Form:
+def _form(
+    opener: str, head: str, partial: str, *closers: str, tagged: re.Pattern[str] | None = None
+) -> Form:
     return Form(
         opener=opener,
         head=re.compile(head + _JSON_FOLLOWS),
         partial=re.compile(partial),
         closers=closers,
+        tagged=tagged,
     )
 
 
@@ -60,13 +66,28 @@ _DEEPSEEK = rf"(?:function<｜tool▁sep｜>)?{_NAME}(?:\s*<｜tool▁sep｜>)?"
 _DEEPSEEK_PARTIAL = (
     r"[\w.<｜▁-]{0,96}(?:｜>)?[\w.-]{0,64}(?:\s*[<｜\w▁]{1,12}(?:｜>)?)?[\s`json]*(?:\[\s*)?"
 )
+_TAGS_FOLLOW = r">(?=\s*<)"
 _DEEPSEEK_CLOSERS = ("```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>")
 
 MARKED = (
-    _form("<tool_call>", _FENCED, r"[\s`json]*(?:\[\s*)?", "```", "</tool_call>"),
+    _form(
+        "<tool_call>",
+        _FENCED,
+        r"[\s`json]*(?:\[\s*)?|\s*<(?:[a-z]{0,8}|function=[\w.-]{0,64}(?:>\s*)?)",
+        "```",
+        "</tool_call>",
+        tagged=re.compile(r"\s*<function=" + _NAME + _TAGS_FOLLOW),
+    ),
     _form("<|tool_call|>", _FENCED, r"[\s`json]*(?:\[\s*)?", "```", "<|/tool_call|>"),
     _form("<|python_tag|>", r"\s*", r"\s*(?:\[\s*)?", ";"),
-    _form("<function=", _NAME + r">\s*", r"[\w.-]{0,64}>?\s*(?:\[\s*)?", "</function>"),
+    _form(
+        "<function=",
+        _NAME + r">\s*",
+        r"[\w.-]{0,64}>?\s*(?:\[\s*)?",
+        "</function>",
+        "</tool_call>",
+        tagged=re.compile(_NAME + _TAGS_FOLLOW),
+    ),
     _form(
         "[TOOL_CALLS]",
         rf"\s*(?:{_NAME}(?:\s*\[CALL_ID\]\w{{1,64}}(?:\[ARGS\])?|\s*\[ARGS\])?\s*)?",
@@ -107,20 +128,24 @@ Outcome = Found | Literal["more", "no"]
 class CallReader:
     """Reads one candidate; each character is looked at once, however small the pieces are."""
 
-    __slots__ = ("_json", "_known", "_name", "_start", "form")
+    __slots__ = ("_json", "_known", "_name", "_start", "_tags", "form")
 
-    def __init__(self, form: Form, known: Collection[str]) -> None:
+    def __init__(self, form: Form, known: Mapping[str, Mapping[str, Any]]) -> None:
+        """`known` are the tools: the JSON schema of the parameters of each."""
         self.form = form
         self._known = known
         self._name: str | None = None
         self._start = -1
         self._json = JsonEnd()
+        self._tags: _Tags | None = None
 
     def read(self, text: str) -> Outcome:
         """What `text` is, which begins with the opener and only grows from call to call."""
         if self._start < 0 and not self._find_start(text):
             rest = text[len(self.form.opener) :]
             return "more" if self.form.partial.fullmatch(rest) else "no"
+        if self._tags is not None:
+            return self._tags.read(text)
         if self.form.strict and not _plausible(text, self._start, self._known):
             return "no"
         end = self._json.find(text, self._start)
@@ -132,6 +157,10 @@ class CallReader:
     def _find_start(self, text: str) -> bool:
         skipped = 0 if self.form.json_at_opener else len(self.form.opener)
         head = self.form.head.match(text, skipped)
+        if head is None and self.form.tagged is not None:
+            head = self.form.tagged.match(text, skipped)
+            if head is not None:
+                self._tags = _Tags(head["name"], head.end(), self._known.get(head["name"], {}))
         if head is None:
             return False
         self._start = head.end()
@@ -148,6 +177,50 @@ class CallReader:
         values = value if isinstance(value, list) else [value]
         calls = [_call(item, self._known if self.form.strict else None) for item in values]
         return tuple(call for call in calls if call) if all(calls) else ()
+
+
+class _Tags:
+    """Reads the parameters of a call that is written in tags, from `start` on."""
+
+    __slots__ = ("_arguments", "_key", "_name", "_position", "_schemas", "_value")
+
+    def __init__(self, name: str, start: int, schema: Mapping[str, Any]) -> None:
+        self._name = name
+        self._position = start
+        properties = schema.get("properties")
+        self._schemas = properties if isinstance(properties, Mapping) else {}
+        self._arguments: dict[str, Any] = {}
+        self._key: str | None = None
+        self._value = -1
+        """Where the value of `_key` begins; it has no end before `_position`."""
+
+    def read(self, text: str) -> Outcome:
+        while True:
+            if self._key is not None:
+                end = text.find(_END_OF_VALUE, self._position)
+                if end < 0:
+                    self._position = max(self._value, len(text) - len(_END_OF_VALUE) + 1)
+                    return "more"
+                value = _as_typed(text[self._value : end], self._schemas.get(self._key))
+                self._arguments[self._key] = value
+                self._key, self._position = None, end + len(_END_OF_VALUE)
+            while text[self._position : self._position + 1].isspace():
+                self._position += 1
+            if text.startswith(_END_OF_TAGS, self._position):
+                end = self._position + len(_END_OF_TAGS)
+                return Found(((self._name, self._arguments),), end)
+            tag = _PARAMETER.match(text, self._position)
+            if tag is None:
+                rest = text[self._position :]
+                return "more" if _BEGINNING_OF_TAG.fullmatch(rest) else "no"
+            self._key = tag[1]
+            self._value = self._position = tag.end()
+
+
+_END_OF_VALUE = "</parameter>"
+_END_OF_TAGS = "</function>"
+_PARAMETER = re.compile(r"<parameter=([^<>\n]{1,64})>")
+_BEGINNING_OF_TAG = re.compile(r"(?:<(?:/?[a-z]{0,9}|parameter=[^<>\n]{0,64}))?")
 
 
 class JsonEnd:
@@ -249,6 +322,37 @@ def _arguments(value: Any) -> Mapping[str, Any] | None:
     if value is None:
         return {}
     return value if isinstance(value, dict) else None
+
+
+def _as_typed(text: str, schema: Any) -> Any:
+    """A value that is written without quotes, as its JSON schema wants it: text where that is allowed.
+
+    The line breaks next to the tags are not part of it.
+    """
+    text = text.removeprefix("\n").removesuffix("\n")
+    types = _types(schema)
+    word = {"True": "true", "False": "false", "None": "null"}.get(text, text)
+    if word == "null" and "null" in types:
+        return None
+    if not types or "string" in types:
+        return text
+    try:
+        return loads(word)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _types(schema: Any) -> set[str]:
+    """The types that a schema allows, as far as it says so in plain words."""
+    if not isinstance(schema, Mapping):
+        return set()
+    parts = [schema]
+    for choice in ("anyOf", "oneOf"):
+        if isinstance(schema.get(choice), list):
+            parts += [part for part in schema[choice] if isinstance(part, Mapping)]
+    types = [part.get("type") for part in parts]
+    named = [kind for found in types for kind in (found if isinstance(found, list) else [found])]
+    return {kind for kind in named if isinstance(kind, str)}
 
 
 def loads(source: str) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 from rkllama.core import Event, ReasoningDelta, TextDelta, Tool, ToolCallDelta
 from rkllama.text import AnswerParser
 
-TOOLS = (Tool(name="get_weather"), Tool(name="add"))
+_NUMBERS = {"a": {"type": "integer"}, "b": {"type": "array"}}
+TOOLS = (Tool(name="get_weather"), Tool(name="add", parameters={"properties": _NUMBERS}))
 
 
 def joined(events: Sequence[Event]) -> list[tuple[Any, ...]]:

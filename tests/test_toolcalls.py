@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rkllama.core import Tool
 from rkllama.toolcalls import MARKED, PLAIN, CallReader, Found, JsonEnd
 from tests.answers import TOOLS, parse
 
@@ -28,7 +29,12 @@ DEEPSEEK_31 = (
     "<｜tool▁call▁end｜><｜tool▁call▁begin｜>add<｜tool▁sep｜>"
     '{"a": 1, "b": [2, 3]}<｜tool▁call▁end｜><｜tool▁calls▁end｜>'
 )
+T_ONE = "<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>"
+T_TWO = "<function=add>\n<parameter=a>\n1\n</parameter>\n<parameter=b>\n[2, 3]\n</parameter>\n</function>"
 CALLS = {
+    "tags": f"<tool_call>\n{T_ONE}\n</tool_call>\n<tool_call>\n{T_TWO}\n</tool_call>",
+    "tags-tight": f"<tool_call>{T_ONE}{T_TWO}</tool_call>".replace("\n", ""),
+    "tags-unopened": f"{T_ONE}\n</tool_call>\n<tool_call>\n{T_TWO}",
     "hermes": f"<tool_call>\n{ONE}\n</tool_call>\n<tool_call>\n{TWO}\n</tool_call>",
     "hermes-tight": f"<tool_call>{ONE}</tool_call><tool_call>{TWO}</tool_call>",
     "hermes-unclosed": f"<tool_call>\n{ONE}\n<tool_call>\n{TWO}",
@@ -109,6 +115,10 @@ NO_CALLS = [
     "[TOOL_CALLS] is Mistral's marker.",
     "[TOOL_CALLS]add[ARGS] nothing",
     "<function=add>no JSON</function>",
+    "<function=add>\n<b>no parameter</b></function>",
+    "<function=add>\n<parameter=a>\n1\n</parameter>\n</tool_call>",
+    "<tool_call>\n<function=add>\n<parameter=a>\n1\n",
+    "<tool_call>\n<func",
     "<｜tool▁calls▁begin｜> and nothing",
     "<｜tool▁call▁begin｜>function<｜tool▁sep｜>add\nno JSON",
     "<|tool_call|>later",
@@ -152,6 +162,43 @@ def test_arguments_may_be_missing_null_or_empty_behind_a_marker() -> None:
         assert parse([text], tools=TOOLS)[0] == [("call", 0, "add", {})]
 
 
+def test_what_stands_between_tags_has_the_type_of_its_parameter() -> None:
+    schemas = {
+        "text": {"type": "string"},
+        "free": {},
+        "whole": {"type": "integer"},
+        "either": {"anyOf": [{"type": "integer"}, {"type": "null"}]},
+        "words": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+        "switch": {"type": ["boolean", "null"]},
+        "shape": {"type": "object"},
+        "odd": {"type": {"type": []}, "anyOf": [1, {"type": 2}]},
+    }
+    tool = Tool(name="f", parameters={"properties": schemas})
+    written = (
+        ("text", "\n12\n", "12"),
+        ("text", '\n <a href="x">\n</function>\n\n', ' <a href="x">\n</function>\n'),
+        ("text", "None", "None"),
+        ("free", "12", "12"),
+        ("unknown", "{}", "{}"),
+        ("whole", "\n-3\n", -3),
+        ("whole", "three", "three"),
+        ("whole", "NaN", "NaN"),
+        ("either", "None", None),
+        ("either", "7", 7),
+        ("words", "null", None),
+        ("words", "7", "7"),
+        ("switch", "True", True),
+        ("switch", "false", False),
+        ("shape", '{"k": [1, "ä"]}', {"k": [1, "ä"]}),
+        ("odd", "x", "x"),
+    )
+    for key, text, value in written:
+        call = f"<function=f><parameter={key}>{text}</parameter></function>"
+        for pieces in ([call], list(call)):
+            assert parse(pieces, tools=(tool,))[0] == [("call", 0, "f", {key: value})]
+    assert parse(["<function=f>\n</function>"], tools=(tool,))[0] == [("call", 0, "f", {})]
+
+
 def test_line_breaks_inside_strings_are_forgiven() -> None:
     text = '<tool_call>{"name": "add", "arguments": {"a": "one\ntwo"}}</tool_call>'
     assert parse([text], tools=TOOLS)[0] == [("call", 0, "add", {"a": "one\ntwo"})]
@@ -186,7 +233,7 @@ def test_every_beginning_of_a_call_may_become_one(form: Any) -> None:
         examples = [text for text in examples if not text.startswith("[TOOL_CALLS]")]
     assert examples
     for text in examples:
-        reader = CallReader(form, frozenset(("get_weather", "add")))
+        reader = CallReader(form, {"get_weather": {}, "add": {}})
         for end in range(len(form.opener), len(text) + 1):
             outcome = reader.read(text[:end])
             if outcome != "more":
@@ -196,11 +243,14 @@ def test_every_beginning_of_a_call_may_become_one(form: Any) -> None:
 
 
 @pytest.mark.parametrize("form", MARKED, ids=lambda form: form.opener)
-@pytest.mark.parametrize("name", ["", "n", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>n"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "n", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>n", "<function=n><parameter=a>", "n><"],
+)
 def test_many_line_breaks_take_no_time(form: Any, name: str) -> None:
     """Small models fall into writing nothing else."""
     started = time.monotonic()
     for _ in range(10):
-        CallReader(form, {"n"}).read(form.opener + name + "\n" * 20_000 + "x")
-        CallReader(form, {"n"}).read(form.opener + name + "\n" * 20_000)
+        CallReader(form, {"n": {}}).read(form.opener + name + "\n" * 20_000 + "x")
+        CallReader(form, {"n": {}}).read(form.opener + name + "\n" * 20_000)
     assert time.monotonic() - started < 1
