@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .conversation import as_dict, one_call_each, system_to_user, tool_dicts
-from .core import Message, Tool, ToolCall
+from .core import Message, Tool, ToolCall, ToolCallDelta
+from .text import AnswerParser
 
 
 class Ask(Protocol):
@@ -23,9 +24,10 @@ class Ask(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Habits:
     """`system`: system prompts stay where they are; `late_system`: also in mid-conversation.
-    `alternates`: two user turns in a row are refused. `tools`: definitions are written; `calls`: calls
-    and results are, `parallel`: several in one turn, with arguments as text (`text_arguments`), with
-    null as the content beside them (`null_content`). `empty_tools`: no tools are an empty list.
+    `alternates`: two user turns in a row are refused. `tools`: definitions are written, unless for calls
+    in a form that no answer is searched for; `calls`: calls and results are, `parallel`: several in one
+    turn, with arguments as text (`text_arguments`), with null as the content beside them
+    (`null_content`). `empty_tools`: no tools are an empty list.
     """
 
     system: bool = True
@@ -48,6 +50,13 @@ class Habits:
         )
 
 
+_CALL_FORMS = tuple(
+    Habits(text_arguments=text_arguments, null_content=null_content)
+    for text_arguments in (False, True)
+    for null_content in (True, False)
+)
+_MOST_CHARS = 20_000
+"""How much of a trial conversation, which is short, is searched for its call, which stands at its end."""
 _SYSTEM = Message(role="system", content="Qs")
 _USER = Message(role="user", content="Qu")
 _ASSISTANT = Message(role="assistant", content="Qa")
@@ -68,11 +77,12 @@ def find_habits(ask: Ask, source: str) -> Habits | None:
         return None
     tools = tool_dicts((_TOOL,), str)
     habits = _call_form(ask, tools)
+    unreadable = habits is None and _writes_calls(ask, tools)
     return Habits(
         system=_keeps_system(ask, nothing),
         late_system="Qs" in ask(_dicts(_USER, _ASSISTANT, _SYSTEM, _USER), tools=nothing),
         alternates=not ask(_dicts(_USER, _USER), tools=nothing),
-        tools="tools" in source and "Qtool" in ask(user, tools=tools),
+        tools="tools" in source and "Qtool" in ask(user, tools=tools) and not unreadable,
         calls=habits is not None,
         parallel=habits is None or _takes_several(ask, tools, habits),
         text_arguments=habits is not None and habits.text_arguments,
@@ -101,14 +111,28 @@ def _keeps_system(ask: Ask, nothing: Any) -> bool:
 
 
 def _call_form(ask: Ask, tools: list[dict[str, Any]]) -> Habits | None:
-    """How the template wants calls and results; None where it drops them."""
-    for text_arguments in (False, True):
-        for null_content in (True, False):
-            habits = Habits(text_arguments=text_arguments, null_content=null_content)
-            text = ask(_dicts(_USER, _CALLS, _RESULT, habits=habits), tools=tools)
-            if '"Qkey"' in text and "Qresult" in text and "None" not in text:
-                return habits
+    """How the template wants calls and results; None where it drops them, or writes them in a form
+    that is not read from answers.
+    """
+    for habits in _CALL_FORMS:
+        text = ask(_dicts(_USER, _CALLS, _RESULT, habits=habits), tools=tools)
+        if "Qresult" in text and "None" not in text and _holds_call(text):
+            return habits
     return None
+
+
+def _writes_calls(ask: Ask, tools: list[dict[str, Any]]) -> bool:
+    return any(
+        "Qkey" in ask(_dicts(_USER, _CALLS, habits=form), tools=tools) for form in _CALL_FORMS
+    )
+
+
+def _holds_call(text: str) -> bool:
+    """Whether the trial's call is there, in a form that would be a call in an answer, too."""
+    parser = AnswerParser(thinking=None, tools=(_TOOL,))
+    events = parser.feed(text[-_MOST_CHARS:]) + parser.finish()
+    calls = [event.call for event in events if isinstance(event, ToolCallDelta)]
+    return any(call.name == _CALL.name and call.arguments == _CALL.arguments for call in calls)
 
 
 def _takes_several(ask: Ask, tools: list[dict[str, Any]], habits: Habits) -> bool:

@@ -183,9 +183,43 @@ GEMMA = """\
 {%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{%- endif %}
 """
 
+# Writes calls in tags, so that arguments have to be an object.
+QWEN3_CODER = """\
+{%- if messages[0].role == 'system' or tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0].role == 'system' %}{{- messages[0].content }}{%- endif %}
+    {%- for tool in tools or [] %}
+        {{- '\\n<function>' + tool.function.name + ': ' + tool.function.description }}
+        {{- ', with ' + tool.function.parameters | tojson + '</function>' }}
+    {%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role == 'assistant' %}
+        {{- '<|im_start|>assistant\\n' + (message.content or '') }}
+        {%- for call in message.tool_calls or [] %}
+            {{- '<tool_call>\\n<function=' + call.function.name + '>\\n' }}
+            {%- for key, value in call.function.arguments | items %}
+                {%- set value = value if value is string else value | tojson %}
+                {{- '<parameter=' + key + '>\\n' + value + '\\n</parameter>\\n' }}
+            {%- endfor %}
+            {{- '</function>\\n</tool_call>' }}
+        {%- endfor %}
+        {{- '<|im_end|>\\n' }}
+    {%- elif message.role == 'tool' %}
+        {{- '<|im_start|>user\\n<tool_response>\\n' + message.content }}
+        {{- '\\n</tool_response><|im_end|>\\n' }}
+    {%- elif message.role != 'system' or not loop.first %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
 ALL = {
     "qwen2.5": QWEN25,
     "qwen3": QWEN3,
+    "qwen3-coder": QWEN3_CODER,
     "llama3": LLAMA31,
     "mistral": MISTRAL,
     "deepseek-r1": DEEPSEEK_R1,

@@ -473,6 +473,26 @@ def test_a_template_with_tools_gets_them_as_it_expects() -> None:
     )
 
 
+def test_calls_in_tags_are_the_template_s_own() -> None:
+    template = own("qwen3-coder")
+    call = Message(role="assistant", tool_calls=(CALL,))
+    messages = (user("U"), call, result("rain", CALL.id))
+    prompt = template.render(messages, tools=(WEATHER,)).prompt
+    assert "<function=get_weather>\n<parameter=city>\nZürich\n</parameter>\n</function>" in prompt
+    assert template.supports_tools
+
+
+def test_tools_are_put_in_words_where_calls_have_a_form_that_is_not_read() -> None:
+    source = chat_templates.QWEN3_CODER.replace("<tool_call>\\n<function=", "<|call|>")
+    template = custom(source)
+    call = Message(role="assistant", tool_calls=(CALL,))
+    prompt = template.render((user("U"), call, result("rain", CALL.id)), tools=(WEATHER,)).prompt
+    assert "<function>" not in prompt
+    assert '<tools>\n{"type": "function", "function": {"name": "get_weather"' in prompt
+    assert '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Zürich"}}' in prompt
+    assert (template.supports_tools, template.tool_format) == (False, "hermes")
+
+
 def test_no_tools_are_nothing_to_the_template() -> None:
     assert "AVAILABLE_TOOLS" not in own("mistral").render((user("U"),)).prompt
     assert "AVAILABLE_TOOLS" in own("mistral").render((user("U"),), tools=(WEATHER,)).prompt
@@ -482,10 +502,10 @@ def test_arguments_are_text_where_the_template_joins_them() -> None:
     called = (user("U"), Message(role="assistant", tool_calls=(CALL,)), result("rain", CALL.id))
     prompt = custom(
         "{%- for m in messages %}{{- m.role + (m.content or '') }}"
-        "{%- for c in m.tool_calls or [] %}{{- c.function.name + ':' + c.function.arguments }}"
-        "{%- endfor %}{%- endfor %}{{ tools and tools[0].function.name }}"
+        "{%- for c in m.tool_calls or [] %}{{- '[TOOL_CALLS]' + c.function.name + '[ARGS]' }}"
+        "{{- c.function.arguments }}{%- endfor %}{%- endfor %}{{ tools and tools[0].function.name }}"
     ).render(called, tools=(WEATHER,))
-    assert 'get_weather:{"city": "Zürich"}' in prompt.prompt
+    assert '[TOOL_CALLS]get_weather[ARGS]{"city": "Zürich"}' in prompt.prompt
 
 
 def test_several_calls_go_one_by_one_where_the_template_takes_one() -> None:
@@ -657,6 +677,12 @@ def test_a_template_that_is_too_costly_for_the_trials_is_tried_once(
     assert template.notice is not None
     assert "did not end within 0.2 s" in template.notice
     assert time.monotonic() - started < 1
+
+
+def test_a_trial_that_is_full_of_calls_takes_no_time() -> None:
+    started = time.monotonic()
+    custom("{% for m in messages %}{{ m.content }}{% endfor %}{{ '<tool_call>' * 200000 }}Qresult")
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
