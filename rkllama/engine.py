@@ -23,6 +23,7 @@ from .core import (
     LoadedModel,
     Message,
     ModelInfo,
+    ReasoningDelta,
     SamplingParams,
     TextDelta,
     Timings,
@@ -38,7 +39,7 @@ from .residents import Resident, Residents
 from .store import Store, StoredModel
 from .structured import check_schema, retry_message, strip_fence, validate_answer
 from .text import AnswerParser
-from .toolchoice import forced_call, forced_call_schema
+from .toolchoice import call_text, find_call_error, forced_call, forced_call_schema
 
 log = logging.getLogger("rkllama")
 
@@ -164,22 +165,28 @@ class Engine:
                 event = _checked(event, validate_answer("".join(text), schema))
             yield event
 
-    def _asked_again(self, run: _Run, schema: Any, tools: tuple[Tool, ...]) -> Iterator[Event]:
-        """An answer that meets a schema, from a backend that is not constrained to it.
+    def _asked_again(
+        self, run: _Run, schema: Any, tools: tuple[Tool, ...], *, demanded: bool = False
+    ) -> Iterator[Event]:
+        """An answer that meets a schema, or calls of `tools`, from a backend that is not constrained.
 
         Nothing is shown before it is valid; after STRUCTURED_TRIES the last answer comes with its error.
+        With `demanded` the schema is a call's, and calls have to meet it.
         """
         extra: tuple[Message, ...] = ()
         for left in reversed(range(STRUCTURED_TRIES)):
             *events, last = self._once(run, self._prompt(run, schema, extra), tools)
             assert isinstance(last, Finished)
             finished: Finished = last
-            if finished.reason == "tool_calls":
+            calls = [event.call for event in events if isinstance(event, ToolCallDelta)]
+            error = find_call_error(calls, schema) if demanded else None
+            if calls and error is None:
                 yield from (*events, finished)
                 return
-            raw = "".join(event.text for event in events if isinstance(event, TextDelta))
+            raw = "\n".join(map(call_text, calls)) or _text_of(events)
             text = strip_fence(raw)
-            error = validate_answer(text, schema)
+            if not calls:
+                error = validate_answer(text, schema)
             if error is None or not left or finished.reason == "cancelled":
                 break
             if run.resident.ready.constrains:  # no call was wanted
@@ -189,27 +196,36 @@ class Engine:
                 Message(role="assistant", content=raw),
                 Message(role="user", content=retry_message(error)),
             )
-        yield from (event for event in events if not isinstance(event, TextDelta))
+        yield from (event for event in events if isinstance(event, ReasoningDelta))
         if text:
             yield TextDelta(text)
-        yield _checked(finished, error)
+        reason = "stop" if finished.reason == "tool_calls" else finished.reason
+        yield _checked(replace(finished, reason=reason), error)
 
     def _demanded_call(self, run: _Run) -> Iterator[Event]:
-        """An answer that has to be a tool call: JSON of a call's shape, turned into the call."""
-        schema = forced_call_schema(run.request.tools, run.request.tool_choice)
+        """An answer that has to be a tool call: in the model's own form, or JSON of a call's shape,
+        turned into the call.
+        """
+        request = run.request
+        schema = forced_call_schema(request.tools, request.tool_choice)
+        events = (
+            self._constrained(run, schema)
+            if run.resident.ready.constrains
+            else self._asked_again(run, schema, request.tools, demanded=True)
+        )
         text = ""
-        for event in self._structured(run, schema):
+        for event in events:
             if isinstance(event, TextDelta):
                 text += event.text
-            elif not isinstance(event, Finished):
-                yield event
-            elif (call := forced_call(text)) is not None:
+                continue
+            if isinstance(event, Finished) and event.error is None and (call := forced_call(text)):
                 yield ToolCallDelta(0, call)
                 yield replace(event, reason="tool_calls")
-            else:
-                if text:
-                    yield TextDelta(text)
-                yield event
+                return
+            if text and not isinstance(event, ReasoningDelta):
+                yield TextDelta(text)
+                text = ""
+            yield event
 
     def _once(
         self, run: _Run, prompt: Prompt, tools: tuple[Tool, ...], schema: Any = None
@@ -380,6 +396,10 @@ def _tell_once(run: _Run, notice: str | None) -> None:
     if notice is not None and text not in run.resident.told:
         run.resident.told.add(text)
         log.warning(text)
+
+
+def _text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .core import Tool, ToolCall
 from .errors import InvalidRequest
+from .structured import validate_answer
 from .toolcalls import loads
 
 
@@ -50,3 +52,19 @@ def forced_call(text: str) -> ToolCall | None:
     if not isinstance(arguments, Mapping):
         return None
     return ToolCall(id=f"call_{secrets.token_hex(4)}", name=values["name"], arguments=arguments)
+
+
+def call_text(call: ToolCall) -> str:
+    """The JSON that such an answer would have been."""
+    return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+
+
+def find_call_error(calls: Sequence[ToolCall], schema: Mapping[str, Any]) -> str | None:
+    """What is wrong with calls that the model made in a form of its own; None where all fit the schema.
+
+    Raises InvalidRequest for a schema that cannot be used.
+    """
+    for call in calls:
+        if error := validate_answer(call_text(call), schema):
+            return error
+    return None

@@ -32,7 +32,7 @@ from rkllama.gguf import read_header
 from rkllama.npu_output import OwnOutput
 from rkllama.worker import Worker
 from tests.clients import GUIDE_FILE, serving_guide
-from tests.model_files import ARRAY, I32, STRING, U32, Pair, header
+from tests.model_files import ARRAY, BOOL, I32, STRING, U32, Pair, header
 from tests.running import Server
 from tests.virtual_npu import write_model
 from tests.waiting import LIMIT, Task, until

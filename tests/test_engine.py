@@ -52,6 +52,7 @@ class Answer:
         self.text = "".join(event.text for event in events if isinstance(event, TextDelta))
         self.calls = [event.call.name for event in events if isinstance(event, ToolCallDelta)]
         self.reason, self.stop = finished.reason, finished.stop
+        self.error = finished.error
 
 
 def user(text: str, **config: object) -> tuple[Message, ...]:
@@ -131,6 +132,39 @@ def test_a_constrained_answer_is_no_thought(service: LocalService, models: Path)
     only = Tool(name="pick", parameters=digit)
     answer = ask(service, "deep", user("Pick."), tools=(only,), tool_choice="required", **wants)
     assert (answer.calls, answer.reason) == (["pick"], "tool_calls")
+
+
+# --- Calls that are demanded -------------------------------------------------------------------
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+SUM = Tool(name="add")
+DEMANDED: tuple[tuple[str, str, list[str]], ...] = (
+    ("required", "I look.\n" + tool_call("Nantes"), ["get_weather"]),
+    ("required", tool_call("Nantes", "Brest"), ["get_weather"] * 2),
+    ("function:get_weather", '{"name": "get_weather", "parameters": {"city": "Nantes"}}', ["get_weather"]),
+    ("function:add", tool_call("Nantes"), []),
+    ("required", tool_call("Nantes").replace('"Nantes"', "7"), []),
+    ("required", '{"name": "get_weather", "arguments": {"city": 7}}', []),
+    ("required", "It rains.", []),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("choice", "reply", "calls"), DEMANDED)
+def test_a_demanded_call_may_have_the_models_own_form(
+    service: LocalService, models: Path, choice: str, reply: str, calls: list[str]
+) -> None:
+    write_model(models / "qwen2.5.rkllm")
+    tools = (Tool(name="get_weather", parameters=CITY), SUM)
+    answer = ask(service, "qwen2.5", user("Go.", reply=reply), tools=tools, tool_choice=choice)
+    assert answer.calls == calls
+    if calls:
+        assert (answer.reason, answer.error) == ("tool_calls", None)
+        assert answer.text == reply.partition("<tool_call>")[0] * reply.startswith("I")
+    else:
+        assert answer.reason == "stop"
+        assert answer.text
+        assert answer.error is not None
+        assert "does not meet the format" in answer.error
 
 
 # --- The runtime's own template ----------------------------------------------------------------
