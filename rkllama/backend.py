@@ -55,7 +55,10 @@ class LoadedInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateSpec:
-    """One run. With `raw` the prompt is complete; else the runtime wraps it in its own template."""
+    """One run. With `raw` the prompt is complete; else the runtime wraps it in its own template.
+
+    `markers` are control tokens that are part of the text, where the backend would leave such out.
+    """
 
     prompt: str
     raw: bool = True
@@ -64,6 +67,7 @@ class GenerateSpec:
     max_tokens: int = -1
     schema: Literal["json"] | Mapping[str, Any] | None = None
     top_logprobs: int | None = None
+    markers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -163,6 +163,7 @@ class CPUBackend:
             "mirostat_eta": sampling.mirostat_eta,
             "seed": sampling.seed,
             "json_schema": _compact(_countable(_schema(spec.schema))),
+            "preserved_tokens": list(spec.markers),
         }
         if spec.top_logprobs is not None:
             request["n_probs"] = max(1, spec.top_logprobs)

@@ -34,7 +34,7 @@ from .core import (
 from .errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
 from .lock import NPULock
 from .metrics import Metrics
-from .prompting import Prompt, build_prompt, parser_for, tools_for
+from .prompting import Prompt, build_prompt, markers_for, parser_for, tools_for
 from .residents import Resident, Residents
 from .store import Store, StoredModel
 from .structured import check_schema, retry_message, strip_fence, validate_answer
@@ -238,7 +238,7 @@ class Engine:
         worker, settings = run.resident.worker, self._settings
         first = settings.token_timeout + settings.prefill_timeout * len(prompt.text) / 1000
         pieces = worker.generate(
-            self._generate_spec(run, prompt, schema),
+            self._generate_spec(run, prompt, tools, schema),
             first=first,
             each=settings.token_timeout,
             gone=run.gone,
@@ -280,7 +280,10 @@ class Engine:
         if timings.generation is not None:
             metrics.generation_seconds.observe(timings.generation)
 
-    def _generate_spec(self, run: _Run, prompt: Prompt, schema: Any) -> GenerateSpec:
+    @staticmethod
+    def _generate_spec(
+        run: _Run, prompt: Prompt, tools: tuple[Tool, ...], schema: Any
+    ) -> GenerateSpec:
         request, model = run.request, run.model
         limit = request.max_tokens if request.max_tokens is not None else model.max_tokens
         return GenerateSpec(
@@ -291,6 +294,7 @@ class Engine:
             max_tokens=-1 if limit is None else limit,
             schema=schema,
             top_logprobs=request.top_logprobs,
+            markers=markers_for(request, prompt, tools),
         )
 
     def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:

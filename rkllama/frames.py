@@ -111,6 +111,7 @@ def decode_generate(payload: bytes) -> GenerateSpec:
     """The GenerateSpec of a GENERATE frame."""
     values = decode(payload)
     values["sampling"] = SamplingParams(**values["sampling"])
+    values["markers"] = tuple(values["markers"])
     return GenerateSpec(**values)
 
 

@@ -12,6 +12,7 @@ from .store import StoredModel
 from .structured import schema_prompt
 from .template import ChatTemplate, Think, for_conversation, looks_templated
 from .text import AnswerParser
+from .toolcalls import MARKERS
 
 _USUAL_MARKERS = ("<think>", "</think>")
 
@@ -119,6 +120,15 @@ def tools_for(request: ChatRequest) -> tuple[Tool, ...]:
 def thinking_for(request: ChatRequest, model: StoredModel) -> Think:
     """Whether the model shall think: as the request says, else as its Modelfile does."""
     return model.think if request.think is None else request.think
+
+
+def markers_for(request: ChatRequest, prompt: Prompt, tools: tuple[Tool, ...]) -> tuple[str, ...]:
+    """The control tokens by which that parser tells thinking and calls from text."""
+    template = prompt.template
+    if template is None or (request.prompt is not None and request.raw is True):
+        return ()
+    markers = (*template.think_markers, *(MARKERS if tools else ()))
+    return tuple(t for t in template.control_tokens if any(t in marker for marker in markers))
 
 
 def parser_for(

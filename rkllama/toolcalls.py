@@ -103,6 +103,12 @@ MARKED = (
 )
 """Forms whose opener says that a call begins."""
 
+MARKERS = (
+    *(marker for form in MARKED for marker in (form.opener, *form.closers)),
+    *("[ARGS]", "[CALL_ID]", "<｜tool▁sep｜>"),
+)
+"""What is looked for in an answer that may hold calls."""
+
 PLAIN = (
     _bare("{", ";", json_at_opener=True),
     _bare("[", ";", json_at_opener=True),

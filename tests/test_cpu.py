@@ -87,6 +87,14 @@ def test_a_prefix_that_is_known_is_not_evaluated_again(model: Worker) -> None:
     assert second.prompt_tokens - second.cached_tokens < first.prompt_tokens / 2
 
 
+def test_a_control_token_is_text_where_it_is_a_marker(model: Worker) -> None:
+    question = "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    text, result = ask(model, question, max_tokens=200)
+    assert result.reason == "stop"
+    marked, _ = ask(model, question, max_tokens=200, markers=("<|im_end|>", "no such token"))
+    assert (text, marked) == (text.removesuffix("<|im_end|>"), f"{text}<|im_end|>")
+
+
 def test_the_same_seed_gives_the_same_answer_and_another_one_another(model: Worker) -> None:
     def drawn(seed: int) -> str:
         return ask(model, TEXT, sampling=SamplingParams(temperature=1.5, seed=seed))[0]

@@ -100,7 +100,9 @@ def test_values_come_back_as_they_were() -> None:
         path="/m/caf\udce9.rkllm", context_length=512, sampling=sampling, eos_tokens=(1, 2)
     )
     assert frames.decode_load(frames.encode_spec(load)) == load
-    generate = GenerateSpec(prompt="é🙂\x00\n", sampling=sampling, schema={"type": "object"})
+    generate = GenerateSpec(
+        prompt="é🙂\x00\n", sampling=sampling, schema={"type": "object"}, markers=("[THINK]",)
+    )
     assert frames.decode_generate(frames.encode_spec(generate)) == generate
     loaded = LoadedInfo(context_length=512, runtime="r", notices=("a", "b"))
     assert frames.decode_loaded(frames.encode_spec(loaded)) == loaded

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rkllama import sandbox
-from rkllama.core import Message, TemplateSource, Tool, ToolCall
+from rkllama.core import ChatRequest, Message, TemplateSource, Tool, ToolCall
 from rkllama.errors import InvalidRequest
 from rkllama.families import FAMILIES, find_family
 from rkllama.names import FAMILIES as NAMED_FAMILIES
+from rkllama.prompting import Prompt, markers_for
 from rkllama.template import ChatTemplate, for_conversation, looks_templated
 from tests import chat_templates
 
@@ -456,6 +457,16 @@ def test_bos_is_told_where_the_prompt_has_one() -> None:
 
 
 # --- Tools -----------------------------------------------------------------------------------------
+
+
+def test_control_tokens_that_mark_calls_and_thoughts_are_wanted_as_text() -> None:
+    template = custom(chat_templates.MISTRAL + "{# [THINK] [/THINK] [ARGS] #}")
+    prompt = Prompt(text="P", raw=True, template=template)
+    asked = ChatRequest(messages=(user("U"),))
+    thoughts = {"[THINK]", "[/THINK]"}
+    assert set(markers_for(asked, prompt, ())) == thoughts
+    assert set(markers_for(asked, prompt, (WEATHER,))) == {*thoughts, "[TOOL_CALLS]", "[ARGS]"}
+    assert markers_for(ChatRequest(prompt="P", raw=True), prompt, ()) == ()
 
 
 def test_a_template_with_tools_gets_them_as_it_expects() -> None:
