@@ -76,17 +76,34 @@ def _deep(value: Any, neutralise: Neutralise) -> Any:
 
 
 def link_results(messages: Sequence[Message]) -> list[Message]:
-    """The messages with each tool result's id and name filled in: by id, by name, or by order."""
-    linked = []
+    """The messages with each tool result's id and name filled in: by id, by name, or by order.
+
+    Results that follow each other come in the order of their calls: most templates write nothing
+    else that tells which is whose.
+    """
+    linked: list[Message] = []
+    results: list[tuple[int, Message]] = []
+    calls: list[ToolCall] = []
     waiting: list[ToolCall] = []
     for message in messages:
+        if message.role == "tool":
+            place = len(calls)
+            if call := _call_of(message, waiting):
+                place = calls.index(call)
+                waiting.remove(call)
+                message = replace(message, tool_call_id=call.id, tool_name=call.name)
+            results.append((place, message))
+            continue
+        linked += _in_order(results)
+        results = []
         if message.tool_calls:
-            waiting = list(message.tool_calls)
-        if message.role == "tool" and (call := _call_of(message, waiting)):
-            waiting.remove(call)
-            message = replace(message, tool_call_id=call.id, tool_name=call.name)
+            calls, waiting = list(message.tool_calls), list(message.tool_calls)
         linked.append(message)
-    return linked
+    return linked + _in_order(results)
+
+
+def _in_order(results: Sequence[tuple[int, Message]]) -> list[Message]:
+    return [message for _, message in sorted(results, key=lambda result: result[0])]
 
 
 def _call_of(result: Message, waiting: Sequence[ToolCall]) -> ToolCall | None:

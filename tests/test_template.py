@@ -544,6 +544,24 @@ def test_results_find_their_calls_by_id_by_name_or_by_order() -> None:
     assert '{"content": noon, "call_id": "ghi789rst"}' in prompt
 
 
+@pytest.mark.parametrize("template", EVERY)
+def test_results_come_in_the_order_of_their_calls(template: ChatTemplate) -> None:
+    named = ToolCall(id="call_ghi789rst", name="get_time", arguments={"zone": "CET"})
+    calls = Message(role="assistant", tool_calls=(CALL, named))
+    later = (assistant("So."), user("And now?"))
+    for results in (
+        (result("noon", named.id), result("rain", CALL.id)),
+        (result("noon", name="get_time"), result("rain", name="get_weather")),
+        (result("noon", named.id), result("rain", CALL.id), result("odd", "call_other")),
+    ):
+        sorted_results = sorted(results, key=lambda r: ["rain", "noon", "odd"].index(r.content))
+        for after in ((), later):
+            prompt = template.render((user("U"), calls, *results, *after), tools=(WEATHER,)).prompt
+            expected = (user("U"), calls, *sorted_results, *after)
+            assert prompt == template.render(expected, tools=(WEATHER,)).prompt
+            assert -1 < prompt.index("rain") < prompt.index("noon")
+
+
 def test_ids_of_any_form_become_nine_characters_where_they_must() -> None:
     for id in ("x", "", "toolu_01A", "call-äö", "0123456789"):
         call = ToolCall(id=id, name="f", arguments={})
