@@ -469,3 +469,24 @@ def find_family(name: str | None) -> Family | None:
         if family is not None and not condensed[length : length + 1].isdigit():
             return family
     return None
+
+
+THINK_MARKERS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
+    ("<|channel>thought", "<channel|>"),
+)
+"""How templates mark the thinking; the first pair is also what unknown models use."""
+
+
+def thinks(template: str, family: Family | None) -> bool:
+    """Whether the models with this chat template think, as far as it tells."""
+    if family and family.template == template:
+        return family.thinks
+    marked = any(marker in template for pair in THINK_MARKERS for marker in pair)
+    return marked or "enable_thinking" in template or "reasoning_effort" in template

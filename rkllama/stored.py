@@ -14,7 +14,7 @@ from functools import reduce
 from typing import Any, Literal, cast
 
 from .core import Message, ModelInfo, SamplingParams, TemplateSource
-from .families import find_family
+from .families import find_family, thinks
 from .gguf import GGUFError, GGUFHeader, read_header
 from .modelfile import (
     SIZE_LIMIT,
@@ -288,7 +288,7 @@ def _capabilities(
     family = find_family(info.family)
     if template is not None:
         tools = "tools" in template.source or "tool_call" in template.source
-        thinking = "<think>" in template.source or "enable_thinking" in template.source
+        thinking = thinks(template.source, family)
     else:
         tools, thinking = family is not None, family is not None and family.thinks
     return ("completion", *(["tools"] if tools else []), *(["thinking"] if thinking else []))

@@ -18,25 +18,13 @@ from . import conversation
 from .bounds import OutOfBounds
 from .core import Message, TemplateSource, Tool
 from .errors import InvalidRequest
-from .families import CHATML, Family, find_family
+from .families import CHATML, THINK_MARKERS, Family, find_family, thinks
 from .habits import Habits, find_habits
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 Think = bool | Literal["low", "medium", "high"] | None
-
-THINK_MARKERS = (
-    ("<think>", "</think>"),
-    ("[THINK]", "[/THINK]"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<seed:think>", "</seed:think>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("◁think▷", "◁/think▷"),
-    ("<|channel>thought", "<channel|>"),
-)
-"""How templates mark the thinking; the first pair is also what unknown models use."""
 
 _TOOL_FORMATS = (
     ("<tool_call>", "hermes"),
@@ -107,7 +95,7 @@ class ChatTemplate:
             raise BrokenTemplate(f"it has more than {_MAX_CONTROL_TOKENS} control tokens")
         self.stop = _stops(source.source, self._tokens["eos_token"], family)
         self.think_markers = _think_markers(source.source)
-        self.supports_thinking = _thinks(source.source, family)
+        self.supports_thinking = thinks(source.source, family)
         self._neutralise = conversation.neutraliser(self.control_tokens)
         self._built_in = family if family and family.template == source.source else None
         self._habits = Habits() if self._built_in else self._find_habits()
@@ -337,13 +325,6 @@ def _stops(source: str, eos: str, family: Family | None) -> tuple[str, ...]:
 def _think_markers(source: str) -> tuple[str, str]:
     found = [pair for pair in THINK_MARKERS if pair[1] in source]
     return found[0] if found else THINK_MARKERS[0]
-
-
-def _thinks(source: str, family: Family | None) -> bool:
-    if family and family.template == source:
-        return family.thinks
-    marked = any(closer in source for _, closer in THINK_MARKERS)
-    return marked or "enable_thinking" in source or "reasoning_effort" in source
 
 
 def _thinking_variables(think: Think) -> Mapping[str, Any]:

@@ -578,6 +578,8 @@ def test_templates_of_modelfiles(store: Store, put: Put) -> None:
         ("unknown.rkllm", None, ("completion",)),
         ("unknown.rkllm", "{% if tools %}", ("completion", "tools")),
         ("unknown.rkllm", "<think>", ("completion", "thinking")),
+        ("unknown.rkllm", "m.split('</think>')[-1]", ("completion", "thinking")),
+        ("unknown.rkllm", "[THINK] [/THINK]", ("completion", "thinking")),
         ("Qwen3-Embedding-0.6B.rkllm", None, ("embedding",)),
         ("bge-small-en-v1.5.gguf", None, ("embedding",)),
     ],
