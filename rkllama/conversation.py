@@ -297,11 +297,13 @@ def tool_dicts(tools: Sequence[Tool], neutralise: Neutralise) -> list[dict[str, 
 
 
 def as_dict(
-    message: Message, *, text_arguments: bool, null_content: bool, short_ids: bool
+    message: Message, *, text_arguments: bool, null_content: bool, short_ids: bool, parts: bool
 ) -> dict[str, Any]:
     """The message in the form that templates expect."""
     role = message.as_role if isinstance(message, _Result) else message.role
     known: dict[str, Any] = {"role": role, "content": message.content}
+    if parts:
+        known["content"] = as_parts(message.content)
     if message.reasoning:
         known["reasoning_content"] = message.reasoning
     if message.tool_calls:
@@ -312,6 +314,11 @@ def as_dict(
         known["name"] = message.tool_name or ""
         known["tool_call_id"] = _short_id(message.tool_call_id or "", short_ids)
     return known
+
+
+def as_parts(text: str) -> list[dict[str, str]]:
+    """Content in the form that templates of models with eyes expect."""
+    return [{"type": "text", "text": text}]
 
 
 def _call_dict(call: ToolCall, text_arguments: bool, short_ids: bool) -> dict[str, Any]:

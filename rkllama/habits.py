@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .conversation import as_dict, one_call_each, system_to_user, tool_dicts
+from .conversation import as_dict, as_parts, one_call_each, system_to_user, tool_dicts
 from .core import Message, Tool, ToolCall, ToolCallDelta
 from .text import AnswerParser
 
@@ -27,7 +27,8 @@ class Habits:
     `alternates`: two user turns in a row are refused. `tools`: definitions are written, unless for calls
     in a form that no answer is searched for; `calls`: calls and results are, `parallel`: several in one
     turn, with arguments as text (`text_arguments`), with null as the content beside them
-    (`null_content`). `empty_tools`: no tools are an empty list.
+    (`null_content`). `empty_tools`: no tools are an empty list. `parts`: content is a list of parts, as
+    for models with eyes; of a plain text not a word would be written.
     """
 
     system: bool = True
@@ -39,6 +40,7 @@ class Habits:
     text_arguments: bool = False
     null_content: bool = False
     empty_tools: bool = False
+    parts: bool = False
 
     def as_dict(self, message: Message, *, short_ids: bool = False) -> dict[str, Any]:
         """The message in the form that the template takes."""
@@ -47,6 +49,7 @@ class Habits:
             text_arguments=self.text_arguments,
             null_content=self.null_content,
             short_ids=short_ids,
+            parts=self.parts,
         )
 
 
@@ -68,6 +71,8 @@ _TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object", "prop
 
 def find_habits(ask: Ask, source: str) -> Habits | None:
     """The habits of the template with this source; None where it cannot even write a question."""
+    if parts := not _is_heard(ask) and _is_heard(_in_parts(ask)):
+        ask = _in_parts(ask)
     user = _dicts(_USER)
     if not (empty_tools := not ask(user)):
         nothing: list[Any] | None = None
@@ -88,7 +93,24 @@ def find_habits(ask: Ask, source: str) -> Habits | None:
         text_arguments=habits is not None and habits.text_arguments,
         null_content=habits is not None and habits.null_content,
         empty_tools=empty_tools,
+        parts=parts,
     )
+
+
+def _is_heard(ask: Ask) -> bool:
+    """Whether the user's words are written."""
+    nothings: tuple[Any, ...] = (None, [])
+    return any("Qu" in ask(_dicts(_USER), tools=nothing) for nothing in nothings)
+
+
+def _in_parts(ask: Ask) -> Ask:
+    def asked(messages: Sequence[dict[str, Any]], **variables: Any) -> str:
+        contents = [message["content"] for message in messages]
+        contents = [as_parts(text) if isinstance(text, str) else text for text in contents]
+        pairs = zip(messages, contents, strict=True)
+        return ask([{**message, "content": content} for message, content in pairs], **variables)
+
+    return asked
 
 
 def _dicts(*messages: Message, habits: Habits = Habits()) -> list[dict[str, Any]]:

@@ -104,7 +104,7 @@ class ChatTemplate:
         self.tool_format = self._find_tool_format()
         self._unthought = ""
         self._unthought = self._find_unthought()
-        prompt = self._ask([{"role": "user", "content": "Qu"}])
+        prompt = self._ask([self._habits.as_dict(Message(role="user", content="Qu"))])
         self.bos = self._tokens["bos_token"] if prompt.startswith(self._tokens["bos_token"]) else ""
 
     @staticmethod

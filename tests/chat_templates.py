@@ -216,7 +216,23 @@ QWEN3_CODER = """\
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
 """
 
+# Takes content as a list of parts, and of plain text writes nothing.
+SMOLVLM = """\
+{{- bos_token }}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + ('' if message.content[0].type == 'image' else ' ') }}
+    {%- for part in message.content %}
+        {%- if part.type == 'text' %}{{- part.text }}
+        {%- elif part.type == 'image' %}{{- '<image>' }}
+        {%- endif %}
+    {%- endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant ' }}{%- endif %}
+"""
+
 ALL = {
+    "smolvlm": SMOLVLM,
     "qwen2.5": QWEN25,
     "qwen3": QWEN3,
     "qwen3-coder": QWEN3_CODER,

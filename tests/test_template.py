@@ -450,6 +450,14 @@ def test_an_answer_that_was_begun_is_continued(template: ChatTemplate) -> None:
     assert not begun.thinking_open
 
 
+def test_content_is_a_list_of_parts_where_only_that_is_written() -> None:
+    prompt = own("smolvlm").render((system("S"), user("U"))).prompt
+    assert prompt == (
+        "<s><|im_start|>system S<|im_end|>\n<|im_start|>user U<|im_end|>\n<|im_start|>assistant "
+    )
+    assert own("smolvlm").bos == "<s>"
+
+
 def test_bos_is_told_where_the_prompt_has_one() -> None:
     assert family("llama3").bos == "<|begin_of_text|>"
     assert own("mistral").bos == "<s>"
