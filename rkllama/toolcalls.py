@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 _MAX_DEPTH = 64
+_MAX_HEAD = 1000
+"""Characters between opener and JSON, which are looked at again with each piece; more are no head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +60,7 @@ def _bare(opener: str, *closers: str, json_at_opener: bool = False) -> Form:
     )
 
 
-_JSON_FOLLOWS = r"(?=\{|\[\s*[{\]])"
+_JSON_FOLLOWS = r"(?=\{|\[\s{0,99}[{\]])"
 _NAME = r"(?P<name>[\w.-]{1,64})"
 _FENCED = r"\s*(?:```(?:json)?\s*)?"
 # No two \s* may meet: a failed match would take the square of the spaces' number.
@@ -66,7 +68,7 @@ _DEEPSEEK = rf"(?:function<｜tool▁sep｜>)?{_NAME}(?:\s*<｜tool▁sep｜>)?"
 _DEEPSEEK_PARTIAL = (
     r"[\w.<｜▁-]{0,96}(?:｜>)?[\w.-]{0,64}(?:\s*[<｜\w▁]{1,12}(?:｜>)?)?[\s`json]*(?:\[\s*)?"
 )
-_TAGS_FOLLOW = r">(?=\s*<)"
+_TAGS_FOLLOW = r">\s*(?=<)"
 _DEEPSEEK_CLOSERS = ("```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>")
 
 MARKED = (
@@ -149,7 +151,10 @@ class CallReader:
         """What `text` is, which begins with the opener and only grows from call to call."""
         if self._start < 0 and not self._find_start(text):
             rest = text[len(self.form.opener) :]
-            return "more" if self.form.partial.fullmatch(rest) else "no"
+            short = len(rest) <= _MAX_HEAD + 101  # with the list's beginning that has to follow
+            return "more" if short and self.form.partial.fullmatch(rest) else "no"
+        if self._start - len(self.form.opener) > _MAX_HEAD:
+            return "no"
         if self._tags is not None:
             return self._tags.read(text)
         if self.form.strict and not _plausible(text, self._start, self._known):

@@ -254,3 +254,21 @@ def test_many_line_breaks_take_no_time(form: Any, name: str) -> None:
         CallReader(form, {"n": {}}).read(form.opener + name + "\n" * 20_000 + "x")
         CallReader(form, {"n": {}}).read(form.opener + name + "\n" * 20_000)
     assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("head", ["", "<function=add>", '[{"name": "add"}'])
+def test_line_breaks_in_pieces_take_no_time_either(head: str) -> None:
+    text = f"<tool_call>{head}" + "\n" * 60_000 + '{"name": "add", "arguments": {}}'
+    started = time.monotonic()
+    pieces = parse([text[n : n + 3] for n in range(0, len(text), 3)], tools=TOOLS)
+    assert time.monotonic() - started < 3
+    assert pieces == parse([text], tools=TOOLS)
+
+
+@pytest.mark.parametrize("blanks", [999, 1000, 1001, 1500])
+@pytest.mark.parametrize("call", [ONE, f"[{ONE}]", T_ONE])
+def test_a_head_is_as_long_in_pieces_as_in_one(blanks: int, call: str) -> None:
+    text = "<tool_call>" + " " * blanks + call
+    found = parse([text], tools=TOOLS)
+    assert (found[0] == [PARIS]) is (blanks <= 1000 - 20 * call.startswith("<"))
+    assert parse(list(text), tools=TOOLS) == found
