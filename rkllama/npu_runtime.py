@@ -329,18 +329,24 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 """What makes sense to the runtime; a value beyond is brought to the bound instead of failing the load."""
 
 
+_NOTHING = 1e-6
+"""What is nearer to 0 is 0: as a float32 it could be subnormal, and dividing by it is no sampling."""
+
+
 def _bounded(value: float | None, low: float, high: float) -> float | None:
-    return None if value is None else min(max(value, low), high)
+    if value is None:
+        return None
+    return min(max(0 if abs(value) < _NOTHING else value, low), high)
 
 
 def sampling_values(sampling: SamplingParams | None) -> dict[str, float]:
     """The members of RKLLMParam and RKLLMSamplingParam that `sampling` sets.
 
-    Temperature 0 becomes top_k 1, which is greedy without a division by zero.
+    Temperature 0, or as good as that, becomes top_k 1, which is greedy without a division by zero.
     """
     if sampling is None:
         return {}
     values = {name: _bounded(getattr(sampling, name), *_BOUNDS[name]) for name in _BOUNDS}
-    if sampling.temperature == 0:
+    if values["temperature"] == 0:
         values |= {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "mirostat": 0}
     return {name: value for name, value in values.items() if value is not None}

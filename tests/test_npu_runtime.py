@@ -432,9 +432,18 @@ def test_a_batch(version: str, tmp_path: Path) -> None:
     assert texts == ["one", "zwei und drei", "你好 🦙"]
 
 
-def test_greedy_is_one_candidate_not_a_division_by_zero() -> None:
-    values = sampling_values(SamplingParams(temperature=0, top_k=40, seed=3, min_p=0.1))
+@pytest.mark.parametrize("temperature", [0, 0.0, 1.4e-45, 1e-300])
+def test_greedy_is_one_candidate_not_a_division_by_zero(temperature: float) -> None:
+    values = sampling_values(SamplingParams(temperature=temperature, top_k=40, seed=3, min_p=0.1))
     assert values == {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "mirostat": 0}
+
+
+@pytest.mark.parametrize("version", ["1.1.4", "1.3.0"])
+def test_numbers_too_small_for_a_float32_are_nought(version: str, tmp_path: Path) -> None:
+    names = ("top_p", "temperature", "frequency_penalty", "presence_penalty", "mirostat_tau")
+    tiny = SamplingParams(**dict.fromkeys(names, 1e-45), top_k=1 << 40)
+    with loaded(version, tmp_path, {"reply": "Yes."}, sampling=tiny) as model:
+        assert model.ask("x") == "Yes."
 
 
 # --- Failures ----------------------------------------------------------------------------------

@@ -461,8 +461,8 @@ def decode_embeddings(body: object) -> EmbeddingCall:
     Raises InvalidRequest.
     """
     fields = Fields(body)
-    encoding = fields.text("encoding_format") or "float"
-    if encoding not in ("float", "base64"):
+    encoding = fields.text("encoding_format")
+    if encoding not in (None, "float", "base64"):
         raise fields.fail("encoding_format", "float or base64")
     request = EmbeddingRequest(
         model=parts.model_name(fields),
