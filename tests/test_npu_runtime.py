@@ -441,7 +441,8 @@ def test_greedy_is_one_candidate_not_a_division_by_zero(temperature: float) -> N
 @pytest.mark.parametrize("version", ["1.1.4", "1.3.0"])
 def test_numbers_too_small_for_a_float32_are_nought(version: str, tmp_path: Path) -> None:
     names = ("top_p", "temperature", "frequency_penalty", "presence_penalty", "mirostat_tau")
-    tiny = SamplingParams(**dict.fromkeys(names, 1e-45), top_k=1 << 40)
+    numbers: dict[str, Any] = dict.fromkeys(names, 1e-45)
+    tiny = SamplingParams(**numbers, top_k=1 << 40)
     with loaded(version, tmp_path, {"reply": "Yes."}, sampling=tiny) as model:
         assert model.ask("x") == "Yes."
 

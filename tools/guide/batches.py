@@ -71,6 +71,7 @@ class Batches:
         self._systems = read_lines("phrases.lines")["system"]
         self._numbers = {key: number for number, key in enumerate(corpus.answers)}
         self._queue: list[Question] = []
+        self._missed: list[Question] = []
         self._ready: dict[tuple[int, int | None], list[list[Row]]] = {}
 
     def _allowed(self, text: str) -> bool:
@@ -84,7 +85,15 @@ class Batches:
             self._queue = self._rng.sample(self._inside, len(self._inside))
         return self._queue.pop()
 
+    def practise(self, missed: list[Question]) -> None:
+        """From now on three questions in ten are of these, in the very words that are written."""
+        self._missed = missed
+        self._ready.clear()
+
     def _question(self) -> tuple[Question, list[int]]:
+        if self._missed and self._rng.random() < 0.3:
+            question = self._rng.choice(self._missed)
+            return question, self._tokenizer.encode(question.text)
         question = self._draw()
         text = self._variations.vary(question.text, question.language)
         if not self._allowed(text):

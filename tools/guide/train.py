@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from . import bpe, corpus, export, report
+from . import bpe, corpus, evaluate, export, report
 from .augment import without_accents
 from .batches import IGNORED, Batch, Batches, template_questions
 from .network import Guide, Shape
 
+_PRACTICE_RATE = 0.15
+"""Of the highest learning rate: the practice is not to undo what has been learnt."""
 PRODUCT = Path(__file__).parents[2] / "rkllama" / "guide.gguf"
 
 
@@ -44,7 +46,17 @@ def main() -> None:
     network = Guide(Shape(), arguments.dropout)
     print(f"{sum(w.numel() for w in network.parameters()):,} parameters")
     batches = Batches(texts, training, held_out + validation, tokenizer, random_source)
-    _train(network, Chooser(Shape(), len(texts.answers)), batches, arguments)
+    chooser = Chooser(Shape(), len(texts.answers))
+    if arguments.start is None:
+        _train(network, chooser, batches, arguments, arguments.choose, arguments.steps)
+    else:
+        export.read(arguments.start, network)
+    if arguments.practice:
+        right = evaluate.by_network(network, tokenizer, texts, training)
+        missed = [question for question, well in zip(training, right, strict=True) if not well]
+        print(f"{len(missed)} of the questions trained on are answered wrong: they are practised")
+        batches.practise(missed)
+        _train(network, None, batches, arguments, 0, arguments.practice, _PRACTICE_RATE)
     export.write(arguments.output, network, tokenizer)
     print(f"{arguments.output}: {arguments.output.stat().st_size:,} bytes")
     report.by_network("held out", network, tokenizer, texts, validation or held_out)
@@ -64,6 +76,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--choose", type=int, default=3000, help="steps that only choose")
     parser.add_argument("--steps", type=int, default=3600, help="steps that also answer")
+    parser.add_argument(
+        "--practice", type=int, default=400, help="steps with the questions that are still missed"
+    )
+    parser.add_argument(
+        "--start", type=Path, help="a guide that has been trained: only practise with it"
+    )
     parser.add_argument("--rate", type=float, default=1.5e-3, help="the highest learning rate")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--threads", type=int, default=2)
@@ -105,22 +123,32 @@ class Chooser(nn.Module):
 
 
 def _train(
-    network: Guide, chooser: Chooser, batches: Batches, arguments: argparse.Namespace
+    network: Guide,
+    chooser: Chooser | None,
+    batches: Batches,
+    arguments: argparse.Namespace,
+    choose: int,
+    answer: int,
+    share: float = 1.0,
 ) -> None:
-    """First the lower half learns to choose the answer, then the whole network to say it."""
-    optimiser = _optimiser([*network.parameters(), *chooser.parameters()], arguments.rate)
+    """First the lower half learns to choose the answer, then the whole network to say it; so many steps
+    of each, at a `share` of the highest learning rate. Without a chooser the choice is not practised.
+    """
+    rate = arguments.rate * share
+    aids = [] if chooser is None else list(chooser.parameters())
+    optimiser = _optimiser([*network.parameters(), *aids], rate)
     short_floats = _has_short_floats()
     network.train()
     means, started = torch.zeros(2), time.monotonic()
-    steps = arguments.choose + arguments.steps
+    steps = choose + answer
     for step in range(steps):
         for group in optimiser.param_groups:
-            group["lr"] = arguments.rate * _schedule(step / steps)
+            group["lr"] = rate * _schedule(step / steps)
         with (
             torch.autocast("cpu", torch.bfloat16, enabled=short_floats),
             sdpa_kernel(SDPBackend.MATH),  # the fused one is slow going back over short rows
         ):
-            if step < arguments.choose:
+            if step < choose:
                 losses = _losses(network, chooser, _choices(batches, step), whole=False)
             else:
                 losses = _losses(network, chooser, _answers(batches, step), whole=True)
@@ -173,11 +201,11 @@ def _schedule(progress: float) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - 0.02) / 0.98))
 
 
-def _losses(network: Guide, chooser: Chooser, batch: Batch, *, whole: bool) -> Tensor:
+def _losses(network: Guide, chooser: Chooser | None, batch: Batch, *, whole: bool) -> Tensor:
     """Cross entropies (2,): of the choice, and with `whole` of the answers' tokens."""
     ids, labels, numbers = batch
     middle = network.lower(ids)
-    choice = chooser.loss(middle, numbers)
+    choice = torch.zeros(()) if chooser is None else chooser.loss(middle, numbers)
     if not whole:
         return torch.stack((choice, torch.zeros_like(choice)))
     learnt = labels != IGNORED
