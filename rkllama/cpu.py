@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .core import TokenLogprob
+from .core import SamplingParams, TokenLogprob
 from .errors import (
     BackendMissing,
     InvalidRequest,
@@ -149,7 +149,7 @@ class CPUBackend:
             "stream": True,
             "return_progress": True,
             "timings_per_token": True,  # else what is ended by a stop string has no figures
-            "cache_prompt": True,
+            "cache_prompt": _reuses(sampling),
             "n_predict": spec.max_tokens if spec.max_tokens >= 0 else self._context_length,
             "temperature": sampling.temperature,
             "top_k": sampling.top_k,
@@ -438,6 +438,13 @@ def _emit_choice(
 
 def _drop(_text: str) -> None:
     """Take text that nobody wants."""
+
+
+def _reuses(sampling: SamplingParams) -> bool:
+    """Whether the cache may serve a prompt's beginning. Not where a seed is to give the same answer twice:
+    what was evaluated in other batches differs in the last bits, and so, in the end, do the words.
+    """
+    return sampling.seed is None or sampling.temperature == 0
 
 
 def _logprob(item: dict[str, Any]) -> TokenLogprob:

@@ -24,6 +24,9 @@ log = logging.getLogger("rkllama")
 
 _UNLOAD_GRACE = 10.0
 """Seconds that an unload leaves a running answer to end after its abort; then its process is killed."""
+_GGUF_ABORT_GRACE = 1.0
+"""Seconds that llama.cpp has to heed an abort. It does so between two batches; where one takes longer (a
+large model, a long text to embed) its process is ended, since the next one has the file in the page cache."""
 _LONG = 0.05
 """Seconds of waiting after which a client may have gone: then it is asked."""
 _LONGEST_LOG = 255 - len(".log.1")
@@ -248,7 +251,12 @@ class Residents:
             self._npu_lock.acquire()
             inherit = (self._npu_lock.fd,)
         started = time.monotonic()
-        worker = Worker(info.path, self._log_path(info.name), inherit=inherit)
+        worker = Worker(
+            info.path,
+            self._log_path(info.name),
+            inherit=inherit,
+            abort_grace=_GGUF_ABORT_GRACE if info.format == "gguf" else None,
+        )
         slot.resident = Resident(
             info=info,
             mtime_ns=model.mtime_ns,

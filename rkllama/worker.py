@@ -65,9 +65,18 @@ Piece = str | tuple[str, tuple[TokenLogprob, ...]]
 class Worker:
     """One child process with one model. Not thread-safe but for `abort`, `retire` and `kill`."""
 
-    def __init__(self, path: str, log_path: str, *, inherit: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        path: str,
+        log_path: str,
+        *,
+        inherit: tuple[int, ...] = (),
+        abort_grace: float | None = None,
+    ) -> None:
+        """`abort_grace` instead of ABORT_GRACE, for a model that is loaded again sooner than that."""
         self.path = path
         self.log_path = log_path
+        self._abort_grace = ABORT_GRACE if abort_grace is None else abort_grace
         self.state = "STARTING"
         self.ended_because: str | None = None
         """Why `kill` was called, for the message to whoever is reading."""
@@ -205,12 +214,12 @@ class Worker:
 
         Raises WorkerCrashed, WorkerHung, and Cancelled when the client goes first.
         """
-        deadline = time.monotonic() + ABORT_GRACE
+        deadline = time.monotonic() + self._abort_grace
         while self.state == "DRAINING":
             batch = self._frames(self._run, deadline - time.monotonic(), gone)
             if not batch:
-                text = f"did not heed an abort for {ABORT_GRACE:g} s"
-                self._hung(text, ABORT_GRACE, None)
+                text = f"did not heed an abort for {self._abort_grace:g} s"
+                self._hung(text, self._abort_grace, None)
             if batch[-1][0] >= frames.RESULT:
                 self.state = "READY"
 

@@ -103,6 +103,23 @@ def test_the_same_seed_gives_the_same_answer_and_another_one_another(model: Work
     assert len({drawn(seed) for seed in range(5)}) > 1
 
 
+@pytest.mark.parametrize(
+    ("sampling", "reuses"),
+    [
+        (SamplingParams(temperature=1.0, seed=1), False),
+        (SamplingParams(temperature=0.0, seed=1), True),
+        (SamplingParams(temperature=1.0), True),
+    ],
+)
+def test_a_seeded_answer_does_not_hang_on_what_was_asked_before(
+    model: Worker, sampling: SamplingParams, reuses: bool
+) -> None:
+    """llama.cpp's figures differ in their last bits where a part of the prompt was in its cache."""
+    for _ in range(2):
+        _, result = ask(model, TEXT, sampling=sampling, max_tokens=1)
+    assert bool(result.cached_tokens) is reuses
+
+
 def test_an_answer_is_constrained_by_a_schema(model: Worker) -> None:
     schema = {
         "type": "object",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +140,19 @@ def tokens_generated(server: Server) -> int:
     )
     assert found is not None
     return int(found[1])
+
+
+def test_a_batch_that_takes_too_long_does_not_keep_the_next_request_waiting(tmp_path: Path) -> None:
+    """llama.cpp sees no abort within a batch; a stopped process is one whose batch never ends."""
+    (tmp_path / "apart").mkdir()
+    with serving_guide(tmp_path / "apart") as (apart, _):
+        body = {"model": "guide", "prompt": QUESTION, "options": {"num_predict": 500}}
+        with apart.stream("/api/generate", body) as answer:
+            assert answer.status() == 200
+            next(iter(answer))
+            (pid,) = apart.children()
+            os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        assert chat(apart, [ask(QUESTION)])["message"]["content"]
+        assert time.monotonic() - began < 10.0  # a second of patience, and the load
+        assert apart.children() != [pid]
