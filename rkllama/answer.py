@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from .core import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
@@ -101,8 +102,19 @@ def print_answer(
                     printer.show(event)
         finally:
             printer.close()
-    if answer.finished is not None and answer.finished.error:
-        sys.stderr.write(f"Note: {answer.finished.error}\n")
+    if answer.finished is not None:
+        for note in _notes(answer.finished, request):
+            sys.stderr.write(f"Note: {note}\n")
+
+
+def _notes(finished: Finished, request: ChatRequest) -> Iterator[str]:
+    """What the text of an answer does not show."""
+    if finished.error:
+        yield finished.error
+    if finished.reason == "length" and (request.max_tokens or -1) < 0:
+        yield "the answer is cut off: the context is full, or the model's own limit reached"
+    if finished.dropped:
+        yield f"the conversation's oldest {finished.dropped} messages did not fit and were left out"
 
 
 def check_complete(finished: Finished | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .answer import Answer, check_complete, print_answer, print_figures, print_json
 from .core import ChatRequest, Message, SamplingParams
-from .errors import InvalidRequest, PromptTooLong, RKLLamaError
+from .errors import InvalidRequest, RKLLamaError
 from .output import print_error
 from .service import Service
 from .showing import details_text
@@ -45,6 +45,7 @@ class Options:
             stop=self.stop,
             think=self.think,
             keep_alive=self.keep_alive,
+            truncate=True,
         )
 
     def parameters(self) -> tuple[tuple[str, str], ...]:
@@ -127,9 +128,6 @@ _HELP = """\
 """
 
 
-_FULL = "/clear forgets the conversation; /set num_ctx N gives it more room, if the model has it."
-
-
 class Chat:
     """A conversation on the terminal."""
 
@@ -165,8 +163,6 @@ class Chat:
                 elif text.strip():
                     self._answer(text)
             except RKLLamaError as error:
-                if isinstance(error, PromptTooLong) and self._messages:
-                    error.hint = _FULL  # it is not the last question alone that is too long
                 print_error(error)
             except KeyboardInterrupt:
                 sys.stderr.write("(stopped)\n")

@@ -60,6 +60,7 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
         "messages": messages,
         "tools": [_tool(tool) for tool in request.tools],
         "tool_choice": request.tool_choice,
+        "truncate": request.truncate,
     }
 
 
@@ -152,6 +153,7 @@ class AnswerReader:
             usage=_usage(line),
             timings=_timings(line),
             stop=line.get("stop_string"),
+            dropped=line.get("dropped_messages", 0),
             error=line.get("error"),
         )
 

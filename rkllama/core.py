@@ -103,6 +103,8 @@ class ChatRequest:
     keep_alive: float | None = None
     top_logprobs: int | None = None
     """None: no log-probabilities; n: the chosen token's and the n most likely ones'."""
+    truncate: bool = False
+    """Whether a conversation's oldest turns are left out where the context does not hold all of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +190,8 @@ class Finished:
     timings: Timings = field(default_factory=Timings)
     stop: str | None = None
     error: str | None = None
+    dropped: int = 0
+    """How many messages at the beginning of the conversation were left out."""
 
 
 Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished

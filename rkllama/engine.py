@@ -36,6 +36,7 @@ from .lock import NPULock
 from .metrics import Metrics
 from .prompting import Prompt, build_prompt, markers_for, parser_for, tools_for
 from .residents import Resident, Residents
+from .shortening import shortened
 from .store import Store, StoredModel
 from .structured import check_schema, retry_message, strip_fence, validate_answer
 from .text import AnswerParser
@@ -58,6 +59,8 @@ class _Run:
     queue: float
     load: float
     gone: int
+    dropped: int = 0
+    """Messages that were left out, since the context does not hold them."""
 
 
 class Engine:
@@ -99,7 +102,7 @@ class Engine:
                 gone=gone,
             )
             with _counting_tools(tools_for(request)):
-                yield from self._answer(run)
+                yield from self._shortened(run)
 
     def _model(self, name: str | None) -> StoredModel:
         return self._store.resolve(name or self.residents.current().name)
@@ -121,6 +124,21 @@ class Engine:
         total = time.monotonic() - started
         timings = Timings(load=total, total=total)
         return Finished(reason="load", model=model.info.name, timings=timings)
+
+    def _shortened(self, run: _Run) -> Iterator[Event]:
+        """An answer to as much of the conversation as the context holds, if less than all will do."""
+        given = run.request.messages
+        while True:
+            try:
+                yield from self._answer(run)
+                return
+            except PromptTooLong as error:  # before any event
+                request = run.request
+                left = shortened(request.messages, error) if request.truncate else None
+                if left is None:
+                    raise
+            dropped = len(given) - len(left)
+            run = replace(run, request=replace(request, messages=left), dropped=dropped)
 
     def _answer(self, run: _Run) -> Iterator[Event]:
         request = run.request
@@ -432,6 +450,7 @@ def _finished(run: _Run, result: RunResult, parser: AnswerParser, calls: int) ->
             total=time.monotonic() - run.started,
         ),
         stop=None if parser.ended else parser.stopped,
+        dropped=run.dropped,
     )
 
 

@@ -82,8 +82,10 @@ def test_chat_defaults() -> None:
     generation = ollama.decode_chat({"model": " qwen:latest ", "messages": HELLO})
     assert generation.stream is True
     assert generation.request == ChatRequest(
-        model="qwen:latest", messages=(Message(role="user", content="Hello"),)
+        model="qwen:latest", messages=(Message(role="user", content="Hello"),), truncate=True
     )
+    refusing = ollama.decode_chat({"model": "qwen", "messages": HELLO, "truncate": False})
+    assert refusing.request.truncate is False
 
 
 def test_generate_defaults() -> None:
@@ -121,7 +123,7 @@ def test_raw_excludes_what_it_would_ignore() -> None:
 def test_no_messages_load_without_a_stream(fields: dict[str, Any], stream: bool | None) -> None:
     """aiohttp clients read the answer with .json(), which wants application/json."""
     generation = ollama.decode_chat({"model": "m", "keep_alive": 0, "stream": stream, **fields})
-    assert generation.request == ChatRequest(model="m", keep_alive=0.0)
+    assert generation.request == ChatRequest(model="m", keep_alive=0.0, truncate=True)
     assert generation.stream is False
 
 

@@ -348,16 +348,18 @@ def test_a_crash_in_an_answer_is_told_and_the_chat_goes_on(models: Path) -> None
         assert chat.ask("still there") == "still there"
 
 
-def test_a_conversation_that_fills_the_context_says_how_to_go_on(models: Path) -> None:
+def test_a_conversation_that_fills_the_context_goes_on_without_its_oldest_turns(
+    models: Path,
+) -> None:
     with Terminal("run", "echo", "--ctx", "64") as chat:
         chat.expect(">>> ")
         assert "Shorten it" in chat.ask("word " * 100)
         assert chat.ask("one two three " * 5).startswith("one two three")
-        answer = chat.ask("one two three " * 5)
-        assert answer.startswith("Error: the prompt has ")
-        assert answer.endswith("/set num_ctx N gives it more room, if the model has it.")
+        answer = chat.ask("four five six " * 5)
+        assert answer.startswith("four five six")
+        assert "oldest 2 messages did not fit and were left out" in answer
         chat.ask("/set num_ctx 512")
-        assert chat.ask("there is room").endswith("there is room")
+        assert "left out" not in chat.ask("there is room")
 
 
 def test_rm_asks_on_a_terminal(models: Path) -> None:

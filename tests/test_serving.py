@@ -15,7 +15,7 @@ import pytest
 
 from rkllama.lock import NPULock
 from tests.running import LIMIT, Answer, Server
-from tests.virtual_npu import directive, read_trace, write_model
+from tests.virtual_npu import directive, library, read_trace, write_model
 
 
 def generate(server: Server, model: str, prompt: str = "hi", **fields: object) -> Answer:
@@ -476,3 +476,36 @@ def test_a_runtime_that_fixes_sampling_takes_the_first_requests_own(
     assert sampling_of(warm) == 0.25
     assert server.children() == [child]
     assert any("keeps the sampling" in line for line in server.log)
+
+
+# --- Long conversations ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1.1.4", "1.2.3", "1.3.0"])
+def test_a_conversation_longer_than_the_context_loses_its_oldest_turns(
+    models: Path, version: str
+) -> None:
+    write_model(models / "qwen-m.rkllm")
+    history = [{"role": "system", "content": "Be brief."}]
+    for number in range(12):
+        history.append({"role": "user", "content": f"question {number} " + "word " * 15})
+        history.append({"role": "assistant", "content": f"answer {number}"})
+    messages = [*history, {"role": "user", "content": "and now?"}]
+    body = {"model": "qwen-m", "messages": messages, "stream": False}
+    env = {"RKLLAMA_RKLLM_LIB": library(version), "RKLLAMA_CONTEXT_LENGTH": "256"}
+    with Server(env=env) as server:
+        answer = server.post("/api/chat", body)
+        assert answer.status == 200, answer.body
+        assert answer.json["message"]["content"] == "and now?"
+        assert answer.json["dropped_messages"] % 8 == 0
+        refused = server.post("/api/chat", {**body, "truncate": False})
+        assert (refused.status, refused.json["code"]) == (400, "prompt_too_long")
+        alone = {"role": "user", "content": "word " * 500}
+        assert server.post("/api/chat", {**body, "messages": [*history, alone]}).status == 400
+        for path, more in (("chat/completions", {}), ("responses", {"input": messages})):
+            asked = {"model": "qwen-m", "messages": messages, **more}
+            assert server.post(f"/v1/{path}", asked).status == 400
+        asked = {"model": "qwen-m", "input": messages, "truncation": "auto"}
+        shortened = server.post("/v1/responses", asked)
+        assert shortened.status == 200, shortened.body
+        assert shortened.json["truncation"] == "auto"

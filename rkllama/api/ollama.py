@@ -109,6 +109,7 @@ def decode_chat(body: object) -> Generation:
         context_length=options.context_length,
         keep_alive=read_keep_alive(fields),
         top_logprobs=_top_logprobs(fields),
+        truncate=fields.flag("truncate") is not False,
     )
     stream = _stream(fields) and bool(messages)
     return Generation(request=request, stream=stream, encoder=ChatEncoder(model))
@@ -350,6 +351,8 @@ class _AnswerEncoder:
         last = {**self._start(), **part, "done": True, "done_reason": reason, **figures}
         if finished.stop is not None:
             last["stop_string"] = finished.stop
+        if finished.dropped:
+            last["dropped_messages"] = finished.dropped
         if finished.error is not None:
             last["error"] = finished.error
         return last

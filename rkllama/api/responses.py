@@ -67,8 +67,8 @@ def decode_response(
     """
     fields = Fields(body)
     parts.refuse(fields, _REFUSED)
-    if fields.text("truncation") not in (None, "disabled"):
-        raise Unsupported("'truncation' may only be disabled", param="truncation")
+    if fields.text("truncation") not in (None, "disabled", "auto"):
+        raise fields.fail("truncation", "auto or disabled")
     request = _request(fields)
     encoder = ResponseEncoder(
         _echo(fields, request),
@@ -92,6 +92,7 @@ def _request(fields: Fields) -> ChatRequest:
         tool_choice=parts.tool_choice(fields, tools, lambda choice: choice),
         format=parts.output_format(text and text.object("format"), lambda form: form),
         top_logprobs=_top_logprobs(fields),
+        truncate=fields.text("truncation") == "auto",
     )
 
 
@@ -128,7 +129,7 @@ def _echo(fields: Fields, request: ChatRequest) -> dict[str, Any]:
         "tools": [_tool_body(tool) for tool in request.tools],
         "top_logprobs": request.top_logprobs or 0,
         "top_p": request.sampling.top_p,
-        "truncation": "disabled",
+        "truncation": "auto" if request.truncate else "disabled",
         "user": fields.text("user"),
     }
 

@@ -1,0 +1,41 @@
+"""A conversation without its oldest turns, for a context that does not hold all of it."""
+
+from __future__ import annotations
+
+from .core import Message
+from .errors import PromptTooLong
+
+_STRIDE = 4
+"""User's turns between two places to cut: the turns that follow are cut in the same place, so that what
+the runtime has evaluated goes on serving them."""
+_FILL = 0.75
+"""Of the context, for the prompt: an answer needs room, too."""
+
+
+def shortened(messages: tuple[Message, ...], error: PromptTooLong) -> tuple[Message, ...] | None:
+    """What is left of messages that are too long by this error; None where nothing can be left out.
+
+    The system messages at the beginning stay, and the last user's turn with what follows it. The first
+    of the rest is a user's turn: no result of a tool stands without its call.
+    """
+    head = next((n for n, message in enumerate(messages) if message.role != "system"), 0)
+    starts = [n for n in range(head, len(messages)) if messages[n].role == "user"]
+    places = sorted({*starts[_STRIDE::_STRIDE], *starts[1:][-1:]})
+    if not places:
+        return None
+    size = sum(map(_size, messages)) * _share(error)
+    kept = sum(map(_size, messages[:head]))
+    cut = next((n for n in places if kept + sum(map(_size, messages[n:])) <= size), places[-1])
+    return messages[:head] + messages[cut:]
+
+
+def _share(error: PromptTooLong) -> float:
+    """How much of the text may stay, if all of it has as many tokens a character."""
+    if not error.prompt_tokens or not error.context_length:
+        return 0.5
+    return min(1.0, _FILL * error.context_length / error.prompt_tokens)
+
+
+def _size(message: Message) -> int:
+    calls = sum(len(str(call.arguments)) for call in message.tool_calls)
+    return len(message.content) + len(message.reasoning or "") + calls

@@ -1,0 +1,93 @@
+"""What is left of a conversation that the context does not hold."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rkllama.core import Message, Role, ToolCall
+from rkllama.errors import PromptTooLong
+from rkllama.shortening import shortened
+
+SYSTEM = Message(role="system", content="Be brief.")
+
+
+def turns(count: int, size: int = 100) -> tuple[Message, ...]:
+    """So many questions, each with its answer but the last one."""
+    made = [
+        Message(role=role, content=f"{number} {role}".ljust(size))
+        for number in range(count)
+        for role in ("user", "assistant")
+    ]
+    return tuple(made[:-1])
+
+
+def too_long(tokens: int | None = None, context: int | None = None) -> PromptTooLong:
+    return PromptTooLong("too long", prompt_tokens=tokens, context_length=context)
+
+
+def test_the_oldest_turns_go_four_at_a_time_and_the_system_message_stays() -> None:
+    messages = (SYSTEM, *turns(20))
+    left = shortened(messages, too_long(1100, 1000))
+    assert left == (SYSTEM, *turns(20)[16:])
+
+
+def test_the_next_turns_are_cut_in_the_same_place() -> None:
+    """Else the runtime would evaluate everything anew, at every turn."""
+    firsts = []
+    for count in range(20, 23):
+        left = shortened(turns(count), too_long(50 * (2 * count - 1), 1900))
+        assert left is not None
+        firsts.append(left[0].content)
+    assert len(set(firsts)) == 1
+
+
+def test_where_no_count_is_known_half_of_it_goes() -> None:
+    left = shortened(turns(20), too_long())
+    assert left == turns(20)[24:]
+
+
+def test_two_long_turns_leave_the_last_one() -> None:
+    assert shortened(turns(2), too_long(200, 100)) == turns(2)[2:]
+
+
+def test_the_last_turn_alone_is_not_shortened() -> None:
+    assert shortened(turns(1), too_long(200, 100)) is None
+    assert shortened((SYSTEM, *turns(1)), too_long(200, 100)) is None
+    assert shortened((SYSTEM,), too_long(200, 100)) is None
+    assert shortened((), too_long(200, 100)) is None
+
+
+def test_a_turn_is_cut_with_its_tool_calls_and_their_results() -> None:
+    call = ToolCall(id="call_1", name="f", arguments={"x": "y" * 50})
+    messages = (
+        Message(role="user", content="one"),
+        Message(role="assistant", content="", tool_calls=(call,)),
+        Message(role="tool", content="z" * 50, tool_call_id="call_1"),
+        Message(role="assistant", content="it is z"),
+        Message(role="user", content="two"),
+    )
+    assert shortened(messages, too_long(100, 60)) == messages[4:]
+
+
+ROLES: list[Role] = ["system", "user", "assistant", "tool"]
+
+
+@given(
+    st.lists(st.builds(Message, role=st.sampled_from(ROLES), content=st.text(max_size=30))),
+    st.integers(1, 1000),
+    st.integers(1, 1000),
+)
+def test_it_always_gets_shorter_and_keeps_the_end(
+    conversation: list[Message], tokens: int, context: int
+) -> None:
+    messages = tuple(conversation)
+    for _ in range(len(messages) + 1):
+        left = shortened(messages, too_long(tokens, context))
+        if left is None:
+            return
+        assert len(left) < len(messages)
+        assert left[-1] == messages[-1]
+        assert [m for m in left if m.role == "user"][-1] in messages
+        messages = left
+    raise AssertionError("it never ended")
