@@ -11,6 +11,9 @@ from .errors import Forbidden, Unauthorized
 
 _ALLOWED_HEADERS = "Authorization, Content-Type, X-API-Key, Anthropic-Version, Anthropic-Beta"
 
+_APPS = ("app", "tauri", "vscode-webview", "vscode-file")
+"""Schemes of programs that show pages of their own (Obsidian, VS Code), which no web site can have."""
+
 
 class Guard:
     """The rules of one server. `host` is the address that it is bound to."""
@@ -45,7 +48,9 @@ class Guard:
     def _origin_allowed(self, origin: str, environ: Mapping[str, Any]) -> bool:
         if "*" in self._origins or origin in self._origins:
             return True
-        place = origin.partition("://")[2]
+        scheme, _, place = origin.partition("://")
+        if scheme in _APPS:
+            return True
         same = place != "" and place == environ.get("HTTP_HOST")
         return same or is_loopback(_host_name(place))
 
