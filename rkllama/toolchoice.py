@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .core import Tool, ToolCall
 from .errors import InvalidRequest
 from .structured import validate_answer
+from .text import new_call_id
 from .toolcalls import loads
 
 
@@ -51,7 +51,7 @@ def forced_call(text: str) -> ToolCall | None:
     arguments = values.get("arguments")
     if not isinstance(arguments, Mapping):
         return None
-    return ToolCall(id=f"call_{secrets.token_hex(4)}", name=values["name"], arguments=arguments)
+    return ToolCall(id=new_call_id(), name=values["name"], arguments=arguments)
 
 
 def call_text(call: ToolCall) -> str:

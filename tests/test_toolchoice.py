@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -69,3 +70,10 @@ def test_every_call_can_be_written_as_json() -> None:
     call = forced_call('{"name": "add", "arguments": {"x": 1e308}}')
     assert call is not None
     assert json.dumps(dict(call.arguments), allow_nan=False) == '{"x": 1e+308}'
+
+
+def test_a_demanded_call_has_an_id_as_every_other() -> None:
+    """Templates that want nine letters or digits (Mistral's) take the end of it."""
+    call = forced_call('{"name": "f", "arguments": {}}')
+    assert call is not None
+    assert re.fullmatch(r"call_[a-z0-9]{9}", call.id)
