@@ -15,6 +15,7 @@ import pytest
 
 from tests.clients import GUIDE_FILE, MODEL, ask, install, serving_guide
 from tests.running import Server
+from tests.waiting import until
 
 QUESTION = "How do I pull a model?"
 
@@ -146,12 +147,11 @@ def test_a_batch_that_takes_too_long_does_not_keep_the_next_request_waiting(tmp_
     """llama.cpp sees no abort within a batch; a stopped process is one whose batch never ends."""
     (tmp_path / "apart").mkdir()
     with serving_guide(tmp_path / "apart") as (apart, _):
-        body = {"model": "guide", "prompt": QUESTION, "options": {"num_predict": 500}}
-        with apart.stream("/api/generate", body) as answer:
-            assert answer.status() == 200
-            next(iter(answer))
-            (pid,) = apart.children()
-            os.kill(pid, signal.SIGSTOP)
+        assert apart.post("/api/generate", {"model": "guide"}).status == 200  # loads it
+        (pid,) = apart.children()
+        os.kill(pid, signal.SIGSTOP)
+        with apart.stream("/api/generate", {"model": "guide", "prompt": QUESTION}):
+            until(lambda: apart.get("/health").json["models"][0]["state"] == "busy")
         began = time.monotonic()
         assert chat(apart, [ask(QUESTION)])["message"]["content"]
         assert time.monotonic() - began < 10.0  # a second of patience, and the load

@@ -909,8 +909,9 @@ def test_a_redirect_without_an_address(status: int, remote: LoopbackHub, models:
 
 
 def test_a_redirect_to_what_is_no_host(remote: LoopbackHub, models: Path) -> None:
-    remote.fail(FILE, Fault(status=302, headers={"Location": "http://[v1.x]/"}))
-    with pytest.raises(PullError, match="no usable address"):
+    # An older httpx2, the last one for Python 3.10, finds it out itself: that is tried again, in vain.
+    remote.fail(FILE, *[Fault(status=302, headers={"Location": "http://[v1.x]/"})] * 20)
+    with pytest.raises(PullError, match=r"no usable address|Invalid URL"):
         fetch(models)
 
 
