@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from .core import Message
 from .errors import PromptTooLong
 
@@ -23,9 +25,10 @@ def shortened(messages: tuple[Message, ...], error: PromptTooLong) -> tuple[Mess
     places = sorted({*starts[_STRIDE::_STRIDE], *starts[1:][-1:]})
     if not places:
         return None
-    size = sum(map(_size, messages)) * _share(error)
-    kept = sum(map(_size, messages[:head]))
-    cut = next((n for n in places if kept + sum(map(_size, messages[n:])) <= size), places[-1])
+    # Each message is measured once: a client may send hundreds of thousands.
+    before = list(accumulate(map(_size, messages), initial=0))
+    most = before[-1] * _share(error) - before[head]
+    cut = next((n for n in places if before[-1] - before[n] <= most), places[-1])
     return messages[:head] + messages[cut:]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rkllama import shortening
 from rkllama.core import Message, Role, ToolCall
 from rkllama.errors import PromptTooLong
 from rkllama.shortening import shortened
@@ -68,6 +70,22 @@ def test_a_turn_is_cut_with_its_tool_calls_and_their_results() -> None:
         Message(role="user", content="two"),
     )
     assert shortened(messages, too_long(100, 60)) == messages[4:]
+
+
+def test_each_message_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client may send hundreds of thousands."""
+    measured: list[Message] = []
+
+    def size(message: Message) -> int:
+        measured.append(message)
+        return 100
+
+    monkeypatch.setattr(shortening, "_size", size)
+    messages = turns(2000)
+    left = shortened(messages, too_long(3000, 100))
+    assert left is not None
+    assert len(left) < 100
+    assert len(measured) == len(messages)
 
 
 ROLES: list[Role] = ["system", "user", "assistant", "tool"]
