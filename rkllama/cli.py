@@ -387,13 +387,17 @@ def create(
 ) -> None:
     """Make a model out of a Modelfile, and of an existing model or a file."""
     from .inputs import read_modelfile
-    from .progress import show_upload
     from .source import source_of
 
     text = read_modelfile(file)
     path = source_of(text, file, _settings().models)
     service = _service("create")
-    info = service.create(name, text, () if path is None else (show_upload(service, path),))
+    files: list[tuple[str, str]] = []
+    if path is not None:
+        from .progress import show_upload
+
+        files.append(show_upload(service, path))
+    info = service.create(name, text, files)
     sys.stderr.write(f"Created {info.name}. Try it: rkllama run {info.name}\n")
 
 

@@ -122,10 +122,15 @@ def thinking_for(request: ChatRequest, model: StoredModel) -> Think:
     return model.think if request.think is None else request.think
 
 
+def _continues(request: ChatRequest) -> bool:
+    """Whether a bare text is to be continued, in which nothing is thinking or a call."""
+    return request.prompt is not None and request.raw is True
+
+
 def markers_for(request: ChatRequest, prompt: Prompt, tools: tuple[Tool, ...]) -> tuple[str, ...]:
-    """The control tokens by which that parser tells thinking and calls from text."""
+    """The control tokens by which `parser_for`'s parser tells thinking and calls from text."""
     template = prompt.template
-    if template is None or (request.prompt is not None and request.raw is True):
+    if template is None or _continues(request):
         return ()
     markers = (*template.think_markers, *(MARKERS if tools else ()))
     return tuple(t for t in template.control_tokens if any(t in marker for marker in markers))
@@ -137,9 +142,9 @@ def parser_for(
     """The parser of the answer to `prompt`: stop strings, thinking and tool calls as they apply."""
     template = prompt.template
     stop = (*request.stop, *model.stop)
-    raw_prompt = request.prompt is not None and request.raw is True
-    if template is None or raw_prompt:
-        return AnswerParser(stop=stop, thinking=None if raw_prompt else _USUAL_MARKERS)
+    continues = _continues(request)
+    if template is None or continues:
+        return AnswerParser(stop=stop, thinking=None if continues else _USUAL_MARKERS)
     return AnswerParser(
         stop=stop,
         end=template.stop,
