@@ -8,10 +8,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from .core import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
 from .errors import RKLLamaError
 from .service import Service
 from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
+from .types import (
+    ChatRequest,
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
 
 
 class Answer:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from .disk import free_space, is_full
 from .errors import DiskFull, InvalidRequest, RKLLamaError
+from .files import free_space, is_full
 from .names import EXTENSIONS
 
 _BLOCK = 1 << 20

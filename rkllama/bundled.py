@@ -7,8 +7,8 @@ import os
 import shutil
 import tempfile
 
-from .disk import free_space, is_full
 from .errors import ConfigError, DiskFull, RKLLamaError
+from .files import free_space, is_full
 from .names import strip_extension
 
 NAME = "guide"

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .answer import Answer, check_complete, print_answer, print_figures, print_json
-from .core import ChatRequest, Message, SamplingParams
 from .errors import InvalidRequest, RKLLamaError
 from .output import print_error
 from .service import Service
 from .showing import details_text
 from .terminal import Spinner, quiet_keys
+from .types import ChatRequest, Message, SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

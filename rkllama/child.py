@@ -18,8 +18,8 @@ from typing import NoReturn
 
 from . import frames
 from .backend import Backend, RunResult
-from .core import TokenLogprob
 from .errors import Cancelled, LoadFailed, RKLLamaError, RuntimeFailed
+from .types import TokenLogprob
 
 
 def main() -> NoReturn:

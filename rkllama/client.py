@@ -20,7 +20,10 @@ from .client_wire import (
     pull_progress,
 )
 from .config import Settings, server_address, server_url
-from .core import (
+from .errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
+from .http1 import Response, request
+from .source import Source
+from .types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -31,9 +34,6 @@ from .core import (
     PullProgress,
     SamplingParams,
 )
-from .errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
-from .http1 import Response, request
-from .source import Source
 
 T = TypeVar("T")
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from .core import (
+from .errors import LoadFailed, RKLLamaError, WorkerError
+from .types import (
     ChatRequest,
     EmbeddingResult,
     Event,
@@ -28,7 +29,6 @@ from .core import (
     ToolCallDelta,
     Usage,
 )
-from .errors import LoadFailed, RKLLamaError, WorkerError
 
 Json = Mapping[str, Any]
 

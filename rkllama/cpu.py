@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any
 
 from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .core import SamplingParams, TokenLogprob
 from .errors import (
     BackendMissing,
     InvalidRequest,
@@ -25,6 +24,7 @@ from .errors import (
 )
 from .gguf import GGUFError, GGUFHeader, read_header
 from .npu_output import OwnOutput
+from .types import SamplingParams, TokenLogprob
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 """What the extra `cpu` installs, see pyproject.toml."""

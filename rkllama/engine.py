@@ -13,7 +13,17 @@ from typing import Any
 
 from .backend import GenerateSpec, RunResult
 from .config import Settings
-from .core import (
+from .errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
+from .lock import NPULock
+from .metrics import Metrics
+from .prompting import Prompt, build_prompt, markers_for, parser_for, tools_for
+from .residents import Resident, Residents
+from .shortening import shortened
+from .store import Store, StoredModel
+from .structured import check_schema, retry_message, strip_fence, validate_answer
+from .text import AnswerParser
+from .toolchoice import call_text, find_call_error, forced_call, forced_call_schema
+from .types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -31,16 +41,6 @@ from .core import (
     ToolCallDelta,
     Usage,
 )
-from .errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
-from .lock import NPULock
-from .metrics import Metrics
-from .prompting import Prompt, build_prompt, markers_for, parser_for, tools_for
-from .residents import Resident, Residents
-from .shortening import shortened
-from .store import Store, StoredModel
-from .structured import check_schema, retry_message, strip_fence, validate_answer
-from .text import AnswerParser
-from .toolchoice import call_text, find_call_error, forced_call, forced_call_schema
 
 log = logging.getLogger("rkllama")
 

@@ -16,8 +16,8 @@ from dataclasses import asdict
 from typing import Any
 
 from .backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .core import SamplingParams, TokenLogprob
 from .errors import RKLLamaError
+from .types import SamplingParams, TokenLogprob
 
 # Parent to child.
 LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE = range(1, 7)

@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from .conversation import as_dict, as_parts, one_call_each, system_to_user, tool_dicts
-from .core import Message, Tool, ToolCall, ToolCallDelta
 from .text import AnswerParser
+from .types import (
+    Message,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+)
 
 
 class Ask(Protocol):

@@ -9,7 +9,15 @@ from dataclasses import replace
 
 from .blobs import Blobs, Upload
 from .config import Settings
-from .core import (
+from .engine import Engine
+from .errors import ModelNotFound, NoModelLoaded, PullError
+from .lock import NPULock
+from .metrics import Metrics
+from .modelfile import parse_modelfile, render_modelfile
+from .residents import Residents
+from .source import Source
+from .store import Store
+from .types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -20,14 +28,6 @@ from .core import (
     PullProgress,
     SamplingParams,
 )
-from .engine import Engine
-from .errors import ModelNotFound, NoModelLoaded, PullError
-from .lock import NPULock
-from .metrics import Metrics
-from .modelfile import parse_modelfile, render_modelfile
-from .residents import Residents
-from .source import Source
-from .store import Store
 
 MAX_PULLS = 8
 """Downloads at a time: each takes a thread of the server, for hours perhaps."""

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable
 
 from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .core import FinishReason, TokenLogprob
 from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
 from .npu_input import PromptInput
 from .npu_library import open_library
@@ -27,6 +26,7 @@ from .npu_output import OwnOutput
 from .npu_results import Results, Rows
 from .npu_runtime import RunOptions, Runtime
 from .npu_soc import COMPATIBLE, cpus, read_soc, require_llm
+from .types import FinishReason, TokenLogprob
 
 _LORA = "default"
 _SPARE = 4

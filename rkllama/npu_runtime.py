@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .core import SamplingParams
 from .errors import LoadFailed, RuntimeFailed, Unsupported
 from .npu_abi import RELEASES, first_release, names
 from .npu_abort import Aborter
@@ -20,6 +19,7 @@ from .npu_input import Input, c_string, fill
 from .npu_library import Library
 from .npu_results import BatchResults, Results, Rows
 from .npu_types import CTypes
+from .types import SamplingParams
 
 Mode = Literal["generate", "hidden", "logits"]
 

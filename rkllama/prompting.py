@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .core import ChatRequest, Message, Tool
 from .errors import InvalidRequest, Unsupported
 from .store import StoredModel
 from .structured import schema_prompt
 from .template import ChatTemplate, Think, for_conversation, looks_templated
 from .text import AnswerParser
 from .toolcalls import MARKERS
+from .types import ChatRequest, Message, Tool
 
 _USUAL_MARKERS = ("<think>", "</think>")
 

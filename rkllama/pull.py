@@ -16,9 +16,8 @@ from contextlib import contextmanager
 from functools import partial
 
 from .companions import fetch_companions, has_template
-from .core import PullProgress
-from .disk import free_space, is_full
 from .errors import DiskFull, HubUnreachable, IntegrityError, PullError
+from .files import free_space, is_full
 from .hub import (
     DEFAULT_REVISION,
     Hub,
@@ -30,6 +29,7 @@ from .hub import (
 from .part import Part, unfinished
 from .placement import Place, is_claimed
 from .reference import Reference, choose_file, parse_reference
+from .types import PullProgress
 
 RETRIES = 5
 """Connections in a row that may bring nothing before the download is given up."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 
 from .backend import LoadedInfo, LoadSpec
 from .config import Settings
-from .core import LoadedModel, ModelInfo, SamplingParams
 from .errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
 from .lock import NPULock
 from .scheduler import Scheduler, Slot, hung_up
 from .store import StoredModel
+from .types import LoadedModel, ModelInfo, SamplingParams
 from .worker import Worker
 
 log = logging.getLogger("rkllama")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
-from .core import (
+from .types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from .core import PullProgress
 from .errors import InvalidRequest
 from .modelfile import parse_modelfile
 from .names import EXTENSIONS
+from .types import PullProgress
 
 BLOCK = 1 << 20
 """Bytes read at once."""

@@ -17,7 +17,6 @@ import threading
 from dataclasses import replace
 
 from . import bundled
-from .core import ModelDetails, ModelInfo
 from .digest import DigestCache
 from .errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
 from .gguf import GGUFHeader
@@ -29,6 +28,7 @@ from .scan import MODELFILE, Entry
 from .sidecar import NAMES as SIDECARS
 from .stored import ModelReader, describe
 from .stored import StoredModel as StoredModel
+from .types import ModelDetails, ModelInfo
 from .watch import Watch
 
 _ALIAS_DEPTH = 8

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal, cast
 
-from .core import Message, ModelInfo, SamplingParams, TemplateSource
 from .families import find_family, thinks
 from .gguf import GGUFError, GGUFHeader, read_header
 from .modelfile import (
@@ -30,6 +29,12 @@ from .names import parse_model_name
 from .origin import origins
 from .scan import Entry, is_inside, open_nonblocking
 from .sidecar import CONFIG, Sidecars, Stamp, read_sidecars, stamp_sidecars
+from .types import (
+    Message,
+    ModelInfo,
+    SamplingParams,
+    TemplateSource,
+)
 
 _CACHED = 4096
 """Values that each cache may hold before it starts afresh; far more than there are models."""

@@ -9,12 +9,12 @@ rkllama.structured`), which can be ended.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from .errors import InvalidRequest
+from .files import IMPORT_ROOT
 
 Format = Literal["json"] | str | Mapping[str, Any]
 """ "json" for any JSON object, else a JSON schema."""
@@ -100,9 +100,7 @@ def _examine_apart(schema: Mapping[str, Any], answer: str | None) -> dict[str, s
             input=json.dumps([schema, answer]).encode(),
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            cwd=os.path.dirname(
-                os.path.dirname(os.path.abspath(__file__))
-            ),  # where `-m` looks first
+            cwd=IMPORT_ROOT,  # where `-m` looks first
             timeout=_MAX_SECONDS,
             start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
             check=True,

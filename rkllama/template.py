@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from . import conversation
 from .bounds import OutOfBounds
-from .core import Message, TemplateSource, Tool
 from .errors import InvalidRequest
 from .families import CHATML, THINK_MARKERS, Family, find_family, thinks
 from .habits import Habits, find_habits
+from .types import Message, TemplateSource, Tool
 
 if TYPE_CHECKING:
     from jinja2 import Template

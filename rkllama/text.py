@@ -11,8 +11,15 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
-from .core import Event, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
 from .toolcalls import MARKED, PLAIN, CallReader, Form, Found
+from .types import (
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+)
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 

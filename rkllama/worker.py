@@ -31,8 +31,9 @@ from typing import BinaryIO, NoReturn, TypeVar
 
 from . import frames
 from .backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .core import TokenLogprob
 from .errors import Cancelled, LoadFailed, WorkerCrashed, WorkerHung
+from .files import IMPORT_ROOT
+from .types import TokenLogprob
 
 log = logging.getLogger("rkllama")
 T = TypeVar("T")
@@ -99,11 +100,10 @@ class Worker:
             child_commands, self._commands = _pipe(theirs, ours)
             self._events, child_events = _pipe(ours, theirs)
             os.set_blocking(self._commands, False)
-            root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
             pipes = (child_commands, child_events)
             with open(self.log_path, "ab") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-c", _CHILD, root, *map(str, pipes)],
+                    [sys.executable, "-c", _CHILD, IMPORT_ROOT, *map(str, pipes)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rkllama.core import Event, ReasoningDelta, TextDelta, Tool, ToolCallDelta
 from rkllama.text import AnswerParser
+from rkllama.types import (
+    Event,
+    ReasoningDelta,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
+)
 
 _NUMBERS = {"a": {"type": "integer"}, "b": {"type": "array"}}
 TOOLS = (Tool(name="get_weather"), Tool(name="add", parameters={"properties": _NUMBERS}))

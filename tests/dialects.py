@@ -14,7 +14,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from rkllama.api.common import Generation, dumps
-from rkllama.core import (
+from rkllama.errors import InvalidRequest, RKLLamaError
+from rkllama.types import (
     Event,
     Finished,
     FinishReason,
@@ -25,7 +26,6 @@ from rkllama.core import (
     ToolCallDelta,
     Usage,
 )
-from rkllama.errors import InvalidRequest, RKLLamaError
 
 GOLDEN = Path(__file__).parent / "golden"
 UPDATE = "RKLLAMA_UPDATE_GOLDEN" in os.environ  # read here: each test runs in a clean environment

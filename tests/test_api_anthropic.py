@@ -10,17 +10,6 @@ from hypothesis import given, settings
 
 from rkllama.api import anthropic
 from rkllama.api.common import Generation
-from rkllama.core import (
-    ChatRequest,
-    Event,
-    Message,
-    ReasoningDelta,
-    SamplingParams,
-    TextDelta,
-    Tool,
-    ToolCall,
-    Usage,
-)
 from rkllama.errors import (
     Cancelled,
     InvalidRequest,
@@ -31,6 +20,17 @@ from rkllama.errors import (
     Unsupported,
     WorkerCrashed,
     WorkerHung,
+)
+from rkllama.types import (
+    ChatRequest,
+    Event,
+    Message,
+    ReasoningDelta,
+    SamplingParams,
+    TextDelta,
+    Tool,
+    ToolCall,
+    Usage,
 )
 from tests import dialects as scripts
 from tests.dialects import bodies, check, pretty, sse_events, streamed, survives, transcript

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkllama.api.common import Fields, clean_text, dump_text, dumps, fold, load_json, new_id, sse
-from rkllama.core import TextDelta
 from rkllama.errors import InvalidRequest
+from rkllama.types import TextDelta
 from tests import dialects
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from rkllama import errors
 from rkllama.api import native, native_texts
 from rkllama.api.common import Generation
-from rkllama.core import (
+from rkllama.types import (
     Event,
     Finished,
     Message,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rkllama import errors
 from rkllama.api import ollama, ollama_models
-from rkllama.core import (
+from rkllama.types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,

@@ -12,7 +12,18 @@ from hypothesis import given, settings
 
 from rkllama.api import openai
 from rkllama.api.common import Generation
-from rkllama.core import (
+from rkllama.errors import (
+    Cancelled,
+    InvalidRequest,
+    LoadFailed,
+    ModelNotFound,
+    PromptTooLong,
+    QueueFull,
+    RKLLamaError,
+    Unsupported,
+    WorkerCrashed,
+)
+from rkllama.types import (
     ChatRequest,
     EmbeddingResult,
     Event,
@@ -24,17 +35,6 @@ from rkllama.core import (
     Tool,
     ToolCall,
     Usage,
-)
-from rkllama.errors import (
-    Cancelled,
-    InvalidRequest,
-    LoadFailed,
-    ModelNotFound,
-    PromptTooLong,
-    QueueFull,
-    RKLLamaError,
-    Unsupported,
-    WorkerCrashed,
 )
 from tests import dialects as scripts
 from tests.dialects import bodies, check, pretty, sse_events, streamed, survives, transcript

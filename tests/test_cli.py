@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import typer
 
-from rkllama.core import PullProgress
 from rkllama.lock import NPULock
 from rkllama.output import human_size
 from rkllama.progress import show_progress
+from rkllama.types import PullProgress
 from tests.hub import Fault, LoopbackHub
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal

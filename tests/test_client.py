@@ -19,7 +19,7 @@ from rkllama.api import ollama, ollama_models
 from rkllama.api.common import dumps
 from rkllama.client import RemoteService, is_serving
 from rkllama.config import Settings, load_settings
-from rkllama.core import (
+from rkllama.types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,

@@ -15,8 +15,8 @@ from rkllama.api import anthropic as anthropic_api
 from rkllama.api import openai as openai_api
 from rkllama.api import responses as responses_api
 from rkllama.api.common import Generation
-from rkllama.core import Event, ModelInfo
 from rkllama.errors import RKLLamaError, WorkerCrashed
+from rkllama.types import Event, ModelInfo
 from tests import dialects as scripts
 from tests.dialects import sse_events, streamed
 

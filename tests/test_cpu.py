@@ -19,7 +19,6 @@ import xllamacpp
 
 from rkllama import cpu, worker
 from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from rkllama.core import SamplingParams
 from rkllama.cpu import CPUBackend, physical_cores
 from rkllama.errors import (
     BackendMissing,
@@ -30,6 +29,7 @@ from rkllama.errors import (
 )
 from rkllama.gguf import read_header
 from rkllama.npu_output import OwnOutput
+from rkllama.types import SamplingParams
 from rkllama.worker import Worker
 from tests.clients import GUIDE_FILE, serving_guide
 from tests.model_files import ARRAY, BOOL, I32, STRING, U32, Pair, header

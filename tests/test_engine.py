@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from rkllama.config import load_settings
-from rkllama.core import (
+from rkllama.errors import NoModelLoaded
+from rkllama.local import LocalService
+from rkllama.types import (
     ChatRequest,
     EmbeddingRequest,
     Event,
@@ -23,8 +25,6 @@ from rkllama.core import (
     Tool,
     ToolCallDelta,
 )
-from rkllama.errors import NoModelLoaded
-from rkllama.local import LocalService
 from tests.clients import GUIDE_FILE, tool_call
 from tests.virtual_npu import directive, write_model
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rkllama import frames
 from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from rkllama.core import SamplingParams, TokenLogprob
 from rkllama.errors import InvalidRequest, LibraryNotFound, PromptTooLong, WorkerCrashed
+from rkllama.types import SamplingParams, TokenLogprob
 from tests.waiting import Task
 
 Frame = tuple[int, int, bytes]

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from rkllama.core import SamplingParams
 from rkllama.errors import (
     LibraryNotFound,
     LoadFailed,
@@ -28,6 +27,7 @@ from rkllama.errors import (
 from rkllama.npu import NPUBackend
 from rkllama.npu_log import diagnose
 from rkllama.npu_soc import cpus, read_soc, require_llm
+from rkllama.types import SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 
 WITH_TEMPLATES = [version for version in VERSIONS if version != "1.1.4"]

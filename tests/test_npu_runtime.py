@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from rkllama.core import SamplingParams
 from rkllama.errors import InvalidRequest, LoadFailed, RuntimeFailed, Unsupported
 from rkllama.npu_abi import RELEASES
 from rkllama.npu_input import (
@@ -26,6 +25,7 @@ from rkllama.npu_input import (
 from rkllama.npu_library import open_library
 from rkllama.npu_results import BatchResults, Rows
 from rkllama.npu_runtime import RunOptions, Runtime, sampling_values
+from rkllama.types import SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 
 EMBED = 16

@@ -26,7 +26,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rkllama import companions, hub, part, pull
-from rkllama.core import PullProgress
 from rkllama.digest import DigestCache
 from rkllama.errors import (
     AmbiguousName,
@@ -43,6 +42,7 @@ from rkllama.errors import (
 from rkllama.reference import Reference, parse_reference
 from rkllama.scan import scan
 from rkllama.store import Store
+from rkllama.types import PullProgress
 from tests.hub import Fault, HubFile, LoopbackHub
 
 FILE = "m-w8a8-rk3588.rkllm"

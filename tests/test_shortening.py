@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkllama import shortening
-from rkllama.core import Message, Role, ToolCall
 from rkllama.errors import PromptTooLong
 from rkllama.shortening import shortened
+from rkllama.types import Message, Role, ToolCall
 
 SYSTEM = Message(role="system", content="Be brief.")
 

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from rkllama.core import Message, TemplateSource
 from rkllama.errors import (
     AmbiguousName,
     InvalidRequest,
@@ -27,6 +26,7 @@ from rkllama.modelfile import ModelfileError
 from rkllama.origin import labels
 from rkllama.scan import scan
 from rkllama.store import Store
+from rkllama.types import Message, TemplateSource
 from tests.model_files import BOOL, STRING, U32, WHOLE, Pair, age, fill, header
 from tests.waiting import Task
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama.core import ReasoningDelta, TextDelta, ToolCallDelta
 from rkllama.text import AnswerParser, new_call_id
+from rkllama.types import ReasoningDelta, TextDelta, ToolCallDelta
 from tests.answers import TOOLS, joined, parse
 
 # Pieces of what matters to the parser, so that random texts are full of whole and half markers.

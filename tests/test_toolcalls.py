@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama.core import Tool
 from rkllama.toolcalls import MARKED, PLAIN, CallReader, Found, JsonEnd
+from rkllama.types import Tool
 from tests.answers import TOOLS, parse
 
 PARIS = ("call", 0, "get_weather", {"city": "Paris"})

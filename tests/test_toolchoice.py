@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from rkllama.core import Tool
 from rkllama.errors import InvalidRequest
 from rkllama.structured import validate_answer
 from rkllama.toolchoice import forced_call, forced_call_schema
+from rkllama.types import Tool
 
 ADD = Tool(
     name="add",

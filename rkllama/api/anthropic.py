@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ..core import (
+from ..errors import InvalidRequest, RKLLamaError, Unsupported
+from ..types import (
     ChatRequest,
     Event,
     Finished,
@@ -25,7 +26,6 @@ from ..core import (
     ToolCallDelta,
     Usage,
 )
-from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from .common import (
     SSE_TYPE,
     Fields,

@@ -11,7 +11,8 @@ from datetime import datetime, timezone
 from json.encoder import encode_basestring
 from typing import Any, Protocol, TypeVar
 
-from ..core import (
+from ..errors import Cancelled, InvalidRequest, PromptTooLong, RKLLamaError
+from ..types import (
     ChatRequest,
     Event,
     Finished,
@@ -21,7 +22,6 @@ from ..core import (
     ToolCall,
     ToolCallDelta,
 )
-from ..errors import Cancelled, InvalidRequest, PromptTooLong, RKLLamaError
 
 T = TypeVar("T")
 

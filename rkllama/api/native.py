@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from ..core import (
+from ..errors import InvalidRequest, ModelNotFound, NoModelLoaded, RKLLamaError
+from ..types import (
     ChatRequest,
     Event,
     Finished,
@@ -25,7 +26,6 @@ from ..core import (
     ToolCallDelta,
     Usage,
 )
-from ..errors import InvalidRequest, ModelNotFound, NoModelLoaded, RKLLamaError
 from .common import Fields, Generation, dump_text, dumps, fold
 from .native_texts import Language, error_text, language, phrase
 from .options import (

@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from ..core import (
+from ..errors import InvalidRequest, ModelNotFound, QueueFull, RKLLamaError, Unsupported
+from ..types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -27,7 +28,6 @@ from ..core import (
     ToolCallDelta,
     Usage,
 )
-from ..errors import InvalidRequest, ModelNotFound, QueueFull, RKLLamaError, Unsupported
 from .common import Fields, Generation, dump_text, dumps, fold, timestamp
 from .options import read_format, read_keep_alive, read_options, read_think
 

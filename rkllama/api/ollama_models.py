@@ -8,8 +8,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import LoadedModel, ModelDetails, ModelInfo, PullProgress
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
+from ..types import (
+    LoadedModel,
+    ModelDetails,
+    ModelInfo,
+    PullProgress,
+)
 from .common import Fields, dumps, timestamp
 from .ollama import API_VERSION, error_line, read_body, read_model
 

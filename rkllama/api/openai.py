@@ -15,7 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import (
+from ..errors import InvalidRequest, RKLLamaError, Unsupported
+from ..types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -30,7 +31,6 @@ from ..core import (
     ToolCallDelta,
     Usage,
 )
-from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from . import openai_parts as parts
 from .common import (
     SSE_TYPE,

@@ -5,7 +5,7 @@ The roles and fields that OpenAI has replaced (function, function_call) are read
 
 from __future__ import annotations
 
-from ..core import Message, ToolCall
+from ..types import Message, ToolCall
 from . import openai_parts as parts
 from .common import Fields
 

@@ -8,8 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from ..core import SamplingParams, TokenLogprob, Tool, Usage
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
+from ..types import (
+    SamplingParams,
+    TokenLogprob,
+    Tool,
+    Usage,
+)
 from .common import Fields, client_text, load_json
 
 Think = bool | Literal["low", "medium", "high"] | None

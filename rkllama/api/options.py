@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..config import parse_duration
-from ..core import SamplingParams
 from ..errors import InvalidRequest
+from ..types import SamplingParams
 from .common import Fields
 
 Think = bool | Literal["low", "medium", "high"] | None

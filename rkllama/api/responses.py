@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..core import (
+from ..errors import InvalidRequest, RKLLamaError, Unsupported
+from ..types import (
     ChatRequest,
     Event,
     Finished,
@@ -26,7 +27,6 @@ from ..core import (
     ToolCallDelta,
     Usage,
 )
-from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from . import openai_parts as parts
 from .common import (
     SSE_TYPE,

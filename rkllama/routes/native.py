@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..api import native
-from ..core import PullProgress
 from ..errors import RKLLamaError
+from ..types import PullProgress
 from .base import Call, Reply, Route, generate, log, ok, one_line
 
 

@@ -9,10 +9,10 @@ from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import Generation
 from ..blobs import Blobs
-from ..core import Message, ModelDetails, PullProgress
 from ..errors import RKLLamaError, Unsupported
 from ..modelfile import Modelfile, render_modelfile
 from ..prompting import template_for
+from ..types import Message, ModelDetails, PullProgress
 from .base import Call, Reply, Route, generate, log, ok, one_line
 
 NDJSON = "application/x-ndjson"

@@ -1,10 +1,13 @@
-"""What a disk has room for."""
+"""Files: where this package lies, and what a disk has room for."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+
+IMPORT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+"""The directory from which `import rkllama` gets this very package, for the processes that it starts."""
 
 
 def is_full(error: OSError) -> bool:
