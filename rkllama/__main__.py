@@ -22,7 +22,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:  # of a full disk behind stdout, for one
-        from .output import forget_stdout
+        from .console.output import forget_stdout
 
         forget_stdout()
         if not isinstance(error, BrokenPipeError):  # a reader that has gone wants to hear no more
@@ -49,7 +49,7 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.write(f"rkllama {__version__}\n")
         return 0
     if arguments in (["list"], ["ls"], ["list", "--json"], ["ls", "--json"]):
-        from .listing import run
+        from .console.list import run
 
         return run(None, as_json="--json" in arguments)
     from .cli import run_app

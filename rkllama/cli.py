@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .console.output import forget_stdout, print_error
 from .errors import Cancelled, InvalidRequest, NoModelLoaded, RKLLamaError
-from .output import forget_stdout, print_error
 
 if TYPE_CHECKING:
     from .api.options import Options as RequestOptions
@@ -85,7 +85,7 @@ def _settings() -> Settings:
 
 def _service(command: str) -> Service:
     """The running server, where there is one, else this process."""
-    from .connect import connect, here
+    from .console.connect import connect, here
 
     settings = _settings()
     return connect(settings, command) if _models_dir is None else here(settings, command)
@@ -93,7 +93,7 @@ def _service(command: str) -> Service:
 
 def _model_names(incomplete: str) -> list[str]:
     """What the shell completes a model's name to."""
-    from .listing import collect
+    from .console.list import collect
 
     try:
         names = [str(row["name"]) for row in collect()]
@@ -213,7 +213,7 @@ def run(
     text = _prompt(prompt)
     if output is not None and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--format")
-    from .chat import Chat, Options, answer_once
+    from .console.repl import Chat, Options, answer_once
 
     numbers = _numbers(values)
     options = Options(
@@ -266,7 +266,7 @@ def _duration(text: str | None) -> float | None:
 
 def _prompt(words: list[str] | None) -> str | None:
     """The prompt: stdin's text, then the arguments; None on a terminal without arguments."""
-    from .inputs import read_stdin
+    from .console.inputs import read_stdin
 
     # Bytes of a command line that are no UTF-8 arrive as lone surrogates, which nothing can encode.
     said = " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")
@@ -290,7 +290,7 @@ def pull(
     ],
 ) -> None:
     """Download a model, or go on with an interrupted download."""
-    from .progress import show_progress
+    from .console.progress import show_progress
 
     name = show_progress(_service("pull").pull(reference), reference)
     sys.stderr.write(f"Done. Try it: rkllama run {name}\n")
@@ -299,7 +299,7 @@ def pull(
 @app.command("list")
 def list_models(as_json: JSONFlag = False) -> None:
     """List the models on disk."""
-    from .listing import run
+    from .console.list import run
 
     raise typer.Exit(run(_models_dir, as_json=as_json))
 
@@ -316,7 +316,7 @@ def show(
     ] = False,
 ) -> None:
     """Show what is known about a model."""
-    from .showing import details_json, details_text
+    from .console.show import details_json, details_text
 
     details = _service("show").show(model)
     if modelfile:
@@ -354,8 +354,8 @@ def remove(
 
 def _confirmed(service: Service, name: str) -> str | None:
     """The full name of the model, if the user wants it deleted."""
-    from .output import human_size
-    from .terminal import agreed
+    from .console.output import human_size
+    from .console.terminal import agreed
 
     details = service.show(name)
     info = details.info
@@ -386,7 +386,7 @@ def create(
     ] = "Modelfile",
 ) -> None:
     """Make a model out of a Modelfile, and of an existing model or a file."""
-    from .inputs import read_modelfile
+    from .console.inputs import read_modelfile
     from .source import source_of
 
     text = read_modelfile(file)
@@ -394,7 +394,7 @@ def create(
     service = _service("create")
     files: list[tuple[str, str]] = []
     if path is not None:
-        from .progress import show_upload
+        from .console.progress import show_upload
 
         files.append(show_upload(service, path))
     info = service.create(name, text, files)
@@ -408,7 +408,7 @@ def create(
 def ps(as_json: JSONFlag = False) -> None:
     """List the models in memory."""
     from .client import RemoteService
-    from .showing import loaded_json, loaded_text
+    from .console.show import loaded_json, loaded_text
 
     service = _service("ps")
     loaded = service.loaded()

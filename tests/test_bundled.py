@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from rkllama import bundled
+from rkllama.console.list import collect
+from rkllama.console.show import details_text
 from rkllama.errors import ConfigError, DiskFull, ModelNotFound
-from rkllama.listing import collect
-from rkllama.showing import details_text
 from rkllama.store import Store
 
 WANTED: list[Callable[[Store], object]] = [

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.chat import Options, set_parameter
+from rkllama.console.line_reader import LineReader
+from rkllama.console.repl import Options, set_parameter
+from rkllama.console.terminal import WrappedText
 from rkllama.errors import InvalidRequest
-from rkllama.lines import LineReader
-from rkllama.terminal import WrappedText
 from tests.running import Server
 from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model

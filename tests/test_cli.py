@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import typer
 
+from rkllama.console.output import human_size
+from rkllama.console.progress import show_progress
 from rkllama.lock import NPULock
-from rkllama.output import human_size
-from rkllama.progress import show_progress
 from rkllama.types import PullProgress
 from tests.hub import Fault, LoopbackHub
 from tests.running import LIMIT, Server
@@ -83,7 +83,7 @@ def test_list(models: Path) -> None:
 
 
 def modified(models: Path, file: str = "qwen2.5-1.5b-w8a8-rk3588.rkllm") -> str:
-    from rkllama.output import human_time
+    from rkllama.console.output import human_time
 
     return human_time((models / file).stat().st_mtime)
 

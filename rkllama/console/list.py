@@ -9,8 +9,19 @@ from __future__ import annotations
 import os
 import sys
 
-from .config import Settings, is_this_machine, load_settings, server_address, server_url
-from .errors import ConfigError, ModelsDirMissing, RKLLamaError, ServerUnreachable
+from ..config import (
+    Settings,
+    is_this_machine,
+    load_settings,
+    server_address,
+    server_url,
+)
+from ..errors import (
+    ConfigError,
+    ModelsDirMissing,
+    RKLLamaError,
+    ServerUnreachable,
+)
 from .output import forget_stdout, human_size, human_time, print_error, table
 
 TYPE_CHECKING = False
@@ -45,8 +56,8 @@ def collect(models: str | None = None) -> list[dict[str, object]]:
 
 
 def _from_directory(settings: Settings) -> list[dict[str, object]]:
-    from .origin import labels
-    from .scan import scan
+    from ..origin import labels
+    from ..scan import scan
 
     try:
         entries = scan(settings.models)
@@ -79,7 +90,7 @@ def _from_server(settings: Settings) -> list[dict[str, object]] | None:
         return _ask(host, port, settings)  # the user has named it: its silence is an error
     if _serves(host, port, settings):
         return _ask(host, port, settings)
-    from .lock import holder
+    from ..lock import holder
 
     owner = holder(settings.lock)
     if owner and owner.get("url"):
@@ -126,7 +137,7 @@ def _ask(host: str, port: int, settings: Settings) -> list[dict[str, object]]:
 
 def _get(host: str, port: int, path: str, settings: Settings) -> dict[str, Any]:
     """The JSON object that a server answers with. Raises what it reports, or ServerUnreachable."""
-    from .http1 import request
+    from ..http1 import request
 
     headers = {"Authorization": f"Bearer {settings.api_keys[0]}"} if settings.api_keys else {}
     with request(host, port, "GET", path, None, headers, timeout=30.0) as response:

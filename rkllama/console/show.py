@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from ..types import LoadedModel, ModelDetails
 from .output import human_size, human_time, table
-from .types import LoadedModel, ModelDetails
 
 
 def details_json(details: ModelDetails) -> str:

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from .errors import RKLLamaError
-from .service import Service
-from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
-from .types import (
+from ..errors import RKLLamaError
+from ..service import Service
+from ..types import (
     ChatRequest,
     Event,
     Finished,
@@ -20,6 +19,7 @@ from .types import (
     ToolCall,
     ToolCallDelta,
 )
+from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
 
 
 class Answer:

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 
+from ..service import Service
+from ..types import PullProgress
 from .output import human_size
-from .service import Service
 from .terminal import Spinner, quiet_keys
-from .types import PullProgress
 
 Report = Callable[[PullProgress], object]
 

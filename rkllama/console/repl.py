@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..errors import InvalidRequest, RKLLamaError
+from ..service import Service
+from ..types import ChatRequest, Message, SamplingParams
 from .answer import Answer, check_complete, print_answer, print_figures, print_json
-from .errors import InvalidRequest, RKLLamaError
 from .output import print_error
-from .service import Service
-from .showing import details_text
+from .show import details_text
 from .terminal import Spinner, quiet_keys
-from .types import ChatRequest, Message, SamplingParams
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,8 @@ _PARAMETERS = ("num_predict", "num_ctx", "stop", *_SAMPLING)
 
 def set_parameter(options: Options, name: str, text: str) -> Options:
     """The options with one parameter changed; `stop` adds one. Raises InvalidRequest."""
-    from .api.common import Fields
-    from .api.options import read_values
+    from ..api.common import Fields
+    from ..api.options import read_values
 
     if name not in _PARAMETERS:
         raise InvalidRequest(
@@ -132,7 +132,7 @@ class Chat:
     """A conversation on the terminal."""
 
     def __init__(self, service: Service, model: str, options: Options, home: str) -> None:
-        from .lines import LineReader
+        from .line_reader import LineReader
 
         self._service = service
         self._model = service.show(model).info.name
@@ -253,7 +253,7 @@ class Chat:
             own = self._options.system
             text = (details.system if own is None else own) or "(none)"
         elif what == "parameters":
-            from .modelfile import merge_parameters
+            from ..modelfile import merge_parameters
 
             merged = merge_parameters(details.parameters, self._options.parameters())
             text = "\n".join(f"{name:<18}{value}" for name, value in merged) or "(none)"
@@ -282,7 +282,7 @@ class Chat:
 
     def _modelfile(self) -> str:
         """The model's own, with what was set and said here."""
-        from .modelfile import merge_parameters, parse_modelfile, render_modelfile
+        from ..modelfile import merge_parameters, parse_modelfile, render_modelfile
 
         details = self._service.show(self._model)
         own = parse_modelfile(details.modelfile)

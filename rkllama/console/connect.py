@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from .client import RemoteService, is_serving
-from .config import Settings, is_this_machine, load_settings, server_address
-from .lock import holder
-from .service import Service
+from ..client import RemoteService, is_serving
+from ..config import (
+    Settings,
+    is_this_machine,
+    load_settings,
+    server_address,
+)
+from ..lock import holder
+from ..service import Service
 
 
 def connect(settings: Settings, command: str) -> Service:
@@ -18,7 +23,7 @@ def connect(settings: Settings, command: str) -> Service:
 
 def here(settings: Settings, command: str) -> Service:
     """This process, whatever runs beside it."""
-    from .local import LocalService
+    from ..local import LocalService
     from .notices import show_warnings
 
     show_warnings()

@@ -9,7 +9,7 @@ import os
 import sys
 import time
 
-from .errors import ModelNotFound, RKLLamaError
+from ..errors import ModelNotFound, RKLLamaError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
