@@ -39,10 +39,29 @@ from .errors import (
     NoSuchRoute,
     RKLLamaError,
 )
-from .guard import Guard
 from .local import LocalService
-from .routes import anthropic, models, native, ollama, openai, openapi, status
-from .routes.base import Call, Dialect, Reply, Route, one_line, retry_headers
+from .server import (
+    anthropic,
+    models,
+    native,
+    ollama,
+    status,
+)
+from .server import (
+    description as openapi,
+)
+from .server import (
+    v1 as openai,
+)
+from .server.guard import Guard
+from .server.routing import (
+    Call,
+    Dialect,
+    Reply,
+    Route,
+    one_line,
+    retry_headers,
+)
 
 log = logging.getLogger("rkllama")
 access_log = logging.getLogger("rkllama.access")

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from rkllama import guard
 from rkllama.config import is_loopback, load_settings
 from rkllama.errors import ConfigError, Forbidden, Unauthorized
-from rkllama.guard import Guard
+from rkllama.server import guard
+from rkllama.server.guard import Guard
 from tests.running import Answer, Server
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from rkllama.openapi import describe
-from rkllama.openapi_schemas import ANSWERS, COMPONENTS, REQUESTS
 from rkllama.serve import routes
+from rkllama.server.openapi import describe
+from rkllama.server.schemas import ANSWERS, COMPONENTS, REQUESTS
 from tests.running import Server
 
 DOCUMENT = describe(routes())

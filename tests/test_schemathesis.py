@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from rkllama.openapi import describe
 from rkllama.serve import routes
+from rkllama.server.openapi import describe
 from tests.conftest import isolate
 from tests.running import Server
 from tests.virtual_npu import library, write_model

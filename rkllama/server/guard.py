@@ -6,8 +6,8 @@ import hmac
 from collections.abc import Mapping
 from typing import Any
 
-from .config import is_loopback
-from .errors import Forbidden, Unauthorized
+from ..config import is_loopback
+from ..errors import Forbidden, Unauthorized
 
 _ALLOWED_HEADERS = "Authorization, Content-Type, X-API-Key, Anthropic-Version, Anthropic-Beta"
 

@@ -7,8 +7,14 @@ from typing import Any
 from ..api import anthropic as anthropic_api
 from ..api import openai as openai_api
 from ..errors import RKLLamaError
-from . import anthropic, openai
-from .base import Call, Reply, Route, ok
+from . import anthropic
+from . import v1 as openai
+from .routing import (
+    Call,
+    Reply,
+    Route,
+    ok,
+)
 
 
 def _is_anthropics(call: Call) -> bool:

@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 from .. import __version__
 from ..metrics import CONTENT_TYPE, family, sample
-from .base import Call, Reply, Route, ok
 from .native import error
+from .routing import (
+    Call,
+    Reply,
+    Route,
+    ok,
+)
 
 
 def _health(call: Call) -> Reply:

@@ -6,11 +6,16 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
-from .openapi_schemas import ANSWERS, COMPONENTS, REQUESTS, Schema
+from .. import __version__
+from .schemas import (
+    ANSWERS,
+    COMPONENTS,
+    REQUESTS,
+    Schema,
+)
 
 if TYPE_CHECKING:
-    from .routes.base import Route
+    from .routing import Route
 
 _NDJSON, _EVENTS, _PLAIN = "application/x-ndjson", "text/event-stream", "text/plain"
 _STREAMS = {

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import cache
 
 from ..api.common import dumps
-from .base import Call, Reply, Route
 from .native import error
+from .routing import Call, Reply, Route
 
 
 def description_of(routes: tuple[Route, ...]) -> Route:
@@ -15,7 +15,7 @@ def description_of(routes: tuple[Route, ...]) -> Route:
 
     @cache
     def document() -> bytes:
-        from ..openapi import describe
+        from .openapi import describe
 
         return dumps(describe((*routes, route)))
 

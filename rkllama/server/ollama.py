@@ -13,7 +13,15 @@ from ..errors import RKLLamaError, Unsupported
 from ..modelfile import Modelfile, render_modelfile
 from ..prompting import template_for
 from ..types import Message, ModelDetails, PullProgress
-from .base import Call, Reply, Route, generate, log, ok, one_line
+from .routing import (
+    Call,
+    Reply,
+    Route,
+    generate,
+    log,
+    ok,
+    one_line,
+)
 
 NDJSON = "application/x-ndjson"
 
