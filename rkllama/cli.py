@@ -407,7 +407,7 @@ def create(
 @app.command()
 def ps(as_json: JSONFlag = False) -> None:
     """List the models in memory."""
-    from .client import RemoteService
+    from .client.remote import RemoteService
     from .console.show import loaded_json, loaded_text
 
     service = _service("ps")

@@ -17,7 +17,7 @@ import pytest
 from rkllama import errors
 from rkllama.api import ollama, ollama_models
 from rkllama.api.common import dumps
-from rkllama.client import RemoteService, is_serving
+from rkllama.client.remote import RemoteService, is_serving
 from rkllama.config import Settings, load_settings
 from rkllama.console import list as listing
 from rkllama.types import (

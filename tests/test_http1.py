@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import waitress.server
 
-from rkllama import http1
+from rkllama.client import http as http1
 from rkllama.errors import InvalidRequest, ServerUnreachable
 
 Serve = Callable[..., int]

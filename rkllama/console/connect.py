@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..client import RemoteService, is_serving
+from ..client.remote import RemoteService, is_serving
 from ..config import (
     Settings,
     is_this_machine,

@@ -137,7 +137,7 @@ def _ask(host: str, port: int, settings: Settings) -> list[dict[str, object]]:
 
 def _get(host: str, port: int, path: str, settings: Settings) -> dict[str, Any]:
     """The JSON object that a server answers with. Raises what it reports, or ServerUnreachable."""
-    from ..http1 import request
+    from ..client.http import request
 
     headers = {"Authorization": f"Bearer {settings.api_keys[0]}"} if settings.api_keys else {}
     with request(host, port, "GET", path, None, headers, timeout=30.0) as response:

@@ -7,7 +7,27 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from .client_wire import (
+from ..config import Settings, server_address, server_url
+from ..errors import (
+    ConfigError,
+    NoModelLoaded,
+    RKLLamaError,
+    ServerUnreachable,
+)
+from ..source import Source
+from ..types import (
+    ChatRequest,
+    EmbeddingRequest,
+    EmbeddingResult,
+    Event,
+    LoadedModel,
+    ModelDetails,
+    ModelInfo,
+    PullProgress,
+    SamplingParams,
+)
+from .http import Response, request
+from .wire import (
     AnswerReader,
     chat_body,
     embedding_result,
@@ -18,21 +38,6 @@ from .client_wire import (
     model_info,
     prompt_body,
     pull_progress,
-)
-from .config import Settings, server_address, server_url
-from .errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
-from .http1 import Response, request
-from .source import Source
-from .types import (
-    ChatRequest,
-    EmbeddingRequest,
-    EmbeddingResult,
-    Event,
-    LoadedModel,
-    ModelDetails,
-    ModelInfo,
-    PullProgress,
-    SamplingParams,
 )
 
 T = TypeVar("T")

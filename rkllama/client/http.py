@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 import socket
 
-from .config import server_url
-from .errors import InvalidRequest, ServerUnreachable
+from ..config import server_url
+from ..errors import InvalidRequest, ServerUnreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from .errors import LoadFailed, RKLLamaError, WorkerError
-from .types import (
+from ..errors import LoadFailed, RKLLamaError, WorkerError
+from ..types import (
     ChatRequest,
     EmbeddingResult,
     Event,

@@ -1,0 +1,1 @@
+"""The same operations, done by a running server."""
