@@ -11,7 +11,7 @@ import ctypes
 import sys
 import time
 
-from rkllama.npu_types import CTypes
+from rkllama.rkllm.ctypes_types import CTypes
 
 
 def main() -> None:

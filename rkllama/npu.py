@@ -11,9 +11,12 @@ from collections.abc import Callable
 
 from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
-from .npu_input import PromptInput
-from .npu_library import open_library
-from .npu_log import (
+from .npu_output import OwnOutput
+from .npu_soc import COMPATIBLE, cpus, read_soc, require_llm
+from .rkllm.callback import Results, Rows
+from .rkllm.inputs import PromptInput
+from .rkllm.library import open_library
+from .rkllm.log import (
     Facts,
     cache_match,
     complaint,
@@ -22,10 +25,7 @@ from .npu_log import (
     notices,
     prompt_too_long,
 )
-from .npu_output import OwnOutput
-from .npu_results import Results, Rows
-from .npu_runtime import RunOptions, Runtime
-from .npu_soc import COMPATIBLE, cpus, read_soc, require_llm
+from .rkllm.runtime import RunOptions, Runtime
 from .types import FinishReason, TokenLogprob
 
 _LORA = "default"

@@ -419,7 +419,7 @@ class Worker:
         """Explain the end of the event pipe."""
         status = self._end(CLOSE_GRACE)
         self.state = "DEAD"
-        from .npu_log import diagnose
+        from .rkllm.log import diagnose
 
         tail = self.log_tail()
         known = diagnose(tail) if self.ended_because is None else None

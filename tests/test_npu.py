@@ -25,8 +25,8 @@ from rkllama.errors import (
     Unsupported,
 )
 from rkllama.npu import NPUBackend
-from rkllama.npu_log import diagnose
 from rkllama.npu_soc import cpus, read_soc, require_llm
+from rkllama.rkllm.log import diagnose
 from rkllama.types import SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 

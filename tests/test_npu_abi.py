@@ -11,8 +11,13 @@ from typing import Any
 
 import pytest
 
-from rkllama.npu_abi import RELEASES, declarator, first_release, header
-from rkllama.npu_types import CTypes, Pointer32, Pointer64
+from rkllama.rkllm.abi import (
+    RELEASES,
+    declarator,
+    first_release,
+    header,
+)
+from rkllama.rkllm.ctypes_types import CTypes, Pointer32, Pointer64
 
 MEASURED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "data" / "rkllm-abi.json").read_text()

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from rkllama.npu_abort import Aborter
-from rkllama.npu_results import Results
+from rkllama.rkllm.abort import Aborter
+from rkllama.rkllm.callback import Results
 from tests.waiting import LIMIT, Task, until
 
 

@@ -12,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from rkllama import npu_library
 from rkllama.errors import LibraryNotFound, UnknownRuntime
-from rkllama.npu_library import _MOVE_TO_X8, Defaults, open_library, read_version
+from rkllama.rkllm import library as npu_library
+from rkllama.rkllm.library import (
+    _MOVE_TO_X8,
+    Defaults,
+    open_library,
+    read_version,
+)
 from tests.virtual_npu import VERSIONS, library
 from tests.virtual_npu.build import compile_c
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from rkllama.errors import InvalidRequest, LoadFailed, RuntimeFailed, Unsupported
-from rkllama.npu_abi import RELEASES
-from rkllama.npu_input import (
+from rkllama.rkllm.abi import RELEASES
+from rkllama.rkllm.callback import BatchResults, Rows
+from rkllama.rkllm.inputs import (
     EmbedInput,
     Input,
     MultimodalInput,
@@ -22,9 +23,8 @@ from rkllama.npu_input import (
     PromptInput,
     TokenInput,
 )
-from rkllama.npu_library import open_library
-from rkllama.npu_results import BatchResults, Rows
-from rkllama.npu_runtime import RunOptions, Runtime, sampling_values
+from rkllama.rkllm.library import open_library
+from rkllama.rkllm.runtime import RunOptions, Runtime, sampling_values
 from rkllama.types import SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 

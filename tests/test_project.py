@@ -19,8 +19,8 @@ import typer.main
 from rkllama import config, errors
 from rkllama.cli import app
 from rkllama.errors import RKLLamaError
-from rkllama.npu_abi import RELEASES, first_release, header
-from rkllama.npu_types import CTypes
+from rkllama.rkllm.abi import RELEASES, first_release, header
+from rkllama.rkllm.ctypes_types import CTypes
 from rkllama.serve import routes
 
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from rkllama import npu_abi
+from rkllama.rkllm import abi as npu_abi
 
 SOURCES = Path(__file__).with_name("src")
 DRIVER = Path(__file__).with_name("driver") / "driver.c"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rkllama.npu_types import CTypes
+from rkllama.rkllm.ctypes_types import CTypes
 
 from .build import library
 

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .errors import LibraryNotFound, UnknownRuntime
-from .npu_abi import RELEASES, header
-from .npu_types import CTypes
+from ..errors import LibraryNotFound, UnknownRuntime
+from .abi import RELEASES, header
+from .ctypes_types import CTypes
 
 FILE = "librkllmrt.so"
 _HINT = (

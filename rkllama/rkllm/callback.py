@@ -7,7 +7,7 @@ from codecs import utf_8_decode
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from .npu_types import CTypes
+from .ctypes_types import CTypes
 
 _WAITING, _FINISH, _ERROR, _HIDDEN_1_1 = 1, 2, 3, 4
 _GO_ON, _RELEASE = 0, 2  # 1 would pause the run for ever

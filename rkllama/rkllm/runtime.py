@@ -12,14 +12,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .errors import LoadFailed, RuntimeFailed, Unsupported
-from .npu_abi import RELEASES, first_release, names
-from .npu_abort import Aborter
-from .npu_input import Input, c_string, fill
-from .npu_library import Library
-from .npu_results import BatchResults, Results, Rows
-from .npu_types import CTypes
-from .types import SamplingParams
+from ..errors import LoadFailed, RuntimeFailed, Unsupported
+from ..types import SamplingParams
+from .abi import RELEASES, first_release, names
+from .abort import Aborter
+from .callback import BatchResults, Results, Rows
+from .ctypes_types import CTypes
+from .inputs import Input, c_string, fill
+from .library import Library
 
 Mode = Literal["generate", "hidden", "logits"]
 

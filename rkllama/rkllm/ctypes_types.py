@@ -5,7 +5,12 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from .npu_abi import Member, Struct, declarator, header
+from .abi import (
+    Member,
+    Struct,
+    declarator,
+    header,
+)
 
 
 class Pointer32(ctypes.c_uint32):

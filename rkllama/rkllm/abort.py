@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from .npu_results import Results
+from .callback import Results
 
 
 class Aborter:

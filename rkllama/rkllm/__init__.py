@@ -1,0 +1,1 @@
+"""The binding of librkllmrt.so, the runtime of the NPU."""
