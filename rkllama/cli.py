@@ -414,7 +414,7 @@ def ps(as_json: JSONFlag = False) -> None:
     loaded = service.loaded()
     typer.echo(loaded_json(loaded) if as_json else loaded_text(loaded), nl=False)
     if not loaded:
-        from .lock import describe, holder
+        from .board.lock import describe, holder
 
         # A server that was asked has told about itself: it keeps the NPU's lock without a model, too.
         owner = None if isinstance(service, RemoteService) else holder(_settings().lock)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .backend import GenerateSpec, RunResult
+from .board.lock import NPULock
 from .config import Settings
 from .errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
-from .lock import NPULock
 from .metrics import Metrics
 from .prompting import Prompt, build_prompt, markers_for, parser_for, tools_for
 from .residents import Resident, Residents

@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
 from .blobs import Blobs, Upload
+from .board.lock import NPULock
 from .config import Settings
 from .engine import Engine
 from .errors import ModelNotFound, NoModelLoaded, PullError
-from .lock import NPULock
 from .metrics import Metrics
 from .modelfile import parse_modelfile, render_modelfile
 from .residents import Residents

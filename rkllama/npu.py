@@ -10,9 +10,14 @@ import os
 from collections.abc import Callable
 
 from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .board.soc import (
+    COMPATIBLE,
+    cpus,
+    read_soc,
+    require_llm,
+)
 from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
 from .npu_output import OwnOutput
-from .npu_soc import COMPATIBLE, cpus, read_soc, require_llm
 from .rkllm.callback import Results, Rows
 from .rkllm.inputs import PromptInput
 from .rkllm.library import open_library

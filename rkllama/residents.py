@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .backend import LoadedInfo, LoadSpec
+from .board.lock import NPULock
 from .config import Settings
 from .errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
-from .lock import NPULock
 from .scheduler import Scheduler, Slot, hung_up
 from .store import StoredModel
 from .types import LoadedModel, ModelInfo, SamplingParams

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import typer
 
+from rkllama.board.lock import NPULock
 from rkllama.console.output import human_size
 from rkllama.console.progress import show_progress
-from rkllama.lock import NPULock
 from rkllama.types import PullProgress
 from tests.hub import Fault, LoopbackHub
 from tests.running import LIMIT, Server

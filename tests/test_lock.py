@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from rkllama.board.lock import NPULock, default_path, holder
 from rkllama.errors import LoadFailed, NPUBusy
-from rkllama.lock import NPULock, default_path, holder
 from tests.waiting import LIMIT, Task
 
 

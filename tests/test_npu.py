@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from rkllama.board.soc import cpus, read_soc, require_llm
 from rkllama.errors import (
     LibraryNotFound,
     LoadFailed,
@@ -25,7 +26,6 @@ from rkllama.errors import (
     Unsupported,
 )
 from rkllama.npu import NPUBackend
-from rkllama.npu_soc import cpus, read_soc, require_llm
 from rkllama.rkllm.log import diagnose
 from rkllama.types import SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model

@@ -18,6 +18,7 @@ import pytest
 from rkllama import residents as module
 from rkllama import scheduler, worker
 from rkllama.backend import GenerateSpec, RunResult
+from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
 from rkllama.errors import (
     Cancelled,
@@ -28,7 +29,6 @@ from rkllama.errors import (
     ServerStopping,
     WorkerCrashed,
 )
-from rkllama.lock import NPULock
 from rkllama.residents import Resident, Residents
 from rkllama.store import Store, StoredModel
 from tests.virtual_npu import directive, read_trace, write_model

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from rkllama.lock import NPULock
+from rkllama.board.lock import NPULock
 from tests.running import LIMIT, Answer, Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 

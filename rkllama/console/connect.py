@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..board.lock import holder
 from ..client.remote import RemoteService, is_serving
 from ..config import (
     Settings,
@@ -9,7 +10,6 @@ from ..config import (
     load_settings,
     server_address,
 )
-from ..lock import holder
 from ..service import Service
 
 

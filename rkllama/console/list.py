@@ -90,7 +90,7 @@ def _from_server(settings: Settings) -> list[dict[str, object]] | None:
         return _ask(host, port, settings)  # the user has named it: its silence is an error
     if _serves(host, port, settings):
         return _ask(host, port, settings)
-    from ..lock import holder
+    from ..board.lock import holder
 
     owner = holder(settings.lock)
     if owner and owner.get("url"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from .errors import LoadFailed, NPUBusy
+from ..errors import LoadFailed, NPUBusy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

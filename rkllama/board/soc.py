@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from .errors import LoadFailed
+from ..errors import LoadFailed
 
 COMPATIBLE = "/proc/device-tree/compatible"
 

@@ -1,0 +1,1 @@
+"""The board: its SoC, and who owns its NPU."""
