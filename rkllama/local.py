@@ -85,7 +85,7 @@ class LocalService:
                 name=here.name,
             )
             return
-        from .pull import pull
+        from .hub.pull import pull
 
         if not self._pulls.acquire(blocking=False):
             raise PullError(

@@ -25,7 +25,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama import companions, hub, part, pull
 from rkllama.digest import DigestCache
 from rkllama.errors import (
     AmbiguousName,
@@ -38,6 +37,18 @@ from rkllama.errors import (
     InvalidRequest,
     PullError,
     Unsupported,
+)
+from rkllama.hub import (
+    api as hub,
+)
+from rkllama.hub import (
+    partial as part,
+)
+from rkllama.hub import (
+    pull,
+)
+from rkllama.hub import (
+    sidecars as companions,
 )
 from rkllama.reference import Reference, parse_reference
 from rkllama.scan import scan

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from .errors import DiskFull, PullError
-from .files import free_space, is_full
+from ..errors import DiskFull, PullError
+from ..files import free_space, is_full
 
 CHUNK = 1 << 20
 RESERVE = 32 << 20

@@ -17,12 +17,12 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from .digest import DigestCache
-from .errors import PullError
-from .hub import DEFAULT_REVISION, RemoteFile
-from .names import EXTENSIONS, strip_extension
-from .part import FileCheck, read_json, write_json
-from .scan import MODELFILE, scan
+from ..digest import DigestCache
+from ..errors import PullError
+from ..names import EXTENSIONS, strip_extension
+from ..scan import MODELFILE, scan
+from .api import DEFAULT_REVISION, RemoteFile
+from .partial import FileCheck, read_json, write_json
 
 _RECORD = ".pull.json"
 

@@ -15,10 +15,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from .companions import fetch_companions, has_template
-from .errors import DiskFull, HubUnreachable, IntegrityError, PullError
-from .files import free_space, is_full
-from .hub import (
+from ..errors import (
+    DiskFull,
+    HubUnreachable,
+    IntegrityError,
+    PullError,
+)
+from ..files import free_space, is_full
+from ..reference import Reference, choose_file, parse_reference
+from ..types import PullProgress
+from .api import (
     DEFAULT_REVISION,
     Hub,
     RemoteFile,
@@ -26,10 +32,9 @@ from .hub import (
     Response,
     lost_connection,
 )
-from .part import Part, unfinished
+from .partial import Part, unfinished
 from .placement import Place, is_claimed
-from .reference import Reference, choose_file, parse_reference
-from .types import PullProgress
+from .sidecars import fetch_companions, has_template
 
 RETRIES = 5
 """Connections in a row that may bring nothing before the download is given up."""

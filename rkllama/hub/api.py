@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote, urljoin, urlsplit
 
-from . import __version__
-from .errors import (
+from .. import __version__
+from ..errors import (
     ConfigError,
     HubGated,
     HubNotFound,
@@ -25,7 +25,7 @@ from .errors import (
     InvalidRequest,
     PullError,
 )
-from .reference import is_repository
+from ..reference import is_repository
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
