@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from . import frames
-from .backend import Backend, RunResult
+from .backends.base import Backend, RunResult
 from .errors import Cancelled, LoadFailed, RKLLamaError, RuntimeFailed
 from .types import TokenLogprob
 
@@ -47,7 +47,7 @@ def _prefer_for_oom_killer() -> None:
 
 def _backend_for(path: str) -> Backend:
     if path.lower().endswith(".gguf"):
-        from .cpu import CPUBackend
+        from .backends.llamacpp import CPUBackend
 
         return CPUBackend()
     from .npu import NPUBackend

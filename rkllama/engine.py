@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .backend import GenerateSpec, RunResult
+from .backends.base import GenerateSpec, RunResult
 from .board.lock import NPULock
 from .config import Settings
 from .errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported

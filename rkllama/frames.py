@@ -15,7 +15,12 @@ import struct
 from dataclasses import asdict
 from typing import Any
 
-from .backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .backends.base import (
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RunResult,
+)
 from .errors import RKLLamaError
 from .types import SamplingParams, TokenLogprob
 

@@ -9,7 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .backends.base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RunResult,
+)
+from .backends.own_log import OwnOutput
 from .board.soc import (
     COMPATIBLE,
     cpus,
@@ -17,7 +25,6 @@ from .board.soc import (
     require_llm,
 )
 from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
-from .npu_output import OwnOutput
 from .rkllm.callback import Results, Rows
 from .rkllm.inputs import PromptInput
 from .rkllm.library import open_library

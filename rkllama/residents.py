@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .backend import LoadedInfo, LoadSpec
+from .backends.base import LoadedInfo, LoadSpec
 from .board.lock import NPULock
 from .config import Settings
 from .errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError

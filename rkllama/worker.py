@@ -30,7 +30,12 @@ from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, NoReturn, TypeVar
 
 from . import frames
-from .backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .backends.base import (
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RunResult,
+)
 from .errors import Cancelled, LoadFailed, WorkerCrashed, WorkerHung
 from .files import IMPORT_ROOT
 from .types import TokenLogprob

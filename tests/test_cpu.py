@@ -17,9 +17,16 @@ import numpy
 import pytest
 import xllamacpp
 
-from rkllama import cpu, worker
-from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from rkllama.cpu import CPUBackend, physical_cores
+from rkllama import worker
+from rkllama.backends import llamacpp as cpu
+from rkllama.backends.base import (
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RunResult,
+)
+from rkllama.backends.llamacpp import CPUBackend, physical_cores
+from rkllama.backends.own_log import OwnOutput
 from rkllama.errors import (
     BackendMissing,
     Cancelled,
@@ -28,7 +35,6 @@ from rkllama.errors import (
     Unsupported,
 )
 from rkllama.gguf import read_header
-from rkllama.npu_output import OwnOutput
 from rkllama.types import SamplingParams
 from rkllama.worker import Worker
 from tests.clients import GUIDE_FILE, serving_guide

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rkllama.cpu import _countable, _schema
+from rkllama.backends.llamacpp import _countable, _schema
 
 TEXT = {"type": "string"}
 

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rkllama import frames
-from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from rkllama.backends.base import (
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RunResult,
+)
 from rkllama.errors import InvalidRequest, LibraryNotFound, PromptTooLong, WorkerCrashed
 from rkllama.types import SamplingParams, TokenLogprob
 from tests.waiting import Task

@@ -16,7 +16,12 @@ from typing import Any
 
 import pytest
 
-from rkllama.backend import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from rkllama.backends.base import (
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RunResult,
+)
 from rkllama.board.soc import cpus, read_soc, require_llm
 from rkllama.errors import (
     LibraryNotFound,

@@ -17,7 +17,7 @@ import pytest
 
 from rkllama import residents as module
 from rkllama import scheduler, worker
-from rkllama.backend import GenerateSpec, RunResult
+from rkllama.backends.base import GenerateSpec, RunResult
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
 from rkllama.errors import (

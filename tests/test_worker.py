@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from rkllama import frames, worker
-from rkllama.backend import GenerateSpec, LoadSpec, RunResult
+from rkllama.backends.base import GenerateSpec, LoadSpec, RunResult
 from rkllama.child import Child
 from rkllama.errors import (
     Cancelled,

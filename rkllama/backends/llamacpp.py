@@ -12,8 +12,7 @@ from array import array
 from collections.abc import Callable
 from typing import Any
 
-from .backend import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .errors import (
+from ..errors import (
     BackendMissing,
     InvalidRequest,
     LoadFailed,
@@ -22,9 +21,17 @@ from .errors import (
     RuntimeFailed,
     Unsupported,
 )
-from .gguf import GGUFError, GGUFHeader, read_header
-from .npu_output import OwnOutput
-from .types import SamplingParams, TokenLogprob
+from ..gguf import GGUFError, GGUFHeader, read_header
+from ..types import SamplingParams, TokenLogprob
+from .base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RunResult,
+)
+from .own_log import OwnOutput
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 """What the extra `cpu` installs, see pyproject.toml."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from .types import FinishReason, SamplingParams, TokenLogprob
+from ..types import FinishReason, SamplingParams, TokenLogprob
 
 Emit = Callable[[str], None]
 """Takes new text, in order; called from the runtime's callback, so it is quick and raises nothing."""

@@ -1,0 +1,1 @@
+"""What runs a model inside its process."""
