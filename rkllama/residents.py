@@ -15,10 +15,10 @@ from .backends.base import LoadedInfo, LoadSpec
 from .board.lock import NPULock
 from .config import Settings
 from .errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
+from .runner.worker import Worker
 from .scheduler import Scheduler, Slot, hung_up
 from .store import StoredModel
 from .types import LoadedModel, ModelInfo, SamplingParams
-from .worker import Worker
 
 log = logging.getLogger("rkllama")
 

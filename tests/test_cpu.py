@@ -17,7 +17,6 @@ import numpy
 import pytest
 import xllamacpp
 
-from rkllama import worker
 from rkllama.backends import llamacpp as cpu
 from rkllama.backends.base import (
     GenerateSpec,
@@ -35,8 +34,9 @@ from rkllama.errors import (
     Unsupported,
 )
 from rkllama.gguf import read_header
+from rkllama.runner import worker
+from rkllama.runner.worker import Worker
 from rkllama.types import SamplingParams
-from rkllama.worker import Worker
 from tests.clients import GUIDE_FILE, serving_guide
 from tests.model_files import ARRAY, BOOL, I32, STRING, U32, Pair, header
 from tests.running import Server

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama import frames
 from rkllama.backends.base import (
     GenerateSpec,
     LoadedInfo,
@@ -18,6 +17,7 @@ from rkllama.backends.base import (
     RunResult,
 )
 from rkllama.errors import InvalidRequest, LibraryNotFound, PromptTooLong, WorkerCrashed
+from rkllama.runner import frames
 from rkllama.types import SamplingParams, TokenLogprob
 from tests.waiting import Task
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rkllama import residents as module
-from rkllama import scheduler, worker
+from rkllama import scheduler
 from rkllama.backends.base import GenerateSpec, RunResult
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
@@ -30,6 +30,7 @@ from rkllama.errors import (
     WorkerCrashed,
 )
 from rkllama.residents import Resident, Residents
+from rkllama.runner import worker
 from rkllama.store import Store, StoredModel
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.waiting import LIMIT, Task, until

@@ -18,9 +18,7 @@ from typing import Any
 
 import pytest
 
-from rkllama import frames, worker
 from rkllama.backends.base import GenerateSpec, LoadSpec, RunResult
-from rkllama.child import Child
 from rkllama.errors import (
     Cancelled,
     LoadFailed,
@@ -29,7 +27,9 @@ from rkllama.errors import (
     WorkerCrashed,
     WorkerHung,
 )
-from rkllama.worker import Worker
+from rkllama.runner import frames, worker
+from rkllama.runner.child import Child
+from rkllama.runner.worker import Worker
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
 

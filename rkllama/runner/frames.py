@@ -15,14 +15,14 @@ import struct
 from dataclasses import asdict
 from typing import Any
 
-from .backends.base import (
+from ..backends.base import (
     GenerateSpec,
     LoadedInfo,
     LoadSpec,
     RunResult,
 )
-from .errors import RKLLamaError
-from .types import SamplingParams, TokenLogprob
+from ..errors import RKLLamaError
+from ..types import SamplingParams, TokenLogprob
 
 # Parent to child.
 LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE = range(1, 7)

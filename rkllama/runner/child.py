@@ -16,10 +16,15 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from ..backends.base import Backend, RunResult
+from ..errors import (
+    Cancelled,
+    LoadFailed,
+    RKLLamaError,
+    RuntimeFailed,
+)
+from ..types import TokenLogprob
 from . import frames
-from .backends.base import Backend, RunResult
-from .errors import Cancelled, LoadFailed, RKLLamaError, RuntimeFailed
-from .types import TokenLogprob
 
 
 def main() -> NoReturn:
@@ -47,10 +52,10 @@ def _prefer_for_oom_killer() -> None:
 
 def _backend_for(path: str) -> Backend:
     if path.lower().endswith(".gguf"):
-        from .backends.llamacpp import CPUBackend
+        from ..backends.llamacpp import CPUBackend
 
         return CPUBackend()
-    from .npu import NPUBackend
+    from ..npu import NPUBackend
 
     return NPUBackend()
 

@@ -29,16 +29,21 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, NoReturn, TypeVar
 
-from . import frames
-from .backends.base import (
+from ..backends.base import (
     GenerateSpec,
     LoadedInfo,
     LoadSpec,
     RunResult,
 )
-from .errors import Cancelled, LoadFailed, WorkerCrashed, WorkerHung
-from .files import IMPORT_ROOT
-from .types import TokenLogprob
+from ..errors import (
+    Cancelled,
+    LoadFailed,
+    WorkerCrashed,
+    WorkerHung,
+)
+from ..files import IMPORT_ROOT
+from ..types import TokenLogprob
+from . import frames
 
 log = logging.getLogger("rkllama")
 T = TypeVar("T")
@@ -424,7 +429,7 @@ class Worker:
         """Explain the end of the event pipe."""
         status = self._end(CLOSE_GRACE)
         self.state = "DEAD"
-        from .rkllm.log import diagnose
+        from ..rkllm.log import diagnose
 
         tail = self.log_tail()
         known = diagnose(tail) if self.ended_because is None else None

@@ -1,0 +1,1 @@
+"""One process per model, and the frames between it and its parent."""
