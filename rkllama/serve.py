@@ -31,6 +31,7 @@ import waitress.utilities
 from .api.common import dumps
 from .blobs import Upload
 from .config import Settings, is_loopback, server_address, server_url
+from .engine.service import LocalService
 from .errors import (
     BodyTooLarge,
     ConfigError,
@@ -39,7 +40,6 @@ from .errors import (
     NoSuchRoute,
     RKLLamaError,
 )
-from .local import LocalService
 from .server import (
     anthropic,
     models,

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rkllama.config import load_settings
+from rkllama.engine.service import LocalService
 from rkllama.errors import NoModelLoaded
-from rkllama.local import LocalService
 from rkllama.types import (
     ChatRequest,
     EmbeddingRequest,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from rkllama.config import load_settings
+from rkllama.engine.service import MAX_PULLS, LocalService
 from rkllama.errors import PullError
-from rkllama.local import MAX_PULLS, LocalService
 from rkllama.types import PullProgress
 from tests.running import LIMIT, Answer, Server
 from tests.test_robustness import healthy, open_files, receive, until

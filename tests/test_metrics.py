@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rkllama.metrics import Counter, Histogram
+from rkllama.engine.metrics import Counter, Histogram
 from tests.running import Server
 from tests.virtual_npu import directive, write_model
 

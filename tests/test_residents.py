@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from rkllama import residents as module
-from rkllama import scheduler
 from rkllama.backends.base import GenerateSpec, RunResult
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
+from rkllama.engine import pool as module
+from rkllama.engine import scheduler
+from rkllama.engine.pool import Resident, Residents
 from rkllama.errors import (
     Cancelled,
     LoadFailed,
@@ -29,7 +30,6 @@ from rkllama.errors import (
     ServerStopping,
     WorkerCrashed,
 )
-from rkllama.residents import Resident, Residents
 from rkllama.runner import worker
 from rkllama.store import Store, StoredModel
 from tests.virtual_npu import directive, read_trace, write_model

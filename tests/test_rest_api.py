@@ -409,7 +409,7 @@ def test_the_application_keeps_the_rules_of_wsgi(models: Path) -> None:
     from wsgiref.validate import validator
 
     from rkllama.config import load_settings
-    from rkllama.local import LocalService
+    from rkllama.engine.service import LocalService
     from rkllama.serve import create_app
 
     settings = load_settings()

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from rkllama import scheduler as module
+from rkllama.engine import scheduler as module
+from rkllama.engine.scheduler import Scheduler, Slot
 from rkllama.errors import Cancelled, QueueFull, ServerStopping
-from rkllama.scheduler import Scheduler, Slot
 from tests.waiting import LIMIT, Task, until
 
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkllama import shortening
+from rkllama.engine import truncation as shortening
+from rkllama.engine.truncation import shortened
 from rkllama.errors import PromptTooLong
-from rkllama.shortening import shortened
 from rkllama.types import Message, Role, ToolCall
 
 SYSTEM = Message(role="system", content="Be brief.")

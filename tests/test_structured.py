@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from rkllama import structured
-from rkllama.errors import InvalidRequest
-from rkllama.structured import (
+from rkllama.engine import structured
+from rkllama.engine.structured import (
     check_schema,
     retry_message,
     schema_prompt,
     strip_fence,
     validate_answer,
 )
+from rkllama.errors import InvalidRequest
 
 PERSON = {
     "type": "object",

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rkllama import sandbox
+from rkllama.engine.prompt import Prompt, markers_for
 from rkllama.errors import InvalidRequest
 from rkllama.families import FAMILIES, find_family
 from rkllama.names import FAMILIES as NAMED_FAMILIES
-from rkllama.prompting import Prompt, markers_for
 from rkllama.template import ChatTemplate, for_conversation, looks_templated
 from rkllama.types import (
     ChatRequest,

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
+from rkllama.engine.structured import validate_answer
+from rkllama.engine.tool_choice import forced_call, forced_call_schema
 from rkllama.errors import InvalidRequest
-from rkllama.structured import validate_answer
-from rkllama.toolchoice import forced_call, forced_call_schema
 from rkllama.types import Tool
 
 ADD = Tool(

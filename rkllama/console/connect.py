@@ -23,7 +23,7 @@ def connect(settings: Settings, command: str) -> Service:
 
 def here(settings: Settings, command: str) -> Service:
     """This process, whatever runs beside it."""
-    from ..local import LocalService
+    from ..engine.service import LocalService
     from .notices import show_warnings
 
     show_warnings()

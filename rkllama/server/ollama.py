@@ -9,9 +9,9 @@ from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import Generation
 from ..blobs import Blobs
+from ..engine.prompt import template_for
 from ..errors import RKLLamaError, Unsupported
 from ..modelfile import Modelfile, render_modelfile
-from ..prompting import template_for
 from ..types import Message, ModelDetails, PullProgress
 from .routing import (
     Call,

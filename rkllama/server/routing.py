@@ -12,8 +12,8 @@ from typing import Any
 from ..api.common import Generation, dumps, load_json
 from ..api.native import language
 from ..config import Settings
+from ..engine.service import LocalService
 from ..errors import Cancelled, InvalidRequest, LoadFailed, NPUBusy, QueueFull, RKLLamaError
-from ..local import LocalService
 from ..store import Store
 
 log = logging.getLogger("rkllama")

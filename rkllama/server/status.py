@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .. import __version__
-from ..metrics import CONTENT_TYPE, family, sample
+from ..engine.metrics import CONTENT_TYPE, family, sample
 from .native import error
 from .routing import (
     Call,

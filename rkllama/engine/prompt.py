@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .errors import InvalidRequest, Unsupported
-from .store import StoredModel
+from ..errors import InvalidRequest, Unsupported
+from ..store import StoredModel
+from ..template import (
+    ChatTemplate,
+    Think,
+    for_conversation,
+    looks_templated,
+)
+from ..text import AnswerParser
+from ..toolcalls import MARKERS
+from ..types import ChatRequest, Message, Tool
 from .structured import schema_prompt
-from .template import ChatTemplate, Think, for_conversation, looks_templated
-from .text import AnswerParser
-from .toolcalls import MARKERS
-from .types import ChatRequest, Message, Tool
 
 _USUAL_MARKERS = ("<think>", "</think>")
 

@@ -11,19 +11,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .backends.base import GenerateSpec, RunResult
-from .board.lock import NPULock
-from .config import Settings
-from .errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
-from .metrics import Metrics
-from .prompting import Prompt, build_prompt, markers_for, parser_for, tools_for
-from .residents import Resident, Residents
-from .shortening import shortened
-from .store import Store, StoredModel
-from .structured import check_schema, retry_message, strip_fence, validate_answer
-from .text import AnswerParser
-from .toolchoice import call_text, find_call_error, forced_call, forced_call_schema
-from .types import (
+from ..backends.base import GenerateSpec, RunResult
+from ..board.lock import NPULock
+from ..config import Settings
+from ..errors import (
+    InvalidRequest,
+    NoModelLoaded,
+    PromptTooLong,
+    Unsupported,
+)
+from ..store import Store, StoredModel
+from ..text import AnswerParser
+from ..types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -41,6 +40,23 @@ from .types import (
     ToolCallDelta,
     Usage,
 )
+from .metrics import Metrics
+from .pool import Resident, Residents
+from .prompt import (
+    Prompt,
+    build_prompt,
+    markers_for,
+    parser_for,
+    tools_for,
+)
+from .structured import check_schema, retry_message, strip_fence, validate_answer
+from .tool_choice import (
+    call_text,
+    find_call_error,
+    forced_call,
+    forced_call_schema,
+)
+from .truncation import shortened
 
 log = logging.getLogger("rkllama")
 

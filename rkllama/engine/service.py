@@ -7,17 +7,14 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
-from .blobs import Blobs, Upload
-from .board.lock import NPULock
-from .config import Settings
-from .engine import Engine
-from .errors import ModelNotFound, NoModelLoaded, PullError
-from .metrics import Metrics
-from .modelfile import parse_modelfile, render_modelfile
-from .residents import Residents
-from .source import Source
-from .store import Store
-from .types import (
+from ..blobs import Blobs, Upload
+from ..board.lock import NPULock
+from ..config import Settings
+from ..errors import ModelNotFound, NoModelLoaded, PullError
+from ..modelfile import parse_modelfile, render_modelfile
+from ..source import Source
+from ..store import Store
+from ..types import (
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -28,6 +25,9 @@ from .types import (
     PullProgress,
     SamplingParams,
 )
+from .engine import Engine
+from .metrics import Metrics
+from .pool import Residents
 
 MAX_PULLS = 8
 """Downloads at a time: each takes a thread of the server, for hours perhaps."""
@@ -85,7 +85,7 @@ class LocalService:
                 name=here.name,
             )
             return
-        from .hub.pull import pull
+        from ..hub.pull import pull
 
         if not self._pulls.acquire(blocking=False):
             raise PullError(

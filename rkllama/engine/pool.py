@@ -11,14 +11,19 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .backends.base import LoadedInfo, LoadSpec
-from .board.lock import NPULock
-from .config import Settings
-from .errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
-from .runner.worker import Worker
+from ..backends.base import LoadedInfo, LoadSpec
+from ..board.lock import NPULock
+from ..config import Settings
+from ..errors import (
+    Cancelled,
+    NoModelLoaded,
+    ServerStopping,
+    WorkerError,
+)
+from ..runner.worker import Worker
+from ..store import StoredModel
+from ..types import LoadedModel, ModelInfo, SamplingParams
 from .scheduler import Scheduler, Slot, hung_up
-from .store import StoredModel
-from .types import LoadedModel, ModelInfo, SamplingParams
 
 log = logging.getLogger("rkllama")
 

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from .errors import InvalidRequest
-from .files import IMPORT_ROOT
+from ..errors import InvalidRequest
+from ..files import IMPORT_ROOT
 
 Format = Literal["json"] | str | Mapping[str, Any]
 """ "json" for any JSON object, else a JSON schema."""

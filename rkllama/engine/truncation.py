@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from .errors import PromptTooLong
-from .types import Message
+from ..errors import PromptTooLong
+from ..types import Message
 
 _STRIDE = 4
 """User's turns between two places to cut: the turns that follow are cut in the same place, so that what

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import InvalidRequest
+from ..errors import InvalidRequest
+from ..text import new_call_id
+from ..toolcalls import loads
+from ..types import Tool, ToolCall
 from .structured import validate_answer
-from .text import new_call_id
-from .toolcalls import loads
-from .types import Tool, ToolCall
 
 
 def forced_call_schema(tools: Sequence[Tool], choice: str) -> dict[str, Any]:

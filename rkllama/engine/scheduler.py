@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from .errors import Cancelled, QueueFull, ServerStopping
+from ..errors import Cancelled, QueueFull, ServerStopping
 
 T = TypeVar("T")
 
