@@ -387,7 +387,7 @@ def create(
 ) -> None:
     """Make a model out of a Modelfile, and of an existing model or a file."""
     from .console.inputs import read_modelfile
-    from .source import source_of
+    from .models.source import source_of
 
     text = read_modelfile(file)
     path = source_of(text, file, _settings().models)

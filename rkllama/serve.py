@@ -29,7 +29,6 @@ import waitress.task
 import waitress.utilities
 
 from .api.common import dumps
-from .blobs import Upload
 from .config import Settings, is_loopback, server_address, server_url
 from .engine.service import LocalService
 from .errors import (
@@ -40,6 +39,7 @@ from .errors import (
     NoSuchRoute,
     RKLLamaError,
 )
+from .models.uploads import Upload
 from .server import (
     anthropic,
     models,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.blobs import Blobs
 from rkllama.errors import DiskFull, RKLLamaError
+from rkllama.models.uploads import Blobs
 
 DATA = b"a model's bytes"
 DIGEST = hashlib.sha256(DATA).hexdigest()

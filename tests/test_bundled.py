@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from rkllama import bundled
 from rkllama.console.list import collect
 from rkllama.console.show import details_text
 from rkllama.errors import ConfigError, DiskFull, ModelNotFound
-from rkllama.store import Store
+from rkllama.models import guide as bundled
+from rkllama.models.store import Store
 
 WANTED: list[Callable[[Store], object]] = [
     lambda store: store.resolve("guide"),

@@ -33,7 +33,7 @@ from rkllama.errors import (
     PromptTooLong,
     Unsupported,
 )
-from rkllama.gguf import read_header
+from rkllama.models.gguf import read_header
 from rkllama.runner import worker
 from rkllama.runner.worker import Worker
 from rkllama.types import SamplingParams

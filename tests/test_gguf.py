@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rkllama import gguf
-from rkllama.gguf import GGUFError, parameter_size, read_header
+from rkllama.models import gguf
+from rkllama.models.gguf import GGUFError, parameter_size, read_header
 from tests.model_files import ARRAY, BOOL, F32, I32, STRING, U32, U64, WHOLE, Pair, header, string
 
 

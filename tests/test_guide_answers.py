@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rkllama.bundled import FILE
+from rkllama.models.guide import FILE
 from tests.conftest import isolate
 from tests.running import Server
 from tools.guide import corpus

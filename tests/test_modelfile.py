@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkllama.modelfile import (
+from rkllama.models.modelfile import (
     Modelfile,
     ModelfileError,
     is_jinja,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkllama.names import (
+from rkllama.models.filename import (
     FAMILIES,
     ModelName,
     parse_model_name,

@@ -25,7 +25,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama.digest import DigestCache
 from rkllama.errors import (
     AmbiguousName,
     ConfigError,
@@ -50,9 +49,10 @@ from rkllama.hub import (
 from rkllama.hub import (
     sidecars as companions,
 )
-from rkllama.reference import Reference, parse_reference
-from rkllama.scan import scan
-from rkllama.store import Store
+from rkllama.models.digests import DigestCache
+from rkllama.models.reference import Reference, parse_reference
+from rkllama.models.scan import scan
+from rkllama.models.store import Store
 from rkllama.types import PullProgress
 from tests.hub import Fault, HubFile, LoopbackHub
 

@@ -30,8 +30,8 @@ from rkllama.errors import (
     ServerStopping,
     WorkerCrashed,
 )
+from rkllama.models.store import Store, StoredModel
 from rkllama.runner import worker
-from rkllama.store import Store, StoredModel
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
 

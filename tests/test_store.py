@@ -22,10 +22,10 @@ from rkllama.errors import (
     ModelsDirMissing,
     RKLLamaError,
 )
-from rkllama.modelfile import ModelfileError
-from rkllama.origin import labels
-from rkllama.scan import scan
-from rkllama.store import Store
+from rkllama.models.labels import labels
+from rkllama.models.modelfile import ModelfileError
+from rkllama.models.scan import scan
+from rkllama.models.store import Store
 from rkllama.types import Message, TemplateSource
 from tests.model_files import BOOL, STRING, U32, WHOLE, Pair, age, fill, header
 from tests.waiting import Task

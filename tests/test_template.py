@@ -16,7 +16,7 @@ from rkllama import sandbox
 from rkllama.engine.prompt import Prompt, markers_for
 from rkllama.errors import InvalidRequest
 from rkllama.families import FAMILIES, find_family
-from rkllama.names import FAMILIES as NAMED_FAMILIES
+from rkllama.models.filename import FAMILIES as NAMED_FAMILIES
 from rkllama.template import ChatTemplate, for_conversation, looks_templated
 from rkllama.types import (
     ChatRequest,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.blobs import Blobs, Upload
+from rkllama.models.uploads import Blobs, Upload
 from tests.running import LIMIT, Answer, Server
 from tests.waiting import until
 

@@ -21,7 +21,7 @@ from ..errors import (
     RuntimeFailed,
     Unsupported,
 )
-from ..gguf import GGUFError, GGUFHeader, read_header
+from ..models.gguf import GGUFError, GGUFHeader, read_header
 from ..types import SamplingParams, TokenLogprob
 from .base import (
     EmbedResult,

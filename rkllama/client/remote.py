@@ -14,7 +14,7 @@ from ..errors import (
     RKLLamaError,
     ServerUnreachable,
 )
-from ..source import Source
+from ..models.source import Source
 from ..types import (
     ChatRequest,
     EmbeddingRequest,

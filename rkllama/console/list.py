@@ -56,8 +56,8 @@ def collect(models: str | None = None) -> list[dict[str, object]]:
 
 
 def _from_directory(settings: Settings) -> list[dict[str, object]]:
-    from ..origin import labels
-    from ..scan import scan
+    from ..models.labels import labels
+    from ..models.scan import scan
 
     try:
         entries = scan(settings.models)

@@ -253,7 +253,7 @@ class Chat:
             own = self._options.system
             text = (details.system if own is None else own) or "(none)"
         elif what == "parameters":
-            from ..modelfile import merge_parameters
+            from ..models.modelfile import merge_parameters
 
             merged = merge_parameters(details.parameters, self._options.parameters())
             text = "\n".join(f"{name:<18}{value}" for name, value in merged) or "(none)"
@@ -282,7 +282,7 @@ class Chat:
 
     def _modelfile(self) -> str:
         """The model's own, with what was set and said here."""
-        from ..modelfile import merge_parameters, parse_modelfile, render_modelfile
+        from ..models.modelfile import merge_parameters, parse_modelfile, render_modelfile
 
         details = self._service.show(self._model)
         own = parse_modelfile(details.modelfile)

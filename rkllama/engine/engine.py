@@ -20,7 +20,7 @@ from ..errors import (
     PromptTooLong,
     Unsupported,
 )
-from ..store import Store, StoredModel
+from ..models.store import Store, StoredModel
 from ..text import AnswerParser
 from ..types import (
     ChatRequest,

@@ -20,8 +20,8 @@ from ..errors import (
     ServerStopping,
     WorkerError,
 )
+from ..models.store import StoredModel
 from ..runner.worker import Worker
-from ..store import StoredModel
 from ..types import LoadedModel, ModelInfo, SamplingParams
 from .scheduler import Scheduler, Slot, hung_up
 

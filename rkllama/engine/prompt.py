@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest, Unsupported
-from ..store import StoredModel
+from ..models.store import StoredModel
 from ..template import (
     ChatTemplate,
     Think,

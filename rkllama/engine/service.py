@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 
-from ..blobs import Blobs, Upload
 from ..board.lock import NPULock
 from ..config import Settings
 from ..errors import ModelNotFound, NoModelLoaded, PullError
-from ..modelfile import parse_modelfile, render_modelfile
-from ..source import Source
-from ..store import Store
+from ..models.modelfile import parse_modelfile, render_modelfile
+from ..models.source import Source
+from ..models.store import Store
+from ..models.uploads import Blobs, Upload
 from ..types import (
     ChatRequest,
     EmbeddingRequest,

@@ -25,7 +25,7 @@ from ..errors import (
     InvalidRequest,
     PullError,
 )
-from ..reference import is_repository
+from ..models.reference import is_repository
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"

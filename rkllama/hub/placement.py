@@ -17,10 +17,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 
-from ..digest import DigestCache
 from ..errors import PullError
-from ..names import EXTENSIONS, strip_extension
-from ..scan import MODELFILE, scan
+from ..models.digests import DigestCache
+from ..models.filename import EXTENSIONS, strip_extension
+from ..models.scan import MODELFILE, scan
 from .api import DEFAULT_REVISION, RemoteFile
 from .partial import FileCheck, read_json, write_json
 

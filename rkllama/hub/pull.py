@@ -22,7 +22,7 @@ from ..errors import (
     PullError,
 )
 from ..files import free_space, is_full
-from ..reference import Reference, choose_file, parse_reference
+from ..models.reference import Reference, choose_file, parse_reference
 from ..types import PullProgress
 from .api import (
     DEFAULT_REVISION,

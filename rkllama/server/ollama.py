@@ -8,10 +8,10 @@ from typing import Any, cast
 from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import Generation
-from ..blobs import Blobs
 from ..engine.prompt import template_for
 from ..errors import RKLLamaError, Unsupported
-from ..modelfile import Modelfile, render_modelfile
+from ..models.modelfile import Modelfile, render_modelfile
+from ..models.uploads import Blobs
 from ..types import Message, ModelDetails, PullProgress
 from .routing import (
     Call,

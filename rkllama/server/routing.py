@@ -14,7 +14,7 @@ from ..api.native import language
 from ..config import Settings
 from ..engine.service import LocalService
 from ..errors import Cancelled, InvalidRequest, LoadFailed, NPUBusy, QueueFull, RKLLamaError
-from ..store import Store
+from ..models.store import Store
 
 log = logging.getLogger("rkllama")
 

@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from .errors import InvalidRequest
+from ..errors import InvalidRequest
+from ..types import PullProgress
+from .filename import EXTENSIONS
 from .modelfile import parse_modelfile
-from .names import EXTENSIONS
-from .types import PullProgress
 
 BLOCK = 1 << 20
 """Bytes read at once."""

@@ -7,8 +7,13 @@ import re
 from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
-from .errors import AmbiguousName, HubNotFound, InvalidRequest, Unsupported
-from .names import EXTENSIONS, parse_quantization, strip_extension
+from ..errors import (
+    AmbiguousName,
+    HubNotFound,
+    InvalidRequest,
+    Unsupported,
+)
+from .filename import EXTENSIONS, parse_quantization, strip_extension
 
 _FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if need be."
 _NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .names import strip_extension
+from ..types import TemplateSource
+from .filename import strip_extension
 from .scan import is_inside, open_nonblocking
-from .types import TemplateSource
 
 CONFIG = "config.json"
 NAMES = (

@@ -19,8 +19,8 @@ import re
 from collections import Counter, namedtuple
 from collections.abc import Iterable, Iterator
 
-from .errors import ConfigError, ModelsDirMissing
-from .names import EXTENSIONS, strip_extension
+from ..errors import ConfigError, ModelsDirMissing
+from .filename import EXTENSIONS, strip_extension
 
 MODELFILE = "Modelfile"
 _MODELFILE_LIMIT = 1 << 20

@@ -7,9 +7,9 @@ import os
 import shutil
 import tempfile
 
-from .errors import ConfigError, DiskFull, RKLLamaError
-from .files import free_space, is_full
-from .names import strip_extension
+from ..errors import ConfigError, DiskFull, RKLLamaError
+from ..files import free_space, is_full
+from .filename import strip_extension
 
 NAME = "guide"
 FILE = os.path.join(os.path.dirname(__file__), "guide.gguf")

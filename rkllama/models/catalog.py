@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .errors import AmbiguousName, InvalidRequest, ModelNotFound
-from .names import parse_model_name, strip_extension
-from .origin import origins
+from ..errors import AmbiguousName, InvalidRequest, ModelNotFound
+from .filename import parse_model_name, strip_extension
+from .labels import origins
 from .scan import Entry, index_entries
 
 if TYPE_CHECKING:

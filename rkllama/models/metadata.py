@@ -13,8 +13,16 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal, cast
 
-from .families import find_family, thinks
+from ..families import find_family, thinks
+from ..types import (
+    Message,
+    ModelInfo,
+    SamplingParams,
+    TemplateSource,
+)
+from .filename import parse_model_name
 from .gguf import GGUFError, GGUFHeader, read_header
+from .labels import origins
 from .modelfile import (
     SIZE_LIMIT,
     Modelfile,
@@ -25,15 +33,13 @@ from .modelfile import (
     read_parameters,
     template_family,
 )
-from .names import parse_model_name
-from .origin import origins
 from .scan import Entry, is_inside, open_nonblocking
-from .sidecar import CONFIG, Sidecars, Stamp, read_sidecars, stamp_sidecars
-from .types import (
-    Message,
-    ModelInfo,
-    SamplingParams,
-    TemplateSource,
+from .sidecars import (
+    CONFIG,
+    Sidecars,
+    Stamp,
+    read_sidecars,
+    stamp_sidecars,
 )
 
 _CACHED = 4096

@@ -19,7 +19,7 @@ import struct
 from collections import namedtuple
 from collections.abc import Mapping
 
-from .errors import LoadFailed
+from ..errors import LoadFailed
 from .scan import open_nonblocking
 
 TYPE_CHECKING = False

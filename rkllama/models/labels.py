@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from .names import parse_parameter_size, parse_platform, parse_quantization
+from .filename import parse_parameter_size, parse_platform, parse_quantization
 from .scan import Entry, open_nonblocking
 
 PULL_RECORD = ".pull.json"

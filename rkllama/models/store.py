@@ -16,19 +16,23 @@ import re
 import threading
 from dataclasses import replace
 
-from . import bundled
-from .digest import DigestCache
-from .errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
+from ..errors import (
+    InvalidRequest,
+    ModelNotFound,
+    ModelsDirMissing,
+    RKLLamaError,
+)
+from ..types import ModelDetails, ModelInfo
+from . import guide as bundled
+from .catalog import Catalog
+from .digests import DigestCache
+from .filename import strip_extension
 from .gguf import GGUFHeader
-from .lookup import Catalog
+from .labels import PULL_RECORD
+from .metadata import ModelReader, StoredModel, describe
 from .modelfile import SIZE_LIMIT, Modelfile, ModelfileError, parse_modelfile, render_modelfile
-from .names import strip_extension
-from .origin import PULL_RECORD
 from .scan import MODELFILE, Entry
-from .sidecar import NAMES as SIDECARS
-from .stored import ModelReader, describe
-from .stored import StoredModel as StoredModel
-from .types import ModelDetails, ModelInfo
+from .sidecars import NAMES as SIDECARS
 from .watch import Watch
 
 _ALIAS_DEPTH = 8

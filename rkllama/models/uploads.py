@@ -10,9 +10,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO
 
-from .errors import DiskFull, InvalidRequest, RKLLamaError
-from .files import free_space, is_full
-from .names import EXTENSIONS
+from ..errors import DiskFull, InvalidRequest, RKLLamaError
+from ..files import free_space, is_full
+from .filename import EXTENSIONS
 
 _BLOCK = 1 << 20
 _LONGEST = 200

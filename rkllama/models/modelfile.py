@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import InvalidRequest
-from .types import Message, Role, SamplingParams
+from ..errors import InvalidRequest
+from ..types import Message, Role, SamplingParams
 
 SIZE_LIMIT = 1 << 20
 """Bytes that a Modelfile may have."""
