@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rkllama.text import AnswerParser
+from rkllama.chat.parser import AnswerParser
 from rkllama.types import (
     Event,
     ReasoningDelta,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from rkllama import sandbox
+from rkllama.chat import sandbox
 from rkllama.errors import InvalidRequest
 
 

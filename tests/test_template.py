@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama import sandbox
+from rkllama.chat import sandbox
+from rkllama.chat.families import FAMILIES, find_family
+from rkllama.chat.template import ChatTemplate, for_conversation, looks_templated
 from rkllama.engine.prompt import Prompt, markers_for
 from rkllama.errors import InvalidRequest
-from rkllama.families import FAMILIES, find_family
 from rkllama.models.filename import FAMILIES as NAMED_FAMILIES
-from rkllama.template import ChatTemplate, for_conversation, looks_templated
 from rkllama.types import (
     ChatRequest,
     Message,

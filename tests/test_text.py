@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama.text import AnswerParser, new_call_id
+from rkllama.chat.parser import AnswerParser, new_call_id
 from rkllama.types import ReasoningDelta, TextDelta, ToolCallDelta
 from tests.answers import TOOLS, joined, parse
 

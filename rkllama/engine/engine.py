@@ -13,6 +13,7 @@ from typing import Any
 
 from ..backends.base import GenerateSpec, RunResult
 from ..board.lock import NPULock
+from ..chat.parser import AnswerParser
 from ..config import Settings
 from ..errors import (
     InvalidRequest,
@@ -21,7 +22,6 @@ from ..errors import (
     Unsupported,
 )
 from ..models.store import Store, StoredModel
-from ..text import AnswerParser
 from ..types import (
     ChatRequest,
     EmbeddingRequest,

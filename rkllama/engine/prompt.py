@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import InvalidRequest, Unsupported
-from ..models.store import StoredModel
-from ..template import (
+from ..chat.parser import AnswerParser
+from ..chat.template import (
     ChatTemplate,
     Think,
     for_conversation,
     looks_templated,
 )
-from ..text import AnswerParser
-from ..toolcalls import MARKERS
+from ..chat.tool_calls import MARKERS
+from ..errors import InvalidRequest, Unsupported
+from ..models.store import StoredModel
 from ..types import ChatRequest, Message, Tool
 from .structured import schema_prompt
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..chat.parser import new_call_id
+from ..chat.tool_calls import loads
 from ..errors import InvalidRequest
-from ..text import new_call_id
-from ..toolcalls import loads
 from ..types import Tool, ToolCall
 from .structured import validate_answer
 

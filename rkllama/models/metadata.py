@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal, cast
 
-from ..families import find_family, thinks
+from ..chat.families import find_family, thinks
 from ..types import (
     Message,
     ModelInfo,

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import conversation
-from .bounds import OutOfBounds
-from .errors import InvalidRequest
+from ..errors import InvalidRequest
+from ..types import Message, TemplateSource, Tool
+from . import messages as conversation
+from .budget import OutOfBounds
 from .families import CHATML, THINK_MARKERS, Family, find_family, thinks
-from .habits import Habits, find_habits
-from .types import Message, TemplateSource, Tool
+from .probe import Habits, find_habits
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -10,14 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .conversation import as_dict, as_parts, one_call_each, system_to_user, tool_dicts
-from .text import AnswerParser
-from .types import (
+from ..types import (
     Message,
     Tool,
     ToolCall,
     ToolCallDelta,
 )
+from .messages import (
+    as_dict,
+    as_parts,
+    one_call_each,
+    system_to_user,
+    tool_dicts,
+)
+from .parser import AnswerParser
 
 
 class Ask(Protocol):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from .types import Message, Tool, ToolCall
+from ..types import Message, Tool, ToolCall
 
 Neutralise = Callable[[str], str]
 

@@ -25,8 +25,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
-from .bounds import Budget, OutOfBounds, check_counts
-from .errors import InvalidRequest
+from ..errors import InvalidRequest
+from .budget import Budget, OutOfBounds, check_counts
 
 MAX_SECONDS = 2.0
 MAX_SOURCE_CHARS = 200_000

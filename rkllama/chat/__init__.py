@@ -1,0 +1,1 @@
+"""Messages to text and back: templates, tool calls, thinking. Pure: no disk, no process."""
