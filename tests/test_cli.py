@@ -17,7 +17,7 @@ from rkllama.board.lock import NPULock
 from rkllama.console.output import human_size
 from rkllama.console.progress import show_progress
 from rkllama.types import PullProgress
-from tests.hub import Fault, LoopbackHub
+from tests.hub.loopback import Fault, LoopbackHub
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model

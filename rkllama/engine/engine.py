@@ -21,7 +21,8 @@ from ..errors import (
     PromptTooLong,
     Unsupported,
 )
-from ..models.store import Store, StoredModel
+from ..models.metadata import StoredModel
+from ..models.store import Store
 from ..types import (
     ChatRequest,
     EmbeddingRequest,

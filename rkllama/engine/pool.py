@@ -20,7 +20,7 @@ from ..errors import (
     ServerStopping,
     WorkerError,
 )
-from ..models.store import StoredModel
+from ..models.metadata import StoredModel
 from ..runner.worker import Worker
 from ..types import LoadedModel, ModelInfo, SamplingParams
 from .scheduler import Scheduler, Slot, hung_up

@@ -15,7 +15,7 @@ from ..chat.template import (
 )
 from ..chat.tool_calls import MARKERS
 from ..errors import InvalidRequest, Unsupported
-from ..models.store import StoredModel
+from ..models.metadata import StoredModel
 from ..types import ChatRequest, Message, Tool
 from .structured import schema_prompt
 

@@ -65,7 +65,7 @@ _CHILD = """import sys
 root = sys.argv.pop(1)
 sys.path[:] = [path for path in sys.path if path]
 root in sys.path or sys.path.insert(0, root)
-from rkllama.child import main
+from rkllama.runner.child import main
 main()"""
 """The child's program. It runs this very package, and imports nothing from the current directory, which
 may hold anything."""

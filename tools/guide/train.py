@@ -23,7 +23,7 @@ from .network import Guide, Shape
 
 _PRACTICE_RATE = 0.15
 """Of the highest learning rate: the practice is not to undo what has been learnt."""
-PRODUCT = Path(__file__).parents[2] / "rkllama" / "guide.gguf"
+PRODUCT = Path(__file__).parents[2] / "rkllama" / "models" / "guide.gguf"
 
 
 def main() -> None:

@@ -1,0 +1,214 @@
+"""From a request to its events, in this process: what ends an answer, and what a run does to the next one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rkllama.config import load_settings
+from rkllama.engine.service import LocalService
+from rkllama.errors import NoModelLoaded
+from rkllama.types import (
+    ChatRequest,
+    EmbeddingRequest,
+    Event,
+    Finished,
+    Message,
+    ModelInfo,
+    SamplingParams,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
+)
+from tests.clients.common import GUIDE_FILE, tool_call
+from tests.virtual_npu import directive, write_model
+
+MISTRAL = "Mistral-7B-rk3588-w8a8"
+"""Its template ends turns with "[INST]", which is plain text to the virtual NPU."""
+TOOLS = (Tool(name="get_weather"),)
+THINKING_TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}{# </think> #}"
+)
+
+
+@pytest.fixture
+def service(models: Path, npu: str) -> Iterator[LocalService]:
+    """Everything that `rkllama serve` has, without HTTP."""
+    made = LocalService(load_settings({}), "test")
+    yield made
+    made.close()
+
+
+class Answer:
+    """What came out of one request."""
+
+    def __init__(self, events: list[Event], finished: Finished) -> None:
+        self.text = "".join(event.text for event in events if isinstance(event, TextDelta))
+        self.calls = [event.call.name for event in events if isinstance(event, ToolCallDelta)]
+        self.reason, self.stop = finished.reason, finished.stop
+        self.error = finished.error
+
+
+def user(text: str, **config: object) -> tuple[Message, ...]:
+    """A user's turn; the virtual NPU answers what `config` scripts, else it echoes."""
+    return (Message(role="user", content=f"{text} {directive(**config)}" if config else text),)
+
+
+def ask(service: LocalService, model: str, messages: tuple[Message, ...], **wants: Any) -> Answer:
+    request = ChatRequest(model=model, messages=messages, **wants)
+    *events, last = service.stream(request)
+    assert isinstance(last, Finished)
+    return Answer(events, last)
+
+
+# --- What ends an answer -----------------------------------------------------------------------
+
+MORE = " and more" * 500
+"""So that the run still goes on when the end is seen, and has to be aborted."""
+
+
+def test_the_templates_own_end_as_text_is_an_ordinary_end(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / f"{MISTRAL}.rkllm", token_us=200)
+    answer = ask(service, "mistral", user("hi", reply=f"Yes.[INST]{MORE}"))
+    assert (answer.text, answer.reason, answer.stop) == ("Yes.", "stop", None)
+
+
+@pytest.mark.parametrize(("after", "stop"), [("[INST]", ()), (" Enough.", ("Enough",))])
+def test_a_call_is_the_reason_whatever_ended_the_answer_after_it(
+    service: LocalService, models: Path, after: str, stop: tuple[str, ...]
+) -> None:
+    write_model(models / f"{MISTRAL}.rkllm", token_us=200)
+    messages = user("the weather?", reply=tool_call("Nantes") + after + MORE)
+    answer = ask(service, "mistral", messages, tools=TOOLS, stop=stop)
+    assert (answer.calls, answer.reason) == (["get_weather"], "tool_calls")
+
+
+def test_a_stop_string_of_the_client_is_named(service: LocalService, models: Path) -> None:
+    write_model(models / f"{MISTRAL}.rkllm", token_us=200)
+    answer = ask(service, "mistral", user("hi", reply=f"Yes. Enough.{MORE}"), stop=("Enough",))
+    assert (answer.text, answer.reason, answer.stop) == ("Yes. ", "stop", "Enough")
+
+
+# --- Which template it is ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        (None, "<<hi>>"),
+        ("{% for message in messages %}[{{ message.content }}]{% endfor %}", "[hi]"),
+        ("{{ .System }} {{ .Prompt }}", "<<hi>>"),
+    ],
+)
+def test_a_template_of_the_request_takes_the_place_of_the_models_where_it_can_be_executed(
+    service: LocalService, models: Path, template: str | None, prompt: str
+) -> None:
+    (models / "m").mkdir()
+    write_model(models / "m" / "m.rkllm", mode="prompt")
+    own = "{% for message in messages %}<<{{ message.content }}>>{% endfor %}"
+    (models / "m" / "chat_template.jinja").write_text(own)
+    assert ask(service, "m", user("hi"), template=template).text == prompt
+
+
+# --- What a grammar applies to -----------------------------------------------------------------
+
+
+def test_a_constrained_answer_is_no_thought(service: LocalService, models: Path) -> None:
+    """The grammar holds from the first token on, where this template has the model think."""
+    shutil.copy(GUIDE_FILE, models / "thinker.gguf")
+    service.create("deep", f'FROM thinker\nTEMPLATE """{THINKING_TEMPLATE}"""\n')
+    digit = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+    wants: dict[str, Any] = {"max_tokens": 40, "sampling": SamplingParams(temperature=0.0)}
+    answer = ask(service, "deep", user("A number?"), format=digit, **wants)
+    assert json.loads(answer.text)["n"] in (1, 2)
+    only = Tool(name="pick", parameters=digit)
+    answer = ask(service, "deep", user("Pick."), tools=(only,), tool_choice="required", **wants)
+    assert (answer.calls, answer.reason) == (["pick"], "tool_calls")
+
+
+# --- Calls that are demanded -------------------------------------------------------------------
+
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+SUM = Tool(name="add")
+DEMANDED: tuple[tuple[str, str, list[str]], ...] = (
+    ("required", "I look.\n" + tool_call("Nantes"), ["get_weather"]),
+    ("required", tool_call("Nantes", "Brest"), ["get_weather"] * 2),
+    ("function:get_weather", '{"name": "get_weather", "parameters": {"city": "Nantes"}}', ["get_weather"]),
+    ("function:add", tool_call("Nantes"), []),
+    ("required", tool_call("Nantes").replace('"Nantes"', "7"), []),
+    ("required", '{"name": "get_weather", "arguments": {"city": 7}}', []),
+    ("required", "It rains.", []),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("choice", "reply", "calls"), DEMANDED)
+def test_a_demanded_call_may_have_the_models_own_form(
+    service: LocalService, models: Path, choice: str, reply: str, calls: list[str]
+) -> None:
+    write_model(models / "qwen2.5.rkllm")
+    tools = (Tool(name="get_weather", parameters=CITY), SUM)
+    answer = ask(service, "qwen2.5", user("Go.", reply=reply), tools=tools, tool_choice=choice)
+    assert answer.calls == calls
+    if calls:
+        assert (answer.reason, answer.error) == ("tool_calls", None)
+        assert answer.text == reply.partition("<tool_call>")[0] * reply.startswith("I")
+    else:
+        assert answer.reason == "stop"
+        assert answer.text
+        assert answer.error is not None
+        assert "does not meet the format" in answer.error
+
+
+# --- The runtime's own template ----------------------------------------------------------------
+
+
+def test_counting_and_embedding_leave_a_chat_possible(service: LocalService, models: Path) -> None:
+    """Both take the runtime's own template away, which cannot be brought back."""
+    for name, first in (
+        ("a", lambda: service.count_tokens(ChatRequest(model="a", messages=user("hi")))),
+        ("b", lambda: service.embed(EmbeddingRequest(model="b", inputs=("hi",)))),
+    ):
+        write_model(models / f"{name}.rkllm")
+        first()
+        assert ask(service, name, user("hello")).text == "hello"
+
+
+# --- Loading and unloading ---------------------------------------------------------------------
+
+
+def test_an_unload_by_two_at_once_is_one(
+    service: LocalService, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(models / "m.rkllm")
+    service.load("m")
+    unload = service.residents.unload
+
+    def somebody_else_first(info: ModelInfo) -> None:
+        unload(info)
+        unload(info)
+
+    monkeypatch.setattr(service.residents, "unload", somebody_else_first)
+    answer = ask(service, "m", (), keep_alive=0.0)
+    assert answer.reason == "unload"
+    assert service.loaded() == []
+
+
+def test_a_model_in_memory_has_no_name_that_is_gone(service: LocalService, models: Path) -> None:
+    write_model(models / "m.rkllm")
+    for name in ("poet", "bard"):
+        service.create(name, "FROM m\nSYSTEM Rhyme.")
+    service.load("poet")
+    service.remove("bard")
+    assert service.current().name == "poet"
+    service.remove("poet")
+    with pytest.raises(NoModelLoaded):
+        service.current()
+    assert [model.name for model in service.models()] == ["m"]
