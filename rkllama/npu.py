@@ -9,34 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from .backends.base import (
-    EmbedResult,
-    Emit,
-    GenerateSpec,
-    LoadedInfo,
-    LoadSpec,
-    RunResult,
-)
+from .backends.base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .backends.own_log import OwnOutput
-from .board.soc import (
-    COMPATIBLE,
-    cpus,
-    read_soc,
-    require_llm,
-)
+from .board.soc import COMPATIBLE, cpus, read_soc, require_llm
 from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
 from .rkllm.callback import Results, Rows
 from .rkllm.inputs import PromptInput
 from .rkllm.library import open_library
-from .rkllm.log import (
-    Facts,
-    cache_match,
-    complaint,
-    diagnose,
-    facts,
-    notices,
-    prompt_too_long,
-)
+from .rkllm.log import Facts, cache_match, complaint, diagnose, facts, notices, prompt_too_long
 from .rkllm.runtime import RunOptions, Runtime
 from .types import FinishReason, TokenLogprob
 

@@ -40,28 +40,11 @@ from .errors import (
     RKLLamaError,
 )
 from .models.uploads import Upload
-from .server import (
-    anthropic,
-    models,
-    native,
-    ollama,
-    status,
-)
-from .server import (
-    description as openapi,
-)
-from .server import (
-    v1 as openai,
-)
+from .server import anthropic, models, native, ollama, status
+from .server import description as openapi
+from .server import v1 as openai
 from .server.guard import Guard
-from .server.routing import (
-    Call,
-    Dialect,
-    Reply,
-    Route,
-    one_line,
-    retry_headers,
-)
+from .server.routing import Call, Dialect, Reply, Route, one_line, retry_headers
 
 log = logging.getLogger("rkllama")
 access_log = logging.getLogger("rkllama.access")

@@ -6,13 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rkllama.chat.parser import AnswerParser
-from rkllama.types import (
-    Event,
-    ReasoningDelta,
-    TextDelta,
-    Tool,
-    ToolCallDelta,
-)
+from rkllama.types import Event, ReasoningDelta, TextDelta, Tool, ToolCallDelta
 
 _NUMBERS = {"a": {"type": "integer"}, "b": {"type": "array"}}
 TOOLS = (Tool(name="get_weather"), Tool(name="add", parameters={"properties": _NUMBERS}))

@@ -16,20 +16,9 @@ from typing import Any
 
 import pytest
 
-from rkllama.backends.base import (
-    GenerateSpec,
-    LoadedInfo,
-    LoadSpec,
-    RunResult,
-)
+from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from rkllama.board.soc import cpus, read_soc, require_llm
-from rkllama.errors import (
-    LibraryNotFound,
-    LoadFailed,
-    PromptTooLong,
-    RuntimeFailed,
-    Unsupported,
-)
+from rkllama.errors import LibraryNotFound, LoadFailed, PromptTooLong, RuntimeFailed, Unsupported
 from rkllama.npu import NPUBackend
 from rkllama.rkllm.log import diagnose
 from rkllama.types import SamplingParams

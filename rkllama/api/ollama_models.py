@@ -9,12 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
-from ..types import (
-    LoadedModel,
-    ModelDetails,
-    ModelInfo,
-    PullProgress,
-)
+from ..types import LoadedModel, ModelDetails, ModelInfo, PullProgress
 from .common import Fields, dumps, timestamp
 from .ollama import API_VERSION, error_line, read_body, read_model
 

@@ -9,12 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
-from ..types import (
-    SamplingParams,
-    TokenLogprob,
-    Tool,
-    Usage,
-)
+from ..types import SamplingParams, TokenLogprob, Tool, Usage
 from .common import Fields, client_text, load_json
 
 Think = bool | Literal["low", "medium", "high"] | None

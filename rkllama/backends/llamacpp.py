@@ -23,14 +23,7 @@ from ..errors import (
 )
 from ..models.gguf import GGUFError, GGUFHeader, read_header
 from ..types import SamplingParams, TokenLogprob
-from .base import (
-    EmbedResult,
-    Emit,
-    GenerateSpec,
-    LoadedInfo,
-    LoadSpec,
-    RunResult,
-)
+from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .own_log import OwnOutput
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"

@@ -11,21 +11,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
-from ..types import (
-    Event,
-    ReasoningDelta,
-    TextDelta,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-)
-from .tool_calls import (
-    MARKED,
-    PLAIN,
-    CallReader,
-    Form,
-    Found,
-)
+from ..types import Event, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
+from .tool_calls import MARKED, PLAIN, CallReader, Form, Found
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 

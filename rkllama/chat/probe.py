@@ -10,19 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ..types import (
-    Message,
-    Tool,
-    ToolCall,
-    ToolCallDelta,
-)
-from .messages import (
-    as_dict,
-    as_parts,
-    one_call_each,
-    system_to_user,
-    tool_dicts,
-)
+from ..types import Message, Tool, ToolCall, ToolCallDelta
+from .messages import as_dict, as_parts, one_call_each, system_to_user, tool_dicts
 from .parser import AnswerParser
 
 

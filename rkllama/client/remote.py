@@ -8,12 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..config import Settings, server_address, server_url
-from ..errors import (
-    ConfigError,
-    NoModelLoaded,
-    RKLLamaError,
-    ServerUnreachable,
-)
+from ..errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
 from ..models.source import Source
 from ..types import (
     ChatRequest,

@@ -10,15 +10,7 @@ from dataclasses import asdict
 
 from ..errors import RKLLamaError
 from ..service import Service
-from ..types import (
-    ChatRequest,
-    Event,
-    Finished,
-    ReasoningDelta,
-    TextDelta,
-    ToolCall,
-    ToolCallDelta,
-)
+from ..types import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
 from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
 
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from ..board.lock import holder
 from ..client.remote import RemoteService, is_serving
-from ..config import (
-    Settings,
-    is_this_machine,
-    load_settings,
-    server_address,
-)
+from ..config import Settings, is_this_machine, load_settings, server_address
 from ..service import Service
 
 

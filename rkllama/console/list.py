@@ -9,19 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from ..config import (
-    Settings,
-    is_this_machine,
-    load_settings,
-    server_address,
-    server_url,
-)
-from ..errors import (
-    ConfigError,
-    ModelsDirMissing,
-    RKLLamaError,
-    ServerUnreachable,
-)
+from ..config import Settings, is_this_machine, load_settings, server_address, server_url
+from ..errors import ConfigError, ModelsDirMissing, RKLLamaError, ServerUnreachable
 from .output import forget_stdout, human_size, human_time, print_error, table
 
 TYPE_CHECKING = False

@@ -15,12 +15,7 @@ from ..backends.base import GenerateSpec, RunResult
 from ..board.lock import NPULock
 from ..chat.parser import AnswerParser
 from ..config import Settings
-from ..errors import (
-    InvalidRequest,
-    NoModelLoaded,
-    PromptTooLong,
-    Unsupported,
-)
+from ..errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
 from ..models.metadata import StoredModel
 from ..models.store import Store
 from ..types import (
@@ -43,20 +38,9 @@ from ..types import (
 )
 from .metrics import Metrics
 from .pool import Resident, Residents
-from .prompt import (
-    Prompt,
-    build_prompt,
-    markers_for,
-    parser_for,
-    tools_for,
-)
+from .prompt import Prompt, build_prompt, markers_for, parser_for, tools_for
 from .structured import check_schema, retry_message, strip_fence, validate_answer
-from .tool_choice import (
-    call_text,
-    find_call_error,
-    forced_call,
-    forced_call_schema,
-)
+from .tool_choice import call_text, find_call_error, forced_call, forced_call_schema
 from .truncation import shortened
 
 log = logging.getLogger("rkllama")

@@ -14,12 +14,7 @@ from dataclasses import dataclass, field
 from ..backends.base import LoadedInfo, LoadSpec
 from ..board.lock import NPULock
 from ..config import Settings
-from ..errors import (
-    Cancelled,
-    NoModelLoaded,
-    ServerStopping,
-    WorkerError,
-)
+from ..errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
 from ..models.metadata import StoredModel
 from ..runner.worker import Worker
 from ..types import LoadedModel, ModelInfo, SamplingParams

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..chat.parser import AnswerParser
-from ..chat.template import (
-    ChatTemplate,
-    Think,
-    for_conversation,
-    looks_templated,
-)
+from ..chat.template import ChatTemplate, Think, for_conversation, looks_templated
 from ..chat.tool_calls import MARKERS
 from ..errors import InvalidRequest, Unsupported
 from ..models.metadata import StoredModel

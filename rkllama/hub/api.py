@@ -17,14 +17,7 @@ from typing import Any, Protocol
 from urllib.parse import quote, urljoin, urlsplit
 
 from .. import __version__
-from ..errors import (
-    ConfigError,
-    HubGated,
-    HubNotFound,
-    HubUnreachable,
-    InvalidRequest,
-    PullError,
-)
+from ..errors import ConfigError, HubGated, HubNotFound, HubUnreachable, InvalidRequest, PullError
 from ..models.reference import is_repository
 
 DEFAULT_ENDPOINT = "https://huggingface.co"

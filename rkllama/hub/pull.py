@@ -15,23 +15,11 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from ..errors import (
-    DiskFull,
-    HubUnreachable,
-    IntegrityError,
-    PullError,
-)
+from ..errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from ..files import free_space, is_full
 from ..models.reference import Reference, choose_file, parse_reference
 from ..types import PullProgress
-from .api import (
-    DEFAULT_REVISION,
-    Hub,
-    RemoteFile,
-    Repository,
-    Response,
-    lost_connection,
-)
+from .api import DEFAULT_REVISION, Hub, RemoteFile, Repository, Response, lost_connection
 from .partial import Part, unfinished
 from .placement import Place, is_claimed
 from .sidecars import fetch_companions, has_template

@@ -14,12 +14,7 @@ from functools import reduce
 from typing import Any, Literal, cast
 
 from ..chat.families import find_family, thinks
-from ..types import (
-    Message,
-    ModelInfo,
-    SamplingParams,
-    TemplateSource,
-)
+from ..types import Message, ModelInfo, SamplingParams, TemplateSource
 from .filename import parse_model_name
 from .gguf import GGUFError, GGUFHeader, read_header
 from .labels import origins
@@ -34,13 +29,7 @@ from .modelfile import (
     template_family,
 )
 from .scan import Entry, is_inside, open_nonblocking
-from .sidecars import (
-    CONFIG,
-    Sidecars,
-    Stamp,
-    read_sidecars,
-    stamp_sidecars,
-)
+from .sidecars import CONFIG, Sidecars, Stamp, read_sidecars, stamp_sidecars
 
 _CACHED = 4096
 """Values that each cache may hold before it starts afresh; far more than there are models."""

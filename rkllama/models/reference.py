@@ -7,12 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
-from ..errors import (
-    AmbiguousName,
-    HubNotFound,
-    InvalidRequest,
-    Unsupported,
-)
+from ..errors import AmbiguousName, HubNotFound, InvalidRequest, Unsupported
 from .filename import EXTENSIONS, parse_quantization, strip_extension
 
 _FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if need be."

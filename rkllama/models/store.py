@@ -16,12 +16,7 @@ import re
 import threading
 from dataclasses import replace
 
-from ..errors import (
-    InvalidRequest,
-    ModelNotFound,
-    ModelsDirMissing,
-    RKLLamaError,
-)
+from ..errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
 from ..types import ModelDetails, ModelInfo
 from . import guide as bundled
 from .catalog import Catalog

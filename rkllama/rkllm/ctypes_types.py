@@ -5,12 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from .abi import (
-    Member,
-    Struct,
-    declarator,
-    header,
-)
+from .abi import Member, Struct, declarator, header
 
 
 class Pointer32(ctypes.c_uint32):

@@ -17,12 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from ..backends.base import Backend, RunResult
-from ..errors import (
-    Cancelled,
-    LoadFailed,
-    RKLLamaError,
-    RuntimeFailed,
-)
+from ..errors import Cancelled, LoadFailed, RKLLamaError, RuntimeFailed
 from ..types import TokenLogprob
 from . import frames
 

@@ -15,12 +15,7 @@ import struct
 from dataclasses import asdict
 from typing import Any
 
-from ..backends.base import (
-    GenerateSpec,
-    LoadedInfo,
-    LoadSpec,
-    RunResult,
-)
+from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from ..errors import RKLLamaError
 from ..types import SamplingParams, TokenLogprob
 

@@ -29,18 +29,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, NoReturn, TypeVar
 
-from ..backends.base import (
-    GenerateSpec,
-    LoadedInfo,
-    LoadSpec,
-    RunResult,
-)
-from ..errors import (
-    Cancelled,
-    LoadFailed,
-    WorkerCrashed,
-    WorkerHung,
-)
+from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from ..errors import Cancelled, LoadFailed, WorkerCrashed, WorkerHung
 from ..files import IMPORT_ROOT
 from ..types import TokenLogprob
 from . import frames

@@ -9,12 +9,7 @@ from ..api import openai as openai_api
 from ..errors import RKLLamaError
 from . import anthropic
 from . import v1 as openai
-from .routing import (
-    Call,
-    Reply,
-    Route,
-    ok,
-)
+from .routing import Call, Reply, Route, ok
 
 
 def _is_anthropics(call: Call) -> bool:

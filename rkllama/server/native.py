@@ -8,15 +8,7 @@ from typing import Any
 from ..api import native
 from ..errors import RKLLamaError
 from ..types import PullProgress
-from .routing import (
-    Call,
-    Reply,
-    Route,
-    generate,
-    log,
-    ok,
-    one_line,
-)
+from .routing import Call, Reply, Route, generate, log, ok, one_line
 
 
 def error(error: RKLLamaError, call: Call) -> tuple[int, dict[str, Any]]:

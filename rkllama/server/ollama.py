@@ -13,15 +13,7 @@ from ..errors import RKLLamaError, Unsupported
 from ..models.modelfile import Modelfile, render_modelfile
 from ..models.uploads import Blobs
 from ..types import Message, ModelDetails, PullProgress
-from .routing import (
-    Call,
-    Reply,
-    Route,
-    generate,
-    log,
-    ok,
-    one_line,
-)
+from .routing import Call, Reply, Route, generate, log, ok, one_line
 
 NDJSON = "application/x-ndjson"
 

@@ -7,12 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from .schemas import (
-    ANSWERS,
-    COMPONENTS,
-    REQUESTS,
-    Schema,
-)
+from .schemas import ANSWERS, COMPONENTS, REQUESTS, Schema
 
 if TYPE_CHECKING:
     from .routing import Route

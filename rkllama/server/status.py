@@ -7,12 +7,7 @@ from collections.abc import Iterator
 from .. import __version__
 from ..engine.metrics import CONTENT_TYPE, family, sample
 from .native import error
-from .routing import (
-    Call,
-    Reply,
-    Route,
-    ok,
-)
+from .routing import Call, Reply, Route, ok
 
 
 def _health(call: Call) -> Reply:

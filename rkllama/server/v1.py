@@ -6,13 +6,7 @@ from typing import Any
 
 from ..api import openai, responses
 from ..errors import RKLLamaError
-from .routing import (
-    Call,
-    Reply,
-    Route,
-    generate,
-    ok,
-)
+from .routing import Call, Reply, Route, generate, ok
 
 
 def error(error: RKLLamaError, _call: Call) -> tuple[int, dict[str, Any]]:

@@ -10,15 +10,7 @@ from hypothesis import given, settings
 from rkllama.api import responses
 from rkllama.api.common import Generation
 from rkllama.errors import Cancelled, InvalidRequest, PromptTooLong, Unsupported, WorkerCrashed
-from rkllama.types import (
-    ChatRequest,
-    Event,
-    Message,
-    ReasoningDelta,
-    TextDelta,
-    Tool,
-    ToolCall,
-)
+from rkllama.types import ChatRequest, Event, Message, ReasoningDelta, TextDelta, Tool, ToolCall
 from tests import dialects as scripts
 from tests.dialects import bodies, check, sse_events, streamed, survives, transcript
 

@@ -18,21 +18,10 @@ import pytest
 import xllamacpp
 
 from rkllama.backends import llamacpp as cpu
-from rkllama.backends.base import (
-    GenerateSpec,
-    LoadedInfo,
-    LoadSpec,
-    RunResult,
-)
+from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from rkllama.backends.llamacpp import CPUBackend, physical_cores
 from rkllama.backends.own_log import OwnOutput
-from rkllama.errors import (
-    BackendMissing,
-    Cancelled,
-    LoadFailed,
-    PromptTooLong,
-    Unsupported,
-)
+from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong, Unsupported
 from rkllama.models.gguf import read_header
 from rkllama.runner import worker
 from rkllama.runner.worker import Worker

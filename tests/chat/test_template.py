@@ -18,13 +18,7 @@ from rkllama.chat.template import ChatTemplate, for_conversation, looks_template
 from rkllama.engine.prompt import Prompt, markers_for
 from rkllama.errors import InvalidRequest
 from rkllama.models.filename import FAMILIES as NAMED_FAMILIES
-from rkllama.types import (
-    ChatRequest,
-    Message,
-    TemplateSource,
-    Tool,
-    ToolCall,
-)
+from rkllama.types import ChatRequest, Message, TemplateSource, Tool, ToolCall
 from tests import chat_templates
 
 WEATHER = Tool(

@@ -9,13 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama.chat.tool_calls import (
-    MARKED,
-    PLAIN,
-    CallReader,
-    Found,
-    JsonEnd,
-)
+from rkllama.chat.tool_calls import MARKED, PLAIN, CallReader, Found, JsonEnd
 from rkllama.types import Tool
 from tests.answers import TOOLS, parse
 

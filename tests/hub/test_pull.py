@@ -37,18 +37,10 @@ from rkllama.errors import (
     PullError,
     Unsupported,
 )
-from rkllama.hub import (
-    api as hub,
-)
-from rkllama.hub import (
-    partial as part,
-)
-from rkllama.hub import (
-    pull,
-)
-from rkllama.hub import (
-    sidecars as companions,
-)
+from rkllama.hub import api as hub
+from rkllama.hub import partial as part
+from rkllama.hub import pull
+from rkllama.hub import sidecars as companions
 from rkllama.models.digests import DigestCache
 from rkllama.models.reference import Reference, parse_reference
 from rkllama.models.scan import scan

@@ -11,12 +11,7 @@ from typing import Any
 
 import pytest
 
-from rkllama.rkllm.abi import (
-    RELEASES,
-    declarator,
-    first_release,
-    header,
-)
+from rkllama.rkllm.abi import RELEASES, declarator, first_release, header
 from rkllama.rkllm.ctypes_types import CTypes, Pointer32, Pointer64
 
 MEASURED: dict[str, Any] = json.loads(

@@ -14,12 +14,7 @@ import pytest
 
 from rkllama.errors import LibraryNotFound, UnknownRuntime
 from rkllama.rkllm import library as npu_library
-from rkllama.rkllm.library import (
-    _MOVE_TO_X8,
-    Defaults,
-    open_library,
-    read_version,
-)
+from rkllama.rkllm.library import _MOVE_TO_X8, Defaults, open_library, read_version
 from tests.virtual_npu import VERSIONS, library
 from tests.virtual_npu.build import compile_c
 

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rkllama.rkllm.log import (
-    cache_match,
-    complaint,
-    diagnose,
-    facts,
-    notices,
-    prompt_too_long,
-)
+from rkllama.rkllm.log import cache_match, complaint, diagnose, facts, notices, prompt_too_long
 
 GOOD = """\
 I rkllm: rkllm-runtime version: 1.2.3, rknpu driver version: 0.9.8, platform: RK3588

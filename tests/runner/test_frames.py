@@ -10,12 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama.backends.base import (
-    GenerateSpec,
-    LoadedInfo,
-    LoadSpec,
-    RunResult,
-)
+from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from rkllama.errors import InvalidRequest, LibraryNotFound, PromptTooLong, WorkerCrashed
 from rkllama.runner import frames
 from rkllama.types import SamplingParams, TokenLogprob

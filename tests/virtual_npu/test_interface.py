@@ -13,13 +13,7 @@ from typing import Any
 import pytest
 
 from tests.virtual_npu import directive, read_trace, write_model
-from tests.virtual_npu.caller import (
-    FINISH,
-    NORMAL,
-    Caller,
-    Piece,
-    flush,
-)
+from tests.virtual_npu.caller import FINISH, NORMAL, Caller, Piece, flush
 
 LAYOUTS = ("1.1.4", "1.2.0", "1.2.1b1", "1.2.3", "1.3.0")
 
