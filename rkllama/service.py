@@ -1,12 +1,15 @@
-"""The operations that both faces offer: `LocalService` does them here, `client.RemoteService` through
-a running server. The CLI works with either and cannot tell the difference.
+"""The operations that both faces offer: `engine.service.LocalService` does them here,
+`client.remote.RemoteService` through a running server. The CLI works with either and cannot tell the
+difference.
 """
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Generator, Sequence
 from typing import Protocol
 
+from .errors import Cancelled
 from .types import (
     ChatRequest,
     EmbeddingRequest,
@@ -18,6 +21,44 @@ from .types import (
     PullProgress,
     SamplingParams,
 )
+
+
+class Caller:
+    """For whom an operation is done. A caller that hangs up cancels it, wherever it waits."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int = -1) -> None:
+        """`fd` is the caller's socket; -1 is a caller that never hangs up."""
+        self._fd = fd
+
+    def wait(self, fd: int, timeout: float | None = None) -> bool:
+        """Wait until `fd` can be read; False when `timeout` seconds pass first.
+
+        Raises Cancelled when the caller hangs up.
+        """
+        if timeout is not None and timeout <= 0:
+            return False
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if self._fd >= 0:
+            poll.register(self._fd, select.POLLRDHUP)
+        ready = poll.poll(None if timeout is None else timeout * 1000)
+        if any(number == self._fd for number, _ in ready):
+            raise Cancelled
+        return bool(ready)
+
+    def has_left(self) -> bool:
+        """Whether the caller has hung up."""
+        if self._fd < 0:
+            return False
+        poll = select.poll()
+        poll.register(self._fd, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+
+LOCAL = Caller()
+"""This process itself, which does not hang up."""
 
 
 class Service(Protocol):
@@ -63,7 +104,7 @@ class Service(Protocol):
         keep_alive: float | None = None,
         context_length: int | None = None,
         sampling: SamplingParams | None = None,
-        gone: int = -1,
+        caller: Caller = LOCAL,
     ) -> LoadedModel:
         """Load a model, or set a loaded one's keep-alive (negative: until unloaded)."""
 
@@ -72,16 +113,16 @@ class Service(Protocol):
         Raises NoModelLoaded, or ModelNotFound.
         """
 
-    def stream(self, request: ChatRequest, gone: int = -1) -> Generator[Event, None, None]:
+    def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
         """The events of an answer; the last one is Finished. Errors are raised, before the first
-        event or in between. Closing the iterator cancels the answer, and so does a hang-up on
-        `gone`, the file descriptor of the client's socket.
+        event or in between. Closing the iterator cancels the answer, and so does a caller that
+        hangs up.
         """
 
-    def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:
+    def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
         """One vector per input."""
 
-    def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:
+    def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Tokens of the rendered prompt; None where the backend cannot count."""
 
     def close(self) -> None:

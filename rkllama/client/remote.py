@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ..config import Settings, server_address, server_url
 from ..errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
 from ..models.source import Source
+from ..service import LOCAL, Caller
 from ..types import (
     ChatRequest,
     EmbeddingRequest,
@@ -52,7 +53,7 @@ def is_serving(settings: Settings) -> bool:
 
 
 class RemoteService:
-    """See service.Service. `gone` is not used: who closes an iterator closes the connection."""
+    """See service.Service. `caller` is not used: who closes an iterator closes the connection."""
 
     def __init__(self, settings: Settings) -> None:
         self._host, self._port = server_address(settings.host)
@@ -153,7 +154,7 @@ class RemoteService:
         keep_alive: float | None = None,
         context_length: int | None = None,
         sampling: SamplingParams | None = None,
-        gone: int = -1,
+        caller: Caller = LOCAL,
     ) -> LoadedModel:
         """Load a model."""
         request = ChatRequest(
@@ -162,7 +163,7 @@ class RemoteService:
             context_length=context_length,
             sampling=sampling or SamplingParams(),
         )
-        for _ in self.stream(request, gone):
+        for _ in self.stream(request, caller):
             pass
         return self._find_loaded(name)
 
@@ -185,7 +186,7 @@ class RemoteService:
     def stream(
         self,
         request: ChatRequest,
-        gone: int = -1,  # noqa: ARG002 - as Service has it
+        caller: Caller = LOCAL,  # noqa: ARG002 - as Service has it
     ) -> Generator[Event, None, None]:
         """The events of an answer."""
         model = self.current().name if request.model is None else request.model
@@ -202,7 +203,7 @@ class RemoteService:
     def embed(
         self,
         request: EmbeddingRequest,
-        gone: int = -1,  # noqa: ARG002 - as Service has it
+        caller: Caller = LOCAL,  # noqa: ARG002 - as Service has it
     ) -> EmbeddingResult:
         """One vector per input."""
         body = {
@@ -219,7 +220,7 @@ class RemoteService:
     def count_tokens(
         self,
         request: ChatRequest,  # noqa: ARG002 - as Service has it
-        gone: int = -1,  # noqa: ARG002 - as Service has it
+        caller: Caller = LOCAL,  # noqa: ARG002 - as Service has it
     ) -> int | None:
         """None: the Ollama dialect has no such call."""
         return None

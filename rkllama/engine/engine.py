@@ -18,6 +18,7 @@ from ..config import Settings
 from ..errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
 from ..models.metadata import StoredModel
 from ..models.store import Store
+from ..service import LOCAL, Caller
 from ..types import (
     ChatRequest,
     EmbeddingRequest,
@@ -59,7 +60,7 @@ class _Run:
     started: float
     queue: float
     load: float
-    gone: int
+    caller: Caller
     dropped: int = 0
     """Messages that were left out, since the context does not hold them."""
 
@@ -77,21 +78,21 @@ class Engine:
 
     # --- Text ----------------------------------------------------------------------------------
 
-    def stream(self, request: ChatRequest, gone: int = -1) -> Generator[Event, None, None]:
+    def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
         """The events of one answer, Finished last; see Service.stream."""
         started = time.monotonic()
         if request.format is not None:
             check_schema(request.format)
         model = self._model(request.model)
         if request.prompt is None and not request.messages:
-            yield self._load_or_unload(request, model, gone)
+            yield self._load_or_unload(request, model, caller)
             return
         with self.residents.use(
             model,
             context_length=request.context_length,
             sampling=request.sampling,
             keep_alive=request.keep_alive,
-            gone=gone,
+            caller=caller,
         ) as (resident, queue, load):
             run = _Run(
                 request=request,
@@ -100,7 +101,7 @@ class Engine:
                 started=started,
                 queue=queue,
                 load=load,
-                gone=gone,
+                caller=caller,
             )
             with _counting_tools(tools_for(request)):
                 yield from self._shortened(run)
@@ -108,7 +109,7 @@ class Engine:
     def _model(self, name: str | None) -> StoredModel:
         return self._store.resolve(name or self.residents.current().name)
 
-    def _load_or_unload(self, request: ChatRequest, model: StoredModel, gone: int) -> Finished:
+    def _load_or_unload(self, request: ChatRequest, model: StoredModel, caller: Caller) -> Finished:
         """A request without a prompt loads its model, or unloads it with a keep-alive of 0."""
         if request.keep_alive == 0:
             with suppress(NoModelLoaded):
@@ -120,7 +121,7 @@ class Engine:
             request.keep_alive,
             request.context_length,
             request.sampling,
-            gone,
+            caller,
         )
         total = time.monotonic() - started
         timings = Timings(load=total, total=total)
@@ -260,7 +261,7 @@ class Engine:
             self._generate_spec(run, prompt, tools, schema),
             first=first,
             each=settings.token_timeout,
-            gone=run.gone,
+            caller=run.caller,
         )
         try:
             for piece in pieces:
@@ -316,10 +317,10 @@ class Engine:
             markers=markers_for(request, prompt, tools),
         )
 
-    def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:
+    def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Tokens of the prompt that `request` renders to; see Service.count_tokens."""
         model = self._model(request.model)
-        with self.residents.use(model, keep_alive=request.keep_alive, gone=gone) as (
+        with self.residents.use(model, keep_alive=request.keep_alive, caller=caller) as (
             resident,
             _,
             _,
@@ -331,11 +332,11 @@ class Engine:
             timeout = (
                 self._settings.token_timeout + self._settings.prefill_timeout * len(text) / 1000
             )
-            return resident.worker.count_tokens(text, timeout=timeout, gone=gone)
+            return resident.worker.count_tokens(text, timeout=timeout, caller=caller)
 
     # --- Vectors -------------------------------------------------------------------------------
 
-    def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:
+    def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
         """One normalised vector per input; see Service.embed."""
         started = time.monotonic()
         if not all(request.inputs):
@@ -348,11 +349,11 @@ class Engine:
             model,
             context_length=request.context_length,
             keep_alive=request.keep_alive,
-            gone=gone,
+            caller=caller,
         ) as (resident, queue, load):
             resident.raw = True
             vectors, tokens = resident.worker.embed(
-                request.inputs, request.truncate, timeout=timeout, gone=gone
+                request.inputs, request.truncate, timeout=timeout, caller=caller
             )
         total = time.monotonic() - started
         return EmbeddingResult(
@@ -370,7 +371,7 @@ class Engine:
         keep_alive: float | None = None,
         context_length: int | None = None,
         sampling: SamplingParams | None = None,
-        gone: int = -1,
+        caller: Caller = LOCAL,
     ) -> LoadedModel:
         """Load a model, or change what is wanted of a loaded one; see Service.load."""
         model = self._store.resolve(name)
@@ -379,7 +380,7 @@ class Engine:
             context_length=context_length,
             sampling=sampling,
             keep_alive=keep_alive,
-            gone=gone,
+            caller=caller,
         ) as (resident, _, _):
             self.residents.pin(resident, keep_alive)
             # Once the lease is over, another request may take its place.

@@ -17,8 +17,9 @@ from ..config import Settings
 from ..errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
 from ..models.metadata import StoredModel
 from ..runner.worker import Worker
+from ..service import LOCAL, Caller
 from ..types import LoadedModel, ModelInfo, SamplingParams
-from .scheduler import Scheduler, Slot, hung_up
+from .scheduler import Scheduler, Slot
 
 log = logging.getLogger("rkllama")
 
@@ -100,7 +101,7 @@ class Residents:
         context_length: int | None = None,
         sampling: SamplingParams | None = None,
         keep_alive: float | None = None,
-        gone: int = -1,
+        caller: Caller = LOCAL,
     ) -> Iterator[tuple[Resident, float, float]]:
         """Hold the loaded model; with it come the seconds spent in the queue and on loading.
 
@@ -109,10 +110,10 @@ class Residents:
         """
         started = time.monotonic()
         try:
-            with self.scheduler.lease(model.info.path, gone=gone) as slot:
+            with self.scheduler.lease(model.info.path, caller=caller) as slot:
                 granted = time.monotonic()
-                resident = self._ensure(slot, model, context_length, sampling, gone)
-                if time.monotonic() - granted > _LONG and hung_up(gone):
+                resident = self._ensure(slot, model, context_length, sampling, caller)
+                if time.monotonic() - granted > _LONG and caller.has_left():
                     self._expire_after(slot, resident)
                     raise Cancelled
                 try:
@@ -175,7 +176,7 @@ class Residents:
         model: StoredModel,
         context_length: int | None,
         sampling: SamplingParams | None,
-        gone: int,
+        caller: Caller,
     ) -> Resident:
         """The slot's model, loaded; the holder of the lease calls it."""
         if slot.evicted is not None:
@@ -183,7 +184,7 @@ class Residents:
             self.scheduler.evicted_is_closed(slot)
         wanted = context_length or model.context_length or self._settings.context_length
         spec = self._spec(model, wanted, sampling)
-        if slot.resident and not self._is_well(slot.resident, gone):
+        if slot.resident and not self._is_well(slot.resident, caller):
             self._lose(slot, slot.resident)
         if slot.resident and not self._serves(slot.resident, model, spec, wanted):
             self._remember(slot, slot.resident)
@@ -209,10 +210,10 @@ class Residents:
         )
 
     @staticmethod
-    def _is_well(resident: Resident, gone: int) -> bool:
+    def _is_well(resident: Resident, caller: Caller) -> bool:
         """Whether a loaded model's process runs, and has ended the run that was given up."""
         try:
-            resident.worker.settle(gone)
+            resident.worker.settle(caller)
         except WorkerError as error:
             log.warning("%s: %s", resident.info.name, error)
         return resident.worker.alive

@@ -14,15 +14,14 @@ models pass; one that needs a place while all models are busy does not, so that 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
-import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from ..errors import Cancelled, QueueFull, ServerStopping
+from ..errors import QueueFull, ServerStopping
+from ..service import LOCAL, Caller
 
 T = TypeVar("T")
 
@@ -82,13 +81,13 @@ class Scheduler(Generic[T]):
             return sum(not ticket.closing for ticket in self._tickets)
 
     @contextlib.contextmanager
-    def lease(self, key: str, *, gone: int = -1) -> Iterator[Slot[T]]:
+    def lease(self, key: str, *, caller: Caller = LOCAL) -> Iterator[Slot[T]]:
         """Hold the slot of model `key`, a new one if it has none.
 
-        Raises QueueFull at once, Cancelled when the client hangs up on `gone` while waiting. A slot
+        Raises QueueFull at once, Cancelled when the client hangs up while waiting. A slot
         that has no resident when its holder leaves is given up.
         """
-        slot = self._acquire(_Ticket(key), gone)
+        slot = self._acquire(_Ticket(key), caller)
         if slot is None:
             raise ServerStopping
         try:
@@ -102,7 +101,7 @@ class Scheduler(Generic[T]):
         key: str,
         *,
         waiting: Callable[[], object] = lambda: None,
-        patience: float = math.inf,
+        patience: float | None = None,
         overdue: Callable[[], object] = lambda: None,
     ) -> Iterator[Slot[T] | None]:
         """Hold the slot of model `key` before everybody who waits; None if it has none any more.
@@ -110,7 +109,7 @@ class Scheduler(Generic[T]):
         `waiting` is called where its holder has to leave first, when nobody can come in between any
         more; `overdue` when that has not left after `patience` seconds. Raises QueueFull.
         """
-        slot = self._acquire(_Ticket(key, closing=True), -1, waiting, patience, overdue)
+        slot = self._acquire(_Ticket(key, closing=True), LOCAL, waiting, patience, overdue)
         try:
             yield slot
         finally:
@@ -128,9 +127,9 @@ class Scheduler(Generic[T]):
     def _acquire(
         self,
         ticket: _Ticket[T],
-        gone: int,
+        caller: Caller,
         waiting: Callable[[], object] = lambda: None,
-        patience: float = math.inf,
+        patience: float | None = None,
         overdue: Callable[[], object] = lambda: None,
     ) -> Slot[T] | None:
         with self._lock:
@@ -153,9 +152,9 @@ class Scheduler(Generic[T]):
                 raise
         try:
             waiting()
-            if not _wait(ticket.wake, gone, patience):
+            if not caller.wait(ticket.wake, patience):
                 overdue()
-                _wait(ticket.wake, gone)
+                caller.wait(ticket.wake)
         except BaseException:
             self._forget(ticket)
             raise
@@ -256,24 +255,3 @@ class Scheduler(Generic[T]):
     def _notify(ticket: _Ticket[T]) -> None:
         if ticket.wake >= 0:
             os.eventfd_write(ticket.wake, 1)
-
-
-def hung_up(gone: int) -> bool:
-    """Whether the client behind `gone` has gone away; -1 is one that never does."""
-    if gone < 0:
-        return False
-    poll = select.poll()
-    poll.register(gone, select.POLLRDHUP)
-    return bool(poll.poll(0))
-
-
-def _wait(wake: int, gone: int, patience: float = math.inf) -> bool:
-    """Wait for `wake`; False when it did not come within `patience` seconds."""
-    poll = select.poll()
-    poll.register(wake, select.POLLIN)
-    if gone >= 0:
-        poll.register(gone, select.POLLRDHUP)
-    ready = poll.poll(None if patience == math.inf else patience * 1000)
-    if any(fd == gone for fd, _ in ready):
-        raise Cancelled
-    return bool(ready)

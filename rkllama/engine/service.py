@@ -14,6 +14,7 @@ from ..models.modelfile import parse_modelfile, render_modelfile
 from ..models.source import Source
 from ..models.store import Store
 from ..models.uploads import Blobs, Upload
+from ..service import LOCAL, Caller
 from ..types import (
     ChatRequest,
     EmbeddingRequest,
@@ -158,26 +159,26 @@ class LocalService:
         keep_alive: float | None = None,
         context_length: int | None = None,
         sampling: SamplingParams | None = None,
-        gone: int = -1,
+        caller: Caller = LOCAL,
     ) -> LoadedModel:
         """Load a model."""
-        return self._engine.load(name, keep_alive, context_length, sampling, gone)
+        return self._engine.load(name, keep_alive, context_length, sampling, caller)
 
     def unload(self, name: str | None = None) -> ModelInfo:
         """Unload a model, or the current one."""
         return self._engine.unload(name)
 
-    def stream(self, request: ChatRequest, gone: int = -1) -> Generator[Event, None, None]:
+    def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
         """The events of an answer."""
-        return self._engine.stream(request, gone)
+        return self._engine.stream(request, caller)
 
-    def embed(self, request: EmbeddingRequest, gone: int = -1) -> EmbeddingResult:
+    def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
         """One vector per input."""
-        return self._engine.embed(request, gone)
+        return self._engine.embed(request, caller)
 
-    def count_tokens(self, request: ChatRequest, gone: int = -1) -> int | None:
+    def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Tokens of the rendered prompt."""
-        return self._engine.count_tokens(request, gone)
+        return self._engine.count_tokens(request, caller)
 
     def close(self) -> None:
         """End every child and release the NPU."""

@@ -30,8 +30,9 @@ from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO, NoReturn, TypeVar
 
 from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from ..errors import Cancelled, LoadFailed, WorkerCrashed, WorkerHung
+from ..errors import LoadFailed, WorkerCrashed, WorkerHung
 from ..files import IMPORT_ROOT
+from ..service import LOCAL, Caller
 from ..types import TokenLogprob
 from . import frames
 
@@ -126,7 +127,11 @@ class Worker:
         """Load the model. Raises LoadFailed, WorkerHung; the process has ended then."""
         try:
             payload = self._call(
-                frames.LOAD, frames.encode_spec(spec), timeout, -1, setting="RKLLAMA_LOAD_TIMEOUT"
+                frames.LOAD,
+                frames.encode_spec(spec),
+                timeout,
+                LOCAL,
+                setting="RKLLAMA_LOAD_TIMEOUT",
             )
             loaded = self._decoded(frames.decode_loaded, payload)
         except WorkerCrashed as error:
@@ -144,19 +149,19 @@ class Worker:
         return loaded
 
     def generate(
-        self, spec: GenerateSpec, *, first: float, each: float, gone: int = -1
+        self, spec: GenerateSpec, *, first: float, each: float, caller: Caller = LOCAL
     ) -> Generator[Piece | RunResult, None, None]:
         """The answer's text as it comes, then its RunResult. What queued up comes as one piece.
 
         `first` and `each` are the seconds that the runtime may take for the first and for every further
-        token. Closing the iterator, or a hang-up on `gone`, aborts the run. Raises WorkerCrashed,
+        token. Closing the iterator, or a caller that hangs up, aborts the run. Raises WorkerCrashed,
         WorkerHung, Cancelled, and what the backend raised.
         """
-        run = self._begin(frames.GENERATE, frames.encode_spec(spec), gone)
+        run = self._begin(frames.GENERATE, frames.encode_spec(spec), caller)
         limit = first
         try:
             while True:
-                batch = self._frames(run, limit, gone)
+                batch = self._frames(run, limit, caller)
                 if not batch:
                     self._hung(f"sent nothing for {limit:g} s", limit, "RKLLAMA_TOKEN_TIMEOUT")
                 limit = each
@@ -173,7 +178,7 @@ class Worker:
             self._give_up(run)
 
     def embed(
-        self, texts: tuple[str, ...], truncate: bool, *, timeout: float, gone: int = -1
+        self, texts: tuple[str, ...], truncate: bool, *, timeout: float, caller: Caller = LOCAL
     ) -> tuple[list[bytes], int | None]:
         """The float32 vectors of the texts and their token count, None where it is not known.
 
@@ -181,14 +186,14 @@ class Worker:
         """
         vectors: list[bytes] = []
         payload = self._call(
-            frames.EMBED, frames.encode([texts, truncate]), timeout, gone, vectors=vectors
+            frames.EMBED, frames.encode([texts, truncate]), timeout, caller, vectors=vectors
         )
         count: int | None = self._decoded(frames.decode, payload)
         return vectors, count
 
-    def count_tokens(self, text: str, *, timeout: float, gone: int = -1) -> int | None:
+    def count_tokens(self, text: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
         """How many tokens the text is; None where the runtime cannot tell."""
-        payload = self._call(frames.COUNT, text.encode("utf-8", "replace"), timeout, gone)
+        payload = self._call(frames.COUNT, text.encode("utf-8", "replace"), timeout, caller)
         count: int | None = self._decoded(frames.decode, payload)
         return count
 
@@ -209,14 +214,14 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
-    def settle(self, gone: int = -1) -> None:
+    def settle(self, caller: Caller = LOCAL) -> None:
         """Wait until a run that its reader gave up has ended.
 
         Raises WorkerCrashed, WorkerHung, and Cancelled when the client goes first.
         """
         deadline = time.monotonic() + self._abort_grace
         while self.state == "DRAINING":
-            batch = self._frames(self._run, deadline - time.monotonic(), gone)
+            batch = self._frames(self._run, deadline - time.monotonic(), caller)
             if not batch:
                 text = f"did not heed an abort for {self._abort_grace:g} s"
                 self._hung(text, self._abort_grace, None)
@@ -299,15 +304,15 @@ class Worker:
         kind: int,
         payload: bytes,
         timeout: float,
-        gone: int,
+        caller: Caller,
         vectors: list[bytes] | None = None,
         setting: str = "RKLLAMA_TOKEN_TIMEOUT",
     ) -> bytes:
         """Run a command and give its RESULT; `setting` is what `timeout` comes from."""
-        run = self._begin(kind, payload, gone)
+        run = self._begin(kind, payload, caller)
         try:
             while True:
-                batch = self._frames(run, timeout, gone)
+                batch = self._frames(run, timeout, caller)
                 if not batch:
                     self._hung(f"sent nothing for {timeout:g} s", timeout, setting)
                 for got, _, answer in batch:
@@ -322,8 +327,8 @@ class Worker:
         finally:
             self._give_up(run)
 
-    def _begin(self, kind: int, payload: bytes, gone: int) -> int:
-        self.settle(gone)
+    def _begin(self, kind: int, payload: bytes, caller: Caller) -> int:
+        self.settle(caller)
         if kind != frames.LOAD:  # what it said when it started belongs to the load
             self._mark_log()
         self._run += 1
@@ -368,22 +373,13 @@ class Worker:
                 raise BrokenPipeError from None
             return 0
 
-    def _frames(self, run: int, timeout: float, gone: int) -> list[tuple[int, int, bytes]]:
+    def _frames(self, run: int, timeout: float, caller: Caller) -> list[tuple[int, int, bytes]]:
         """The next frames of `run`, none after `timeout` seconds. RESULT or ERROR is always the last."""
         deadline = time.monotonic() + timeout
-        poll = select.poll()
-        poll.register(self._events, select.POLLIN)
-        if gone >= 0:
-            poll.register(gone, select.POLLRDHUP)
-        while True:
-            left = deadline - time.monotonic()
-            ready = poll.poll(max(0.0, left) * 1000) if left > 0 else []
-            if not ready:
-                return []
-            if any(fd == gone for fd, _ in ready):
-                raise Cancelled
+        while caller.wait(self._events, deadline - time.monotonic()):
             if batch := [frame for frame in self._read() if frame[1] == run]:
                 return batch
+        return []
 
     def _read(self) -> list[tuple[int, int, bytes]]:
         data = os.read(self._events, 1 << 16)

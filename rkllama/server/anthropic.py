@@ -20,7 +20,7 @@ def _messages(call: Call) -> Reply:
 
 def _count_tokens(call: Call) -> Reply:
     request = anthropic.decode_count(call.json())
-    return ok(anthropic.count_body(call.service.count_tokens(request, call.gone())))
+    return ok(anthropic.count_body(call.service.count_tokens(request, call.caller())))
 
 
 ROUTES = tuple(

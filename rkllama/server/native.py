@@ -32,7 +32,7 @@ def _load_model(call: Call) -> Reply:
     try:
         if call.service.loaded():
             return ok(native.already_loaded_body(call.language), status=400)
-        call.service.load(name, keep_alive=-1.0, gone=call.gone())
+        call.service.load(name, keep_alive=-1.0, caller=call.caller())
     finally:
         call.service.loading.release()
     return ok(native.loaded_body(name, call.language))

@@ -70,13 +70,13 @@ def _answer(call: Call, generation: Generation) -> Reply:
 
 def _embed(call: Call) -> Reply:
     request = ollama.decode_embed(call.json())
-    result = call.service.embed(request, call.gone())
+    result = call.service.embed(request, call.caller())
     return ok(ollama.embed_body(request.model or result.model, result))
 
 
 def _embeddings(call: Call) -> Reply:
     request = ollama.decode_embeddings(call.json())
-    return ok(ollama.embeddings_body(call.service.embed(request, call.gone())))
+    return ok(ollama.embeddings_body(call.service.embed(request, call.caller())))
 
 
 def _delete(call: Call) -> Reply:

@@ -15,6 +15,7 @@ from ..config import Settings
 from ..engine.service import LocalService
 from ..errors import Cancelled, InvalidRequest, LoadFailed, NPUBusy, QueueFull, RKLLamaError
 from ..models.store import Store
+from ..service import Caller
 
 log = logging.getLogger("rkllama")
 
@@ -86,10 +87,10 @@ class Call:
             raise InvalidRequest("missing request body")
         return load_json(data)
 
-    def gone(self) -> int:
-        """A file descriptor that hangs up when the client goes away; -1 where the server has none.
+    def caller(self) -> Caller:
+        """The client, whose hang-up cancels what is done for it, where the server can tell.
 
-        It is a duplicate: the server may close the connection while a handler still waits on it.
+        Its socket is a duplicate: the server may close the connection while a handler still waits on it.
         """
         if self._client < 0:
             probe = self.environ.get("waitress.client_disconnected")
@@ -97,10 +98,10 @@ class Call:
             if sock is not None:
                 with contextlib.suppress(OSError):
                     self._client = os.dup(sock.fileno())
-        return self._client
+        return Caller(self._client)
 
     def close(self) -> None:
-        """Free what `gone` took."""
+        """Free what `caller` took."""
         if self._client >= 0:
             os.close(self._client)
             self._client = -1
@@ -130,7 +131,7 @@ def retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
 
 def generate(call: Call, generation: Generation) -> Reply:
     """Answer with text, streamed or folded. The first event is awaited before the status goes out."""
-    events = call.service.stream(generation.request, call.gone())
+    events = call.service.stream(generation.request, call.caller())
     encoder = generation.encoder
     if not generation.stream:
         with contextlib.closing(events):

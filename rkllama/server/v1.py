@@ -28,7 +28,7 @@ def _responses(call: Call) -> Reply:
 
 def _embeddings(call: Call) -> Reply:
     wanted = openai.decode_embeddings(call.json())
-    return ok(wanted.body(call.service.embed(wanted.request, call.gone())))
+    return ok(wanted.body(call.service.embed(wanted.request, call.caller())))
 
 
 ROUTES = tuple(

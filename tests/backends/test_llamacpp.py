@@ -25,6 +25,7 @@ from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong,
 from rkllama.models.gguf import read_header
 from rkllama.runner import worker
 from rkllama.runner.worker import Worker
+from rkllama.service import LOCAL, Caller
 from rkllama.types import SamplingParams
 from tests.clients.common import GUIDE_FILE, serving_guide
 from tests.model_files import ARRAY, BOOL, I32, STRING, U32, Pair, header
@@ -50,9 +51,9 @@ def model(loaded: tuple[Worker, LoadedInfo]) -> Worker:
     return loaded[0]
 
 
-def pieces_of(model: Worker, prompt: str, gone: int = -1, **values: Any) -> Any:
+def pieces_of(model: Worker, prompt: str, caller: Caller = LOCAL, **values: Any) -> Any:
     spec = GenerateSpec(prompt=prompt, **{"sampling": GREEDY, "max_tokens": 24, **values})
-    return model.generate(spec, first=LIMIT, each=LIMIT, gone=gone)
+    return model.generate(spec, first=LIMIT, each=LIMIT, caller=caller)
 
 
 def ask(model: Worker, prompt: str, **values: Any) -> tuple[str, RunResult]:
@@ -313,7 +314,9 @@ def test_a_client_that_leaves_in_a_prefill_frees_the_model_within_a_second(model
     ours, theirs = socket.socketpair()
     with ours, theirs:
         prompt = "".join(chr(97 + n * n % 26) + " " for n in range(400))
-        task = Task(lambda: list(pieces_of(model, prompt, gone=theirs.fileno(), max_tokens=400)))
+        task = Task(
+            lambda: list(pieces_of(model, prompt, caller=Caller(theirs.fileno()), max_tokens=400))
+        )
         until(lambda: model.state == "RUNNING" or task.done)
         began = time.monotonic()
         ours.close()
@@ -343,7 +346,7 @@ def test_an_embedding_of_many_texts_ends_with_its_client(model: Worker) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         texts = tuple(f"{TEXT} {n}" for n in range(5000))
-        task = Task(lambda: model.embed(texts, True, timeout=LIMIT, gone=theirs.fileno()))
+        task = Task(lambda: model.embed(texts, True, timeout=LIMIT, caller=Caller(theirs.fileno())))
         until(lambda: model.state == "RUNNING" or task.done)
         ours.close()
         with pytest.raises(Cancelled):

@@ -33,6 +33,7 @@ from rkllama.errors import (
 from rkllama.models.metadata import StoredModel
 from rkllama.models.store import Store
 from rkllama.runner import worker
+from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
 
@@ -53,7 +54,7 @@ class House:
     def ask(self, name: str, prompt: str = "hi", **wants: Any) -> str:
         """One answer."""
         with self.residents.use(self.model(name), **wants) as (resident, _, _):
-            return answer(resident, prompt, wants.get("gone", -1))
+            return answer(resident, prompt, wants.get("caller", LOCAL))
 
     def load(self, name: str, **wants: Any) -> int:
         """Load a model until it is unloaded; its process."""
@@ -74,8 +75,10 @@ class House:
         self.residents.unload(self.model(name).info)
 
 
-def answer(resident: Resident, prompt: str, gone: int = -1) -> str:
-    run = resident.worker.generate(GenerateSpec(prompt=prompt), first=LIMIT, each=LIMIT, gone=gone)
+def answer(resident: Resident, prompt: str, caller: Caller = LOCAL) -> str:
+    run = resident.worker.generate(
+        GenerateSpec(prompt=prompt), first=LIMIT, each=LIMIT, caller=caller
+    )
     *pieces, result = run
     assert isinstance(result, RunResult)
     return "".join(str(piece) for piece in pieces)
@@ -210,7 +213,7 @@ def test_a_client_that_left_during_the_load_is_not_answered(house: House, tmp_pa
     write_model(house.models / "m.rkllm", load_ms=200, trace=tmp_path / "trace")
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        task = Task(lambda: house.ask("m", gone=theirs.fileno()))
+        task = Task(lambda: house.ask("m", caller=Caller(theirs.fileno())))
         until(lambda: house.residents.loaded())
         ours.close()
         with pytest.raises(Cancelled):

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from rkllama.engine import scheduler as module
 from rkllama.engine.scheduler import Scheduler, Slot
 from rkllama.errors import Cancelled, QueueFull, ServerStopping
+from rkllama.service import LOCAL, Caller
 from tests.waiting import LIMIT, Task, until
 
 
-def use(scheduler: Scheduler[str], key: str, gone: int = -1) -> None:
+def use(scheduler: Scheduler[str], key: str, caller: Caller = LOCAL) -> None:
     """What a request does: load what is not there, evict what has to go."""
-    with scheduler.lease(key, gone=gone) as slot:
+    with scheduler.lease(key, caller=caller) as slot:
         occupy(scheduler, slot)
 
 
@@ -155,22 +155,20 @@ def test_a_model_whose_taker_goes_stays_loaded() -> None:
 
 
 def test_a_grant_to_a_client_that_has_gone_in_the_same_moment_costs_no_model(
-    client: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+    client: tuple[socket.socket, socket.socket],
 ) -> None:
     scheduler: Scheduler[str] = Scheduler(1, 64)
     ours, theirs = client
     busy = Holder(scheduler, "a").wait()
-    wait = module._wait
 
-    def wait_for_both(wake: int, gone: int, *rest: float) -> bool:
-        if gone >= 0:
+    class Leaver(Caller):
+        def wait(self, fd: int, timeout: float | None = None) -> bool:
             ours.close()
             busy.leave()  # grants the place: now both are ready
-        return wait(wake, gone, *rest)
+            return super().wait(fd, timeout)
 
-    monkeypatch.setattr(module, "_wait", wait_for_both)
     with pytest.raises(Cancelled):
-        use(scheduler, "b", gone=theirs.fileno())
+        use(scheduler, "b", caller=Leaver(theirs.fileno()))
     (slot,) = scheduler.slots()
     assert (slot.key, slot.resident, slot.held) == ("a", "a", False)
     use(scheduler, "b")
@@ -183,7 +181,7 @@ def test_a_client_that_goes_while_it_waits_makes_room_for_those_behind(
     scheduler: Scheduler[str] = Scheduler(1, 64)
     ours, theirs = client
     busy = Holder(scheduler, "a").wait()
-    leaver = Task(lambda: use(scheduler, "b", gone=theirs.fileno()))
+    leaver = Task(lambda: use(scheduler, "b", caller=Caller(theirs.fileno())))
     until(lambda: scheduler.waiting == 1)
     behind = Task(lambda: use(scheduler, "a"))
     until(lambda: scheduler.waiting == 2)
@@ -320,7 +318,7 @@ def test_whatever_happens_no_model_is_held_twice_nor_too_many_are_there() -> Non
                             if held is not None:
                                 leave(held)
                         continue
-                    with scheduler.lease(key, gone=theirs.fileno()) as slot:
+                    with scheduler.lease(key, caller=Caller(theirs.fileno())) as slot:
                         assert guards[key].acquire(blocking=False), "held twice"
                         try:
                             if kind == 1:

@@ -30,6 +30,7 @@ from rkllama.errors import (
 from rkllama.runner import frames, worker
 from rkllama.runner.child import Child
 from rkllama.runner.worker import Worker
+from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
 
@@ -68,9 +69,9 @@ def load(child: Worker, timeout: float = LIMIT) -> None:
 
 
 def pieces_of(
-    child: Worker, prompt: str, first: float = LIMIT, each: float = LIMIT, gone: int = -1
+    child: Worker, prompt: str, first: float = LIMIT, each: float = LIMIT, caller: Caller = LOCAL
 ) -> Any:
-    return child.generate(GenerateSpec(prompt=prompt), first=first, each=each, gone=gone)
+    return child.generate(GenerateSpec(prompt=prompt), first=first, each=each, caller=caller)
 
 
 def ask(
@@ -89,7 +90,7 @@ def test_the_states_of_a_life(start: Start) -> None:
     assert child.state == "STARTING"
     load(child)
     assert child.state == "READY"
-    answer = pieces_of(child, "hi", gone=-1)
+    answer = pieces_of(child, "hi")
     next(answer)
     assert child.state == "RUNNING"
     while not isinstance(next(answer), RunResult):
@@ -253,7 +254,11 @@ def test_a_client_that_hangs_up_ends_the_wait(start: Start) -> None:
     child = start(prefill_us=50_000)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        task = Task(lambda: list(pieces_of(child, "a b c d e f g h i j k l", gone=theirs.fileno())))
+        task = Task(
+            lambda: list(
+                pieces_of(child, "a b c d e f g h i j k l", caller=Caller(theirs.fileno()))
+            )
+        )
         until(lambda: child.state == "RUNNING")
         left = time.monotonic()
         ours.close()
@@ -488,7 +493,9 @@ def test_closing_in_a_long_prefill_does_not_wait_for_it(start: Start) -> None:
     child = start(prefill_us=2_000_000)
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        task = Task(lambda: list(pieces_of(child, "a b c d e f g h", gone=theirs.fileno())))
+        task = Task(
+            lambda: list(pieces_of(child, "a b c d e f g h", caller=Caller(theirs.fileno())))
+        )
         until(lambda: child.state == "RUNNING")
         ours.close()
         with pytest.raises(Cancelled):
