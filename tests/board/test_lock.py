@@ -82,7 +82,7 @@ def test_a_refused_try_leaves_no_descriptor_open(
 def test_it_ends_with_its_owner_however_it_ends(path: str) -> None:
     program = f"""
 import sys
-from rkllama.lock import NPULock
+from rkllama.board.lock import NPULock
 NPULock({path!r}, "rkllama serve").acquire()
 print("held", flush=True)
 sys.stdin.read()

@@ -227,5 +227,5 @@ def test_a_fence_that_stays_open_takes_no_time() -> None:
 
 
 def test_the_validator_is_imported_only_when_it_is_needed() -> None:
-    code = "import sys, rkllama.structured; assert 'jsonschema' not in sys.modules"
+    code = "import sys, rkllama.engine.structured; assert 'jsonschema' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

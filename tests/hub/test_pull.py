@@ -457,7 +457,7 @@ def test_an_empty_file_is_no_trap(remote: LoopbackHub, models: Path) -> None:
 
 CHILD = """
 import sys
-from rkllama import pull
+from rkllama.hub import pull
 pull.REPORT_EVERY = 0.0
 pull.LOOK_EVERY = 0.005
 for step in pull.pull(sys.argv[1], sys.argv[2], backoff=0):
@@ -630,7 +630,7 @@ def test_a_file_system_with_a_limit_for_files(remote: LoopbackHub, models: Path)
     code = (
         "import resource, signal, sys\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from rkllama import pull, errors\n"
+        "from rkllama import errors\nfrom rkllama.hub import pull\n"
         "steps = pull.pull(sys.argv[1], sys.argv[2])\n"
         "next(steps)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"

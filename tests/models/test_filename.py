@@ -226,7 +226,7 @@ def test_a_long_name_takes_no_long_time() -> None:
 def test_the_import_is_lean() -> None:
     """`rkllama list` imports it: a dataclass or pathlib would double that command's start."""
     code = (
-        "import sys; before = set(sys.modules); import rkllama.names;"
+        "import sys; before = set(sys.modules); import rkllama.models.filename;"
         "print(*sorted({'dataclasses', 'inspect', 'pathlib', 'typing'} & set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -323,7 +323,7 @@ def _seconds(run: Callable[[], object]) -> float:
 def test_the_import_is_lean() -> None:
     code = (
         "import sys; before = set(sys.modules);"
-        "import rkllama.scan, rkllama.origin, rkllama.gguf;"
+        "import rkllama.models.scan, rkllama.models.labels, rkllama.models.gguf;"
         "print(*sorted({'dataclasses', 'inspect', 'pathlib', 'json'} & set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -71,7 +71,7 @@ def test_the_hint_names_the_place_that_was_looked_at(tmp_path: Path) -> None:
 
 def test_the_loaders_paths_come_last() -> None:
     program = (
-        "from rkllama.npu_library import open_library\n"
+        "from rkllama.rkllm.library import open_library\n"
         "found = open_library()\n"
         "print(found.path, found.release)"
     )

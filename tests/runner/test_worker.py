@@ -550,8 +550,8 @@ def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     path = write_model(tmp_path / "m.rkllm", tokens=100_000)
     program = f"""
 import sys
-from rkllama.worker import Worker
-from rkllama.backend import LoadSpec, GenerateSpec
+from rkllama.runner.worker import Worker
+from rkllama.backends.base import LoadSpec, GenerateSpec
 child = Worker({str(path)!r}, {str(tmp_path / "m.log")!r})
 child.load(LoadSpec(path={str(path)!r}, context_length=512, library={library("1.2.3")!r}), timeout=30)
 answer = child.generate(GenerateSpec(prompt="hi"), first=30, each=30)
