@@ -209,6 +209,10 @@ class Settings:
         """The directory of the workers' log files."""
         return os.path.join(self.home, "logs")
 
+    def prompt_timeout(self, characters: int) -> float:
+        """Seconds that a prompt of so many characters may take until its first token."""
+        return self.token_timeout + self.prefill_timeout * characters / 1000
+
 
 _SETTINGS: tuple[tuple[str, str, Callable[[object], Any], Any], ...] = (
     # name, environment variable, parser, default

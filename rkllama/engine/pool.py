@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ..backends.base import LoadedInfo, LoadSpec
 from ..board.lock import NPULock
@@ -68,6 +69,14 @@ class Resident:
         return self.loaded
 
 
+class Turn(NamedTuple):
+    """A request's turn on a loaded model, and what it waited for."""
+
+    resident: Resident
+    queue_seconds: float
+    load_seconds: float
+
+
 class Residents:
     """The models in memory, and the lock of the NPU they run on."""
 
@@ -102,8 +111,8 @@ class Residents:
         sampling: SamplingParams | None = None,
         keep_alive: float | None = None,
         caller: Caller = LOCAL,
-    ) -> Iterator[tuple[Resident, float, float]]:
-        """Hold the loaded model; with it come the seconds spent in the queue and on loading.
+    ) -> Iterator[Turn]:
+        """Hold the loaded model.
 
         A runtime that fixes the sampling when it loads takes `sampling` then. `keep_alive` None keeps
         what the model was loaded with. Raises QueueFull, Cancelled, LoadFailed.
@@ -117,7 +126,7 @@ class Residents:
                     self._expire_after(slot, resident)
                     raise Cancelled
                 try:
-                    yield resident, granted - started, time.monotonic() - granted
+                    yield Turn(resident, granted - started, time.monotonic() - granted)
                 finally:
                     self._after_use(slot, resident, keep_alive)
         finally:

@@ -12,7 +12,7 @@ from ..chat.tool_calls import MARKERS
 from ..errors import InvalidRequest, Unsupported
 from ..models.metadata import StoredModel
 from ..types import ChatRequest, Message, Tool
-from .structured import schema_prompt
+from .schema import schema_prompt
 
 _USUAL_MARKERS = ("<think>", "</think>")
 

@@ -1,194 +1,140 @@
-"""Answers of a given shape from a backend that cannot be constrained: asked for, checked, asked again.
+"""Completions of a given shape: generators over one run of the model, which is all that they need.
 
-A schema comes from the client. Its regular expressions and its references can make the check of a short
-answer take for ever, a regular expression even with the interpreter's lock held, and the check of a very
-large schema takes minutes: such a schema is used in a process of its own (`python -m
-rkllama.structured`), which can be ended.
+A backend that constrains its tokens is run once. Another one is asked for the shape in the prompt, its
+completion is checked, and it is asked again.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
-from ..errors import InvalidRequest
-from ..files import IMPORT_ROOT
+from ..types import Event, Finished, Message, ReasoningDelta, TextDelta, Tool, ToolCallDelta
+from .schema import retry_message, strip_fence, validate_answer
+from .tool_choice import call_text, find_call_error, forced_call, forced_call_schema
 
-Format = Literal["json"] | str | Mapping[str, Any]
-""" "json" for any JSON object, else a JSON schema."""
-
-_MAX_ERROR_CHARS = 400
-_MAX_SECONDS = 5.0
-"""For a check in a process of its own, whose start takes up to a second on a small board."""
-_MAX_BYTES = 512 << 20
-_LARGE = 5000
-"""Parts of a schema that are checked in about half a second."""
-_PATTERNS = frozenset(("pattern", "patternProperties"))
-_REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
+TRIES = 3
+"""How often a backend that cannot constrain its tokens is asked for a completion that meets a schema."""
 
 
-def schema_prompt(format: Format) -> str:
-    """What the system prompt says so that the answer takes this shape."""
-    if isinstance(format, str):
-        return "Answer with one JSON object and nothing else: no explanation, no code fence."
-    return (
-        "Answer with JSON that fits the schema below, and nothing else: "
-        f"no explanation, no code fence.\nJSON schema:\n{json.dumps(format, ensure_ascii=False)}"
-    )
+class Runner(Protocol):
+    """Runs the model on a request's conversation."""
+
+    @property
+    def constrains(self) -> bool:
+        """Whether the backend enforces `grammar`."""
+
+    def run(
+        self,
+        *,
+        tools: tuple[Tool, ...] = (),
+        grammar: Any = None,
+        schema: Any = None,
+        extra: tuple[Message, ...] = (),
+    ) -> Iterator[Event]:
+        """The events of the completion, Finished last.
+
+        `tools` are those whose calls are looked for. `grammar` is a schema that constrains the tokens from
+        the first one on, which leaves no room for a thought; `schema` is one that the system prompt asks
+        for. `extra` are turns behind the conversation's own.
+        """
 
 
-def check_schema(format: Format) -> None:
-    """Raises InvalidRequest for a schema that is none, best before a model is troubled with it."""
-    if not isinstance(format, str):
-        _find_violation(format, None, apart=_is_costly(format, _PATTERNS))
+def structured(runner: Runner, schema: Any, tools: tuple[Tool, ...] = ()) -> Iterator[Event]:
+    """A completion that meets a schema: constrained where the backend can, else asked for again.
 
-
-def validate_answer(text: str, format: Format) -> str | None:
-    """What is wrong with an answer, in words for the model; None where it fits.
-
-    Raises InvalidRequest for a schema that cannot be used.
+    The model may call one of `tools` instead, which a constraint would not let it.
     """
-    try:
-        value = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        return f"it is not JSON ({error})"
-    if isinstance(format, str):
-        return None if isinstance(value, dict) else "it is JSON, but not an object"
-    return _find_violation(format, text, apart=_is_costly(format, _PATTERNS | _REFERENCES))
+    if runner.constrains and not tools:
+        return _constrained(runner, schema)
+    return _asked_again(runner, schema, tools)
 
 
-def _is_costly(schema: Mapping[str, Any], keys: frozenset[str]) -> bool:
-    """Whether a schema has one of the keys, or is very large."""
-    waiting: list[Any] = [schema]
-    parts = 0
-    while waiting:
-        part = waiting.pop()
-        parts += 1
-        if parts > _LARGE:
-            return True
-        if isinstance(part, Mapping):
-            if part.keys() & keys:
-                return True
-            waiting += part.values()
-        elif isinstance(part, list):
-            waiting += part
-    return False
-
-
-def _find_violation(schema: Mapping[str, Any], answer: str | None, *, apart: bool) -> str | None:
-    found = _examine_apart(schema, answer) if apart else _examine(schema, answer)
-    if reason := found.get("unusable"):
-        raise InvalidRequest(
-            f"the JSON schema is not valid: {reason[:_MAX_ERROR_CHARS]}", param="format"
-        )
-    return found.get("violation")
-
-
-# --- What may take for ever ------------------------------------------------------------------------
-
-
-def _examine_apart(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
-    """What `_examine` finds, from a process that ends in time; what was not checked is not valid."""
-    import subprocess
-
-    failure = "unusable" if answer is None else "violation"
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__],
-            input=json.dumps([schema, answer]).encode(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=IMPORT_ROOT,  # where `-m` looks first
-            timeout=_MAX_SECONDS,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
-            check=True,
-        )
-    except subprocess.TimeoutExpired:
-        return {failure: f"it could not be checked within {_MAX_SECONDS:g} s"}
-    except (OSError, RecursionError, subprocess.CalledProcessError):
-        return {failure: "it could not be checked, since the process that does so failed"}
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
-
-
-def _main() -> None:
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_BYTES, _MAX_BYTES))
-    sys.stdout.write(json.dumps(_examine(*json.load(sys.stdin))))
-
-
-def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
-    """Why the schema is `unusable`, or else the answer's most telling `violation`, or nothing.
-
-    References to other documents are never fetched.
+def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Iterator[Event]:
+    """A completion that has to be a call of a tool: in the model's own form, or JSON of a call's shape,
+    which is turned into the call. Raises InvalidRequest when `choice` names a tool that is not there.
     """
-    from jsonschema import exceptions, validators
-    from referencing import Registry
-
-    if not isinstance(schema.get("$schema", ""), str):
-        return {"unusable": "its $schema is not the URI of a draft"}
-    try:
-        kind = validators.validator_for(schema, default=validators.Draft202012Validator)
-        kind.check_schema(schema)
-    except Exception as error:  # a schema can break its checker in many ways
-        said = error.message if isinstance(error, exceptions.SchemaError) else str(error)
-        return {"unusable": said or type(error).__name__}
-    if answer is None:
-        return {}
-    registry: Registry[Any] = Registry()
-    exact = validators.extend(kind, {"multipleOf": _not_a_multiple})
-    errors = exact(schema, registry=registry).iter_errors(json.loads(answer))
-    try:
-        worst = exceptions.best_match(errors)
-    except ArithmeticError as impossible:  # an infinite number, divided by a finite one
-        return {"violation": f"it could not be checked ({impossible})"}
-    except Exception as unexpected:
-        return {"unusable": str(unexpected) or type(unexpected).__name__}
-    if worst is None:
-        return {}
-    place = worst.json_path.removeprefix("$").removeprefix(".")
-    message = worst.message[:_MAX_ERROR_CHARS]
-    return {"violation": f"at {place}: {message}" if place else message}
-
-
-def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> Iterator[Any]:
-    """`multipleOf` with the numbers as they are written: as floats, 19.99 is no multiple of 0.01."""
-    from decimal import Decimal
-    from fractions import Fraction
-
-    from jsonschema.exceptions import ValidationError
-
-    if not validator.is_type(number, "number"):
-        return
-    if Fraction(Decimal(str(number))) % Fraction(Decimal(str(factor))):
-        yield ValidationError(f"{number!r} is not a multiple of {factor}")
-
-
-# --- What the model is told -------------------------------------------------------------------------
-
-
-def strip_fence(text: str) -> str:
-    """The answer without the code fence that models like to put around JSON."""
-    opener, _, rest = text.strip().partition("\n")
-    if opener.rstrip() not in ("```", "```json") or not rest.endswith("```"):
-        return text
-    return rest.removesuffix("```").strip()
-
-
-def retry_message(error: str) -> str:
-    """The next user turn after an answer with this error."""
-    return (
-        f"That answer does not have the form that was asked for: {error}. "
-        "Answer again, with the corrected JSON and nothing else."
+    schema = forced_call_schema(tools, choice)
+    events = (
+        _constrained(runner, schema)
+        if runner.constrains
+        else _asked_again(runner, schema, tools, demanded=True)
     )
+    text = ""
+    for event in events:
+        if isinstance(event, TextDelta):
+            text += event.text
+            continue
+        if isinstance(event, Finished) and event.error is None and (call := forced_call(text)):
+            yield ToolCallDelta(0, call)
+            yield replace(event, reason="tool_calls")
+            return
+        if text and not isinstance(event, ReasoningDelta):
+            yield TextDelta(text)
+            text = ""
+        yield event
 
 
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
+def _constrained(runner: Runner, schema: Any) -> Iterator[Event]:
+    """A completion that meets a schema from its first token on.
+
+    A grammar engine does not know all of JSON schema, and what it cannot read constrains nothing: the
+    whole completion is checked too.
+    """
+    text: list[str] = []
+    for event in runner.run(grammar=schema):
+        if isinstance(event, TextDelta):
+            text.append(event.text)
+        elif isinstance(event, Finished) and event.reason == "stop":
+            event = _checked(event, validate_answer("".join(text), schema))
+        yield event
 
 
-if __name__ == "__main__":
-    _main()
+def _asked_again(
+    runner: Runner, schema: Any, tools: tuple[Tool, ...], *, demanded: bool = False
+) -> Iterator[Event]:
+    """A completion that meets a schema, or calls of `tools`, from a backend that is not constrained.
+
+    Nothing is shown before it is valid; after TRIES runs the last completion comes with its error. With
+    `demanded` the schema is a call's, and calls have to meet it.
+    """
+    extra: tuple[Message, ...] = ()
+    for left in reversed(range(TRIES)):
+        *events, end = runner.run(tools=tools, schema=schema, extra=extra)
+        assert isinstance(end, Finished)
+        last: Finished = end
+        calls = [event.call for event in events if isinstance(event, ToolCallDelta)]
+        error = find_call_error(calls, schema) if demanded else None
+        if calls and error is None:
+            yield from (*events, last)
+            return
+        raw = "\n".join(map(call_text, calls)) or _text_of(events)
+        text = strip_fence(raw)
+        if not calls:
+            error = validate_answer(text, schema)
+        if error is None or not left or last.reason == "cancelled":
+            break
+        if runner.constrains:  # no call was wanted
+            yield from _constrained(runner, schema)
+            return
+        extra = (
+            Message(role="assistant", content=raw),
+            Message(role="user", content=retry_message(error)),
+        )
+    yield from (event for event in events if isinstance(event, ReasoningDelta))
+    if text:
+        yield TextDelta(text)
+    reason = "stop" if last.reason == "tool_calls" else last.reason
+    yield _checked(replace(last, reason=reason), error)
+
+
+def _text_of(events: Sequence[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, TextDelta))
+
+
+def _checked(finished: Finished, error: str | None) -> Finished:
+    """The end of a completion that was to have a format, with what is wrong with it."""
+    if error is not None:
+        error = f"the answer does not meet the format: {error}"
+    return replace(finished, error=error)

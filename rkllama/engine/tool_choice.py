@@ -10,7 +10,7 @@ from ..chat.parser import new_call_id
 from ..chat.tool_calls import loads
 from ..errors import InvalidRequest
 from ..types import Tool, ToolCall
-from .structured import validate_answer
+from .schema import validate_answer
 
 
 def forced_call_schema(tools: Sequence[Tool], choice: str) -> dict[str, Any]:

@@ -53,12 +53,12 @@ class House:
 
     def ask(self, name: str, prompt: str = "hi", **wants: Any) -> str:
         """One answer."""
-        with self.residents.use(self.model(name), **wants) as (resident, _, _):
+        with self.residents.use(self.model(name), **wants) as (resident, *_):
             return answer(resident, prompt, wants.get("caller", LOCAL))
 
     def load(self, name: str, **wants: Any) -> int:
         """Load a model until it is unloaded; its process."""
-        with self.residents.use(self.model(name), **wants) as (resident, _, _):
+        with self.residents.use(self.model(name), **wants) as (resident, *_):
             self.residents.pin(resident, wants.get("keep_alive"))
             return resident.worker.pid
 
@@ -241,7 +241,7 @@ def test_a_model_is_closed_before_another_takes_its_place(house: House, tmp_path
 def test_a_model_whose_last_answer_was_left_goes_in_order(house: House, tmp_path: Path) -> None:
     for name in "ab":
         write_model(house.models / f"{name}.rkllm", tokens=100_000, trace=tmp_path / "trace")
-    with house.residents.use(house.model("a")) as (resident, _, _):
+    with house.residents.use(house.model("a")) as (resident, *_):
         run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
         next(run)
         run.close()
@@ -278,7 +278,7 @@ def test_the_time_of_a_model_that_is_used_does_not_run(house: House) -> None:
 @pytest.mark.parametrize("keep_alive", [0.0, 0.05])
 def test_a_model_goes_when_its_keep_alive_is_over(house: House, keep_alive: float) -> None:
     write_model(house.models / "m.rkllm")
-    with house.residents.use(house.model("m"), keep_alive=keep_alive) as (resident, _, _):
+    with house.residents.use(house.model("m"), keep_alive=keep_alive) as (resident, *_):
         pid = resident.worker.pid
         assert answer(resident, "hi") == "hi"
     wait_gone(pid)
@@ -298,7 +298,7 @@ def test_of_several_the_one_whose_time_is_over_goes(roomy: House) -> None:
 def test_a_busy_model_does_not_expire(house: House) -> None:
     write_model(house.models / "m.rkllm")
     house.ask("m", keep_alive=0.2)
-    with house.residents.use(house.model("m"), keep_alive=100.0) as (resident, _, _):
+    with house.residents.use(house.model("m"), keep_alive=100.0) as (resident, *_):
         over = threading.Event()
         assert not over.wait(0.4)  # the time itself is what is tested
         assert answer(resident, "hi") == "hi"
@@ -339,7 +339,7 @@ def test_an_unload_waits_for_no_prefill_for_ever(
 
 def test_an_unload_between_two_runs_of_an_answer_ends_it(house: House) -> None:
     write_model(house.models / "m.rkllm", tokens=100_000, token_us=1000)
-    with house.residents.use(house.model("m")) as (resident, _, _):
+    with house.residents.use(house.model("m")) as (resident, *_):
         task = Task(lambda: house.unload("m"))
         until(lambda: resident.worker.retired)
         run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
@@ -375,7 +375,7 @@ def test_an_unload_that_is_refused_leaves_the_model_as_it_was(
     monkeypatch.setattr(scheduler, "_MAX_CLOSING", 0)
     write_model(house.models / "m.rkllm")
     long = directive(tokens=100, token_us=1000)
-    with house.residents.use(house.model("m")) as (resident, _, _):
+    with house.residents.use(house.model("m")) as (resident, *_):
         whole = answer(resident, long)
         with pytest.raises(QueueFull):
             house.unload("m")
@@ -467,7 +467,7 @@ def test_a_hung_abort_costs_the_process_and_not_the_next_answer(
 ) -> None:
     monkeypatch.setattr(worker, "ABORT_GRACE", 0.2)
     write_model(house.models / "m.rkllm")
-    with house.residents.use(house.model("m")) as (resident, _, _):
+    with house.residents.use(house.model("m")) as (resident, *_):
         prompt = directive(tokens=100_000, token_us=1000)
         run = resident.worker.generate(GenerateSpec(prompt=prompt), first=LIMIT, each=LIMIT)
         next(run)

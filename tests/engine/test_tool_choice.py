@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from rkllama.engine.structured import validate_answer
+from rkllama.engine.schema import validate_answer
 from rkllama.engine.tool_choice import forced_call, forced_call_schema
 from rkllama.errors import InvalidRequest
 from rkllama.types import Tool

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rkllama.engine import structured
-from rkllama.engine.structured import (
+from rkllama.engine import schema as schemas
+from rkllama.engine.schema import (
     check_schema,
     retry_message,
     schema_prompt,
@@ -136,7 +136,7 @@ ENDLESS: dict[str, tuple[dict[str, Any], Any]] = {
 def test_an_answer_whose_check_does_not_end_is_not_valid(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(structured, "_MAX_SECONDS", 1.0)
+    monkeypatch.setattr(schemas, "_MAX_SECONDS", 1.0)
     schema, answer = ENDLESS[name]
     assert validate_answer(json.dumps(answer), schema) == "it could not be checked within 1 s"
 
@@ -149,13 +149,13 @@ def test_an_answer_that_breaks_its_checker_is_not_valid(monkeypatch: pytest.Monk
 
 
 def test_a_pattern_that_takes_for_ever_to_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(structured, "_MAX_SECONDS", 1.0)
+    monkeypatch.setattr(schemas, "_MAX_SECONDS", 1.0)
     with pytest.raises(InvalidRequest, match="could not be checked within 1 s"):
         check_schema({"pattern": "(?i)" + "[\0-\U0010ffff]" * 1000})
 
 
 def test_a_schema_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(structured, "_MAX_SECONDS", 1.0)
+    monkeypatch.setattr(schemas, "_MAX_SECONDS", 1.0)
     with pytest.raises(InvalidRequest, match="could not be checked within 1 s"):
         check_schema({"anyOf": [{"const": number} for number in range(100_000)]})
 
@@ -227,5 +227,5 @@ def test_a_fence_that_stays_open_takes_no_time() -> None:
 
 
 def test_the_validator_is_imported_only_when_it_is_needed() -> None:
-    code = "import sys, rkllama.engine.structured; assert 'jsonschema' not in sys.modules"
+    code = "import sys, rkllama.engine.schema; assert 'jsonschema' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

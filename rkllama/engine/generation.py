@@ -1,0 +1,182 @@
+"""One request on one loaded model: from its prompt to the events of its completion."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..backends.base import GenerateSpec, RunResult
+from ..config import Settings
+from ..models.metadata import StoredModel
+from ..service import Caller
+from ..types import (
+    ChatRequest,
+    Event,
+    Finished,
+    FinishReason,
+    Message,
+    TextDelta,
+    Timings,
+    Tool,
+    ToolCallDelta,
+    Usage,
+)
+from .metrics import Metrics
+from .pool import Turn
+from .prompt import Prompt, build_prompt, markers_for, parser_for, tools_for
+from .structured import demanded_call, structured
+
+log = logging.getLogger("rkllama")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A request whose turn it is; `started` is when it came (monotonic seconds)."""
+
+    request: ChatRequest
+    model: StoredModel
+    turn: Turn
+    caller: Caller
+    settings: Settings
+    metrics: Metrics
+    started: float
+    dropped: int = 0
+    """Messages that were left out, since the context does not hold them."""
+
+    def events(self) -> Iterator[Event]:
+        """The completion, Finished last, in the shape that the request demands."""
+        request, tools = self.request, tools_for(self.request)
+        if request.tools and request.tool_choice not in ("auto", "none"):
+            return demanded_call(self, request.tools, request.tool_choice)
+        if request.format is not None:
+            return structured(self, request.format, tools)
+        return self.run(tools=tools)
+
+    @property
+    def constrains(self) -> bool:
+        """Whether the backend enforces the `grammar` of a run."""
+        return self.turn.resident.ready.constrains
+
+    def run(
+        self,
+        *,
+        tools: tuple[Tool, ...] = (),
+        grammar: Any = None,
+        schema: Any = None,
+        extra: tuple[Message, ...] = (),
+    ) -> Iterator[Event]:
+        """Run the model once; see structured.Runner."""
+        if grammar is not None:
+            self = replace(self, request=replace(self.request, think=False))
+        prompt = self._prompt(schema, extra)
+        resident = self.turn.resident
+        parser = parser_for(self.request, self.model, prompt, tools)
+        resident.raw |= prompt.raw
+        calls = 0
+        result: RunResult | None = None
+        pieces = resident.worker.generate(
+            self._spec(prompt, tools, grammar),
+            first=self.settings.prompt_timeout(len(prompt.text)),
+            each=self.settings.token_timeout,
+            caller=self.caller,
+        )
+        try:
+            for piece in pieces:
+                if isinstance(piece, RunResult):
+                    result = piece
+                    break
+                if parser.stopped is not None:
+                    continue
+                if isinstance(piece, str):
+                    events = parser.feed(piece)
+                else:
+                    events = _with_logprobs(parser.feed(piece[0]), piece[1])
+                for event in events:
+                    calls += isinstance(event, ToolCallDelta)
+                    yield event
+                if parser.stopped is not None:
+                    resident.worker.abort()
+            for event in parser.finish():
+                calls += isinstance(event, ToolCallDelta)
+                yield event
+        finally:
+            pieces.close()
+        assert result is not None
+        resident.memory = result.memory or resident.memory
+        # The backend calls a run cancelled that was aborted at its end or at a stop string.
+        reason: FinishReason = result.reason if parser.stopped is None else "stop"
+        if calls and reason == "stop":
+            reason = "tool_calls"
+        finished = self._finished(result, reason, None if parser.ended else parser.stopped)
+        self._count(finished)
+        yield finished
+
+    def _prompt(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
+        resident = self.turn.resident
+        wraps = resident.info.format == "rkllm" and not resident.raw
+        prompt = build_prompt(
+            self.request, self.model, schema=schema, extra=extra, runtime_wraps=wraps
+        )
+        if prompt.template is not None and not self.request.template:
+            self._tell_once(prompt.template.notice)
+        return prompt
+
+    def _tell_once(self, notice: str | None) -> None:
+        """Log why the model's own template is not used: the completion alone would not betray it."""
+        text = f"{self.model.info.name}: {notice}"
+        told = self.turn.resident.told
+        if notice is not None and text not in told:
+            told.add(text)
+            log.warning(text)
+
+    def _spec(self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any) -> GenerateSpec:
+        request, model = self.request, self.model
+        limit = request.max_tokens if request.max_tokens is not None else model.max_tokens
+        return GenerateSpec(
+            prompt=prompt.text,
+            raw=prompt.raw,
+            think=request.think if isinstance(request.think, bool) else None,
+            sampling=request.sampling.over(model.sampling),
+            max_tokens=-1 if limit is None else limit,
+            schema=grammar,
+            top_logprobs=request.top_logprobs,
+            markers=markers_for(request, prompt, tools),
+        )
+
+    def _finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
+        return Finished(
+            reason=reason,
+            model=self.model.info.name,
+            usage=Usage(
+                prompt_tokens=result.prompt_tokens,
+                completion_tokens=result.completion_tokens,
+                cached_tokens=result.cached_tokens,
+            ),
+            timings=Timings(
+                queue=self.turn.queue_seconds,
+                load=self.turn.load_seconds,
+                prompt=result.prompt_seconds,
+                generation=result.generation_seconds,
+                total=time.monotonic() - self.started,
+            ),
+            stop=stop,
+            dropped=self.dropped,
+        )
+
+    def _count(self, finished: Finished) -> None:
+        usage, timings, metrics = finished.usage, finished.timings, self.metrics
+        metrics.prompt_tokens.add(usage.prompt_tokens or 0)
+        metrics.completion_tokens.add(usage.completion_tokens or 0)
+        metrics.queue_seconds.observe(timings.queue or 0.0)
+        if timings.prompt is not None:
+            metrics.prompt_seconds.observe(timings.prompt)
+        if timings.generation is not None:
+            metrics.generation_seconds.observe(timings.generation)
+
+
+def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:
+    """Give the figures to the text they came with; held back or parsed text has none."""
+    return [TextDelta(e.text, logprobs) if isinstance(e, TextDelta) else e for e in events]
