@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,32 @@ from tests.virtual_npu import library
 
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `unit` what is not marked `integration`: `pytest -m unit` takes seconds."""
+    for item in items:
+        if item.get_closest_marker("integration") is None:
+            item.add_marker("unit")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """For `-m unit`, do not import files without a unit test: the clients' packages take seconds."""
+    if config.getoption("markexpr") == "unit" and collection_path.suffix == ".py":
+        return "\npytestmark = pytest.mark.integration\n" in collection_path.read_text() or None
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_start_no_process(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.node.get_closest_marker("unit") is not None:
+        monkeypatch.setattr(subprocess.Popen, "__init__", _refuse_to_start)
+
+
+def _refuse_to_start(*_: object, **__: object) -> None:
+    pytest.fail("a unit test starts no process: mark it with pytest.mark.integration")
 
 
 def isolate(patch: pytest.MonkeyPatch, directory: Path) -> Path:

@@ -23,6 +23,8 @@ from tests.terminal import CTRL_C, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import Task, until
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent
 THINKING = "<think>Let me see.</think>\n\nFour."
 # Another spelling of 127.0.0.1 that does not look like it: "another machine" where nobody listens.

@@ -15,6 +15,8 @@ import pytest
 from tests.running import LIMIT, Answer, Server
 from tests.virtual_npu import write_model
 
+pytestmark = pytest.mark.integration
+
 DOCS = Path(__file__).parents[1] / "docs"
 MODELS = ("Qwen2.5-1.5B-Instruct-w8a8-rk3588", "Qwen3-1.7B-w8a8-rk3588")
 

@@ -24,6 +24,8 @@ from rkllama.rkllm.log import diagnose
 from rkllama.types import SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 
+pytestmark = pytest.mark.integration
+
 WITH_TEMPLATES = [version for version in VERSIONS if version != "1.1.4"]
 WITH_PERF = [version for version in VERSIONS if version in ("1.2.1", "1.2.2", "1.2.3", "1.3.0")]
 

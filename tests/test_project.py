@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import functools
 import importlib
 import os
 import re
@@ -50,8 +51,13 @@ class Import(NamedTuple):
     when: When
 
 
-def imports(path: Path) -> Iterator[Import]:
+@functools.cache
+def imports(path: Path) -> tuple[Import, ...]:
     """Every import of a file, wherever it stands."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[Import]:
     package = ["rkllama", *path.relative_to(PACKAGE).parent.parts]
     for node, when in _import_nodes(ast.parse(path.read_text()), "at import"):
         if isinstance(node, ast.Import):
@@ -218,6 +224,7 @@ def test_dialects_know_neither_each_other_nor_what_answers_them() -> None:
 HEAVY = {"dataclasses", "pathlib", "inspect", *PACKAGES}
 
 
+@pytest.mark.integration
 def test_listing_models_imports_nothing_heavy(models: Path) -> None:
     (models / "m-1.5B-w8a8-rk3588.rkllm").write_bytes(b"x")
     program = """
@@ -384,6 +391,7 @@ def committed() -> Iterator[Path]:
             yield path
 
 
+@pytest.mark.integration
 def test_no_file_names_a_machine_that_it_was_written_on() -> None:
     home = str(Path(os.path.expanduser("~root")) / ".pyenv")
     places = (home, str(ROOT), "/".join(("", "work", "")))

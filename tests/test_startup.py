@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.running import LIMIT
 from tests.virtual_npu import write_model
+
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parent.parent
 

@@ -427,6 +427,7 @@ FULL = body_with(
 WORDS = ("text", "tool_result", "tool_use", "thinking", "image", "assistant", "any")
 
 
+@pytest.mark.integration
 @settings(max_examples=150, deadline=None)
 @given(bodies(FULL, WORDS))
 def test_any_body_is_taken_or_refused(body: Any) -> None:

@@ -355,6 +355,7 @@ FULL = {
 }
 
 
+@pytest.mark.integration
 @settings(max_examples=300, deadline=None)
 @given(dialects.bodies(FULL, ("json", "user", "-1m", "{}")))
 def test_any_json_is_a_generation_or_an_invalid_request(body: object) -> None:

@@ -475,18 +475,21 @@ PROMPT = {"prompt": "a", "raw": True, "context": [1], "system": "", "template": 
 WORDS = ("json", "user", "function", "5m", "-1", "high", "sha256:", "{}")
 
 
+@pytest.mark.integration
 @settings(max_examples=150, deadline=None)
 @given(dialects.bodies(FULL, WORDS))
 def test_any_chat_body_is_taken_or_refused(body: Any) -> None:
     dialects.survives(ollama.decode_chat, body)
 
 
+@pytest.mark.integration
 @settings(max_examples=80, deadline=None)
 @given(dialects.bodies({**FULL, **PROMPT}, WORDS))
 def test_any_generate_body_is_taken_or_refused(body: Any) -> None:
     dialects.survives(ollama.decode_generate, body)
 
 
+@pytest.mark.integration
 @settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from(

@@ -657,18 +657,21 @@ FULL = chat_body(
 WORDS = ("assistant", "function", "text", "json_object", "required", "image_url", "{}", "[")
 
 
+@pytest.mark.integration
 @settings(max_examples=150, deadline=None)
 @given(bodies(FULL, WORDS))
 def test_any_chat_body_is_taken_or_refused(body: Any) -> None:
     survives(openai.decode_chat, body)
 
 
+@pytest.mark.integration
 @settings(max_examples=60, deadline=None)
 @given(bodies(completion_body(stop="a", suffix="b", logprobs=1, stream_options={}, n=1)))
 def test_any_completion_body_is_taken_or_refused(body: Any) -> None:
     survives(openai.decode_completion, body)
 
 
+@pytest.mark.integration
 @settings(max_examples=60, deadline=None)
 @given(bodies({"model": "m", "input": ["a"], "dimensions": 1, "encoding_format": "float"}))
 def test_any_embedding_body_is_taken_or_refused(body: Any) -> None:

@@ -381,6 +381,7 @@ FULL = body_with(
 )
 
 
+@pytest.mark.integration
 @settings(max_examples=150, deadline=None)
 @given(bodies(FULL, ("message", "reasoning", "function_call", "assistant", "text", "{}")))
 def test_any_body_is_taken_or_refused(body: Any) -> None:

@@ -33,6 +33,8 @@ from tests.running import Server
 from tests.virtual_npu import write_model
 from tests.waiting import LIMIT, Task, until
 
+pytestmark = pytest.mark.integration
+
 GREEDY = SamplingParams(temperature=0.0)
 TEXT = "Once upon a time there was a small board that wanted to speak. "
 

@@ -8,6 +8,8 @@ import pytest
 
 from rkllama.backends.llamacpp import _countable, _schema
 
+pytestmark = pytest.mark.integration
+
 TEXT = {"type": "string"}
 
 

@@ -17,6 +17,8 @@ from tests.clients.common import GUIDE_FILE, MODEL, ask, install, serving_guide
 from tests.running import Server
 from tests.waiting import until
 
+pytestmark = pytest.mark.integration
+
 QUESTION = "How do I pull a model?"
 
 

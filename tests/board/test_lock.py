@@ -79,6 +79,7 @@ def test_a_refused_try_leaves_no_descriptor_open(
     first.release()
 
 
+@pytest.mark.integration
 def test_it_ends_with_its_owner_however_it_ends(path: str) -> None:
     program = f"""
 import sys
@@ -105,6 +106,7 @@ sys.stdin.read()
     lock.release()
 
 
+@pytest.mark.integration
 def test_a_child_that_inherits_it_holds_it_beyond_its_parent(path: str) -> None:
     lock = NPULock(path, "test")
     lock.acquire()

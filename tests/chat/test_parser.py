@@ -55,6 +55,7 @@ OPTIONS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.integration
 @given(answer=ANSWERS, options=OPTIONS, data=st.data())
 @settings(max_examples=400, deadline=None)
 def test_the_cuts_make_no_difference(answer: str, options: dict[str, Any], data: Any) -> None:

@@ -121,6 +121,7 @@ COSTLY = (
 )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", COSTLY)
 def test_what_grows_without_bounds_is_refused_beforehand(name: str) -> None:
     with nothing_stands_still(), pytest.raises(InvalidRequest, match="cannot render") as caught:
@@ -139,6 +140,7 @@ SLOW = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SLOW)
 def test_what_takes_long_is_ended(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.3)
@@ -146,6 +148,7 @@ def test_what_takes_long_is_ended(name: str, monkeypatch: pytest.MonkeyPatch) ->
         render(SLOW[name])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("part", ["{{ a + b * c }}", "{{ a }}", "{% if a %}{% endif %}"])
 def test_a_giant_template_is_not_compiled(part: str) -> None:
     with nothing_stands_still(), pytest.raises(sandbox.BrokenTemplate, match="parts"):

@@ -314,6 +314,7 @@ def test_waitress_streams_and_answers(waitress_port: int) -> None:
         assert response.read() == body
 
 
+@pytest.mark.integration
 def test_it_imports_next_to_nothing() -> None:
     code = f"import sys; sys.path.insert(0, {IMPORT_ROOT!r}); import rkllama.client.http; print(*sys.modules)"
     output = subprocess.run(

@@ -605,6 +605,7 @@ def test_list_shows_no_other_models_than_those_of_the_machine_that_was_named(
 # --- A real server -----------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_through_a_running_server(models: Path, server: Server) -> None:
     write_model(models / "echo.rkllm")
     client = RemoteService(settings(f"{server.host}:{server.port}"))

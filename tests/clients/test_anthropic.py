@@ -14,6 +14,8 @@ from tests.clients.common import MODEL, THINKER, ask, install, install_thinker, 
 from tests.running import Server
 from tests.virtual_npu import directive
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def client(server: Server, models: Path) -> Iterator[anthropic.Anthropic]:

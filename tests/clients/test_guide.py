@@ -24,6 +24,8 @@ from pydantic import BaseModel, Field, SecretStr
 from tests.clients.common import ask, serving_guide
 from tests.running import Server
 
+pytestmark = pytest.mark.integration
+
 GUIDE = "guide"
 QUESTION = "How do I pull a model?"
 SHORT = {"num_predict": 12, "temperature": 0}

@@ -26,6 +26,8 @@ from tests.clients.common import (
 )
 from tests.running import LIMIT, Server
 
+pytestmark = pytest.mark.integration
+
 PACKAGE = "ollama@0.6.4"
 SCRIPT = Path(__file__).with_name("js.cjs")
 

@@ -19,6 +19,8 @@ from tests.clients.common import MODEL, ask, install, tool_call
 from tests.running import Server
 from tests.virtual_npu import directive
 
+pytestmark = pytest.mark.integration
+
 asked: list[str] = []
 
 

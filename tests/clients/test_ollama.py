@@ -28,6 +28,8 @@ from tests.hub.loopback import LoopbackHub
 from tests.running import LIMIT, Server
 from tests.virtual_npu import directive
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def client(server: Server, models: Path) -> Iterator[ollama.Client]:

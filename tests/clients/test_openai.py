@@ -16,6 +16,8 @@ from tests.clients.common import MODEL, ask, install, tool_call
 from tests.running import Server
 from tests.virtual_npu import directive, write_model
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def client(server: Server, models: Path) -> Iterator[openai.OpenAI]:

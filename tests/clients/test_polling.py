@@ -12,6 +12,8 @@ from tests.clients.common import MODEL, install
 from tests.running import Server
 from tests.virtual_npu import directive, write_model
 
+pytestmark = pytest.mark.integration
+
 POLLS = 20
 MOST_SECONDS = 0.050
 

@@ -9,6 +9,7 @@ from typing import Any
 import anthropic.types
 import openai.types.chat
 import openai.types.responses
+import pytest
 from pydantic import TypeAdapter
 
 from rkllama.api import anthropic as anthropic_api
@@ -19,6 +20,8 @@ from rkllama.errors import RKLLamaError, WorkerCrashed
 from rkllama.types import Event, ModelInfo
 from tests import dialects as scripts
 from tests.dialects import sse_events, streamed
+
+pytestmark = pytest.mark.integration
 
 CHAT: dict[str, Any] = {"model": "qwen", "messages": [{"role": "user", "content": "Hello"}]}
 CRASH = WorkerCrashed("the model's process ended with signal 11", exit_status=-11)

@@ -17,6 +17,8 @@ from tests.running import Server
 from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model
 
+pytestmark = pytest.mark.integration
+
 THINKING = "<think>Let me see.</think>\n\nFour."
 
 

@@ -28,6 +28,8 @@ from rkllama.types import (
 from tests.clients.common import GUIDE_FILE, tool_call
 from tests.virtual_npu import directive, write_model
 
+pytestmark = pytest.mark.integration
+
 MISTRAL = "Mistral-7B-rk3588-w8a8"
 """Its template ends turns with "[INST]", which is plain text to the virtual NPU."""
 TOOLS = (Tool(name="get_weather"),)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rkllama.engine.metrics import Counter, Histogram
 from tests.running import Server
 from tests.virtual_npu import directive, write_model
@@ -22,6 +24,7 @@ def figures(server: Server) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in samples)}
 
 
+@pytest.mark.integration
 def test_what_happened_is_counted(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm", tokens=12)
     body = {"model": "m", "messages": "hi"}
@@ -41,6 +44,7 @@ def test_what_happened_is_counted(server: Server, models: Path) -> None:
     assert found['rkllama_model_memory_bytes{model="m"}'] > 0
 
 
+@pytest.mark.integration
 def test_health_tells_what_is_loaded(server: Server, models: Path) -> None:
     assert server.get("/health").json["models"] == []
     write_model(models / "m.rkllm")

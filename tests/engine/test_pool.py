@@ -37,6 +37,8 @@ from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
 
+pytestmark = pytest.mark.integration
+
 
 class House:
     """The models in memory, with a store beside them."""

@@ -40,11 +40,13 @@ def _nested(levels: int) -> dict[str, Any]:
     return schema
 
 
+@pytest.mark.integration
 def test_a_valid_answer_has_no_error() -> None:
     assert validate_answer('{"name": "Zoë", "age": 3, "pets": [{"kind": "cat"}]}', PERSON) is None
     assert validate_answer(' {"a": [1]}\n', "json") is None
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -73,12 +75,14 @@ def test_any_json_object_means_an_object() -> None:
     assert validate_answer('"x"', "json") is not None
 
 
+@pytest.mark.integration
 def test_a_long_value_does_not_make_a_long_error() -> None:
     error = validate_answer(json.dumps({"name": ["x" * 10_000], "age": 1}), PERSON)
     assert error is not None
     assert len(error) < 500
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "schema",
     [
@@ -107,6 +111,7 @@ def test_an_unusable_schema_is_the_client_s_error(schema: dict[str, Any]) -> Non
 CODE = {"properties": {"code": {"type": "string", "pattern": "^[A-Z]{2}-\\d+$"}}}
 
 
+@pytest.mark.integration
 def test_patterns_are_checked() -> None:
     assert validate_answer('{"code": "AB-12"}', CODE) is None
     assert validate_answer('{"code": "Zürich"}', CODE) == (
@@ -132,6 +137,7 @@ ENDLESS: dict[str, tuple[dict[str, Any], Any]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ENDLESS)
 def test_an_answer_whose_check_does_not_end_is_not_valid(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -141,6 +147,7 @@ def test_an_answer_whose_check_does_not_end_is_not_valid(
     assert validate_answer(json.dumps(answer), schema) == "it could not be checked within 1 s"
 
 
+@pytest.mark.integration
 def test_an_answer_that_breaks_its_checker_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     error = validate_answer('{"code": "AB-12"}', CODE)
@@ -148,12 +155,14 @@ def test_an_answer_that_breaks_its_checker_is_not_valid(monkeypatch: pytest.Monk
     assert "could not be checked" in error
 
 
+@pytest.mark.integration
 def test_a_pattern_that_takes_for_ever_to_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schemas, "_MAX_SECONDS", 1.0)
     with pytest.raises(InvalidRequest, match="could not be checked within 1 s"):
         check_schema({"pattern": "(?i)" + "[\0-\U0010ffff]" * 1000})
 
 
+@pytest.mark.integration
 def test_a_schema_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schemas, "_MAX_SECONDS", 1.0)
     with pytest.raises(InvalidRequest, match="could not be checked within 1 s"):
@@ -226,6 +235,7 @@ def test_a_fence_that_stays_open_takes_no_time() -> None:
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.integration
 def test_the_validator_is_imported_only_when_it_is_needed() -> None:
     code = "import sys, rkllama.engine.schema; assert 'jsonschema' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,6 +11,8 @@ from tests.conftest import isolate
 from tests.running import Server
 from tools.guide import corpus
 
+pytestmark = pytest.mark.integration
+
 CORPUS = corpus.load()
 EVERY = 7
 """Of the held-out questions one in so many is asked, through all topics: 240, in a few seconds."""

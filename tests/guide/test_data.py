@@ -14,6 +14,8 @@ from rkllama.cli import app
 from rkllama.models import guide
 from tools.guide import corpus
 
+pytestmark = pytest.mark.integration
+
 CORPUS = corpus.load()
 VARIABLES = {variable for _, variable, *_ in config._SETTINGS}
 

@@ -48,6 +48,8 @@ from rkllama.models.store import Store
 from rkllama.types import PullProgress
 from tests.hub.loopback import Fault, HubFile, LoopbackHub
 
+pytestmark = pytest.mark.integration
+
 FILE = "m-w8a8-rk3588.rkllm"
 CONTENT = random.Random(0).randbytes(3_000_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -223,6 +223,7 @@ def test_a_long_name_takes_no_long_time() -> None:
         parse_model_name(part * 20_000)
 
 
+@pytest.mark.integration
 def test_the_import_is_lean() -> None:
     """`rkllama list` imports it: a dataclass or pathlib would double that command's start."""
     code = (

@@ -247,6 +247,7 @@ def test_any_bytes(scratch: Path, content: bytes) -> None:
     survives(scratch, b"GGUF\x03\0\0\0" + content)
 
 
+@pytest.mark.integration
 @settings(deadline=None, max_examples=200)
 @given(
     st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), max_size=6),

@@ -320,6 +320,7 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+@pytest.mark.integration
 def test_the_import_is_lean() -> None:
     code = (
         "import sys; before = set(sys.modules);"

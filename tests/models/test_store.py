@@ -193,6 +193,7 @@ def fortress(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return around
 
 
+@pytest.mark.integration
 @settings(deadline=None, max_examples=300)
 @given(_NAMES)
 @example("")

@@ -18,6 +18,8 @@ from rkllama.rkllm.library import _MOVE_TO_X8, Defaults, open_library, read_vers
 from tests.virtual_npu import VERSIONS, library
 from tests.virtual_npu.build import compile_c
 
+pytestmark = pytest.mark.integration
+
 
 def compiled(path: Path, source: str) -> str:
     """A shared library made of C text."""

@@ -28,6 +28,8 @@ from rkllama.rkllm.runtime import RunOptions, Runtime, sampling_values
 from rkllama.types import SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 
+pytestmark = pytest.mark.integration
+
 EMBED = 16
 
 

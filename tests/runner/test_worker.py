@@ -34,6 +34,8 @@ from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
 
+pytestmark = pytest.mark.integration
+
 Start = Callable[..., Worker]
 
 

@@ -126,6 +126,7 @@ def keyed(models: Path, npu: str, tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
+@pytest.mark.integration
 def test_without_its_key_every_dialect_refuses_in_its_own_shape(keyed: Server) -> None:
     def error(method: str, path: str, **headers: str) -> Any:
         answer = keyed.request(method, path, {} if method == "POST" else None, headers)
@@ -147,6 +148,7 @@ def test_without_its_key_every_dialect_refuses_in_its_own_shape(keyed: Server) -
     assert keyed.get("/health").status == 200
 
 
+@pytest.mark.integration
 def test_the_key_stands_in_no_log_and_no_answer(keyed: Server) -> None:
     keyed.get("/models", Authorization="Bearer secret")
     answer = keyed.get("/models", Authorization="Bearer secrets")
@@ -216,6 +218,7 @@ def test_the_host_of_an_allowed_origin_may_be_called() -> None:
         Guard("127.0.0.1", (), ("*",)).check(environ(host="evil.example"), public=False)
 
 
+@pytest.mark.integration
 def test_a_rebound_name_reaches_nothing(server: Server) -> None:
     for path in ("/models", "/api/tags", "/v1/models", "/health"):
         answer = server.get(path, Host="evil.example")
@@ -300,6 +303,7 @@ def preflight(server: Server, path: str, origin: str) -> Answer:
     )
 
 
+@pytest.mark.integration
 def test_a_preflight_needs_no_key_and_tells_who_may_call(keyed: Server) -> None:
     for path in ("/generate", "/api/chat", "/v1/chat/completions", "/v1/models/some/name"):
         answer = preflight(keyed, path, "https://ui.example")
@@ -314,6 +318,7 @@ def test_a_preflight_needs_no_key_and_tells_who_may_call(keyed: Server) -> None:
     assert preflight(keyed, "/nothing", "https://ui.example").status == 404
 
 
+@pytest.mark.integration
 def test_an_allowed_page_can_read_answers_and_errors(keyed: Server) -> None:
     origin, key = {"Origin": "https://ui.example"}, {"Authorization": "Bearer secret"}
     for headers, status in (({**origin, **key}, 200), (origin, 401)):
@@ -328,6 +333,7 @@ def test_an_allowed_page_can_read_answers_and_errors(keyed: Server) -> None:
 # --- The warning -------------------------------------------------------------------------------
 
 
+@pytest.mark.integration
 def test_an_open_server_on_a_network_says_so_in_one_line(models: Path, npu: str) -> None:
     def warnings(*arguments: str) -> list[str]:
         with Server(*arguments) as server:

@@ -21,6 +21,8 @@ from tests.running import LIMIT, Answer, Server
 from tests.server.test_robustness import healthy, open_files, receive, until
 from tests.virtual_npu import directive, read_trace, write_model
 
+pytestmark = pytest.mark.integration
+
 # --- Clients that leave or do not read ---------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ def operations() -> list[tuple[str, str, Any]]:
     ]
 
 
+@pytest.mark.integration
 def test_the_document_is_what_the_server_serves(server: Server) -> None:
     answer = server.get("/openapi.json")
     assert answer.headers["content-type"] == "application/json"
@@ -73,6 +74,7 @@ def test_errors_are_described_in_each_dialects_shape() -> None:
         assert schema == {"$ref": f"#/components/schemas/{dialect}Error"}, path
 
 
+@pytest.mark.integration
 def test_starting_the_server_does_not_load_it() -> None:
     program = "import sys, rkllama.serve; print('rkllama.openapi' in sys.modules)"
     done = subprocess.run(

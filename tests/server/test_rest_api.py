@@ -15,6 +15,8 @@ from tests.hub.loopback import LoopbackHub
 from tests.running import Answer, Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
+pytestmark = pytest.mark.integration
+
 NONE_LOADED = "Aucun modèle n'est actuellement chargé."
 ENGLISH = {"Accept-Language": "en"}
 

@@ -20,6 +20,8 @@ from rkllama.serve import routes
 from tests.running import LIMIT, Answer, Server
 from tests.virtual_npu import directive, library, write_model
 
+pytestmark = pytest.mark.integration
+
 JSON_ROUTES = [
     (method, route.path)
     for route in routes()

@@ -22,6 +22,8 @@ from tests.conftest import isolate
 from tests.running import Server
 from tests.virtual_npu import library, write_model
 
+pytestmark = pytest.mark.integration
+
 schemathesis = pytest.importorskip("schemathesis", reason="it needs Python 3.11")
 
 TEMPLATED, PLAIN = "qwen2.5-tiny", "plain"

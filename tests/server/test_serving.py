@@ -17,6 +17,8 @@ from rkllama.board.lock import NPULock
 from tests.running import LIMIT, Answer, Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
+pytestmark = pytest.mark.integration
+
 
 def generate(server: Server, model: str, prompt: str = "hi", **fields: object) -> Answer:
     return server.post("/generate", {"model": model, "messages": prompt, **fields})

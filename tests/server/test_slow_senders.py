@@ -12,6 +12,8 @@ import pytest
 from rkllama import serve
 from rkllama.config import load_settings
 
+pytestmark = pytest.mark.integration
+
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
 

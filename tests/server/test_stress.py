@@ -16,6 +16,8 @@ from tests.running import Answer, Server
 from tests.virtual_npu import directive, write_model
 from tests.waiting import Task, until
 
+pytestmark = pytest.mark.integration
+
 CLIENTS = 8
 SECONDS = 5.0
 REFUSALS = {400, 404, 409, 499, 500, 503, 504}

@@ -18,6 +18,8 @@ from rkllama.models.uploads import Blobs, Upload
 from tests.running import LIMIT, Answer, Server
 from tests.waiting import until
 
+pytestmark = pytest.mark.integration
+
 MAX_BODY = 4096
 DATA = os.urandom(1 << 20)
 DIGEST = hashlib.sha256(DATA).hexdigest()

@@ -14,6 +14,8 @@ import pytest
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.virtual_npu.caller import ERROR, FINISH, NORMAL, WAITING, Caller, flush
 
+pytestmark = pytest.mark.integration
+
 LAYOUTS = ("1.1.4", "1.2.0", "1.2.1b1", "1.2.3", "1.3.0")
 
 
