@@ -30,7 +30,7 @@ _models_dir: str | None = None
 
 
 def run_app() -> int:
-    """Run the command line; answers the exit code and turns our errors into one clear message.
+    """Run the command line and return the exit code; print our errors as one clear message.
 
     Typer itself exits with 2 for wrong usage and with 130 for Ctrl-C.
     """
@@ -56,9 +56,7 @@ def _version(value: bool) -> None:
 def _main(
     models: Annotated[
         str | None,
-        typer.Option(
-            metavar="DIR", help="Work on this models directory, and not through a running server."
-        ),
+        typer.Option(metavar="DIR", help="Use this models directory, even if a server is running."),
     ] = None,
     version: Annotated[
         bool,
@@ -69,8 +67,8 @@ def _main(
 ) -> None:
     """Run language models on the NPU of Rockchip boards.
 
-    The commands work through a running server (`rkllama serve`; RKLLAMA_HOST names another than
-    127.0.0.1:8080), and without one by themselves.
+    If a server is running (`rkllama serve`), the commands work through it; otherwise they do the work
+    themselves. Set RKLLAMA_HOST if the server's address is not 127.0.0.1:8080.
     """
     del version  # its callback has answered
     global _models_dir
@@ -84,7 +82,7 @@ def _settings() -> Settings:
 
 
 def _service(command: str) -> Service:
-    """The running server, where there is one, else this process."""
+    """Return the running server if there is one, else this process."""
     from .console.connect import connect, here
 
     settings = _settings()
@@ -92,7 +90,7 @@ def _service(command: str) -> Service:
 
 
 def _model_names(incomplete: str) -> list[str]:
-    """What the shell completes a model's name to."""
+    """Return the names that the shell completes a model's name to."""
     from .console.list import collect
 
     try:
@@ -106,7 +104,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="Its name as `rkllama list` shows it, or the beginning of it.",
+        help="The model's name as shown by `rkllama list`, or a unique prefix.",
         autocompletion=_model_names,
     ),
 ]
@@ -123,16 +121,24 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[PROMPT]...",
-            help="What to answer. Text on stdin is put before it. Without both: a chat.",
+            help="The prompt; text on stdin precedes it. Without either, a chat starts.",
         ),
     ] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system message.")] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Set the system message.")
+    ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(metavar="X", min=0, max=5, help="How freely tokens are drawn; 0: never."),
+        typer.Option(
+            metavar="X",
+            min=0,
+            max=5,
+            help="Set the randomness; 0 always picks the most likely token.",
+        ),
     ] = None,
     top_k: Annotated[
-        int | None, typer.Option(metavar="N", min=0, help="Draw from the so many likeliest tokens.")
+        int | None,
+        typer.Option(metavar="N", min=0, help="Sample only from the N most likely tokens."),
     ] = None,
     top_p: Annotated[
         float | None,
@@ -140,7 +146,7 @@ def run(
             metavar="X",
             min=0,
             max=1,
-            help="Draw from the likeliest tokens of this total probability.",
+            help="Sample from the top tokens whose probabilities add up to X.",
         ),
     ] = None,
     min_p: Annotated[
@@ -149,23 +155,28 @@ def run(
             metavar="X",
             min=0,
             max=1,
-            help="Drop tokens below this share of the likeliest (CPU only).",
+            help="Drop tokens less likely than X times the top one (CPU only).",
         ),
     ] = None,
     repeat_penalty: Annotated[
         float | None,
-        typer.Option(metavar="X", min=0.01, max=10, help="Above 1 makes repetition less likely."),
+        typer.Option(metavar="X", min=0.01, max=10, help="Discourage repetition if X is above 1."),
     ] = None,
     frequency_penalty: Annotated[
         float | None,
-        typer.Option(metavar="X", min=-2, max=2, help="The same, by how often a token came."),
+        typer.Option(
+            metavar="X", min=-2, max=2, help="Discourage tokens by how often they have occurred."
+        ),
     ] = None,
     presence_penalty: Annotated[
         float | None,
-        typer.Option(metavar="X", min=-2, max=2, help="The same, by whether a token came."),
+        typer.Option(
+            metavar="X", min=-2, max=2, help="Discourage tokens that have occurred at all."
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="The same seed, the same answer (CPU only).")
+        int | None,
+        typer.Option(metavar="N", help="Use this seed, to get the same answer again (CPU only)."),
     ] = None,
     num_predict: Annotated[
         int | None,
@@ -174,45 +185,49 @@ def run(
             "-n",
             metavar="N",
             min=-2,
-            help="Most tokens of an answer; -1: as the context lasts.",
+            help="Generate at most N tokens; -1 fills the context.",
         ),
     ] = None,
     ctx: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Tokens of context, prompt and answer together."),
+        typer.Option(
+            metavar="N", min=1, help="Set the context length: tokens of prompt and answer together."
+        ),
     ] = None,
     think: Annotated[
         bool | None,
-        typer.Option("--think/--no-think", help="Let the model think first, if it can, or not."),
+        typer.Option(
+            "--think/--no-think", help="Choose whether a thinking model thinks before it answers."
+        ),
     ] = None,
     hide_thinking: Annotated[
-        bool, typer.Option("--hide-thinking", help="Do not show the thinking.")
+        bool, typer.Option("--hide-thinking", help="Do not show the model's thinking.")
     ] = False,
     nowordwrap: Annotated[
-        bool, typer.Option("--nowordwrap", help="Do not break lines between words.")
+        bool, typer.Option("--nowordwrap", help="Do not wrap lines at word boundaries.")
     ] = False,
     output: Annotated[
         str | None,
         typer.Option("--format", metavar="json", help="Print the answer as one JSON object."),
     ] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show token counts and times on stderr.")
+        bool, typer.Option("--verbose", help="Show token counts and timings on stderr.")
     ] = False,
     keep_alive: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="How long a server keeps the model after this, as in 5m; -1: always.",
+            help="Set how long a server keeps the model loaded, e.g. 5m; -1: forever.",
         ),
     ] = None,
 ) -> None:
-    """Answer a prompt, or chat."""
+    """Answer a prompt, or start a chat."""
     if output not in (None, "json"):
-        raise typer.BadParameter("only json is known", param_hint="--format")
+        raise typer.BadParameter("only json is supported", param_hint="--format")
     values = locals()
     text = _prompt(prompt)
     if output is not None and text is None:
-        raise typer.BadParameter("it needs a prompt", param_hint="--format")
+        raise typer.BadParameter("it requires a prompt", param_hint="--format")
     from .console.repl import Chat, Options, answer_once
 
     numbers = _numbers(values)
@@ -241,13 +256,13 @@ def run(
 
 
 def _numbers(values: dict[str, Any]) -> RequestOptions:
-    """What a server would read of these options: the same bounds, whoever answers."""
+    """Read these options as a server does, so that the same bounds hold everywhere."""
     from .api.common import Fields
     from .api.options import read_values
 
     try:
         return read_values(Fields({**values, "num_ctx": values["ctx"]}))
-    except InvalidRequest as error:  # what Typer lets pass: NaN, and what is out of bounds
+    except InvalidRequest as error:  # what Typer lets pass: NaN, and values out of bounds
         raise typer.BadParameter(error.message) from None
 
 
@@ -260,20 +275,20 @@ def _duration(text: str | None) -> float | None:
         return parse_duration(text)
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no time such as 30s, 5m or -1", param_hint="--keep-alive"
+            f"{text!r} is not a duration such as 30s, 5m or -1", param_hint="--keep-alive"
         ) from None
 
 
 def _prompt(words: list[str] | None) -> str | None:
-    """The prompt: stdin's text, then the arguments; None on a terminal without arguments."""
+    """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments."""
     from .console.inputs import read_stdin
 
-    # Bytes of a command line that are no UTF-8 arrive as lone surrogates, which nothing can encode.
+    # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
     said = " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")
     piped = "" if sys.stdin.isatty() else read_stdin().strip()
     parts = [part for part in (piped, said) if part.strip()]
     if not parts and (words or not sys.stdin.isatty()):
-        raise typer.BadParameter("there is no text in it, nor on stdin", param_hint="PROMPT")
+        raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")
     return "\n\n".join(parts) if parts else None
 
 
@@ -289,7 +304,7 @@ def pull(
         ),
     ],
 ) -> None:
-    """Download a model, or go on with an interrupted download."""
+    """Download a model, or resume an interrupted download."""
     from .console.progress import show_progress
 
     name = show_progress(_service("pull").pull(reference), reference)
@@ -312,10 +327,10 @@ def show(
     model: Model,
     as_json: JSONFlag = False,
     modelfile: Annotated[
-        bool, typer.Option("--modelfile", help="Print its Modelfile only.")
+        bool, typer.Option("--modelfile", help="Print only the model's Modelfile.")
     ] = False,
 ) -> None:
-    """Show what is known about a model."""
+    """Show the details of a model."""
     from .console.show import details_json, details_text
 
     details = _service("show").show(model)
@@ -330,14 +345,14 @@ def remove(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="Their names in full.", autocompletion=_model_names
+            metavar="MODEL...", help="The full names of the models.", autocompletion=_model_names
         ),
     ],
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do not ask, as on a terminal it does.")
+        bool, typer.Option("--yes", "-y", help="Delete without asking for confirmation.")
     ] = False,
 ) -> None:
-    """Delete models from disk; a loaded one is unloaded first."""
+    """Delete models from disk; loaded ones are unloaded first."""
     service = _service("rm")
     ask = sys.stdin.isatty() and not yes
     failed = False
@@ -353,7 +368,7 @@ def remove(
 
 
 def _confirmed(service: Service, name: str) -> str | None:
-    """The full name of the model, if the user wants it deleted."""
+    """Return the full name of the model, if the user wants it deleted."""
     from .console.output import human_size
     from .console.terminal import agreed
 
@@ -371,21 +386,22 @@ app.command("delete", hidden=True)(remove)
 @app.command("cp")
 def copy(
     model: Model,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The other name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The additional name.")],
 ) -> None:
-    """Give a model another name; it takes no room on disk."""
+    """Give a model another name, without using more disk space."""
     _service("cp").copy(model, name)
-    sys.stderr.write(f"{name} is now another name of {model}\n")
+    sys.stderr.write(f"{name} is now another name for {model}\n")
 
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of what is made.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the new model.")],
     file: Annotated[
-        str, typer.Option("--file", "-f", metavar="FILE", help="The Modelfile; - is stdin.")
+        str,
+        typer.Option("--file", "-f", metavar="FILE", help="Read this Modelfile; - means stdin."),
     ] = "Modelfile",
 ) -> None:
-    """Make a model out of a Modelfile, and of an existing model or a file."""
+    """Create a model from a Modelfile, based on a model or a file."""
     from .console.inputs import read_modelfile
     from .models.source import source_of
 
@@ -416,7 +432,7 @@ def ps(as_json: JSONFlag = False) -> None:
     if not loaded:
         from .board.lock import describe, holder
 
-        # A server that was asked has told about itself: it keeps the NPU's lock without a model, too.
+        # A server keeps the NPU's lock even without a model, so its lock says nothing here.
         owner = None if isinstance(service, RemoteService) else holder(_settings().lock)
         note = f"The NPU is in use by {describe(owner)}." if owner else "No model is loaded."
         sys.stderr.write(f"{note}\n")
@@ -428,7 +444,7 @@ def stop(
         str | None,
         typer.Argument(
             metavar="[MODEL]",
-            help="By default the one that was used last.",
+            help="The model to unload; by default the one used last.",
             autocompletion=_model_names,
         ),
     ] = None,
@@ -448,55 +464,63 @@ def stop(
 def serve(
     host: Annotated[
         str | None,
-        typer.Option(metavar="HOST", help="The address to listen on. [default: 127.0.0.1]"),
+        typer.Option(metavar="HOST", help="Listen on this address. [default: 127.0.0.1]"),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(metavar="PORT", min=0, max=65535, help="The port. [default: 8080]")
+        int | None,
+        typer.Option(metavar="PORT", min=0, max=65535, help="Listen on this port. [default: 8080]"),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
-            help="Load this model at once and keep it loaded.",
+            help="Load this model at startup and keep it loaded.",
             autocompletion=_model_names,
         ),
     ] = None,
     models: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="The models directory. [default: ~/RKLLAMA/models]"),
+        typer.Option(metavar="DIR", help="Use this models directory. [default: ~/RKLLAMA/models]"),
     ] = None,
     keep_alive: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="How long a model stays loaded after its last use; -1: always. [default: 5m]",
+            help="Unload a model this long after its last use; -1: never. [default: 5m]",
         ),
     ] = None,
     max_loaded: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=64, help="Models that may be loaded at once. [default: 1]"
+            metavar="N", min=1, max=64, help="Keep at most N models in memory. [default: 1]"
         ),
     ] = None,
     max_queue: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=0, max=1024, help="Requests that may wait their turn. [default: 64]"
+            metavar="N",
+            min=0,
+            max=1024,
+            help="Let at most N requests wait their turn. [default: 64]",
         ),
     ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(
-            metavar="KEY,...", help="Keys of which clients must send one; @FILE reads them."
+            metavar="KEY,...", help="Require one of these API keys; @FILE reads them from a file."
         ),
     ] = None,
     origins: Annotated[
         str | None,
-        typer.Option(metavar="URL,...", help="Origins of the web pages that may call the server."),
+        typer.Option(
+            metavar="URL,...", help="Allow web pages from these origins to call the server."
+        ),
     ] = None,
     log_level: Annotated[
         str | None,
-        typer.Option(metavar="LEVEL", help="debug, info, warning or error. [default: info]"),
+        typer.Option(
+            metavar="LEVEL", help="Set the level: debug, info, warning or error. [default: info]"
+        ),
     ] = None,
 ) -> None:
     """Serve models over HTTP to Ollama, OpenAI and Anthropic clients."""
@@ -529,7 +553,7 @@ def serve(
 
 
 def _address(host: str | None, port: int | None) -> str | None:
-    """HOST:PORT out of the two options; what is not given comes from the settings."""
+    """Return HOST:PORT from the two options; what is missing comes from the settings."""
     if host is None and port is None:
         return None
     from .config import load_settings, server_address

@@ -233,7 +233,7 @@ def stamp_at(path: str) -> Stamp:
 
 
 def _speakable(name: str) -> bool:
-    # Bytes that are no UTF-8 arrive as lone surrogates, which isprintable() refuses.
+    # Bytes that are not UTF-8 arrive as lone surrogates, which isprintable() refuses.
     return name[0] != "." and name.isprintable()
 
 
