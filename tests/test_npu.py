@@ -565,7 +565,7 @@ def test_a_prompt_that_is_too_long_is_counted_too(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
-from rkllama.backend import GenerateSpec, LoadSpec
+from rkllama.backends.base import GenerateSpec, LoadSpec
 from rkllama.errors import RKLLamaError
 from rkllama.npu import NPUBackend
 backend = NPUBackend(compatible="/nowhere")
