@@ -17,7 +17,7 @@ from ..board.lock import NPULock
 from ..config import Settings
 from ..errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
 from ..models.metadata import StoredModel
-from ..runner.worker import Worker
+from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
 from ..types import LoadedModel, ModelInfo, SamplingParams
 from .scheduler import Scheduler, Slot
@@ -138,7 +138,7 @@ class Residents:
         if keep_alive is not None:
             resident.keep_alive = keep_alive
         self._expire_after(slot, resident)
-        if resident.worker.state == "DEAD":
+        if resident.worker.state is State.DEAD:
             self._lose(slot, resident)
 
     @staticmethod

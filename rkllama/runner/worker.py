@@ -1,6 +1,7 @@
-"""A model's child process, as its parent sees it.
+"""A model's process, as the engine sees it: commands in, pieces of a completion out.
 
-States, and who changes them (always the thread that holds the model's lease, see scheduler.py):
+States; `Worker._enter` alone changes them, always in the thread that holds the model's lease (see
+engine/scheduler.py):
 
     STARTING ──load()──▶ READY ──generate(), embed()──▶ RUNNING ──RESULT/ERROR frame──▶ READY
         │                  │                              │  └─given up by its reader──▶ DRAINING ─┐
@@ -9,34 +10,27 @@ States, and who changes them (always the thread that holds the model's lease, se
 
 `close()` alone frees the pipes and reaps the process; after a crash or a hang it is still due.
 
-The reader of an answer waits for the pipe and for its client's socket at once, in the thread that writes
-the answer: no other thread, no polling. A reader that gives up sends ABORT and leaves; the frames that
+The reader of a completion waits for the pipe and for its client's socket at once, in the thread that writes
+the reply: no other thread, no polling. A reader that gives up sends ABORT and leaves; the frames that
 still come are dropped by their run number, before the next operation starts.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import select
-import shutil
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from typing import BinaryIO, NoReturn, TypeVar
+from enum import Enum
+from typing import NoReturn, TypeVar
 
 from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from ..errors import LoadFailed, WorkerCrashed, WorkerHung
-from ..files import IMPORT_ROOT
 from ..service import LOCAL, Caller
 from ..types import TokenLogprob
 from . import frames
+from .log import ChildLog
+from .process import Process, exit_in_words
 
-log = logging.getLogger("rkllama")
 T = TypeVar("T")
 
 ABORT_GRACE = 60.0
@@ -45,23 +39,19 @@ CLOSE_GRACE = 5.0
 """Seconds that a runtime may take to free a model before its process is killed."""
 DRAIN_GRACE = 1.0
 """The same while an aborted run still goes on: a decode ends in time, a prefill may take minutes."""
-KILL_GRACE = 5.0
-"""Seconds that the kernel may take to end a killed process: inside a driver it can be stuck for good."""
-SEND_GRACE = 30.0
-"""Seconds that a process may take to read a command: it does so in a thread of its own."""
-_LOG_LIMIT = 4 << 20
-_TAIL = 16 << 10
-
-_CHILD = """import sys
-root = sys.argv.pop(1)
-sys.path[:] = [path for path in sys.path if path]
-root in sys.path or sys.path.insert(0, root)
-from rkllama.runner.child import main
-main()"""
-"""The child's program. It runs this very package, and imports nothing from the current directory, which
-may hold anything."""
 
 Piece = str | tuple[str, tuple[TokenLogprob, ...]]
+
+
+class State(Enum):
+    """What a worker does; the transitions are drawn at the top of this module."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RUNNING = "running"
+    DRAINING = "draining"
+    """A run that nobody reads any more has not ended yet."""
+    DEAD = "dead"
 
 
 class Worker:
@@ -75,43 +65,22 @@ class Worker:
         inherit: tuple[int, ...] = (),
         abort_grace: float | None = None,
     ) -> None:
-        """`abort_grace` instead of ABORT_GRACE, for a model that is loaded again sooner than that."""
+        """Start the process; it inherits the descriptors `inherit`. Raises LoadFailed.
+
+        `abort_grace` instead of ABORT_GRACE, for a model that is loaded again sooner than that.
+        """
         self.path = path
-        self.log_path = log_path
-        self._abort_grace = ABORT_GRACE if abort_grace is None else abort_grace
-        self.state = "STARTING"
-        self.ended_because: str | None = None
-        """Why `kill` was called, for the message to whoever is reading."""
         self.retired = False
         """Whether it was told to end, so that its end is no accident."""
+        self._abort_grace = ABORT_GRACE if abort_grace is None else abort_grace
+        self._state = State.STARTING
         self._run = 0
-        self._sending = threading.Lock()
-        """Held to write a command or to close their pipe: commands come from several threads."""
         self._buffer = frames.FrameBuffer()
         try:
-            self._log_start = _rotate(log_path)
-            self._spawn(inherit)
+            self._log = ChildLog(log_path)
+            self._process = Process(log_path, inherit=inherit)
         except OSError as error:
             raise LoadFailed(f"cannot start a process for {path}: {error}") from None
-        self._log_loaded = self._log_run = self._log_start
-        """Where in the log the load ended, and where the last command began."""
-
-    def _spawn(self, inherit: tuple[int, ...]) -> None:
-        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            child_commands, self._commands = _pipe(theirs, ours)
-            self._events, child_events = _pipe(ours, theirs)
-            os.set_blocking(self._commands, False)
-            pipes = (child_commands, child_events)
-            with open(self.log_path, "ab") as output:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", _CHILD, IMPORT_ROOT, *map(str, pipes)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    pass_fds=(*pipes, *inherit),
-                    start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
-                )
-            ours.pop_all()
 
     @property
     def pid(self) -> int:
@@ -119,9 +88,17 @@ class Worker:
         return self._process.pid
 
     @property
+    def state(self) -> State:
+        """What it does."""
+        return self._state
+
+    def _enter(self, state: State) -> None:
+        self._state = state
+
+    @property
     def alive(self) -> bool:
         """Whether the process still runs; a dead one is reaped by asking."""
-        return self.state != "DEAD" and self._process.poll() is None
+        return self._state is not State.DEAD and self._process.alive
 
     def load(self, spec: LoadSpec, *, timeout: float) -> LoadedInfo:
         """Load the model. Raises LoadFailed, WorkerHung; the process has ended then."""
@@ -145,7 +122,7 @@ class Worker:
             self.kill("the load was given up")
             self.close()
             raise
-        self._log_loaded = self._log_size()
+        self._log.mark_loaded()
         return loaded
 
     def generate(
@@ -167,7 +144,7 @@ class Worker:
                 limit = each
                 kind, _, payload = batch[-1]
                 if kind >= frames.RESULT:  # the reader may give up at the text before it
-                    self.state = "READY"
+                    self._enter(State.READY)
                 yield from _pieces(batch)
                 if kind == frames.RESULT:
                     yield self._decoded(frames.decode_result, payload)
@@ -199,7 +176,7 @@ class Worker:
 
     def abort(self) -> None:
         """Ask the running answer to end; safe from any thread, without one it does nothing."""
-        if self.state in ("RUNNING", "DRAINING"):
+        if self._state in (State.RUNNING, State.DRAINING):
             self._send(frames.ABORT, self._run)
 
     def retire(self) -> None:
@@ -209,10 +186,7 @@ class Worker:
 
     def kill(self, reason: str) -> None:
         """End the process at once; safe from any thread. Its reader gets WorkerCrashed with `reason`."""
-        if self.ended_because is None:
-            self.ended_because = reason
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+        self._process.kill(reason)
 
     def settle(self, caller: Caller = LOCAL) -> None:
         """Wait until a run that its reader gave up has ended.
@@ -220,82 +194,25 @@ class Worker:
         Raises WorkerCrashed, WorkerHung, and Cancelled when the client goes first.
         """
         deadline = time.monotonic() + self._abort_grace
-        while self.state == "DRAINING":
+        while self._state is State.DRAINING:
             batch = self._frames(self._run, deadline - time.monotonic(), caller)
             if not batch:
                 text = f"did not heed an abort for {self._abort_grace:g} s"
                 self._hung(text, self._abort_grace, None)
             if batch[-1][0] >= frames.RESULT:
-                self.state = "READY"
+                self._enter(State.READY)
 
     def close(self) -> None:
         """Free the model and end the process, by force when it takes too long."""
-        if self._commands < 0:
+        if self._process.closed:
             return
-        if self.ended_because is None and self.state in ("READY", "DRAINING"):
+        if self._process.kill_reason is None and self._state in (State.READY, State.DRAINING):
             self._send(frames.CLOSE, 0)
         else:
             self.kill("closed")
-        self._end(DRAIN_GRACE if self.state == "DRAINING" else CLOSE_GRACE)
-        self.state = "DEAD"
-        with self._sending:
-            os.close(self._commands)
-            self._commands = -1
-        os.close(self._events)
-        self._events = -1
-
-    def _end(self, patience: float) -> int | None:
-        """Wait for the process to end, kill it after `patience` seconds; its exit status.
-
-        None: even that did not end it.
-        """
-        if (status := self._wait_end(patience)) is None:
-            self._process.kill()
-            status = self._wait_end(KILL_GRACE)
-        if status is None:
-            log.error("process %d does not die: it may be stuck in the NPU's driver", self.pid)
-        return status
-
-    def _wait_end(self, seconds: float) -> int | None:
-        """Its exit status; what it still sends, and may be stuck in sending, is dropped."""
-        deadline = time.monotonic() + seconds
-        poll = select.poll()
-        poll.register(self._events, select.POLLIN)
-        while (left := deadline - time.monotonic()) > 0:
-            if poll.poll(left * 1000) and not os.read(self._events, 1 << 16):
-                break
-        try:
-            return self._process.wait(max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return None
-
-    def log_tail(self) -> str:
-        """The last lines that the process wrote while it loaded and since the last command began.
-
-        What earlier commands made it say does not explain what happens now.
-        """
-        try:
-            with open(self.log_path, "rb") as stream:
-                size = stream.seek(0, os.SEEK_END)
-                parts = ((self._log_start, self._log_loaded), (self._log_run, size))
-                return "".join(_part(stream, *part) for part in parts)
-        except OSError:
-            return ""
-
-    def _log_size(self) -> int:
-        try:
-            return os.stat(self.log_path).st_size
-        except OSError:
-            return 0
-
-    def _mark_log(self) -> None:
-        """A command begins. A log over its limit starts anew: a process may live for years."""
-        self._log_run = self._log_size()
-        if self._log_run > _LOG_LIMIT:
-            with contextlib.suppress(OSError):
-                shutil.copyfile(self.log_path, self.log_path + ".1")
-                os.truncate(self.log_path, 0)  # the process appends: it goes on at the new end
-                self._log_start = self._log_loaded = self._log_run = 0
+        self._process.end(DRAIN_GRACE if self._state is State.DRAINING else CLOSE_GRACE)
+        self._enter(State.DEAD)
+        self._process.close()
 
     # --- Frames --------------------------------------------------------------------------------
 
@@ -317,10 +234,10 @@ class Worker:
                     self._hung(f"sent nothing for {timeout:g} s", timeout, setting)
                 for got, _, answer in batch:
                     if got == frames.RESULT:
-                        self.state = "READY"
+                        self._enter(State.READY)
                         return answer
                     if got == frames.ERROR:
-                        self.state = "READY"
+                        self._enter(State.READY)
                         raise self._decoded(frames.decode_error, answer)
                     if got == frames.VECTOR and vectors is not None:
                         vectors.append(answer)
@@ -330,9 +247,9 @@ class Worker:
     def _begin(self, kind: int, payload: bytes, caller: Caller) -> int:
         self.settle(caller)
         if kind != frames.LOAD:  # what it said when it started belongs to the load
-            self._mark_log()
+            self._log.mark_command()
         self._run += 1
-        self.state = "RUNNING"
+        self._enter(State.RUNNING)
         self._send(kind, self._run, payload)
         if self.retired:
             self._send(frames.ABORT, self._run)
@@ -340,49 +257,24 @@ class Worker:
 
     def _give_up(self, run: int) -> None:
         """Leave a run that has not ended: its last frames are dropped by `settle`."""
-        if self.state == "RUNNING":
-            self.state = "DRAINING"
+        if self._state is State.RUNNING:
+            self._enter(State.DRAINING)
             self._send(frames.ABORT, run)
 
     def _send(self, kind: int, run: int, payload: bytes = b"") -> None:
-        """Write a command whole, from any thread.
-
-        A child that is gone, or that had to be ended for not reading, is noticed and explained by the
-        end of its event pipe.
-        """
-        view = memoryview(frames.pack_header(len(payload), kind, run) + payload)
-        with self._sending:
-            try:
-                while view and self._commands >= 0:
-                    view = view[self._write(view) :]
-            except BrokenPipeError:
-                return
-            except BaseException:  # half a command is none
-                self.kill("a command to it was cut off")
-                raise
-
-    def _write(self, view: memoryview) -> int:
-        """Bytes written; 0 when there was no room but is now. Raises BrokenPipeError."""
-        try:
-            return os.write(self._commands, view)
-        except BlockingIOError:
-            poll = select.poll()
-            poll.register(self._commands, select.POLLOUT)
-            if not poll.poll(SEND_GRACE * 1000):
-                self.kill(f"it took no command for {SEND_GRACE:g} s")
-                raise BrokenPipeError from None
-            return 0
+        """Write a command whole, from any thread; see Process.send."""
+        self._process.send(frames.pack_header(len(payload), kind, run) + payload)
 
     def _frames(self, run: int, timeout: float, caller: Caller) -> list[tuple[int, int, bytes]]:
         """The next frames of `run`, none after `timeout` seconds. RESULT or ERROR is always the last."""
         deadline = time.monotonic() + timeout
-        while caller.wait(self._events, deadline - time.monotonic()):
+        while caller.wait(self._process.events, deadline - time.monotonic()):
             if batch := [frame for frame in self._read() if frame[1] == run]:
                 return batch
         return []
 
     def _read(self) -> list[tuple[int, int, bytes]]:
-        data = os.read(self._events, 1 << 16)
+        data = self._process.read()
         if not data:
             self._crashed()
         try:
@@ -402,27 +294,28 @@ class Worker:
 
     def _hung(self, what: str, seconds: float, setting: str | None) -> NoReturn:
         self.kill(f"it {what}")
-        self.state = "DEAD"
+        self._enter(State.DEAD)
+        remedy = "use a smaller model or prompt."
+        if setting is not None:
+            remedy = f"raise {setting}, or {remedy}"
         raise WorkerHung(
             f"the runtime {what} and was ended",
             seconds=seconds,
-            hint="The next request loads the model again. If it happens often, "
-            + (f"raise {setting}, or " if setting else "")
-            + "use a smaller model or prompt.",
+            hint=f"The next request loads the model again. If it happens often, {remedy}",
         )
 
     def _crashed(self) -> NoReturn:
         """Explain the end of the event pipe."""
-        status = self._end(CLOSE_GRACE)
-        self.state = "DEAD"
+        status = self._process.end(CLOSE_GRACE)
+        self._enter(State.DEAD)
         from ..rkllm.log import diagnose
 
-        tail = self.log_tail()
-        known = diagnose(tail) if self.ended_because is None else None
-        message = f"the model's process {_ended(status)}"
-        if self.ended_because is not None:
-            message = f"the model's process was ended: {self.ended_because}"
-        hint = f"Its log is {self.log_path}."
+        tail, reason = self._log.tail(), self._process.kill_reason
+        known = diagnose(tail) if reason is None else None
+        message = f"the model's process {exit_in_words(status)}"
+        if reason is not None:
+            message = f"the model's process was ended: {reason}"
+        hint = f"Its log is {self._log.path}."
         if known is not None:
             message, hint = f"{message}: {known[0]}", known[1]
         raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
@@ -441,42 +334,3 @@ def _pieces(batch: list[tuple[int, int, bytes]]) -> Iterator[Piece]:
             yield frames.decode_logprobs(payload)
     if texts:
         yield b"".join(texts).decode("utf-8", "replace")
-
-
-def _ended(status: int | None) -> str:
-    if status is None:
-        return "cannot be ended"
-    if status >= 0:
-        return f"exited with status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"
-
-
-def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe whose two ends are closed with `reader` and `writer`."""
-    ends = os.pipe()
-    reader.callback(os.close, ends[0])
-    writer.callback(os.close, ends[1])
-    return ends
-
-
-def _part(stream: BinaryIO, start: int, end: int) -> str:
-    """What a file holds between two places, of much the end."""
-    start = max(start, end - _TAIL)
-    stream.seek(start)
-    return stream.read(max(0, end - start)).decode("utf-8", "replace")
-
-
-def _rotate(path: str) -> int:
-    """Keep the log below its limit; the size from which this process's lines start."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    try:
-        size = os.path.getsize(path)
-        if size > _LOG_LIMIT:
-            os.replace(path, path + ".1")
-            return 0
-        return size
-    except FileNotFoundError:
-        return 0

@@ -23,8 +23,8 @@ from rkllama.backends.llamacpp import CPUBackend, physical_cores
 from rkllama.backends.own_log import OwnOutput
 from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong, Unsupported
 from rkllama.models.gguf import read_header
-from rkllama.runner import worker
-from rkllama.runner.worker import Worker
+from rkllama.runner import process
+from rkllama.runner.worker import State, Worker
 from rkllama.service import LOCAL, Caller
 from rkllama.types import SamplingParams
 from tests.clients.common import GUIDE_FILE, serving_guide
@@ -319,7 +319,7 @@ def test_a_client_that_leaves_in_a_prefill_frees_the_model_within_a_second(model
         task = Task(
             lambda: list(pieces_of(model, prompt, caller=Caller(theirs.fileno()), max_tokens=400))
         )
-        until(lambda: model.state == "RUNNING" or task.done)
+        until(lambda: model.state is State.RUNNING or task.done)
         began = time.monotonic()
         ours.close()
         with pytest.raises(Cancelled):
@@ -349,7 +349,7 @@ def test_an_embedding_of_many_texts_ends_with_its_client(model: Worker) -> None:
     with ours, theirs:
         texts = tuple(f"{TEXT} {n}" for n in range(5000))
         task = Task(lambda: model.embed(texts, True, timeout=LIMIT, caller=Caller(theirs.fileno())))
-        until(lambda: model.state == "RUNNING" or task.done)
+        until(lambda: model.state is State.RUNNING or task.done)
         ours.close()
         with pytest.raises(Cancelled):
             task.result()
@@ -499,7 +499,7 @@ def test_without_the_package_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     blocked = "import sys; sys.modules['xllamacpp'] = None\n"
-    monkeypatch.setattr(worker, "_CHILD", blocked + worker._CHILD)
+    monkeypatch.setattr(process, "_CHILD", blocked + process._CHILD)
     child = Worker(str(GUIDE_FILE), str(tmp_path / "m.log"))
     with pytest.raises(BackendMissing) as caught:
         child.load(LoadSpec(path=str(GUIDE_FILE), context_length=512), timeout=LIMIT)

@@ -33,6 +33,7 @@ from rkllama.errors import (
 from rkllama.models.metadata import StoredModel
 from rkllama.models.store import Store
 from rkllama.runner import worker
+from rkllama.runner.worker import State
 from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
@@ -247,7 +248,7 @@ def test_a_model_whose_last_answer_was_left_goes_in_order(house: House, tmp_path
         run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
         next(run)
         run.close()
-        assert resident.worker.state == "DRAINING"
+        assert resident.worker.state is State.DRAINING
     assert house.ask("b", directive(reply="fine")) == "fine"
     events = [event["event"] for event in read_trace(tmp_path / "trace")]
     assert events.index("destroy") < [n for n, e in enumerate(events) if e == "init"][1]

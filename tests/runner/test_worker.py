@@ -27,9 +27,10 @@ from rkllama.errors import (
     WorkerCrashed,
     WorkerHung,
 )
-from rkllama.runner import frames, worker
+from rkllama.runner import frames, process, worker
+from rkllama.runner import log as child_log
 from rkllama.runner.child import Child
-from rkllama.runner.worker import Worker
+from rkllama.runner.worker import State, Worker
 from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
@@ -65,6 +66,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
     assert descriptors() == before
 
 
+def state_of(child: Worker) -> State:
+    """Asked anew each time: type checkers take an attribute to stay as it was."""
+    return child.state
+
+
 def load(child: Worker, timeout: float = LIMIT) -> None:
     spec = LoadSpec(path=child.path, context_length=4096, library=library("1.2.3"))
     child.load(spec, timeout=timeout)
@@ -89,24 +95,24 @@ def ask(
 
 def test_the_states_of_a_life(start: Start) -> None:
     child = start(loaded=False, tokens=3, token_us=100_000)
-    assert child.state == "STARTING"
+    assert state_of(child) is State.STARTING
     load(child)
-    assert child.state == "READY"
+    assert state_of(child) is State.READY
     answer = pieces_of(child, "hi")
     next(answer)
-    assert child.state == "RUNNING"
+    assert state_of(child) is State.RUNNING
     while not isinstance(next(answer), RunResult):
         pass
-    assert child.state == "READY"
+    assert state_of(child) is State.READY
     answer.close()
     answer = pieces_of(child, "hi " + directive(tokens=100_000, token_us=1000))
     next(answer)
     answer.close()
-    assert child.state == "DRAINING"
+    assert state_of(child) is State.DRAINING
     assert ask(child, "hi " + directive(reply="after"))[0] == "after"
-    assert child.state == "READY"
+    assert state_of(child) is State.READY
     child.close()
-    assert child.state == "DEAD"
+    assert state_of(child) is State.DEAD
     assert not child.alive
 
 
@@ -136,14 +142,14 @@ def test_an_answer_given_up_at_its_last_text_has_ended(
         answer = pieces_of(child, prompt)
         next(answer)
         answer.close()
-        assert child.state == "READY", "there is nothing left to wait for"
+        assert state_of(child) is State.READY, "there is nothing left to wait for"
 
 
 def test_an_error_of_the_runtime_leaves_the_process_ready(start: Start) -> None:
     child = start()
     with pytest.raises(RuntimeFailed):
         ask(child, "hi " + directive(run_error=1))
-    assert child.state == "READY"
+    assert state_of(child) is State.READY
     assert ask(child, "hi")[0] == "hi"
 
 
@@ -237,13 +243,13 @@ def test_aborts_from_other_threads_never_mix_with_a_long_prompt(start: Start) ->
 
 def test_an_abort_after_the_end_writes_to_nobody_elses_descriptor(start: Start) -> None:
     child = start()
-    number = child._commands
+    number = child._process._commands
     ours, theirs = socket.socketpair()
     with ours, theirs:
         child.close()
         os.dup2(ours.fileno(), number)  # the number is in use again
         try:
-            child.state = "RUNNING"  # as the other thread has read it just before
+            child._enter(State.RUNNING)  # as the other thread has read it just before
             child.abort()
             theirs.setblocking(False)
             with pytest.raises(BlockingIOError):
@@ -261,15 +267,15 @@ def test_a_client_that_hangs_up_ends_the_wait(start: Start) -> None:
                 pieces_of(child, "a b c d e f g h i j k l", caller=Caller(theirs.fileno()))
             )
         )
-        until(lambda: child.state == "RUNNING")
+        until(lambda: child.state is State.RUNNING)
         left = time.monotonic()
         ours.close()
         with pytest.raises(Cancelled):
             task.result()
         assert time.monotonic() - left < 0.25
-    assert child.state == "DRAINING"
+    assert state_of(child) is State.DRAINING
     child.settle()
-    assert child.state == "READY"
+    assert state_of(child) is State.READY
 
 
 # --- Crashes and hangs -------------------------------------------------------------------------
@@ -288,7 +294,7 @@ def test_a_crash_is_named(start: Start, fault: dict[str, int], status: int, word
     with pytest.raises(WorkerCrashed, match=words) as caught:
         ask(child, "hi " + directive(**fault))
     assert caught.value.exit_status == status
-    assert child.state == "DEAD"
+    assert state_of(child) is State.DEAD
     assert caught.value.log
 
 
@@ -296,7 +302,7 @@ def test_a_crash_while_a_long_prompt_is_sent_is_a_crash(start: Start) -> None:
     child = start()
     os.kill(child.pid, signal.SIGSTOP)  # reads nothing: the pipe is soon full
     task = Task(lambda: ask(child, "x" * 5_000_000))
-    until(lambda: child.state == "RUNNING" and not task.done)
+    until(lambda: child.state is State.RUNNING and not task.done)
     os.kill(child.pid, signal.SIGKILL)
     with pytest.raises(WorkerCrashed, match="SIGKILL"):
         task.result()
@@ -305,7 +311,7 @@ def test_a_crash_while_a_long_prompt_is_sent_is_a_crash(start: Start) -> None:
 def test_a_process_that_reads_no_command_is_ended(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "SEND_GRACE", 0.2)
+    monkeypatch.setattr(process, "SEND_GRACE", 0.2)
     child = start()
     os.kill(child.pid, signal.SIGSTOP)
     with pytest.raises(WorkerCrashed, match="took no command"):
@@ -330,14 +336,14 @@ def test_garbage_on_the_pipe_ends_the_process_with_a_clear_error(
     assert child._run == 1
     reader, writer = os.pipe()
     os.write(writer, garbage)
-    os.dup2(reader, child._events)
+    os.dup2(reader, child._process.events)
     os.close(reader)
     task = Task(lambda: list(pieces_of(child, "hi")))
-    until(lambda: child.ended_because)
+    until(lambda: child._process.kill_reason)
     os.close(writer)
     with pytest.raises(WorkerCrashed, match="garbage"):
         task.result()
-    assert child.state == "DEAD"
+    assert state_of(child) is State.DEAD
 
 
 def test_text_that_is_no_utf8_is_shown_and_ends_nothing(start: Start) -> None:
@@ -352,7 +358,7 @@ def test_a_hang_is_ended_after_its_limit(start: Start, at: int) -> None:
     with pytest.raises(WorkerHung) as caught:
         ask(child, "hi " + directive(hang_at=at), first=0.2, each=0.1)
     assert caught.value.seconds == (0.2 if at == 0 else 0.1)
-    assert child.state == "DEAD"
+    assert state_of(child) is State.DEAD
     assert not child.alive
 
 
@@ -366,7 +372,7 @@ def test_a_runtime_that_heeds_no_abort_is_ended_in_bounded_time(
     with monkeypatch.context() as patch:
         patch.setattr(child, "_send", lambda *_: None)
         answer.close()
-    assert child.state == "DRAINING"
+    assert state_of(child) is State.DRAINING
     with pytest.raises(WorkerHung, match="abort"):
         ask(child, "hi")
 
@@ -415,7 +421,7 @@ def test_a_load_that_fails_leaves_no_process(
     child = start(loaded=False, **config)
     with pytest.raises(LoadFailed, match=words):
         load(child)
-    assert child.state == "DEAD"
+    assert state_of(child) is State.DEAD
 
 
 def test_a_load_that_hangs_names_its_own_setting(start: Start) -> None:
@@ -423,13 +429,13 @@ def test_a_load_that_hangs_names_its_own_setting(start: Start) -> None:
     with pytest.raises(WorkerHung) as caught:
         load(child, timeout=1.0)
     assert "RKLLAMA_LOAD_TIMEOUT" in caught.value.text
-    assert child.state == "DEAD"
+    assert state_of(child) is State.DEAD
 
 
 def test_a_kill_ends_a_load_with_its_reason(start: Start) -> None:
     child = start(loaded=False, load_ms=20_000)
     task = Task(lambda: load(child))
-    until(lambda: child.state == "RUNNING")
+    until(lambda: child.state is State.RUNNING)
     child.kill("nobody wants it any more")
     with pytest.raises(LoadFailed, match="nobody wants it any more"):
         task.result()
@@ -486,7 +492,7 @@ def test_closing_after_an_abort_lets_the_run_end_first(start: Start, tmp_path: P
     answer = pieces_of(child, "hi")
     next(answer)
     answer.close()
-    assert child.state == "DRAINING"  # and its pipe is full of tokens that nobody reads
+    assert state_of(child) is State.DRAINING  # and its pipe is full of tokens that nobody reads
     child.close()
     assert read_trace(tmp_path / "trace")[-1]["event"] == "destroy"
 
@@ -498,7 +504,7 @@ def test_closing_in_a_long_prefill_does_not_wait_for_it(start: Start) -> None:
         task = Task(
             lambda: list(pieces_of(child, "a b c d e f g h", caller=Caller(theirs.fileno())))
         )
-        until(lambda: child.state == "RUNNING")
+        until(lambda: child.state is State.RUNNING)
         ours.close()
         with pytest.raises(Cancelled):
             task.result()
@@ -516,22 +522,22 @@ def test_closing_a_hung_process_takes_bounded_time(
     began = time.monotonic()
     child.close()
     assert time.monotonic() - began < 3
-    assert child._process.returncode == -signal.SIGKILL
+    assert child._process._popen.returncode == -signal.SIGKILL
 
 
 def test_a_process_that_even_the_kernel_cannot_end_is_left_alone(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("CLOSE_GRACE", "KILL_GRACE"):
-        monkeypatch.setattr(worker, name, 0.1)
+    monkeypatch.setattr(worker, "CLOSE_GRACE", 0.1)
+    monkeypatch.setattr(process, "KILL_GRACE", 0.1)
     child = start()
     os.kill(child.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
-        patch.setattr(child._process, "kill", lambda: None)
+        patch.setattr(child._process._popen, "kill", lambda: None)
         child.close()
     assert str(child.pid) in caplog.text
-    child._process.kill()
-    child._process.wait(LIMIT)
+    child._process._popen.kill()
+    child._process._popen.wait(LIMIT)
 
 
 def test_kills_and_aborts_from_everywhere_while_it_is_closed(start: Start) -> None:
@@ -545,7 +551,7 @@ def test_kills_and_aborts_from_everywhere_while_it_is_closed(start: Start) -> No
         child.close()
         for other in others:
             other.result()
-        assert child.state == "DEAD"
+        assert state_of(child) is State.DEAD
 
 
 def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
@@ -582,7 +588,7 @@ sys.stdin.read()
 def test_a_log_over_its_limit_is_put_aside_when_a_process_starts(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_LOG_LIMIT", 1000)
+    monkeypatch.setattr(child_log, "LIMIT", 1000)
     log = tmp_path / "logs" / "m.log"
     log.parent.mkdir()
     log.write_text("old\n" * 300)
@@ -598,7 +604,7 @@ def test_a_log_over_its_limit_starts_anew_while_the_process_lives(
     log = tmp_path / "logs" / "m.log"
     with log.open("a") as stream:
         stream.write("talkative\n" * 300)
-    monkeypatch.setattr(worker, "_LOG_LIMIT", 2000)
+    monkeypatch.setattr(child_log, "LIMIT", 2000)
     assert ask(child, "hi")[0] == "hi"
     assert "talkative" in (tmp_path / "logs" / "m.log.1").read_text()
     assert log.stat().st_size < 2000

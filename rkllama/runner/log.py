@@ -1,0 +1,77 @@
+"""The log file of a model's process, as its parent keeps it: below a limit, with marks to read from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from typing import BinaryIO
+
+LIMIT = 4 << 20
+"""Bytes from which a log is put aside, as NAME.log.1, and starts anew."""
+_TAIL = 16 << 10
+"""Bytes that `tail` returns at most of each of its parts."""
+
+
+class ChildLog:
+    """The log of one process, which appends to it."""
+
+    def __init__(self, path: str) -> None:
+        """Make room for a new process's lines. Raises OSError."""
+        self.path = path
+        self._start = _rotate(path)
+        """Where in the file the process's own lines start,"""
+        self._loaded = self._command = self._start
+        """where its load ended, and where its last command began."""
+
+    def mark_loaded(self) -> None:
+        """The load ends."""
+        self._loaded = self._size()
+
+    def mark_command(self) -> None:
+        """A command begins. A log over its limit starts anew: a process may live for years."""
+        self._command = self._size()
+        if self._command > LIMIT:
+            with contextlib.suppress(OSError):
+                shutil.copyfile(self.path, self.path + ".1")
+                os.truncate(self.path, 0)  # the process appends: it goes on at the new end
+                self._start = self._loaded = self._command = 0
+
+    def tail(self) -> str:
+        """The last lines that the process wrote while it loaded and since the last command began.
+
+        What earlier commands made it say does not explain what happens now.
+        """
+        try:
+            with open(self.path, "rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                load = _end_of_part(stream, self._start, self._loaded)
+                return load + _end_of_part(stream, self._command, size)
+        except OSError:
+            return ""
+
+    def _size(self) -> int:
+        try:
+            return os.stat(self.path).st_size
+        except OSError:
+            return 0
+
+
+def _end_of_part(stream: BinaryIO, start: int, end: int) -> str:
+    """The text between two places of a file; where that is long, the end of it."""
+    start = max(start, end - _TAIL)
+    stream.seek(start)
+    return stream.read(max(0, end - start)).decode("utf-8", "replace")
+
+
+def _rotate(path: str) -> int:
+    """Keep the log below its limit; the size from which this process's lines start."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    try:
+        size = os.path.getsize(path)
+        if size > LIMIT:
+            os.replace(path, path + ".1")
+            return 0
+        return size
+    except FileNotFoundError:
+        return 0

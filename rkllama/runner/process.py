@@ -1,0 +1,176 @@
+"""A child process and the pipes to it, as its parent holds them: start, send, read, end.
+
+    commands: parent ──▶ child, written without blocking      events: child ──▶ parent
+
+Standard output and standard error of the child go to its log file; both its pipes are its own, so that
+whatever a library prints mixes with no frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+from ..files import IMPORT_ROOT
+
+log = logging.getLogger("rkllama")
+
+KILL_GRACE = 5.0
+"""Seconds that the kernel may take to end a killed process: inside a driver it can be stuck for good."""
+SEND_GRACE = 30.0
+"""Seconds that a process may take to read a command: it does so in a thread of its own."""
+_READ_SIZE = 1 << 16
+
+_CHILD = """import sys
+root = sys.argv.pop(1)
+sys.path[:] = [path for path in sys.path if path]
+if root not in sys.path:
+    sys.path.insert(0, root)
+from rkllama.runner.child import main
+main()"""
+"""The child's program. It runs this very package, and imports nothing from the current directory, which
+may hold anything."""
+
+
+class Process:
+    """One child process. Not thread-safe but for `send` and `kill`."""
+
+    def __init__(self, log_path: str, *, inherit: tuple[int, ...] = ()) -> None:
+        """Start it; it inherits the descriptors `inherit`. Raises OSError."""
+        self.kill_reason: str | None = None
+        """Why `kill` was called, for the message to whoever is reading; None: it was not."""
+        self._sending = threading.Lock()
+        """Held to write a command or to close their pipe: commands come from several threads."""
+        self._spawn(log_path, inherit)
+
+    def _spawn(self, log_path: str, inherit: tuple[int, ...]) -> None:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            child_commands, self._commands = _pipe(theirs, ours)
+            self.events, child_events = _pipe(ours, theirs)
+            os.set_blocking(self._commands, False)
+            pipes = (child_commands, child_events)
+            with open(log_path, "ab") as output:
+                self._popen = subprocess.Popen(
+                    [sys.executable, "-c", _CHILD, IMPORT_ROOT, *map(str, pipes)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    pass_fds=(*pipes, *inherit),
+                    start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
+                )
+            ours.pop_all()
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; a dead one is reaped by asking."""
+        return self._popen.poll() is None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self._commands < 0
+
+    def send(self, data: bytes) -> None:
+        """Write a command whole, from any thread.
+
+        A child that is gone, or that had to be ended for not reading, is noticed and explained by the
+        end of its event pipe.
+        """
+        view = memoryview(data)
+        with self._sending:
+            try:
+                while view and not self.closed:
+                    view = view[self._write(view) :]
+            except BrokenPipeError:
+                return
+            except BaseException:  # half a command is none
+                self.kill("a command to it was cut off")
+                raise
+
+    def _write(self, view: memoryview) -> int:
+        """Bytes written; 0 when there was no room but is now. Raises BrokenPipeError."""
+        try:
+            return os.write(self._commands, view)
+        except BlockingIOError:
+            poll = select.poll()
+            poll.register(self._commands, select.POLLOUT)
+            if not poll.poll(SEND_GRACE * 1000):
+                self.kill(f"it took no command for {SEND_GRACE:g} s")
+                raise BrokenPipeError from None
+            return 0
+
+    def read(self) -> bytes:
+        """What it has sent, in part; waits for some. b"" at the end: it is gone."""
+        return os.read(self.events, _READ_SIZE)
+
+    def kill(self, reason: str) -> None:
+        """End it at once; safe from any thread."""
+        if self.kill_reason is None:
+            self.kill_reason = reason
+        with contextlib.suppress(ProcessLookupError):
+            self._popen.kill()
+
+    def end(self, patience: float) -> int | None:
+        """Wait for it to end, kill it after `patience` seconds; its exit status.
+
+        None: even that did not end it.
+        """
+        if (status := self._wait(patience)) is None:
+            self._popen.kill()
+            status = self._wait(KILL_GRACE)
+        if status is None:
+            log.error("process %d does not die: it may be stuck in the NPU's driver", self.pid)
+        return status
+
+    def _wait(self, seconds: float) -> int | None:
+        """Its exit status; what it still sends, and may be stuck in sending, is dropped."""
+        deadline = time.monotonic() + seconds
+        poll = select.poll()
+        poll.register(self.events, select.POLLIN)
+        while (left := deadline - time.monotonic()) > 0:
+            if poll.poll(left * 1000) and not self.read():
+                break
+        try:
+            return self._popen.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def close(self) -> None:
+        """Close the pipes; the process has ended, or cannot be ended."""
+        with self._sending:
+            os.close(self._commands)
+            self._commands = -1
+        os.close(self.events)
+        self.events = -1
+
+
+def exit_in_words(status: int | None) -> str:
+    """An exit status as a predicate: "was killed by SIGSEGV"; None is a process that cannot be ended."""
+    if status is None:
+        return "cannot be ended"
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
+    """A pipe whose two ends are closed with `reader` and `writer`."""
+    ends = os.pipe()
+    reader.callback(os.close, ends[0])
+    writer.callback(os.close, ends[1])
+    return ends
