@@ -24,6 +24,8 @@ from ..errors import (
 from ..models.gguf import GGUFError, GGUFHeader, read_header
 from ..types import SamplingParams, TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .grammar import grammar_schema
+from .hardware import cache_bytes, check_memory, threads_for
 from .own_log import OwnOutput
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
@@ -31,12 +33,6 @@ _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 _BATCH = 64
 """Prompt tokens evaluated at once. llama.cpp heeds an abort between two batches only, and on a CPU
 larger ones are hardly faster."""
-_TINY = 100 << 20
-_ANY_OBJECT = {"type": "object"}
-"""The schema of JSON mode."""
-_MOST = 10_000
-"""Items or characters that a grammar counts: with a thousand times more it takes minutes for a token."""
-_COUNTS = ("Items", "Length", "Properties", "Contains")
 _RANK = 4
 """llama.cpp's pooling type of rerankers."""
 _LOG_SECONDS = 1.0
@@ -67,10 +63,11 @@ class CPUBackend:
             raise LoadFailed(error.message, hint=error.hint) from None
         limit = header.context_length
         context = min(spec.context_length, limit) if limit else spec.context_length
-        spare = _check_memory(name, header, os.path.getsize(spec.path), context)
+        spare = check_memory(name, header, os.path.getsize(spec.path), context)
         output = OwnOutput()
         try:
             parameters = _parameters(llama, spec, header, context)
+            # Of the rest llama.cpp may use some to remember other conversations.
             parameters.cache_ram_mib = min(parameters.cache_ram_mib, spare // 4 >> 20)
             self._server = llama.Server(parameters)
         except RuntimeError as error:
@@ -88,7 +85,7 @@ class CPUBackend:
             context_length=context,
             runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
             dtype=header.quantization,
-            memory=os.path.getsize(spec.path) + _cache_bytes(header, context),
+            memory=os.path.getsize(spec.path) + cache_bytes(header, context),
             constrains=not _adds_space(header),
             per_run_sampling=True,
             counts_tokens=True,
@@ -162,7 +159,7 @@ class CPUBackend:
             "mirostat_tau": sampling.mirostat_tau,
             "mirostat_eta": sampling.mirostat_eta,
             "seed": sampling.seed,
-            "json_schema": _compact(_countable(_schema(spec.schema))),
+            "json_schema": grammar_schema(spec.schema),
             "preserved_tokens": list(spec.markers),
         }
         if spec.top_logprobs is not None:
@@ -257,7 +254,7 @@ def _parameters(
     parameters.n_ctx = context
     parameters.n_parallel = 1
     parameters.n_batch = parameters.n_ubatch = batch
-    parameters.cpuparams.n_threads = spec.threads or _threads(spec.path)
+    parameters.cpuparams.n_threads = spec.threads or threads_for(spec.path)
     parameters.warmup = False
     parameters.n_gpu_layers = 0
     parameters.verbosity = 1  # errors
@@ -284,47 +281,6 @@ def _reason(output: OwnOutput) -> str | None:
     return found[-1].strip() if found else None
 
 
-def _threads(path: str) -> int:
-    """One thread for a tiny model: more of them wait for each other longer than they compute, and for
-    seconds where another program has one of the cores.
-    """
-    return 1 if os.path.getsize(path) < _TINY else physical_cores()
-
-
-def physical_cores(cpus: str = "/sys/devices/system/cpu") -> int:
-    """The cores to compute on: one per physical core, on big.LITTLE the big ones only; at least 1."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
-    cores: dict[str, int] = {}
-    for cpu in allowed:
-        siblings = _read(f"{cpus}/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
-        capacity = _read(f"{cpus}/cpu{cpu}/cpu_capacity")
-        cores[siblings] = int(capacity) if capacity.isdigit() else 0
-    strongest = max(cores.values(), default=0)
-    # Cores of three classes are common: all but the weakest class count as big.
-    big = [c for c in cores.values() if 2 * c >= strongest]
-    return max(1, len(big))
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path) as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
-
-
-def _cache_bytes(header: GGUFHeader, context: int) -> int:
-    """Size of the KV cache in 16-bit floats; 0 where the header does not tell."""
-
-    def number(key: str) -> int:
-        value = header.metadata.get(f"{header.architecture}.{key}")
-        return value if isinstance(value, int) else 0
-
-    heads = max(1, number("attention.head_count"))
-    head_size = number("attention.key_length") or number("embedding_length") // heads
-    return 2 * 2 * (header.kv_heads or 0) * head_size * context
-
-
 def _adds_bos(header: GGUFHeader) -> bool:
     """Whether llama.cpp begins prompts with the token: as the header says, else as its tokenizer does."""
     flag = header.metadata.get("tokenizer.ggml.add_bos_token")
@@ -337,90 +293,6 @@ def _adds_space(header: GGUFHeader) -> bool:
     """
     flag = header.metadata.get("tokenizer.ggml.add_space_prefix")
     return flag if isinstance(flag, bool) else header.tokenizer in ("llama", "t5")
-
-
-def _check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
-    """Refuse what the machine cannot hold, before the kernel ends the process for it.
-
-    The bytes that are left; of them llama.cpp may use some to remember other conversations.
-    """
-    available = _available_memory()
-    needed = size + _cache_bytes(header, context)
-    if available is None:
-        return 0
-    if needed > available:
-        raise LoadFailed(
-            f"{name} with a context of {context} tokens needs about {needed / 1e9:.1f} GB of memory, "
-            f"{available / 1e9:.1f} GB are free",
-            hint="Ask for a shorter context (--ctx, num_ctx) or take a smaller model.",
-        )
-    return available - needed
-
-
-def _available_memory() -> int | None:
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-_GUIDANCE = {"whitespace_flexible": False, "coerce_one_of": True, "lenient": True}
-
-
-def _compact(schema: Any) -> Any:
-    """The schema with an end to the blanks between JSON's tokens: a small model can fill its whole answer
-    with them. What a grammar cannot express is left out of it, else it would be no grammar at all. The
-    keys are the grammar engine's own (llguidance).
-    """
-    if not isinstance(schema, dict):
-        return schema
-    return {**schema, "x-guidance": _GUIDANCE}
-
-
-def _countable(schema: Any) -> Any:
-    """The schema without limits that are too high to be counted up to; the answer's check knows them."""
-    if isinstance(schema, list):
-        return [_countable(each) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    lowered = dict(schema)
-    for name, value in schema.items():
-        if isinstance(value, dict | list):
-            lowered[name] = value if name in ("const", "enum", "default") else _countable(value)
-        elif isinstance(value, int | float) and value > _MOST and name[3:] in _COUNTS:
-            if name.startswith("max"):
-                del lowered[name]
-            elif name.startswith("min"):
-                lowered[name] = _MOST
-    return lowered
-
-
-def _schema(schema: Any) -> Any:
-    return _ANY_OBJECT if schema == "json" else _closed(schema)
-
-
-def _closed(schema: Any) -> Any:
-    """The schema with each object limited to the properties that it names, where it leaves that open.
-
-    What fits this fits the schema too. Small models would else go on inventing properties until
-    there are no tokens left.
-    """
-    if not isinstance(schema, dict):
-        return schema
-    closed = {name: _closed(value) if name == "items" else value for name, value in schema.items()}
-    for name in ("anyOf", "oneOf", "prefixItems"):
-        if isinstance(schema.get(name), list):
-            closed[name] = [_closed(each) for each in schema[name]]
-    for name in ("properties", "$defs", "definitions"):
-        if isinstance(schema.get(name), dict):
-            closed[name] = {key: _closed(each) for key, each in schema[name].items()}
-    properties, required = schema.get("properties"), schema.get("required") or []
-    composed = {"allOf", "anyOf", "oneOf", "$ref", "patternProperties"} & schema.keys()
-    if isinstance(properties, dict) and isinstance(required, list) and not composed:
-        named = all(isinstance(name, str) and name in properties for name in required)
-        if properties and named:
-            closed.setdefault("additionalProperties", False)
-    return closed
 
 
 def _emit_choice(

@@ -17,9 +17,11 @@ import numpy
 import pytest
 import xllamacpp
 
+from rkllama.backends import hardware
 from rkllama.backends import llamacpp as cpu
 from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from rkllama.backends.llamacpp import CPUBackend, physical_cores
+from rkllama.backends.hardware import cache_bytes
+from rkllama.backends.llamacpp import CPUBackend
 from rkllama.backends.own_log import OwnOutput
 from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong, Unsupported
 from rkllama.models.gguf import read_header
@@ -28,7 +30,7 @@ from rkllama.runner.worker import State, Worker
 from rkllama.service import LOCAL, Caller
 from rkllama.types import SamplingParams
 from tests.clients.common import GUIDE_FILE, serving_guide
-from tests.model_files import ARRAY, BOOL, I32, STRING, U32, Pair, header
+from tests.model_files import BOOL, STRING, Pair, header
 from tests.running import Server
 from tests.virtual_npu import write_model
 from tests.waiting import LIMIT, Task, until
@@ -451,7 +453,7 @@ def test_a_broken_file_is_a_load_that_failed(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_context_too_large_for_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_available_memory", lambda: 1 << 20)
+    monkeypatch.setattr(hardware, "_available_memory", lambda: 1 << 20)
     with pytest.raises(LoadFailed, match="memory") as caught:
         CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     assert "context" in caught.value.text
@@ -471,28 +473,11 @@ def test_other_conversations_are_remembered_in_a_quarter_of_what_is_left(
         def handle_completions(self, _: Any) -> dict[str, Any]:
             return {}
 
-    needed = GUIDE_FILE.stat().st_size + cpu._cache_bytes(read_header(str(GUIDE_FILE)), 512)
-    monkeypatch.setattr(cpu, "_available_memory", lambda: needed + left)
+    needed = GUIDE_FILE.stat().st_size + cache_bytes(read_header(str(GUIDE_FILE)), 512)
+    monkeypatch.setattr(hardware, "_available_memory", lambda: needed + left)
     monkeypatch.setattr(xllamacpp, "Server", Server)
     CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     assert made == [kept]
-
-
-def test_a_hybrid_model_has_a_cache_in_the_layers_with_attention_only(tmp_path: Path) -> None:
-    """What LFM2 1.2B says of itself: six of its sixteen layers have eight heads each."""
-    heads = [0, 0, 8, 0, 0, 8, 0, 0, 8, 0, 8, 0, 8, 0, 8, 0]
-    pairs: list[Pair] = [
-        ("general.architecture", STRING, "lfm2"),
-        ("lfm2.block_count", U32, 16),
-        ("lfm2.embedding_length", U32, 2048),
-        ("lfm2.attention.head_count", U32, 32),
-        ("lfm2.attention.head_count_kv", ARRAY, (I32, heads)),
-    ]
-    (tmp_path / "m.gguf").write_bytes(header(pairs))
-    values_of_a_token = 2 * 6 * 8 * 64
-    assert (
-        cpu._cache_bytes(read_header(str(tmp_path / "m.gguf")), 100) == 100 * 2 * values_of_a_token
-    )
 
 
 def test_without_the_package_the_error_says_what_to_install(
@@ -505,35 +490,6 @@ def test_without_the_package_the_error_says_what_to_install(
         child.load(LoadSpec(path=str(GUIDE_FILE), context_length=512), timeout=LIMIT)
     assert "pip install" in caught.value.text
     assert not child.alive
-
-
-# --- Threads -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("cores", "wanted"),
-    [
-        ([("0-1", None), ("0-1", None), ("2-3", None), ("2-3", None)], 2),
-        ([(str(n), 400 if n < 4 else 1024) for n in range(8)], 4),
-        ([(str(n), None) for n in range(4)], 4),
-        ([(None, None)], 1),
-    ],
-)
-def test_as_many_threads_as_there_are_real_or_big_cores(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    cores: list[tuple[str | None, int | None]],
-    wanted: int,
-) -> None:
-    for number, (siblings, capacity) in enumerate(cores):
-        folder = tmp_path / f"cpu{number}" / "topology"
-        folder.mkdir(parents=True)
-        if siblings is not None:
-            (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-        if capacity is not None:
-            (tmp_path / f"cpu{number}" / "cpu_capacity").write_text(f"{capacity}\n")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(len(cores))))
-    assert physical_cores(str(tmp_path)) == wanted
 
 
 # --- Behind the server -------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rkllama.backends.llamacpp import _countable, _schema
+from rkllama.backends.grammar import with_closed_objects, without_high_limits
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +21,7 @@ def test_objects_are_closed_at_every_depth() -> None:
         "required": ["pets"],
         "$defs": {"pet": pet, "other": {"anyOf": [pet, {"type": "null"}]}},
     }
-    closed = _schema(schema)
+    closed = with_closed_objects(schema)
     shut = {**pet, "additionalProperties": False}
     assert closed["additionalProperties"] is False
     assert closed["properties"]["pets"]["items"] == shut
@@ -43,14 +43,14 @@ def test_objects_are_closed_at_every_depth() -> None:
     ],
 )
 def test_what_would_not_fit_any_more_stays_open(schema: Any) -> None:
-    assert _schema(schema) == schema
+    assert with_closed_objects(schema) == schema
 
 
 def test_limits_that_no_grammar_counts_up_to_are_left_to_the_check() -> None:
     many = {"type": "array", "minItems": 10**7, "maxItems": 10**18, "items": {"maxLength": 10**9}}
     schema = {"properties": {"a": many, "maxItems": TEXT}, "enum": [{"maxItems": 10**18}]}
     lowered = {"type": "array", "minItems": 10_000, "items": {}}
-    assert _countable(schema) == {**schema, "properties": {"a": lowered, "maxItems": TEXT}}
+    assert without_high_limits(schema) == {**schema, "properties": {"a": lowered, "maxItems": TEXT}}
     assert many["maxItems"] == 10**18, "the client's own schema was changed"
     few = {"type": "string", "minLength": 2, "maxLength": 10_000, "maximum": 10**9}
-    assert _countable(few) == few
+    assert without_high_limits(few) == few

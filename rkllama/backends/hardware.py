@@ -1,0 +1,79 @@
+"""What this machine has for llama.cpp, its cores and its memory, and what a model needs of them."""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import LoadFailed
+from ..models.gguf import GGUFHeader
+
+_TINY = 100 << 20
+"""Bytes up to which a model is computed by one thread."""
+
+
+def threads_for(path: str) -> int:
+    """The number of threads for a model's file.
+
+    One for a tiny model: more of them wait for each other longer than they compute, and for seconds
+    where another program has one of the cores.
+    """
+    return 1 if os.path.getsize(path) < _TINY else physical_cores()
+
+
+def physical_cores(cpus: str = "/sys/devices/system/cpu") -> int:
+    """The cores to compute on: one per physical core, on big.LITTLE the big ones only; at least 1."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
+    capacities: dict[str, int] = {}
+    for cpu in allowed:
+        siblings = _read(f"{cpus}/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+        capacity = _read(f"{cpus}/cpu{cpu}/cpu_capacity")
+        capacities[siblings] = int(capacity) if capacity.isdigit() else 0
+    strongest = max(capacities.values(), default=0)
+    # Cores of three classes are common: all but the weakest class count as big.
+    big = [capacity for capacity in capacities.values() if 2 * capacity >= strongest]
+    return max(1, len(big))
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
+
+
+def cache_bytes(header: GGUFHeader, context: int) -> int:
+    """The size of the KV cache in 16-bit floats; 0 where the header does not tell."""
+
+    def number(key: str) -> int:
+        value = header.metadata.get(f"{header.architecture}.{key}")
+        return value if isinstance(value, int) else 0
+
+    heads = max(1, number("attention.head_count"))
+    head_size = number("attention.key_length") or number("embedding_length") // heads
+    return 2 * 2 * (header.kv_heads or 0) * head_size * context
+
+
+def check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
+    """The bytes that are left beside the model `name`, 0 where the machine does not tell.
+
+    Raises LoadFailed for what it cannot hold, before the kernel ends the process for it.
+    """
+    available = _available_memory()
+    if available is None:
+        return 0
+    needed = size + cache_bytes(header, context)
+    if needed > available:
+        raise LoadFailed(
+            f"{name} with a context of {context} tokens needs about {needed / 1e9:.1f} GB of memory, "
+            f"{available / 1e9:.1f} GB are free",
+            hint="Ask for a shorter context (--ctx, num_ctx) or take a smaller model.",
+        )
+    return available - needed
+
+
+def _available_memory() -> int | None:
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
