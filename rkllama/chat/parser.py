@@ -12,7 +12,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 
 from ..types import Event, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
-from .tool_calls import MARKED, PLAIN, CallReader, Form, Found
+from .tool_calls.forms import Form
+from .tool_calls.outcome import Found
+from .tool_calls.plain import FORMS as PLAIN
+from .tool_calls.reader import CallReader
+from .tool_calls.table import FORMATS, MARKED
 
 _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -106,7 +110,8 @@ class AnswerParser:
         self._thinking = thinking
         self._known = {tool.name: tool.parameters for tool in tools}
         self._forms = {form.opener: form for form in MARKED} if tools else {}
-        self._bare_anywhere = tool_format in ("llama3", "json", None)
+        format = FORMATS.get(tool_format or "")
+        self._bare_anywhere = format is None or format.bare_anywhere
         self._new_id = new_id
         self._in_text = _Markers([*stop, *self._ends, *self._forms], also="{[`" if tools else "")
         self._in_thought = _Markers([*self._ends, *(thinking[1:] if thinking else ())])

@@ -20,20 +20,13 @@ from . import messages as conversation
 from .budget import OutOfBounds
 from .families import CHATML, THINK_MARKERS, Family, find_family, thinks
 from .probe import Habits, find_habits
+from .tool_calls.table import find_format
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 Think = bool | Literal["low", "medium", "high"] | None
 
-_TOOL_FORMATS = (
-    ("<tool_call>", "hermes"),
-    ("[TOOL_CALLS]", "mistral"),
-    ("<｜tool▁calls▁begin｜>", "deepseek"),
-    ("<|tool_call|>", "granite"),
-    ("<|python_tag|>", "llama3"),
-    ("ipython", "llama3"),
-)
 _MAX_CONTROL_TOKENS = 100
 """Each is looked for at every `<` of a conversation, which nothing can interrupt."""
 _ENDS = (
@@ -233,7 +226,7 @@ class ChatTemplate:
             return self._built_in.tools
         if not self.supports_tools:
             return "hermes"
-        return next((form for mark, form in _TOOL_FORMATS if mark in self.source), "json")
+        return find_format(self.source)
 
 
 @lru_cache(maxsize=32)

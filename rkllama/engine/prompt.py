@@ -8,7 +8,7 @@ from typing import Any
 
 from ..chat.parser import AnswerParser
 from ..chat.template import ChatTemplate, Think, for_conversation, looks_templated
-from ..chat.tool_calls import MARKERS
+from ..chat.tool_calls.table import MARKERS
 from ..errors import InvalidRequest, Unsupported
 from ..models.metadata import StoredModel
 from ..types import ChatRequest, Message, Tool

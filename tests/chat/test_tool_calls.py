@@ -9,7 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rkllama.chat.tool_calls import MARKED, PLAIN, CallReader, Found, JsonEnd
+from rkllama.chat.tool_calls.json_text import JsonEnd
+from rkllama.chat.tool_calls.outcome import Found
+from rkllama.chat.tool_calls.plain import FORMS as PLAIN
+from rkllama.chat.tool_calls.reader import CallReader
+from rkllama.chat.tool_calls.table import MARKED
 from rkllama.types import Tool
 from tests.answers import TOOLS, parse
 

@@ -1,0 +1,19 @@
+"""What a reader makes of a text that may be a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Calls, each a name and its arguments; the text up to `end` belongs to them."""
+
+    calls: tuple[tuple[str, Mapping[str, Any]], ...]
+    end: int
+
+
+Outcome = Found | Literal["more", "no"]
+""""more": the text may become a call, when more of it is there; "no": it is none."""
