@@ -40,9 +40,7 @@ from .errors import (
     RKLLamaError,
 )
 from .models.uploads import Upload
-from .server import anthropic, models, native, ollama, status
-from .server import description as openapi
-from .server import v1 as openai
+from .server import native, ollama, status, v1
 from .server.guard import Guard
 from .server.routing import Call, Dialect, Reply, Route, one_line, retry_headers
 
@@ -65,17 +63,16 @@ _SPARE_THREADS = 16
 
 def routes() -> tuple[Route, ...]:
     """The route table."""
-    v1 = (*openai.ROUTES, *models.ROUTES, *anthropic.ROUTES)
-    table = (*native.ROUTES, *ollama.ROUTES, *v1, *status.ROUTES)
-    return (*table, openapi.description_of(table))
+    table = (*native.ROUTES, *ollama.ROUTES, *v1.ROUTES, *status.ROUTES)
+    return (*table, status.description_of(table))
 
 
 def dialect_of(path: str) -> Dialect:
     """Who words the errors of a path that no route has."""
     if path.startswith("/v1/messages"):
-        return anthropic.error
+        return v1.anthropic_error
     if path.startswith("/v1/"):
-        return openai.error
+        return v1.openai_error
     return ollama.error if path.startswith("/api/") else native.error
 
 

@@ -1,10 +1,12 @@
-"""How the server is: for load balancers and monitoring."""
+"""The server itself: how it is, for load balancers and monitoring, and its own description."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 from .. import __version__
+from ..api.common import dumps
 from ..engine.metrics import CONTENT_TYPE, family, sample
 from .native import error
 from .routing import Call, Reply, Route, ok
@@ -82,3 +84,26 @@ ROUTES = (
         summary="Figures for Prometheus",
     ),
 )
+
+
+def description_of(routes: tuple[Route, ...]) -> Route:
+    """The route that describes `routes` and itself. The document is made when it is first asked for."""
+
+    @cache
+    def document() -> bytes:
+        from .openapi import describe
+
+        return dumps(describe((*routes, route)))
+
+    route = _description(lambda _call: Reply(body=document()))
+    return route
+
+
+def _description(handler: Callable[[Call], Reply]) -> Route:
+    return Route(
+        methods=("GET",),
+        path="/openapi.json",
+        handler=handler,
+        dialect=error,
+        summary="This description",
+    )
