@@ -76,7 +76,7 @@ def test_errors_are_described_in_each_dialects_shape() -> None:
 
 @pytest.mark.integration
 def test_starting_the_server_does_not_load_it() -> None:
-    program = "import sys, rkllama.serve; print('rkllama.openapi' in sys.modules)"
+    program = "import sys, rkllama.serve; print('rkllama.server.openapi' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
