@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
-from rkllama import serve
 from rkllama.config import load_settings
+from rkllama.errors import RKLLamaError
+from rkllama.server.transport import Server
 
 pytestmark = pytest.mark.integration
 
@@ -23,12 +24,22 @@ def app(_environ: dict[str, Any], start_response: Callable[..., object]) -> Iter
     return [b"ok"]
 
 
+class NoUploads:
+    """A frontend to which nobody sends files."""
+
+    def error_body(self, error: RKLLamaError, environ: Mapping[str, Any]) -> bytes:
+        return error.text.encode()
+
+    def open_upload(self, environ: Mapping[str, Any], size: int) -> None:
+        return None
+
+
 class Loop:
     """The server's loop, one turn at a time, with one client."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.server = serve._waitress(app, self.listener, load_settings({}))
+        self.server = Server(app, self.listener, load_settings({}), NoUploads())
         self.client = socket.create_connection(self.listener.getsockname())
 
     def turn(self) -> None:

@@ -1,0 +1,234 @@
+"""The route table as a Bottle application: guards, limits, errors in the dialects' words, access log.
+
+Only this module imports Bottle, and nothing of a dialect is known here.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import bottle
+
+from ..api.common import dumps
+from ..config import Settings
+from ..engine.service import LocalService
+from ..errors import BodyTooLarge, InvalidRequest, MethodNotAllowed, NoSuchRoute, RKLLamaError
+from ..models.uploads import Upload
+from . import native, ollama, status, v1
+from .guard import Guard
+from .routing import Call, Dialect, Reply, Route, one_line, retry_headers
+
+log = logging.getLogger("rkllama")
+access_log = logging.getLogger("rkllama.access")
+
+
+def routes() -> tuple[Route, ...]:
+    """The route table."""
+    table = (*native.ROUTES, *ollama.ROUTES, *v1.ROUTES, *status.ROUTES)
+    return (*table, status.description_of(table))
+
+
+def dialect_of(path: str) -> Dialect:
+    """Who words the errors of a path that no route has."""
+    if path.startswith("/v1/messages"):
+        return v1.anthropic_error
+    if path.startswith("/v1/"):
+        return v1.openai_error
+    return ollama.error if path.startswith("/api/") else native.error
+
+
+def create_app(service: LocalService, settings: Settings, host: str = "127.0.0.1") -> bottle.Bottle:
+    """The WSGI application over a service; `host` is the address that it is served on."""
+    return Application(service, settings, host).wsgi
+
+
+class Application:
+    """The routes over a service. `wsgi` answers requests, the methods what comes before those."""
+
+    def __init__(self, service: LocalService, settings: Settings, host: str) -> None:
+        self._service = service
+        self._settings = settings
+        self._guard = Guard(host, settings.api_keys, settings.origins)
+        self._uploads: tuple[str, ...] = ()
+        """How the paths begin that files are sent to."""
+        self.wsgi = bottle.Bottle()
+        self.wsgi.config["json.enable"] = False
+        self._add_routes()
+        self._add_errors()
+
+    def _add_routes(self) -> None:
+        allowed: dict[str, list[str]] = {}
+        for route in routes():
+            allowed.setdefault(route.path, []).extend(route.methods)
+            self.wsgi.route(route.path, list(route.methods), self._adapter(route))
+            if route.upload:
+                self._uploads += (route.path.partition("<")[0],)
+        for path, methods in allowed.items():
+            self.wsgi.route(path, ["OPTIONS"], self._preflight(", ".join(methods)))
+
+    def _add_errors(self) -> None:
+        def unrouted(error: Any, make: Callable[[str, str, str], RKLLamaError]) -> bytes:
+            environ = bottle.request.environ
+            path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
+            allow = str(error.get_header("Allow", ""))
+            status, body = dialect_of(path)(make(method, path, allow), self._call(environ))
+            bottle.response.status = status
+            bottle.response.content_type = "application/json"
+            return dumps(body)
+
+        app = self.wsgi
+        app.error(404)(lambda error: unrouted(error, lambda _, path, __: NoSuchRoute(path[:200])))
+        app.error(405)(lambda error: unrouted(error, MethodNotAllowed))
+        app.error(400)(lambda error: unrouted(error, lambda *_: InvalidRequest("bad request")))
+        app.error(500)(lambda error: unrouted(error, lambda *_: RKLLamaError("internal error")))
+
+    def _call(
+        self, environ: Mapping[str, Any], parameters: Mapping[str, str] | None = None
+    ) -> Call:
+        return Call(
+            service=self._service,
+            store=self._service.store,
+            settings=self._settings,
+            environ=environ,
+            parameters=parameters or {},
+        )
+
+    def _preflight(self, methods: str) -> Callable[..., Any]:
+        def answer(**_: str) -> Any:
+            headers = self._guard.preflight_headers(bottle.request.environ, methods)
+            return bottle.HTTPResponse(b"", 204, **dict(headers))
+
+        return answer
+
+    def _adapter(self, route: Route) -> Callable[..., Any]:
+        """A Bottle callback around a handler."""
+
+        def answer(**parameters: str) -> Any:
+            environ = bottle.request.environ
+            call = self._call(environ, parameters)
+            reply = self._handle(route, call)
+            self._service.metrics.requests.add(1, route.path, str(reply.status))
+            response = bottle.HTTPResponse(reply.body, reply.status)
+            response.content_type = reply.content_type
+            for name, value in (*reply.headers, *self._guard.cors_headers(environ)):
+                response.set_header(name, value)
+            if isinstance(reply.body, bytes):
+                call.close()
+            else:
+                response.body = _Frames(reply.body, call)
+            return response
+
+        return answer
+
+    def _handle(self, route: Route, call: Call) -> Reply:
+        """The handler's reply behind the guard and the limit of a body, or the error in its place."""
+        try:
+            if not _is_utf8(call.environ):
+                raise NoSuchRoute(call.path[:200])
+            self._guard.check(call.environ, route.public)
+            max_body = self._settings.max_body
+            if not route.upload and int(call.environ.get("CONTENT_LENGTH") or 0) > max_body:
+                raise BodyTooLarge(max_body)
+            return route.handler(call)
+        except RKLLamaError as error:
+            level = logging.ERROR if error.status >= 500 else logging.INFO
+            log.log(level, "%s: %s", one_line(call.path), one_line(error.text))
+            problem = error
+        except Exception:
+            log.exception("%s: internal error", one_line(call.path))
+            problem = RKLLamaError("internal error", hint="The server's log tells more.")
+        status, body = route.dialect(problem, call)
+        return Reply(status=status, body=dumps(body), headers=retry_headers(problem))
+
+    # --- Before a request is complete; see transport.Frontend ----------------------------------
+
+    def error_body(self, error: RKLLamaError, environ: Mapping[str, Any]) -> bytes:
+        """The JSON that reports `error` in the dialect of the request's path."""
+        _, body = dialect_of(environ["PATH_INFO"])(error, self._call(environ))
+        return dumps(body)
+
+    def open_upload(self, environ: Mapping[str, Any], size: int) -> Upload | None:
+        """Where the body of a POST goes that is an upload, of somebody who may."""
+        if not environ["PATH_INFO"].startswith(self._uploads):
+            return None
+        try:
+            self._guard.check(environ, False)
+        except RKLLamaError:
+            return None
+        return Upload(self._settings.models, size)
+
+
+def _is_utf8(environ: Mapping[str, Any]) -> bool:
+    """Bottle leaves out of a path what is not UTF-8: /%ffmodels would be /models."""
+    path = environ["PATH_INFO"]
+    return bool(environ.get("bottle.raw_path", path).encode("latin-1") == path.encode())
+
+
+class _Frames:
+    """A streamed body that frees its generator and its call when the server is done with it."""
+
+    def __init__(self, frames: Iterator[bytes], call: Call) -> None:
+        self._frames = frames
+        self._call = call
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._frames
+        finally:  # Bottle drops what turns out to be empty without closing it
+            self.close()
+
+    def close(self) -> None:
+        close = getattr(self._frames, "close", None)
+        if close is not None:
+            close()
+        self._call.close()
+
+
+# --- Access log --------------------------------------------------------------------------------
+
+
+def access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
+    """A line per request, when its answer is complete."""
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        started, status = time.monotonic(), ["500"]
+
+        def start(line: str, headers: Any, exc_info: Any = None) -> Any:
+            status[0] = line[:3]
+            return start_response(line, headers, exc_info)
+
+        def done() -> None:
+            access_log.info(
+                '%s "%s %s" %s %.3f s',
+                environ.get("REMOTE_ADDR", "-"),
+                environ["REQUEST_METHOD"],
+                one_line(environ["PATH_INFO"]),
+                status[0],
+                time.monotonic() - started,
+            )
+
+        return _Logged(app(environ, start), done)
+
+    return application
+
+
+class _Logged:
+    """An answer that reports its end."""
+
+    def __init__(self, body: Iterable[bytes], done: Callable[[], None]) -> None:
+        self._body = body
+        self._done = done
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._done()
