@@ -1,15 +1,15 @@
 """The operations that both faces offer: `engine.service.LocalService` does them here,
 `client.remote.RemoteService` through a running server. The CLI works with either and cannot tell the
-difference.
+difference. What a server needs beyond them is a `ServerService`'s.
 """
 
 from __future__ import annotations
 
 import select
 from collections.abc import Callable, Generator, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from .errors import Cancelled
+from .errors import Cancelled, RKLLamaError
 from .types import (
     ChatRequest,
     EmbeddingRequest,
@@ -127,3 +127,54 @@ class Service(Protocol):
 
     def close(self) -> None:
         """Cancel what runs, end every child, release the NPU."""
+
+
+class Upload(Protocol):
+    """A file on its way to where `create` makes a model of it; `ServerService.keep_upload` ends that."""
+
+    @property
+    def failure(self) -> RKLLamaError | None:
+        """Why the file cannot be kept; what comes after that is dropped."""
+
+    def append(self, data: bytes) -> None:
+        """Add the next piece."""
+
+    def close(self) -> None:
+        """Drop the file, unless it was kept."""
+
+
+class ServerService(Service, Protocol):
+    """What a server needs of the service that it stands before."""
+
+    def digest(self, info: ModelInfo) -> str:
+        """A model's sha256 as 64 hex digits. Never waits for it: until it has been computed, 64 digits
+        that stand for the file as it is now.
+        """
+
+    def can_think(self, request: ChatRequest) -> bool:
+        """Whether the prompt of a request can ask for thinking; True where that is not known.
+        Raises ModelNotFound, AmbiguousName.
+        """
+
+    def load_if_none(self, name: str, caller: Caller = LOCAL) -> bool:
+        """Load a model until it is unloaded, unless one is loaded or being loaded; whether it was done."""
+
+    def has_upload(self, digest: str) -> bool:
+        """Whether the file of this sha256 (64 hex digits) is here for a `create`."""
+
+    def open_upload(self, size: int = 0) -> Upload:
+        """A place for a file; `size` is its length in bytes, 0 where that is not known."""
+
+    def keep_upload(self, digest: str, body: Any) -> None:
+        """Keep a file for a `create`: an `Upload` that is complete, or a binary stream.
+        Raises InvalidRequest where its sha256 is another one, DiskFull.
+        """
+
+    def queue_length(self) -> int:
+        """How many requests wait for their turn."""
+
+    def count_request(self, path: str, status: int) -> None:
+        """Count an HTTP request in the metrics."""
+
+    def metrics(self) -> str:
+        """The figures since the start, in Prometheus' text format."""

@@ -7,9 +7,9 @@ server that is to idle in 45 MB on a small board, and its registry is not needed
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from ..types import LoadedModel
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -36,7 +36,7 @@ class Counter:
         with self._lock:
             values = sorted(self._values.items())
         for labels, value in values:
-            yield sample(self.name, zip(self._labels, labels, strict=True), value)
+            yield _sample(self.name, zip(self._labels, labels, strict=True), value)
 
 
 class Histogram:
@@ -65,12 +65,12 @@ class Histogram:
         running = 0
         for bound, count in zip((*map(str, _SECONDS), "+Inf"), counts, strict=True):
             running += count
-            yield sample(f"{self.name}_bucket", [("le", bound)], running)
-        yield sample(f"{self.name}_sum", (), total)
-        yield sample(f"{self.name}_count", (), running)
+            yield _sample(f"{self.name}_bucket", [("le", bound)], running)
+        yield _sample(f"{self.name}_sum", (), total)
+        yield _sample(f"{self.name}_count", (), running)
 
 
-def sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
+def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
     """One line, label values escaped as the format demands."""
     pairs = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
     return f"{name}{{{pairs}}} {value:g}" if pairs else f"{name} {value:g}"
@@ -80,7 +80,7 @@ def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def family(kind: str, name: str, help_text: str, samples: Iterable[str]) -> Iterator[str]:
+def _family(kind: str, name: str, help_text: str, samples: Iterable[str]) -> Iterator[str]:
     """A figure with its samples; `kind` is "gauge", or "counter" for what only grows."""
     yield from (f"# HELP {name} {help_text}", f"# TYPE {name} {kind}")
     yield from samples
@@ -105,7 +105,48 @@ class Metrics:
         )
         self.queue_seconds = Histogram("rkllama_queue_seconds", "Time a request waited its turn.")
 
-    def expose(self) -> Iterator[str]:
-        """The lines of all counters and histograms."""
+    def exposition(self, waiting: int, restarts: int, loaded: Sequence[LoadedModel]) -> str:
+        """All figures: what is counted here, and what the scheduler and the models in memory say."""
+        lines = [*self._counted(), *_scheduler_lines(waiting, restarts), *_model_lines(loaded)]
+        return "\n".join(lines) + "\n"
+
+    def _counted(self) -> Iterator[str]:
         for metric in vars(self).values():
-            yield from family(metric.kind, metric.name, metric.help, metric.samples())
+            yield from _family(metric.kind, metric.name, metric.help, metric.samples())
+
+
+def _scheduler_lines(waiting: int, restarts: int) -> Iterator[str]:
+    yield from _family(
+        "gauge",
+        "rkllama_queue_length",
+        "Requests that wait for their turn.",
+        [_sample("rkllama_queue_length", (), waiting)],
+    )
+    yield from _family(
+        "counter",
+        "rkllama_worker_restarts_total",
+        "Model processes that died or had to be ended since the start.",
+        [_sample("rkllama_worker_restarts_total", (), restarts)],
+    )
+
+
+def _model_lines(loaded: Sequence[LoadedModel]) -> Iterator[str]:
+    yield from _family(
+        "gauge",
+        "rkllama_model_memory_bytes",
+        "Memory of a loaded model as the runtime reports it.",
+        [
+            _sample("rkllama_model_memory_bytes", [("model", model.info.name)], model.memory)
+            for model in loaded
+            if model.memory is not None
+        ],
+    )
+    yield from _family(
+        "gauge",
+        "rkllama_model_state",
+        "The models in memory, by state.",
+        [
+            _sample("rkllama_model_state", [("model", m.info.name), ("state", m.state)], 1)
+            for m in loaded
+        ],
+    )

@@ -1,4 +1,4 @@
-"""`LocalService`: the operations of service.py, done in this process and its children."""
+"""`LocalService`: the operations of service.py, a server's too, done in this process and its children."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..board.lock import NPULock
 from ..config import Settings
@@ -27,15 +28,15 @@ from ..types import (
     SamplingParams,
 )
 from .engine import Engine
-from .metrics import Metrics
 from .pool import Residents
+from .prompt import template_for
 
 MAX_PULLS = 8
 """Downloads at a time: each takes a thread of the server, for hours perhaps."""
 
 
 class LocalService:
-    """See service.Service. `command` and `url` name this process to others that want the NPU."""
+    """See service.ServerService. `command` and `url` name this process to others that want the NPU."""
 
     def __init__(
         self,
@@ -54,18 +55,13 @@ class LocalService:
             exact_sampling=exact_sampling,
         )
         self._pulls = threading.BoundedSemaphore(MAX_PULLS)
-        self.loading = threading.Lock()
+        self._loading = threading.Lock()
         """Held while a model is loaded on condition that none is."""
 
     @property
     def residents(self) -> Residents:
-        """The models in memory and the queue before them, for their figures."""
+        """The models in memory and the queue before them."""
         return self._engine.residents
-
-    @property
-    def metrics(self) -> Metrics:
-        """What has been counted since the start."""
-        return self._engine.metrics
 
     def models(self) -> list[ModelInfo]:
         """The models on disk."""
@@ -179,6 +175,57 @@ class LocalService:
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Tokens of the rendered prompt."""
         return self._engine.count_tokens(request, caller)
+
+    # --- What a server needs -------------------------------------------------------------------
+
+    def digest(self, info: ModelInfo) -> str:
+        """A model's sha256, or what stands in for it until it has been computed."""
+        return self.store.digest(info)
+
+    def can_think(self, request: ChatRequest) -> bool:
+        """Whether the template of the request's prompt knows thinking."""
+        model = self.store.resolve(request.model or self.current().name)
+        template = template_for(request, model)
+        return template is None or template.supports_thinking
+
+    def load_if_none(self, name: str, caller: Caller = LOCAL) -> bool:
+        """Load a model unless one is loaded; of two calls at once, one finds the other's model."""
+        if not self._loading.acquire(blocking=False):
+            return False
+        try:
+            if self.loaded():
+                return False
+            self.load(name, keep_alive=-1.0, caller=caller)
+        finally:
+            self._loading.release()
+        return True
+
+    def has_upload(self, digest: str) -> bool:
+        """Whether a file is here for a `create`."""
+        return Blobs(self.store.models).has(digest)
+
+    def open_upload(self, size: int = 0) -> Upload:
+        """A place for a file."""
+        return Upload(self.store.models, size)
+
+    def keep_upload(self, digest: str, body: Any) -> None:
+        """Keep a file for a `create`."""
+        Blobs(self.store.models).put(digest, body)
+
+    def queue_length(self) -> int:
+        """How many requests wait for their turn."""
+        return self.residents.scheduler.waiting
+
+    def count_request(self, path: str, status: int) -> None:
+        """Count an HTTP request."""
+        self._engine.metrics.requests.add(1, path, str(status))
+
+    def metrics(self) -> str:
+        """The figures since the start."""
+        residents = self.residents
+        return self._engine.metrics.exposition(
+            residents.scheduler.waiting, residents.restarts, residents.loaded()
+        )
 
     def close(self) -> None:
         """End every child and release the NPU."""

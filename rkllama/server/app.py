@@ -13,10 +13,9 @@ from typing import Any
 import bottle
 
 from ..api.common import dumps
-from ..config import Settings
-from ..engine.service import LocalService
+from ..config import Settings, load_settings
 from ..errors import BodyTooLarge, InvalidRequest, MethodNotAllowed, NoSuchRoute, RKLLamaError
-from ..models.uploads import Upload
+from ..service import ServerService, Upload
 from . import native, ollama, status, v1
 from .guard import Guard
 from .routing import Call, Dialect, Reply, Route, one_line, retry_headers
@@ -40,15 +39,20 @@ def dialect_of(path: str) -> Dialect:
     return ollama.error if path.startswith("/api/") else native.error
 
 
-def create_app(service: LocalService, settings: Settings, host: str = "127.0.0.1") -> bottle.Bottle:
-    """The WSGI application over a service; `host` is the address that it is served on."""
-    return Application(service, settings, host).wsgi
+def create_app(
+    service: ServerService, settings: Settings | None = None, host: str = "127.0.0.1"
+) -> bottle.Bottle:
+    """The WSGI application over a service; `host` is the address that it is served on.
+
+    Without `settings` those of the environment hold.
+    """
+    return Application(service, load_settings() if settings is None else settings, host).wsgi
 
 
 class Application:
     """The routes over a service. `wsgi` answers requests, the methods what comes before those."""
 
-    def __init__(self, service: LocalService, settings: Settings, host: str) -> None:
+    def __init__(self, service: ServerService, settings: Settings, host: str) -> None:
         self._service = service
         self._settings = settings
         self._guard = Guard(host, settings.api_keys, settings.origins)
@@ -90,7 +94,6 @@ class Application:
     ) -> Call:
         return Call(
             service=self._service,
-            store=self._service.store,
             settings=self._settings,
             environ=environ,
             parameters=parameters or {},
@@ -110,7 +113,7 @@ class Application:
             environ = bottle.request.environ
             call = self._call(environ, parameters)
             reply = self._handle(route, call)
-            self._service.metrics.requests.add(1, route.path, str(reply.status))
+            self._service.count_request(route.path, reply.status)
             response = bottle.HTTPResponse(reply.body, reply.status)
             response.content_type = reply.content_type
             for name, value in (*reply.headers, *self._guard.cors_headers(environ)):
@@ -158,7 +161,7 @@ class Application:
             self._guard.check(environ, False)
         except RKLLamaError:
             return None
-        return Upload(self._settings.models, size)
+        return self._service.open_upload(size)
 
 
 def _is_utf8(environ: Mapping[str, Any]) -> bool:

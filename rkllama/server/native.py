@@ -26,15 +26,8 @@ def _models(call: Call) -> Reply:
 
 def _load_model(call: Call) -> Reply:
     name = native.decode_load(call.json())
-    # Of two at once, one must find the other's model loaded, or about to be.
-    if not call.service.loading.acquire(blocking=False):
+    if not call.service.load_if_none(name, call.caller()):
         return ok(native.already_loaded_body(call.language), status=400)
-    try:
-        if call.service.loaded():
-            return ok(native.already_loaded_body(call.language), status=400)
-        call.service.load(name, keep_alive=-1.0, caller=call.caller())
-    finally:
-        call.service.loading.release()
     return ok(native.loaded_body(name, call.language))
 
 

@@ -8,10 +8,8 @@ from typing import Any, cast
 from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import Generation
-from ..engine.prompt import template_for
 from ..errors import RKLLamaError, Unsupported
 from ..models.modelfile import Modelfile, render_modelfile
-from ..models.uploads import Blobs
 from ..types import Message, ModelDetails, PullProgress
 from .routing import Call, Reply, Route, generate, log, ok, one_line
 
@@ -28,17 +26,17 @@ def _version(_call: Call) -> Reply:
 
 
 def _tags(call: Call) -> Reply:
-    return ok(ollama_models.tags_body(call.service.models(), call.store.digest))
+    return ok(ollama_models.tags_body(call.service.models(), call.service.digest))
 
 
 def _ps(call: Call) -> Reply:
-    return ok(ollama_models.ps_body(call.service.loaded(), call.store.digest))
+    return ok(ollama_models.ps_body(call.service.loaded(), call.service.digest))
 
 
 def _show(call: Call) -> Reply:
     details = call.service.show(ollama_models.decode_name(call.json()))
     context = _context_length(call, details)
-    return ok(ollama_models.show_body(details, call.store.digest, context))
+    return ok(ollama_models.show_body(details, call.service.digest, context))
 
 
 def _context_length(call: Call, details: ModelDetails) -> int:
@@ -61,10 +59,9 @@ def _generate(call: Call) -> Reply:
 def _answer(call: Call, generation: Generation) -> Reply:
     """Ollama refuses to let a model think that cannot; clients ask again without it."""
     request = generation.request
-    if request.think and request.model and (request.messages or request.prompt):
-        template = template_for(request, call.store.resolve(request.model))
-        if template is not None and not template.supports_thinking:
-            raise Unsupported(f'"{request.model}" does not support thinking', param="think")
+    asked = request.think and (request.messages or request.prompt)
+    if asked and not call.service.can_think(request):
+        raise Unsupported(f'"{request.model}" does not support thinking', param="think")
     return generate(call, generation)
 
 
@@ -140,12 +137,12 @@ def _modelfile(wanted: ollama_models.CreateCall) -> str:
 
 def _has_blob(call: Call) -> Reply:
     digest = ollama_models.digest_hex(call.parameters["digest"])
-    return Reply(status=200 if Blobs(call.store.models).has(digest) else 404)
+    return Reply(status=200 if call.service.has_upload(digest) else 404)
 
 
 def _put_blob(call: Call) -> Reply:
     digest = ollama_models.digest_hex(call.parameters["digest"])
-    Blobs(call.store.models).put(digest, call.environ["wsgi.input"])
+    call.service.keep_upload(digest, call.environ["wsgi.input"])
     return Reply(status=201)
 
 

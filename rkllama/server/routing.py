@@ -12,10 +12,8 @@ from typing import Any
 from ..api.common import Generation, dumps, load_json
 from ..api.native import language
 from ..config import Settings
-from ..engine.service import LocalService
 from ..errors import Cancelled, InvalidRequest, LoadFailed, NPUBusy, QueueFull, RKLLamaError
-from ..models.store import Store
-from ..service import Caller
+from ..service import Caller, ServerService
 
 log = logging.getLogger("rkllama")
 
@@ -55,10 +53,9 @@ class Route:
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """One request: the parsed URL, the body on demand, and the services that answer it."""
+    """One request: the parsed URL, the body on demand, and the service that answers it."""
 
-    service: LocalService
-    store: Store
+    service: ServerService
     settings: Settings
     environ: Mapping[str, Any]
     parameters: Mapping[str, str] = field(default_factory=dict)

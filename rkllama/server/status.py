@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 
 from .. import __version__
 from ..api.common import dumps
-from ..engine.metrics import CONTENT_TYPE, family, sample
 from .native import error
 from .routing import Call, Reply, Route, ok
+
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def _health(call: Call) -> Reply:
     """200 as soon as the server serves; the models tell what it is busy with."""
-    residents = call.service.residents
     return ok(
         {
             "status": "ok",
             "version": __version__,
-            "queue": residents.scheduler.waiting,
+            "queue": call.service.queue_length(),
             "models": [
                 {"name": model.info.name, "state": model.state} for model in call.service.loaded()
             ],
@@ -28,43 +28,7 @@ def _health(call: Call) -> Reply:
 
 
 def _metrics(call: Call) -> Reply:
-    return Reply(body=("\n".join(_lines(call)) + "\n").encode(), content_type=CONTENT_TYPE)
-
-
-def _lines(call: Call) -> Iterator[str]:
-    residents, loaded = call.service.residents, call.service.loaded()
-    yield from call.service.metrics.expose()
-    yield from family(
-        "gauge",
-        "rkllama_queue_length",
-        "Requests that wait for their turn.",
-        [sample("rkllama_queue_length", (), residents.scheduler.waiting)],
-    )
-    yield from family(
-        "counter",
-        "rkllama_worker_restarts_total",
-        "Model processes that died or had to be ended since the start.",
-        [sample("rkllama_worker_restarts_total", (), residents.restarts)],
-    )
-    yield from family(
-        "gauge",
-        "rkllama_model_memory_bytes",
-        "Memory of a loaded model as the runtime reports it.",
-        [
-            sample("rkllama_model_memory_bytes", [("model", model.info.name)], model.memory)
-            for model in loaded
-            if model.memory is not None
-        ],
-    )
-    yield from family(
-        "gauge",
-        "rkllama_model_state",
-        "The models in memory, by state.",
-        [
-            sample("rkllama_model_state", [("model", m.info.name), ("state", m.state)], 1)
-            for m in loaded
-        ],
-    )
+    return Reply(body=call.service.metrics().encode(), content_type=_PROMETHEUS)
 
 
 ROUTES = (

@@ -27,7 +27,7 @@ import waitress.utilities
 
 from ..config import Settings
 from ..errors import BodyTooLarge, ConfigError, InvalidRequest, RKLLamaError
-from ..models.uploads import Upload
+from ..service import Upload
 
 log = logging.getLogger("rkllama")
 

@@ -414,9 +414,8 @@ def test_the_application_keeps_the_rules_of_wsgi(models: Path) -> None:
     from rkllama.engine.service import LocalService
     from rkllama.serve import create_app
 
-    settings = load_settings()
-    service = LocalService(settings, "test")
-    app: Any = validator(create_app(service, settings))
+    service = LocalService(load_settings(), "test")
+    app: Any = validator(create_app(service))
     try:
         for method, path, status in (
             ("GET", "/models", "200 OK"),
