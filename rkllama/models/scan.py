@@ -91,7 +91,7 @@ def is_inside(path: str, root: str) -> bool:
 class Scan:
     """One look at the directory.
 
-    With `seen`, what the answer depends on is noted there: paths and how they were (see watch.py).
+    With `seen`, what the answer depends on is noted there: paths and how they were (see catalog.py).
     """
 
     def __init__(self, models: str, seen: dict[str, Stamp] | None = None) -> None:

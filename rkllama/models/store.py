@@ -19,7 +19,7 @@ from dataclasses import replace
 from ..errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
 from ..types import ModelDetails, ModelInfo
 from . import guide as bundled
-from .catalog import Catalog
+from .catalog import Catalog, Watch
 from .digests import DigestCache
 from .filename import strip_extension
 from .gguf import GGUFHeader
@@ -28,7 +28,6 @@ from .metadata import ModelReader, StoredModel, describe
 from .modelfile import SIZE_LIMIT, Modelfile, ModelfileError, parse_modelfile, render_modelfile
 from .scan import MODELFILE, Entry
 from .sidecars import NAMES as SIDECARS
-from .watch import Watch
 
 _ALIAS_DEPTH = 8
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")

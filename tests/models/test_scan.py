@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rkllama.errors import ConfigError, ModelsDirMissing
+from rkllama.models.catalog import Watch
 from rkllama.models.scan import Entry, Scan, scan
-from rkllama.models.watch import Watch
 from tests.model_files import age, fill
 
 Put = Callable[..., Path]
