@@ -403,7 +403,7 @@ def create(
 ) -> None:
     """Create a model from a Modelfile, based on a model or a file."""
     from .console.inputs import read_modelfile
-    from .models.source import source_of
+    from .models.uploads import source_of
 
     text = read_modelfile(file)
     path = source_of(text, file, _settings().models)

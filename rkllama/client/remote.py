@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 
 from ..config import Settings, server_address, server_url
 from ..errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
-from ..models.source import Source
 from ..service import LOCAL, Caller
 from ..types import (
     ChatRequest,
@@ -107,6 +106,8 @@ class RemoteService:
     def upload(self, path: str, report: Callable[[PullProgress], object]) -> str:
         """Send a file to the server, unless it has it from an earlier try."""
         import hashlib
+
+        from ..models.uploads import Source
 
         file, sha256 = Source(path, report), hashlib.sha256()
         for block in file.blocks("verifying"):

@@ -12,9 +12,8 @@ from ..board.lock import NPULock
 from ..config import Settings
 from ..errors import ModelNotFound, NoModelLoaded, PullError
 from ..models.modelfile import parse_modelfile, render_modelfile
-from ..models.source import Source
 from ..models.store import Store
-from ..models.uploads import Blobs, Upload
+from ..models.uploads import Blobs, Source, Upload
 from ..service import LOCAL, Caller
 from ..types import (
     ChatRequest,
