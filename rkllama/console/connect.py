@@ -19,7 +19,7 @@ def connect(settings: Settings, command: str) -> Service:
 def here(settings: Settings, command: str) -> Service:
     """This process, whatever runs beside it."""
     from ..engine.service import LocalService
-    from .notices import show_warnings
+    from .terminal import show_warnings
 
     show_warnings()
     return LocalService(settings, f"rkllama {command}", exact_sampling=True)

@@ -1,4 +1,4 @@
-"""What a terminal needs: a spinner, quiet keys, questions, wrapped text. Nothing of it without one."""
+"""What a terminal needs: a spinner, quiet keys, questions, warnings, wrapped text."""
 
 from __future__ import annotations
 
@@ -73,6 +73,19 @@ def agreed(question: str) -> bool:
         if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
             sys.stderr.write("\n")
     return answer.strip().lower() in ("y", "yes", "o", "oui")
+
+
+def show_warnings() -> None:
+    """Have warnings written to stderr, on lines of their own: a spinner may be turning there."""
+    import logging  # a command that works through a server does without
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            wipe = "\r\x1b[K" if is_terminal(sys.stderr) else ""
+            sys.stderr.write(f"{wipe}{record.getMessage()}\n")
+            sys.stderr.flush()
+
+    logging.basicConfig(level=logging.WARNING, handlers=[Lines()])
 
 
 class Spinner:
