@@ -43,8 +43,7 @@ from .common import (
     new_id,
     sse,
 )
-from .openai_messages import read_messages
-from .openai_parts import error_body
+from .openai_parts import error_body, read_messages
 
 __all__ = [
     "ChatEncoder",

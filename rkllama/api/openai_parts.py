@@ -1,4 +1,5 @@
-"""What OpenAI's Chat Completions and Responses share: errors, content, tools, sampling, log-probabilities.
+"""What OpenAI's Chat Completions and Responses share: errors, messages, content, tools, sampling,
+log-probabilities.
 
 The two APIs write the same things at different depths, so these readers take the object at hand.
 """
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
-from ..types import SamplingParams, TokenLogprob, Tool, Usage
+from ..types import Message, SamplingParams, TokenLogprob, Tool, ToolCall, Usage
 from .common import Fields, client_text, load_json
 
 Think = bool | Literal["low", "medium", "high"] | None
@@ -66,6 +67,72 @@ def model_name(body: Fields) -> str:
     if not name:
         raise body.fail("model", "the name of a model")
     return name
+
+
+def read_messages(fields: Fields) -> tuple[Message, ...]:
+    """`messages` of a chat completion, in their order; the roles and fields that OpenAI has replaced
+    (function, function_call) are read like their successors. Raises InvalidRequest.
+    """
+    messages = fields.need("messages", fields.objects)
+    if not messages:
+        raise fields.fail("messages", "a list of at least one message")
+    return tuple(_message(message) for message in messages)
+
+
+def _message(message: Fields) -> Message:
+    role = message.need("role", message.text)
+    if role == "user":
+        return Message(role="user", content=_content(message))
+    if role in ("system", "developer"):
+        return Message(role="system", content=_content(message))
+    if role == "assistant":
+        return _assistant(message)
+    if role == "tool":
+        return Message(
+            role="tool",
+            content=content(message) or "",
+            tool_call_id=message.need("tool_call_id", message.text),
+            tool_name=message.text("name"),
+        )
+    if role == "function":
+        name = message.need("name", message.text)
+        return Message(role="tool", content=content(message) or "", tool_name=name)
+    raise message.fail("role", "system, developer, user, assistant or tool")
+
+
+def _content(message: Fields) -> str:
+    return message.need("content", lambda name: content(message, name))
+
+
+def _assistant(message: Fields) -> Message:
+    text = content(message)
+    refusal = message.text("refusal")
+    reasoning = message.text("reasoning_content")
+    return Message(
+        role="assistant",
+        content=refusal or "" if text is None else text,
+        reasoning=message.text("reasoning") if reasoning is None else reasoning,
+        tool_calls=_tool_calls(message),
+    )
+
+
+def _tool_calls(message: Fields) -> tuple[ToolCall, ...]:
+    calls = [_tool_call(call) for call in message.objects("tool_calls") or ()]
+    deprecated = message.object("function_call")
+    if deprecated is not None:
+        calls.append(_called("", deprecated))
+    return tuple(calls)
+
+
+def _tool_call(call: Fields) -> ToolCall:
+    if "type" in call:
+        need_function(call)
+    return _called(call.need("id", call.text), call.need("function", call.object))
+
+
+def _called(call_id: str, function: Fields) -> ToolCall:
+    name = function.need("name", function.text)
+    return ToolCall(id=call_id, name=name, arguments=arguments(function))
 
 
 def content(message: Fields, name: str = "content") -> str | None:
