@@ -24,6 +24,7 @@ from ..types import (
 )
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 
@@ -101,6 +102,8 @@ def _one_line(text: str) -> bytes:
 
 SSE_TYPE = "text/event-stream; charset=utf-8"
 """Server-sent events are always UTF-8, but `requests` takes text without a charset for Latin-1."""
+NDJSON_TYPE = "application/x-ndjson"
+"""A JSON object per line."""
 
 
 def sse(value: object, event: str | None = None) -> bytes:
@@ -120,17 +123,21 @@ def new_id(prefix: str) -> str:
     return prefix + secrets.token_hex(12)
 
 
-class Encoder(Protocol):
-    """Turns one answer's events into one dialect's bytes. It pins what all frames share: id, time, role."""
+class FrameEncoder(Protocol[T_contra]):
+    """Turns what is reported one by one (the events of an answer, the steps of a download) into frames."""
 
     content_type: str
     """Of the streamed answer."""
 
-    def encode(self, event: Event) -> bytes:
-        """The frames of one event, b"" for none. The bytes for Finished close the stream."""
+    def encode(self, item: T_contra, /) -> bytes:
+        """The frames of one item, b"" for none. Those of the last one close the stream."""
 
     def error(self, error: RKLLamaError) -> bytes:
         """The frame that ends a stream which has begun."""
+
+
+class Encoder(FrameEncoder[Event], Protocol):
+    """Turns one answer's events into one dialect's bytes. It pins what all frames share: id, time, role."""
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """The answer that is not streamed: a fold over the same events."""

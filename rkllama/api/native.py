@@ -39,6 +39,7 @@ from .options import (
 
 __all__ = [
     "GenerateEncoder",
+    "Language",
     "PullLines",
     "already_loaded_body",
     "current_model_body",

@@ -12,13 +12,12 @@ from typing import Any
 
 import bottle
 
-from ..api.common import dumps
 from ..config import Settings, load_settings
 from ..errors import BodyTooLarge, InvalidRequest, MethodNotAllowed, NoSuchRoute, RKLLamaError
 from ..service import ServerService, Upload
 from . import native, ollama, status, v1
 from .guard import Guard
-from .routing import Call, Dialect, Reply, Route, one_line, retry_headers
+from .routing import Call, Group, Reply, Route, one_line
 
 log = logging.getLogger("rkllama")
 access_log = logging.getLogger("rkllama.access")
@@ -28,15 +27,6 @@ def routes() -> tuple[Route, ...]:
     """The route table."""
     table = (*native.ROUTES, *ollama.ROUTES, *v1.ROUTES, *status.ROUTES)
     return (*table, status.description_of(table))
-
-
-def dialect_of(path: str) -> Dialect:
-    """Who words the errors of a path that no route has."""
-    if path.startswith("/v1/messages"):
-        return v1.anthropic_error
-    if path.startswith("/v1/"):
-        return v1.openai_error
-    return ollama.error if path.startswith("/api/") else native.error
 
 
 def create_app(
@@ -56,32 +46,33 @@ class Application:
         self._service = service
         self._settings = settings
         self._guard = Guard(host, settings.api_keys, settings.origins)
-        self._uploads: tuple[str, ...] = ()
-        """How the paths begin that files are sent to."""
+        table = routes()
+        self._groups = {
+            route.group.prefix: route.group for route in table if route.group.prefix is not None
+        }
+        self._uploads = tuple(route.path.partition("<")[0] for route in table if route.upload)
         self.wsgi = bottle.Bottle()
         self.wsgi.config["json.enable"] = False
-        self._add_routes()
+        self._add_routes(table)
         self._add_errors()
 
-    def _add_routes(self) -> None:
+    def _add_routes(self, table: tuple[Route, ...]) -> None:
         allowed: dict[str, list[str]] = {}
-        for route in routes():
+        for route in table:
             allowed.setdefault(route.path, []).extend(route.methods)
             self.wsgi.route(route.path, list(route.methods), self._adapter(route))
-            if route.upload:
-                self._uploads += (route.path.partition("<")[0],)
         for path, methods in allowed.items():
             self.wsgi.route(path, ["OPTIONS"], self._preflight(", ".join(methods)))
 
     def _add_errors(self) -> None:
-        def unrouted(error: Any, make: Callable[[str, str, str], RKLLamaError]) -> bytes:
+        def unrouted(error: Any, make: Callable[[str, str, str], RKLLamaError]) -> Any:
             environ = bottle.request.environ
             path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
             allow = str(error.get_header("Allow", ""))
-            status, body = dialect_of(path)(make(method, path, allow), self._call(environ))
-            bottle.response.status = status
-            bottle.response.content_type = "application/json"
-            return dumps(body)
+            reply = self._group_of(path).error_reply(make(method, path, allow), environ)
+            bottle.response.status = reply.status
+            bottle.response.content_type = reply.content_type
+            return reply.body
 
         app = self.wsgi
         app.error(404)(lambda error: unrouted(error, lambda _, path, __: NoSuchRoute(path[:200])))
@@ -89,15 +80,9 @@ class Application:
         app.error(400)(lambda error: unrouted(error, lambda *_: InvalidRequest("bad request")))
         app.error(500)(lambda error: unrouted(error, lambda *_: RKLLamaError("internal error")))
 
-    def _call(
-        self, environ: Mapping[str, Any], parameters: Mapping[str, str] | None = None
-    ) -> Call:
-        return Call(
-            service=self._service,
-            settings=self._settings,
-            environ=environ,
-            parameters=parameters or {},
-        )
+    def _group_of(self, path: str) -> Group:
+        """The API that a path belongs to, whether there is a route or not."""
+        return self._groups[max(filter(path.startswith, self._groups), key=len)]
 
     def _preflight(self, methods: str) -> Callable[..., Any]:
         def answer(**_: str) -> Any:
@@ -111,7 +96,12 @@ class Application:
 
         def answer(**parameters: str) -> Any:
             environ = bottle.request.environ
-            call = self._call(environ, parameters)
+            call = Call(
+                service=self._service,
+                settings=self._settings,
+                environ=environ,
+                parameters=parameters,
+            )
             reply = self._handle(route, call)
             self._service.count_request(route.path, reply.status)
             response = bottle.HTTPResponse(reply.body, reply.status)
@@ -143,15 +133,15 @@ class Application:
         except Exception:
             log.exception("%s: internal error", one_line(call.path))
             problem = RKLLamaError("internal error", hint="The server's log tells more.")
-        status, body = route.dialect(problem, call)
-        return Reply(status=status, body=dumps(body), headers=retry_headers(problem))
+        return route.group.error_reply(problem, call.environ)
 
     # --- Before a request is complete; see transport.Frontend ----------------------------------
 
     def error_body(self, error: RKLLamaError, environ: Mapping[str, Any]) -> bytes:
-        """The JSON that reports `error` in the dialect of the request's path."""
-        _, body = dialect_of(environ["PATH_INFO"])(error, self._call(environ))
-        return dumps(body)
+        """The JSON that reports an error in the words of the API that the request's path belongs to."""
+        reply = self._group_of(environ["PATH_INFO"]).error_reply(error, environ)
+        assert isinstance(reply.body, bytes), "errors are not streamed"
+        return reply.body
 
     def open_upload(self, environ: Mapping[str, Any], size: int) -> Upload | None:
         """Where the body of a POST goes that is an upload, of somebody who may."""

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..api import native
+from ..api.common import NDJSON_TYPE
 from ..errors import RKLLamaError
-from ..types import PullProgress
-from .routing import Call, Reply, Route, generate, log, ok, one_line
+from .routing import Call, Group, Reply, Route, generate, ok, stream
 
 
-def error(error: RKLLamaError, call: Call) -> tuple[int, dict[str, Any]]:
+def _word_error(error: RKLLamaError, environ: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """The documented status and text of an error."""
-    return native.error_reply(error, call.path, call.language)
+    return native.error_reply(error, environ["PATH_INFO"], _language(environ))
+
+
+def _language(environ: Mapping[str, Any]) -> native.Language:
+    return native.language(environ.get("HTTP_ACCEPT_LANGUAGE"))
+
+
+GROUP = Group(name="RKLLama", prefix="", word_error=_word_error)
+"""Its paths have no common beginning: what no other API claims is its."""
 
 
 def _welcome(call: Call) -> Reply:
-    return ok(native.welcome_body(call.language))
+    return ok(native.welcome_body(_language(call.environ)))
 
 
 def _models(call: Call) -> Reply:
@@ -27,13 +36,13 @@ def _models(call: Call) -> Reply:
 def _load_model(call: Call) -> Reply:
     name = native.decode_load(call.json())
     if not call.service.load_if_none(name, call.caller()):
-        return ok(native.already_loaded_body(call.language), status=400)
-    return ok(native.loaded_body(name, call.language))
+        return ok(native.already_loaded_body(_language(call.environ)), status=400)
+    return ok(native.loaded_body(name, _language(call.environ)))
 
 
 def _unload_model(call: Call) -> Reply:
     call.service.unload()
-    return ok(native.unloaded_body(call.language))
+    return ok(native.unloaded_body(_language(call.environ)))
 
 
 def _current_model(call: Call) -> Reply:
@@ -41,49 +50,73 @@ def _current_model(call: Call) -> Reply:
 
 
 def _generate(call: Call) -> Reply:
-    return generate(call, native.decode_generate(call.json(), call.language))
+    return generate(call, native.decode_generate(call.json(), _language(call.environ)))
 
 
 def _rm(call: Call) -> Reply:
     call.service.remove(native.decode_name(call.json()))
-    return ok(native.removed_body(call.language))
+    return ok(native.removed_body(_language(call.environ)))
 
 
 def _pull(call: Call) -> Reply:
-    lines = native.PullLines(call.language)
+    language = _language(call.environ)
+    lines = native.PullLines(language)
     try:
         steps = call.service.pull(native.decode_name(call.json()))
         # Nothing is sent before the Hub has answered, so that an error has its status.
         first = next(step for step in steps if step.status != "resolving")
     except RKLLamaError as problem:
-        text = native.pull_error_text(problem, call.language)
+        text = native.pull_error_text(problem, language)
         return Reply(body=text.encode(), status=400, content_type=lines.content_type)
-    return Reply(body=_pull_lines(lines, first, steps), content_type=lines.content_type)
+    return stream(call, lines, first, steps)
 
 
-def _pull_lines(
-    lines: native.PullLines, first: PullProgress, steps: Iterator[PullProgress]
-) -> Iterator[bytes]:
-    try:
-        yield lines.encode(first)
-        for step in steps:
-            if data := lines.encode(step):
-                yield data
-    except RKLLamaError as problem:
-        log.error("/pull: %s", one_line(problem.text))
-        yield lines.error(problem)
-
-
-ROUTES = tuple(
-    Route(methods=methods, path=path, handler=handler, dialect=error, summary=summary)
-    for methods, path, handler, summary in (
-        (("GET",), "/", _welcome, "Welcome message"),
-        (("GET",), "/models", _models, "File names of the models"),
-        (("POST",), "/load_model", _load_model, "Load a model"),
-        (("POST",), "/unload_model", _unload_model, "Unload the current model"),
-        (("GET",), "/current_model", _current_model, "Name of the current model"),
-        (("POST",), "/generate", _generate, "Generate an answer"),
-        (("POST",), "/pull", _pull, "Download a model"),
-        (("DELETE", "POST"), "/rm", _rm, "Delete a model"),
-    )
+_route = partial(Route, group=GROUP)
+ROUTES = (
+    _route(("GET",), "/", _welcome, "Welcome message", returns=("message", "github")),
+    _route(("GET",), "/models", _models, "File names of the models", returns=("models",)),
+    _route(
+        ("POST",),
+        "/load_model",
+        _load_model,
+        "Load a model",
+        accepts="Load",
+        returns=("message",),
+    ),
+    _route(
+        ("POST",), "/unload_model", _unload_model, "Unload the current model", returns=("message",)
+    ),
+    _route(
+        ("GET",),
+        "/current_model",
+        _current_model,
+        "Name of the current model",
+        returns=("model_name",),
+    ),
+    _route(
+        ("POST",),
+        "/generate",
+        _generate,
+        "Generate an answer",
+        accepts="Generate",
+        returns=("id", "object", "created", "choices", "usage"),
+        content_type=NDJSON_TYPE,
+    ),
+    _route(
+        ("POST",),
+        "/pull",
+        _pull,
+        "Download a model",
+        accepts="Named",
+        content_type=native.PullLines.content_type,
+        text_errors=True,
+    ),
+    _route(
+        ("DELETE", "POST"),
+        "/rm",
+        _rm,
+        "Delete a model",
+        accepts="Named",
+        returns=("message",),
+    ),
 )

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 from .. import __version__
 from ..api import ollama, ollama_models
-from ..api.common import Generation
+from ..api.common import NDJSON_TYPE, Generation
 from ..errors import RKLLamaError, Unsupported
 from ..models.modelfile import Modelfile, render_modelfile
-from ..types import Message, ModelDetails, PullProgress
-from .routing import Call, Reply, Route, generate, log, ok, one_line
-
-NDJSON = "application/x-ndjson"
+from ..types import Message, ModelDetails
+from .routing import Call, Group, Reply, Route, generate, ok, stream
 
 
-def error(error: RKLLamaError, _call: Call) -> tuple[int, dict[str, Any]]:
+def _word_error(error: RKLLamaError, _environ: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """Status and `{"error": …}`."""
     return error.status, ollama.error_body(error)
+
+
+GROUP = Group(name="Ollama", prefix="/api/", word_error=_word_error)
 
 
 def _version(_call: Call) -> Reply:
@@ -94,26 +96,14 @@ def _pull(call: Call) -> Reply:
             pass
         return ok(ollama_models.SUCCESS)
     # As at Ollama the manifest is announced before the Hub is asked: what goes wrong there is a line.
-    first = next(steps)
-    return Reply(body=_pull_lines(first, steps), content_type=NDJSON)
-
-
-def _pull_lines(first: PullProgress, steps: Iterator[PullProgress]) -> Iterator[bytes]:
-    encoder = ollama_models.PullEncoder()
-    try:
-        yield encoder.encode(first)
-        for step in steps:
-            yield encoder.encode(step)
-    except RKLLamaError as problem:
-        log.error("/api/pull: %s", one_line(problem.text))
-        yield encoder.error(problem)
+    return stream(call, ollama_models.PullEncoder(), next(steps), steps)
 
 
 def _create(call: Call) -> Reply:
     wanted = ollama_models.decode_create(call.json())
     call.service.create(wanted.name, _modelfile(wanted), wanted.files)
     if wanted.stream:
-        return Reply(body=ollama_models.create_lines(), content_type=NDJSON)
+        return Reply(body=ollama_models.create_lines(), content_type=NDJSON_TYPE)
     return ok(ollama_models.SUCCESS)
 
 
@@ -146,29 +136,86 @@ def _put_blob(call: Call) -> Reply:
     return Reply(status=201)
 
 
-ROUTES = tuple(
-    Route(
-        methods=methods,
-        path=path,
-        handler=handler,
-        dialect=error,
-        summary=summary,
-        upload=handler is _put_blob,
-    )
-    for methods, path, handler, summary in (
-        (("GET",), "/api/version", _version, "Version of the Ollama API, and of RKLLama"),
-        (("GET",), "/api/tags", _tags, "Models on disk"),
-        (("GET",), "/api/ps", _ps, "Models in memory"),
-        (("POST",), "/api/show", _show, "Details of a model"),
-        (("POST",), "/api/chat", _chat, "Answer a conversation"),
-        (("POST",), "/api/generate", _generate, "Answer a prompt"),
-        (("POST",), "/api/embed", _embed, "Vectors of texts"),
-        (("POST",), "/api/embeddings", _embeddings, "Vector of one text (older form)"),
-        (("POST",), "/api/pull", _pull, "Download a model"),
-        (("DELETE",), "/api/delete", _delete, "Delete a model"),
-        (("POST",), "/api/copy", _copy, "Give a model another name"),
-        (("POST",), "/api/create", _create, "Make a model out of another one or a file"),
-        (("HEAD",), "/api/blobs/<digest>", _has_blob, "Whether an uploaded file is there"),
-        (("POST",), "/api/blobs/<digest>", _put_blob, "Upload a file for a later create"),
-    )
+_route = partial(Route, group=GROUP)
+ROUTES = (
+    _route(
+        ("GET",),
+        "/api/version",
+        _version,
+        "Version of the Ollama API, and of RKLLama",
+        returns=("version",),
+    ),
+    _route(("GET",), "/api/tags", _tags, "Models on disk", returns=("models",)),
+    _route(("GET",), "/api/ps", _ps, "Models in memory", returns=("models",)),
+    _route(
+        ("POST",),
+        "/api/show",
+        _show,
+        "Details of a model",
+        accepts="Named",
+        returns=("details", "model_info", "capabilities", "modified_at"),
+    ),
+    _route(
+        ("POST",),
+        "/api/chat",
+        _chat,
+        "Answer a conversation",
+        accepts="OllamaChat",
+        returns=("model", "created_at", "message", "done"),
+        content_type=NDJSON_TYPE,
+    ),
+    _route(
+        ("POST",),
+        "/api/generate",
+        _generate,
+        "Answer a prompt",
+        accepts="OllamaGenerate",
+        returns=("model", "created_at", "response", "done"),
+        content_type=NDJSON_TYPE,
+    ),
+    _route(
+        ("POST",),
+        "/api/embed",
+        _embed,
+        "Vectors of texts",
+        accepts="OllamaEmbed",
+        returns=("model", "embeddings"),
+    ),
+    _route(
+        ("POST",),
+        "/api/embeddings",
+        _embeddings,
+        "Vector of one text (older form)",
+        accepts="OllamaEmbeddings",
+        returns=("embedding",),
+    ),
+    _route(
+        ("POST",),
+        "/api/pull",
+        _pull,
+        "Download a model",
+        accepts="OllamaPull",
+        returns=("status",),
+        content_type=NDJSON_TYPE,
+    ),
+    _route(("DELETE",), "/api/delete", _delete, "Delete a model", accepts="Named"),
+    _route(("POST",), "/api/copy", _copy, "Give a model another name", accepts="OllamaCopy"),
+    _route(
+        ("POST",),
+        "/api/create",
+        _create,
+        "Make a model out of another one or a file",
+        accepts="OllamaCreate",
+        returns=("status",),
+        content_type=NDJSON_TYPE,
+    ),
+    _route(("HEAD",), "/api/blobs/<digest>", _has_blob, "Whether an uploaded file is there"),
+    _route(
+        ("POST",),
+        "/api/blobs/<digest>",
+        _put_blob,
+        "Upload a file for a later create",
+        status=201,
+        upload=True,
+    ),
 )

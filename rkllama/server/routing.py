@@ -1,19 +1,22 @@
-"""What all routes share: the request as a handler sees it, the reply, and the one way to answer with text."""
+"""What all routes share: the request as a handler sees it, the reply, the group that words errors, and the
+one way to stream.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, TypeVar
 
-from ..api.common import Generation, dumps, load_json
-from ..api.native import language
+from ..api.common import FrameEncoder, Generation, dumps, load_json
 from ..config import Settings
 from ..errors import Cancelled, InvalidRequest, LoadFailed, NPUBusy, QueueFull, RKLLamaError
 from ..service import Caller, ServerService
+
+T = TypeVar("T")
 
 log = logging.getLogger("rkllama")
 
@@ -32,19 +35,46 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-Dialect = Callable[[RKLLamaError, "Call"], tuple[int, dict[str, Any]]]
-"""How a dialect reports an error before the first byte: status and JSON body."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The routes of one API."""
+
+    name: str
+    """In the server's description."""
+    prefix: str | None
+    """How the paths begin that are this API's, with a route or without; None: those with a route only."""
+    word_error: Callable[[RKLLamaError, Mapping[str, Any]], tuple[int, dict[str, Any]]]
+    """Status and body of an error, for the request that a WSGI environment holds."""
+
+    def error_reply(self, error: RKLLamaError, environ: Mapping[str, Any]) -> Reply:
+        """The report of an error before the first byte of an answer."""
+        status, body = self.word_error(error, environ)
+        return Reply(status=status, body=dumps(body), headers=_retry_headers(error))
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """One line of the route table. `path` may hold `<name>` and `<name:path>`; `summary` is for docs."""
+    """One line of the route table: all that is known of an endpoint.
+
+    `path` may hold `<name>` and `<name:path>`; the rest is for the server's description.
+    """
 
     methods: tuple[str, ...]
     path: str
     handler: Callable[[Call], Reply]
-    dialect: Dialect
     summary: str
+    _: KW_ONLY
+    group: Group
+    accepts: str | None = None
+    """The name in schemas.BODIES of what it takes."""
+    returns: tuple[str, ...] = ()
+    """The keys that a JSON answer has; none: it is empty, or not JSON."""
+    content_type: str | None = None
+    """Of an answer that is streamed, or that is not JSON."""
+    status: int = 200
+    """Of an answer when all went well."""
+    text_errors: bool = False
+    """Whether some of its errors are a line of text."""
     public: bool = False
     """Answers without an API key."""
     upload: bool = False
@@ -65,11 +95,6 @@ class Call:
     def path(self) -> str:
         """The URL's path."""
         return str(self.environ.get("PATH_INFO", "/"))
-
-    @property
-    def language(self) -> Any:
-        """The language of the native API's texts, from Accept-Language."""
-        return language(self.environ.get("HTTP_ACCEPT_LANGUAGE"))
 
     def raw_body(self) -> bytes:
         """The body's bytes."""
@@ -115,7 +140,7 @@ def one_line(text: str) -> str:
     return shown if shown.isprintable() else shown.encode("unicode_escape").decode()
 
 
-def retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
+def _retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
     """Retry-After for an error that passes by itself, and x-should-retry for a model that cannot be loaded:
     the official clients of OpenAI and Anthropic repeat what fails with 5xx, and would have it loaded thrice.
     """
@@ -133,16 +158,22 @@ def generate(call: Call, generation: Generation) -> Reply:
     if not generation.stream:
         with contextlib.closing(events):
             return ok(encoder.whole(events))
-    first = next(events)
-    return Reply(body=_frames(call, encoder, first, events), content_type=encoder.content_type)
+    return stream(call, encoder, next(events), events)
 
 
-def _frames(call: Call, encoder: Any, first: Any, events: Any) -> Iterator[bytes]:
+def stream(call: Call, encoder: FrameEncoder[T], first: T, rest: Generator[T, None, None]) -> Reply:
+    """Answer with frames. What comes first is here already: from now on an error is a frame, too."""
+    return Reply(body=_frames(call, encoder, first, rest), content_type=encoder.content_type)
+
+
+def _frames(
+    call: Call, encoder: FrameEncoder[T], first: T, rest: Generator[T, None, None]
+) -> Iterator[bytes]:
     try:
         if data := encoder.encode(first):
             yield data
-        for event in events:
-            if data := encoder.encode(event):
+        for item in rest:
+            if data := encoder.encode(item):
                 yield data
     except Cancelled:
         return
@@ -153,4 +184,4 @@ def _frames(call: Call, encoder: Any, first: Any, events: Any) -> Iterator[bytes
         log.exception("%s: internal error in a stream", call.path)
         yield encoder.error(RKLLamaError("internal error", hint="The server's log tells more."))
     finally:
-        events.close()
+        rest.close()

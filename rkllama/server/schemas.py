@@ -1,4 +1,4 @@
-"""JSON schemas of the request bodies, by method and path, and the keys that each answer has.
+"""JSON schemas of the request bodies, by the names that the routes give them, and of errors.
 
 Kept by hand beside the decoders in api/, which are what counts; tests send what these schemas allow and
 what they forbid. Only the fields that mean something are named: all others are ignored.
@@ -182,6 +182,20 @@ COMPONENTS: dict[str, Schema] = {
     ),
 }
 
+
+def _shape(**fields: Schema) -> Schema:
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+_NULLABLE: Schema = {"type": ["string", "null"]}
+COMPONENTS |= {
+    "RKLLamaError": _shape(error=_TEXT),
+    "OllamaError": _shape(error=_TEXT, code=_TEXT),
+    "OpenAIError": _shape(error=_shape(message=_TEXT, type=_TEXT, param=_NULLABLE, code=_NULLABLE)),
+    "AnthropicError": _shape(type={"const": "error"}, error=_shape(type=_TEXT, message=_TEXT)),
+}
+"""Each group's errors, by its name."""
+
 _OLLAMA: dict[str, Schema] = {
     "options": _ref("Options"),
     "keep_alive": _KEEP_ALIVE,
@@ -240,11 +254,11 @@ _ANTHROPIC: dict[str, Schema] = {
     ),
 }
 _MESSAGES = _list(_ref("AnthropicMessage"), 1)
-_NAMED = _object({"model": _MODEL})
 
-REQUESTS: dict[tuple[str, str], Schema] = {
-    ("POST", "/load_model"): _object({"model_name": _MODEL}),
-    ("POST", "/generate"): _object(
+BODIES: dict[str, Schema] = {
+    "Named": _object({"model": _MODEL}),
+    "Load": _object({"model_name": _MODEL}),
+    "Generate": _object(
         {
             "messages": _either(
                 _NAME,
@@ -261,11 +275,7 @@ REQUESTS: dict[tuple[str, str], Schema] = {
         stop=_TEXTS,
         **_OLLAMA,
     ),
-    ("POST", "/pull"): _NAMED,
-    ("POST", "/rm"): _NAMED,
-    ("DELETE", "/rm"): _NAMED,
-    ("POST", "/api/show"): _NAMED,
-    ("POST", "/api/chat"): _object(
+    "OllamaChat": _object(
         {"model": _MODEL},
         messages=_list(_ref("OllamaMessage")),
         tools=_list(_ref("OllamaTool")),
@@ -274,7 +284,7 @@ REQUESTS: dict[tuple[str, str], Schema] = {
         **_OLLAMA,
         **_LOGPROBS,
     ),
-    ("POST", "/api/generate"): _object(
+    "OllamaGenerate": _object(
         {"model": _MODEL},
         prompt=_TEXT,
         suffix=_TEXT,
@@ -286,7 +296,7 @@ REQUESTS: dict[tuple[str, str], Schema] = {
         **_OLLAMA,
         **_LOGPROBS,
     ),
-    ("POST", "/api/embed"): _object(
+    "OllamaEmbed": _object(
         {"model": _MODEL},
         input=_TEXTS,
         truncate=_FLAG,
@@ -294,13 +304,12 @@ REQUESTS: dict[tuple[str, str], Schema] = {
         options=_ref("Options"),
         keep_alive=_KEEP_ALIVE,
     ),
-    ("POST", "/api/embeddings"): _object(
+    "OllamaEmbeddings": _object(
         {"model": _MODEL}, prompt=_TEXT, options=_ref("Options"), keep_alive=_KEEP_ALIVE
     ),
-    ("POST", "/api/pull"): _object({"model": _MODEL}, stream=_FLAG),
-    ("DELETE", "/api/delete"): _NAMED,
-    ("POST", "/api/copy"): _object({"source": _MODEL, "destination": _MODEL}),
-    ("POST", "/api/create"): _object(
+    "OllamaPull": _object({"model": _MODEL}, stream=_FLAG),
+    "OllamaCopy": _object({"source": _MODEL, "destination": _MODEL}),
+    "OllamaCreate": _object(
         {"model": _MODEL, "from": _MODEL},
         stream=_FLAG,
         system=_TEXT,
@@ -316,7 +325,7 @@ REQUESTS: dict[tuple[str, str], Schema] = {
             "additionalProperties": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
         },
     ),
-    ("POST", "/v1/chat/completions"): _object(
+    "OpenAIChat": _object(
         {"model": _MODEL, "messages": _list(_ref("OpenAIMessage"), 1)},
         **_OPENAI,
         **_LOGPROBS,
@@ -328,13 +337,13 @@ REQUESTS: dict[tuple[str, str], Schema] = {
         reasoning_effort=_EFFORT,
         modalities=_list(_one_of("text")),
     ),
-    ("POST", "/v1/completions"): _object(
+    "OpenAICompletion": _object(
         {"model": _MODEL, "prompt": _NAME},
         **_OPENAI,
         suffix=_TEXT,
         logprobs=_integer(0, 20),
     ),
-    ("POST", "/v1/responses"): _object(
+    "OpenAIResponse": _object(
         {"model": _MODEL, "input": _either(_TEXT, _list(_ref("ResponsesItem"), 1))},
         **_SAMPLING,
         instructions=_TEXT,
@@ -359,47 +368,13 @@ REQUESTS: dict[tuple[str, str], Schema] = {
         metadata=_OBJECT,
         user=_TEXT,
     ),
-    ("POST", "/v1/embeddings"): _object(
+    "OpenAIEmbeddings": _object(
         {"model": _MODEL, "input": _either(_NAME, _list(_NAME, 1))},
         encoding_format=_one_of("float", "base64"),
         dimensions=_integer(1),
     ),
-    ("POST", "/v1/messages"): _object(
+    "AnthropicMessages": _object(
         {"model": _MODEL, "messages": _MESSAGES, "max_tokens": _integer(1)}, **_ANTHROPIC
     ),
-    ("POST", "/v1/messages/count_tokens"): _object(
-        {"model": _MODEL, "messages": _MESSAGES}, **_ANTHROPIC
-    ),
+    "AnthropicCount": _object({"model": _MODEL, "messages": _MESSAGES}, **_ANTHROPIC),
 }
-
-ANSWERS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("GET", "/"): ("message", "github"),
-    ("GET", "/models"): ("models",),
-    ("POST", "/load_model"): ("message",),
-    ("POST", "/unload_model"): ("message",),
-    ("GET", "/current_model"): ("model_name",),
-    ("POST", "/generate"): ("id", "object", "created", "choices", "usage"),
-    ("POST", "/rm"): ("message",),
-    ("DELETE", "/rm"): ("message",),
-    ("GET", "/api/version"): ("version",),
-    ("GET", "/api/tags"): ("models",),
-    ("GET", "/api/ps"): ("models",),
-    ("POST", "/api/show"): ("details", "model_info", "capabilities", "modified_at"),
-    ("POST", "/api/chat"): ("model", "created_at", "message", "done"),
-    ("POST", "/api/generate"): ("model", "created_at", "response", "done"),
-    ("POST", "/api/embed"): ("model", "embeddings"),
-    ("POST", "/api/embeddings"): ("embedding",),
-    ("POST", "/api/pull"): ("status",),
-    ("POST", "/api/create"): ("status",),
-    ("POST", "/v1/chat/completions"): ("id", "object", "created", "model", "choices"),
-    ("POST", "/v1/completions"): ("id", "object", "created", "model", "choices"),
-    ("POST", "/v1/responses"): ("id", "object", "created_at", "status", "output"),
-    ("GET", "/v1/models"): ("object", "data"),
-    ("GET", "/v1/models/<name:path>"): ("id", "object", "created", "owned_by"),
-    ("POST", "/v1/embeddings"): ("object", "data", "model", "usage"),
-    ("POST", "/v1/messages"): ("id", "type", "role", "content", "model", "usage"),
-    ("POST", "/v1/messages/count_tokens"): ("input_tokens",),
-    ("GET", "/health"): ("status", "version", "queue", "models"),
-    ("GET", "/openapi.json"): ("openapi", "info", "paths"),
-}
-"""The keys that a JSON answer of 200 has."""

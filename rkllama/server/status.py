@@ -7,7 +7,7 @@ from functools import cache
 
 from .. import __version__
 from ..api.common import dumps
-from .native import error
+from .native import GROUP
 from .routing import Call, Reply, Route, ok
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
@@ -33,19 +33,21 @@ def _metrics(call: Call) -> Reply:
 
 ROUTES = (
     Route(
-        methods=("GET",),
-        path="/health",
-        handler=_health,
-        dialect=error,
-        summary="Whether the server answers, and what is loaded",
+        ("GET",),
+        "/health",
+        _health,
+        "Whether the server answers, and what is loaded",
+        group=GROUP,
+        returns=("status", "version", "queue", "models"),
         public=True,
     ),
     Route(
-        methods=("GET",),
-        path="/metrics",
-        handler=_metrics,
-        dialect=error,
-        summary="Figures for Prometheus",
+        ("GET",),
+        "/metrics",
+        _metrics,
+        "Figures for Prometheus",
+        group=GROUP,
+        content_type=_PROMETHEUS,
     ),
 )
 
@@ -55,9 +57,9 @@ def description_of(routes: tuple[Route, ...]) -> Route:
 
     @cache
     def document() -> bytes:
-        from .openapi import describe
+        from .openapi import openapi_document
 
-        return dumps(describe((*routes, route)))
+        return dumps(openapi_document((*routes, route)))
 
     route = _description(lambda _call: Reply(body=document()))
     return route
@@ -65,9 +67,10 @@ def description_of(routes: tuple[Route, ...]) -> Route:
 
 def _description(handler: Callable[[Call], Reply]) -> Route:
     return Route(
-        methods=("GET",),
-        path="/openapi.json",
-        handler=handler,
-        dialect=error,
-        summary="This description",
+        ("GET",),
+        "/openapi.json",
+        handler,
+        "This description",
+        group=GROUP,
+        returns=("openapi", "info", "paths"),
     )

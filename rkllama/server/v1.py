@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ..api import anthropic, openai, responses
+from ..api.common import SSE_TYPE
 from ..errors import RKLLamaError
-from .routing import Call, Reply, Route, generate, ok
+from .routing import Call, Group, Reply, Route, generate, ok
 
 # --- OpenAI ------------------------------------------------------------------------------------
 
 
-def openai_error(error: RKLLamaError, _call: Call) -> tuple[int, dict[str, Any]]:
+def _word_openai_error(
+    error: RKLLamaError, _environ: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
     """Status and `{"error": {…}}`."""
     return error.status, openai.error_body(error)
+
+
+OPENAI = Group(name="OpenAI", prefix="/v1/", word_error=_word_openai_error)
 
 
 def _chat(call: Call) -> Reply:
@@ -36,9 +44,14 @@ def _embeddings(call: Call) -> Reply:
 # --- Anthropic ---------------------------------------------------------------------------------
 
 
-def anthropic_error(error: RKLLamaError, _call: Call) -> tuple[int, dict[str, Any]]:
+def _word_anthropic_error(
+    error: RKLLamaError, _environ: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
     """Status and `{"type": "error", "error": {…}}`."""
     return error.status, anthropic.error_body(error)
+
+
+ANTHROPIC = Group(name="Anthropic", prefix="/v1/messages", word_error=_word_anthropic_error)
 
 
 def _messages(call: Call) -> Reply:
@@ -53,43 +66,94 @@ def _count_tokens(call: Call) -> Reply:
 # --- Both --------------------------------------------------------------------------------------
 
 
-def _is_for_anthropic(call: Call) -> bool:
+def _is_for_anthropic(environ: Mapping[str, Any]) -> bool:
     """Whether the client names the version of Anthropic's API that it speaks, as all of its clients must."""
-    return "HTTP_ANTHROPIC_VERSION" in call.environ
+    return "HTTP_ANTHROPIC_VERSION" in environ
 
 
-def _models_error(error: RKLLamaError, call: Call) -> tuple[int, dict[str, Any]]:
+def _word_models_error(
+    error: RKLLamaError, environ: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
     """Status and body as the client's API has them."""
-    dialect = anthropic_error if _is_for_anthropic(call) else openai_error
-    return dialect(error, call)
+    group = ANTHROPIC if _is_for_anthropic(environ) else OPENAI
+    return group.word_error(error, environ)
+
+
+_MODELS = Group(name=OPENAI.name, prefix=None, word_error=_word_models_error)
 
 
 def _models(call: Call) -> Reply:
-    body_of = anthropic.models_body if _is_for_anthropic(call) else openai.models_body
+    body_of = anthropic.models_body if _is_for_anthropic(call.environ) else openai.models_body
     return ok(body_of(call.service.models()))
 
 
 def _model(call: Call) -> Reply:
-    body_of = anthropic.model_body if _is_for_anthropic(call) else openai.model_body
+    body_of = anthropic.model_body if _is_for_anthropic(call.environ) else openai.model_body
     return ok(body_of(call.service.show(call.parameters["name"]).info))
 
 
-ROUTES = tuple(
-    Route(methods=methods, path=path, handler=handler, dialect=error, summary=summary)
-    for methods, path, handler, error, summary in (
-        (("POST",), "/v1/chat/completions", _chat, openai_error, "Answer a conversation"),
-        (("POST",), "/v1/completions", _completions, openai_error, "Continue a text"),
-        (("POST",), "/v1/responses", _responses, openai_error, "Answer a conversation (stateless)"),
-        (("POST",), "/v1/embeddings", _embeddings, openai_error, "Vectors of texts"),
-        (("GET",), "/v1/models", _models, _models_error, "Models on disk"),
-        (("GET",), "/v1/models/<name:path>", _model, _models_error, "One model"),
-        (("POST",), "/v1/messages", _messages, anthropic_error, "Answer a conversation"),
-        (
-            ("POST",),
-            "/v1/messages/count_tokens",
-            _count_tokens,
-            anthropic_error,
-            "Count a prompt's tokens",
-        ),
-    )
+_openai = partial(Route, group=OPENAI)
+_anthropic = partial(Route, group=ANTHROPIC)
+_shared = partial(Route, group=_MODELS)
+ROUTES = (
+    _openai(
+        ("POST",),
+        "/v1/chat/completions",
+        _chat,
+        "Answer a conversation",
+        accepts="OpenAIChat",
+        returns=("id", "object", "created", "model", "choices"),
+        content_type=SSE_TYPE,
+    ),
+    _openai(
+        ("POST",),
+        "/v1/completions",
+        _completions,
+        "Continue a text",
+        accepts="OpenAICompletion",
+        returns=("id", "object", "created", "model", "choices"),
+        content_type=SSE_TYPE,
+    ),
+    _openai(
+        ("POST",),
+        "/v1/responses",
+        _responses,
+        "Answer a conversation (stateless)",
+        accepts="OpenAIResponse",
+        returns=("id", "object", "created_at", "status", "output"),
+        content_type=SSE_TYPE,
+    ),
+    _openai(
+        ("POST",),
+        "/v1/embeddings",
+        _embeddings,
+        "Vectors of texts",
+        accepts="OpenAIEmbeddings",
+        returns=("object", "data", "model", "usage"),
+    ),
+    _shared(("GET",), "/v1/models", _models, "Models on disk", returns=("object", "data")),
+    _shared(
+        ("GET",),
+        "/v1/models/<name:path>",
+        _model,
+        "One model",
+        returns=("id", "object", "created", "owned_by"),
+    ),
+    _anthropic(
+        ("POST",),
+        "/v1/messages",
+        _messages,
+        "Answer a conversation",
+        accepts="AnthropicMessages",
+        returns=("id", "type", "role", "content", "model", "usage"),
+        content_type=SSE_TYPE,
+    ),
+    _anthropic(
+        ("POST",),
+        "/v1/messages/count_tokens",
+        _count_tokens,
+        "Count a prompt's tokens",
+        accepts="AnthropicCount",
+        returns=("input_tokens",),
+    ),
 )

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rkllama.serve import routes
-from rkllama.server.openapi import describe
+from rkllama.server.openapi import openapi_document
 from tests.conftest import isolate
 from tests.running import Server
 from tests.virtual_npu import library, write_model
@@ -40,7 +40,7 @@ CHECKS = [
 ]
 
 
-SCHEMA = schemathesis.openapi.from_dict(describe(routes()))
+SCHEMA = schemathesis.openapi.from_dict(openapi_document(routes()))
 
 
 class Fuzzed:
