@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "tool_calls", "cancelled", "load", "unload"]
+FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 ModelFormat = Literal["rkllm", "gguf"]
 
 

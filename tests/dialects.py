@@ -100,20 +100,27 @@ def streamed(
     return frames + (b"" if error is None else generation.encoder.error(error))
 
 
+def decoded(decode: Callable[[Any], object], body: object) -> Generation:
+    """What `decode` makes of a request for text."""
+    generation = decode(body)
+    assert isinstance(generation, Generation)
+    return generation
+
+
 def transcript(
     call: str,
     body: dict[str, Any],
-    decode: Callable[[dict[str, Any]], Generation],
+    decode: Callable[[dict[str, Any]], object],
     events: list[Event],
     error: RKLLamaError | None = None,
 ) -> str:
     """A request, its answer as a stream, and, unless an error breaks that off, as a whole."""
-    generation = decode(body)
+    generation = decoded(decode, body)
     stream = streamed(generation, events, error).decode()
     content_type = generation.encoder.content_type
     sections = [f"> {call}\n{pretty(body)}", f"< 200 {content_type}\n{stream}"]
     if error is None:
-        whole = decode(body).encoder.whole(iter(events))
+        whole = decoded(decode, body).encoder.whole(iter(events))
         sections.append(f"< 200 application/json\n{pretty(whole)}")
     return "\n".join(sections)
 

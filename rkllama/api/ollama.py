@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from ..errors import InvalidRequest, ModelNotFound, QueueFull, RKLLamaError, Unsupported
 from ..types import (
@@ -20,6 +21,7 @@ from ..types import (
     Message,
     ReasoningDelta,
     Role,
+    SamplingParams,
     TextDelta,
     Timings,
     TokenLogprob,
@@ -87,8 +89,26 @@ def read_model(fields: Fields, *keys: str) -> str:
     raise InvalidRequest("model is required", param="model")
 
 
-def decode_chat(body: object) -> Generation:
-    """A `POST /api/chat`. Without messages it loads or unloads, which is never streamed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadCall:
+    """A `/api/chat` or `/api/generate` without a word: it loads its model, or unloads it with a
+    `keep_alive` of 0. The answer is never streamed: aiohttp's clients read it as application/json.
+    """
+
+    model: str
+    keep_alive: float | None
+    context_length: int | None
+    sampling: SamplingParams
+    encoder: ChatEncoder | GenerateEncoder
+
+    @property
+    def unloads(self) -> bool:
+        """Whether the model is to be unloaded."""
+        return self.keep_alive == 0
+
+
+def decode_chat(body: object) -> Generation | LoadCall:
+    """A `POST /api/chat`."""
     fields = read_body(body)
     model = read_model(fields)
     options = read_options(fields)
@@ -111,12 +131,11 @@ def decode_chat(body: object) -> Generation:
         top_logprobs=_top_logprobs(fields),
         truncate=fields.flag("truncate") is not False,
     )
-    stream = _stream(fields) and bool(messages)
-    return Generation(request=request, stream=stream, encoder=ChatEncoder(model))
+    return _generation_or_load(request, _stream(fields), ChatEncoder(model))
 
 
-def decode_generate(body: object) -> Generation:
-    """A `POST /api/generate`. Without a prompt it loads or unloads, which is never streamed."""
+def decode_generate(body: object) -> Generation | LoadCall:
+    """A `POST /api/generate`."""
     fields = read_body(body)
     model = read_model(fields)
     _refuse_images(fields)
@@ -138,8 +157,22 @@ def decode_generate(body: object) -> Generation:
         keep_alive=read_keep_alive(fields),
         top_logprobs=_top_logprobs(fields),
     )
-    stream = _stream(fields) and prompt is not None
-    return Generation(request=request, stream=stream, encoder=GenerateEncoder(model))
+    return _generation_or_load(request, _stream(fields), GenerateEncoder(model))
+
+
+def _generation_or_load(
+    request: ChatRequest, stream: bool, encoder: ChatEncoder | GenerateEncoder
+) -> Generation | LoadCall:
+    if request.messages or request.prompt is not None:
+        return Generation(request=request, stream=stream, encoder=encoder)
+    assert request.model is not None, "read_model has found one"
+    return LoadCall(
+        model=request.model,
+        keep_alive=request.keep_alive,
+        context_length=request.context_length,
+        sampling=request.sampling,
+        encoder=encoder,
+    )
 
 
 def _stream(fields: Fields) -> bool:
@@ -343,12 +376,21 @@ class _AnswerEncoder:
     def _start(self) -> dict[str, Any]:
         return {"model": self._model, "created_at": timestamp(time.time())}
 
+    def without_words(self, reason: Literal["load", "unload"], timings: Timings) -> dict[str, Any]:
+        """The answer to a request that only loads or unloads."""
+        return self._end(self._part(""), reason, Usage(), timings)
+
+    def _end(
+        self, part: Mapping[str, Any], reason: str, usage: Usage, timings: Timings
+    ) -> dict[str, Any]:
+        figures = _figures(usage, timings)
+        return {**self._start(), **part, "done": True, "done_reason": reason, **figures}
+
     def _last(self, part: Mapping[str, Any], finished: Finished) -> dict[str, Any]:
         reason: str = "stop" if finished.reason == "tool_calls" else finished.reason
         if finished.error is not None and reason == "stop":
             reason = _NOT_MET
-        figures = _figures(finished.usage, finished.timings)
-        last = {**self._start(), **part, "done": True, "done_reason": reason, **figures}
+        last = self._end(part, reason, finished.usage, finished.timings)
         if finished.stop is not None:
             last["stop_string"] = finished.stop
         if finished.dropped:

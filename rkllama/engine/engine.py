@@ -7,12 +7,12 @@ import math
 import time
 from array import array
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 
 from ..board.lock import NPULock
 from ..config import Settings
-from ..errors import InvalidRequest, NoModelLoaded, PromptTooLong, Unsupported
+from ..errors import InvalidRequest, PromptTooLong, Unsupported
 from ..models.metadata import StoredModel
 from ..models.store import Store
 from ..service import LOCAL, Caller
@@ -21,7 +21,6 @@ from ..types import (
     EmbeddingRequest,
     EmbeddingResult,
     Event,
-    Finished,
     LoadedModel,
     ModelInfo,
     SamplingParams,
@@ -32,7 +31,7 @@ from ..types import (
 from .generation import Generation
 from .metrics import Metrics
 from .pool import Residents
-from .prompt import build_prompt, tools_for
+from .prompt import build_prompt, empty_prompt, tools_for
 from .schema import check_schema
 from .truncation import shortened
 
@@ -57,10 +56,9 @@ class Engine:
         started = time.monotonic()
         if request.format is not None:
             check_schema(request.format)
-        model = self._model(request.model)
         if request.prompt is None and not request.messages:
-            yield self._load_or_unload(request, model, caller)
-            return
+            raise empty_prompt()
+        model = self._model(request.model)
         with self.residents.use(
             model,
             context_length=request.context_length,
@@ -82,24 +80,6 @@ class Engine:
 
     def _model(self, name: str | None) -> StoredModel:
         return self._store.resolve(name or self.residents.current().name)
-
-    def _load_or_unload(self, request: ChatRequest, model: StoredModel, caller: Caller) -> Finished:
-        """A request without a prompt loads its model, or unloads it with a keep-alive of 0."""
-        if request.keep_alive == 0:
-            with suppress(NoModelLoaded):
-                self.residents.unload(model.info)
-            return Finished(reason="unload", model=model.info.name)
-        started = time.monotonic()
-        self.load(
-            model.info.name,
-            request.keep_alive,
-            request.context_length,
-            request.sampling,
-            caller,
-        )
-        total = time.monotonic() - started
-        timings = Timings(load=total, total=total)
-        return Finished(reason="load", model=model.info.name, timings=timings)
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Tokens of the prompt that `request` renders to; see Service.count_tokens."""

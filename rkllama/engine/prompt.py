@@ -48,10 +48,15 @@ def build_prompt(
         )
     prompt = _render(request, model, schema, extra, runtime_wraps)
     if not prompt.text:
-        raise InvalidRequest(
-            "the prompt is empty", hint="Send some text for the model to answer.", param="messages"
-        )
+        raise empty_prompt()
     return prompt
+
+
+def empty_prompt() -> InvalidRequest:
+    """The error for a request without a word."""
+    return InvalidRequest(
+        "the prompt is empty", hint="Send some text for the model to answer.", param="messages"
+    )
 
 
 def _render(

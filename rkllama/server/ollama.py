@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, cast
@@ -9,9 +11,9 @@ from typing import Any, cast
 from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import NDJSON_TYPE, Generation
-from ..errors import RKLLamaError, Unsupported
+from ..errors import NoModelLoaded, RKLLamaError, Unsupported
 from ..models.modelfile import Modelfile, render_modelfile
-from ..types import Message, ModelDetails
+from ..types import Message, ModelDetails, Timings
 from .routing import Call, Group, Reply, Route, generate, ok, stream
 
 
@@ -58,13 +60,34 @@ def _generate(call: Call) -> Reply:
     return _answer(call, ollama.decode_generate(call.json()))
 
 
-def _answer(call: Call, generation: Generation) -> Reply:
+def _answer(call: Call, asked: Generation | ollama.LoadCall) -> Reply:
     """Ollama refuses to let a model think that cannot; clients ask again without it."""
-    request = generation.request
-    asked = request.think and (request.messages or request.prompt)
-    if asked and not call.service.can_think(request):
+    if isinstance(asked, ollama.LoadCall):
+        return _unload(call, asked) if asked.unloads else _load(call, asked)
+    request = asked.request
+    if request.think and not call.service.can_think(request):
         raise Unsupported(f'"{request.model}" does not support thinking', param="think")
-    return generate(call, generation)
+    return generate(call, asked)
+
+
+def _load(call: Call, load: ollama.LoadCall) -> Reply:
+    started = time.monotonic()
+    call.service.load(
+        load.model,
+        keep_alive=load.keep_alive,
+        context_length=load.context_length,
+        sampling=load.sampling,
+        caller=call.caller(),
+    )
+    seconds = time.monotonic() - started
+    return ok(load.encoder.without_words("load", Timings(load=seconds, total=seconds)))
+
+
+def _unload(call: Call, load: ollama.LoadCall) -> Reply:
+    """A model that is not in memory is as good as unloaded."""
+    with contextlib.suppress(NoModelLoaded):
+        call.service.unload(load.model)
+    return ok(load.encoder.without_words("unload", Timings()))
 
 
 def _embed(call: Call) -> Reply:

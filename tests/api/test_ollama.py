@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import timeit
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -61,11 +61,19 @@ def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def chat(**fields: Any) -> ChatRequest:
-    return ollama.decode_chat({"model": "qwen", "messages": HELLO, **fields}).request
+    body = {"model": "qwen", "messages": HELLO, **fields}
+    return dialects.decoded(ollama.decode_chat, body).request
 
 
 def generate(**fields: Any) -> ChatRequest:
-    return ollama.decode_generate({"model": "qwen", "prompt": "Once", **fields}).request
+    body = {"model": "qwen", "prompt": "Once", **fields}
+    return dialects.decoded(ollama.decode_generate, body).request
+
+
+def load_call(decode: Callable[[object], object], **body: Any) -> ollama.LoadCall:
+    call = decode({"model": "m", **body})
+    assert isinstance(call, ollama.LoadCall)
+    return call
 
 
 def timed(events: list[Event]) -> list[Event]:
@@ -79,17 +87,17 @@ def timed(events: list[Event]) -> list[Event]:
 
 
 def test_chat_defaults() -> None:
-    generation = ollama.decode_chat({"model": " qwen:latest ", "messages": HELLO})
+    body = {"model": " qwen:latest ", "messages": HELLO}
+    generation = dialects.decoded(ollama.decode_chat, body)
     assert generation.stream is True
     assert generation.request == ChatRequest(
         model="qwen:latest", messages=(Message(role="user", content="Hello"),), truncate=True
     )
-    refusing = ollama.decode_chat({"model": "qwen", "messages": HELLO, "truncate": False})
-    assert refusing.request.truncate is False
+    assert chat(truncate=False).truncate is False
 
 
 def test_generate_defaults() -> None:
-    generation = ollama.decode_generate({"model": "qwen", "prompt": "Once"})
+    generation = dialects.decoded(ollama.decode_generate, {"model": "qwen", "prompt": "Once"})
     assert generation.stream is True
     assert generation.request == ChatRequest(model="qwen", prompt="Once")
 
@@ -120,18 +128,18 @@ def test_raw_excludes_what_it_would_ignore() -> None:
 
 @pytest.mark.parametrize("fields", [{"messages": []}, {"messages": None}, {}])
 @pytest.mark.parametrize("stream", [None, True, False])
-def test_no_messages_load_without_a_stream(fields: dict[str, Any], stream: bool | None) -> None:
-    """aiohttp clients read the answer with .json(), which wants application/json."""
-    generation = ollama.decode_chat({"model": "m", "keep_alive": 0, "stream": stream, **fields})
-    assert generation.request == ChatRequest(model="m", keep_alive=0.0, truncate=True)
-    assert generation.stream is False
+def test_no_messages_unload(fields: dict[str, Any], stream: bool | None) -> None:
+    call = load_call(ollama.decode_chat, keep_alive=0, stream=stream, **fields)
+    assert (call.model, call.unloads) == ("m", True)
 
 
 @pytest.mark.parametrize("prompt", ["", None])
-def test_no_prompt_loads_without_a_stream(prompt: str | None) -> None:
-    generation = ollama.decode_generate({"model": "m", "prompt": prompt, "keep_alive": "10m"})
-    assert generation.request == ChatRequest(model="m", keep_alive=600.0)
-    assert generation.stream is False
+def test_no_prompt_loads(prompt: str | None) -> None:
+    options = {"num_ctx": 512, "temperature": 0.5}
+    call = load_call(ollama.decode_generate, prompt=prompt, keep_alive="10m", options=options)
+    assert (call.model, call.unloads, call.keep_alive) == ("m", False, 600.0)
+    assert (call.context_length, call.sampling) == (512, SamplingParams(temperature=0.5))
+    assert load_call(ollama.decode_generate, prompt=prompt).keep_alive is None
 
 
 def test_options() -> None:
@@ -558,11 +566,12 @@ def test_generate_transcripts(name: str) -> None:
 @pytest.mark.parametrize("reason", ["load", "unload"])
 def test_load_and_unload_transcripts(reason: Any) -> None:
     keep_alive = 0 if reason == "unload" else "10m"
-    finished = Finished(reason=reason, model="qwen", timings=Timings(load=2.0, total=2.0))
+    timings = Timings(load=2.0, total=2.0)
     parts = []
     for path, decode in (("chat", ollama.decode_chat), ("generate", ollama.decode_generate)):
         body = {"model": "qwen", "keep_alive": keep_alive}
-        answer = dialects.pretty(decode(body).encoder.whole(iter([finished])))
+        encoder = load_call(decode, **body).encoder
+        answer = dialects.pretty(encoder.without_words(reason, timings))
         parts.append(f"> POST /api/{path}\n{dialects.pretty(body)}\n< 200\n{answer}")
     dialects.check(f"ollama/{reason}.txt", "\n".join(parts))
 

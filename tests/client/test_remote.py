@@ -217,8 +217,8 @@ def test_a_request_arrives_as_it_left() -> None:
     with remote({"POST /api/chat": answer}) as (client, server):
         list(client.stream(request))
     ((_, body),) = server.requests
-    assert ollama.decode_chat(body).request == request
-    assert ollama.decode_chat(body).stream is True
+    generation = dialects.decoded(ollama.decode_chat, body)
+    assert (generation.request, generation.stream) == (request, True)
 
 
 def test_a_prompt_arrives_as_it_left() -> None:
@@ -229,15 +229,18 @@ def test_a_prompt_arrives_as_it_left() -> None:
     with remote({"POST /api/generate": answer}) as (client, server):
         list(client.stream(request))
         list(client.stream(ChatRequest(model="qwen", prompt="Once", raw=True)))
-    assert ollama.decode_generate(server.requests[0][1]).request == request
-    assert ollama.decode_generate(server.requests[1][1]).request.raw is True
+    first, second = (
+        dialects.decoded(ollama.decode_generate, body).request for _, body in server.requests
+    )
+    assert first == request
+    assert second.raw is True
 
 
 def test_a_system_text_beside_messages_becomes_the_first_one() -> None:
     answer = streamed(ollama.ChatEncoder("qwen"), dialects.SILENT)
     with remote({"POST /api/chat": answer}) as (client, server):
         list(client.stream(replace(HELLO, system="Be brief.")))
-    messages = ollama.decode_chat(server.requests[0][1]).request.messages
+    messages = dialects.decoded(ollama.decode_chat, server.requests[0][1]).request.messages
     assert messages == (Message(role="system", content="Be brief."), *HELLO.messages)
 
 
@@ -345,12 +348,18 @@ def test_loaded(model: LoadedModel) -> None:
 
 
 def show_and_ps(reason: Any) -> dict[str, Any]:
-    finished = Finished(reason=reason, model="qwen")
+    answer = ollama.GenerateEncoder("qwen").without_words(reason, Timings(load=1.0, total=1.0))
     return {
         "POST /api/show": (200, [dumps(ollama_models.show_body(DETAILS, digest))]),
         "GET /api/ps": (200, [dumps(ollama_models.ps_body([LOADED], digest))]),
-        "POST /api/generate": (200, [dumps(ollama.GenerateEncoder("qwen").whole([finished]))]),
+        "POST /api/generate": (200, [dumps(answer)]),
     }
+
+
+def load_call(body: object) -> ollama.LoadCall:
+    call = ollama.decode_generate(body)
+    assert isinstance(call, ollama.LoadCall)
+    return call
 
 
 def test_load() -> None:
@@ -358,15 +367,15 @@ def test_load() -> None:
         assert client.load("Qwen", keep_alive=-1.0, context_length=2048) == LOADED
     call, body = server.requests[0]
     assert call == "POST /api/generate"
-    request = ollama.decode_generate(body).request
-    assert request == ChatRequest(model="Qwen", keep_alive=-1.0, context_length=2048)
+    load = load_call(body)
+    assert (load.model, load.keep_alive, load.context_length) == ("Qwen", -1.0, 2048)
 
 
 def test_a_load_that_shall_not_last_is_no_unload() -> None:
     with remote(show_and_ps("load")) as (client, server):
         assert client.load("qwen", keep_alive=0.0) == LOADED
-    request = ollama.decode_generate(server.requests[0][1]).request
-    assert request == ChatRequest(model="qwen")
+    load = load_call(server.requests[0][1])
+    assert (load.model, load.keep_alive, load.unloads) == ("qwen", None, False)
 
 
 @pytest.mark.parametrize("name", [None, "QWEN"])
@@ -375,7 +384,8 @@ def test_unload(name: str | None) -> None:
         assert client.unload(name) == QWEN
     call, body = server.requests[-1]
     assert call == "POST /api/generate"
-    assert ollama.decode_generate(body).request == ChatRequest(model="qwen", keep_alive=0.0)
+    load = load_call(body)
+    assert (load.model, load.unloads) == ("qwen", True)
 
 
 def test_unloading_what_is_not_loaded() -> None:

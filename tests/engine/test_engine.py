@@ -12,14 +12,13 @@ import pytest
 
 from rkllama.config import load_settings
 from rkllama.engine.service import LocalService
-from rkllama.errors import NoModelLoaded
+from rkllama.errors import InvalidRequest, NoModelLoaded
 from rkllama.types import (
     ChatRequest,
     EmbeddingRequest,
     Event,
     Finished,
     Message,
-    ModelInfo,
     SamplingParams,
     TextDelta,
     Tool,
@@ -186,20 +185,10 @@ def test_counting_and_embedding_leave_a_chat_possible(service: LocalService, mod
 # --- Loading and unloading ---------------------------------------------------------------------
 
 
-def test_an_unload_by_two_at_once_is_one(
-    service: LocalService, models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_without_a_word_loads_nothing(service: LocalService, models: Path) -> None:
     write_model(models / "m.rkllm")
-    service.load("m")
-    unload = service.residents.unload
-
-    def somebody_else_first(info: ModelInfo) -> None:
-        unload(info)
-        unload(info)
-
-    monkeypatch.setattr(service.residents, "unload", somebody_else_first)
-    answer = ask(service, "m", (), keep_alive=0.0)
-    assert answer.reason == "unload"
+    with pytest.raises(InvalidRequest, match="the prompt is empty"):
+        ask(service, "m", (), keep_alive=0.0)
     assert service.loaded() == []
 
 

@@ -405,54 +405,6 @@ def test_metadata_answers_while_a_model_generates(server: Server, models: Path) 
         assert server.get("/api/ps").json["models"][0]["state"] == "busy"
 
 
-def test_the_application_keeps_the_rules_of_wsgi(models: Path) -> None:
-    from io import BytesIO
-    from wsgiref.util import setup_testing_defaults
-    from wsgiref.validate import validator
-
-    from rkllama.config import load_settings
-    from rkllama.engine.service import LocalService
-    from rkllama.serve import create_app
-
-    service = LocalService(load_settings(), "test")
-    app: Any = validator(create_app(service))
-    try:
-        for method, path, status in (
-            ("GET", "/models", "200 OK"),
-            ("HEAD", "/models", "200 OK"),
-            ("OPTIONS", "/models", "204 No Content"),
-            ("POST", "/rm", "404 Not Found"),
-            ("GET", "/nothing", "404 Not Found"),
-            ("PUT", "/rm", "405 Method Not Allowed"),
-            ("POST", "/v1/chat/completions", "400 Bad Request"),
-        ):
-            body = b'{"model": "m"}' if method == "POST" else b""
-            environ: dict[str, Any] = {
-                "REQUEST_METHOD": method,
-                "SCRIPT_NAME": "",
-                "PATH_INFO": path,
-                "QUERY_STRING": "",
-                "CONTENT_LENGTH": str(len(body)),
-                "wsgi.input": BytesIO(body),
-            }
-            setup_testing_defaults(environ)
-            environ["HTTP_HOST"] = "localhost"
-            seen: list[str] = []
-
-            def start(line: str, _headers: Any, _: Any = None, seen: list[str] = seen) -> Any:
-                seen.append(line)
-                return seen.append
-
-            answer = app(environ, start)
-            try:
-                b"".join(answer)
-            finally:
-                answer.close()
-            assert seen == [status]
-    finally:
-        service.close()
-
-
 def test_only_ollama_refuses_thought_of_a_model_that_cannot_think(
     server: Server, models: Path
 ) -> None:

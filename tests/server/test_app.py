@@ -1,0 +1,90 @@
+"""The WSGI application in this process, without a transport."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+
+from rkllama.config import load_settings
+from rkllama.engine.service import LocalService
+from rkllama.serve import create_app
+from rkllama.types import ModelInfo
+from tests.virtual_npu import write_model
+
+
+@pytest.fixture
+def service(models: Path, npu: str) -> Iterator[LocalService]:
+    made = LocalService(load_settings(), "test")
+    yield made
+    made.close()
+
+
+def call(service: LocalService, method: str, path: str, body: bytes = b"") -> tuple[str, bytes]:
+    """Status and body of a request's answer, which keeps the rules of WSGI."""
+    app: Any = validator(create_app(service))
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": BytesIO(body),
+    }
+    setup_testing_defaults(environ)
+    environ["HTTP_HOST"] = "localhost"
+    seen: list[str] = []
+
+    def start(line: str, _headers: Any, _: Any = None) -> Any:
+        seen.append(line)
+        return seen.append
+
+    answer = app(environ, start)
+    try:
+        data = b"".join(answer)
+    finally:
+        answer.close()
+    (status,) = seen
+    return status, data
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/models", "200 OK"),
+        ("HEAD", "/models", "200 OK"),
+        ("OPTIONS", "/models", "204 No Content"),
+        ("POST", "/rm", "404 Not Found"),
+        ("GET", "/nothing", "404 Not Found"),
+        ("PUT", "/rm", "405 Method Not Allowed"),
+        ("POST", "/v1/chat/completions", "400 Bad Request"),
+    ],
+)
+def test_the_application_keeps_the_rules_of_wsgi(
+    service: LocalService, method: str, path: str, status: str
+) -> None:
+    body = b'{"model": "m"}' if method == "POST" else b""
+    assert call(service, method, path, body)[0] == status
+
+
+def test_an_unload_by_two_at_once_is_one(
+    service: LocalService, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(models / "m.rkllm")
+    service.load("m")
+    unload = service.residents.unload
+
+    def somebody_else_first(info: ModelInfo) -> None:
+        unload(info)
+        unload(info)
+
+    monkeypatch.setattr(service.residents, "unload", somebody_else_first)
+    status, answer = call(service, "POST", "/api/chat", b'{"model": "m", "keep_alive": 0}')
+    assert (status, json.loads(answer)["done_reason"]) == ("200 OK", "unload")
+    assert service.loaded() == []
