@@ -16,9 +16,9 @@ from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsu
 from .rkllm.callback import Results, Rows
 from .rkllm.inputs import PromptInput
 from .rkllm.library import open_library
-from .rkllm.log import Facts, cache_match, complaint, diagnose, facts, notices, prompt_too_long
+from .rkllm.log import Facts, cache_match, complaint, diagnose, notices, prompt_too_long, read_facts
 from .rkllm.runtime import RunOptions, Runtime
-from .types import FinishReason, TokenLogprob
+from .types import Diagnosis, FinishReason, TokenLogprob
 
 _LORA = "default"
 _SPARE = 4
@@ -60,23 +60,23 @@ class NPUBackend:
         self._output.line_buffer()
         self._spec, self._runtime = spec, Runtime(library)
         self._context = spec.context_length
-        known, clamped = self._init(self._runtime, spec, soc)
+        facts, clamped = self._init(self._runtime, spec, soc)
         if spec.lora is not None:
             self._load_lora(self._runtime, spec.lora)
-        said = [*library.notices, *notices(known)]
+        notes = [*library.notices, *notices(facts)]
         if clamped:
-            said.append(
+            notes.append(
                 f"The context is {self._context} tokens, not {spec.context_length}: that is the "
                 "model's limit."
             )
         return LoadedInfo(
             context_length=self._context,
             runtime=f"librkllmrt {library.version or library.release}",
-            platform=known.platform or soc,
-            dtype=known.dtype,
+            platform=facts.platform or soc,
+            dtype=facts.dtype,
             per_run_sampling=self._samples_per_run,
             counts_tokens=True,
-            notices=tuple(said),
+            notices=tuple(notes),
         )
 
     def _init(self, runtime: Runtime, spec: LoadSpec, soc: str | None) -> tuple[Facts, bool]:
@@ -84,7 +84,7 @@ class NPUBackend:
         try:
             return self._try_init(runtime, spec, soc), False
         except LoadFailed as error:
-            limit = facts(error.log).max_context_limit
+            limit = read_facts(error.log).max_context_limit
             if limit is None or limit >= self._context:
                 raise
         self._context = limit
@@ -106,14 +106,16 @@ class NPUBackend:
         except LoadFailed as error:
             raise self._load_failed(error.message, diagnose(self._output.gained())) from None
         log = self._output.gained()
-        if known := complaint(log):  # it reports success and dies at the first run
-            raise self._load_failed("the runtime reported success", known)
-        return facts(log)
+        if diagnosis := complaint(log):  # it reports success and dies at the first run
+            raise self._load_failed("the runtime reported success", diagnosis)
+        return read_facts(log)
 
-    def _load_failed(self, message: str, known: tuple[str, str] | None) -> LoadFailed:
+    def _load_failed(self, message: str, diagnosis: Diagnosis | None) -> LoadFailed:
         assert self._spec is not None
         name = os.path.basename(self._spec.path)
-        message, hint = known or (message, "The runtime's log may tell more.")
+        hint = "The runtime's log may tell more."
+        if diagnosis is not None:
+            message, hint = diagnosis.message, diagnosis.hint
         return LoadFailed(
             f"{name} could not be loaded: {message}", hint=hint, log=self._output.gained()
         )
@@ -214,23 +216,24 @@ class NPUBackend:
                 begun = True
                 runtime.results.replace_emit(emit)
                 if match := cache_match(self._output.gained()):
-                    runtime.results.lower_limit(max(1, self._context - match[1] - _SPARE))
+                    runtime.results.lower_limit(max(1, self._context - match.prompt - _SPARE))
             emit(text)
 
         return emit_minding
 
     def _run_failed(self, log: str) -> RKLLamaError:
-        if numbers := prompt_too_long(log):
-            tokens, limit = numbers
+        if overflow := prompt_too_long(log):
+            tokens, limit = overflow.tokens, overflow.limit or self._context
             size = f"{tokens} tokens" if tokens is not None else "more tokens"
             return PromptTooLong(
-                f"the prompt has {size} and the context {limit or self._context}",
+                f"the prompt has {size} and the context {limit}",
                 prompt_tokens=tokens,
-                context_length=limit or self._context,
+                context_length=limit,
                 hint="Shorten it, or load the model with a longer context.",
             )
-        message, hint = diagnose(log) or ("the runtime reported an error", None)
-        return RuntimeFailed(message, hint=hint, log=log)
+        if diagnosis := diagnose(log):
+            return RuntimeFailed(diagnosis.message, hint=diagnosis.hint, log=log)
+        return RuntimeFailed("the runtime reported an error", log=log)
 
     def _result(self, results: Results, log: str, most: int, was_fresh: bool) -> RunResult:
         perf = results.perf
@@ -256,7 +259,7 @@ class NPUBackend:
         and the answer, give or take a constant for each way to end, shown by a run on an empty one.
         """
         if match := cache_match(log):
-            return match[1], match[0]
+            return match.prompt, match.cached
         perf = results.perf
         if perf is None or self._runtime is None:
             return None, None

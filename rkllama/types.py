@@ -207,6 +207,14 @@ class EmbeddingResult:
     timings: Timings = field(default_factory=Timings)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """The cause of a failure, as a log names it: what happened, and what to do about it."""
+
+    message: str
+    hint: str
+
+
 # --- Models ------------------------------------------------------------------------------------
 
 
@@ -273,6 +281,8 @@ class LoadedModel:
     memory: int | None = None
     runtime: str | None = None
     pid: int | None = None
+    uses_npu: bool = False
+    """Whether its weights are in the NPU's memory; else they are in ordinary memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

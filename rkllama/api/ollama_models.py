@@ -154,7 +154,7 @@ def tags_body(models: Iterable[ModelInfo], digest: Digest) -> dict[str, Any]:
 
 
 def ps_body(loaded: Iterable[LoadedModel], digest: Digest) -> dict[str, Any]:
-    """`/api/ps`. A .rkllm model's weights are the NPU's; those of a .gguf are in ordinary memory."""
+    """`/api/ps`. Only the weights of a model on the NPU are not in ordinary memory."""
     return {"models": [_loaded_entry(model, digest) for model in loaded]}
 
 
@@ -222,7 +222,7 @@ def _loaded_entry(model: LoadedModel, digest: Digest) -> dict[str, Any]:
     return {
         **_entry(info, digest),
         "size": size,
-        "size_vram": size if info.format == "rkllm" else 0,
+        "size_vram": size if model.uses_npu else 0,
         "expires_at": FOR_EVER if model.expires is None else timestamp(model.expires),
         "context_length": model.context_length or 0,
         "file_size": info.size,

@@ -26,6 +26,7 @@ from ..types import SamplingParams, TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .grammar import grammar_schema
 from .hardware import cache_bytes, check_memory, threads_for
+from .llamacpp_log import load_error
 from .own_log import OwnOutput
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
@@ -275,10 +276,9 @@ def _reason(output: OwnOutput) -> str | None:
     of its own, for which this waits.
     """
     deadline = time.monotonic() + _LOG_SECONDS
-    pattern = r"(?:error loading model|failed to initialize the context): (.+)\n"
-    while not (found := re.findall(pattern, output.gained())) and time.monotonic() < deadline:
+    while (reason := load_error(output.gained())) is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    return found[-1].strip() if found else None
+    return reason
 
 
 def _adds_bos(header: GGUFHeader) -> bool:

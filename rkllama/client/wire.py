@@ -256,6 +256,7 @@ def loaded_model(entry: Json) -> LoadedModel:
         memory=entry["memory"],
         runtime=entry["runtime"],
         pid=entry["pid"],
+        uses_npu=entry["size_vram"] > 0,
     )
 
 

@@ -116,7 +116,7 @@ class Generation:
 
     def _prompt(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
         resident = self.turn.resident
-        wraps = resident.info.format == "rkllm" and not resident.raw
+        wraps = resident.worker.kind.wraps_prompts and not resident.raw
         prompt = build_prompt(
             self.request, self.model, schema=schema, extra=extra, runtime_wraps=wraps
         )

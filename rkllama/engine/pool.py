@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ..backends.base import LoadedInfo, LoadSpec
+from ..backends.kinds import kind_of
 from ..board.lock import NPULock
 from ..config import Settings
 from ..errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
@@ -26,9 +27,6 @@ log = logging.getLogger("rkllama")
 
 _UNLOAD_GRACE = 10.0
 """Seconds that an unload leaves a running answer to end after its abort; then its process is killed."""
-_GGUF_ABORT_GRACE = 1.0
-"""Seconds that llama.cpp has to heed an abort. It does so between two batches; where one takes longer (a
-large model, a long text to embed) its process is ended, since the next one has the file in the page cache."""
 _LONG = 0.05
 """Seconds of waiting after which a client may have gone: then it is asked."""
 _LONGEST_LOG = 255 - len(".log.1")
@@ -257,16 +255,11 @@ class Residents:
         if until is not None and until <= time.monotonic():
             before = None
         inherit: tuple[int, ...] = ()
-        if info.format == "rkllm":
+        if kind_of(info.path).needs_npu:
             self._npu_lock.acquire()
             inherit = (self._npu_lock.fd,)
         started = time.monotonic()
-        worker = Worker(
-            info.path,
-            self._log_path(info.name),
-            inherit=inherit,
-            abort_grace=_GGUF_ABORT_GRACE if info.format == "gguf" else None,
-        )
+        worker = Worker(info.path, self._log_path(info.name), inherit=inherit)
         slot.resident = Resident(
             info=info,
             mtime_ns=model.mtime_ns,
@@ -409,4 +402,5 @@ def _describe(slot: Slot[Resident]) -> LoadedModel | None:
         memory=resident.memory or (loaded.memory if loaded else None),
         runtime=loaded.runtime if loaded else None,
         pid=resident.worker.pid,
+        uses_npu=resident.worker.kind.needs_npu,
     )

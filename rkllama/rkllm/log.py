@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..types import Diagnosis
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +45,14 @@ _FACTS: tuple[tuple[str, str], ...] = (
 )
 
 
-def facts(log: str) -> Facts:
+def read_facts(log: str) -> Facts:
     """What `log` tells about runtime, board and model; of several loads the last one's."""
-    found: dict[str, str | int] = {}
+    values: dict[str, str | int] = {}
     for name, pattern in _FACTS:
-        if values := re.findall(pattern, log):
+        if matches := re.findall(pattern, log):
             number = name in ("max_context_limit", "core_num")
-            found[name] = int(values[-1]) if number else values[-1]
-    return Facts(**found)  # type: ignore[arg-type]  # each field has the type of its own
+            values[name] = int(matches[-1]) if number else matches[-1]
+    return Facts(**values)  # type: ignore[arg-type]  # each field has the type of its own
 
 
 _RECONVERT = (
@@ -60,6 +63,7 @@ _MEMORY = (
     "Unload other models, or use a smaller model, a shorter context or a stronger quantization. The "
     "NPU's memory is not the board's: free RAM does not mean that it fits."
 )
+_OTHER_SOC = "Use the model's file for this board: its name usually carries the SoC."
 _DRIVER = "Upgrade to the vendor's kernel with rknpu driver 0.9.8 or newer."
 
 # (pattern, what happened, what to do); the first that is found is the cause of those below it.
@@ -82,7 +86,7 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"target_platform does not match|platform (?:mismatch|not match)",
         "the model was made for another SoC",
-        "Use the model's file for this board: its name usually carries the SoC.",
+        _OTHER_SOC,
     ),
     (
         r"max_context\w*\[(\d+)\] must be less than.*max_context_limit\[(\d+)\]",
@@ -137,59 +141,85 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def diagnose(log: str) -> tuple[str, str] | None:
-    """The cause of a failure that `log` names, as (what happened, what to do); None: it names none."""
-    if known := complaint(log):
-        return known
-    return _mismatch(facts(log)) if re.search(r"^[EF] (?:rkllm|RKNN)", log, re.M) else None
+def diagnose(log: str) -> Diagnosis | None:
+    """The cause of a failure that `log` names; None: it names none."""
+    if diagnosis := complaint(log):
+        return diagnosis
+    if re.search(r"^[EF] (?:rkllm|RKNN)", log, re.M):
+        return _mismatch(read_facts(log))
+    return None
 
 
-def complaint(log: str) -> tuple[str, str] | None:
+def complaint(log: str) -> Diagnosis | None:
     """A complaint after which nothing works, as `diagnose`; also of a load that reports success."""
     for pattern, message, hint in _COMPLAINTS:
         if match := re.search(pattern, log):
-            return message.format(*match.groups()), hint
+            return Diagnosis(message=message.format(*match.groups()), hint=hint)
     return None
 
 
-def _mismatch(known: Facts) -> tuple[str, str] | None:
-    """An error whose words are not known, where the versions alone explain it."""
-    if known.platform and known.target_platform:
-        ours, target = known.platform.upper(), known.target_platform.upper()
-        if ours[:6] != target[:6]:
-            return f"the model was made for {target}, this is {ours}", _COMPLAINTS[3][2]
-    if known.runtime and known.toolkit and _number(known.toolkit) > _number(known.runtime):
-        return (
-            f"the model's toolkit {known.toolkit} is newer than the runtime {known.runtime}",
-            f"Install librkllmrt {known.toolkit} or newer.",
+def _mismatch(facts: Facts) -> Diagnosis | None:
+    """The cause of an error whose words are not known, where the versions alone explain it."""
+    if facts.platform and facts.target_platform:
+        board, target = facts.platform.upper(), facts.target_platform.upper()
+        if board[:6] != target[:6]:
+            return Diagnosis(
+                message=f"the model was made for {target}, this is {board}", hint=_OTHER_SOC
+            )
+    if _toolkit_is_newer(facts):
+        return Diagnosis(
+            message=f"the model's toolkit {facts.toolkit} is newer than the runtime {facts.runtime}",
+            hint=f"Install librkllmrt {facts.toolkit} or newer.",
         )
-    if known.wanted_driver:
-        return f"the rknpu driver {known.driver or ''} is too old".replace("  ", " "), _DRIVER
+    if facts.wanted_driver:
+        driver = "the rknpu driver" if facts.driver is None else f"the rknpu driver {facts.driver}"
+        return Diagnosis(message=f"{driver} is too old", hint=_DRIVER)
     return None
 
 
-def _number(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+def _toolkit_is_newer(facts: Facts) -> bool:
+    """Whether the model was made by a toolkit newer than the runtime."""
+    if not facts.runtime or not facts.toolkit:
+        return False
+    return _version(facts.toolkit) > _version(facts.runtime)
 
 
-def notices(known: Facts) -> tuple[str, ...]:
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def notices(facts: Facts) -> tuple[str, ...]:
     """What a user should know of a load that went well."""
     result = []
-    if known.wanted_driver:
+    if facts.wanted_driver:
         result.append(
-            f"The rknpu driver {known.driver or 'of this kernel'} is older than "
-            f"{known.wanted_driver}, which the runtime asks for."
+            f"The rknpu driver {facts.driver or 'of this kernel'} is older than "
+            f"{facts.wanted_driver}, which the runtime asks for."
         )
-    if known.runtime and known.toolkit and _number(known.toolkit) > _number(known.runtime):
+    if _toolkit_is_newer(facts):
         result.append(
-            f"The model was made by toolkit {known.toolkit}, newer than the runtime "
-            f"{known.runtime}: a newer librkllmrt may be needed."
+            f"The model was made by toolkit {facts.toolkit}, newer than the runtime "
+            f"{facts.runtime}: a newer librkllmrt may be needed."
         )
     return tuple(result)
 
 
-def prompt_too_long(log: str) -> tuple[int | None, int | None] | None:
-    """(tokens, limit) where `log` says that a prompt did not fit, None where it does not."""
+class Overflow(NamedTuple):
+    """A prompt that did not fit: its tokens and those that fit, None where the log does not tell."""
+
+    tokens: int | None
+    limit: int | None
+
+
+class CacheMatch(NamedTuple):
+    """How many of a prompt's tokens were in the KV cache, and how many it has."""
+
+    cached: int
+    prompt: int
+
+
+def prompt_too_long(log: str) -> Overflow | None:
+    """What `log` says of a prompt that did not fit; None where all did."""
     match = re.search(
         r"prompt (?:gather|greater|longer|larger) than max context"
         r"(?:.*?prompt: (\d+) tokens)?(?:.*?max context: (\d+))?",
@@ -198,10 +228,13 @@ def prompt_too_long(log: str) -> tuple[int | None, int | None] | None:
     if match is None:
         return None
     tokens, limit = match.groups()
-    return int(tokens) if tokens else None, int(limit) if limit else None
+    return Overflow(int(tokens) if tokens else None, int(limit) if limit else None)
 
 
-def cache_match(log: str) -> tuple[int, int] | None:
-    """(cached, prompt tokens) of the last run in `log`; None where it says nothing about it."""
-    found = re.findall(r"kv cache matches (\d+) / (\d+) tokens", log)
-    return (int(found[-1][0]), int(found[-1][1])) if found else None
+def cache_match(log: str) -> CacheMatch | None:
+    """The prefix reuse of the last run in `log`; None where it says nothing about it."""
+    matches = re.findall(r"kv cache matches (\d+) / (\d+) tokens", log)
+    if not matches:
+        return None
+    cached, prompt = matches[-1]
+    return CacheMatch(int(cached), int(prompt))

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 from ..backends.base import Backend, RunResult
+from ..backends.kinds import kind_of
 from ..errors import Cancelled, LoadFailed, RKLLamaError, RuntimeFailed
 from ..types import TokenLogprob
 from . import frames
@@ -43,16 +44,6 @@ def _prefer_for_oom_killer() -> None:
     """When memory runs out, this process shall go and not the server."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as stream:
         stream.write("500")
-
-
-def _backend_for(path: str) -> Backend:
-    if path.lower().endswith(".gguf"):
-        from ..backends.llamacpp import CPUBackend
-
-        return CPUBackend()
-    from ..npu import NPUBackend
-
-    return NPUBackend()
 
 
 class Child:
@@ -128,7 +119,7 @@ class Child:
 
     def _load(self, _run: int, payload: bytes) -> bytes:
         spec = frames.decode_load(payload)
-        backend = _backend_for(spec.path)
+        backend = kind_of(spec.path).create()
         loaded = backend.load(spec)
         self._backend = backend
         return frames.encode_spec(loaded)

@@ -24,6 +24,7 @@ from enum import Enum
 from typing import NoReturn, TypeVar
 
 from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from ..backends.kinds import kind_of
 from ..errors import LoadFailed, WorkerCrashed, WorkerHung
 from ..service import LOCAL, Caller
 from ..types import TokenLogprob
@@ -33,8 +34,6 @@ from .process import Process, exit_in_words
 
 T = TypeVar("T")
 
-ABORT_GRACE = 60.0
-"""Seconds that a runtime may take to heed an abort (a prefill cannot be interrupted)."""
 CLOSE_GRACE = 5.0
 """Seconds that a runtime may take to free a model before its process is killed."""
 DRAIN_GRACE = 1.0
@@ -57,22 +56,12 @@ class State(Enum):
 class Worker:
     """One child process with one model. Not thread-safe but for `abort`, `retire` and `kill`."""
 
-    def __init__(
-        self,
-        path: str,
-        log_path: str,
-        *,
-        inherit: tuple[int, ...] = (),
-        abort_grace: float | None = None,
-    ) -> None:
-        """Start the process; it inherits the descriptors `inherit`. Raises LoadFailed.
-
-        `abort_grace` instead of ABORT_GRACE, for a model that is loaded again sooner than that.
-        """
+    def __init__(self, path: str, log_path: str, *, inherit: tuple[int, ...] = ()) -> None:
+        """Start the process; it inherits the descriptors `inherit`. Raises LoadFailed."""
         self.path = path
+        self.kind = kind_of(path)
         self.retired = False
         """Whether it was told to end, so that its end is no accident."""
-        self._abort_grace = ABORT_GRACE if abort_grace is None else abort_grace
         self._state = State.STARTING
         self._run = 0
         self._buffer = frames.FrameBuffer()
@@ -193,12 +182,12 @@ class Worker:
 
         Raises WorkerCrashed, WorkerHung, and Cancelled when the client goes first.
         """
-        deadline = time.monotonic() + self._abort_grace
+        grace = self.kind.abort_grace
+        deadline = time.monotonic() + grace
         while self._state is State.DRAINING:
             batch = self._frames(self._run, deadline - time.monotonic(), caller)
             if not batch:
-                text = f"did not heed an abort for {self._abort_grace:g} s"
-                self._hung(text, self._abort_grace, None)
+                self._hung(f"did not heed an abort for {grace:g} s", grace, None)
             if batch[-1][0] >= frames.RESULT:
                 self._enter(State.READY)
 
@@ -308,16 +297,15 @@ class Worker:
         """Explain the end of the event pipe."""
         status = self._process.end(CLOSE_GRACE)
         self._enter(State.DEAD)
-        from ..rkllm.log import diagnose
-
         tail, reason = self._log.tail(), self._process.kill_reason
-        known = diagnose(tail) if reason is None else None
-        message = f"the model's process {exit_in_words(status)}"
+        message, hint = (
+            f"the model's process {exit_in_words(status)}",
+            f"Its log is {self._log.path}.",
+        )
         if reason is not None:
             message = f"the model's process was ended: {reason}"
-        hint = f"Its log is {self._log.path}."
-        if known is not None:
-            message, hint = f"{message}: {known[0]}", known[1]
+        elif diagnosis := self.kind.diagnose(tail):
+            message, hint = f"{message}: {diagnosis.message}", diagnosis.hint
         raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
 
 

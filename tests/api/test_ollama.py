@@ -706,7 +706,14 @@ def digest(info: ModelInfo) -> str:
 
 def test_lists() -> None:
     loaded = [
-        LoadedModel(info=QWEN, state="busy", context_length=4096, expires=1.75e9, memory=2 << 30),
+        LoadedModel(
+            info=QWEN,
+            state="busy",
+            context_length=4096,
+            expires=1.75e9,
+            memory=2 << 30,
+            uses_npu=True,
+        ),
         LoadedModel(info=BARE, state="loading", runtime="llama.cpp", pid=7),
     ]
     text = f"> GET /api/tags\n{dialects.pretty(ollama_models.tags_body([QWEN, BARE], digest))}"

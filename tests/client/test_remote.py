@@ -68,7 +68,14 @@ BARE = ModelInfo(
     digest="f" * 64,
 )
 LOADED = LoadedModel(
-    info=QWEN, state="ready", context_length=2048, expires=1.8e9, memory=5000, runtime="r 1", pid=7
+    info=QWEN,
+    state="ready",
+    context_length=2048,
+    expires=1.8e9,
+    memory=5000,
+    runtime="r 1",
+    pid=7,
+    uses_npu=True,
 )
 HELLO = ChatRequest(model="qwen", messages=(Message(role="user", content="Hello"),))
 

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -466,11 +467,11 @@ def test_a_process_that_died_idle_is_replaced(house: House) -> None:
 
 
 def test_a_hung_abort_costs_the_process_and_not_the_next_answer(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House,
 ) -> None:
-    monkeypatch.setattr(worker, "ABORT_GRACE", 0.2)
     write_model(house.models / "m.rkllm")
     with house.residents.use(house.model("m")) as (resident, *_):
+        resident.worker.kind = replace(resident.worker.kind, abort_grace=0.2)
         prompt = directive(tokens=100_000, token_us=1000)
         run = resident.worker.generate(GenerateSpec(prompt=prompt), first=LIMIT, each=LIMIT)
         next(run)

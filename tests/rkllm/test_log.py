@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rkllama.rkllm.log import cache_match, complaint, diagnose, facts, notices, prompt_too_long
+from rkllama.rkllm.log import cache_match, complaint, diagnose, notices, prompt_too_long, read_facts
 
 GOOD = """\
 I rkllm: rkllm-runtime version: 1.2.3, rknpu driver version: 0.9.8, platform: RK3588
@@ -17,7 +17,7 @@ START = GOOD.splitlines(keepends=True)[0]
 
 
 def test_facts_of_a_good_start() -> None:
-    known = facts(GOOD)
+    known = read_facts(GOOD)
     assert (known.runtime, known.driver, known.platform) == ("1.2.3", "0.9.8", "RK3588")
     assert (known.toolkit, known.max_context_limit, known.core_num) == ("1.2.2", 16384, 3)
     assert (known.target_platform, known.dtype) == ("RK3588", "W8A8")
@@ -27,16 +27,16 @@ def test_facts_of_a_good_start() -> None:
 
 def test_of_several_loads_the_last_one_counts() -> None:
     again = GOOD.replace("16384", "4096").replace("W8A8", "W4A16_G128")
-    known = facts(GOOD + again)
+    known = read_facts(GOOD + again)
     assert (known.max_context_limit, known.dtype) == (4096, "W4A16_G128")
 
 
 def test_an_unknown_toolkit_is_not_a_version() -> None:
-    assert facts(GOOD.replace("1.2.2", "unknown")).toolkit is None
+    assert read_facts(GOOD.replace("1.2.2", "unknown")).toolkit is None
 
 
 def test_an_empty_log_tells_nothing() -> None:
-    known = facts("")
+    known = read_facts("")
     assert all(getattr(known, name) is None for name in known.__slots__)
     assert diagnose("") is None
 
@@ -69,9 +69,8 @@ def test_an_empty_log_tells_nothing() -> None:
 def test_known_complaints(lines: str, words: str) -> None:
     known = complaint(START + lines + "\n")
     assert known is not None
-    message, hint = known
-    assert words in message
-    assert hint
+    assert words in known.message
+    assert known.hint
     assert diagnose(START + lines) == known
 
 
@@ -79,14 +78,14 @@ def test_an_unknown_error_is_explained_by_the_versions() -> None:
     error = "E rkllm: something nobody has seen\n"
     newer = diagnose(GOOD.replace("toolkit version: 1.2.2", "toolkit version: 1.3.0") + error)
     assert newer is not None
-    assert "1.3.0 is newer than the runtime 1.2.3" in newer[0]
+    assert "1.3.0 is newer than the runtime 1.2.3" in newer.message
     other = diagnose(GOOD.replace("target_platform: RK3588", "target_platform: RK3576") + error)
     assert other is not None
-    assert "made for RK3576, this is RK3588" in other[0]
+    assert "made for RK3576, this is RK3588" in other.message
     driver = "W rkllm: Your rknpu driver version is too low, please upgrade to 0.9.7.\n"
     old = diagnose(GOOD.replace("0.9.8", "0.8.2") + driver + error)
     assert old is not None
-    assert "driver 0.8.2 is too old" in old[0]
+    assert "driver 0.8.2 is too old" in old.message
     assert diagnose(GOOD + error) is None
 
 
@@ -98,7 +97,7 @@ def test_the_variants_of_a_soc_are_one_platform() -> None:
 def test_warnings_of_a_good_load_become_notices() -> None:
     driver = "W rkllm: Your rknpu driver version is too low, please upgrade to 0.9.7.\n"
     old, newer = notices(
-        facts(
+        read_facts(
             GOOD.replace("0.9.8", "0.9.6").replace(
                 "toolkit version: 1.2.2", "toolkit version: 1.3.0"
             )

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -365,8 +366,8 @@ def test_a_hang_is_ended_after_its_limit(start: Start, at: int) -> None:
 def test_a_runtime_that_heeds_no_abort_is_ended_in_bounded_time(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "ABORT_GRACE", 0.2)
     child = start()
+    child.kind = replace(child.kind, abort_grace=0.2)
     answer = pieces_of(child, "hi " + directive(tokens=10, hang_at=2))
     next(answer)
     with monkeypatch.context() as patch:
@@ -380,8 +381,8 @@ def test_a_runtime_that_heeds_no_abort_is_ended_in_bounded_time(
 def test_tokens_that_go_on_after_an_abort_do_not_prolong_the_wait(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "ABORT_GRACE", 0.3)
     child = start(tokens=100_000, token_us=10_000)
+    child.kind = replace(child.kind, abort_grace=0.3)
     answer = pieces_of(child, "hi")
     next(answer)
     send = child._send
