@@ -85,15 +85,14 @@ class Generation:
         )
         try:
             for piece in pieces:
-                if isinstance(piece, RunResult):
-                    result = piece
+                if piece.result is not None:
+                    result = piece.result
                     break
                 if parser.stopped is not None:
                     continue
-                if isinstance(piece, str):
-                    events = parser.feed(piece)
-                else:
-                    events = _with_logprobs(parser.feed(piece[0]), piece[1])
+                events = parser.feed(piece.text)
+                if piece.logprobs:
+                    events = _with_logprobs(events, piece.logprobs)
                 for event in events:
                     calls += isinstance(event, ToolCallDelta)
                     yield event

@@ -21,7 +21,7 @@ import os
 import time
 from collections.abc import Callable, Generator, Iterator
 from enum import Enum
-from typing import NoReturn, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from ..backends.kinds import kind_of
@@ -39,7 +39,16 @@ CLOSE_GRACE = 5.0
 DRAIN_GRACE = 1.0
 """The same while an aborted run still goes on: a decode ends in time, a prefill may take minutes."""
 
-Piece = str | tuple[str, tuple[TokenLogprob, ...]]
+
+class Piece(NamedTuple):
+    """New text of a completion, with its tokens' figures where they were asked for.
+
+    The last piece of a run has its `result`, and no text.
+    """
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
+    result: RunResult | None = None
 
 
 class State(Enum):
@@ -116,8 +125,8 @@ class Worker:
 
     def generate(
         self, spec: GenerateSpec, *, first: float, each: float, caller: Caller = LOCAL
-    ) -> Generator[Piece | RunResult, None, None]:
-        """The answer's text as it comes, then its RunResult. What queued up comes as one piece.
+    ) -> Generator[Piece, None, None]:
+        """The completion as it comes; what queued up comes as one piece. The last one has the result.
 
         `first` and `each` are the seconds that the runtime may take for the first and for every further
         token. Closing the iterator, or a caller that hangs up, aborts the run. Raises WorkerCrashed,
@@ -136,7 +145,7 @@ class Worker:
                     self._enter(State.READY)
                 yield from _pieces(batch)
                 if kind == frames.RESULT:
-                    yield self._decoded(frames.decode_result, payload)
+                    yield Piece("", result=self._decoded(frames.decode_result, payload))
                     return
                 if kind == frames.ERROR:
                     raise self._decoded(frames.decode_error, payload)
@@ -310,15 +319,16 @@ class Worker:
 
 
 def _pieces(batch: list[tuple[int, int, bytes]]) -> Iterator[Piece]:
-    """The text in some frames of one run: neighbouring TEXT frames as one string."""
+    """The text in some frames of one run: that of all TEXT frames as one piece."""
     if len(batch) == 1 and batch[0][0] == frames.TEXT:
-        yield batch[0][2].decode("utf-8", "replace")
+        yield Piece(batch[0][2].decode("utf-8", "replace"))
         return
     texts: list[bytes] = []
     for kind, _, payload in batch:
         if kind == frames.TEXT:
             texts.append(payload)
         elif kind == frames.LOGPROBS:
-            yield frames.decode_logprobs(payload)
+            text, logprobs = frames.decode_logprobs(payload)
+            yield Piece(text, logprobs)
     if texts:
-        yield b"".join(texts).decode("utf-8", "replace")
+        yield Piece(b"".join(texts).decode("utf-8", "replace"))

@@ -61,9 +61,9 @@ def pieces_of(model: Worker, prompt: str, caller: Caller = LOCAL, **values: Any)
 
 
 def ask(model: Worker, prompt: str, **values: Any) -> tuple[str, RunResult]:
-    *pieces, result = pieces_of(model, prompt, **values)
-    assert isinstance(result, RunResult)
-    return "".join(piece if isinstance(piece, str) else piece[0] for piece in pieces), result
+    *pieces, last = pieces_of(model, prompt, **values)
+    assert last.result is not None
+    return "".join(piece.text for piece in pieces), last.result
 
 
 def test_what_a_load_tells(loaded: tuple[Worker, LoadedInfo]) -> None:
@@ -157,7 +157,7 @@ def test_max_tokens_and_the_figures(model: Worker) -> None:
 
 def test_log_probabilities_come_with_their_tokens(model: Worker) -> None:
     *pieces, _ = pieces_of(model, TEXT, max_tokens=3, top_logprobs=2, schema="json")
-    figures = [figure for _, found in pieces for figure in found]
+    figures = [figure for piece in pieces for figure in piece.logprobs]
     assert figures
     assert all(figure.logprob <= 0 and len(figure.top) == 2 for figure in figures)
 

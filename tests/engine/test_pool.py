@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from rkllama.backends.base import GenerateSpec, RunResult
+from rkllama.backends.base import GenerateSpec
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
 from rkllama.engine import pool as module
@@ -83,9 +83,9 @@ def answer(resident: Resident, prompt: str, caller: Caller = LOCAL) -> str:
     run = resident.worker.generate(
         GenerateSpec(prompt=prompt), first=LIMIT, each=LIMIT, caller=caller
     )
-    *pieces, result = run
-    assert isinstance(result, RunResult)
-    return "".join(str(piece) for piece in pieces)
+    *pieces, last = run
+    assert last.result is not None
+    return "".join(piece.text for piece in pieces)
 
 
 def children() -> set[int]:
@@ -347,9 +347,9 @@ def test_an_unload_between_two_runs_of_an_answer_ends_it(house: House) -> None:
         task = Task(lambda: house.unload("m"))
         until(lambda: resident.worker.retired)
         run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
-        *_, result = run
-        assert isinstance(result, RunResult)
-        assert result.reason == "cancelled"
+        *_, last = run
+        assert last.result is not None
+        assert last.result.reason == "cancelled"
     task.result()
     assert children() == set()
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from rkllama.errors import (
 from rkllama.runner import frames, process, worker
 from rkllama.runner import log as child_log
 from rkllama.runner.child import Child
-from rkllama.runner.worker import State, Worker
+from rkllama.runner.worker import Piece, State, Worker
 from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
@@ -86,9 +86,20 @@ def pieces_of(
 def ask(
     child: Worker, prompt: str, first: float = LIMIT, each: float = LIMIT
 ) -> tuple[str, RunResult]:
-    *pieces, result = pieces_of(child, prompt, first, each)
-    assert isinstance(result, RunResult)
-    return "".join(pieces), result
+    pieces = list(pieces_of(child, prompt, first, each))
+    return text_of(pieces), result_of(pieces)
+
+
+def text_of(pieces: Iterable[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def result_of(pieces: Iterable[Piece]) -> RunResult:
+    """That of the last piece; no other one has any."""
+    *before, last = pieces
+    assert not any(piece.result for piece in before)
+    assert last.result is not None
+    return last.result
 
 
 # --- States ------------------------------------------------------------------------------------
@@ -102,7 +113,7 @@ def test_the_states_of_a_life(start: Start) -> None:
     answer = pieces_of(child, "hi")
     next(answer)
     assert state_of(child) is State.RUNNING
-    while not isinstance(next(answer), RunResult):
+    while next(answer).result is None:
         pass
     assert state_of(child) is State.READY
     answer.close()
@@ -162,8 +173,7 @@ def test_an_abort_ends_the_answer_as_cancelled(start: Start) -> None:
     answer = pieces_of(child, "hi")
     next(answer)
     child.abort()
-    *_, result = answer
-    assert result.reason == "cancelled"
+    assert result_of(answer).reason == "cancelled"
 
 
 def test_an_abort_that_comes_before_its_command_is_heeded(
@@ -349,8 +359,8 @@ def test_garbage_on_the_pipe_ends_the_process_with_a_clear_error(
 
 def test_text_that_is_no_utf8_is_shown_and_ends_nothing(start: Start) -> None:
     batch = [(frames.TEXT, 1, b"ab\xff"), (frames.TEXT, 1, b"c")]
-    assert "".join(str(piece) for piece in worker._pieces(batch)) == "ab\ufffdc"
-    assert list(worker._pieces(batch[:1])) == ["ab\ufffd"]
+    assert list(worker._pieces(batch)) == [Piece("ab\ufffdc")]
+    assert list(worker._pieces(batch[:1])) == [Piece("ab\ufffd")]
 
 
 @pytest.mark.parametrize("at", [0, 5])
