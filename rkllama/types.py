@@ -130,6 +130,17 @@ class TokenLogprob:
     logprob: float
     top: tuple[TokenLogprob, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: in the form of Ollama's and OpenAI's APIs and of llama.cpp, without `bytes`."""
+        top = [other.to_dict() for other in self.top]
+        return {"token": self.token, "logprob": self.logprob, "top_logprobs": top}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TokenLogprob:
+        """What `to_dict` returned, whatever other keys are with it; no alternatives where it names none."""
+        top = tuple(cls.from_dict(other) for other in values.get("top_logprobs") or ())
+        return cls(token=values["token"], logprob=values["logprob"], top=top)
+
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:

@@ -303,7 +303,7 @@ def _emit_choice(
     text = choice.get("text") or ""
     logprobs = (choice.get("logprobs") or {}).get("content")
     if logprobs and emit_logprobs is not None:
-        emit_logprobs(text, tuple(_logprob(item) for item in logprobs))
+        emit_logprobs(text, tuple(TokenLogprob.from_dict(item) for item in logprobs))
     elif text:
         emit(text)
 
@@ -317,11 +317,6 @@ def _reuses(sampling: SamplingParams) -> bool:
     what was evaluated in other batches differs in the last bits, and so, in the end, do the words.
     """
     return sampling.seed is None or sampling.temperature == 0
-
-
-def _logprob(item: dict[str, Any]) -> TokenLogprob:
-    top = tuple(_logprob(other) for other in item.get("top_logprobs", ()))
-    return TokenLogprob(token=item["token"], logprob=item["logprob"], top=top)
 
 
 def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:

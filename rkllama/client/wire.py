@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -128,7 +128,8 @@ class AnswerReader:
         if thinking := part.get("thinking"):
             events.append(ReasoningDelta(thinking))
         if text := part.get("content") or part.get("response"):
-            events.append(TextDelta(text, _logprobs(line.get("logprobs") or ())))
+            items = line.get("logprobs") or ()
+            events.append(TextDelta(text, tuple(TokenLogprob.from_dict(item) for item in items)))
         for call in part.get("tool_calls") or ():
             events.append(ToolCallDelta(self._calls, self._tool_call(call)))
             self._calls += 1
@@ -165,17 +166,6 @@ def embedding_result(answer: Json) -> EmbeddingResult:
         vectors=tuple(answer["embeddings"]),
         usage=_usage(answer),
         timings=_timings(answer),
-    )
-
-
-def _logprobs(tokens: Iterable[Json]) -> tuple[TokenLogprob, ...]:
-    return tuple(
-        TokenLogprob(
-            token=token["token"],
-            logprob=token["logprob"],
-            top=_logprobs(token.get("top_logprobs") or ()),
-        )
-        for token in tokens
     )
 
 

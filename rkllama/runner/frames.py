@@ -129,18 +129,13 @@ def decode_result(payload: bytes) -> RunResult:
 
 def encode_logprobs(text: str, logprobs: tuple[TokenLogprob, ...]) -> bytes:
     """The text of some tokens with their figures."""
-    return encode([text, [asdict(item) for item in logprobs]])
+    return encode([text, [item.to_dict() for item in logprobs]])
 
 
 def decode_logprobs(payload: bytes) -> tuple[str, tuple[TokenLogprob, ...]]:
     """What `encode_logprobs` was given."""
     text, items = decode(payload)
-    return text, tuple(_logprob(item) for item in items)
-
-
-def _logprob(item: dict[str, Any]) -> TokenLogprob:
-    top = tuple(_logprob(other) for other in item["top"])
-    return TokenLogprob(token=item["token"], logprob=item["logprob"], top=top)
+    return text, tuple(TokenLogprob.from_dict(item) for item in items)
 
 
 def encode_error(error: RKLLamaError) -> bytes:
