@@ -11,8 +11,8 @@ from typing import Any
 from ..board.lock import NPULock
 from ..config import Settings
 from ..errors import ModelNotFound, NoModelLoaded, PullError
+from ..models.authoring import WritableStore
 from ..models.modelfile import parse_modelfile, render_modelfile
-from ..models.store import Store
 from ..models.uploads import Blobs, Source, Upload
 from ..service import LOCAL, Caller
 from ..types import (
@@ -46,7 +46,7 @@ class LocalService:
         exact_sampling: bool = False,
     ) -> None:
         self.settings = settings
-        self.store = Store(settings.models)
+        self.store = WritableStore(settings.models)
         self._engine = Engine(
             settings,
             self.store,

@@ -31,8 +31,8 @@ from rkllama.errors import (
     ServerStopping,
     WorkerCrashed,
 )
+from rkllama.models.authoring import WritableStore
 from rkllama.models.metadata import StoredModel
-from rkllama.models.store import Store
 from rkllama.runner import worker
 from rkllama.runner.worker import State
 from rkllama.service import LOCAL, Caller
@@ -47,7 +47,7 @@ class House:
 
     def __init__(self, models: Path, lock: str, **flags: object) -> None:
         self.models = models
-        self.store = Store(str(models))
+        self.store = WritableStore(str(models))
         settings = load_settings(flags)
         self.lock = NPULock(lock, "test")
         self.residents = Residents(settings, self.lock)

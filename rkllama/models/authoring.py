@@ -1,0 +1,249 @@
+"""What changes the models directory: copies and other names, models made of Modelfiles, removal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from dataclasses import replace
+
+from ..errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
+from ..types import ModelInfo
+from .filename import strip_extension
+from .labels import PULL_RECORD
+from .modelfile import SIZE_LIMIT, Modelfile, ModelfileError, parse_modelfile, render_modelfile
+from .scan import MODELFILE, Entry
+from .sidecars import NAMES as SIDECARS
+from .store import ALIAS_DEPTH, Store
+
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_OWN_FILES = (
+    *SIDECARS,
+    MODELFILE,
+    PULL_RECORD,
+    "tokenizer.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+"""What lies in a model's folder for the model's sake and goes with it."""
+
+
+class WritableStore(Store):
+    """A store whose models can be copied, made and removed."""
+
+    # --- Removing ------------------------------------------------------------------------------
+
+    def removable(self, name: str) -> ModelInfo:
+        """What `remove(name)` would delete, and raises what that would raise. `path` is what goes: of an
+        alias its Modelfile, so nobody takes it for the loaded model.
+        """
+        with self._lock:
+            return self._removable(name)[1]
+
+    def remove(self, name: str) -> ModelInfo:
+        """Delete a model's file, what lies beside it for its sake, and its folder if that is empty then;
+        of an alias only the alias. Answers what was deleted.
+
+        The beginning of a name is not enough here. Raises ModelNotFound, AmbiguousName, and
+        InvalidRequest where aliases are made from the model.
+        """
+        with self._lock:
+            entry, info = self._removable(name)
+            try:
+                self._delete(entry)
+            except OSError as error:
+                raise RKLLamaError(
+                    f"'{entry.name}' cannot be removed: {error.strerror}",
+                    hint="Check who owns the files.",
+                ) from None
+            return info
+
+    def _removable(self, name: str) -> tuple[Entry, ModelInfo]:
+        try:
+            entry = self._scan().find(name, prefix=False)
+        except ModelsDirMissing:
+            raise ModelNotFound(name[:100]) from None
+        users = [other.name for other in self._catalog.entries if _made_from(other, entry)]
+        if users:
+            raise InvalidRequest(
+                f"'{entry.name}' is what {', '.join(users)} is made from",
+                param="model",
+                hint=f"Remove {' and '.join(users)} first.",
+            )
+        info = self._info(entry) if entry.format else _missing(entry)
+        return entry, replace(info, path=entry.modelfile) if entry.parent else info
+
+    def _delete(self, entry: Entry) -> None:
+        if entry.parent or not entry.format:
+            os.unlink(entry.modelfile)
+            _remove_if_empty(os.path.dirname(entry.modelfile))
+            return
+        folder, file = os.path.split(entry.path)
+        if os.path.islink(folder):
+            os.unlink(folder)  # the link was the model's name; what it leads to has its own
+            return
+        os.unlink(entry.path)
+        self._digests.forget(entry.path)
+        stem = strip_extension(file)
+        own = [f"{file}.part", f"{file}.part.json", *(f"{stem}.{name}" for name in SIDECARS)]
+        if folder != self._root and not self._others(entry):
+            own += _OWN_FILES
+        for name in own:
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+                os.unlink(os.path.join(folder, name))
+        if folder != self._root:
+            _remove_if_empty(folder)
+
+    def _others(self, entry: Entry) -> bool:
+        """Whether another model lies in the same folder."""
+        folder = os.path.dirname(entry.path)
+        return any(
+            other.path != entry.path and os.path.dirname(other.path) == folder
+            for other in self._catalog.entries
+        )
+
+    # --- Making --------------------------------------------------------------------------------
+
+    def copy(self, source: str, destination: str) -> None:
+        """Make `destination` another name of `source`; it takes no room on disk.
+
+        Raises ModelNotFound, AmbiguousName, and InvalidRequest for a name that is taken or unusable.
+        """
+        with self._lock:
+            entry = self._find_or_install(source)
+            name = self._free_name(destination, entry)
+            if name == entry.name:
+                raise InvalidRequest(f"'{name}' is '{entry.name}' already", param="destination")
+            modelfile = Modelfile(source=entry.name)
+            if entry.parent:
+                modelfile = replace(self._stored(entry).modelfile, source=entry.parent)
+            self._write(name, modelfile)
+
+    def create(self, name: str, modelfile: str) -> ModelInfo:
+        """Make the model `name` out of the one that the Modelfile's FROM names.
+
+        Under the name of that model itself, the Modelfile becomes that model's own. Raises
+        ModelfileError, ModelNotFound, AmbiguousName, InvalidRequest.
+        """
+        parsed = parse_modelfile(modelfile)
+        if parsed.source is None:
+            raise InvalidRequest(
+                "the Modelfile has no FROM",
+                param="modelfile",
+                hint="Let its first line name the model to build on: FROM qwen2.5-1.5b",
+            )
+        with self._lock:
+            entry = self._find_or_install(_model_name(parsed.source, self._root))
+            made = self._free_name(name, entry)
+            if made != entry.name and len(self._chain(entry)) > ALIAS_DEPTH:
+                raise InvalidRequest(
+                    f"'{entry.name}' is made from {ALIAS_DEPTH} others already",
+                    param="from",
+                    hint="Make it from one of those.",
+                )
+            if made == entry.name and not entry.parent:
+                self._write_beside(entry, parsed)
+            else:
+                base = entry.parent if made == entry.name else entry.name
+                self._write(made, replace(parsed, source=base))
+            return self._info(self._find(made))
+
+    def new_name(self, name: str) -> str:
+        """`name` as that of a new model, which may take the place of an alias. Raises InvalidRequest."""
+        with self._lock:
+            self._scan()
+            return self._free_name(name, None)
+
+    def _free_name(self, name: str, source: Entry | None) -> str:
+        """The name for something new, which may be that of an alias, or of `source` itself, but of
+        nothing that `source` is made from: both would lead nowhere.
+        """
+        wanted = name.strip().removesuffix(":latest").replace(":", "-")
+        if not _NEW_NAME.fullmatch(wanted):
+            raise InvalidRequest(
+                f"'{name[:100]}' cannot be a model's name",
+                param="name",
+                hint="Use letters, digits, '.', '_' and '-', and begin with a letter or digit.",
+            )
+        for entry in self._catalog.entries:
+            if entry.name.lower() == wanted.lower() and (entry.parent or entry == source):
+                if source is not None and entry in self._chain(source)[1:]:
+                    raise InvalidRequest(
+                        f"'{source.name}' is made from '{entry.name}' itself",
+                        param="name",
+                        hint="Choose another name.",
+                    )
+                return entry.name
+        if os.path.lexists(os.path.join(self._root, wanted)) or self._is_taken(wanted):
+            raise InvalidRequest(
+                f"'{wanted}' exists already", param="name", hint="Choose another name."
+            )
+        return wanted
+
+    def _is_taken(self, name: str) -> bool:
+        return any(entry.name.lower() == name.lower() for entry in self._catalog.entries)
+
+    def _write(self, name: str, modelfile: Modelfile) -> None:
+        folder = os.path.join(self._root, name)
+        self._write_file(folder, modelfile)
+
+    def _write_beside(self, entry: Entry, modelfile: Modelfile) -> None:
+        """Make a Modelfile the model's own, which takes a folder of its own."""
+        folder = os.path.dirname(entry.path)
+        if folder == self._root or self._others(entry):
+            raise InvalidRequest(
+                f"'{entry.name}' has no folder of its own for a Modelfile",
+                param="name",
+                hint="Choose another name for what you make.",
+            )
+        self._write_file(folder, replace(modelfile, source=entry.file))
+
+    def _write_file(self, folder: str, modelfile: Modelfile) -> None:
+        path = os.path.join(folder, MODELFILE)
+        temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
+        content = render_modelfile(modelfile).encode()
+        if len(content) > SIZE_LIMIT:
+            raise ModelfileError(f"more than {SIZE_LIMIT} bytes")
+        try:
+            os.makedirs(folder, exist_ok=True)
+            with open(temporary, "wb") as stream:
+                stream.write(content)
+            os.replace(temporary, path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise RKLLamaError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _model_name(source: str, root: str) -> str:
+    """A FROM as a name: ./file, or a path into the models directory."""
+    name = source.removeprefix("./")
+    path = os.path.realpath(os.path.expanduser(name)) if name[:1] in "/~" else ""
+    if path.startswith(os.path.join(root, "")):
+        return path[len(root) + 1 :]
+    return name
+
+
+def _made_from(other: Entry, entry: Entry) -> bool:
+    return bool(other.parent) and other.parent == entry.name and other != entry
+
+
+def _missing(entry: Entry) -> ModelInfo:
+    """An alias whose model is gone, as far as anything can be said of it."""
+    return ModelInfo(
+        name=entry.name,
+        file=entry.parent,
+        path=entry.modelfile,
+        format="rkllm",
+        size=0,
+        modified=entry.modified,
+    )
+
+
+def _remove_if_empty(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        os.rmdir(folder)
