@@ -83,10 +83,20 @@ def _settings() -> Settings:
 
 def _service(command: str) -> Service:
     """Return the running server if there is one, else this process."""
-    from .console.connect import connect, here
-
     settings = _settings()
-    return connect(settings, command) if _models_dir is None else here(settings, command)
+    if _models_dir is None:
+        from .client.discover import find_server
+
+        server = find_server(settings)
+        if server is not None:
+            from .client.remote import RemoteService
+
+            return RemoteService(server)
+    from .console.terminal import show_warnings
+    from .engine.service import LocalService
+
+    show_warnings()
+    return LocalService(settings, f"rkllama {command}", exact_sampling=True)
 
 
 def _model_names(incomplete: str) -> list[str]:

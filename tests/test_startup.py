@@ -72,6 +72,8 @@ def test_list_imports_next_to_nothing(models: Path) -> None:
         "__main__",
         "board",
         "board.lock",
+        "client",
+        "client.discover",
         "config",
         "console",
         "console.list",

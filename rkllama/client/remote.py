@@ -7,8 +7,7 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..config import Settings, server_address, server_url
-from ..errors import ConfigError, NoModelLoaded, RKLLamaError, ServerUnreachable
+from ..errors import NoModelLoaded, ServerUnreachable
 from ..service import LOCAL, Caller
 from ..types import (
     ChatRequest,
@@ -21,12 +20,12 @@ from ..types import (
     PullProgress,
     SamplingParams,
 )
-from .http import Response, request
+from .discover import QUICK, ServerAddress
+from .http import Response
 from .wire import (
     AnswerReader,
     chat_body,
     embedding_result,
-    error_from,
     known,
     loaded_model,
     model_details,
@@ -37,48 +36,29 @@ from .wire import (
 
 T = TypeVar("T")
 
-_QUICK = 30.0
-"""Seconds to wait for what a server answers at once, whatever its models are doing."""
-
-
-def is_serving(settings: Settings) -> bool:
-    """Whether an RKLLama server answers at the address of the settings."""
-    try:
-        return "rkllama" in RemoteService(settings).version()
-    except ConfigError:
-        return True  # it asks for a key: the operation itself will say so
-    except RKLLamaError:
-        return False
+_JSON = {"Content-Type": "application/json"}
 
 
 class RemoteService:
     """See service.Service. `caller` is not used: who closes an iterator closes the connection."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._host, self._port = server_address(settings.host)
-        self._headers = {"Content-Type": "application/json"}
-        if settings.api_keys:
-            self._headers["Authorization"] = f"Bearer {settings.api_keys[0]}"
-
-    @property
-    def url(self) -> str:
-        """The server's address."""
-        return server_url(self._host, self._port)
+    def __init__(self, server: ServerAddress) -> None:
+        self._server = server
 
     # --- Models on disk ------------------------------------------------------------------------
 
     def version(self) -> dict[str, Any]:
         """What `/api/version` says: "version" of the Ollama API, "rkllama" of the server."""
-        return self._get("/api/version")
+        return self._server.get("/api/version")
 
     def models(self) -> list[ModelInfo]:
         """The models on disk."""
-        return self._understand(_each(model_info), self._get("/api/tags"))
+        return self._understand(_each(model_info), self._server.get("/api/tags"))
 
     def show(self, name: str) -> ModelDetails:
         """All that is known of one model."""
         return self._understand(
-            model_details, self._call("POST", "/api/show", {"model": name}, timeout=_QUICK)
+            model_details, self._call("POST", "/api/show", {"model": name}, timeout=QUICK)
         )
 
     def pull(self, reference: str) -> Generator[PullProgress, None, None]:
@@ -91,7 +71,9 @@ class RemoteService:
                     yield progress
                     if progress.status == "done":
                         return
-        raise ServerUnreachable(self.url, "the connection ended in the middle of the download")
+        raise ServerUnreachable(
+            self._server.url, "the connection ended in the middle of the download"
+        )
 
     def remove(self, name: str) -> ModelInfo:
         """Unload and delete a model."""
@@ -115,16 +97,14 @@ class RemoteService:
         digest = sha256.hexdigest()
         target = f"/api/blobs/sha256:{digest}"
         if not self._has(target):
-            headers = {**self._headers, "Content-Length": str(file.size)}
+            headers = {**_JSON, "Content-Length": str(file.size)}
             data = file.blocks("copying")
-            with request(self._host, self._port, "POST", target, data, headers) as response:
+            with self._server.request("POST", target, data, headers) as response:
                 self._check(response)
         return digest
 
     def _has(self, path: str) -> bool:
-        with request(
-            self._host, self._port, "HEAD", path, headers=self._headers, timeout=_QUICK
-        ) as response:
+        with self._server.request("HEAD", path, timeout=QUICK) as response:
             return response.status == 200
 
     def create(self, name: str, modelfile: str, files: Sequence[tuple[str, str]] = ()) -> ModelInfo:
@@ -139,7 +119,7 @@ class RemoteService:
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory, the most recently used one first."""
-        return self._understand(_each(loaded_model), self._get("/api/ps"))
+        return self._understand(_each(loaded_model), self._server.get("/api/ps"))
 
     def current(self) -> ModelInfo:
         """The most recently used model in memory."""
@@ -199,7 +179,9 @@ class RemoteService:
                 yield from self._understand(reader.events, line)
                 if reader.finished:
                     return
-        raise ServerUnreachable(self.url, "the connection ended in the middle of the answer")
+        raise ServerUnreachable(
+            self._server.url, "the connection ended in the middle of the answer"
+        )
 
     def embed(
         self,
@@ -231,24 +213,21 @@ class RemoteService:
 
     # --- HTTP ----------------------------------------------------------------------------------
 
-    def _get(self, path: str) -> dict[str, Any]:
-        return self._call("GET", path, None, timeout=_QUICK)
-
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None = None
     ) -> dict[str, Any]:
         """The JSON object of an answer, {} of an empty one."""
         with self._open(method, path, body, timeout) as response:
             data = response.read()
-        return self._parse(data) if data else {}
+        return self._server.parse(data) if data else {}
 
     def _lines(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
         """The JSON objects of a streamed answer as they come. Raises what a line reports."""
         with self._open("POST", path, body, None) as response:
             for data in response:
-                line = self._parse(data)
+                line = self._server.parse(data)
                 if "error" in line and not line.get("done"):
-                    raise self._refusal(500, data)
+                    raise self._server.refusal(500, data)
                 yield line
 
     @contextlib.contextmanager
@@ -257,44 +236,21 @@ class RemoteService:
     ) -> Iterator[Response]:
         """The response to a request that went well, open until the block ends. Raises its error."""
         data = None if body is None else json.dumps(body).encode()
-        with request(
-            self._host, self._port, method, path, data, self._headers, timeout=timeout
-        ) as response:
+        with self._server.request(method, path, data, _JSON, timeout=timeout) as response:
             self._check(response)
             yield response
 
     def _check(self, response: Response) -> None:
         """Raise what the server refuses."""
         if response.status >= 400:
-            raise self._refusal(response.status, response.read())
-
-    def _refusal(self, status: int, data: bytes) -> RKLLamaError:
-        body = self._parse(data)
-        if status == 401:
-            return ConfigError(
-                f"the server at {self.url} asks for an API key",
-                hint="Set RKLLAMA_API_KEY to one of its keys.",
-            )
-        return self._understand(lambda body: error_from(body, status), body)
-
-    def _parse(self, data: bytes) -> dict[str, Any]:
-        try:
-            value = json.loads(data)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise self._stranger()
-        return value
+            raise self._server.refusal(response.status, response.read())
 
     def _understand(self, convert: Callable[[dict[str, Any]], T], body: dict[str, Any]) -> T:
         """`convert(body)`, where a body of another shape means that the server is not one of ours."""
         try:
             return convert(body)
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise self._stranger() from None
-
-    def _stranger(self) -> ServerUnreachable:
-        return ServerUnreachable(self.url, "what answers there is not RKLLama")
+            raise self._server.stranger() from None
 
 
 def _each(convert: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], list[T]]:

@@ -1,4 +1,4 @@
-"""The values of core.py to and from the JSON of the Ollama dialect, as the client needs them."""
+"""The values of types.py to and from the JSON of the Ollama dialect, as the client needs them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, get_args
 
-from ..errors import LoadFailed, RKLLamaError, WorkerError
 from ..types import (
     ChatRequest,
     EmbeddingResult,
@@ -276,23 +275,3 @@ def _time(text: str) -> float:
 
 def _expiry(text: str) -> float | None:
     return None if int(text[:4]) >= _FAR_YEAR else _time(text)
-
-
-# --- Errors ------------------------------------------------------------------------------------
-
-
-def error_from(body: Json, status: int) -> RKLLamaError:
-    """The exception that the server reported, as if it had been raised here."""
-    values = {name: _tuples(value) for name, value in body.items() if name != "error"}
-    values["message"] = str(values.get("message") or body.get("error") or f"HTTP {status}")
-    error = RKLLamaError.from_dict(values)
-    if isinstance(error, LoadFailed | WorkerError):
-        error.log = ""  # it stays with the server
-    if type(error) is RKLLamaError:
-        error.status = status
-    return error
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 
-from ..config import Settings, is_this_machine, load_settings, server_address, server_url
-from ..errors import ConfigError, ModelsDirMissing, RKLLamaError, ServerUnreachable
+from ..client.discover import ServerAddress, find_server
+from ..config import Settings, load_settings
+from ..errors import ModelsDirMissing, RKLLamaError
 from .output import forget_stdout, human_size, human_time, print_error, table
 
 TYPE_CHECKING = False
@@ -40,8 +41,8 @@ def collect(models: str | None = None) -> list[dict[str, object]]:
     With `models` that directory is read, else a running server is asked first.
     """
     settings = load_settings({"models": models})
-    rows = None if models else _from_server(settings)
-    return _from_directory(settings) if rows is None else rows
+    server = None if models else find_server(settings)
+    return _from_directory(settings) if server is None else _from_server(server)
 
 
 def _from_directory(settings: Settings) -> list[dict[str, object]]:
@@ -72,85 +73,13 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
     return rows
 
 
-def _from_server(settings: Settings) -> list[dict[str, object]] | None:
-    """The models of the server that the other commands would work through, too; None without one."""
-    host, port = server_address(settings.host)
-    if not is_this_machine(host):
-        return _ask(host, port, settings)  # the user has named it: its silence is an error
-    if _serves(host, port, settings):
-        return _ask(host, port, settings)
-    from ..board.lock import holder
-
-    owner = holder(settings.lock)
-    if owner and owner.get("url"):
-        host, port = server_address(owner["url"])
-        if _serves(host, port, settings):
-            return _ask(host, port, settings)
-    return None
-
-
-def _serves(host: str, port: int, settings: Settings) -> bool:
-    """Whether RKLLama answers there; told by its body, as proxies put their own name into `Server`."""
-    try:
-        return _listens(host, port) and "rkllama" in _get(host, port, "/api/version", settings)
-    except ConfigError:
-        raise  # it asks for a key
-    except RKLLamaError:
-        return False
-
-
-def _listens(host: str, port: int) -> bool:
-    """Whether somebody may listen there; a cheap "no" spares the imports of a request."""
-    if not host.startswith("127."):
-        return True
-    import _socket  # socket takes as long to import as all of the list to print
-
-    probe = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
-    try:
-        probe.connect((host, port))
-    except OSError:
-        return False
-    finally:
-        probe.close()
-    return True
-
-
-def _ask(host: str, port: int, settings: Settings) -> list[dict[str, object]]:
+def _from_server(server: ServerAddress) -> list[dict[str, object]]:
     """A server's models. Raises ServerUnreachable, also where something else than RKLLama answers."""
-    body = _get(host, port, "/api/tags", settings)
+    body = server.get("/api/tags")
     try:
         return [_row(model) for model in body["models"]]
     except (KeyError, TypeError, ValueError):
-        raise _stranger(host, port) from None
-
-
-def _get(host: str, port: int, path: str, settings: Settings) -> dict[str, Any]:
-    """The JSON object that a server answers with. Raises what it reports, or ServerUnreachable."""
-    from ..client.http import request
-
-    headers = {"Authorization": f"Bearer {settings.api_keys[0]}"} if settings.api_keys else {}
-    with request(host, port, "GET", path, None, headers, timeout=30.0) as response:
-        status, data = response.status, response.read()
-    import json
-
-    try:
-        body = json.loads(data)
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise _stranger(host, port)
-    if status == 401:
-        raise ConfigError(
-            f"the server at {server_url(host, port)} asks for an API key",
-            hint="Set RKLLAMA_API_KEY to one of its keys.",
-        )
-    if status != 200:
-        raise RKLLamaError.from_dict({"message": str(body.get("error")), **body})
-    return body
-
-
-def _stranger(host: str, port: int) -> ServerUnreachable:
-    return ServerUnreachable(server_url(host, port), "what answers there is not RKLLama")
+        raise server.stranger() from None
 
 
 def _row(model: dict[str, Any]) -> dict[str, object]:

@@ -17,7 +17,8 @@ import pytest
 from rkllama import errors
 from rkllama.api import ollama, ollama_models
 from rkllama.api.common import dumps
-from rkllama.client.remote import RemoteService, is_serving
+from rkllama.client.discover import ServerAddress, find_server
+from rkllama.client.remote import RemoteService
 from rkllama.config import Settings, load_settings
 from rkllama.console import list as listing
 from rkllama.types import (
@@ -147,10 +148,15 @@ def settings(address: str, **values: Any) -> Settings:
     return load_settings({"host": address, **values})
 
 
+def service(address: str, **values: Any) -> RemoteService:
+    """The server at an address, whether it is there or not."""
+    return RemoteService(ServerAddress(settings(address, **values), address))
+
+
 @contextlib.contextmanager
 def remote(answers: dict[str, Any], **values: Any) -> Iterator[tuple[RemoteService, Canned]]:
     with Canned(answers) as server:
-        yield RemoteService(settings(server.address, **values)), server
+        yield service(server.address, **values), server
 
 
 def refused(error: errors.RKLLamaError) -> Answer:
@@ -541,29 +547,36 @@ def test_another_kind_of_server(answer: Answer) -> None:
     with remote(answers) as (client, server):
         with pytest.raises(errors.ServerUnreachable, match="not RKLLama"):
             client.models()
-        assert is_serving(settings(server.address)) is False
+        assert find_server(settings(server.address)) is None
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
         ((200, [dumps(ollama_models.version_body("1.0.0"))]), True),
-        ((401, [b'{"error":"a key, please"}']), True),
         ((200, [b'{"version":"0.12.6"}']), False),
         ((404, [b'{"error":"nothing here"}']), False),
     ],
 )
-def test_is_serving(answer: Answer, expected: bool) -> None:
+def test_what_answers_as_rkllama_is_found(answer: Answer, expected: bool) -> None:
     with Canned({"GET /api/version": answer}) as server:
-        assert is_serving(settings(server.address)) is expected
+        assert (find_server(settings(server.address)) is not None) is expected
 
 
-def test_nobody_is_serving() -> None:
+def test_a_server_that_asks_for_a_key_is_one() -> None:
+    with (
+        Canned({"GET /api/version": (401, [b'{"error":"a key, please"}'])}) as server,
+        pytest.raises(errors.ConfigError, match="asks for an API key"),
+    ):
+        find_server(settings(server.address))
+
+
+def test_nobody_is_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-    assert is_serving(settings(address)) is False
+    assert find_server(settings(address)) is None
     with pytest.raises(errors.ServerUnreachable) as caught:
-        RemoteService(settings(address)).models()
+        service(address).models()
     assert caught.value.url == f"http://{address}"
 
 
@@ -625,8 +638,10 @@ def test_list_shows_no_other_models_than_those_of_the_machine_that_was_named(
 @pytest.mark.integration
 def test_through_a_running_server(models: Path, server: Server) -> None:
     write_model(models / "echo.rkllm")
-    client = RemoteService(settings(f"{server.host}:{server.port}"))
-    assert is_serving(settings(f"{server.host}:{server.port}"))
+    client = service(f"{server.host}:{server.port}")
+    found = find_server(settings(f"{server.host}:{server.port}"))
+    assert found is not None
+    assert found.url == f"http://{server.host}:{server.port}"
     (info,) = client.models()
     assert (info.name, info.path) == ("echo", str(models / "echo.rkllm"))
     assert client.loaded() == []

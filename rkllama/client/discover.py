@@ -1,0 +1,150 @@
+"""Where a running server is, and the plainest questions to it.
+
+The server that a command works through is the one at the address of the settings or, where that names
+this machine and nobody answers there, the one that owns the NPU.
+
+`rkllama list` imports this module: hence nothing heavy.
+"""
+
+from __future__ import annotations
+
+from ..config import Settings, is_this_machine, server_address, server_url
+from ..errors import ConfigError, LoadFailed, RKLLamaError, ServerUnreachable, WorkerError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from .http import Response
+
+QUICK = 30.0
+"""Seconds to wait for what a server answers at once, whatever its models are doing."""
+
+
+def find_server(settings: Settings) -> ServerAddress | None:
+    """The running server; None without one, and then this machine's models are nobody else's.
+
+    Raises ServerUnreachable where the settings name another machine and it is silent, ConfigError where
+    the server asks for a key or the address is unusable.
+    """
+    server = ServerAddress(settings, settings.host)
+    if not is_this_machine(server.host):
+        server.get("/api/version")  # the user has named it: its silence is an error
+        return server
+    if _is_serving(server):
+        return server
+    from ..board.lock import holder
+
+    owner = holder(settings.lock)
+    if owner and owner.get("url"):
+        server = ServerAddress(settings, owner["url"])
+        if _is_serving(server):
+            return server
+    return None
+
+
+class ServerAddress:
+    """The address of a server of ours, with the key that the settings have for it."""
+
+    def __init__(self, settings: Settings, host: str) -> None:
+        self.host, self.port = server_address(host)
+        self.url = server_url(self.host, self.port)
+        self._headers: dict[str, str] = {}
+        if settings.api_keys:
+            self._headers["Authorization"] = f"Bearer {settings.api_keys[0]}"
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Response:
+        """Send a request, with the key; see http.request."""
+        from .http import request
+
+        headers = {**self._headers, **(headers or {})}
+        return request(self.host, self.port, method, path, body, headers, timeout=timeout)
+
+    def get(self, path: str) -> dict[str, Any]:
+        """The JSON object that a quick GET brings. Raises what the server reports, ServerUnreachable."""
+        with self.request("GET", path, timeout=QUICK) as response:
+            status, data = response.status, response.read()
+        if status != 200:
+            raise self.refusal(status, data)
+        return self.parse(data)
+
+    def parse(self, data: bytes) -> dict[str, Any]:
+        """The JSON object in a body. Raises ServerUnreachable where there is none."""
+        import json
+
+        try:
+            body = json.loads(data)
+        except ValueError:
+            body = None
+        if not isinstance(body, dict):
+            raise self.stranger()
+        return body
+
+    def refusal(self, status: int, data: bytes) -> RKLLamaError:
+        """The error that the server reports in a body. Raises ServerUnreachable where it is not ours."""
+        body = self.parse(data)
+        if status == 401:
+            return ConfigError(
+                f"the server at {self.url} asks for an API key",
+                hint="Set RKLLAMA_API_KEY to one of its keys.",
+            )
+        try:
+            return _error_from(body, status)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise self.stranger() from None
+
+    def stranger(self) -> ServerUnreachable:
+        """The error that what answers there is another kind of server."""
+        return ServerUnreachable(self.url, "what answers there is not RKLLama")
+
+
+def _is_serving(server: ServerAddress) -> bool:
+    """Whether RKLLama answers there; told by its body, as proxies put their own name into `Server`."""
+    try:
+        return _listens(server) and "rkllama" in server.get("/api/version")
+    except ConfigError:
+        raise  # it asks for a key
+    except RKLLamaError:
+        return False
+
+
+def _listens(server: ServerAddress) -> bool:
+    """Whether somebody may listen there; a cheap "no" spares the imports of a request."""
+    if not server.host.startswith("127."):
+        return True
+    import _socket  # socket takes as long to import as all of `rkllama list` to print
+
+    probe = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    try:
+        probe.connect((server.host, server.port))
+    except OSError:
+        return False
+    finally:
+        probe.close()
+    return True
+
+
+def _error_from(body: Mapping[str, Any], status: int) -> RKLLamaError:
+    """The exception that the server reported, as if it had been raised here."""
+    values = {name: _tuples(value) for name, value in body.items() if name != "error"}
+    values["message"] = str(values.get("message") or body.get("error") or f"HTTP {status}")
+    error = RKLLamaError.from_dict(values)
+    if isinstance(error, LoadFailed | WorkerError):
+        error.log = ""  # it stays with the server
+    if type(error) is RKLLamaError:
+        error.status = status
+    return error
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
