@@ -25,15 +25,15 @@ def parse_duration(value: object) -> float:
     Raises ValueError for anything else, infinities and NaN included.
     """
     if isinstance(value, bool):
-        raise ValueError(f"not a duration: {value!r}")
+        raise ValueError("it is not a duration such as 30s or 5m")
     if isinstance(value, int | float):
         seconds = float(value)
     elif isinstance(value, str):
         seconds = _parse_duration_text(value.strip())
     else:
-        raise ValueError(f"not a duration: {value!r}")
+        raise ValueError("it is not a duration such as 30s or 5m")
     if seconds != seconds or abs(seconds) == float("inf"):
-        raise ValueError(f"not a duration: {value!r}")
+        raise ValueError("it is not a duration such as 30s or 5m")
     return seconds
 
 
@@ -52,10 +52,10 @@ def _parse_duration_text(text: str) -> float:
             (u for u in ("ns", "us", "µs", "ms", "s", "m", "h") if rest.startswith(u)), None
         )
         if unit is None or not number:
-            raise ValueError(f"not a duration: {text!r}")
+            raise ValueError("it is not a duration such as 30s or 5m")
         total, number, rest = total + float(number) * _UNITS[unit], "", rest[len(unit) :]
     if number or not text:
-        raise ValueError(f"not a duration: {text!r}")
+        raise ValueError("it is not a duration such as 30s or 5m")
     return sign * total
 
 
@@ -72,9 +72,9 @@ def _integer(low: int, high: int) -> Callable[[object], int]:
         try:
             number = int(str(value))
         except ValueError:
-            raise ValueError("must be a whole number") from None
+            raise ValueError("it must be a whole number") from None
         if not low <= number <= high:
-            raise ValueError(f"must be between {low} and {high}")
+            raise ValueError(f"it must be between {low} and {high}")
         return number
 
     return parse
@@ -83,14 +83,14 @@ def _integer(low: int, high: int) -> Callable[[object], int]:
 def _seconds(value: object) -> float:
     seconds = parse_duration(value)
     if seconds <= 0:
-        raise ValueError("must be more than 0")
+        raise ValueError("it must be more than 0")
     return seconds
 
 
 def _level(value: object) -> str:
     level = str(value).lower()
     if level not in ("debug", "info", "warning", "error"):
-        raise ValueError("must be debug, info, warning or error")
+        raise ValueError("it must be debug, info, warning or error")
     return level
 
 
@@ -107,7 +107,7 @@ def _keys(value: object) -> tuple[str, ...]:
         keys += _keys_in_file(word[1:]) if word.startswith("@") else [word]
     if not keys:
         # Whoever asks for a key and gives none (an unset variable) must not end up with an open server.
-        raise ValueError("there is no key in it")
+        raise ValueError("it contains no key")
     return tuple(keys)
 
 
@@ -127,7 +127,7 @@ def _origins(value: object) -> tuple[str, ...]:
         place = origin.partition("://")[2]
         if origin not in ("*", "null") and (not place or "/" in place or "*" in place):
             # It would be compared with what browsers send, and never be the same.
-            raise ValueError(f"{origin!r} is no origin such as https://chat.example.org")
+            raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
     return origins
 
 
@@ -291,7 +291,7 @@ def _read_file(path: str) -> dict[str, Any]:
     if unknown := sorted(set(table) - known):
         raise ConfigError(
             f"{path} has unknown settings: {', '.join(unknown)}",
-            hint=f"Known ones: {', '.join(sorted(known))}.",
+            hint=f"The known settings are {', '.join(sorted(known))}.",
         )
     return table
 

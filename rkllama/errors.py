@@ -141,8 +141,8 @@ class AmbiguousName(RKLLamaError):
 
     def __init__(self, name: str, candidates: tuple[str, ...]) -> None:
         super().__init__(
-            f"'{name}' fits several models: {', '.join(candidates)}",
-            hint="Name one of them in full.",
+            f"'{name}' matches several models: {', '.join(candidates)}",
+            hint="Use the full name of one of them.",
         )
         self.name = name
         self.candidates = candidates
@@ -179,7 +179,7 @@ class QueueFull(RKLLamaError):
 
     def __init__(self, limit: int, *, retry_after: int = 5) -> None:
         super().__init__(
-            f"server busy: {limit} requests are waiting already",
+            f"the server is busy: {limit} requests are already waiting",
             hint="Try again later, or raise --max-queue.",
         )
         self.limit = limit
@@ -372,8 +372,8 @@ class BodyTooLarge(RKLLamaError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"the request's body is larger than {limit} bytes",
-            hint="Set RKLLAMA_MAX_BODY for the server to take more.",
+            f"the request body is larger than {limit} bytes",
+            hint="Raise RKLLAMA_MAX_BODY on the server to allow larger ones.",
         )
         self.limit = limit
 
@@ -396,7 +396,7 @@ class MethodNotAllowed(RKLLamaError):
     code = "method_not_allowed"
 
     def __init__(self, method: str, path: str, allowed: str) -> None:
-        super().__init__(f"{path} does not take {method}, only {allowed}")
+        super().__init__(f"{path} does not accept {method}, only {allowed}")
         self.allowed = allowed
 
 
@@ -407,7 +407,7 @@ class ServerStopping(RKLLamaError):
     code = "server_stopping"
 
     def __init__(self) -> None:
-        super().__init__("the server is stopping", hint="Try again when it is back.")
+        super().__init__("the server is stopping", hint="Try again once it is running again.")
 
 
 class Cancelled(RKLLamaError):
@@ -416,7 +416,7 @@ class Cancelled(RKLLamaError):
     status = 499
     code = "cancelled"
 
-    def __init__(self, message: str = "the client went away") -> None:
+    def __init__(self, message: str = "the client disconnected") -> None:
         super().__init__(message)
 
 

@@ -66,7 +66,7 @@ class NPUBackend:
         notes = [*library.notices, *notices(facts)]
         if clamped:
             notes.append(
-                f"The context is {self._context} tokens, not {spec.context_length}: that is the "
+                f"The context is {self._context} tokens instead of {spec.context_length}: that is the "
                 "model's limit."
             )
         return LoadedInfo(
@@ -113,7 +113,7 @@ class NPUBackend:
     def _load_failed(self, message: str, diagnosis: Diagnosis | None) -> LoadFailed:
         assert self._spec is not None
         name = os.path.basename(self._spec.path)
-        hint = "The runtime's log may tell more."
+        hint = "The runtime's log may say more."
         if diagnosis is not None:
             message, hint = diagnosis.message, diagnosis.hint
         return LoadFailed(
@@ -126,7 +126,7 @@ class NPUBackend:
         except RuntimeFailed as error:
             raise LoadFailed(
                 f"the LoRA adapter {path} could not be loaded: {error.message}",
-                hint="It has to be converted for this very model.",
+                hint="The adapter must have been converted for this model.",
                 log=self._output.gained(),
             ) from None
 
@@ -154,7 +154,7 @@ class NPUBackend:
         runtime = self._loaded()
         if spec.top_logprobs is not None:
             raise Unsupported(
-                "the NPU's runtime gives no log-probabilities for an answer", param="logprobs"
+                "the NPU's runtime does not provide log-probabilities", param="logprobs"
             )
         self._use_template(runtime, raw=spec.raw)
         was_fresh, self._fresh = self._fresh, False
@@ -183,8 +183,8 @@ class NPUBackend:
         wanted = "none" if raw else "own"
         if self._template == "none" and wanted == "own":
             raise Unsupported(
-                "this model got prompts as they are, so its runtime has no template left",
-                hint="Unload the model first, or send prompts that carry their template.",
+                "this model was used with raw prompts, which removed the runtime's own template",
+                hint="Unload the model first, or send prompts that include the template.",
             )
         if self._template != wanted and raw:
             runtime.set_chat_template("", "", "")
@@ -226,7 +226,7 @@ class NPUBackend:
             tokens, limit = overflow.tokens, overflow.limit or self._context
             size = f"{tokens} tokens" if tokens is not None else "more tokens"
             return PromptTooLong(
-                f"the prompt has {size} and the context {limit}",
+                f"the prompt has {size}, but the context only {limit}",
                 prompt_tokens=tokens,
                 context_length=limit,
                 hint="Shorten it, or load the model with a longer context.",
@@ -325,7 +325,7 @@ class NPUBackend:
         if results.failed:
             raise self._run_failed(self._output.gained())
         if not found:
-            raise Unsupported("the runtime gave no hidden layer for this model")
+            raise Unsupported("the runtime returned no hidden layer for this model")
         return found[-1]
 
     # --- The rest ------------------------------------------------------------------------------

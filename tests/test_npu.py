@@ -110,7 +110,7 @@ def test_the_context_is_clamped_to_the_models_limit(version: str, tmp_path: Path
     with loaded(version, tmp_path, {"max_context": 128, "tokens": 3}) as model:
         assert model.info.context_length == 128
         (notice,) = model.info.notices
-        assert "128 tokens, not 512" in notice
+        assert "128 tokens instead of 512" in notice
         assert model.run("hello")[1].completion_tokens == 3
     (init,) = [event for event in read_trace(model.trace_file) if event["event"] == "init"]
     assert init["max_context_len"] == 128
@@ -137,7 +137,7 @@ def test_an_unknown_release_is_a_notice(tmp_path: Path) -> None:
     ("config", "words"),
     [
         ({"init_error": 1}, "rkllm_init failed with code -1"),
-        ({"init_null": 1}, "reported success and gave no model"),
+        ({"init_null": 1}, "reported success but returned no model"),
         ({"magic_bad": 1}, "does not know the model's file format"),
         ({"magic_bad": 2}, "does not know the model's file format"),
         ({"init_error": 1, "log": "load"}, "could not read the model's file"),
@@ -158,7 +158,9 @@ def test_a_failed_load_says_why(
 
 def test_out_of_npu_memory_is_found_on_standard_error_too(tmp_path: Path) -> None:
     log = run_child(tmp_path, {"init_null": 1, "log": "malloc"}, "")
-    assert "LoadFailed: modèle.rkllm could not be loaded: the NPU has no room" in log
+    assert (
+        "LoadFailed: modèle.rkllm could not be loaded: the NPU does not have enough memory" in log
+    )
 
 
 def test_a_model_file_that_is_not_there(tmp_path: Path) -> None:
@@ -268,7 +270,7 @@ def test_a_prompt_that_is_not_raw_goes_through_the_runtimes_template(
         assert seen["keep_history"] is False
         assert model.runs()[-1]["prompt"] != "hi"
         assert json.loads(model.run("hi", raw=True)[0])["template"] == "raw"
-        with pytest.raises(Unsupported, match="no template left"):
+        with pytest.raises(Unsupported, match="removed the runtime's own template"):
             model.run("hi", raw=False)
 
 

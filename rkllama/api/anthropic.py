@@ -89,7 +89,7 @@ def decode_messages(body: object, *, answer_id: str | None = None) -> Generation
     request = _request(fields, fields.need("max_tokens", lambda name: fields.integer(name, 1)))
     if request.messages[-1].role == "assistant":
         raise Unsupported(
-            "the last message must not be the assistant's: answers cannot be begun for the model",
+            "the last message must not be the assistant's: answers cannot be prefilled",
             param="messages",
         )
     choice = fields.object("tool_choice")
@@ -261,7 +261,7 @@ def _text(block: Fields) -> str:
 
 def _unreadable(block: Fields, kind: str) -> Unsupported:
     return Unsupported(
-        f"'{block.where}type' is '{kind[:40]}': models here read text only",
+        f"'{block.where}type' is '{kind[:40]}': models here accept only text",
         param=f"{block.where}type",
     )
 

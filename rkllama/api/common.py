@@ -50,7 +50,7 @@ def load_json(data: bytes | str) -> Any:
 def _finite(literal: str) -> float:
     number = float(literal)
     if not math.isfinite(number):
-        raise ValueError(f"{literal[:40]} is no JSON number")
+        raise ValueError(f"{literal[:40]} is not a JSON number")
     return number
 
 

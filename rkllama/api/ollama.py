@@ -198,7 +198,7 @@ def _top_logprobs(fields: Fields) -> int | None:
 
 def _refuse_images(fields: Fields) -> None:
     if fields.items("images"):
-        raise Unsupported("images cannot be read by any model here", param=fields.where + "images")
+        raise Unsupported("no model here supports images", param=fields.where + "images")
 
 
 def _message(fields: Fields, position: int) -> Message:

@@ -57,9 +57,9 @@ __all__ = [
     "models_body",
 ]
 
-_NO_LOGIT_BIAS = "the runtime draws from unchanged probabilities"
+_NO_LOGIT_BIAS = "the runtime cannot change token probabilities"
 _NOT_IN_CHAT = {
-    "audio": "models here write text only",
+    "audio": "models here produce only text",
     "functions": "use 'tools'",
     "function_call": "use 'tool_choice'",
     "logit_bias": _NO_LOGIT_BIAS,
@@ -475,7 +475,7 @@ def decode_embeddings(body: object) -> EmbeddingCall:
 def _inputs(fields: Fields) -> tuple[str, ...]:
     value = fields.raw("input")
     if isinstance(value, list) and any(isinstance(item, int | list) for item in value):
-        raise Unsupported("'input' holds tokens", param="input", hint=_TOKENS_FOR_TEXT)
+        raise Unsupported("'input' contains tokens", param="input", hint=_TOKENS_FOR_TEXT)
     inputs = fields.need("input", fields.texts)
     if not inputs or not all(inputs):
         raise fields.fail("input", "one or more texts that are not empty")

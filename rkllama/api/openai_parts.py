@@ -152,7 +152,7 @@ def _part(part: Fields) -> str:
     if kind == "refusal":
         return part.need("refusal", part.text)
     raise Unsupported(
-        f"'{part.where}type' is '{kind[:40]}': models here read text only",
+        f"'{part.where}type' is '{kind[:40]}': models here accept only text",
         param=f"{part.where}type",
     )
 
@@ -267,7 +267,7 @@ def _forced(choice: Fields, tools: Sequence[Tool], named: Callable[[Fields], Fie
     need_function(choice)
     holder = named(choice)
     if holder is None:
-        raise InvalidRequest("'tool_choice' names no function", param="tool_choice")
+        raise InvalidRequest("'tool_choice' does not name a function", param="tool_choice")
     name = holder.need("name", holder.text)
     if all(tool.name != name for tool in tools):
         raise InvalidRequest(

@@ -48,9 +48,9 @@ _REFUSED = {
     "previous_response_id": _STATELESS,
     "conversation": _STATELESS,
     "prompt": "there are no stored prompts",
-    "background": "there are no background answers",
+    "background": "answers cannot be generated in the background",
     "moderation": "there is no moderation",
-    "context_management": "send the conversation as the model shall see it",
+    "context_management": "send the conversation as the model should see it",
 }
 _LOGPROBS = "message.output_text.logprobs"
 
@@ -179,7 +179,7 @@ def _add_item(messages: list[Message], item: Fields) -> None:
     else:
         raise Unsupported(
             f"'{item.where}type' must be message, function_call, function_call_output or "
-            "reasoning: other items need tools or storage that are not here",
+            "reasoning: other items need tools or storage that are not available here",
             param=f"{item.where}type",
         )
 

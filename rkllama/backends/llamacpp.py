@@ -74,7 +74,7 @@ class CPUBackend:
         except RuntimeError as error:
             raise LoadFailed(
                 f"{name} cannot be loaded: {_reason(output) or error}".rstrip("."),
-                hint="The file may be incomplete, or of a kind that this llama.cpp does not know.",
+                hint="The file may be incomplete, or in a format that this llama.cpp does not support.",
             ) from None
         finally:
             output.close()
@@ -104,7 +104,7 @@ class CPUBackend:
         Raises Unsupported for a model that only makes embeddings.
         """
         if not self._writes:
-            raise Unsupported("this model makes embeddings, it writes no text")
+            raise Unsupported("this model produces only embeddings, no text")
         self._aborted.clear()
         last: dict[str, Any] = {}
         failures: list[BaseException] = []
@@ -177,7 +177,7 @@ class CPUBackend:
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Vectors pooled as the model says, else the mean of its tokens'."""
         if self._header is not None and self._header.pooling == _RANK:
-            raise Unsupported("this model ranks texts, it makes no embeddings")
+            raise Unsupported("this model ranks texts and produces no embeddings")
         vectors, tokens = [], 0
         for text in texts:
             answer = self._embed_one(text)
@@ -204,7 +204,7 @@ class CPUBackend:
             try:
                 self._embedder = llama.Server(parameters)
             except RuntimeError as error:
-                raise RuntimeFailed(f"there is no room to embed texts: {error}") from None
+                raise RuntimeFailed(f"there is not enough memory to embed texts: {error}") from None
         answer: dict[str, Any] = self._embedder.handle_embeddings({"input": text or " "})
         problem = str((answer.get("error") or {}).get("message"))
         if match := re.search(r"input \((\d+) tokens\) is too large", problem):
@@ -354,10 +354,10 @@ def _failure(problem: dict[str, Any]) -> RKLLamaError:
     if problem.get("type") == "exceed_context_size_error":
         tokens, context = problem.get("n_prompt_tokens"), problem.get("n_ctx")
         return PromptTooLong(
-            f"the prompt has {tokens} tokens, the context {context}",
+            f"the prompt has {tokens} tokens, but the context only {context}",
             prompt_tokens=tokens,
             context_length=context,
-            hint="Shorten it, or ask for a longer context (--ctx, num_ctx).",
+            hint="Shorten it, or use a longer context (--ctx, num_ctx).",
         )
     if problem.get("type") == "invalid_request_error":
         return InvalidRequest(message)

@@ -124,7 +124,7 @@ class NPULock:
     def _unusable(self, error: OSError) -> LoadFailed:
         return LoadFailed(
             f"the NPU's lock file {self._path} cannot be used: {error.strerror}",
-            hint="Delete it if no RKLLama runs, or name another one in RKLLAMA_LOCK.",
+            hint="Delete it if no RKLLama is running, or set RKLLAMA_LOCK to another file.",
         )
 
     def release(self) -> None:

@@ -60,14 +60,14 @@ class Budget(threading.local):
     def tick(self) -> None:
         """Raises OutOfBounds once the time is over."""
         if time.monotonic() > self._deadline:
-            raise OutOfBounds(f"it did not end within {self._seconds:g} s")
+            raise OutOfBounds(f"it did not finish within {self._seconds:g} s")
 
     def charge(self, chars: int) -> None:
         """Pay for what is about to be made."""
         _limit(chars)
         self._chars -= chars
         if self._chars < 0:
-            raise OutOfBounds(f"it makes more than {MAX_CHARS} characters in all")
+            raise OutOfBounds(f"it produces more than {MAX_CHARS} characters in all")
 
     def spend(self, value: Value) -> Value:
         """The value, paid for as text."""
@@ -107,10 +107,10 @@ class Budget(threading.local):
         """Pay for `left operator right`."""
         sizes = self.weigh(left), self.weigh(right)
         if operator == "%" and isinstance(left, str | bytes):
-            raise OutOfBounds("it formats text with %")
+            raise OutOfBounds("it formats text with %, which is not supported")
         if operator == "**" and isinstance(left, int) and isinstance(right, int):
             if left.bit_length() * right > MAX_BITS:
-                raise OutOfBounds(f"it makes a number of more than {MAX_BITS} bits")
+                raise OutOfBounds(f"it computes a number of more than {MAX_BITS} bits")
         elif operator == "+" and isinstance(left, _CONTAINERS):
             _limit(sum(sizes))
             self.charge(_POINTER * (len(left) + _ITEM))
@@ -138,7 +138,7 @@ def check_counts(values: Iterable[Any]) -> None:
     """Raises OutOfBounds for great numbers among widths, times or lengths."""
     for value in values:
         if isinstance(value, int) and abs(value) > MAX_COUNT:
-            raise OutOfBounds(f"it asks for something more than {MAX_COUNT} times or wide")
+            raise OutOfBounds(f"it uses a count or width above {MAX_COUNT}")
 
 
 def _replacements(text: str, old: str, _new: str, count: int = -1) -> int:
@@ -163,10 +163,10 @@ def _fields(text: str) -> int:
 def _digits(number: int) -> int:
     bits = number.bit_length()
     if bits > MAX_BITS:
-        raise OutOfBounds(f"it makes a number of more than {MAX_BITS} bits")
+        raise OutOfBounds(f"it computes a number of more than {MAX_BITS} bits")
     return bits // 3 + 2
 
 
 def _limit(chars: int) -> None:
     if chars > MAX_SIZE:
-        raise OutOfBounds(f"it makes something of more than {MAX_SIZE} characters")
+        raise OutOfBounds(f"it produces a value of more than {MAX_SIZE} characters")

@@ -240,7 +240,11 @@ def _for_model(source: TemplateSource | None, family: str | None) -> ChatTemplat
             return ChatTemplate(source, known)
         except BrokenTemplate as error:
             notice = f"The chat template of {source.origin} is broken ({error}); "
-            notice += f"the usual one of {family} models is used." if known else "ChatML is used."
+            notice += (
+                f"the usual one of {family} models is used instead."
+                if known
+                else "ChatML is used instead."
+            )
             known = known or CHATML
     return _built_in(known, notice) if known else None
 

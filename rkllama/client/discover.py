@@ -94,7 +94,7 @@ class ServerAddress:
         body = self.parse(data)
         if status == 401:
             return ConfigError(
-                f"the server at {self.url} asks for an API key",
+                f"the server at {self.url} requires an API key",
                 hint="Set RKLLAMA_API_KEY to one of its keys.",
             )
         try:
@@ -104,7 +104,7 @@ class ServerAddress:
 
     def stranger(self) -> ServerUnreachable:
         """The error that what answers there is another kind of server."""
-        return ServerUnreachable(self.url, "what answers there is not RKLLama")
+        return ServerUnreachable(self.url, "another program is listening there")
 
 
 def _is_serving(server: ServerAddress) -> bool:

@@ -23,7 +23,7 @@ CONNECT_TIMEOUT = 5.0
 HEAD_LIMIT = 64 << 10
 LINE_LIMIT = 16 << 20
 _CHUNK = 1 << 16
-_STRANGER = "what answers there does not speak HTTP"
+_STRANGER = "the program listening there does not speak HTTP"
 _STATUS_LINE = re.compile(r"HTTP/1\.[01] ([1-5]\d\d)(?: .*)?")
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*")
 
@@ -84,7 +84,7 @@ class Response:
         chunk, self._rest = self._rest or self._receive_any(), b""
         if self._left is not None:
             if not chunk:
-                raise self._broken(f"{self._left} bytes of its answer are missing")
+                raise self._broken(f"{self._left} bytes of its response are missing")
             chunk = chunk[: self._left]
             self._left -= len(chunk)
         return chunk
@@ -104,7 +104,7 @@ class Response:
                 raise self._broken(_STRANGER)
             chunk = self._receive_any()
             if not chunk:
-                raise self._broken("it closed the connection without an answer")
+                raise self._broken("it closed the connection without a response")
             self._rest += chunk
         head, _, self._rest = self._rest.partition(b"\r\n\r\n")
         return head.decode("latin-1")
@@ -118,11 +118,11 @@ class Response:
         for line in lines:
             header = _HEADER.fullmatch(line)
             if header is None:
-                raise self._broken("its answer has a malformed header")
+                raise self._broken("its response has a malformed header")
             name = header[1].lower()
             headers[name] = f"{headers[name]}, {header[2]}" if name in headers else header[2]
         if "transfer-encoding" in headers:
-            raise self._broken("its answer is in chunks, which a client of HTTP/1.0 cannot read")
+            raise self._broken("its response is chunked, which an HTTP/1.0 client cannot read")
         return int(status[1]), headers
 
     def _body_length(self, method: str) -> int | None:
@@ -131,7 +131,7 @@ class Response:
             return 0
         length = self.headers.get("content-length")
         if length is not None and not re.fullmatch(r"[0-9]{1,15}", length):
-            raise self._broken("its answer has a malformed length")
+            raise self._broken("its response has a malformed length")
         return None if length is None else int(length)
 
     def _broken(self, reason: str) -> ServerUnreachable:
@@ -188,6 +188,6 @@ def _head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
     target = f"{method}{path}"
     if " " in target or not all(line.isascii() and line.isprintable() for line in (target, *lines)):
         raise InvalidRequest(
-            f"'{target}' cannot be asked for: it or a header holds a control character"
+            f"'{target}' cannot be requested: it or a header contains a control character"
         )
     return "\r\n".join([*lines, "Connection: close", "", ""]).encode("ascii")

@@ -112,17 +112,17 @@ def _notes(finished: Finished, request: ChatRequest) -> Iterator[str]:
     if finished.error:
         yield finished.error
     if finished.reason == "length" and (request.max_tokens or -1) < 0:
-        yield "the answer is cut off: the context is full, or the model's own limit reached"
+        yield "the answer was cut off: the context is full or the model's own limit was reached"
     if finished.dropped:
-        yield f"the conversation's oldest {finished.dropped} messages did not fit and were left out"
+        yield f"the {finished.dropped} oldest messages of the conversation did not fit and were left out"
 
 
 def check_complete(finished: Finished | None) -> None:
     """Raises RKLLamaError for an answer that ended because somebody else wanted it to."""
     if finished is not None and finished.reason == "cancelled":
         raise RKLLamaError(
-            "the answer was broken off: its model was unloaded, or the server is stopping",
-            hint="What is there is not all of it; ask again.",
+            "the answer was interrupted: its model was unloaded, or the server is stopping",
+            hint="The answer is incomplete; ask again.",
         )
 
 

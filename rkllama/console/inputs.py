@@ -12,7 +12,7 @@ def read_stdin() -> str:
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
-        raise ConfigError("what stdin holds is no UTF-8 text") from None
+        raise ConfigError("the text on stdin is not UTF-8") from None
 
 
 def read_modelfile(path: str) -> str:
@@ -23,7 +23,7 @@ def read_modelfile(path: str) -> str:
         with open(path, encoding="utf-8") as stream:
             return stream.read()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise ConfigError(
-            f"{path} cannot be read: {reason}", hint="Name the Modelfile with -f; - is stdin."
+            f"{path} cannot be read: {reason}", hint="Name the Modelfile with -f; - means stdin."
         ) from None

@@ -40,7 +40,7 @@ class LineReader:
             return None
         except KeyboardInterrupt:
             abandoned = self._several or readline.get_line_buffer().strip()
-            sys.stderr.write("\n" if abandoned else "\nCtrl-D or /bye leaves.\n")
+            sys.stderr.write("\n" if abandoned else "\nPress Ctrl-D or type /bye to leave.\n")
             return ""
 
     def _text(self) -> str:

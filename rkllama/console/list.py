@@ -111,7 +111,7 @@ def _json(rows: list[dict[str, object]]) -> str:
 def _table(rows: list[dict[str, object]]) -> str:
     if not rows:
         sys.stderr.write(
-            "No models yet. Fetch one: rkllama pull USER/REPO/FILE.rkllm\n"
+            "No models yet. Download one: rkllama pull USER/REPO/FILE.rkllm\n"
             "Or try the built-in guide: rkllama run guide\n"
         )
     lines = [

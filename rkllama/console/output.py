@@ -73,7 +73,7 @@ def print_error(error: RKLLamaError) -> None:
     """What happened and what to do next, on stderr; of a library that was looked for, each place."""
     lines = [f"Error: {error.message}", error.hint]
     if isinstance(error, ModelNotFound) and not error.hint:
-        lines[1] = "`rkllama list` shows the models, `rkllama pull` fetches one."
+        lines[1] = "`rkllama list` shows the models, `rkllama pull` downloads one."
     tried = getattr(error, "tried", None)
     if tried:
         lines[0] = "Error: librkllmrt.so cannot be used"

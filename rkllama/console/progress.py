@@ -21,12 +21,12 @@ def show_progress(steps: Generator[PullProgress, None, None], reference: str) ->
     """Follow a download to its end; answers the model's name. Ctrl-C says how to go on."""
     name = ""
     try:
-        with closing(steps), shown_progress("Asking the Hub…") as report:
+        with closing(steps), shown_progress("Contacting the Hub…") as report:
             for step in steps:
                 report(step)
                 name = step.name or name
     except KeyboardInterrupt:
-        sys.stderr.write(f"\nStopped. To go on where it stopped: rkllama pull {reference}\n")
+        sys.stderr.write(f"\nStopped. To resume: rkllama pull {reference}\n")
         raise
     return name
 
@@ -76,7 +76,7 @@ class _Lines:
 
 
 def _from(step: PullProgress) -> str:
-    return f", going on at {human_size(step.resumed)}" if step.resumed else ""
+    return f", resuming at {human_size(step.resumed)}" if step.resumed else ""
 
 
 class _Bar:

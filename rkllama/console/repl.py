@@ -71,14 +71,16 @@ def set_parameter(options: Options, name: str, text: str) -> Options:
 
     if name not in _PARAMETERS:
         raise InvalidRequest(
-            f"there is no parameter '{name}'", hint=f"Known ones: {', '.join(_PARAMETERS)}."
+            f"unknown parameter '{name}'", hint=f"Use one of {', '.join(_PARAMETERS)}."
         )
     value: object = text
     if name != "stop":
         try:
             value = json.loads(text)
         except ValueError:
-            raise InvalidRequest(f"{name} cannot be '{text}'", hint="It is a number.") from None
+            raise InvalidRequest(
+                f"{name} cannot be '{text}'", hint="It must be a number."
+            ) from None
     # As the server reads a request's options: the same names, the same bounds.
     read = read_values(Fields({name: value}))
     if name == "stop":
@@ -111,20 +113,20 @@ def answer_once(
 
 
 _HELP = """\
-/set system TEXT            the system message; "" takes it away
+/set system TEXT            set the system message; "" removes it
 /set parameter NAME VALUE   temperature, top_k, top_p, seed, num_predict, num_ctx, stop …
-/set verbose | quiet        show counts and times after each answer, or not
-/set think | nothink        let the model think first, or not
-/set history | nohistory    keep typed lines for the arrow keys, or not
-/set wordwrap | nowordwrap  break lines between words, or not
+/set verbose | quiet        show or hide counts and timings after each answer
+/set think | nothink        turn thinking before the answer on or off
+/set history | nohistory    turn the history of typed lines on or off
+/set wordwrap | nowordwrap  turn line breaks between words on or off
 /show [info | system | parameters | modelfile]
-/load MODEL                 go on with another model, or a saved chat
-/save NAME                  save this chat with its settings as a model
+/load MODEL                 switch to another model or a saved chat
+/save NAME                  save this chat and its settings as a model
 /clear                      forget the conversation
 /bye                        leave (also Ctrl-D)
-/?                          this text
+/?                          show this help
 
-\"\"\" begins and ends a text of several lines. Ctrl-C stops an answer.
+Write \"\"\" before and after a text of several lines. Ctrl-C stops an answer.
 """
 
 
@@ -221,7 +223,7 @@ class Chat:
 
     def _clear(self, _rest: str) -> None:
         self._messages = []
-        sys.stderr.write("The conversation is forgotten.\n")
+        sys.stderr.write("Cleared the conversation.\n")
 
     def _set(self, rest: str) -> None:
         name, _, value = (part.strip() for part in rest.partition(" "))
@@ -278,7 +280,7 @@ class Chat:
             sys.stderr.write("Under which name? /save NAME\n")
             return
         saved = self._service.create(name, self._modelfile()).name
-        sys.stderr.write(f"Saved. To go on later: rkllama run {saved}\n")
+        sys.stderr.write(f"Saved. To continue later: rkllama run {saved}\n")
 
     def _modelfile(self) -> str:
         """The model's own, with what was set and said here."""

@@ -39,7 +39,7 @@ def details_text(details: ModelDetails) -> str:
     if details.system:
         text += "\nSystem\n" + _indented(details.system)
     if details.notes:
-        text += "\nPassed over\n" + _indented("\n".join(details.notes))
+        text += "\nIgnored\n" + _indented("\n".join(details.notes))
     if details.license:
         text += "\nLicense\n" + _indented("\n".join(details.license.splitlines()[:2]))
     return text.rstrip("\n")
@@ -80,7 +80,7 @@ def _until(model: LoadedModel) -> str:
     if model.state in ("loading", "busy"):
         return "in use"
     if model.expires is None:
-        return "for ever"
+        return "forever"
     left = max(0, round(model.expires - time.time()))
     minutes, seconds = divmod(left, 60)
     return f"in {minutes} min {seconds} s" if minutes else f"in {seconds} s"

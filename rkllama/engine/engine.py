@@ -189,7 +189,7 @@ def _counting_tools(tools: tuple[Tool, ...]) -> Iterator[None]:
     except PromptTooLong as error:
         if tools:
             error.hint = (
-                f"Its tools count, {len(tools)} of them: send fewer. {error.hint or ''}".strip()
+                f"Its {len(tools)} tools count, too: send fewer. {error.hint or ''}".strip()
             )
         raise
 
@@ -206,5 +206,5 @@ def _unit_vector(data: bytes, dimensions: int | None) -> array[float]:
         vector = vector[:dimensions]
     length = math.sqrt(math.fsum(x * x for x in vector))
     if not math.isfinite(length) or length == 0.0:
-        raise Unsupported("the model gave no usable vector for this input")
+        raise Unsupported("the model returned no usable vector for this input")
     return array("f", (x / length for x in vector))

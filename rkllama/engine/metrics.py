@@ -94,7 +94,7 @@ class Metrics:
             "rkllama_requests_total", "HTTP requests by path and status.", ("path", "status")
         )
         self.prompt_tokens = Counter(
-            "rkllama_prompt_tokens_total", "Prompt tokens, reused ones included."
+            "rkllama_prompt_tokens_total", "Prompt tokens, including reused ones."
         )
         self.completion_tokens = Counter("rkllama_completion_tokens_total", "Tokens generated.")
         self.prompt_seconds = Histogram(
@@ -103,7 +103,9 @@ class Metrics:
         self.generation_seconds = Histogram(
             "rkllama_generation_seconds", "Time to generate an answer, as the runtime reports it."
         )
-        self.queue_seconds = Histogram("rkllama_queue_seconds", "Time a request waited its turn.")
+        self.queue_seconds = Histogram(
+            "rkllama_queue_seconds", "Time that a request waited for its turn."
+        )
 
     def exposition(self, waiting: int, restarts: int, loaded: Sequence[LoadedModel]) -> str:
         """All figures: what is counted here, and what the scheduler and the models in memory say."""

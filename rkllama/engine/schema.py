@@ -108,7 +108,7 @@ def _examine_apart(schema: Mapping[str, Any], answer: str | None) -> dict[str, s
     except subprocess.TimeoutExpired:
         return {failure: f"it could not be checked within {_MAX_SECONDS:g} s"}
     except (OSError, RecursionError, subprocess.CalledProcessError):
-        return {failure: "it could not be checked, since the process that does so failed"}
+        return {failure: "it could not be checked, because the process that checks it failed"}
     found: dict[str, str] = json.loads(done.stdout)
     return found
 

@@ -85,7 +85,8 @@ class LocalService:
 
         if not self._pulls.acquire(blocking=False):
             raise PullError(
-                f"{MAX_PULLS} downloads are under way already", hint="Try again when one is done."
+                f"{MAX_PULLS} downloads are already in progress",
+                hint="Try again when one of them has finished.",
             )
         try:
             yield from pull(reference, self.store.models)

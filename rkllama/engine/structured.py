@@ -136,5 +136,5 @@ def _text_of(events: Sequence[Event]) -> str:
 def _checked(finished: Finished, error: str | None) -> Finished:
     """The end of a completion that was to have a format, with what is wrong with it."""
     if error is not None:
-        error = f"the answer does not meet the format: {error}"
+        error = f"the answer does not match the requested format: {error}"
     return replace(finished, error=error)

@@ -115,7 +115,7 @@ class Hub:
                 endpoint=self.endpoint,
             )
             if found.size is None or not found.etag:
-                raise ValueError("neither size nor hash")
+                raise ValueError("the size or the hash is missing")
             return RemoteFile(
                 repo=repository.id,
                 path=path,
@@ -180,7 +180,7 @@ class Hub:
             try:
                 request = session.build_request("GET", url, headers=headers, timeout=timeout)
             except Exception as error:  # of the kinds that httpx, idna and urllib have for it
-                raise PullError(f"{url} is no usable address: {error}") from error
+                raise PullError(f"{url} is not a usable address: {error}") from error
             response = session.send(request, stream=True, follow_redirects=False)
             try:
                 if not response.has_redirect_location:
@@ -208,13 +208,13 @@ class Hub:
             yield
         except errors.GatedRepoError as error:  # before its base class RepositoryNotFoundError
             raise HubGated(
-                f"{repo} is gated: its author grants access",
+                f"{repo} is gated: its author has to grant access",
                 hint=f"Accept its terms at {self.endpoint}/{repo}, then set HF_TOKEN to your token.",
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise HubNotFound(
                 f"{self.endpoint} has no repository {repo}, or it is private",
-                hint="Check the spelling; for a private one set HF_TOKEN.",
+                hint="Check the spelling; set HF_TOKEN if it is private.",
             ) from error
         except errors.RevisionNotFoundError as error:
             raise HubNotFound(
@@ -236,7 +236,7 @@ class Hub:
             ) from error
         except (ValueError, KeyError, TypeError, ImportError) as error:
             raise PullError(
-                f"{self.endpoint} gave no usable answer about {repo}: {error}",
+                f"{self.endpoint} sent no usable response about {repo}: {error}",
                 hint="Check HF_ENDPOINT and the proxy settings.",
             ) from error
 
@@ -252,7 +252,7 @@ class Hub:
             return HubUnreachable(
                 f"{self.endpoint} is overloaded or out of order: {said}", hint="Try again later."
             )
-        return PullError(f"{self.endpoint} refuses the request about {repo}: {said}")
+        return PullError(f"{self.endpoint} refuses the request for {repo}: {said}")
 
 
 def lost_connection() -> type[Exception]:
@@ -295,7 +295,7 @@ def next_hop(url: str, location: str) -> str:
     except ValueError:
         scheme = host = ""
     if not host or scheme not in ("https", urlsplit(url).scheme) or not target.isprintable():
-        raise PullError(f"{url} redirects to {location!r}, which is no address of equal security")
+        raise PullError(f"{url} redirects to {location!r}, which is not an equally secure address")
     return target
 
 

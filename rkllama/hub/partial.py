@@ -141,7 +141,7 @@ class Part:
         needed = self.total - self.size
         return DiskFull(
             f"{os.path.basename(self.path)} needs {needed / 1e6:.0f} MB more, and the disk of"
-            f" {os.path.dirname(self.path)} has {free / 1e6:.0f} MB left",
+            f" {os.path.dirname(self.path)} has only {free / 1e6:.0f} MB left",
             needed=needed,
             available=free,
         )
@@ -151,8 +151,8 @@ class Part:
             return self._disk_full(free_space(os.path.dirname(self.path)))
         if error.errno == errno.EFBIG:
             return PullError(
-                f"the file system of {self.path} holds no file of {self.total / 1e9:.1f} GB",
-                hint="Set RKLLAMA_MODELS to a directory on another one, such as ext4.",
+                f"the file system of {self.path} cannot hold a file of {self.total / 1e9:.1f} GB",
+                hint="Set RKLLAMA_MODELS to a directory on another file system, such as ext4.",
             )
         return PullError(f"{self.path} cannot be written: {error.strerror}")
 

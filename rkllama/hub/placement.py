@@ -76,7 +76,8 @@ class Place:
         finally:
             os.close(lock)
         raise PullError(
-            f"{folder} holds another model", hint="Rename or remove it, then run the command again."
+            f"{folder} already contains another model",
+            hint="Rename or remove it, then run the command again.",
         )
 
     def _known(self, path: str) -> str | None:

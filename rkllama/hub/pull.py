@@ -149,7 +149,7 @@ def _download(
             return
         if not part.resumed:
             break
-        _log.warning("%s: what an earlier try left is damaged; starting again", part.path)
+        _log.warning("%s: the earlier partial download is damaged; starting again", part.path)
         part.reset()
     part.discard()
     raise IntegrityError(
@@ -175,8 +175,8 @@ def _receive_all(hub: Hub, remote: RemoteFile, part: Part, backoff: float) -> It
         failures = 1 if part.size > before else failures + 1
         if failures > RETRIES:
             raise HubUnreachable(
-                f"{remote.name} cannot be fetched, {RETRIES} tries have failed: {reason}",
-                hint=f"Run the command again to go on after {part.size / 1e6:.0f} MB.",
+                f"{remote.name} cannot be downloaded, {RETRIES} attempts failed: {reason}",
+                hint=f"Run the command again to resume after {part.size / 1e6:.0f} MB.",
             )
         _log.info("%s: %s; trying again", remote.name, reason)
         time.sleep(max(pause, min(backoff * 2 ** (failures - 1), LONGEST_PAUSE)))
@@ -205,26 +205,26 @@ def _first_byte(response: Response, remote: RemoteFile, offset: int) -> int:
         first, total = _content_range(headers.get("content-range", ""))
         _check_size(remote, total)
         if first != offset:
-            raise _LostError(f"byte {offset} was asked for and byte {first} came")
+            raise _LostError(f"byte {offset} was requested, but byte {first} was sent")
         return offset
     if status in (401, 403, 404, 408, 410, 416, 425, 429) or status >= 500:
         # A storage address is signed and expires; the next try gets a new one from the Hub.
         raise _LostError(f"status {status}", _retry_after(headers.get("retry-after", "")))
-    raise PullError(f"{remote.name} cannot be fetched: status {status}")
+    raise PullError(f"{remote.name} cannot be downloaded: status {status}")
 
 
 def _content_range(value: str) -> tuple[int, str | None]:
     match = re.fullmatch(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19}|\*)", value)
     if not match:
-        raise _LostError(f"a part of the file came with the range '{value}'")
+        raise _LostError(f"a part of the file was sent with the range '{value}'")
     return int(match[1]), None if match[2] == "*" else match[2]
 
 
 def _check_size(remote: RemoteFile, size: str | None) -> None:
     if size is not None and size != str(remote.size):
         raise IntegrityError(
-            f"{remote.name} has {size} bytes where the Hub announced {remote.size}",
-            hint="Try again; a proxy on the way may answer in the Hub's place.",
+            f"{remote.name} has {size} bytes, but the Hub announced {remote.size}",
+            hint="Try again; a proxy may be answering in place of the Hub.",
         )
 
 

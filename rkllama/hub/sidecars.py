@@ -47,7 +47,7 @@ def fetch_companions(hub: Hub, repository: Repository, model: RemoteFile, folder
                 if _fetch(hub, source, subfolder, name, folder, deadline):
                     found.add(name)
         except Exception as error:  # whatever a server comes up with, the model is worth more
-            _log.info("no small files for %s: %s", model.name, error)
+            _log.info("cannot fetch the template and tokenizer files of %s: %s", model.name, error)
 
 
 def has_template(folder: str) -> bool:

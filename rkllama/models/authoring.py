@@ -70,7 +70,7 @@ class WritableStore(Store):
         users = [other.name for other in self._catalog.entries if _made_from(other, entry)]
         if users:
             raise InvalidRequest(
-                f"'{entry.name}' is what {', '.join(users)} is made from",
+                f"'{entry.name}' is still needed by {', '.join(users)}",
                 param="model",
                 hint=f"Remove {' and '.join(users)} first.",
             )
@@ -117,7 +117,9 @@ class WritableStore(Store):
             entry = self._find_or_install(source)
             name = self._free_name(destination, entry)
             if name == entry.name:
-                raise InvalidRequest(f"'{name}' is '{entry.name}' already", param="destination")
+                raise InvalidRequest(
+                    f"'{name}' already refers to '{entry.name}'", param="destination"
+                )
             modelfile = Modelfile(source=entry.name)
             if entry.parent:
                 modelfile = replace(self._stored(entry).modelfile, source=entry.parent)
@@ -134,7 +136,7 @@ class WritableStore(Store):
             raise InvalidRequest(
                 "the Modelfile has no FROM",
                 param="modelfile",
-                hint="Let its first line name the model to build on: FROM qwen2.5-1.5b",
+                hint="Name the model to build on in its first line: FROM qwen2.5-1.5b",
             )
         with self._lock:
             entry = self._find_or_install(_model_name(parsed.source, self._root))
@@ -165,7 +167,7 @@ class WritableStore(Store):
         wanted = name.strip().removesuffix(":latest").replace(":", "-")
         if not _NEW_NAME.fullmatch(wanted):
             raise InvalidRequest(
-                f"'{name[:100]}' cannot be a model's name",
+                f"'{name[:100]}' is not a valid model name",
                 param="name",
                 hint="Use letters, digits, '.', '_' and '-', and begin with a letter or digit.",
             )
@@ -180,7 +182,7 @@ class WritableStore(Store):
                 return entry.name
         if os.path.lexists(os.path.join(self._root, wanted)) or self._is_taken(wanted):
             raise InvalidRequest(
-                f"'{wanted}' exists already", param="name", hint="Choose another name."
+                f"'{wanted}' already exists", param="name", hint="Choose another name."
             )
         return wanted
 
@@ -198,7 +200,7 @@ class WritableStore(Store):
             raise InvalidRequest(
                 f"'{entry.name}' has no folder of its own for a Modelfile",
                 param="name",
-                hint="Choose another name for what you make.",
+                hint="Choose another name for the new model.",
             )
         self._write_file(folder, replace(modelfile, source=entry.file))
 
@@ -207,7 +209,7 @@ class WritableStore(Store):
         temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
         content = render_modelfile(modelfile).encode()
         if len(content) > SIZE_LIMIT:
-            raise ModelfileError(f"more than {SIZE_LIMIT} bytes")
+            raise ModelfileError(f"it has more than {SIZE_LIMIT} bytes")
         try:
             os.makedirs(folder, exist_ok=True)
             with open(temporary, "wb") as stream:

@@ -105,8 +105,8 @@ class GGUFError(LoadFailed):
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(
-            f"{os.path.basename(path)} is no usable GGUF file: {reason}",
-            hint="Remove it and pull it again.",
+            f"{os.path.basename(path)} is not a usable GGUF file: {reason}",
+            hint="Delete it and pull it again.",
         )
         self.path = path
 
@@ -181,7 +181,7 @@ def read_header(path: str, *, brief: bool = False) -> GGUFHeader:
         with open(path, "rb", buffering=0, opener=open_nonblocking) as stream:
             status = os.fstat(stream.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise GGUFError(path, "it is no regular file")
+                raise GGUFError(path, "it is not a regular file")
             window = _BRIEF_WINDOW if brief else _WINDOW
             return _Reader(stream, status.st_size, window).header(brief)
     except OSError as error:
@@ -251,7 +251,7 @@ class _Reader:
         """A string's bytes. One that is longer than `limit` makes the file unusable."""
         length = self._number(_U64)
         if length > limit:
-            raise _BrokenError(f"a string of {length} bytes")
+            raise _BrokenError(f"it contains a string of {length} bytes")
         self._need(length)
         content = self._window[self._at : self._at + length]
         if len(content) < length:
@@ -271,7 +271,7 @@ class _Reader:
             raise _BrokenError(f"{kind} files are not supported")
         tensors, pairs = self._number(_U64), self._number(_U64)
         if tensors > _MAX_TENSORS or pairs > _MAX_PAIRS:
-            raise _BrokenError(f"{tensors} tensors and {pairs} values")
+            raise _BrokenError(f"it declares {tensors} tensors and {pairs} values")
         values, complete = self._pairs(pairs, brief)
         summed = self._count_parameters(tensors) if complete and not brief else None
         return self._summary(version, values, summed)
@@ -296,7 +296,7 @@ class _Reader:
             elif kind in _SCALARS:
                 values[key] = self._number(_SCALARS[kind])
             else:
-                raise _BrokenError(f"a value of the unknown type {kind}")
+                raise _BrokenError(f"it contains a value of the unknown type {kind}")
         return values, True
 
     def _array(self, key: str) -> None:
@@ -307,7 +307,7 @@ class _Reader:
             if key == "tokenizer.ggml.tokens":
                 self._tokens = strings
         elif kind not in _SCALARS:
-            raise _BrokenError(f"an array of the type {kind}")
+            raise _BrokenError(f"it contains an array of the type {kind}")
         elif key.endswith(_KV_HEADS) and kind in _INTEGERS and count <= _MAX_LAYERS:
             self._kv_heads = sum(self._number(_SCALARS[kind]) for _ in range(count))
         else:
@@ -316,7 +316,7 @@ class _Reader:
     def _skip_array_of_strings(self, count: int) -> _Strings:
         self._items += count
         if count * 8 > self._left or self._items > _MAX_ITEMS:
-            raise _BrokenError(f"an array of {count} strings")
+            raise _BrokenError(f"it contains an array of {count} strings")
         strings = _Strings(count)
         while count:
             strings.positions.append(self._start + self._at)
@@ -355,7 +355,7 @@ class _Reader:
             self._bytes(_MAX_KEY)
             dimensions = self._number(_U32)
             if dimensions > 8:
-                raise _BrokenError(f"a tensor of {dimensions} dimensions")
+                raise _BrokenError(f"it contains a tensor of {dimensions} dimensions")
             weights = 1
             for _ in range(dimensions):
                 weights *= self._number(_U64)

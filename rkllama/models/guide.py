@@ -37,7 +37,7 @@ def install(models: str) -> None:
 
 
 def _explained(error: OSError, models: str) -> RKLLamaError:
-    reason = f"the guide cannot be put into {models}: {error.strerror or error}"
+    reason = f"the guide cannot be copied to {models}: {error.strerror or error}"
     if is_full(error):
         return DiskFull(reason, needed=os.path.getsize(FILE), available=free_space(models))
-    return ConfigError(reason, hint="Name another directory with RKLLAMA_MODELS.")
+    return ConfigError(reason, hint="Set RKLLAMA_MODELS to another directory.")

@@ -214,12 +214,12 @@ class ModelReader:
     def _read_modelfile(self, path: str, size: int, _: int) -> tuple[Modelfile, tuple[str, ...]]:
         where = os.path.relpath(path, self.root)
         if not 0 <= size <= SIZE_LIMIT:
-            return Modelfile(), (f"{where} is passed over: it cannot be read",)
+            return Modelfile(), (f"{where} is ignored: it cannot be read",)
         try:
             with open(path, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
                 modelfile = parse_modelfile(stream.read(SIZE_LIMIT))
         except (OSError, ModelfileError) as error:
-            return Modelfile(), (f"{where} is passed over: {error}",)
+            return Modelfile(), (f"{where} is ignored: {error}",)
         if modelfile.adapter is None:
             return modelfile, ()
         adapter = os.path.join(os.path.dirname(path), modelfile.adapter)

@@ -76,7 +76,7 @@ def _integer(text: str) -> int:
             raise ValueError("must be a whole number") from None
         number = int(float(text))
     if abs(number) >= 1 << 63:
-        raise ValueError("must have 63 bits at most")
+        raise ValueError("must have at most 63 bits")
     return number
 
 
@@ -182,20 +182,20 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 def parse_modelfile(text: str) -> Modelfile:
     """The Modelfile in `text`. Raises ModelfileError, which names the line."""
     if len(text) > SIZE_LIMIT:
-        raise ModelfileError(f"more than {SIZE_LIMIT} characters")
+        raise ModelfileError(f"it has more than {SIZE_LIMIT} characters")
     values: dict[str, str] = {}
     parameters: list[tuple[str, str]] = []
     messages: list[Message] = []
     for line, key, name, value in _statements(text.removeprefix("\ufeff")):
         if "\0" in value:
-            raise ModelfileError("a NUL character", line=line)
+            raise ModelfileError("it contains a NUL character", line=line)
         if key == "parameter":
             _check(name, value, line)
             parameters.append((name, value))
         elif key == "message":
             messages.append(Message(role=_role(name, line), content=value))
         elif key == "from" and not value:
-            raise ModelfileError("FROM names nothing", line=line)
+            raise ModelfileError("FROM needs a model's name or a file", line=line)
         elif key == "license" and key in values:
             values[key] += f"\n{value}"
         elif key not in _WITHOUT_MEANING:
@@ -241,9 +241,9 @@ def _instruction(text: str, start: int, end: int, line: int) -> tuple[str, str, 
     key = found[1].lower() if found else ""
     if found is None or key not in _INSTRUCTIONS:
         raise ModelfileError(
-            f"'{text[start:end].split()[0][:40]}' is no instruction",
+            f"'{text[start:end].split()[0][:40]}' is not an instruction",
             line=line,
-            hint=f"Known ones: {', '.join(_INSTRUCTIONS).upper()}.",
+            hint=f"Use one of {', '.join(_INSTRUCTIONS).upper()}.",
         )
     if key not in ("parameter", "message"):
         return key, "", found.end()
@@ -292,7 +292,7 @@ def _nothing_more(text: str, start: int, line: int) -> int:
     """Where the next line starts; only a comment may follow a closing quote."""
     end = _end_of_line(text, start)
     if (rest := text[start:end].strip()) and not rest.startswith("#"):
-        raise ModelfileError(f"'{rest[:40]}' after the closing quote", line=line)
+        raise ModelfileError(f"unexpected '{rest[:40]}' after the closing quote", line=line)
     return end + 1
 
 
@@ -326,7 +326,7 @@ def _role(name: str, line: int) -> Role:
     for role in _ROLES:
         if name == role:
             return role
-    raise ModelfileError(f"a message's role is one of {', '.join(_ROLES)}", line=line)
+    raise ModelfileError(f"a message's role must be one of {', '.join(_ROLES)}", line=line)
 
 
 # --- Writing -----------------------------------------------------------------------------------

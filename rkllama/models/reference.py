@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import AmbiguousName, HubNotFound, InvalidRequest, Unsupported
 from .filename import EXTENSIONS, parse_quantization, strip_extension
 
-_FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if need be."
+_FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if needed."
 _NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _REVISION = re.compile(r"[^\s~^:?*\[\]\\@/][^\s~^:?*\[\]\\@]{0,199}")
 _FILE_THEN_REVISION = re.compile(r"(.+?\.(?:rkllm|gguf))@(.+)", re.IGNORECASE)
@@ -79,7 +79,7 @@ def _checked(text: str, repo: str, file: str | None, revision: str | None) -> Re
         raise _malformed(text, f"{repo!r} is not a repository's name")
     if file is not None:
         if not _is_safe_path(file):
-            raise _malformed(text, "its file is not one that can be kept")
+            raise _malformed(text, "its file has a path that cannot be used")
         if not file.lower().endswith(EXTENSIONS):
             raise _malformed(text, f"{file} is not a .rkllm or .gguf file")
     if revision is not None and not _is_revision(revision):
@@ -132,7 +132,7 @@ def _only_one(models: tuple[str, ...], wanted: Reference) -> str:
     if len(found) > 1:
         raise AmbiguousName(wanted.repo, tuple(f"{wanted.repo}/{name}" for name in found))
     if not models:
-        raise HubNotFound(f"{wanted.repo} holds no .rkllm or .gguf file")
+        raise HubNotFound(f"{wanted.repo} contains no .rkllm or .gguf file")
     if not found:
         raise HubNotFound(f"{wanted.repo} has no {tag}", hint=_near(tag or "", models))
     return found[0]
@@ -156,4 +156,4 @@ def _near(path: str, models: tuple[str, ...]) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(path, models, n=3, cutoff=0.5) or models[:5]
-    return f"It has: {', '.join(near)}." if near else "It holds no .rkllm or .gguf file."
+    return f"It has: {', '.join(near)}." if near else "It contains no .rkllm or .gguf file."

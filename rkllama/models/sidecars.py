@@ -89,15 +89,15 @@ def read_sidecars(stamp: Stamp, root: str) -> Sidecars:
 def _read(path: str, size: int, root: str, notes: list[str]) -> str | None:
     name = os.path.basename(path)
     if size > SIZE_LIMIT:
-        notes.append(f"{name} is passed over: it has {size} bytes")
+        notes.append(f"{name} is ignored: it is too large ({size} bytes)")
     elif not is_inside(path, root):
-        notes.append(f"{name} is passed over: it leads outside the models directory")
+        notes.append(f"{name} is ignored: it leads outside the models directory")
     else:
         try:
             with open(path, encoding="utf-8-sig", newline="", opener=open_nonblocking) as stream:
                 return stream.read(SIZE_LIMIT)
         except (OSError, ValueError) as error:
-            notes.append(f"{name} is passed over: {error}")
+            notes.append(f"{name} is ignored: {error}")
     return None
 
 
@@ -108,10 +108,10 @@ def _parse(texts: dict[str, str], name: str, notes: list[str]) -> dict[str, Any]
     try:
         value = json.loads(texts[name])
     except (ValueError, RecursionError) as error:
-        notes.append(f"{name} is passed over: {error}")
+        notes.append(f"{name} is ignored: {error}")
         return {}
     if not isinstance(value, dict):
-        notes.append(f"{name} is passed over: it holds no JSON object")
+        notes.append(f"{name} is ignored: it contains no JSON object")
         return {}
     return value
 

@@ -89,7 +89,7 @@ class Upload:
             os.makedirs(_folder(models), exist_ok=True)
             _forget_old(_folder(models))
             if size > (free := free_space(models)):
-                text = f"the upload has {size} bytes, {free} are free"
+                text = f"the upload has {size} bytes, but only {free} are free"
                 self.failure = DiskFull(text, needed=size, available=free)
                 return
             handle, self._path = tempfile.mkstemp(dir=_folder(models))
@@ -144,7 +144,7 @@ class Upload:
         try:
             yield
         except OSError as error:
-            reason = f"the upload cannot be kept: {error.strerror or error}"
+            reason = f"the upload cannot be saved: {error.strerror or error}"
             if is_full(error):
                 free = free_space(self._models)
                 self.failure = DiskFull(reason, needed=1, available=free)
@@ -221,11 +221,15 @@ class Blobs:
         """The model file's name, and the digest of the upload that it is."""
         models = [(file, digest) for file, digest in files if file.lower().endswith(EXTENSIONS)]
         if len(models) != 1 or len(files) != 1:
-            raise InvalidRequest("'files' must hold one .rkllm or .gguf file", param="files")
+            raise InvalidRequest(
+                "'files' must contain exactly one .rkllm or .gguf file", param="files"
+            )
         file, digest = models[0]
         file = os.path.basename(file.replace("\\", "/"))
         if file.startswith(".") or not file.isprintable() or not self.has(digest):
-            raise InvalidRequest(f"no upload of {file!r} with sha256:{digest}", param="files")
+            raise InvalidRequest(
+                f"{file!r} with sha256:{digest} has not been uploaded", param="files"
+            )
         if len(os.fsencode(file)) > _LONGEST:
             raise InvalidRequest(f"the name {file[:40]}… is too long", param="files")
         return file, digest

@@ -415,7 +415,9 @@ _PROTOTYPE = re.compile(
 def header(release: str) -> Header:
     """The declarations of `release`, one of RELEASES; raises ValueError for another."""
     if release not in RELEASES:
-        raise ValueError(f"no header of release {release} is known, only {', '.join(RELEASES)}")
+        raise ValueError(
+            f"the header of release {release} is not known, only those of {', '.join(RELEASES)}"
+        )
     result = Header(release, {}, {}, {}, {})
     tables: dict[str, Any] = result._asdict()
     for entry in _standing(HEADER, RELEASES.index(release)):

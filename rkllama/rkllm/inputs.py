@@ -100,7 +100,7 @@ def fill(target: Any, given: Input, types: CTypes, keep: list[Any]) -> None:
 def _floats(data: bytes, keep: list[Any]) -> Any:
     """A float* to `data` itself, which is kept; nothing is copied."""
     if not data or len(data) % 4:
-        raise InvalidRequest(f"{len(data)} bytes are no array of 32-bit floats")
+        raise InvalidRequest(f"{len(data)} bytes are not an array of 32-bit floats")
     keep.append(data)
     return ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_float))
 

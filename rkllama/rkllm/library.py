@@ -100,7 +100,9 @@ def _load(path: str) -> tuple[str, ctypes.CDLL]:
         raise _Unusable(_loader_says(error, path)) from None
     needed = header(RELEASES[0]).functions
     if missing := [name for name in needed if not hasattr(handle, name)]:
-        raise _Unusable(f"it lacks {', '.join(missing)}, so it is not librkllmrt or older than 1.1")
+        raise _Unusable(
+            f"it lacks {', '.join(missing)}, so it is not librkllmrt, or it is older than 1.1"
+        )
     return (path if os.sep in path else _mapped(path)), handle
 
 
@@ -137,7 +139,7 @@ def _check_file(path: str) -> None:
     if ours is not None and library != ours:
         raise _Unusable(f"made for {_name(library)}, but this Python is {_name(ours)}")
     if os.path.getsize(path) < _elf_size(path, library[0]):
-        raise _Unusable("incomplete, its copy or download broke off")  # loading it would crash
+        raise _Unusable("incomplete: a copy or download was interrupted")  # loading it would crash
 
 
 def _elf_machine(path: str) -> tuple[int, int] | None:
@@ -216,7 +218,7 @@ def identify(
     if not fitting:
         name = f"of version {version}" if version else "of a version that it does not name"
         raise _unknown(
-            f"{path} is {name} and has a layout that is not known ({defaults.size} bytes)", version
+            f"{path} is {name} and has an unknown layout ({defaults.size} bytes)", version
         )
     notice = (
         f"{path} is version {version or 'unknown'}, which RKLLama does not know; it looks like "
@@ -228,9 +230,9 @@ def identify(
 def _chosen(abi: str, path: str) -> str:
     if abi not in RELEASES:
         raise UnknownRuntime(
-            f"RKLLAMA_RKLLM_ABI is {abi!r}, which is no known version, for {path}",
+            f"RKLLAMA_RKLLM_ABI is {abi!r}, which is not a known version, for {path}",
             version=abi,
-            hint=f"Known ones: {', '.join(RELEASES)}.",
+            hint=f"Use one of {', '.join(RELEASES)}.",
         )
     return abi
 
@@ -321,5 +323,5 @@ def _protect(address: int, protection: int) -> None:
         raise UnknownRuntime(
             f"the library's layout cannot be checked: {os.strerror(ctypes.get_errno())}",
             version=None,
-            hint="Name its version in RKLLAMA_RKLLM_ABI.",
+            hint="Set RKLLAMA_RKLLM_ABI to its version.",
         )

@@ -70,18 +70,18 @@ _DRIVER = "Upgrade to the vendor's kernel with rknpu driver 0.9.8 or newer."
 _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"failed to malloc npu memory,? size: (\d+)",
-        "the NPU has no room for the model ({0} bytes more were asked for)",
+        "the NPU does not have enough memory for the model ({0} more bytes were requested)",
         _MEMORY,
     ),
     (
         r"failed to malloc npu memory|failed to allocate handle|mmap fail.*Cannot allocate memory",
-        "the NPU has no room for the model",
+        "the NPU does not have enough memory for the model",
         _MEMORY,
     ),
     (
         r"need to insmod rknpu|failed to open rk?n?npu|failed to open rknpu module",
-        "the NPU's driver is not there or may not be used",
-        "It takes the vendor's kernel and a user in the groups render and video.",
+        "the NPU's driver is missing or cannot be accessed",
+        "Use the vendor's kernel, and add your user to the groups render and video.",
     ),
     (
         r"target_platform does not match|platform (?:mismatch|not match)",
@@ -91,12 +91,12 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"max_context\w*\[(\d+)\] must be less than.*max_context_limit\[(\d+)\]",
         "the context of {0} tokens is above the model's limit of {1}",
-        "Ask for a shorter one with --ctx or RKLLAMA_CONTEXT_LENGTH.",
+        "Use a shorter one with --ctx or RKLLAMA_CONTEXT_LENGTH.",
     ),
     (
         r"[Tt]okenizer is unavailable",
         "the model was made without its tokenizer",
-        "Convert it again with its tokenizer in it.",
+        "Convert it again, including its tokenizer.",
     ),
     (
         r"model version is too old|reconvert the model",
@@ -120,8 +120,8 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"prompt gather than max context.*?prompt: (\d+) tokens.*?max context: (\d+)",
-        "the prompt has {0} tokens where {1} fit",
-        "Shorten the prompt or ask for a longer context.",
+        "the prompt has {0} tokens, but only {1} fit",
+        "Shorten the prompt or use a longer context.",
     ),
     (
         r"Too many open files",
@@ -131,7 +131,7 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
     (
         r"(GGML_ASSERT[^\n]{0,200})",
         "the runtime stopped itself: {0}",
-        "The model and this runtime may not go together. " + _RECONVERT,
+        "The model and this runtime may be incompatible. " + _RECONVERT,
     ),
     (
         r"rknn_init fail",
@@ -194,7 +194,7 @@ def notices(facts: Facts) -> tuple[str, ...]:
     if facts.wanted_driver:
         result.append(
             f"The rknpu driver {facts.driver or 'of this kernel'} is older than "
-            f"{facts.wanted_driver}, which the runtime asks for."
+            f"{facts.wanted_driver}, which the runtime requires."
         )
     if _toolkit_is_newer(facts):
         result.append(

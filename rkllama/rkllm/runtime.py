@@ -87,7 +87,7 @@ class Runtime:
     def _lacks(self, name: str) -> Unsupported:
         return Unsupported(
             f"librkllmrt {self.release} has no {name}",
-            hint=f"It came with {first_release(name)}.",
+            hint=f"It was added in {first_release(name)}.",
         )
 
     # --- Life ----------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class Runtime:
             self._handle = ctypes.c_void_p()
             raise LoadFailed(f"rkllm_init failed with code {code} for {path}")
         if not self._handle:
-            raise LoadFailed(f"rkllm_init reported success and gave no model for {path}")
+            raise LoadFailed(f"rkllm_init reported success but returned no model for {path}")
 
     def _set(self, params: Any, name: str, value: float | str) -> None:
         target = params if hasattr(params, name) else params.extend_param
@@ -266,7 +266,7 @@ class Runtime:
             if ranges is not None:
                 raise Unsupported(
                     f"librkllmrt {self.release} cannot clear a part of the KV cache",
-                    hint="1.2.1 can.",
+                    hint="Release 1.2.1 can.",
                 )
             self._call("rkllm_clear_kv_cache", int(keep_system_prompt))
             return

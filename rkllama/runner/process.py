@@ -96,7 +96,7 @@ class Process:
             except BrokenPipeError:
                 return
             except BaseException:  # half a command is none
-                self.kill("a command to it was cut off")
+                self.kill("a command could not be sent to it in full")
                 raise
 
     def _write(self, view: memoryview) -> int:
@@ -107,7 +107,7 @@ class Process:
             poll = select.poll()
             poll.register(self._commands, select.POLLOUT)
             if not poll.poll(SEND_GRACE * 1000):
-                self.kill(f"it took no command for {SEND_GRACE:g} s")
+                self.kill(f"it accepted no command for {SEND_GRACE:g} s")
                 raise BrokenPipeError from None
             return 0
 
@@ -131,7 +131,7 @@ class Process:
             self._popen.kill()
             status = self._wait(KILL_GRACE)
         if status is None:
-            log.error("process %d does not die: it may be stuck in the NPU's driver", self.pid)
+            log.error("process %d cannot be killed: it may be stuck in the NPU's driver", self.pid)
         return status
 
     def _wait(self, seconds: float) -> int | None:
@@ -159,7 +159,7 @@ class Process:
 def exit_in_words(status: int | None) -> str:
     """An exit status as a predicate: "was killed by SIGSEGV"; None is a process that cannot be ended."""
     if status is None:
-        return "cannot be ended"
+        return "cannot be stopped"
     if status >= 0:
         return f"exited with status {status}"
     try:

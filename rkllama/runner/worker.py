@@ -117,7 +117,7 @@ class Worker:
                 log=error.log,
             ) from None
         except BaseException:
-            self.kill("the load was given up")
+            self.kill("the load was cancelled")
             self.close()
             raise
         self._log.mark_loaded()
@@ -196,7 +196,7 @@ class Worker:
         while self._state is State.DRAINING:
             batch = self._frames(self._run, deadline - time.monotonic(), caller)
             if not batch:
-                self._hung(f"did not heed an abort for {grace:g} s", grace, None)
+                self._hung(f"did not react to an abort for {grace:g} s", grace, None)
             if batch[-1][0] >= frames.RESULT:
                 self._enter(State.READY)
 
@@ -287,7 +287,7 @@ class Worker:
             self._garbage()
 
     def _garbage(self) -> NoReturn:
-        self.kill("it sent garbage, its memory is corrupt")
+        self.kill("it sent invalid data, so its memory is corrupt")
         self._crashed()
 
     def _hung(self, what: str, seconds: float, setting: str | None) -> NoReturn:
@@ -297,7 +297,7 @@ class Worker:
         if setting is not None:
             remedy = f"raise {setting}, or {remedy}"
         raise WorkerHung(
-            f"the runtime {what} and was ended",
+            f"the runtime {what} and was stopped",
             seconds=seconds,
             hint=f"The next request loads the model again. If it happens often, {remedy}",
         )
@@ -312,7 +312,7 @@ class Worker:
             f"Its log is {self._log.path}.",
         )
         if reason is not None:
-            message = f"the model's process was ended: {reason}"
+            message = f"the model's process was stopped: {reason}"
         elif diagnosis := self.kind.diagnose(tail):
             message, hint = f"{message}: {diagnosis.message}", diagnosis.hint
         raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)

@@ -132,7 +132,7 @@ class Application:
             problem = error
         except Exception:
             log.exception("%s: internal error", one_line(call.path))
-            problem = RKLLamaError("internal error", hint="The server's log tells more.")
+            problem = RKLLamaError("internal error", hint="See the server's log for details.")
         return route.group.error_reply(problem, call.environ)
 
     # --- Before a request is complete; see transport.Frontend ----------------------------------

@@ -42,7 +42,7 @@ class Guard:
         if name and not is_loopback(name) and name not in map(_host_of_origin, self._origins):
             raise Forbidden(
                 f"the Host header {header!r} does not name this machine",
-                hint="Call the server as localhost, or bind it with --host.",
+                hint="Address the server as localhost, or start it with --host.",
             )
 
     def _origin_allowed(self, origin: str, environ: Mapping[str, Any]) -> bool:

@@ -79,7 +79,7 @@ def _responses(route: Route, method: str) -> dict[str, Any]:
     if content := _answer_content(route):
         done["content"] = content
     if method == "HEAD":
-        return {"200": done, "404": {"description": "Not there"}, "4XX": {"description": "Wrong"}}
+        return {"200": done, "404": {"description": "Not found"}, "4XX": {"description": "Wrong"}}
     schema = {"$ref": f"#/components/schemas/{route.group.name}Error"}
     errors: dict[str, Any] = {_JSON: {"schema": schema}}
     if route.text_errors:

@@ -182,6 +182,8 @@ def _frames(
         yield encoder.error(error)
     except Exception:
         log.exception("%s: internal error in a stream", call.path)
-        yield encoder.error(RKLLamaError("internal error", hint="The server's log tells more."))
+        yield encoder.error(
+            RKLLamaError("internal error", hint="See the server's log for details.")
+        )
     finally:
         rest.close()

@@ -16,7 +16,7 @@ _FLAG: Schema = {"type": "boolean"}
 _OBJECT: Schema = {"type": "object"}
 _NAME: Schema = {"type": "string", "minLength": 1}
 _TEXTS: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
-_NOTHING: Schema = {"type": "array", "maxItems": 0, "description": "No model here reads images."}
+_NOTHING: Schema = {"type": "array", "maxItems": 0, "description": "No model here supports images."}
 _SEED = {"type": "integer", "minimum": -(1 << 63), "maximum": 1 << 64}
 _MODEL = {"$ref": "#/components/schemas/ModelName"}
 

@@ -45,7 +45,7 @@ ROUTES = (
         ("GET",),
         "/metrics",
         _metrics,
-        "Figures for Prometheus",
+        "Metrics for Prometheus",
         group=GROUP,
         content_type=_PROMETHEUS,
     ),

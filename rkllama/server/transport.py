@@ -178,7 +178,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             in_time = self.outbuf_lock.wait_for(self._is_low, max(0.0, self._patience))
             self._patience -= time.monotonic() - began
             if not in_time:
-                log.warning("%s does not read its answer: cut off", self.addr[0])
+                log.warning("%s does not read its response: connection closed", self.addr[0])
                 self.hang_up()
 
     def _is_low(self) -> bool:
@@ -290,5 +290,5 @@ def listen(host: str, port: int) -> socket.socket:
         reason = os.strerror(number) if number > 0 else error.strerror or error
         raise ConfigError(
             f"cannot listen on {host}:{port}: {reason}",
-            hint="Choose another address with --host and --port, or stop what listens there.",
+            hint="Choose another address with --host and --port, or stop the program that listens there.",
         ) from None

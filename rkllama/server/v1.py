@@ -127,7 +127,7 @@ ROUTES = (
         ("POST",),
         "/v1/embeddings",
         _embeddings,
-        "Vectors of texts",
+        "Embeddings of texts",
         accepts="OpenAIEmbeddings",
         returns=("object", "data", "model", "usage"),
     ),

@@ -144,7 +144,10 @@ SLOW = {
 @pytest.mark.parametrize("name", SLOW)
 def test_what_takes_long_is_ended(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.3)
-    with nothing_stands_still(), pytest.raises(InvalidRequest, match=r"did not end within 0\.3 s"):
+    with (
+        nothing_stands_still(),
+        pytest.raises(InvalidRequest, match=r"did not finish within 0\.3 s"),
+    ):
         render(SLOW[name])
 
 

@@ -712,7 +712,7 @@ def test_a_template_that_is_too_costly_for_the_trials_is_tried_once(
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}tools"
     template = custom(loops)
     assert template.notice is not None
-    assert "did not end within 0.2 s" in template.notice
+    assert "did not finish within 0.2 s" in template.notice
     assert time.monotonic() - started < 1
 
 

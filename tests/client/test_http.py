@@ -154,8 +154,8 @@ def test_a_truncated_body_is_an_error(use: Callable[[http1.Response], object]) -
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (b"", "without an answer"),
-        (b"HTTP/1.0 200 OK\r\nA: b", "without an answer"),
+        (b"", "without a response"),
+        (b"HTTP/1.0 200 OK\r\nA: b", "without a response"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP"),
         (b"HTTP/2 200\r\n\r\n", "does not speak HTTP"),
         (b"HTTP/1.0 abc\r\n\r\n", "does not speak HTTP"),
@@ -165,7 +165,7 @@ def test_a_truncated_body_is_an_error(use: Callable[[http1.Response], object]) -
         (b"HTTP/1.0 200 OK\r\nA : b\r\n\r\n", "malformed header"),
         (b"HTTP/1.0 200 OK\r\nContent-Length: -1\r\n\r\n", "malformed length"),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "malformed length"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "in chunks"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "is chunked"),
         (b"HTTP/1.0 200 OK\r\nA: " + b"b" * 200_000, "does not speak HTTP"),
     ],
 )

@@ -525,7 +525,7 @@ def test_the_key_is_sent_and_asked_for() -> None:
     answers = {"GET /api/tags": (401, [b'{"error":"who are you?"}'])}
     with (
         remote(answers, api_keys=["secret", "other"]) as (client, server),
-        pytest.raises(errors.ConfigError, match="asks for an API key"),
+        pytest.raises(errors.ConfigError, match="requires an API key"),
     ):
         client.models()
     assert "authorization: bearer secret\r\n" in server.headers[0]
@@ -545,7 +545,7 @@ def test_the_key_is_sent_and_asked_for() -> None:
 def test_another_kind_of_server(answer: Answer) -> None:
     answers = {"GET /api/tags": answer, "GET /api/version": answer}
     with remote(answers) as (client, server):
-        with pytest.raises(errors.ServerUnreachable, match="not RKLLama"):
+        with pytest.raises(errors.ServerUnreachable, match="another program is listening"):
             client.models()
         assert find_server(settings(server.address)) is None
 
@@ -566,7 +566,7 @@ def test_what_answers_as_rkllama_is_found(answer: Answer, expected: bool) -> Non
 def test_a_server_that_asks_for_a_key_is_one() -> None:
     with (
         Canned({"GET /api/version": (401, [b'{"error":"a key, please"}'])}) as server,
-        pytest.raises(errors.ConfigError, match="asks for an API key"),
+        pytest.raises(errors.ConfigError, match="requires an API key"),
     ):
         find_server(settings(server.address))
 
@@ -627,7 +627,7 @@ def test_list_shows_no_other_models_than_those_of_the_machine_that_was_named(
 ) -> None:
     write_model(models / "mine.rkllm")
     with Canned({"GET /api/tags": answer, "GET /api/version": answer}) as server:
-        with pytest.raises(errors.ServerUnreachable, match="not RKLLama"):
+        with pytest.raises(errors.ServerUnreachable, match="another program is listening"):
             listed(elsewhere(server), monkeypatch)
         assert listed(server.address, monkeypatch) == ["mine"], "nothing to do with this machine's"
 

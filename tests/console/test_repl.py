@@ -61,7 +61,7 @@ def test_earlier_turns_are_part_of_the_prompt_until_they_are_cleared(
         chat.expect(">>> ")
         chat.ask("first question")
         chat.ask("second")
-        assert chat.ask("/clear") == "The conversation is forgotten."
+        assert chat.ask("/clear") == "Cleared the conversation."
         chat.ask("third")
     first, second, third = prompts(trace)
     assert all("Be brief." in prompt for prompt in (first, second, third))
@@ -102,7 +102,7 @@ def test_ctrl_c_twice_in_prefill_leaves_a_chat_that_goes_on(models: Path) -> Non
         chat.expect_spinner("Reading the prompt…")
         chat.type(CTRL_C)
         chat.expect("(stopped)\n\n>>> ")
-        chat.interrupt("Ctrl-D or /bye leaves.\n>>> ")
+        chat.interrupt("Press Ctrl-D or type /bye to leave.\n>>> ")
         assert chat.ask("go on") == "go on"
 
 
@@ -238,7 +238,7 @@ def test_settings_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
 WRONG = [
     ("/set parameter temperature 99", "Error: 'temperature' must be between 0 and 5"),
     ("/set parameter top_k many", "Error: top_k cannot be 'many'"),
-    ("/set parameter colour 1", "Error: there is no parameter 'colour'"),
+    ("/set parameter colour 1", "Error: unknown parameter 'colour'"),
     ("/set parameter", "/set system TEXT"),
     ("/set", "/set system TEXT"),
     ("/frobnicate", "Unknown command /frobnicate. /? lists the commands."),
@@ -246,8 +246,8 @@ WRONG = [
     ("/load", "Which model? /load MODEL"),
     ("/load nothing", "Error: model 'nothing' not found"),
     ("/save", "Under which name? /save NAME"),
-    ("/save ../up", "Error: '../up' cannot be a model's name"),
-    ("/?", "/set system TEXT            the system message"),
+    ("/save ../up", "Error: '../up' is not a valid model name"),
+    ("/?", "/set system TEXT            set the system message"),
     ("/etc/hosts holds what", "/etc/hosts holds what"),
 ]
 
@@ -266,7 +266,7 @@ def test_save_and_load_go_on_with_the_conversation(models: Path, tmp_path: Path)
         chat.expect(">>> ")
         chat.ask('/set system "Be kind."')
         chat.ask("my name is Ada")
-        assert chat.ask("/save talk") == "Saved. To go on later: rkllama run talk"
+        assert chat.ask("/save talk") == "Saved. To continue later: rkllama run talk"
     with Terminal("run", "echo") as chat:
         chat.expect(">>> ")
         assert chat.ask("/load talk") == "Chat with talk."
@@ -359,7 +359,7 @@ def test_a_conversation_that_fills_the_context_goes_on_without_its_oldest_turns(
         assert chat.ask("one two three " * 5).startswith("one two three")
         answer = chat.ask("four five six " * 5)
         assert answer.startswith("four five six")
-        assert "oldest 2 messages did not fit and were left out" in answer
+        assert "2 oldest messages of the conversation did not fit and were left out" in answer
         chat.ask("/set num_ctx 512")
         assert "left out" not in chat.ask("there is room")
 

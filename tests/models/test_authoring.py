@@ -253,10 +253,10 @@ def test_what_create_refuses(store: WritableStore, put: Put) -> None:
     with pytest.raises(ModelNotFound):
         store.create("x", "FROM nothing")
     for name in ("taken", "TAKEN", "folder"):
-        with pytest.raises(InvalidRequest, match="exists already"):
+        with pytest.raises(InvalidRequest, match="already exists"):
             store.create(name, "FROM m")
     for name in ("", " ", ".x", "a/b", "a\\b", "-x", "ä", "x" * 129, "a b", "..", "\0"):
-        with pytest.raises(InvalidRequest, match="cannot be a model's name"):
+        with pytest.raises(InvalidRequest, match="is not a valid model name"):
             store.copy("m", name)
     with pytest.raises(InvalidRequest):
         store.copy("m", "m")

@@ -47,7 +47,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
         contextlib.closing(WritableStore(str(tmp_path / "file" / "models"))) as store,
-        pytest.raises(ConfigError, match=r"cannot be put into .+: Not a directory"),
+        pytest.raises(ConfigError, match=r"cannot be copied to .+: Not a directory"),
     ):
         store.resolve("guide")
 

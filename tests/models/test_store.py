@@ -202,7 +202,7 @@ def test_a_broken_gguf_is_listed_and_explained(store: Store, put: Put) -> None:
     (info,) = store.list()
     assert (info.family, info.quantization, info.parameter_size) == ("qwen2.5", "Q4_0", "0.5B")
     (note,) = store.resolve("qwen").notes
-    assert "no usable GGUF file" in note
+    assert "not a usable GGUF file" in note
     assert store.details("qwen").capabilities == ("completion", "tools")
 
 
@@ -308,7 +308,7 @@ def test_a_broken_file_is_passed_over_with_a_note(
     model = store.resolve("m")
     assert (model.template, model.eos_tokens, model.info.context_length) == (None, (), None)
     (note,) = model.notes
-    assert note.startswith(f"{name} is passed over")
+    assert note.startswith(f"{name} is ignored")
     assert len(store.list()) == 1
 
 
@@ -324,8 +324,8 @@ def test_a_file_too_large_or_of_another_kind_is_passed_over(
     model = store.resolve("m")
     assert model.template is None
     assert sorted(note.split(":")[0] for note in model.notes) == [
-        "chat_template.jinja is passed over",
-        "tokenizer_config.json is passed over",
+        "chat_template.jinja is ignored",
+        "tokenizer_config.json is ignored",
     ]
 
 

@@ -227,7 +227,7 @@ def _future(tmp_path: Path, size: int) -> str:
 @pytest.mark.parametrize("size", [184, 208, 216, 600])
 def test_an_unknown_layout_is_refused(tmp_path: Path, size: int) -> None:
     path = _future(tmp_path, size)
-    with pytest.raises(UnknownRuntime, match=rf"version 2\.0\.0 .*not known \({size} bytes\)"):
+    with pytest.raises(UnknownRuntime, match=rf"version 2\.0\.0 .*unknown layout \({size} bytes\)"):
         open_library(path, environ={})
 
 
@@ -239,10 +239,10 @@ def test_the_version_can_be_set_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_version_set_by_hand_has_to_be_known() -> None:
-    with pytest.raises(UnknownRuntime, match=r"'1\.4', which is no known version") as caught:
+    with pytest.raises(UnknownRuntime, match=r"'1\.4', which is not a known version") as caught:
         open_library(library("1.3.0"), "1.4", environ={})
     assert caught.value.hint == (
-        "Known ones: 1.1.0, 1.1.1, 1.1.2, 1.1.3, 1.1.4, 1.2.0, 1.2.1b1, 1.2.1, 1.2.2, 1.2.3, 1.3.0."
+        "Use one of 1.1.0, 1.1.1, 1.1.2, 1.1.3, 1.1.4, 1.2.0, 1.2.1b1, 1.2.1, 1.2.2, 1.2.3, 1.3.0."
     )
 
 

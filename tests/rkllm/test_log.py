@@ -46,9 +46,9 @@ def test_an_empty_log_tells_nothing() -> None:
     [
         (
             "E RKNN: failed to malloc npu memory, size: 4059037696, flags: 0x2\nload model file error!",
-            "no room for the model (4059037696 bytes",
+            "enough memory for the model (4059037696 more bytes",
         ),
-        ("E RKNN: failed to allocate handle, ret: -1, errno: 12", "no room"),
+        ("E RKNN: failed to allocate handle, ret: -1, errno: 12", "not have enough memory"),
         ("E RKNN: [08:48:14.826] invalid rknn llm model magic\nrknn_init fail! ret=-1", "format"),
         (": invalid magic characters '\\ufffd'\n: error: failed to load model", "format"),
         ("E RKNN: [08:48:14.826] load model file error!", "could not read"),
@@ -81,7 +81,7 @@ def test_an_unknown_error_is_explained_by_the_versions() -> None:
     assert "1.3.0 is newer than the runtime 1.2.3" in newer.message
     other = diagnose(GOOD.replace("target_platform: RK3588", "target_platform: RK3576") + error)
     assert other is not None
-    assert "made for RK3576, this is RK3588" in other.message
+    assert "made for RK3576, but this is RK3588" in other.message
     driver = "W rkllm: Your rknpu driver version is too low, please upgrade to 0.9.7.\n"
     old = diagnose(GOOD.replace("0.9.8", "0.8.2") + driver + error)
     assert old is not None

@@ -250,7 +250,7 @@ def test_logits(version: str, tmp_path: Path) -> None:
                 Unsupported, match=r"1\.1\.4 has no RKLLM_INFER_GET_LOGITS"
             ) as caught:
                 model.runtime.run(PromptInput(text="x"), options=options, rows=keep)
-            assert caught.value.hint == "It came with 1.2.0."
+            assert caught.value.hint == "It was added in 1.2.0."
             return
         model.runtime.run(PromptInput(text="x"), options=options, rows=keep)
         first = model.runtime.run(PromptInput(text="x"), options=RunOptions(limit=1))
@@ -401,12 +401,12 @@ def test_sampling_for_one_run(version: str, tmp_path: Path) -> None:
                 Unsupported, match=r"has no RKLLMInferParam\.sampling_params"
             ) as caught:
                 model.ask("x", sampling=sampling)
-            assert caught.value.hint == "It came with 1.3.0."
+            assert caught.value.hint == "It was added in 1.3.0."
             with pytest.raises(
                 Unsupported, match=r"has no RKLLMInferParam\.max_new_tokens"
             ) as caught:
                 model.ask("x", max_new_tokens=5)
-            assert caught.value.hint == "It came with 1.3.0."
+            assert caught.value.hint == "It was added in 1.3.0."
             return
         seen = json.loads(model.ask("x", sampling=sampling, max_new_tokens=333))
         assert (seen["temperature"], seen["top_k"], seen["top_p"]) == (0.5, 3, 0.5)
@@ -457,7 +457,7 @@ def test_numbers_too_small_for_a_float32_are_nought(version: str, tmp_path: Path
     ("fault", "words"),
     [
         ({"init_error": 1}, "rkllm_init failed with code -1"),
-        ({"init_null": 1}, "reported success and gave no model"),
+        ({"init_null": 1}, "reported success but returned no model"),
         ({"max_context": 256}, "failed with code -1"),
     ],
 )
@@ -517,7 +517,7 @@ def test_text_that_c_cannot_hold_is_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidRequest, match=r"U\+0000"):
             model.ask("a\0b")
         assert model.ask("lone \ud800 surrogate") == "lone ? surrogate"
-        with pytest.raises(InvalidRequest, match="no array of 32-bit floats"):
+        with pytest.raises(InvalidRequest, match="not an array of 32-bit floats"):
             model.ask(EmbedInput(embed=b"abc", tokens=1))
         with pytest.raises(InvalidRequest, match="needs an image"):
             model.ask(MultimodalInput(prompt="x"))

@@ -423,7 +423,7 @@ def test_an_earlier_runs_complaint_does_not_explain_a_later_crash(start: Start) 
         ({"init_error": 1}, "could not be loaded"),
         ({"init_null": 1}, "could not be loaded"),
         ({"crash_in_init": 1}, "SIGSEGV"),
-        ({"init_error": 1, "log": "malloc"}, "no room"),
+        ({"init_error": 1, "log": "malloc"}, "not have enough memory"),
     ],
 )
 def test_a_load_that_fails_leaves_no_process(

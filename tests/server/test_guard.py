@@ -287,7 +287,9 @@ def test_origins_are_read_as_browsers_send_them() -> None:
 
 @pytest.mark.parametrize("text", ["ui.example", "https://", "https://ui.example/a", "https://*.a"])
 def test_what_no_browser_sends_as_its_origin_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match=r"--origins cannot be .* is no origin such as https://"):
+    with pytest.raises(
+        ConfigError, match=r"--origins cannot be .* is not an origin such as https://"
+    ):
         load_settings({"origins": f"http://b:1,{text}"})
 
 

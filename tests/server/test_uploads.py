@@ -95,7 +95,7 @@ def test_what_the_disk_refuses_on_the_way_ends_the_upload(server: Server, folder
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
     answer = answer_to(server, head(f"Content-Length: {100 * len(DATA)}"), DATA, DATA)
     assert answer.status == 500
-    assert "the upload cannot be kept: File too large" in answer.json["error"]
+    assert "the upload cannot be saved: File too large" in answer.json["error"]
     until(lambda: not any(folder.iterdir()))
 
 
