@@ -100,7 +100,7 @@ def test_what_a_grammar_cannot_hold_an_answer_to_is_not_passed_off_as_valid(
     body = {"model": "guide", "messages": [ask("hello")], "format": shape, "stream": stream}
     last = server.post("/api/chat", body).lines[-1]
     assert last["done_reason"] == "format_not_met"
-    assert "does not meet the format" in last["error"]
+    assert "does not match the requested format" in last["error"]
 
 
 @pytest.mark.parametrize(

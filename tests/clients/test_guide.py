@@ -283,7 +283,9 @@ def test_openai_schemas_that_a_grammar_cannot_express(
     if reason:
         Draft202012Validator(schema).validate(json.loads(choice.message.content or ""))
     else:
-        assert "does not meet the format" in (choice.model_extra or {})["error"]["message"]
+        assert (
+            "does not match the requested format" in (choice.model_extra or {})["error"]["message"]
+        )
 
 
 @pytest.mark.parametrize(

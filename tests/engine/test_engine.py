@@ -165,7 +165,7 @@ def test_a_demanded_call_may_have_the_models_own_form(
         assert answer.reason == "stop"
         assert answer.text
         assert answer.error is not None
-        assert "does not meet the format" in answer.error
+        assert "does not match the requested format" in answer.error
 
 
 # --- The runtime's own template ----------------------------------------------------------------

@@ -327,7 +327,7 @@ def test_tools_that_do_not_fit_are_named(server: Server, models: Path) -> None:
     body = {"model": "qwen", "messages": [{"role": "user", "content": "hi"}]}
     answer = server.post("/api/chat", {**body, "tools": [tool, tool]})
     assert answer.status == 400
-    assert "Its tools count, 2 of them: send fewer. Shorten it" in answer.json["error"]
+    assert "Its 2 tools count, too: send fewer. Shorten it" in answer.json["error"]
     body["messages"] = [{"role": "user", "content": "word " * 6000}]
     answer = server.post("/api/chat", body)
     assert answer.status == 400
