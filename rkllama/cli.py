@@ -134,17 +134,10 @@ def run(
             help="The prompt; text on stdin precedes it. Without either, a chat starts.",
         ),
     ] = None,
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Set the system message.")
-    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system message.")] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(
-            metavar="X",
-            min=0,
-            max=5,
-            help="Set the randomness; 0 always picks the most likely token.",
-        ),
+        typer.Option(metavar="X", min=0, max=5, help="Set the randomness; 0 is deterministic."),
     ] = None,
     top_k: Annotated[
         int | None,
@@ -174,15 +167,11 @@ def run(
     ] = None,
     frequency_penalty: Annotated[
         float | None,
-        typer.Option(
-            metavar="X", min=-2, max=2, help="Discourage tokens by how often they have occurred."
-        ),
+        typer.Option(metavar="X", min=-2, max=2, help="Discourage tokens by how often they occur."),
     ] = None,
     presence_penalty: Annotated[
         float | None,
-        typer.Option(
-            metavar="X", min=-2, max=2, help="Discourage tokens that have occurred at all."
-        ),
+        typer.Option(metavar="X", min=-2, max=2, help="Discourage tokens that already occurred."),
     ] = None,
     seed: Annotated[
         int | None,
@@ -200,15 +189,11 @@ def run(
     ] = None,
     ctx: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", min=1, help="Set the context length: tokens of prompt and answer together."
-        ),
+        typer.Option(metavar="N", min=1, help="Set the context length (prompt and answer)."),
     ] = None,
     think: Annotated[
         bool | None,
-        typer.Option(
-            "--think/--no-think", help="Choose whether a thinking model thinks before it answers."
-        ),
+        typer.Option("--think/--no-think", help="Let the model think before it answers, or not."),
     ] = None,
     hide_thinking: Annotated[
         bool, typer.Option("--hide-thinking", help="Do not show the model's thinking.")
@@ -408,7 +393,7 @@ def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the new model.")],
     file: Annotated[
         str,
-        typer.Option("--file", "-f", metavar="FILE", help="Read this Modelfile; - means stdin."),
+        typer.Option("--file", "-f", metavar="FILE", help="Read this Modelfile; - is stdin."),
     ] = "Modelfile",
 ) -> None:
     """Create a model from a Modelfile, based on a model or a file."""
@@ -508,10 +493,7 @@ def serve(
     max_queue: Annotated[
         int | None,
         typer.Option(
-            metavar="N",
-            min=0,
-            max=1024,
-            help="Let at most N requests wait their turn. [default: 64]",
+            metavar="N", min=0, max=1024, help="Let at most N requests wait. [default: 64]"
         ),
     ] = None,
     api_key: Annotated[
@@ -522,15 +504,11 @@ def serve(
     ] = None,
     origins: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL,...", help="Allow web pages from these origins to call the server."
-        ),
+        typer.Option(metavar="URL,...", help="Let web pages from these origins call the server."),
     ] = None,
     log_level: Annotated[
         str | None,
-        typer.Option(
-            metavar="LEVEL", help="Set the level: debug, info, warning or error. [default: info]"
-        ),
+        typer.Option(metavar="LEVEL", help="Level: debug, info, warning or error. [default: info]"),
     ] = None,
 ) -> None:
     """Serve models over HTTP to Ollama, OpenAI and Anthropic clients."""
