@@ -6,8 +6,8 @@ difference. What a server needs beyond them is a `ServerService`'s.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Generator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 from .errors import Cancelled, RKLLamaError
 from .types import (
@@ -155,6 +155,9 @@ class ServerService(Service, Protocol):
         """Whether the prompt of a request can ask for thinking; True where that is not known.
         Raises ModelNotFound, AmbiguousName.
         """
+
+    def check_format(self, format: Literal["json"] | Mapping[str, Any]) -> None:
+        """Raise InvalidRequest where `format` is not "json" or a JSON schema that an answer can meet."""
 
     def load_if_none(self, name: str, caller: Caller = LOCAL) -> bool:
         """Load a model until it is unloaded, unless one is loaded or being loaded; whether it was done."""

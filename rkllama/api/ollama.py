@@ -99,6 +99,8 @@ class LoadCall:
     keep_alive: float | None
     context_length: int | None
     sampling: SamplingParams
+    format: Literal["json"] | Mapping[str, Any] | None
+    """It shapes nothing here, but is refused like any other request's."""
     encoder: ChatEncoder | GenerateEncoder
 
     @property
@@ -171,6 +173,7 @@ def _generation_or_load(
         keep_alive=request.keep_alive,
         context_length=request.context_length,
         sampling=request.sampling,
+        format=request.format,
         encoder=encoder,
     )
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from ..board.lock import NPULock
 from ..config import Settings
@@ -29,6 +29,7 @@ from ..types import (
 from .engine import Engine
 from .pool import Residents
 from .prompt import template_for
+from .structured import check_schema
 
 MAX_PULLS = 8
 """Downloads at a time: each takes a thread of the server, for hours perhaps."""
@@ -187,6 +188,10 @@ class LocalService:
         model = self.store.resolve(request.model or self.current().name)
         template = template_for(request, model)
         return template is None or template.supports_thinking
+
+    def check_format(self, format: Literal["json"] | Mapping[str, Any]) -> None:
+        """Refuse a format that is not a schema."""
+        check_schema(format)
 
     def load_if_none(self, name: str, caller: Caller = LOCAL) -> bool:
         """Load a model unless one is loaded; of two calls at once, one finds the other's model."""

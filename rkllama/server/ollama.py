@@ -63,6 +63,8 @@ def _generate(call: Call) -> Reply:
 def _answer(call: Call, asked: Generation | ollama.LoadCall) -> Reply:
     """Ollama refuses to let a model think that cannot; clients ask again without it."""
     if isinstance(asked, ollama.LoadCall):
+        if asked.format is not None:
+            call.service.check_format(asked.format)
         return _unload(call, asked) if asked.unloads else _load(call, asked)
     request = asked.request
     if request.think and not call.service.can_think(request):

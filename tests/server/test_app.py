@@ -88,3 +88,12 @@ def test_an_unload_by_two_at_once_is_one(
     status, answer = call(service, "POST", "/api/chat", b'{"model": "m", "keep_alive": 0}')
     assert (status, json.loads(answer)["done_reason"]) == ("200 OK", "unload")
     assert service.loaded() == []
+
+
+def test_a_load_with_a_schema_that_is_none_is_refused(service: LocalService, models: Path) -> None:
+    write_model(models / "m.rkllm")
+    for keep_alive in (0, 60):
+        body = {"model": "m", "keep_alive": keep_alive, "format": {"type": "nonsense"}}
+        status, _ = call(service, "POST", "/api/generate", json.dumps(body).encode())
+        assert status == "400 Bad Request"
+    assert service.loaded() == []
