@@ -153,7 +153,7 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Completion:
     """A whole answer, for the encoders whose format does not keep the order of its parts."""
 
     text: str
@@ -163,7 +163,7 @@ class Answer:
     finished: Finished
 
 
-def fold(events: Iterable[Event]) -> Answer:
+def fold(events: Iterable[Event]) -> Completion:
     """The events of one answer, joined."""
     text: list[str] = []
     reasoning: list[str] = []
@@ -179,7 +179,7 @@ def fold(events: Iterable[Event]) -> Answer:
             case ToolCallDelta():
                 calls.append(event.call)
             case Finished():
-                return Answer(
+                return Completion(
                     text="".join(text),
                     reasoning="".join(reasoning),
                     tool_calls=tuple(calls),
@@ -198,7 +198,7 @@ def cut_off(finished: Finished) -> Cancelled | None:
     return Cancelled("the model was unloaded before its answer was complete")
 
 
-def fold_complete(events: Iterable[Event]) -> Answer:
+def fold_complete(events: Iterable[Event]) -> Completion:
     """`fold`, for the same APIs. Raises Cancelled."""
     answer = fold(events)
     if (error := cut_off(answer.finished)) is not None:

@@ -75,11 +75,11 @@ class Guard:
         self, environ: Mapping[str, Any], methods: str
     ) -> tuple[tuple[str, str], ...]:
         """The answer to an OPTIONS request."""
-        wanted = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", _ALLOWED_HEADERS)
+        headers = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", _ALLOWED_HEADERS)
         return (
             *self.cors_headers(environ),
             ("Access-Control-Allow-Methods", methods),
-            ("Access-Control-Allow-Headers", wanted),
+            ("Access-Control-Allow-Headers", headers),
             ("Access-Control-Max-Age", "600"),
         )
 

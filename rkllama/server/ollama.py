@@ -48,8 +48,8 @@ def _context_length(call: Call, details: ModelDetails) -> int:
     for loaded in call.service.loaded():
         if loaded.info.path == details.info.path and loaded.context_length:
             return loaded.context_length
-    wanted = dict(details.parameters).get("num_ctx", "")
-    return int(wanted) if wanted.isdecimal() else call.settings.context_length
+    parameter = dict(details.parameters).get("num_ctx", "")
+    return int(parameter) if parameter.isdecimal() else call.settings.context_length
 
 
 def _chat(call: Call) -> Reply:
@@ -60,16 +60,16 @@ def _generate(call: Call) -> Reply:
     return _answer(call, ollama.decode_generate(call.json()))
 
 
-def _answer(call: Call, asked: Generation | ollama.LoadCall) -> Reply:
+def _answer(call: Call, decoded: Generation | ollama.LoadCall) -> Reply:
     """Ollama refuses to let a model think that cannot; clients ask again without it."""
-    if isinstance(asked, ollama.LoadCall):
-        if asked.format is not None:
-            call.service.check_format(asked.format)
-        return _unload(call, asked) if asked.unloads else _load(call, asked)
-    request = asked.request
+    if isinstance(decoded, ollama.LoadCall):
+        if decoded.format is not None:
+            call.service.check_format(decoded.format)
+        return _unload(call, decoded) if decoded.unloads else _load(call, decoded)
+    request = decoded.request
     if request.think and not call.service.can_think(request):
         raise Unsupported(f'"{request.model}" does not support thinking', param="think")
-    return generate(call, asked)
+    return generate(call, decoded)
 
 
 def _load(call: Call, load: ollama.LoadCall) -> Reply:
@@ -114,9 +114,9 @@ def _copy(call: Call) -> Reply:
 
 
 def _pull(call: Call) -> Reply:
-    wanted = ollama_models.decode_pull(call.json())
-    steps = call.service.pull(wanted.reference)
-    if not wanted.stream:
+    pull = ollama_models.decode_pull(call.json())
+    steps = call.service.pull(pull.reference)
+    if not pull.stream:
         for _ in steps:
             pass
         return ok(ollama_models.SUCCESS)
@@ -125,26 +125,26 @@ def _pull(call: Call) -> Reply:
 
 
 def _create(call: Call) -> Reply:
-    wanted = ollama_models.decode_create(call.json())
-    call.service.create(wanted.name, _modelfile(wanted), wanted.files)
-    if wanted.stream:
+    create = ollama_models.decode_create(call.json())
+    call.service.create(create.name, _modelfile(create), create.files)
+    if create.stream:
         return Reply(body=ollama_models.create_lines(), content_type=NDJSON_TYPE)
     return ok(ollama_models.SUCCESS)
 
 
-def _modelfile(wanted: ollama_models.CreateCall) -> str:
+def _modelfile(create: ollama_models.CreateCall) -> str:
     """The Modelfile that was sent, or what the other fields say."""
-    if wanted.modelfile is not None:
-        return wanted.modelfile
+    if create.modelfile is not None:
+        return create.modelfile
     return render_modelfile(
         Modelfile(
-            source=wanted.source,
-            system=wanted.system,
-            template=wanted.template,
-            license="\n\n".join(wanted.licenses) or None,
-            parameters=wanted.parameters,
+            source=create.source,
+            system=create.system,
+            template=create.template,
+            license="\n\n".join(create.licenses) or None,
+            parameters=create.parameters,
             messages=tuple(
-                Message(role=cast(Any, role), content=content) for role, content in wanted.messages
+                Message(role=cast(Any, role), content=content) for role, content in create.messages
             ),
         )
     )

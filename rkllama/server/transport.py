@@ -272,9 +272,9 @@ def _most_connections(threads: int) -> int:
     The rest is for requests and models. With nothing left, accepting would fail thousands of times a
     second, each time with a traceback in the log.
     """
-    wanted = max(512, 2 * threads)
+    plenty = max(512, 2 * threads)
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if descriptors == resource.RLIM_INFINITY else min(wanted, descriptors // 2)
+    return plenty if descriptors == resource.RLIM_INFINITY else min(plenty, descriptors // 2)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -37,8 +37,8 @@ def _responses(call: Call) -> Reply:
 
 
 def _embeddings(call: Call) -> Reply:
-    wanted = openai.decode_embeddings(call.json())
-    return ok(wanted.body(call.service.embed(wanted.request, call.caller())))
+    embeddings = openai.decode_embeddings(call.json())
+    return ok(embeddings.body(call.service.embed(embeddings.request, call.caller())))
 
 
 # --- Anthropic ---------------------------------------------------------------------------------
