@@ -156,6 +156,8 @@ class NPUBackend:
             raise Unsupported(
                 "the NPU's runtime does not provide log-probabilities", param="logprobs"
             )
+        if spec.images:
+            raise Unsupported("the NPU backend cannot read images", param="images")
         self._use_template(runtime, raw=spec.raw)
         was_fresh, self._fresh = self._fresh, False
         most = self._context if spec.max_tokens < 0 else max(1, spec.max_tokens)

@@ -58,6 +58,8 @@ class GenerateSpec:
     """One run. With `raw` the prompt is complete; else the runtime wraps it in its own template.
 
     `markers` are control tokens that are part of the text, where the backend would leave such out.
+    `images` are files as a client sent them, for the prompt's places in order; a backend without eyes
+    raises Unsupported for any.
     """
 
     prompt: str
@@ -68,6 +70,7 @@ class GenerateSpec:
     schema: Literal["json"] | Mapping[str, Any] | None = None
     top_logprobs: int | None = None
     markers: tuple[str, ...] = ()
+    images: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -105,6 +105,8 @@ class CPUBackend:
         """
         if not self._writes:
             raise Unsupported("this model produces only embeddings, no text")
+        if spec.images:
+            raise Unsupported("the CPU backend cannot read images", param="images")
         self._aborted.clear()
         last: dict[str, Any] = {}
         failures: list[BaseException] = []

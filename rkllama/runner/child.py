@@ -54,6 +54,8 @@ class Child:
         self._events = events
         self._backend: Backend | None = None
         self._pending: queue.SimpleQueue[tuple[int, int, bytes]] = queue.SimpleQueue()
+        self._parts: list[bytes] = []
+        """The BYTES frames of the command that comes next."""
         self._lock = threading.Lock()
         self._running: int | None = None
         self._aborted = 0
@@ -72,7 +74,11 @@ class Child:
             kind, run, payload = self._pending.get()
             if kind == frames.CLOSE:
                 break
+            if kind == frames.BYTES:
+                self._parts.append(payload)
+                continue
             self._answer(operations[kind], run, payload)
+            self._parts.clear()
         if self._backend is not None:
             self._backend.close()
 
@@ -125,7 +131,7 @@ class Child:
         return frames.encode_spec(loaded)
 
     def _generate(self, run: int, payload: bytes) -> bytes:
-        backend, spec = self._need_backend(), frames.decode_generate(payload)
+        backend, spec = self._need_backend(), frames.decode_generate(payload, tuple(self._parts))
         events, write, pack, kind = self._events, os.write, frames.pack_header, frames.TEXT
 
         def emit(text: str) -> None:

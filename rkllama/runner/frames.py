@@ -3,8 +3,11 @@
     u32 payload length | u8 kind | u32 run | payload
 
 `run` numbers the commands of one child; what a child sends carries the number of the command that it
-answers, so nothing of one answer can be taken for the next one's. Payloads are JSON, but for TEXT (UTF-8)
-and VECTOR (float32, native order): a token costs no JSON.
+answers, so nothing of one answer can be taken for the next one's. Payloads are JSON, but for TEXT (UTF-8),
+VECTOR (float32, native order) and BYTES: a token costs no JSON, and an image is not blown up by it.
+
+BYTES frames come before the command that they belong to and carry its number: the images of a GENERATE
+frame, one each, in order.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
@@ -20,7 +23,7 @@ from ..errors import RKLLamaError
 from ..types import SamplingParams, TokenLogprob
 
 # Parent to child.
-LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE = range(1, 7)
+LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES = range(1, 8)
 # Child to parent. RESULT and ERROR end a run; the others come before.
 TEXT, LOGPROBS, VECTOR, RESULT, ERROR = range(16, 21)
 
@@ -30,6 +33,8 @@ pack_header = _HEADER.pack
 
 MAX_PAYLOAD = 256 << 20
 """A length above this is not a frame: the child's memory is corrupt."""
+MAX_BYTES = 64 << 20
+"""Bytes that the BYTES frames of one command carry at most, all together."""
 
 
 class BrokenFrame(ValueError):
@@ -94,9 +99,14 @@ def decode(payload: bytes) -> Any:
         raise BrokenFrame(str(error)) from None
 
 
-def encode_spec(spec: LoadSpec | GenerateSpec | LoadedInfo | RunResult) -> bytes:
-    """A value of backend.py as JSON."""
+def encode_spec(spec: LoadSpec | LoadedInfo | RunResult) -> bytes:
+    """A value of backends/base.py as JSON."""
     return encode(asdict(spec))
+
+
+def encode_generate(spec: GenerateSpec) -> bytes:
+    """A GenerateSpec as JSON, without its images: they are sent as BYTES frames."""
+    return encode(asdict(replace(spec, images=())))
 
 
 def decode_load(payload: bytes) -> LoadSpec:
@@ -107,9 +117,10 @@ def decode_load(payload: bytes) -> LoadSpec:
     return LoadSpec(**values)
 
 
-def decode_generate(payload: bytes) -> GenerateSpec:
-    """The GenerateSpec of a GENERATE frame."""
+def decode_generate(payload: bytes, images: tuple[bytes, ...] = ()) -> GenerateSpec:
+    """The GenerateSpec of a GENERATE frame and of the BYTES frames before it."""
     values = decode(payload)
+    values["images"] = images
     values["sampling"] = SamplingParams(**values["sampling"])
     values["markers"] = tuple(values["markers"])
     return GenerateSpec(**values)

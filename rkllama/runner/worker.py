@@ -25,7 +25,7 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from ..backends.kinds import kind_of
-from ..errors import LoadFailed, WorkerCrashed, WorkerHung
+from ..errors import InvalidRequest, LoadFailed, WorkerCrashed, WorkerHung
 from ..service import LOCAL, Caller
 from ..types import TokenLogprob
 from . import frames
@@ -130,9 +130,10 @@ class Worker:
 
         `first` and `each` are the seconds that the runtime may take for the first and for every further
         token. Closing the iterator, or a caller that hangs up, aborts the run. Raises WorkerCrashed,
-        WorkerHung, Cancelled, and what the backend raised.
+        WorkerHung, Cancelled, InvalidRequest for images that are too large, and what the backend raised.
         """
-        run = self._begin(frames.GENERATE, frames.encode_spec(spec), caller)
+        _check_size(spec.images)
+        run = self._begin(frames.GENERATE, frames.encode_generate(spec), caller, spec.images)
         limit = first
         try:
             while True:
@@ -242,12 +243,17 @@ class Worker:
         finally:
             self._give_up(run)
 
-    def _begin(self, kind: int, payload: bytes, caller: Caller) -> int:
+    def _begin(
+        self, kind: int, payload: bytes, caller: Caller, parts: tuple[bytes, ...] = ()
+    ) -> int:
+        """Send a command, after the bytes that belong to it; its run number."""
         self.settle(caller)
         if kind != frames.LOAD:  # what it said when it started belongs to the load
             self._log.mark_command()
         self._run += 1
         self._enter(State.RUNNING)
+        for part in parts:
+            self._send(frames.BYTES, self._run, part)
         self._send(kind, self._run, payload)
         if self.retired:
             self._send(frames.ABORT, self._run)
@@ -316,6 +322,16 @@ class Worker:
         elif diagnosis := self.kind.diagnose(tail):
             message, hint = f"{message}: {diagnosis.message}", diagnosis.hint
         raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
+
+
+def _check_size(images: tuple[bytes, ...]) -> None:
+    size = sum(map(len, images))
+    if size > frames.MAX_BYTES:
+        raise InvalidRequest(
+            f"the images have {size} bytes together, at most {frames.MAX_BYTES} are taken",
+            param="images",
+            hint="Send fewer or smaller ones.",
+        )
 
 
 def _pieces(batch: list[tuple[int, int, bytes]]) -> Iterator[Piece]:

@@ -162,6 +162,11 @@ def test_log_probabilities_come_with_their_tokens(model: Worker) -> None:
     assert all(figure.logprob <= 0 and len(figure.top) == 2 for figure in figures)
 
 
+def test_images_are_refused(model: Worker) -> None:
+    with pytest.raises(Unsupported, match="images"):
+        ask(model, TEXT, images=(b"x",))
+
+
 def test_vectors_are_the_same_for_the_same_text(model: Worker) -> None:
     vectors, tokens = model.embed(("a board", "a board", "npu"), True, timeout=LIMIT)
     assert vectors[0] == vectors[1] != vectors[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -103,7 +104,9 @@ def test_values_come_back_as_they_were() -> None:
     generate = GenerateSpec(
         prompt="é🙂\x00\n", sampling=sampling, schema={"type": "object"}, markers=("[THINK]",)
     )
-    assert frames.decode_generate(frames.encode_spec(generate)) == generate
+    assert frames.decode_generate(frames.encode_generate(generate)) == generate
+    seeing = replace(generate, images=(b"\x89\x00", b""))
+    assert frames.decode_generate(frames.encode_generate(seeing), seeing.images) == seeing
     loaded = LoadedInfo(context_length=512, runtime="r", notices=("a", "b"))
     assert frames.decode_loaded(frames.encode_spec(loaded)) == loaded
     result = RunResult(reason="length", prompt_tokens=3, prompt_seconds=0.25)

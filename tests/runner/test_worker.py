@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ import pytest
 from rkllama.backends.base import GenerateSpec, LoadSpec, RunResult
 from rkllama.errors import (
     Cancelled,
+    InvalidRequest,
     LoadFailed,
     PromptTooLong,
     RuntimeFailed,
+    Unsupported,
     WorkerCrashed,
     WorkerHung,
 )
@@ -207,7 +210,7 @@ def test_an_abort_that_comes_before_the_backend_has_begun_is_heeded() -> None:
     with open(commands, "rb"), open(events, "wb"):
         child = Child(commands, events)
         child._backend = Beginning()  # type: ignore[assignment]
-        payload = frames.encode_spec(GenerateSpec(prompt="hi"))
+        payload = frames.encode_generate(GenerateSpec(prompt="hi"))
         assert frames.decode_result(child._generate(1, payload)).reason == "cancelled"
         child._aborted = 0
         assert frames.decode_result(child._generate(2, payload)).reason == "stop"
@@ -287,6 +290,71 @@ def test_a_client_that_hangs_up_ends_the_wait(start: Start) -> None:
     assert state_of(child) is State.DRAINING
     child.settle()
     assert state_of(child) is State.READY
+
+
+# --- Bytes -------------------------------------------------------------------------------------
+
+
+_SEEING = """
+from hashlib import sha256
+from rkllama.backends.base import LoadedInfo, RunResult
+from rkllama.runner import child
+
+class Seeing:
+    def load(self, spec):
+        return LoadedInfo(context_length=1, runtime="none")
+
+    def generate(self, spec, emit, *rest):
+        emit(" ".join(sha256(image).hexdigest() for image in spec.images))
+        return RunResult(reason="stop")
+
+    def abort(self):
+        pass
+
+    def close(self):
+        pass
+
+class Kind:
+    create = Seeing
+
+child.kind_of = lambda path: Kind
+child.main()
+"""
+"""The end of the child's program, with a backend that says what images it got."""
+
+
+def test_images_reach_the_backend_as_they_are_and_no_later_run(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = process._CHILD.replace("from rkllama.runner.child import main\nmain()", _SEEING)
+    monkeypatch.setattr(process, "_CHILD", program)
+    child = start()
+    images = (b"\x89PNG\r\n\x00", bytes(range(256)) * 10_000, b"")
+    spec = GenerateSpec(prompt="hi", images=images)
+    seen = text_of(child.generate(spec, first=LIMIT, each=LIMIT))
+    assert seen.split() == [sha256(image).hexdigest() for image in images]
+    assert ask(child, "hi")[0] == ""
+
+
+@pytest.mark.parametrize("size", [0, 1, 2_000_000])
+def test_a_backend_without_eyes_refuses_images_and_goes_on(start: Start, size: int) -> None:
+    child = start(reply="fine")
+    spec = GenerateSpec(prompt="hi", images=(b"x", bytes(size)))
+    with pytest.raises(Unsupported, match="images"):
+        list(child.generate(spec, first=LIMIT, each=LIMIT))
+    assert ask(child, "hi")[0] == "fine"
+
+
+def test_images_that_are_too_large_are_refused_before_anything_is_sent(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_BYTES", 10)
+    child = start(reply="fine")
+    spec = GenerateSpec(prompt="hi", images=(b"12345", b"678901"))
+    with pytest.raises(InvalidRequest, match="11 bytes together, at most 10"):
+        list(child.generate(spec, first=LIMIT, each=LIMIT))
+    assert state_of(child) is State.READY
+    assert ask(child, "hi")[0] == "fine"
 
 
 # --- Crashes and hangs -------------------------------------------------------------------------
