@@ -1,10 +1,12 @@
-"""Files: where this package lies, and what a disk has room for."""
+"""Files: where this package lies, what a disk has room for, and files that are there whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+from typing import BinaryIO
 
 IMPORT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory from which `import rkllama` gets this very package, for the processes that it starts."""
@@ -21,3 +23,43 @@ def free_space(directory: str) -> int:
     while not os.path.isdir(directory) and directory != os.path.dirname(directory):
         directory = os.path.dirname(directory)
     return shutil.disk_usage(directory).free
+
+
+class NewFile:
+    """A file in `directory` that nobody sees until it is whole: write to `stream`, then `place` it.
+
+    Until then it has a hidden name of its own; leaving the block, or `discard`, removes what was not
+    placed. Its permissions are as the umask has them. Everything raises OSError but `discard`.
+    """
+
+    def __init__(self, directory: str, buffering: int = -1) -> None:
+        self._path = os.path.join(directory, f".new-{os.urandom(8).hex()}")
+        self.stream: BinaryIO = open(self._path, "xb", buffering)  # noqa: SIM115 - see `place`
+        self._placed = False
+
+    def __enter__(self) -> NewFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def place(self, path: str) -> None:
+        """Make it the file `path` of the same file system in one step, in the place of what is there."""
+        self.stream.close()
+        os.replace(self._path, path)
+        self._placed = True
+
+    def discard(self) -> None:
+        """Remove it, unless it has been placed."""
+        if not self._placed:
+            with contextlib.suppress(OSError):
+                self.stream.close()
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+def write_file(path: str, content: bytes) -> None:
+    """Replace the file `path` in one step, also where a link has its name. Raises OSError."""
+    with NewFile(os.path.dirname(path)) as new:
+        new.stream.write(content)
+        new.place(path)

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import DiskFull, PullError
-from ..files import free_space, is_full
+from ..files import free_space, is_full, write_file
 
 CHUNK = 1 << 20
 RESERVE = 32 << 20
@@ -188,20 +188,8 @@ def write_json(path: str, value: object) -> None:
     write_file(path, json.dumps(value).encode())
 
 
-def write_file(path: str, content: bytes) -> None:
-    """Replace the file `path` in one step, also where a link has its name."""
-    temporary = f"{path}.new"
-    with open(temporary, "wb", opener=_no_follow) as stream:
-        stream.write(content)
-    os.replace(temporary, path)
-
-
-def _no_follow(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
-
-
 def _open(path: str) -> int:
-    return _no_follow(path, os.O_RDWR | os.O_CREAT)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
 
 
 def read_json(path: str) -> object:

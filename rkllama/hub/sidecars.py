@@ -11,8 +11,8 @@ import logging
 import os
 import time
 
+from ..files import write_file
 from .api import Hub, RemoteFile, Repository
-from .partial import write_file
 
 TEMPLATES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")
 COMPANIONS = (*TEMPLATES, "generation_config.json", "config.json")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import threading
 from dataclasses import replace
 
 from ..errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
+from ..files import write_file
 from ..types import ModelInfo
 from .filename import strip_extension
 from .labels import PULL_RECORD
@@ -206,18 +206,13 @@ class WritableStore(Store):
 
     def _write_file(self, folder: str, modelfile: Modelfile) -> None:
         path = os.path.join(folder, MODELFILE)
-        temporary = f"{path}.{os.getpid()}.{threading.get_ident()}"
         content = render_modelfile(modelfile).encode()
         if len(content) > SIZE_LIMIT:
             raise ModelfileError(f"it has more than {SIZE_LIMIT} bytes")
         try:
             os.makedirs(folder, exist_ok=True)
-            with open(temporary, "wb") as stream:
-                stream.write(content)
-            os.replace(temporary, path)
+            write_file(path, content)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
             raise RKLLamaError(f"{path} cannot be written: {error.strerror}") from None
 
 

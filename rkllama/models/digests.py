@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from typing import Any
 
+from ..files import write_file
 from .scan import Stamp, stamp_at
 
 _FOLDER = ".rkllama"
@@ -148,19 +149,14 @@ class DigestCache:
 
     def _save(self) -> None:
         """Write the file whole or not at all; a directory that cannot be written to costs nothing."""
-        temporary = f"{self._file}.{os.getpid()}.{threading.get_ident()}"
-        try:
+        with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self._file), exist_ok=True)
             # Another process may have written since; its entries stay, ours are the newer ones.
             files = {**_read(self._file), **self._known}
             files = {name: v for name, v in files.items() if self._is_there(name)}
-            with open(temporary, "w", encoding="utf-8") as stream:
-                json.dump({"version": 1, "files": files}, stream, indent=0)
-            os.replace(temporary, self._file)
+            content = json.dumps({"version": 1, "files": files}, indent=0)
+            write_file(self._file, content.encode())
             self._loaded = stamp_at(self._file)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
     def _is_there(self, name: str) -> bool:
         return os.path.lexists(os.path.join(self._root, name))

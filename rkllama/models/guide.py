@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import tempfile
 
 from ..errors import ConfigError, DiskFull, RKLLamaError
-from ..files import free_space, is_full
+from ..files import NewFile, free_space, is_full
 from .filename import strip_extension
 
 NAME = "guide"
@@ -22,17 +20,13 @@ def means_guide(name: str) -> bool:
 
 def install(models: str) -> None:
     """Put the guide into the directory `models`, made if need be. Raises DiskFull, ConfigError."""
-    temporary = ""
     try:
         os.makedirs(models, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=models, prefix=".guide-")
-        with os.fdopen(handle, "wb") as out, open(FILE, "rb") as source:
-            shutil.copyfileobj(source, out)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, os.path.join(models, os.path.basename(FILE)))
+        with NewFile(models) as new, open(FILE, "rb") as source:
+            os.fchmod(new.stream.fileno(), 0o644)
+            shutil.copyfileobj(source, new.stream)
+            new.place(os.path.join(models, os.path.basename(FILE)))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
         raise _explained(error, models) from None
 
 

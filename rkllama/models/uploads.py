@@ -7,13 +7,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Literal
 
 from ..errors import DiskFull, InvalidRequest, RKLLamaError
-from ..files import free_space, is_full
+from ..files import NewFile, free_space, is_full
 from ..types import PullProgress
 from .filename import EXTENSIONS
 from .modelfile import parse_modelfile
@@ -84,7 +83,7 @@ class Upload:
         self._models = models
         self._length = 0
         self._sha256 = hashlib.sha256()
-        self._file: IO[bytes] | None = None
+        self._file: NewFile | None = None
         with self._explained():
             os.makedirs(_folder(models), exist_ok=True)
             _forget_old(_folder(models))
@@ -92,9 +91,8 @@ class Upload:
                 text = f"the upload has {size} bytes, but only {free} are free"
                 self.failure = DiskFull(text, needed=size, available=free)
                 return
-            handle, self._path = tempfile.mkstemp(dir=_folder(models))
-            os.fchmod(handle, 0o644)
-            self._file = os.fdopen(handle, "wb", _BLOCK)
+            self._file = NewFile(_folder(models), _BLOCK)
+            os.fchmod(self._file.stream.fileno(), 0o644)
 
     def __len__(self) -> int:
         return self._length
@@ -104,7 +102,7 @@ class Upload:
         self._length += len(data)
         if self._file is not None and self.failure is None:
             with self._explained():
-                self._file.write(data)
+                self._file.stream.write(data)
                 self._sha256.update(data)
 
     def getfile(self) -> Upload:
@@ -120,8 +118,7 @@ class Upload:
             if digest not in (found, None):
                 raise InvalidRequest(f"the upload's sha256 is {found}, not {digest}")
             with self._explained():
-                self._file.close()
-                os.replace(self._path, os.path.join(_folder(self._models), found))
+                self._file.place(os.path.join(_folder(self._models), found))
         if self.failure is not None:
             raise self.failure
         return found
@@ -130,10 +127,7 @@ class Upload:
         """Drop what was not kept."""
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(OSError):
-                file.close()
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+            file.discard()
 
     __del__ = close
     """The server closes what it has read; of a connection that breaks off it drops the request only."""
