@@ -9,24 +9,25 @@ that drop the thinking of earlier turns (Qwen 3, DeepSeek R1) share the prefix u
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..errors import InvalidRequest
 from ..types import Message, TemplateSource, Tool
 from . import messages as conversation
-from .budget import OutOfBounds
 from .families import CHATML, THINK_MARKERS, Family, find_family, thinks
 from .probe import Habits, find_habits
+from .renderer import BrokenTemplate, Renderer, RenderError, TooCostly
 from .tool_calls.table import find_format
-
-if TYPE_CHECKING:
-    from jinja2 import Template
 
 Think = bool | Literal["low", "medium", "high"] | None
 
+_MAX_SOURCE_CHARS = 200_000
+_MAX_TRIAL_SECONDS = 5.0
+"""For the trials of one template; an ordinary one needs a few milliseconds for each."""
 _MAX_CONTROL_TOKENS = 100
 """Each is looked for at every `<` of a conversation, which nothing can interrupt."""
 _ENDS = (
@@ -71,11 +72,17 @@ class ChatTemplate:
     token that every prompt begins with ("" for none), for backends whose tokenizer adds one as well.
     """
 
-    def __init__(self, source: TemplateSource, family: Family | None, notice: str | None = None):
-        """Raises sandbox.BrokenTemplate."""
-        from .sandbox import BrokenTemplate, compile_template
-
-        self._template: Template = compile_template(source.source)
+    def __init__(
+        self,
+        source: TemplateSource,
+        family: Family | None,
+        renderer: Renderer,
+        notice: str | None = None,
+    ) -> None:
+        """Raises BrokenTemplate."""
+        _check_source(source.source)
+        self._renderer = renderer
+        self._trial_end = time.monotonic() + _MAX_TRIAL_SECONDS
         self._tokens = {
             "bos_token": source.bos_token or (family.bos if family else ""),
             "eos_token": source.eos_token or (family.eos if family else ""),
@@ -101,12 +108,15 @@ class ChatTemplate:
         self.bos = self._tokens["bos_token"] if prompt.startswith(self._tokens["bos_token"]) else ""
 
     @staticmethod
-    def for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
+    def for_model(
+        source: TemplateSource | None, family: str | None, renderer: Renderer
+    ) -> ChatTemplate | None:
         """The model's own template, else its family's, else None: the runtime may have one.
 
-        A broken template is replaced by the family's, or ChatML, and `notice` says so.
+        `renderer` renders the model's own, which is foreign code. A broken template is replaced by the
+        family's, or ChatML, and `notice` says so.
         """
-        return _for_model(source, family)
+        return _for_model(source, family, renderer)
 
     def render(
         self,
@@ -173,28 +183,31 @@ class ChatTemplate:
         return [habits.as_dict(m, short_ids=self._short_ids) for m in messages]
 
     def _run(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str:
-        from .sandbox import render
-
-        known = {"tools": None, "documents": None, **self._tokens, **variables}
-        return render(self._template, {"messages": messages, **known}, self.origin)
+        defaults = {"tools": None, "documents": None, **self._tokens}
+        try:
+            return self._renderer(self.source, {**defaults, **variables, "messages": messages})
+        except RenderError as error:
+            raise InvalidRequest(
+                f"the chat template of {self.origin} cannot render this conversation: {error}",
+                param="messages",
+            ) from error
 
     def _ask(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str:
         """What the template makes of a trial conversation, "" where it refuses.
 
-        Raises sandbox.BrokenTemplate where even that costs too much: there are many trials.
+        Raises BrokenTemplate where even that costs too much, since there are many trials.
         """
-        from .sandbox import BrokenTemplate
-
         try:
-            return self._run(messages, **{"add_generation_prompt": True, **variables})
+            text = self._run(messages, **{"add_generation_prompt": True, **variables})
         except InvalidRequest as error:
-            if isinstance(error.__cause__, OutOfBounds):
+            if isinstance(error.__cause__, TooCostly):
                 raise BrokenTemplate(str(error)) from error
-            return ""
+            text = ""
+        if time.monotonic() > self._trial_end:
+            raise BrokenTemplate(f"trials of it take more than {_MAX_TRIAL_SECONDS:g} s")
+        return text
 
     def _find_habits(self) -> Habits:
-        from .sandbox import BrokenTemplate
-
         if habits := find_habits(self._ask, self.source):
             return habits
         try:
@@ -230,28 +243,32 @@ class ChatTemplate:
 
 
 @lru_cache(maxsize=32)
-def _for_model(source: TemplateSource | None, family: str | None) -> ChatTemplate | None:
-    known = find_family(family)
-    notice = None
-    if source is not None:
-        from .sandbox import BrokenTemplate
+def _for_model(
+    source: TemplateSource | None, family_name: str | None, renderer: Renderer
+) -> ChatTemplate | None:
+    family = find_family(family_name)
+    if source is None:
+        return _built_in(family) if family else None
+    try:
+        return ChatTemplate(source, family, renderer)
+    except BrokenTemplate as error:
+        usual = f"the usual one of {family_name} models" if family else "ChatML"
+        notice = (
+            f"The chat template of {source.origin} is broken ({error}); {usual} is used instead."
+        )
+    return _built_in(family or CHATML, notice)
 
-        try:
-            return ChatTemplate(source, known)
-        except BrokenTemplate as error:
-            notice = f"The chat template of {source.origin} is broken ({error}); "
-            notice += (
-                f"the usual one of {family} models is used instead."
-                if known
-                else "ChatML is used instead."
-            )
-            known = known or CHATML
-    return _built_in(known, notice) if known else None
+
+def render_here(source: str, variables: Mapping[str, Any]) -> str:
+    """A Renderer for templates that can be trusted, our own: it knows no bounds of time and memory."""
+    from .sandbox import render
+
+    return render(source, variables)
 
 
 def _built_in(family: Family, notice: str | None = None) -> ChatTemplate:
     source = TemplateSource(source=family.template, origin=f"the {family.prefixes[0]} family")
-    return ChatTemplate(source, family, notice)
+    return ChatTemplate(source, family, render_here, notice)
 
 
 @lru_cache(maxsize=1)
@@ -289,6 +306,9 @@ def looks_templated(text: str, control_tokens: Iterable[str]) -> bool:
 
 # --- What a template's source tells ------------------------------------------------------------
 
+_GO = re.compile(r"\{\{-?\s*(?:[.$]|(?:if|range|with)\s+[\w.$(]|(?:template|define|block)\s+[\"`])")
+"""What only Go's templates have: `{{ block }}` or `{{ range(3) }}` can be Jinja's."""
+
 _PLAIN_TAGS = ("<s>", "</s>", "<bos>", "<eos>")
 _TOKEN = re.compile(
     r"<\|[^|<>\s{}'\"]{1,64}\|>"
@@ -300,6 +320,14 @@ _TOKEN = re.compile(
     r"|<</?SYS>>"
     r"|\[/?[A-Z][A-Z_]{2,32}\]|\[gMASK\]"
 )
+
+
+def _check_source(source: str) -> None:
+    """Raises BrokenTemplate for what need not be tried."""
+    if len(source) > _MAX_SOURCE_CHARS:
+        raise BrokenTemplate(f"it has more than {_MAX_SOURCE_CHARS} characters")
+    if _GO.search(source):
+        raise BrokenTemplate("it is in Go's template language, where Jinja is needed")
 
 
 def _control_tokens(source: str, tokens: Iterable[str], family: Family | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ..chat.tool_calls.table import MARKERS
 from ..errors import InvalidRequest, Unsupported
 from ..models.metadata import StoredModel
 from ..types import ChatRequest, Message, Tool
+from . import template_process
 from .schema import schema_prompt
 
 _USUAL_MARKERS = ("<think>", "</think>")
@@ -83,7 +84,7 @@ def _render(
 def template_for(request: ChatRequest, model: StoredModel) -> ChatTemplate | None:
     """The request's own template where it can be executed, else the model's, else its family's."""
     own = model.template_from(request.template) if request.template else None
-    return ChatTemplate.for_model(own or model.template, model.info.family)
+    return ChatTemplate.for_model(own or model.template, model.info.family, template_process.render)
 
 
 def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:

@@ -3,7 +3,7 @@
 A schema comes from the client. Its regular expressions and its references can make the check of a short
 answer take for ever, a regular expression even with the interpreter's lock held, and the check of a very
 large schema takes minutes: such a schema is used in a process of its own (`python -m
-rkllama.structured`), which can be ended.
+rkllama.engine.schema`), which can be ended.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from ..types import (
 from .engine import Engine
 from .pool import Residents
 from .prompt import template_for
-from .structured import check_schema
+from .schema import check_schema
 
 MAX_PULLS = 8
 """Downloads at a time: each takes a thread of the server, for hours perhaps."""

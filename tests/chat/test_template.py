@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,13 @@ from hypothesis import strategies as st
 
 from rkllama.chat import sandbox
 from rkllama.chat.families import FAMILIES, find_family
-from rkllama.chat.template import ChatTemplate, for_conversation, looks_templated
+from rkllama.chat.template import (
+    ChatTemplate,
+    for_conversation,
+    looks_templated,
+    render_here,
+)
+from rkllama.engine import template_process
 from rkllama.engine.prompt import Prompt, markers_for
 from rkllama.errors import InvalidRequest
 from rkllama.models.filename import FAMILIES as NAMED_FAMILIES
@@ -51,19 +59,30 @@ def own(name: str) -> ChatTemplate:
     source = TemplateSource(
         source=chat_templates.ALL[name], origin="test", bos_token="<s>", eos_token="</s>"
     )
-    template = ChatTemplate.for_model(source, None)
+    template = ChatTemplate.for_model(source, None, render_here)
     assert template is not None
     return template
 
 
 def family(name: str) -> ChatTemplate:
-    template = ChatTemplate.for_model(None, name)
+    template = ChatTemplate.for_model(None, name, render_here)
     assert template is not None
     return template
 
 
 def custom(source: str) -> ChatTemplate:
-    template = ChatTemplate.for_model(TemplateSource(source=source, origin="test"), None)
+    template = ChatTemplate.for_model(
+        TemplateSource(source=source, origin="test"), None, render_here
+    )
+    assert template is not None
+    return template
+
+
+def foreign(source: str) -> ChatTemplate:
+    """A template as the server renders those of models: in a process of its own."""
+    template = ChatTemplate.for_model(
+        TemplateSource(source=source, origin="test"), None, template_process.render
+    )
     assert template is not None
     return template
 
@@ -162,7 +181,7 @@ def test_most_families_that_names_tell_have_a_format() -> None:
 
 
 def test_what_nothing_is_known_of_is_left_to_the_runtime_or_written_as_chatml() -> None:
-    template = ChatTemplate.for_model(None, "bert")
+    template = ChatTemplate.for_model(None, "bert", render_here)
     assert template is None
     assert for_conversation(template, (user("U"),)) is None
     for messages, tools in ((TALK, ()), ((user("U"),), (WEATHER,)), ((system("S"), user("U")), ())):
@@ -610,12 +629,12 @@ def test_llama_s_own_convention_has_a_role_for_results() -> None:
 def test_a_broken_template_is_replaced_with_a_notice() -> None:
     for broken in ("{% if %}", "{{ .Prompt }}", "{% for m in messages %}", "{{ x | nonsense }}"):
         source = TemplateSource(source=broken, origin="model/chat_template.jinja")
-        template = ChatTemplate.for_model(source, "phi3")
+        template = ChatTemplate.for_model(source, "phi3", render_here)
         assert template is not None
         assert template.render((user("U"),)).prompt == "<|user|>\nU<|end|>\n<|assistant|>\n"
         assert template.notice is not None
         assert "model/chat_template.jinja" in template.notice
-        fallback = ChatTemplate.for_model(source, None)
+        fallback = ChatTemplate.for_model(source, None, render_here)
         assert fallback is not None
         assert "<|im_start|>" in fallback.render((user("U"),)).prompt
     assert family("phi3").notice is None
@@ -623,7 +642,9 @@ def test_a_broken_template_is_replaced_with_a_notice() -> None:
 
 def test_a_go_template_is_called_by_its_name() -> None:
     go = "{{ if .System }}<|system|>{{ .System }}{{ end }}<|user|>{{ .Prompt }}"
-    template = ChatTemplate.for_model(TemplateSource(source=go, origin="Modelfile"), "phi3")
+    template = ChatTemplate.for_model(
+        TemplateSource(source=go, origin="Modelfile"), "phi3", render_here
+    )
     assert template is not None
     assert template.notice is not None
     assert "Go's template language" in template.notice
@@ -665,7 +686,7 @@ def test_a_template_with_thousands_of_control_tokens_is_broken() -> None:
 
 def test_a_template_that_fails_on_every_question_is_broken() -> None:
     source = TemplateSource(source="{{ functions + 1 }}", origin="here")
-    template = ChatTemplate.for_model(source, "phi3")
+    template = ChatTemplate.for_model(source, "phi3", render_here)
     assert template is not None
     assert template.notice is not None
     assert "functions" in template.notice
@@ -683,7 +704,7 @@ HOSTILE = {
     "adds": GUARD + "{% set ns = namespace(x='ab') %}{% for i in range(60) %}"
     "{% set ns.x = ns.x + ns.x %}{% endfor %}{% endif %}x",
     "multiplies": GUARD + "{{ 'x' * 99999999999 }}{% endif %}x",
-    "powers": GUARD + "{{ 9 ** 999999999 }}{% endif %}x",
+    "powers": GUARD + "{{ (messages | length) ** 999999999 }}{% endif %}x",
     "pads": GUARD + "{{ 'x'.ljust(99999999999) }}{% endif %}x",
     "formats": GUARD + "{{ '{:99999999999}'.format(1) }}{% endif %}x",
     "replaces": GUARD + "{{ ('x' * 99999).replace('x', 'y' * 99999) }}{% endif %}x",
@@ -696,24 +717,39 @@ HOSTILE = {
 def test_an_endless_or_enormous_rendering_is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.2)
-    template = custom(HOSTILE[name])
-    started = time.monotonic()
+    monkeypatch.setattr(template_process, "MAX_SECONDS", 0.3)
+    template = foreign(HOSTILE[name])
+    assert template.notice is None
     with pytest.raises(InvalidRequest, match="cannot render"):
         template.render((user("U"), assistant("A"), user("V")))
-    assert time.monotonic() - started < 2
+    assert template.render((user("U"),)).prompt == "x"
 
 
 def test_a_template_that_is_too_costly_for_the_trials_is_tried_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sandbox, "MAX_SECONDS", 0.2)
-    started = time.monotonic()
+    monkeypatch.setattr(template_process, "MAX_SECONDS", 0.2)
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}tools"
-    template = custom(loops)
+    template = foreign(loops)
     assert template.notice is not None
-    assert "did not finish within 0.2 s" in template.notice
-    assert time.monotonic() - started < 1
+    assert "did not end within 0.2 s" in template.notice
+
+
+def test_trials_come_to_an_end_where_each_takes_long() -> None:
+    clock = [0.0]
+
+    def render_slowly(source: str, variables: Mapping[str, Any]) -> str:
+        clock[0] += 1
+        return f"{variables['messages'][0]['content']}"
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("rkllama.chat.template.time.monotonic", lambda: clock[0])
+        template = ChatTemplate.for_model(
+            TemplateSource(source="slow", origin="test"), None, render_slowly
+        )
+    assert template is not None
+    assert "trials of it take more than 5 s" in (template.notice or "")
+    assert clock[0] < 10
 
 
 def test_a_trial_that_is_full_of_calls_takes_no_time() -> None:
@@ -736,7 +772,9 @@ def test_a_trial_that_is_full_of_calls_takes_no_time() -> None:
     ],
 )
 def test_a_template_cannot_leave_its_sandbox(source: str) -> None:
-    template = ChatTemplate.for_model(TemplateSource(source=source, origin="t"), "phi3")
+    template = ChatTemplate.for_model(
+        TemplateSource(source=source, origin="t"), "phi3", render_here
+    )
     assert template is not None
     prompt = template.render((user("U"),)).prompt
     assert not re.search(r"root:|subclass|<class|module|builtins|\b2\b", prompt)
@@ -754,7 +792,9 @@ def test_extensions_of_the_template_language_that_models_use() -> None:
 
 def test_a_template_is_compiled_once() -> None:
     source = TemplateSource(source=chat_templates.QWEN25, origin="cached")
-    assert ChatTemplate.for_model(source, None) is ChatTemplate.for_model(source, None)
+    assert ChatTemplate.for_model(source, None, render_here) is ChatTemplate.for_model(
+        source, None, render_here
+    )
 
 
 def test_a_long_conversation_renders_quickly() -> None:

@@ -20,7 +20,7 @@ from rkllama.backends.base import GenerateSpec
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
 from rkllama.engine import pool as module
-from rkllama.engine import scheduler
+from rkllama.engine import scheduler, template_process
 from rkllama.engine.pool import Resident, Residents
 from rkllama.errors import (
     Cancelled,
@@ -110,6 +110,12 @@ def wait_gone(pid: int) -> None:
         assert poll.poll(LIMIT * 1000)
     finally:
         os.close(handle)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_children() -> None:
+    """Other tests leave processes that render templates."""
+    template_process.end_idle()
 
 
 @pytest.fixture
