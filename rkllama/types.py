@@ -36,16 +36,63 @@ class ToolCall:
     arguments: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A part of a message's content, never empty."""
+
+    text: str
+
+
+Part = TextPart
+"""What a message's content is made of."""
+
+
+def text_parts(text: str) -> tuple[Part, ...]:
+    """The content that is this text and nothing else."""
+    return (TextPart(text),) if text else ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One turn. `reasoning` is an assistant's thinking; a tool's answer names its call by id or name."""
 
     role: Role
-    content: str = ""
+    content: tuple[Part, ...] = ()
     reasoning: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     tool_name: str | None = None
+
+    @staticmethod
+    def of(
+        role: Role,
+        text: str,
+        *,
+        reasoning: str | None = None,
+        tool_calls: tuple[ToolCall, ...] = (),
+        tool_call_id: str | None = None,
+        tool_name: str | None = None,
+    ) -> Message:
+        """A message whose content is a text."""
+        return Message(
+            role=role,
+            content=text_parts(text),
+            reasoning=reasoning,
+            tool_calls=tool_calls,
+            tool_call_id=tool_call_id,
+            tool_name=tool_name,
+        )
+
+    @property
+    def text(self) -> str:
+        """The text of the content."""
+        if len(self.content) == 1:
+            return self.content[0].text
+        return "".join(part.text for part in self.content)
+
+    def with_text(self, text: str) -> Message:
+        """The same turn with this text for its content."""
+        return replace(self, content=text_parts(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

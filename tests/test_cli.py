@@ -124,11 +124,14 @@ def test_a_reader_that_has_seen_enough(models: Path, npu: str) -> None:
 def test_show_and_create_and_cp_and_rm(models: Path) -> None:
     write_model(models / "qwen2.5-1.5b-w8a8-rk3588.rkllm")
     assert "quantization  w8a8\n" in output("show", "qwen")
-    recipe = "FROM qwen2.5-1.5b-w8a8-rk3588\nSYSTEM Be brief.\nPARAMETER top_k 3\n"
+    recipe = "FROM qwen2.5-1.5b-w8a8-rk3588\nSYSTEM Be brief.\nPARAMETER top_k 3\nMESSAGE user Hi\n"
     done = rkllama("create", "brief", "-f", "-", stdin=recipe)
     assert done.stderr == "Created brief. Try it: rkllama run brief\n"
     assert output("show", "brief", "--modelfile") == recipe
-    assert json.loads(output("show", "brief", "--json"))["system"] == "Be brief."
+    shown = json.loads(output("show", "brief", "--json"))
+    assert shown["system"] == "Be brief."
+    (turn,) = shown["messages"]
+    assert (turn["role"], turn["content"]) == ("user", "Hi")
     output("cp", "brief", "short")
     assert "System\n  Be brief.\n" in output("show", "short")
     done = rkllama("rm", "short", "nothing", "brief", "-y")

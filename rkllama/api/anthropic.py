@@ -213,7 +213,7 @@ def _tool_choice(fields: Fields, tools: Sequence[Tool]) -> str:
 
 def _system(fields: Fields) -> tuple[Message, ...]:
     text = _texts(fields, "system") if "system" in fields else ""
-    return (Message(role="system", content=text),) if text else ()
+    return (Message.of("system", text),) if text else ()
 
 
 def _messages(fields: Fields) -> list[Message]:
@@ -233,7 +233,7 @@ def _turn(entry: Fields) -> list[Message]:
     if role == "assistant":
         return [_assistant(entry)]
     if role == "system":
-        return [Message(role="system", content=_texts(entry, "content"))]
+        return [Message.of("system", _texts(entry, "content"))]
     raise entry.fail("role", "user, assistant or system")
 
 
@@ -275,20 +275,20 @@ def _user(entry: Fields) -> list[Message]:
             texts.append(_text(block))
             continue
         if texts:
-            messages.append(Message(role="user", content="\n\n".join(texts)))
+            messages.append(Message.of("user", "\n\n".join(texts)))
             texts = []
         messages.append(_tool_result(block))
     if texts or not messages:
-        messages.append(Message(role="user", content="\n\n".join(texts)))
+        messages.append(Message.of("user", "\n\n".join(texts)))
     return messages
 
 
 def _tool_result(block: Fields) -> Message:
     """A tool's answer; that it is an error is said in its text, since templates have no field for it."""
     text = _texts(block, "content") if "content" in block else ""
-    return Message(
-        role="tool",
-        content=f"Error: {text}" if block.flag("is_error") else text,
+    return Message.of(
+        "tool",
+        f"Error: {text}" if block.flag("is_error") else text,
         tool_call_id=block.need("tool_use_id", block.text),
     )
 
@@ -305,9 +305,7 @@ def _assistant(entry: Fields) -> Message:
             calls.append(_tool_use(block))
         elif kind != "redacted_thinking":
             raise _unreadable(block, kind)
-    return Message(
-        role="assistant", content=text, reasoning=reasoning or None, tool_calls=tuple(calls)
-    )
+    return Message.of("assistant", text, reasoning=reasoning or None, tool_calls=tuple(calls))
 
 
 def _tool_use(block: Fields) -> ToolCall:

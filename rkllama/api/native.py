@@ -123,9 +123,9 @@ def _message(fields: Fields) -> Message:
     role = fields.need("role", fields.text)
     if role not in _ROLES:
         raise fields.fail("role", "system, user, assistant or tool")
-    return Message(
-        role=next(known for known in _ROLES if known == role),
-        content=fields.need("content", fields.text),
+    return Message.of(
+        next(known for known in _ROLES if known == role),
+        fields.need("content", fields.text),
     )
 
 

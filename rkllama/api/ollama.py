@@ -210,9 +210,9 @@ def _message(fields: Fields, position: int) -> Message:
         raise fields.fail("role", "system, user, assistant or tool")
     _refuse_images(fields)
     calls = fields.objects("tool_calls") or ()
-    return Message(
-        role=next(known for known in _ROLES if known == role),
-        content=fields.text("content") or "",
+    return Message.of(
+        next(known for known in _ROLES if known == role),
+        fields.text("content") or "",
         reasoning=fields.text("thinking") or None,
         tool_calls=tuple(_call(call, f"call_{position}_{i}") for i, call in enumerate(calls)),
         tool_call_id=fields.text("tool_call_id") or None,

@@ -164,7 +164,7 @@ def show_body(details: ModelDetails, digest: Digest, context: int | None = None)
     `context` is the context that the model gets here; it stands for the limit of a model that tells none,
     since clients (VS Code) need the figure.
     """
-    messages = [{"role": turn.role, "content": turn.content} for turn in details.messages]
+    messages = [{"role": turn.role, "content": turn.text} for turn in details.messages]
     return {
         **_entry(details.info, digest),
         "license": details.license or "",

@@ -82,21 +82,21 @@ def read_messages(fields: Fields) -> tuple[Message, ...]:
 def _message(message: Fields) -> Message:
     role = message.need("role", message.text)
     if role == "user":
-        return Message(role="user", content=_content(message))
+        return Message.of("user", _content(message))
     if role in ("system", "developer"):
-        return Message(role="system", content=_content(message))
+        return Message.of("system", _content(message))
     if role == "assistant":
         return _assistant(message)
     if role == "tool":
-        return Message(
-            role="tool",
-            content=content(message) or "",
+        return Message.of(
+            "tool",
+            content(message) or "",
             tool_call_id=message.need("tool_call_id", message.text),
             tool_name=message.text("name"),
         )
     if role == "function":
         name = message.need("name", message.text)
-        return Message(role="tool", content=content(message) or "", tool_name=name)
+        return Message.of("tool", content(message) or "", tool_name=name)
     raise message.fail("role", "system, developer, user, assistant or tool")
 
 
@@ -108,9 +108,9 @@ def _assistant(message: Fields) -> Message:
     text = content(message)
     refusal = message.text("refusal")
     reasoning = message.text("reasoning_content")
-    return Message(
-        role="assistant",
-        content=refusal or "" if text is None else text,
+    return Message.of(
+        "assistant",
+        refusal or "" if text is None else text,
         reasoning=message.text("reasoning") if reasoning is None else reasoning,
         tool_calls=_tool_calls(message),
     )

@@ -149,10 +149,10 @@ def _tool_body(tool: Tool) -> dict[str, Any]:
 
 def _messages(fields: Fields) -> tuple[Message, ...]:
     instructions = fields.text("instructions")
-    messages = [Message(role="system", content=instructions)] if instructions else []
+    messages = [Message.of("system", instructions)] if instructions else []
     value = fields.need("input", fields.raw)
     if isinstance(value, str):
-        messages.append(Message(role="user", content=fields.text("input") or ""))
+        messages.append(Message.of("user", fields.text("input") or ""))
     elif not isinstance(value, list) or not value:
         raise fields.fail("input", "a text or a list of at least one item")
     for item in fields.objects("input") or () if isinstance(value, list) else ():
@@ -175,7 +175,7 @@ def _add_item(messages: list[Message], item: Fields) -> None:
     elif kind == "function_call_output":
         text = item.need("output", lambda name: parts.content(item, name))
         call_id = item.need("call_id", item.text)
-        messages.append(Message(role="tool", content=text, tool_call_id=call_id))
+        messages.append(Message.of("tool", text, tool_call_id=call_id))
     else:
         raise Unsupported(
             f"'{item.where}type' must be message, function_call, function_call_output or "
@@ -188,13 +188,13 @@ def _add_message(messages: list[Message], item: Fields) -> None:
     role = item.need("role", item.text)
     text = item.need("content", lambda name: parts.content(item, name))
     if role == "assistant" and messages and _is_only_reasoning(messages[-1]):
-        messages[-1] = replace(messages[-1], content=text)
+        messages[-1] = messages[-1].with_text(text)
     elif role in ("system", "developer"):
-        messages.append(Message(role="system", content=text))
+        messages.append(Message.of("system", text))
     elif role == "assistant":
-        messages.append(Message(role="assistant", content=text))
+        messages.append(Message.of("assistant", text))
     elif role == "user":
-        messages.append(Message(role="user", content=text))
+        messages.append(Message.of("user", text))
     else:
         raise item.fail("role", "user, assistant, system or developer")
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..types import Message, Tool, ToolCall
+from ..types import Message, TextPart, Tool, ToolCall, text_parts
 
 Neutralise = Callable[[str], str]
 
@@ -52,7 +52,7 @@ def neutralised(message: Message, neutralise: Neutralise) -> Message:
     """The message with every text in it made harmless, tool arguments included."""
     return replace(
         message,
-        content=neutralise(message.content),
+        content=tuple(TextPart(neutralise(part.text)) for part in message.content),
         reasoning=message.reasoning and neutralise(message.reasoning),
         tool_calls=tuple(
             replace(call, name=neutralise(call.name), arguments=_deep(call.arguments, neutralise))
@@ -123,22 +123,22 @@ def system_to_user(messages: Sequence[Message]) -> list[Message]:
     carried: list[str] = []
     for message in messages:
         if message.role == "system":
-            carried.append(message.content)
+            carried.append(message.text)
             continue
         if message.role == "user" and carried:
-            message = replace(message, content="\n\n".join([*carried, message.content]))
+            message = message.with_text("\n\n".join([*carried, message.text]))
             carried = []
         moved.append(message)
     if carried:
-        moved.append(Message(role="user", content="\n\n".join(carried)))
+        moved.append(Message.of("user", "\n\n".join(carried)))
     return moved
 
 
 def late_system_to_user(messages: Sequence[Message]) -> list[Message]:
     """A system message after the conversation's beginning counts as the user's next words."""
     start = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
-    head = "\n\n".join(m.content for m in messages[:start])
-    first = [Message(role="system", content=head)] if start else []
+    head = "\n\n".join(m.text for m in messages[:start])
+    first = [Message.of("system", head)] if start else []
     return first + system_to_user(messages[start:])
 
 
@@ -151,7 +151,7 @@ def merge_neighbours(messages: Sequence[Message], role: str | None = None) -> li
         before = merged[-1] if merged and message.role == merged[-1].role else None
         wanted = role in (None, message.role) and _is_plain(message)
         if before and wanted and _is_plain(before):
-            merged[-1] = replace(before, content=f"{before.content}\n\n{message.content}")
+            merged[-1] = before.with_text(f"{before.text}\n\n{message.text}")
         else:
             merged.append(message)
     return merged
@@ -165,7 +165,7 @@ def one_call_each(messages: Sequence[Message]) -> list[Message]:
         if len(message.tool_calls) > 1:
             split += waiting
             waiting = [replace(message, tool_calls=(call,)) for call in message.tool_calls]
-            waiting[1:] = [replace(turn, content="") for turn in waiting[1:]]
+            waiting[1:] = [replace(turn, content=()) for turn in waiting[1:]]
             continue
         if waiting:
             split += [waiting.pop(0)] if message.role == "tool" else waiting
@@ -236,12 +236,12 @@ def write_tools(
         if message.tool_calls:
             message = _calls_as_text(message, convention)
         elif message.role == "tool":
-            text = convention.result.replace("{text}", message.content)
+            text = convention.result.replace("{text}", message.text)
             before = written[-1] if written else None
             if before and _holds_results(before, convention):
-                written[-1] = replace(before, content=f"{before.content}\n{text}")
+                written[-1] = before.with_text(f"{before.text}\n{text}")
                 continue
-            message = _Result(role="user", content=text, as_role=convention.result_role)
+            message = _Result(role="user", content=text_parts(text), as_role=convention.result_role)
         written.append(message)
     if not tools:
         return written
@@ -267,15 +267,15 @@ def _calls_as_text(message: Message, convention: Convention) -> Message:
         )
         for call in message.tool_calls
     )
-    parts = [message.content] if message.content else []
-    return replace(message, content="\n".join([*parts, *calls]), tool_calls=())
+    parts = [message.text] if message.content else []
+    return replace(message, content=text_parts("\n".join([*parts, *calls])), tool_calls=())
 
 
 def _with_prompt(messages: list[Message], prompt: str) -> list[Message]:
     if messages and messages[0].role == "system":
-        first = replace(messages[0], content=f"{messages[0].content}\n\n{prompt}")
+        first = messages[0].with_text(f"{messages[0].text}\n\n{prompt}")
         return [first, *messages[1:]]
-    return [Message(role="system", content=prompt), *messages]
+    return [Message.of("system", prompt), *messages]
 
 
 # --- As templates read them ------------------------------------------------------------------------
@@ -301,9 +301,9 @@ def as_dict(
 ) -> dict[str, Any]:
     """The message in the form that templates expect."""
     role = message.as_role if isinstance(message, _Result) else message.role
-    known: dict[str, Any] = {"role": role, "content": message.content}
+    known: dict[str, Any] = {"role": role, "content": message.text}
     if parts:
-        known["content"] = as_parts(message.content)
+        known["content"] = as_parts(message.text)
     if message.reasoning:
         known["reasoning_content"] = message.reasoning
     if message.tool_calls:

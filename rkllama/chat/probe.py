@@ -60,12 +60,12 @@ _CALL_FORMS = tuple(
 )
 _MOST_CHARS = 20_000
 """How much of a trial conversation, which is short, is searched for its call, which stands at its end."""
-_SYSTEM = Message(role="system", content="Qs")
-_USER = Message(role="user", content="Qu")
-_ASSISTANT = Message(role="assistant", content="Qa")
+_SYSTEM = Message.of("system", "Qs")
+_USER = Message.of("user", "Qu")
+_ASSISTANT = Message.of("assistant", "Qa")
 _CALL = ToolCall(id="call00001", name="Qtool", arguments={"Qkey": "Qvalue"})
 _CALLS = Message(role="assistant", tool_calls=(_CALL,))
-_RESULT = Message(role="tool", content="Qresult", tool_call_id="call00001", tool_name="Qtool")
+_RESULT = Message.of("tool", "Qresult", tool_call_id="call00001", tool_name="Qtool")
 _TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object", "properties": {}})
 
 

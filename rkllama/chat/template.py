@@ -104,7 +104,7 @@ class ChatTemplate:
         self.tool_format = self._find_tool_format()
         self._unthought = ""
         self._unthought = self._find_unthought()
-        prompt = self._ask([self._habits.as_dict(Message(role="user", content="Qu"))])
+        prompt = self._ask([self._habits.as_dict(Message.of("user", "Qu"))])
         self.bos = self._tokens["bos_token"] if prompt.startswith(self._tokens["bos_token"]) else ""
 
     @staticmethod
@@ -132,7 +132,7 @@ class ChatTemplate:
         begun = ""
         if add_generation_prompt and messages and _can_be_continued(messages[-1]):
             *messages, last = messages
-            begun = self._neutralise(last.content)
+            begun = self._neutralise(last.text)
         prompt = self._run(
             self._prepare(messages, tools, think),
             tools=self._tool_dicts(tools),
@@ -220,8 +220,8 @@ class ChatTemplate:
         """What has to stand before earlier answers when the model is told not to think, so that the
         next turn begins with the text of this one; "" where the template does it itself.
         """
-        user = Message(role="user", content="Qu")
-        answered = (user, Message(role="assistant", content="Qa"), user)
+        user = Message.of("user", "Qu")
+        answered = (user, Message.of("assistant", "Qa"), user)
         try:
             before = self.render((user,), think=False).prompt
             after = self.render(answered, think=False).prompt
@@ -371,15 +371,15 @@ def _can_be_continued(message: Message) -> bool:
 def _marked_unthought(message: Message) -> Message:
     if message.role != "assistant":
         return message
-    return replace(message, content=conversation.PLACEHOLDER + message.content)
+    return message.with_text(conversation.PLACEHOLDER + message.text)
 
 
 def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:
     """The message without the thinking that some clients leave in an answer's text."""
     _, closer = markers
-    if message.role != "assistant" or closer not in message.content:
+    if message.role != "assistant" or closer not in message.text:
         return message
-    return replace(message, content=message.content.rpartition(closer)[2].lstrip("\n"))
+    return message.with_text(message.text.rpartition(closer)[2].lstrip("\n"))
 
 
 def _asking(messages: list[Message]) -> list[Message]:
@@ -395,4 +395,4 @@ def _asking(messages: list[Message]) -> list[Message]:
 def _with_system(messages: list[Message], system: str) -> list[Message]:
     if not system or (messages and messages[0].role == "system"):
         return messages
-    return [Message(role="system", content=system), *messages]
+    return [Message.of("system", system), *messages]

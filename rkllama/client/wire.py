@@ -94,7 +94,7 @@ def _common_body(request: ChatRequest, model: str) -> dict[str, Any]:
 def _message(message: Message) -> dict[str, Any]:
     return known(
         role=message.role,
-        content=message.content,
+        content=message.text,
         thinking=message.reasoning,
         tool_calls=[_call(call) for call in message.tool_calls] or None,
         tool_call_id=message.tool_call_id,
@@ -219,7 +219,9 @@ def model_details(body: Json) -> ModelDetails:
         system=body["system"] or None,
         template=body["template"] or None,
         parameters=tuple(_parameter(line) for line in body["parameters"].split("\n") if line),
-        messages=tuple(Message(**turn) for turn in body.get("messages", ())),
+        messages=tuple(
+            Message.of(turn["role"], turn["content"]) for turn in body.get("messages", ())
+        ),
         license=body["license"] or None,
         modelfile=body["modelfile"],
         parent=body["details"]["parent_model"] or None,

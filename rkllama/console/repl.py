@@ -99,7 +99,7 @@ def answer_once(
     """Answer one prompt on stdout, as text or as one JSON object. Raises RKLLamaError, also for an
     answer that was broken off.
     """
-    request = options.request(model, (Message(role="user", content=prompt),))
+    request = options.request(model, (Message.of("user", prompt),))
     if as_json:
         check_complete(print_json(service, request))
         return
@@ -179,7 +179,7 @@ class Chat:
             )
 
     def _answer(self, text: str) -> None:
-        messages = (*self._messages, Message(role="user", content=text))
+        messages = (*self._messages, Message.of("user", text))
         request = self._options.request(self._model, messages)
         answer = Answer()
         try:
@@ -194,9 +194,7 @@ class Chat:
             sys.stderr.write("(stopped)\n")
         if answer.text or answer.finished is not None:
             # What was said stays said, also when it was stopped half-way.
-            said = Message(
-                role="assistant", content=answer.text, reasoning=answer.reasoning or None
-            )
+            said = Message.of("assistant", answer.text, reasoning=answer.reasoning or None)
             self._messages = [*messages, said]
         if self._options.verbose:
             print_figures(answer.finished)

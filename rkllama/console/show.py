@@ -13,7 +13,10 @@ from .output import human_size, human_time, table
 
 def details_json(details: ModelDetails) -> str:
     """Everything, as one JSON object."""
-    return json.dumps(asdict(details), indent=2, ensure_ascii=False, default=dict)
+    values = asdict(details)
+    for turn, message in zip(values["messages"], details.messages, strict=True):
+        turn["content"] = message.text
+    return json.dumps(values, indent=2, ensure_ascii=False, default=dict)
 
 
 def details_text(details: ModelDetails) -> str:

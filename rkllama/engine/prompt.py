@@ -74,7 +74,7 @@ def _render(
     tools = tools_for(request)
     template = for_conversation(template, messages, tools, runtime_wraps=runtime_wraps)
     if template is None:
-        return Prompt(text=messages[0].content, raw=False)
+        return Prompt(text=messages[0].text, raw=False)
     rendered = template.render(messages, tools=tools, think=thinking_for(request, model))
     return Prompt(
         text=rendered.prompt, raw=True, template=template, thinking_open=rendered.thinking_open
@@ -100,12 +100,12 @@ def conversation(
     """The request's turns, with the system text and the example turns of the Modelfile before them."""
     messages = request.messages
     if request.prompt is not None:
-        messages = (Message(role="user", content=request.prompt),)
+        messages = (Message.of("user", request.prompt),)
     messages = model.messages + messages
     system = request.system if request.system is not None else model.system
     has_system = any(message.role == "system" for message in messages)
     if system and not has_system:
-        messages = (Message(role="system", content=system), *messages)
+        messages = (Message.of("system", system), *messages)
     if schema is not None:
         messages = _with_system_text(messages, schema_prompt(schema))
     return messages
@@ -113,9 +113,9 @@ def conversation(
 
 def _with_system_text(messages: tuple[Message, ...], text: str) -> tuple[Message, ...]:
     if messages and messages[0].role == "system":
-        joined = f"{messages[0].content}\n\n{text}"
-        return (Message(role="system", content=joined), *messages[1:])
-    return (Message(role="system", content=text), *messages)
+        joined = f"{messages[0].text}\n\n{text}"
+        return (Message.of("system", joined), *messages[1:])
+    return (Message.of("system", text), *messages)
 
 
 def tools_for(request: ChatRequest) -> tuple[Tool, ...]:

@@ -119,8 +119,8 @@ def _asked_again(
             yield from _constrained(runner, schema)
             return
         extra = (
-            Message(role="assistant", content=raw),
-            Message(role="user", content=retry_message(error)),
+            Message.of("assistant", raw),
+            Message.of("user", retry_message(error)),
         )
     yield from (event for event in events if isinstance(event, ReasoningDelta))
     if text:

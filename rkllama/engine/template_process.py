@@ -76,7 +76,10 @@ def _take(source: str) -> _Child:
     if child is not None and not child.is_alive():
         child.end()
         child = None
-    return child or _Child(source)
+    try:
+        return child or _Child(source)
+    except OSError as error:
+        raise RKLLamaError(f"no process can be started for a chat template: {error}") from None
 
 
 def _put_back(child: _Child) -> None:

@@ -41,4 +41,4 @@ def _share(error: PromptTooLong) -> float:
 
 def _size(message: Message) -> int:
     calls = sum(len(str(call.arguments)) for call in message.tool_calls)
-    return len(message.content) + len(message.reasoning or "") + calls
+    return len(message.text) + len(message.reasoning or "") + calls

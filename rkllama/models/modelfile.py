@@ -193,7 +193,7 @@ def parse_modelfile(text: str) -> Modelfile:
             _check(name, value, line)
             parameters.append((name, value))
         elif key == "message":
-            messages.append(Message(role=_role(name, line), content=value))
+            messages.append(Message.of(_role(name, line), value))
         elif key == "from" and not value:
             raise ModelfileError("FROM needs a model's name or a file", line=line)
         elif key == "license" and key in values:
@@ -349,7 +349,7 @@ def render_modelfile(modelfile: Modelfile) -> str:
         if (text := getattr(modelfile, key)) is not None:
             lines.append(_render(key.upper(), text))
     lines += [_render(f"PARAMETER {name}", value) for name, value in modelfile.parameters]
-    lines += [_render(f"MESSAGE {turn.role}", turn.content) for turn in modelfile.messages]
+    lines += [_render(f"MESSAGE {turn.role}", turn.text) for turn in modelfile.messages]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -144,7 +144,7 @@ def _modelfile(create: ollama_models.CreateCall) -> str:
             license="\n\n".join(create.licenses) or None,
             parameters=create.parameters,
             messages=tuple(
-                Message(role=cast(Any, role), content=content) for role, content in create.messages
+                Message.of(cast(Any, role), content) for role, content in create.messages
             ),
         )
     )

@@ -217,7 +217,7 @@ def test_events_without_an_end_are_a_fault() -> None:
 
 def test_plain_request() -> None:
     assert request_of() == ChatRequest(
-        model="qwen", max_tokens=64, messages=(Message(role="user", content="Hello"),)
+        model="qwen", max_tokens=64, messages=(Message.of("user", "Hello"),)
     )
 
 
@@ -232,7 +232,7 @@ def test_options() -> None:
         metadata={"user_id": "me"},
         service_tier="auto",
     )
-    assert request.messages[0] == Message(role="system", content="Be brief.\n\nBe kind.")
+    assert request.messages[0] == Message.of("system", "Be brief.\n\nBe kind.")
     assert request.stop == ("a",)
     assert request.sampling == SamplingParams(temperature=0.5, top_k=5, top_p=0.9)
     assert request.tools == (
@@ -302,19 +302,19 @@ def test_conversation_with_tools() -> None:
         {"role": "system", "content": "Be brief."},
     )
     assert messages == (
-        Message(role="user", content="Weather?\n\nNow."),
-        Message(
-            role="assistant",
-            content="I look.",
+        Message.of("user", "Weather?\n\nNow."),
+        Message.of(
+            "assistant",
+            "I look.",
             reasoning="Hm.",
             tool_calls=(ToolCall(id="toolu_1", name="weather", arguments={"city": "Köln"}),),
         ),
-        Message(role="tool", content="rain", tool_call_id="toolu_1"),
-        Message(role="tool", content="a\n\nb", tool_call_id="toolu_1"),
-        Message(role="tool", content="Error: no such city", tool_call_id="toolu_1"),
-        Message(role="tool", content="", tool_call_id="toolu_1"),
-        Message(role="user", content="Well?"),
-        Message(role="system", content="Be brief."),
+        Message.of("tool", "rain", tool_call_id="toolu_1"),
+        Message.of("tool", "a\n\nb", tool_call_id="toolu_1"),
+        Message.of("tool", "Error: no such city", tool_call_id="toolu_1"),
+        Message.of("tool", "", tool_call_id="toolu_1"),
+        Message.of("user", "Well?"),
+        Message.of("system", "Be brief."),
     )
 
 
@@ -322,7 +322,7 @@ def test_an_answer_can_be_sent_back_as_it_came() -> None:
     answer = whole(MIXED)
     sent = {"role": "assistant", "content": answer["content"]}
     message, _ = messages_of(sent, *HELLO)
-    assert (message.reasoning, message.content) == ("ac", "bde")
+    assert (message.reasoning, message.text) == ("ac", "bde")
     assert [call.arguments for call in message.tool_calls] == [{"x": 1}]
 
 

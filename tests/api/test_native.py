@@ -274,8 +274,8 @@ def test_a_conversation_and_everything_optional() -> None:
     assert generation.stream is True
     assert request.model == "qwen"
     assert request.messages == (
-        Message(role="system", content="Sois bref."),
-        Message(role="user", content="Ça va ?"),
+        Message.of("system", "Sois bref."),
+        Message.of("user", "Ça va ?"),
     )
     assert request.sampling == SamplingParams(temperature=0.5, top_k=40)
     assert (request.max_tokens, request.stop, request.keep_alive) == (64, ("FIN",), 300.0)

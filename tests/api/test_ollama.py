@@ -91,7 +91,7 @@ def test_chat_defaults() -> None:
     generation = dialects.decoded(ollama.decode_chat, body)
     assert generation.stream is True
     assert generation.request == ChatRequest(
-        model="qwen:latest", messages=(Message(role="user", content="Hello"),), truncate=True
+        model="qwen:latest", messages=(Message.of("user", "Hello"),), truncate=True
     )
     assert chat(truncate=False).truncate is False
 
@@ -283,12 +283,12 @@ def test_a_conversation_with_tools() -> None:
         ToolCall(id="call_2_1", name="clock", arguments={}),
     )
     assert request.messages == (
-        Message(role="system", content="Be brief."),
-        Message(role="user", content="Weather?"),
+        Message.of("system", "Be brief."),
+        Message.of("user", "Weather?"),
         Message(role="assistant", reasoning="Hm.", tool_calls=calls),
-        Message(role="tool", content="rain", tool_call_id="call_x"),
-        Message(role="tool", content="noon", tool_name="clock"),
-        Message(role="tool", content="noon", tool_name="clock"),
+        Message.of("tool", "rain", tool_call_id="call_x"),
+        Message.of("tool", "noon", tool_name="clock"),
+        Message.of("tool", "noon", tool_name="clock"),
     )
 
 
@@ -741,7 +741,7 @@ DETAILS = ModelDetails(
     system="Be brief.",
     template="{{ messages }}",
     parameters=(("num_ctx", "4096"), ("stop", "<|im_end|>"), ("stop", 'a "b"\n'), ("x", "true")),
-    messages=(Message(role="user", content="Hi"), Message(role="assistant", content="Yes?")),
+    messages=(Message.of("user", "Hi"), Message.of("assistant", "Yes?")),
     license="MIT",
     modelfile="FROM qwen2.5\n",
     parent="base",

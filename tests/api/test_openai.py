@@ -153,9 +153,7 @@ def test_error_type_of_other_statuses() -> None:
 
 def test_plain_request() -> None:
     generation = decode_chat(chat_body())
-    assert generation.request == ChatRequest(
-        model="qwen", messages=(Message(role="user", content="Hello"),)
-    )
+    assert generation.request == ChatRequest(model="qwen", messages=(Message.of("user", "Hello"),))
     assert not generation.stream
 
 
@@ -310,8 +308,8 @@ def test_conversation_with_tools() -> None:
         ]
     )
     assert request.messages == (
-        Message(role="system", content="Be brief."),
-        Message(role="user", content="Weather?"),
+        Message.of("system", "Be brief."),
+        Message.of("user", "Weather?"),
         Message(
             role="assistant",
             reasoning="Hm.",
@@ -320,9 +318,9 @@ def test_conversation_with_tools() -> None:
                 ToolCall(id="call_2", name="clock", arguments={}),
             ),
         ),
-        Message(role="tool", content="rain", tool_call_id="call_1"),
-        Message(role="tool", content="9", tool_call_id="call_2"),
-        Message(role="assistant", content="No.", reasoning="Never."),
+        Message.of("tool", "rain", tool_call_id="call_1"),
+        Message.of("tool", "9", tool_call_id="call_2"),
+        Message.of("assistant", "No.", reasoning="Never."),
     )
 
 
@@ -336,7 +334,7 @@ def test_deprecated_function_messages() -> None:
     )
     assert request.messages == (
         Message(role="assistant", tool_calls=(ToolCall(id="", name="weather", arguments={}),)),
-        Message(role="tool", content="rain", tool_name="weather"),
+        Message.of("tool", "rain", tool_name="weather"),
     )
 
 

@@ -150,9 +150,7 @@ def test_events_without_an_end_are_a_fault() -> None:
 
 
 def test_plain_request() -> None:
-    assert request_of() == ChatRequest(
-        model="qwen", messages=(Message(role="user", content="Hello"),)
-    )
+    assert request_of() == ChatRequest(model="qwen", messages=(Message.of("user", "Hello"),))
 
 
 def test_options() -> None:
@@ -166,7 +164,7 @@ def test_options() -> None:
         tool_choice=NAMED,
         top_logprobs=2,
     )
-    assert request.messages[0] == Message(role="system", content="Be brief.")
+    assert request.messages[0] == Message.of("system", "Be brief.")
     assert request.max_tokens == 9
     assert (request.sampling.temperature, request.sampling.top_p) == (0.5, 0.9)
     assert request.think is False
@@ -222,19 +220,19 @@ def test_items_of_one_turn_become_one_message() -> None:
         function_call("call_3", "{}"),
     )
     assert messages == (
-        Message(role="user", content="Weather?"),
-        Message(
-            role="assistant",
-            content="I look.",
+        Message.of("user", "Weather?"),
+        Message.of(
+            "assistant",
+            "I look.",
             reasoning="Hm.",
             tool_calls=(
                 ToolCall(id="call_1", name="weather", arguments={"city": "Köln"}),
                 ToolCall(id="call_2", name="weather", arguments={}),
             ),
         ),
-        Message(role="tool", content="rain", tool_call_id="call_1"),
-        Message(role="tool", content="sun", tool_call_id="call_2"),
-        Message(role="system", content="Be brief."),
+        Message.of("tool", "rain", tool_call_id="call_1"),
+        Message.of("tool", "sun", tool_call_id="call_2"),
+        Message.of("system", "Be brief."),
         Message(
             role="assistant",
             reasoning="So.",
@@ -246,7 +244,7 @@ def test_items_of_one_turn_become_one_message() -> None:
 def test_an_answer_can_be_sent_back_as_it_came() -> None:
     output = whole([*scripts.THINKING[:3], *scripts.TOOLS[1:]])["output"]
     (message,) = messages_of(*output)
-    assert (message.reasoning, message.content) == ("Two and two.", "Four.")
+    assert (message.reasoning, message.text) == ("Two and two.", "Four.")
     assert [call.name for call in message.tool_calls] == ["weather", "clock"]
     assert message.tool_calls[0].arguments == {"city": "Zürich", "days": 2}
 
@@ -257,7 +255,7 @@ def test_thinking_that_led_to_nothing_is_left_out() -> None:
         {"type": "reasoning", "summary": [], "content": [reasoning("Hm.")]},
         {"role": "user", "content": "Hello"},
     )
-    assert messages == (Message(role="user", content="Hello"),)
+    assert messages == (Message.of("user", "Hello"),)
 
 
 def reasoning(text: str) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from rkllama.engine import template_process
 from rkllama.engine.prompt import Prompt, markers_for
 from rkllama.errors import InvalidRequest
 from rkllama.models.filename import FAMILIES as NAMED_FAMILIES
-from rkllama.types import ChatRequest, Message, TemplateSource, Tool, ToolCall
+from rkllama.types import ChatRequest, Message, TemplateSource, TextPart, Tool, ToolCall
 from tests import chat_templates
 
 WEATHER = Tool(
@@ -39,19 +39,19 @@ OTHER = ToolCall(id="call_def456uvw", name="get_weather", arguments={"city": "Be
 
 
 def user(text: str) -> Message:
-    return Message(role="user", content=text)
+    return Message.of("user", text)
 
 
 def assistant(text: str) -> Message:
-    return Message(role="assistant", content=text)
+    return Message.of("assistant", text)
 
 
 def system(text: str) -> Message:
-    return Message(role="system", content=text)
+    return Message.of("system", text)
 
 
 def result(text: str, id: str | None = None, name: str | None = None) -> Message:
-    return Message(role="tool", content=text, tool_call_id=id, tool_name=name)
+    return Message.of("tool", text, tool_call_id=id, tool_name=name)
 
 
 def own(name: str) -> ChatTemplate:
@@ -409,7 +409,7 @@ def test_no_message_is_lost_in_an_unusual_order(
 ) -> None:
     prompt = template.render(messages).prompt
     for message in messages:
-        assert prompt.count(message.content) == 1, message
+        assert prompt.count(message.text) == 1, message
 
 
 def test_a_template_without_system_role_gets_it_with_the_first_question() -> None:
@@ -475,6 +475,14 @@ def test_content_is_a_list_of_parts_where_only_that_is_written() -> None:
         "<s><|im_start|>system S<|im_end|>\n<|im_start|>user U<|im_end|>\n<|im_start|>assistant "
     )
     assert own("smolvlm").bos == "<s>"
+
+
+def test_the_parts_of_a_content_are_one_text() -> None:
+    parts = Message(role="user", content=(TextPart("<|im_"), TextPart(" and "), TextPart("U")))
+    assert parts.text == "<|im_ and U"
+    assert family("yi").render((parts,)).prompt == family("yi").render((user(parts.text),)).prompt
+    assert user("").content == ()
+    assert parts.with_text("V") == user("V")
 
 
 def test_bos_is_told_where_the_prompt_has_one() -> None:
@@ -547,7 +555,7 @@ def test_arguments_are_text_where_the_template_joins_them() -> None:
 
 
 def test_several_calls_go_one_by_one_where_the_template_takes_one() -> None:
-    both = Message(role="assistant", content="Both:", tool_calls=(CALL, OTHER))
+    both = Message.of("assistant", "Both:", tool_calls=(CALL, OTHER))
     prompt = own("llama3").render(
         (user("U"), both, result("rain", CALL.id), result("sun", OTHER.id)), tools=(WEATHER,)
     )
@@ -581,7 +589,7 @@ def test_results_come_in_the_order_of_their_calls(template: ChatTemplate) -> Non
         (result("noon", name="get_time"), result("rain", name="get_weather")),
         (result("noon", named.id), result("rain", CALL.id), result("odd", "call_other")),
     ):
-        sorted_results = sorted(results, key=lambda r: ["rain", "noon", "odd"].index(r.content))
+        sorted_results = sorted(results, key=lambda r: ["rain", "noon", "odd"].index(r.text))
         for after in ((), later):
             prompt = template.render((user("U"), calls, *results, *after), tools=(WEATHER,)).prompt
             expected = (user("U"), calls, *sorted_results, *after)
@@ -600,7 +608,7 @@ def test_ids_of_any_form_become_nine_characters_where_they_must() -> None:
 
 
 def test_a_family_without_tools_gets_them_in_words() -> None:
-    both = Message(role="assistant", content="Wait.", tool_calls=(CALL, OTHER))
+    both = Message.of("assistant", "Wait.", tool_calls=(CALL, OTHER))
     messages = (user("U"), both, result("rain"), result("sun"))
     prompt = family("qwen2.5").render(messages, tools=(WEATHER,)).prompt
     assert '"name": "get_weather"' in prompt.partition("<|im_end|>")[0]

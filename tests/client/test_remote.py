@@ -78,7 +78,7 @@ LOADED = LoadedModel(
     pid=7,
     uses_npu=True,
 )
-HELLO = ChatRequest(model="qwen", messages=(Message(role="user", content="Hello"),))
+HELLO = ChatRequest(model="qwen", messages=(Message.of("user", "Hello"),))
 
 Answer = tuple[int, Iterable[bytes]]
 
@@ -205,14 +205,14 @@ def test_a_request_arrives_as_it_left() -> None:
     request = ChatRequest(
         model="qwen",
         messages=(
-            Message(role="system", content="Be brief."),
-            Message(role="user", content="Weather?"),
+            Message.of("system", "Be brief."),
+            Message.of("user", "Weather?"),
             Message(
                 role="assistant",
                 reasoning="Hm.",
                 tool_calls=(ToolCall(id="call_1", name="weather", arguments={"city": "Köln"}),),
             ),
-            Message(role="tool", content="rain", tool_call_id="call_1", tool_name="weather"),
+            Message.of("tool", "rain", tool_call_id="call_1", tool_name="weather"),
         ),
         template="{{ messages }}",
         sampling=SamplingParams(temperature=0.0, top_k=5, min_p=0.1, seed=7, mirostat=2),
@@ -254,7 +254,7 @@ def test_a_system_text_beside_messages_becomes_the_first_one() -> None:
     with remote({"POST /api/chat": answer}) as (client, server):
         list(client.stream(replace(HELLO, system="Be brief.")))
     messages = dialects.decoded(ollama.decode_chat, server.requests[0][1]).request.messages
-    assert messages == (Message(role="system", content="Be brief."), *HELLO.messages)
+    assert messages == (Message.of("system", "Be brief."), *HELLO.messages)
 
 
 def test_without_a_model_the_loaded_one_answers() -> None:
@@ -332,7 +332,7 @@ DETAILS = ModelDetails(
     system="Be brief.",
     template="T",
     parameters=(("num_ctx", "4096"), ("stop", 'a "b"\n\u2028'), ("stop", "x y"), ("top_p", "0.9")),
-    messages=(Message(role="user", content="Hi"), Message(role="assistant", content="Yes?")),
+    messages=(Message.of("user", "Hi"), Message.of("assistant", "Yes?")),
     license="MIT",
     modelfile="FROM x\n",
     parent="base",

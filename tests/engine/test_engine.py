@@ -58,7 +58,7 @@ class Answer:
 
 def user(text: str, **config: object) -> tuple[Message, ...]:
     """A user's turn; the virtual NPU answers what `config` scripts, else it echoes."""
-    return (Message(role="user", content=f"{text} {directive(**config)}" if config else text),)
+    return (Message.of("user", f"{text} {directive(**config)}" if config else text),)
 
 
 def ask(service: LocalService, model: str, messages: tuple[Message, ...], **wants: Any) -> Answer:

@@ -11,13 +11,13 @@ from rkllama.engine.truncation import shortened
 from rkllama.errors import PromptTooLong
 from rkllama.types import Message, Role, ToolCall
 
-SYSTEM = Message(role="system", content="Be brief.")
+SYSTEM = Message.of("system", "Be brief.")
 
 
 def turns(count: int, size: int = 100) -> tuple[Message, ...]:
     """So many questions, each with its answer but the last one."""
     made = [
-        Message(role=role, content=f"{number} {role}".ljust(size))
+        Message.of(role, f"{number} {role}".ljust(size))
         for number in range(count)
         for role in ("user", "assistant")
     ]
@@ -40,7 +40,7 @@ def test_the_next_turns_are_cut_in_the_same_place() -> None:
     for count in range(20, 23):
         left = shortened(turns(count), too_long(50 * (2 * count - 1), 1900))
         assert left is not None
-        firsts.append(left[0].content)
+        firsts.append(left[0].text)
     assert len(set(firsts)) == 1
 
 
@@ -63,11 +63,11 @@ def test_the_last_turn_alone_is_not_shortened() -> None:
 def test_a_turn_is_cut_with_its_tool_calls_and_their_results() -> None:
     call = ToolCall(id="call_1", name="f", arguments={"x": "y" * 50})
     messages = (
-        Message(role="user", content="one"),
-        Message(role="assistant", content="", tool_calls=(call,)),
-        Message(role="tool", content="z" * 50, tool_call_id="call_1"),
-        Message(role="assistant", content="it is z"),
-        Message(role="user", content="two"),
+        Message.of("user", "one"),
+        Message.of("assistant", "", tool_calls=(call,)),
+        Message.of("tool", "z" * 50, tool_call_id="call_1"),
+        Message.of("assistant", "it is z"),
+        Message.of("user", "two"),
     )
     assert shortened(messages, too_long(100, 60)) == messages[4:]
 
@@ -92,7 +92,7 @@ ROLES: list[Role] = ["system", "user", "assistant", "tool"]
 
 
 @given(
-    st.lists(st.builds(Message, role=st.sampled_from(ROLES), content=st.text(max_size=30))),
+    st.lists(st.builds(Message.of, st.sampled_from(ROLES), st.text(max_size=30))),
     st.integers(1, 1000),
     st.integers(1, 1000),
 )

@@ -174,7 +174,7 @@ def test_create_inherits_and_overrides(store: WritableStore, put: Put) -> None:
     two = store.resolve("two:v1")
     assert two.info.name == "two-v1"
     assert (two.system, two.sampling.top_k, two.stop, two.parent) == ("other", 1, ("c",), "one")
-    assert [message.content for message in two.messages] == ["hi"]
+    assert [message.text for message in two.messages] == ["hi"]
     assert store.details("two-v1").modelfile.startswith("FROM one\n")
 
 

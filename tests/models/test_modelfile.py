@@ -75,8 +75,8 @@ def test_ollamas_syntax() -> None:
             ("num_gpu", "1"),
         ),
         messages=(
-            Message(role="user", content="Hello"),
-            Message(role="assistant", content="Hi,\nhow are you?"),
+            Message.of("user", "Hello"),
+            Message.of("assistant", "Hi,\nhow are you?"),
         ),
     )
     defaults = read_parameters(found.parameters)
@@ -249,7 +249,7 @@ _ROLE: st.SearchStrategy[Role] = st.sampled_from(["system", "user", "assistant"]
         adapter=st.none() | _LINE,
         repository=st.none() | _TEXT,
         parameters=st.lists(st.tuples(_NAME, _TEXT)).map(tuple),
-        messages=st.lists(st.builds(Message, role=_ROLE, content=_TEXT)).map(tuple),
+        messages=st.lists(st.builds(Message.of, _ROLE, _TEXT)).map(tuple),
     )
 )
 def test_what_is_written_reads_back_the_same(modelfile: Modelfile) -> None:

@@ -358,8 +358,8 @@ def test_a_modelfile_sets_defaults(store: Store, put: Put, models: Path) -> None
     assert (model.system, model.sampling.temperature, model.stop) == ("hi", 0.0, ("END",))
     assert (model.context_length, model.max_tokens, model.think) == (512, 99, False)
     assert model.messages == (
-        Message(role="user", content="a"),
-        Message(role="assistant", content="b"),
+        Message.of("user", "a"),
+        Message.of("assistant", "b"),
     )
     assert model.lora == str(models / "m" / "lora.rkllm.bin")
     assert model.info.context_length is None
