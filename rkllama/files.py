@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-from typing import BinaryIO
 
 IMPORT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory from which `import rkllama` gets this very package, for the processes that it starts."""
@@ -34,7 +33,8 @@ class NewFile:
 
     def __init__(self, directory: str, buffering: int = -1) -> None:
         self._path = os.path.join(directory, f".new-{os.urandom(8).hex()}")
-        self.stream: BinaryIO = open(self._path, "xb", buffering)  # noqa: SIM115 - see `place`
+        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        self.stream = os.fdopen(fd, "wb", buffering)
         self._placed = False
 
     def __enter__(self) -> NewFile:

@@ -10,45 +10,51 @@ import pytest
 from rkllama.files import NewFile, write_file
 
 
-def test_a_file_is_replaced_in_one_step(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "folder"
+    made.mkdir()
+    return made
+
+
+def test_a_file_is_replaced_in_one_step(folder: Path) -> None:
+    path = folder / "file"
     path.write_bytes(b"old")
-    with NewFile(str(tmp_path)) as new:
+    with NewFile(str(folder)) as new:
         new.stream.write(b"new")
         assert path.read_bytes() == b"old"
         new.place(str(path))
         assert path.read_bytes() == b"new"
-    assert os.listdir(tmp_path) == ["file"]
+    assert os.listdir(folder) == ["file"]
 
 
-def test_what_is_not_placed_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), NewFile(str(tmp_path)) as new:
+def test_what_is_not_placed_leaves_nothing(folder: Path) -> None:
+    with NewFile(str(folder)) as new:
         new.stream.write(b"half")
-        assert [name[0] for name in os.listdir(tmp_path)] == ["."], "hidden from every list"
-        raise KeyError
-    assert os.listdir(tmp_path) == []
+        assert [name[0] for name in os.listdir(folder)] == ["."], "hidden from every list"
+    assert os.listdir(folder) == []
 
 
-def test_a_name_that_cannot_be_taken_leaves_nothing(tmp_path: Path) -> None:
-    (tmp_path / "taken" / "inside").mkdir(parents=True)
+def test_a_name_that_cannot_be_taken_leaves_nothing(folder: Path) -> None:
+    (folder / "taken" / "inside").mkdir(parents=True)
     with pytest.raises(IsADirectoryError):
-        write_file(str(tmp_path / "taken"), b"x")
-    assert os.listdir(tmp_path) == ["taken"]
+        write_file(str(folder / "taken"), b"x")
+    assert os.listdir(folder) == ["taken"]
 
 
-def test_a_link_is_replaced_and_not_followed(tmp_path: Path) -> None:
-    target = tmp_path / "target"
+def test_a_link_is_replaced_and_not_followed(folder: Path) -> None:
+    target = folder / "target"
     target.write_bytes(b"mine")
-    link = tmp_path / "link"
+    link = folder / "link"
     link.symlink_to(target)
     write_file(str(link), b"new")
     assert (target.read_bytes(), link.read_bytes(), link.is_symlink()) == (b"mine", b"new", False)
 
 
-def test_permissions_are_as_the_umask_has_them(tmp_path: Path) -> None:
+def test_permissions_are_as_the_umask_has_them(folder: Path) -> None:
     before = os.umask(0o027)
     try:
-        write_file(str(tmp_path / "file"), b"x")
+        write_file(str(folder / "file"), b"x")
     finally:
         os.umask(before)
-    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    assert (folder / "file").stat().st_mode & 0o777 == 0o640
