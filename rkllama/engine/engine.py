@@ -111,14 +111,14 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
-            vectors, tokens = turn.resident.worker.embed(
+            result = turn.resident.worker.embed(
                 request.inputs, request.truncate, timeout=timeout, caller=caller
             )
         total = time.monotonic() - started
         return EmbeddingResult(
             model=model.info.name,
-            vectors=tuple(_unit_vector(vector, request.dimensions) for vector in vectors),
-            usage=Usage(prompt_tokens=tokens),
+            vectors=tuple(_unit_vector(vector, request.dimensions) for vector in result.vectors),
+            usage=Usage(prompt_tokens=result.prompt_tokens),
             timings=Timings(queue=turn.queue_seconds, load=turn.load_seconds, total=total),
         )
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Generator, Iterator
 from enum import Enum
 from typing import NamedTuple, NoReturn, TypeVar
 
-from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from ..backends.base import EmbedResult, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from ..backends.kinds import kind_of
 from ..errors import InvalidRequest, LoadFailed, WorkerCrashed, WorkerHung
 from ..service import LOCAL, Caller
@@ -155,17 +155,17 @@ class Worker:
 
     def embed(
         self, texts: tuple[str, ...], truncate: bool, *, timeout: float, caller: Caller = LOCAL
-    ) -> tuple[list[bytes], int | None]:
-        """The float32 vectors of the texts and their token count, None where it is not known.
+    ) -> EmbedResult:
+        """One vector per text. `timeout` are the seconds that the runtime may take for one text.
 
-        `timeout` are the seconds that the runtime may take for one text.
+        Raises what `generate` raises.
         """
         vectors: list[bytes] = []
         payload = self._call(
             frames.EMBED, frames.encode([texts, truncate]), timeout, caller, vectors=vectors
         )
         count: int | None = self._decoded(frames.decode, payload)
-        return vectors, count
+        return EmbedResult(vectors=tuple(vectors), prompt_tokens=count)
 
     def count_tokens(self, text: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
         """How many tokens the text is; None where the runtime cannot tell."""

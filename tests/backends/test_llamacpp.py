@@ -168,7 +168,8 @@ def test_images_are_refused(model: Worker) -> None:
 
 
 def test_vectors_are_the_same_for_the_same_text(model: Worker) -> None:
-    vectors, tokens = model.embed(("a board", "a board", "npu"), True, timeout=LIMIT)
+    result = model.embed(("a board", "a board", "npu"), True, timeout=LIMIT)
+    vectors, tokens = result.vectors, result.prompt_tokens
     assert vectors[0] == vectors[1] != vectors[2]
     assert len({len(vector) for vector in vectors}) == 1
     assert tokens is not None
@@ -183,7 +184,8 @@ def test_an_encoder_makes_vectors_and_says_that_it_writes_no_text(tmp_path: Path
         child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
         with pytest.raises(Unsupported, match="embeddings"):
             ask(child, "a b")
-        vectors, tokens = child.embed(("a b",), True, timeout=LIMIT)
+        result = child.embed(("a b",), True, timeout=LIMIT)
+        vectors, tokens = result.vectors, result.prompt_tokens
         assert (len(vectors[0]), tokens) == (32 * 4, 4)
     finally:
         child.close()
@@ -208,7 +210,7 @@ def vector_of(tmp_path: Path, pooling: gguf.PoolingType) -> bytes:
     child = Worker(str(path), str(tmp_path / "m.log"))
     try:
         child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
-        return child.embed(("a b",), True, timeout=LIMIT)[0][0]
+        return child.embed(("a b",), True, timeout=LIMIT).vectors[0]
     finally:
         child.close()
 
@@ -260,7 +262,8 @@ def test_what_does_not_fit_the_context_is_said_or_cut(model: Worker) -> None:
     assert caught.value.context_length
     with pytest.raises(PromptTooLong):
         model.embed((TEXT * 100,), False, timeout=LIMIT)
-    vectors, tokens = model.embed((TEXT * 100,), True, timeout=LIMIT)
+    result = model.embed((TEXT * 100,), True, timeout=LIMIT)
+    vectors, tokens = result.vectors, result.prompt_tokens
     assert len(vectors) == 1
     assert tokens is not None
     assert tokens > 256, "more than a batch of a prompt, and most of the context"
