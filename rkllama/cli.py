@@ -425,11 +425,11 @@ def ps(as_json: JSONFlag = False) -> None:
     loaded = service.loaded()
     typer.echo(loaded_json(loaded) if as_json else loaded_text(loaded), nl=False)
     if not loaded:
-        from .board.lock import describe, holder
+        from .board.lock import describe_holder, holder
 
         # A server keeps the NPU's lock even without a model, so its lock says nothing here.
         owner = None if isinstance(service, RemoteService) else holder(_settings().lock)
-        note = f"The NPU is in use by {describe(owner)}." if owner else "No model is loaded."
+        note = f"The NPU is in use by {describe_holder(owner)}." if owner else "No model is loaded."
         sys.stderr.write(f"{note}\n")
 
 

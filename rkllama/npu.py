@@ -1,7 +1,7 @@
 """The NPU backend: a .rkllm model run by librkllmrt, in a process of its own.
 
-The layers below it: npu_abi (declarations), npu_types (ctypes), npu_library (finding and identifying),
-npu_runtime with npu_input, npu_results and npu_abort (the API), npu_log and npu_output (its log).
+The layers below it are in rkllm/: abi (declarations), ctypes_types, library (finding and identifying),
+runtime with inputs, callback and abort (the API), and log; backends/own_log reads that while it is written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SPARE = 4
 
 
 class NPUBackend:
-    """A model on the NPU; see backend.Backend.
+    """A model on the NPU; see backends.base.Backend.
 
     A prompt that is `raw` goes in as written: the first one takes the runtime's own template away,
     which cannot be brought back, so from then on a prompt that is not raw is refused. Runtimes 1.1
@@ -182,16 +182,16 @@ class NPUBackend:
     def _use_template(self, runtime: Runtime, *, raw: bool) -> None:
         if not runtime.has("rkllm_set_chat_template"):
             return
-        wanted = "none" if raw else "own"
-        if self._template == "none" and wanted == "own":
+        template = "none" if raw else "own"
+        if self._template == "none" and template == "own":
             raise Unsupported(
                 "this model was used with raw prompts, which removed the runtime's own template",
                 hint="Unload the model first, or send prompts that include the template.",
             )
-        if self._template != wanted and raw:
+        if self._template != template and raw:
             runtime.set_chat_template("", "", "")
             self._fresh = True
-        self._template = wanted
+        self._template = template
 
     def _options(self, spec: GenerateSpec, most: int) -> RunOptions:
         assert self._spec is not None
@@ -315,10 +315,10 @@ class NPUBackend:
             # Rows come for evaluated tokens only, and reuse in this mode has been seen to fail.
             runtime.clear_kv_cache()
         self._fresh = False
-        found: list[tuple[bytes, int]] = []
+        last_rows: list[tuple[bytes, int]] = []
 
         def keep_last(rows: Rows) -> None:
-            found.append((rows.row(-1), rows.height))
+            last_rows.append((rows.row(-1), rows.height))
 
         self._output.mark()
         results = runtime.run(
@@ -326,9 +326,9 @@ class NPUBackend:
         )
         if results.failed:
             raise self._run_failed(self._output.gained())
-        if not found:
+        if not last_rows:
             raise Unsupported("the runtime returned no hidden layer for this model")
-        return found[-1]
+        return last_rows[-1]
 
     # --- The rest ------------------------------------------------------------------------------
 

@@ -74,5 +74,5 @@ def kind_of(path: str) -> Kind:
     for kind in KINDS:
         if path.lower().endswith(kind.extension):
             return kind
-    known = " or ".join(kind.extension for kind in KINDS)
-    raise LoadFailed(f"{os.path.basename(path)} is not a {known} file")
+    extensions = " or ".join(kind.extension for kind in KINDS)
+    raise LoadFailed(f"{os.path.basename(path)} is not a {extensions} file")

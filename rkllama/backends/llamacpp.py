@@ -22,7 +22,7 @@ from ..errors import (
     Unsupported,
 )
 from ..models.gguf import GGUFError, GGUFHeader, read_header
-from ..types import SamplingParams, TokenLogprob
+from ..types import FinishReason, SamplingParams, TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .grammar import grammar_schema
 from .hardware import cache_bytes, check_memory, threads_for
@@ -41,7 +41,7 @@ _LOG_SECONDS = 1.0
 
 
 class CPUBackend:
-    """See backend.Backend."""
+    """A model on the CPU; see backends.base.Backend."""
 
     def __init__(self) -> None:
         self._server: Any = None
@@ -118,9 +118,9 @@ class CPUBackend:
                     last["error"] = chunk["error"]
                 for choice in chunk.get("choices", ()):
                     _emit_choice(choice, emit, emit_logprobs)
+                    if choice.get("finish_reason"):
+                        last["reason"] = choice["finish_reason"]
                 last.update({k: chunk[k] for k in ("usage", "timings") if k in chunk})
-                for choice in chunk.get("choices", ()):
-                    last["reason"] = choice.get("finish_reason") or last.get("reason")
             except BaseException as error:
                 failures.append(error)
                 return True
@@ -325,8 +325,11 @@ def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:
     timings = last.get("timings", {})
     usage = last.get("usage") or _usage_so_far(timings)
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+    reason: FinishReason = "length" if last.get("reason") == "length" else "stop"
+    if aborted:
+        reason = "cancelled"
     return RunResult(
-        reason="cancelled" if aborted else "length" if last.get("reason") == "length" else "stop",
+        reason=reason,
         prompt_tokens=usage.get("prompt_tokens"),
         cached_tokens=cached,
         completion_tokens=usage.get("completion_tokens"),

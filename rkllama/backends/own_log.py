@@ -33,7 +33,7 @@ class OwnOutput:
             self._mark = os.fstat(self._fd).st_size
 
     def gained(self) -> str:
-        """What was written since `mark`, of much the end."""
+        """What was written since `mark`; where that is much, the end of it."""
         self._libc.fflush(None)
         if self._fd is None:
             return ""

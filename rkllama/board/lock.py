@@ -94,7 +94,7 @@ class NPULock:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NPUBusy(describe(_read(fd))) from None
+            raise NPUBusy(describe_holder(_read(fd))) from None
         except OSError as error:
             raise self._unusable(error) from None
         import json
@@ -136,8 +136,8 @@ class NPULock:
                 self._fd = -1
 
 
-def describe(about: dict[str, Any]) -> str:
-    """A holder in words."""
+def describe_holder(about: dict[str, Any]) -> str:
+    """A holder in words, from what stands in the file."""
     if not about:
         return "another process"
     at = f" at {about['url']}" if about.get("url") else ""

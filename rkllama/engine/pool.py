@@ -156,7 +156,7 @@ class Residents:
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory, the most recently used one first."""
-        found = [_describe(slot) for slot in reversed(self.scheduler.slots())]
+        found = [_loaded_model(slot) for slot in reversed(self.scheduler.slots())]
         return [model for model in found if model is not None]
 
     def current(self) -> ModelInfo:
@@ -387,7 +387,7 @@ def _expired(slot: Slot[Resident]) -> bool:
     return slot.expires is not None and slot.expires <= time.monotonic()
 
 
-def _describe(slot: Slot[Resident]) -> LoadedModel | None:
+def _loaded_model(slot: Slot[Resident]) -> LoadedModel | None:
     resident = slot.resident
     if resident is None:
         return None

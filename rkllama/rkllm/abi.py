@@ -434,15 +434,15 @@ def header(release: str) -> Header:
 
 def names(release: str) -> frozenset[str]:
     """What `release` declares: functions, structs, enum values, members with and without "Struct."."""
-    known = header(release)
-    values = [value for enum in known.enums.values() for value in enum]
+    declared = header(release)
+    values = [value for enum in declared.enums.values() for value in enum]
     members = [
         name
-        for struct in known.structs.values()
+        for struct in declared.structs.values()
         for member in _members(struct)
         for name in (member, f"{struct.name}.{member}")
     ]
-    return frozenset([*known.functions, *known.structs, *values, *members])
+    return frozenset([*declared.functions, *declared.structs, *values, *members])
 
 
 def first_release(name: str) -> str | None:

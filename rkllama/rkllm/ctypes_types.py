@@ -1,9 +1,9 @@
-"""ctypes types for a release of librkllmrt, made from the declarations in npu_abi by one loop."""
+"""ctypes types for a release of librkllmrt, made from the declarations in abi.py by one loop."""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, NamedTuple
 
 from .abi import Member, Struct, declarator, header
 
@@ -34,10 +34,17 @@ _SIZES: dict[Any, Any] = {
 }
 
 
+class Prototype(NamedTuple):
+    """The ctypes types of a C function."""
+
+    arguments: tuple[Any, ...]
+    returns: Any
+
+
 class CTypes:
     """The ctypes types of one release's header: `structs`, `callbacks`, `functions` and `enums`.
 
-    `functions` maps a name to (argument types, result type). `wide` asks for pointers and size_t of
+    `wide` asks for pointers and size_t of
     64 (True) or 32 bits; where that is not this machine's width, the types only show the layout.
     """
 
@@ -47,7 +54,7 @@ class CTypes:
         self.enums = self.header.enums
         self.structs: dict[str, Any] = {}
         self.callbacks: dict[str, Any] = {}
-        self.functions: dict[str, tuple[tuple[Any, ...], Any]] = {}
+        self.functions: dict[str, Prototype] = {}
         self._foreign: Any = None
         if wide is not None and wide != native:
             self._foreign = Pointer64 if wide else Pointer32
@@ -61,9 +68,9 @@ class CTypes:
             self.structs[struct.name] = self._structure(struct)
         for function in self.header.functions.values():
             arguments = [declarator(argument).type for argument in function.arguments]
-            self.functions[function.name] = (
-                tuple(self.type(argument) for argument in arguments),
-                self.type(function.returns),
+            self.functions[function.name] = Prototype(
+                arguments=tuple(self.type(argument) for argument in arguments),
+                returns=self.type(function.returns),
             )
 
     def _callback(self, returns: str, arguments: list[str]) -> Any:
@@ -83,6 +90,8 @@ class CTypes:
             name = member.name or f"_{member.type}{position}"
             fields.append((name, self._member_type(member)))
         anonymous = [name for name, _ in fields if name.startswith("_")]
+        # Made by a call and not by a statement: ctypes reads the fields while it makes the class, and
+        # here they are data.
         return type(
             struct.name or struct.kind, (base,), {"_anonymous_": anonymous, "_fields_": fields}
         )
@@ -106,7 +115,10 @@ class CTypes:
             return _SIZES[self._foreign]
         if plain in self.enums:
             return ctypes.c_int
-        return self.structs.get(plain) or self.callbacks.get(plain) or _SCALARS[plain]
+        for table in (self.structs, self.callbacks):
+            if plain in table:
+                return table[plain]
+        return _SCALARS[plain]
 
     def _pointer(self, native: Any) -> Any:
-        return self._foreign or native
+        return native if self._foreign is None else self._foreign

@@ -1,4 +1,4 @@
-"""What librkllmrt can be given to run on, and how it becomes an RKLLMInput."""
+"""What librkllmrt can run on, and how it becomes an RKLLMInput."""
 
 from __future__ import annotations
 
@@ -75,26 +75,26 @@ def c_string(text: str) -> bytes:
     return data
 
 
-def fill(target: Any, given: Input, types: CTypes, keep: list[Any]) -> None:
-    """Write `given` into the RKLLMInput `target`; what has to stay alive goes to `keep`."""
+def fill(target: Any, source: Input, types: CTypes, keep: list[Any]) -> None:
+    """Write `source` into the RKLLMInput `target`; what has to stay alive goes to `keep`."""
     if hasattr(target, "role"):
-        target.role = c_string(getattr(given, "role", "user"))
-        target.enable_thinking = getattr(given, "think", None) is not False
+        target.role = c_string(getattr(source, "role", "user"))
+        target.enable_thinking = getattr(source, "think", None) is not False
     kinds = types.enums["RKLLMInputType"]
-    if isinstance(given, PromptInput):
+    if isinstance(source, PromptInput):
         target.input_type = kinds["RKLLM_INPUT_PROMPT"]
-        target.prompt_input = c_string(given.text)
-    elif isinstance(given, TokenInput):
+        target.prompt_input = c_string(source.text)
+    elif isinstance(source, TokenInput):
         target.input_type = kinds["RKLLM_INPUT_TOKEN"]
-        target.token_input.input_ids = (ctypes.c_int32 * len(given.ids))(*given.ids)
-        target.token_input.n_tokens = len(given.ids)
-    elif isinstance(given, EmbedInput):
+        target.token_input.input_ids = (ctypes.c_int32 * len(source.ids))(*source.ids)
+        target.token_input.n_tokens = len(source.ids)
+    elif isinstance(source, EmbedInput):
         target.input_type = kinds["RKLLM_INPUT_EMBED"]
-        target.embed_input.embed = _floats(given.embed, keep)
-        target.embed_input.n_tokens = given.tokens
+        target.embed_input.embed = _floats(source.embed, keep)
+        target.embed_input.n_tokens = source.tokens
     else:
         target.input_type = kinds["RKLLM_INPUT_MULTIMODAL"]
-        _fill_multimodal(target.multimodal_input, given, types, keep)
+        _fill_multimodal(target.multimodal_input, source, types, keep)
 
 
 def _floats(data: bytes, keep: list[Any]) -> Any:
@@ -105,26 +105,26 @@ def _floats(data: bytes, keep: list[Any]) -> Any:
     return ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_float))
 
 
-def _fill_multimodal(target: Any, given: MultimodalInput, types: CTypes, keep: list[Any]) -> None:
-    target.prompt = c_string(given.prompt)
+def _fill_multimodal(target: Any, source: MultimodalInput, types: CTypes, keep: list[Any]) -> None:
+    target.prompt = c_string(source.prompt)
     if hasattr(target, "image"):
-        if given.images:
-            _fill_grouped(target.image, given.images, keep)
-        if given.videos:
-            _fill_videos(target.video, given.videos, keep)
+        if source.images:
+            _fill_grouped(target.image, source.images, keep)
+        if source.videos:
+            _fill_videos(target.video, source.videos, keep)
         return
-    if given.videos:
+    if source.videos:
         raise Unsupported(f"librkllmrt {types.header.release} takes no videos, 1.3.0 does")
-    if given.images is None:
+    if source.images is None:
         raise InvalidRequest("a multimodal input needs an image")
     values = {
-        "image_embed": _floats(given.images.embed, keep),
-        "n_image_tokens": given.images.tokens,
-        "n_image": given.images.count,
-        "image_width": given.images.width,
-        "image_height": given.images.height,
+        "image_embed": _floats(source.images.embed, keep),
+        "n_image_tokens": source.images.tokens,
+        "n_image": source.images.count,
+        "image_width": source.images.width,
+        "image_height": source.images.height,
     }
-    if not hasattr(target, "n_image") and given.images.count > 1:
+    if not hasattr(target, "n_image") and source.images.count > 1:
         raise Unsupported(
             f"librkllmrt {types.header.release} takes one image, "
             f"{first_release('n_image')} takes several"

@@ -255,8 +255,8 @@ def _fits(release: str, handle: ctypes.CDLL, defaults: Defaults) -> bool:
     if not size - padding < defaults.size <= size:
         return False
     param = struct_type.from_buffer_copy(defaults.content)
-    found = param.top_p, param.temperature, param.repeat_penalty
-    return all(abs(a - b) < 1e-4 for a, b in zip(found, (0.9, 0.8, 1.1), strict=True))
+    defaults_of_all = {"top_p": 0.9, "temperature": 0.8, "repeat_penalty": 1.1}
+    return all(abs(getattr(param, name) - v) < 1e-4 for name, v in defaults_of_all.items())
 
 
 _ROOM = 1024

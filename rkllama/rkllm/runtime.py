@@ -57,9 +57,9 @@ class Runtime:
         self._names = names(library.release)
         self._handle = ctypes.c_void_p()
         self._functions: dict[str, Any] = {}
-        for name, (arguments, returns) in self.types.functions.items():
+        for name, prototype in self.types.functions.items():
             function = library.handle[name]  # a new object: types are set on it
-            function.argtypes, function.restype = arguments, returns
+            function.argtypes, function.restype = prototype.arguments, prototype.returns
             self._functions[name] = function
         self._keep: list[Any] = []
         """What C holds pointers to for as long as the model lives."""
@@ -68,7 +68,7 @@ class Runtime:
         self.results = Results(self.types, self._aborter.ask)
 
     def has(self, name: str) -> bool:
-        """Whether this release declares `name`, as npu_abi.names writes it."""
+        """Whether this release declares `name`, as abi.names writes it."""
         return name in self._names
 
     def _since(self, release: str) -> bool:
@@ -147,7 +147,7 @@ class Runtime:
 
     def run(
         self,
-        given: Input | Sequence[Input],
+        inputs: Input | Sequence[Input],
         emit: Callable[[str], None] = lambda _text: None,
         options: RunOptions | None = None,
         *,
@@ -163,7 +163,7 @@ class Runtime:
         """
         options = options or RunOptions()
         keep: list[Any] = []
-        inputs = self._inputs([given] if not isinstance(given, Sequence) else given, keep)
+        array = self._input_array(inputs if isinstance(inputs, Sequence) else [inputs], keep)
         infer = self._infer(options)
         results = self.results
         results.begin(emit, eos=options.eos, limit=options.limit, rows=rows)
@@ -171,7 +171,7 @@ class Runtime:
             if cancelled():
                 results.stopped = "cancelled"
             else:
-                code = self._functions["rkllm_run"](self._handle, inputs, ctypes.byref(infer), None)
+                code = self._functions["rkllm_run"](self._handle, array, ctypes.byref(infer), None)
                 if code and results.stopped is None:
                     results.failed = True
         results.flush()
@@ -179,14 +179,14 @@ class Runtime:
             raise results.error
         return results
 
-    def _inputs(self, given: Sequence[Input], keep: list[Any]) -> Any:
+    def _input_array(self, inputs: Sequence[Input], keep: list[Any]) -> Any:
         if not self._handle:
             raise RuntimeFailed("rkllm_run was called without a loaded model")
-        if len(given) != self._n_batch():
-            raise RuntimeFailed(f"{len(given)} inputs for a batch of {self._n_batch()}")
-        array = (self.types.structs["RKLLMInput"] * len(given))()
-        for target, one in zip(array, given, strict=True):
-            fill(target, one, self.types, keep)
+        if len(inputs) != self._n_batch():
+            raise RuntimeFailed(f"{len(inputs)} inputs for a batch of {self._n_batch()}")
+        array = (self.types.structs["RKLLMInput"] * len(inputs))()
+        for target, source in zip(array, inputs, strict=True):
+            fill(target, source, self.types, keep)
         return array
 
     def _n_batch(self) -> int:

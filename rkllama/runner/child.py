@@ -77,7 +77,7 @@ class Child:
             if kind == frames.BYTES:
                 self._parts.append(payload)
                 continue
-            self._answer(operations[kind], run, payload)
+            self._execute(operations[kind], run, payload)
             self._parts.clear()
         if self._backend is not None:
             self._backend.close()
@@ -107,16 +107,17 @@ class Child:
                 except Exception:  # the run goes on, and so must the reading of commands
                     traceback.print_exc()
 
-    def _answer(self, operation: Callable[[int, bytes], bytes], run: int, payload: bytes) -> None:
+    def _execute(self, operation: Callable[[int, bytes], bytes], run: int, payload: bytes) -> None:
+        """Run one command and send its RESULT or ERROR."""
         try:
-            kind, answer = frames.RESULT, operation(run, payload)
+            kind, result = frames.RESULT, operation(run, payload)
         except RKLLamaError as error:
-            kind, answer = frames.ERROR, frames.encode_error(error)
+            kind, result = frames.ERROR, frames.encode_error(error)
         except Exception as error:  # a bug; the server must live and the log must tell
             traceback.print_exc()
             text = f"internal error in the model's process: {type(error).__name__}: {error}"
-            kind, answer = frames.ERROR, frames.encode_error(RuntimeFailed(text))
-        frames.write_frame(self._events, kind, run, answer)
+            kind, result = frames.ERROR, frames.encode_error(RuntimeFailed(text))
+        frames.write_frame(self._events, kind, run, result)
 
     def _need_backend(self) -> Backend:
         if self._backend is None:
@@ -171,8 +172,8 @@ class Child:
             tokens.append(result.prompt_tokens)
             for vector in result.vectors:
                 frames.write_frame(self._events, frames.VECTOR, run, vector)
-        known = [count for count in tokens if count is not None]
-        return frames.encode(sum(known) if len(known) == len(tokens) else None)
+        counts = [count for count in tokens if count is not None]
+        return frames.encode(sum(counts) if len(counts) == len(tokens) else None)
 
     def _count(self, run: int, payload: bytes) -> bytes:
         backend = self._need_backend()
