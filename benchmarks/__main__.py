@@ -77,7 +77,7 @@ class Bench:
         )
 
     def run(self) -> None:
-        """Everything, the quick things first."""
+        """Measure everything, the quick things first."""
         self._start_up()
         with Server("--log-level", "warning") as server:
             self._memory(server)
@@ -208,7 +208,7 @@ class Bench:
         self._report("the same while a generation runs", f"{busy * 1000:.2f} ms", "<= 5 ms")
 
     def _guide(self, server: Server) -> None:
-        """The model that comes along, on the CPU: the only real one here."""
+        """Measure the bundled model on the CPU, the only real one here."""
         loads, rates = [], []
         for _ in range(_RUNS):
             loads.append(_timed(lambda: server.post("/load_model", {"model_name": "guide"})))
@@ -259,7 +259,7 @@ def _stream(server: Server) -> tuple[list[int], int]:
 
 
 def _cpu(server: Server) -> float:
-    """CPU seconds of the server and its children so far."""
+    """Return the CPU seconds of the server and its children so far."""
     total = 0
     for pid in (server.process.pid, *server.children()):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

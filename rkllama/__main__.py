@@ -12,20 +12,22 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; answers the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line and return the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     _prepare_streams()
     try:
         try:
             return _run(sys.argv[1:])
         finally:
-            sys.stdout.flush()  # at the interpreter's end nobody could catch what this raises
+            sys.stdout.flush()  # at interpreter exit nobody could catch an exception raised by this
     except KeyboardInterrupt:
         return 130
-    except OSError as error:  # of a full disk behind stdout, for one
+    except OSError as error:  # for example because the disk behind stdout is full
         from .console.output import forget_stdout
 
         forget_stdout()
-        if not isinstance(error, BrokenPipeError):  # a reader that has gone wants to hear no more
+        if not isinstance(
+            error, BrokenPipeError
+        ):  # the reader has gone, so there is nobody to tell
             sys.stderr.write(f"Error: {error}\n")
         return 1
 
@@ -35,7 +37,7 @@ def _prepare_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            # The lowest number that is free is the stream's own: no other file shall get it.
+            # The lowest free number is the stream's own: no other file must get it.
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it stays open
         elif isinstance(stream, io.TextIOWrapper):
             # Not every terminal knows every character, nor does each one send UTF-8.

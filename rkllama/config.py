@@ -20,7 +20,7 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, 
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of a number (seconds) or a duration such as "5m", "1h30m", "-1"; negative = for ever.
+    """Return seconds of a number (seconds) or a duration such as "5m", "1h30m", "-1"; negative = forever.
 
     Raises ValueError for anything else, infinities and NaN included.
     """
@@ -106,7 +106,7 @@ def _keys(value: object) -> tuple[str, ...]:
     for word in _words(value):
         keys += _keys_in_file(word[1:]) if word.startswith("@") else [word]
     if not keys:
-        # Whoever asks for a key and gives none (an unset variable) must not end up with an open server.
+        # An empty list (an unset variable) must not end up as a server that is open to everybody.
         raise ValueError("it contains no key")
     return tuple(keys)
 
@@ -141,7 +141,7 @@ class Settings:
     host: str
     """The server's address, HOST, HOST:PORT or a URL. RKLLAMA_HOST, default 127.0.0.1:8080."""
     keep_alive: float
-    """Seconds that a model stays loaded after its last use; negative = for ever. RKLLAMA_KEEP_ALIVE, 5m."""
+    """Seconds that a model stays loaded after its last use; negative = forever. RKLLAMA_KEEP_ALIVE, 5m."""
     max_loaded: int
     """How many models may be loaded at once. RKLLAMA_MAX_LOADED, 1."""
     max_queue: int
@@ -241,7 +241,7 @@ _SETTINGS: tuple[tuple[str, str, Callable[[object], Any], Any], ...] = (
 def load_settings(
     flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """The settings in force; `flags` holds what the command line set (None = not set).
+    """Return the settings in force; `flags` holds what the command line set (None = not set).
 
     Raises ConfigError for a value that cannot be used, naming the setting and where it was set.
     """
@@ -317,12 +317,12 @@ def server_address(host: str) -> tuple[str, int]:
 
 
 def server_url(host: str, port: int) -> str:
-    """The address as a URL, an IPv6 host in brackets."""
+    """Return the address as a URL, an IPv6 host in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server bound to `host` can be reached from this machine only."""
+    """Return whether a server bound to `host` can be reached from this machine only."""
     if host in ("localhost", "::1"):
         return True
     # A name such as 127.example.org is not one: its owner decides where it leads.
@@ -335,5 +335,5 @@ def _is_byte(digits: str) -> bool:
 
 
 def is_this_machine(host: str) -> bool:
-    """Whether a server at `host` would run here: loopback, or the address that means every one."""
+    """Return whether a server at `host` would run here: loopback, or the address that means every one."""
     return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound

@@ -34,7 +34,7 @@
     ├── NoSuchRoute               404  no_such_route        no endpoint of that path
     ├── MethodNotAllowed          405  method_not_allowed   the endpoint takes other methods
     ├── ServerStopping            503  server_stopping      the server is about to end
-    └── Cancelled                 499  cancelled            the client went away before it was served
+    └── Cancelled                 499  cancelled            the client disconnected before it was served
 
 An error knows its HTTP status and a code for programs; what it is about is in typed attributes.
 `str(error)` says what happened and with which value; `hint` says what to do next. Nothing reads messages.
@@ -73,7 +73,7 @@ class RKLLamaError(Exception):
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RKLLamaError:
-        """The error of the class that has this code; an unknown code gives a plain RKLLamaError."""
+        """Return the error of the class that has this code; an unknown code gives a plain RKLLamaError."""
         attributes = dict(values)
         code = attributes.pop("code", None)
         kind = next((cls for cls in _classes(RKLLamaError) if cls.code == code), RKLLamaError)
@@ -121,7 +121,7 @@ class Unsupported(InvalidRequest):
 
 
 class ModelNotFound(RKLLamaError):
-    """No model answers to `name`; `candidates` are near names, best first."""
+    """No model is called `name`; `candidates` are similar names, best first."""
 
     status = 404
     code = "model_not_found"
@@ -134,7 +134,7 @@ class ModelNotFound(RKLLamaError):
 
 
 class AmbiguousName(RKLLamaError):
-    """Several models answer to `name`: `candidates`."""
+    """Several models match `name`: `candidates`."""
 
     status = 400
     code = "ambiguous_name"
@@ -298,14 +298,14 @@ class HubGated(PullError):
 
 
 class HubUnreachable(PullError):
-    """The Hub cannot be reached, or broke off too often."""
+    """The Hub cannot be reached, or the connection broke too often."""
 
     status = 502
     code = "hub_unreachable"
 
 
 class DiskFull(PullError):
-    """The disk has `available` bytes where `needed` are needed."""
+    """The disk has only `available` bytes, but `needed` are needed."""
 
     status = 507
     code = "disk_full"
@@ -358,7 +358,7 @@ class Unauthorized(RKLLamaError):
 
 
 class Forbidden(RKLLamaError):
-    """The request comes from where none may come from."""
+    """The request comes from an origin or host that is not allowed."""
 
     status = 403
     code = "forbidden"
@@ -411,7 +411,7 @@ class ServerStopping(RKLLamaError):
 
 
 class Cancelled(RKLLamaError):
-    """The client went away before its turn came."""
+    """The client disconnected before its turn came."""
 
     status = 499
     code = "cancelled"

@@ -12,7 +12,7 @@ IMPORT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def is_full(error: OSError) -> bool:
-    """Whether an error says that there is no room, on the disk or in the user's quota."""
+    """Return whether an error says that there is no room, on the disk or in the user's quota."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

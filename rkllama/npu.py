@@ -41,7 +41,7 @@ class NPUBackend:
         self._spec: LoadSpec | None = None
         self._context = 0
         self._template: str | None = None
-        """Whose template prompts go through: "own", "none", or None while it is open."""
+        """Which template prompts go through: "own", "none", or None while undecided."""
         self._fresh = True
         """Whether the KV cache is empty."""
         self._surplus: dict[str, int] = {}
@@ -80,7 +80,7 @@ class NPUBackend:
         )
 
     def _init(self, runtime: Runtime, spec: LoadSpec, soc: str | None) -> tuple[Facts, bool]:
-        """What the runtime said of itself, and whether the context had to be clamped."""
+        """Return what the runtime said about itself, and whether the context had to be clamped."""
         try:
             return self._try_init(runtime, spec, soc), False
         except LoadFailed as error:
@@ -205,10 +205,10 @@ class NPUBackend:
         )
 
     def _minding_context(self, runtime: Runtime, emit: Emit) -> Emit:
-        """`emit`, which with the first text ends the answer where the context will be full.
+        """Return `emit`, wrapped so that the first text limits the answer to the space left in the context.
 
-        The runtime would drop half of the conversation and go on. It tells the size of the prompt
-        in its log only, before the first token.
+        The runtime would drop half of the conversation and go on. It reports the size of the prompt
+        only in its log, before the first token.
         """
         begun = False
 
@@ -285,7 +285,7 @@ class NPUBackend:
     # --- Embedding -----------------------------------------------------------------------------
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
-        """The last layer's state at each text's last token: what embedding models made from a
+        """Return the last layer's state at each text's last token: what embedding models made from a
         language model are trained to fill. Texts go in as written.
         """
         vectors, total = [], 0
@@ -333,7 +333,7 @@ class NPUBackend:
     # --- The rest ------------------------------------------------------------------------------
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
-        """The runtime counts a prompt only by evaluating it, which the request that follows reuses."""
+        """Return the runtime counts a prompt only by evaluating it, which the request that follows reuses."""
         spec = GenerateSpec(prompt=text, max_tokens=1)
         try:
             return self.generate(spec, _drop, cancelled=cancelled).prompt_tokens
@@ -357,4 +357,4 @@ def _reason(results: Results, at_limit: bool) -> FinishReason:
 
 
 def _drop(_text: str) -> None:
-    """Take text that nobody wants."""
+    """Discard text that nobody needs."""

@@ -55,7 +55,7 @@ def serve(
 def _make_own_directory(settings: Settings) -> None:
     """Make the default models directory, so that a fresh server has no models rather than an error.
 
-    One that somebody named is not made: it may be on a disk that is not mounted.
+    A directory named by the user is not created: it may be on a disk that is not mounted.
     """
     if settings.models == os.path.join(settings.home, "models"):
         with contextlib.suppress(OSError):
@@ -63,7 +63,7 @@ def _make_own_directory(settings: Settings) -> None:
 
 
 def _stop_on_signals(wake: Callable[[], object]) -> threading.Event:
-    """An event that SIGTERM and SIGINT set; further ones change nothing, stopping is under way.
+    """Return an event that SIGTERM and SIGINT set; further signals change nothing.
 
     A handler that raised would be swallowed when it strikes inside one of waitress's own handlers.
     """

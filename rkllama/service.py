@@ -62,13 +62,13 @@ LOCAL = Caller()
 
 
 class Service(Protocol):
-    """Everything one can do with models. Raises the errors of errors.py and nothing else."""
+    """All operations on models. Raises only the errors of errors.py."""
 
     def models(self) -> list[ModelInfo]:
-        """The models on disk, by name. Raises ModelsDirMissing."""
+        """Return the models on disk, by name. Raises ModelsDirMissing."""
 
     def show(self, name: str) -> ModelDetails:
-        """All that is known of one model. Raises ModelNotFound, AmbiguousName."""
+        """Return the details of one model. Raises ModelNotFound, AmbiguousName."""
 
     def pull(self, reference: str) -> Generator[PullProgress, None, None]:
         """Fetch `[hf/]USER/REPO/FILE[@REVISION]`. Nothing happens before the first `next`;
@@ -76,7 +76,7 @@ class Service(Protocol):
         """
 
     def remove(self, name: str) -> ModelInfo:
-        """Unload and delete a model; answers what was deleted. Raises ModelNotFound, AmbiguousName, and
+        """Unload and delete a model; return what was deleted. Raises ModelNotFound, AmbiguousName, and
         InvalidRequest where others are made from it.
         """
 
@@ -84,7 +84,7 @@ class Service(Protocol):
         """Make `destination` another name of `source`."""
 
     def upload(self, path: str, report: Callable[[PullProgress], object]) -> str:
-        """Bring a file of this machine to where `create` makes a model of it; answers its sha256."""
+        """Bring a file of this machine to where `create` can use it; return its sha256."""
 
     def create(self, name: str, modelfile: str, files: Sequence[tuple[str, str]] = ()) -> ModelInfo:
         """Make a model out of a Modelfile's text, and of an existing model or of what stands in for it:
@@ -92,10 +92,10 @@ class Service(Protocol):
         """
 
     def loaded(self) -> list[LoadedModel]:
-        """The models in memory; never waits for one."""
+        """Return the models in memory; never waits for one."""
 
     def current(self) -> ModelInfo:
-        """The most recently used model in memory. Raises NoModelLoaded."""
+        """Return the most recently used model in memory. Raises NoModelLoaded."""
 
     def load(
         self,
@@ -114,16 +114,16 @@ class Service(Protocol):
         """
 
     def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
-        """The events of an answer; the last one is Finished. Errors are raised, before the first
+        """Return the events of an answer; the last one is Finished. Errors are raised, before the first
         event or in between. Closing the iterator cancels the answer, and so does a caller that
         hangs up.
         """
 
     def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
-        """One vector per input."""
+        """Return one vector per input."""
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
-        """Tokens of the rendered prompt; None where the backend cannot count."""
+        """Return tokens of the rendered prompt; None where the backend cannot count."""
 
     def close(self) -> None:
         """Cancel what runs, end every child, release the NPU."""

@@ -1,4 +1,4 @@
-"""The values that travel between the faces (CLI, HTTP dialects), the engine and the backends.
+"""The values that are passed between the faces (CLI, HTTP dialects), the engine and the backends.
 
 All are frozen; None means "not set" for what is asked and "not known" for what is reported, never a
 stand-in for zero. Durations are seconds, sizes are bytes, times are seconds since the epoch.
@@ -128,7 +128,7 @@ class ChatRequest:
     `raw` None leaves it to the prompt: as it is when it holds the model's control tokens.
     `model` None means the loaded one. `max_tokens` -1 is "until the context is full".
     `think`: None is the model's default. `format`: "json" or a JSON schema.
-    `keep_alive`: seconds after the last use, negative = for ever, None = the server's setting.
+    `keep_alive`: seconds after the last use, negative = forever, None = the server's setting.
     """
 
     model: str | None = None
@@ -214,7 +214,7 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts as the backend reported them. `cached_tokens` of the prompt were not evaluated anew.
+    """Token counts as the backend reported them. `cached_tokens` of the prompt were not evaluated again.
 
     `prompt_tokens` is the whole prompt where the backend tells it, None otherwise.
     """

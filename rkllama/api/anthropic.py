@@ -69,7 +69,7 @@ _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def error_body(error: RKLLamaError) -> dict[str, Any]:
-    """The body of an error."""
+    """Return the body of an error."""
     default = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
     return {
         "type": "error",
@@ -110,7 +110,7 @@ def decode_count(body: object) -> ChatRequest:
 
 
 def count_body(tokens: int | None) -> dict[str, Any]:
-    """The count; Unsupported where the model's backend cannot count."""
+    """Return the count; Unsupported where the model's backend cannot count."""
     if tokens is None:
         raise Unsupported("this model's runtime cannot count tokens")
     return {"input_tokens": tokens}
@@ -160,7 +160,7 @@ def _think(fields: Fields) -> bool | None:
 
 
 def _format(fields: Fields) -> Mapping[str, Any] | None:
-    """The schema in `output_config`, or in `output_format`, where packages of 2025 put it."""
+    """Return the schema in `output_config`, or in `output_format`, where packages of 2025 put it."""
     config = fields.object("output_config")
     form = None if config is None else config.object("format")
     if form is None:
@@ -238,7 +238,7 @@ def _turn(entry: Fields) -> list[Message]:
 
 
 def _blocks(entry: Fields, name: str) -> list[Fields]:
-    """A content's blocks; a string is one block of text."""
+    """Return a content's blocks; a string is one block of text."""
     value = entry.need(name, entry.raw)
     if isinstance(value, str):
         return [Fields({"type": "text", "text": value}, f"{entry.where}{name}.")]
@@ -248,7 +248,7 @@ def _blocks(entry: Fields, name: str) -> list[Fields]:
 
 
 def _texts(entry: Fields, name: str) -> str:
-    """A content that is all text; its blocks stand apart as paragraphs."""
+    """Return a content that is all text; its blocks stand apart as paragraphs."""
     return "\n\n".join(_text(block) for block in _blocks(entry, name))
 
 
@@ -267,7 +267,7 @@ def _unreadable(block: Fields, kind: str) -> Unsupported:
 
 
 def _user(entry: Fields) -> list[Message]:
-    """A user's turn and the tool results in it, each a message of its own, in their order."""
+    """Return a user's turn and the tool results in it, each a message of its own, in their order."""
     messages: list[Message] = []
     texts: list[str] = []
     for block in _blocks(entry, "content"):
@@ -284,7 +284,9 @@ def _user(entry: Fields) -> list[Message]:
 
 
 def _tool_result(block: Fields) -> Message:
-    """A tool's answer; that it is an error is said in its text, since templates have no field for it."""
+    """Return a tool's answer; that it is an error is said in its text, since templates have no field for
+    it.
+    """
     text = _texts(block, "content") if "content" in block else ""
     return Message.of(
         "tool",
@@ -350,7 +352,7 @@ class MessageEncoder:
         self._before_delta = b""
 
     def encode(self, event: Event) -> bytes:
-        """The events of one event: the message's and the block's start, the delta, the end."""
+        """Return the events of one event: the message's and the block's start, the delta, the end."""
         start = b"" if self._begun else self._begin()
         match event:
             case TextDelta(text):
@@ -364,11 +366,11 @@ class MessageEncoder:
                 return start + (self._finish(event) if error is None else self.error(error))
 
     def error(self, error: RKLLamaError) -> bytes:
-        """The error event, on which the official clients raise."""
+        """Return the error event, on which the official clients raise."""
         return sse(error_body(error), "error")
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """A message; its blocks are in the order of the events. Raises Cancelled where the model was
+        """Return a message; its blocks are in the order of the events. Raises Cancelled where the model was
         unloaded meanwhile.
         """
         blocks: list[dict[str, Any]] = []
@@ -394,7 +396,7 @@ class MessageEncoder:
         raise RuntimeError("an answer's events ended without Finished")
 
     def _begin(self) -> bytes:
-        """The start; how many tokens the prompt has is not known yet, and the API has no word for
+        """Return the start; how many tokens the prompt has is not known yet, and the API has no word for
         that: the figures come with message_delta.
         """
         self._begun = True
@@ -452,7 +454,7 @@ class MessageEncoder:
         )
 
     def _ending(self, finished: Finished) -> dict[str, Any]:
-        """Why it stopped; a stop string is named only where the request asked for it."""
+        """Return why it stopped; a stop string is named only where the request asked for it."""
         if finished.error is not None:
             details = {"type": "refusal", "category": None, "explanation": finished.error}
             return {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
@@ -467,7 +469,7 @@ def _event(name: str, /, **values: Any) -> bytes:
 
 
 def _text_block(kind: str, text: str) -> dict[str, Any]:
-    """A block of text or thinking; nothing here signs thinking."""
+    """Return a block of text or thinking; nothing here signs thinking."""
     signature = {"signature": ""} if kind == "thinking" else {}
     return {"type": kind, kind: text, **signature}
 

@@ -30,7 +30,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=
 
 
 _DEEPEST = 128
-"""Levels of nesting in a request: what is deeper could be read here and break whoever writes it again."""
+"""Levels of nesting in a request: what is deeper could be read here, but not written out again everywhere."""
 
 
 def load_json(data: bytes | str) -> Any:
@@ -81,7 +81,7 @@ def dumps(value: object) -> bytes:
 
 
 def dump_text(text: str) -> bytes:
-    """What `dumps` makes of a string, at half its price: for the frames that hold one token."""
+    """Return what `dumps` makes of a string, at half its price: for the frames that hold one token."""
     quoted = encode_basestring(text)
     return quoted.encode() if quoted.isascii() else _one_line(quoted)
 
@@ -107,7 +107,7 @@ NDJSON_TYPE = "application/x-ndjson"
 
 
 def sse(value: object, event: str | None = None) -> bytes:
-    """One server-sent event whose data is JSON."""
+    """Return one server-sent event whose data is JSON."""
     name = b"event: %s\n" % event.encode() if event else b""
     return name + b"data: " + dumps(value) + b"\n\n"
 
@@ -133,14 +133,14 @@ class FrameEncoder(Protocol[T_contra]):
         """The frames of one item, b"" for none. Those of the last one close the stream."""
 
     def error(self, error: RKLLamaError) -> bytes:
-        """The frame that ends a stream which has begun."""
+        """Return the frame that ends a stream which has begun."""
 
 
 class Encoder(FrameEncoder[Event], Protocol):
     """Turns one answer's events into one dialect's bytes. It pins what all frames share: id, time, role."""
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """The answer that is not streamed: a fold over the same events."""
+        """Return the answer that is not streamed: a fold over the same events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class Completion:
 
 
 def fold(events: Iterable[Event]) -> Completion:
-    """The events of one answer, joined."""
+    """Return the events of one answer, joined."""
     text: list[str] = []
     reasoning: list[str] = []
     calls: list[ToolCall] = []
@@ -190,8 +190,8 @@ def fold(events: Iterable[Event]) -> Completion:
 
 
 def cut_off(finished: Finished) -> Cancelled | None:
-    """The error in place of the end of an answer whose model was unloaded before that, for the APIs that
-    have no word for it: half an answer must not pass for a whole one.
+    """Return the error in place of the end of an answer whose model was unloaded before that, for the APIs
+    that have no word for it: half an answer must not pass for a whole one.
     """
     if finished.reason != "cancelled":
         return None
@@ -224,11 +224,11 @@ class Fields:
         return self._values.get(name) is not None
 
     def raw(self, name: str) -> Any:
-        """The value as it came, None when absent."""
+        """Return the value as it came, None when absent."""
         return self._values.get(name)
 
     def fail(self, name: str, expected: str) -> InvalidRequest:
-        """The error for a field whose value is not what was expected."""
+        """Return the error for a field whose value is not what was expected."""
         return InvalidRequest(f"'{self.where}{name}' must be {expected}", param=self.where + name)
 
     def need(self, name: str, read: Callable[[str], T | None]) -> T:
@@ -239,7 +239,7 @@ class Fields:
         return value
 
     def text(self, name: str) -> str | None:
-        """A string, made safe by `clean_text`."""
+        """Return a string, made safe by `clean_text`."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -248,14 +248,14 @@ class Fields:
         return clean_text(value)
 
     def flag(self, name: str) -> bool | None:
-        """A boolean."""
+        """Return a boolean."""
         value = self._values.get(name)
         if value is not None and not isinstance(value, bool):
             raise self.fail(name, "true or false")
         return value
 
     def integer(self, name: str, low: int = -(1 << 31), high: int = (1 << 31) - 1) -> int | None:
-        """An integer within bounds; 3.0 counts as one, since many clients send it so."""
+        """Return an integer within bounds; 3.0 counts as one, since many clients send it so."""
         value = self.number(name, low, high)
         if value is None:
             return None
@@ -264,7 +264,7 @@ class Fields:
         return int(value)
 
     def number(self, name: str, low: float = -1e38, high: float = 1e38) -> float | None:
-        """A finite number within bounds."""
+        """Return a finite number within bounds."""
         value = self._values.get(name)
         if value is None:
             return None
@@ -275,33 +275,33 @@ class Fields:
         return value
 
     def items(self, name: str) -> list[Any] | None:
-        """A list."""
+        """Return a list."""
         value = self._values.get(name)
         if value is not None and not isinstance(value, list):
             raise self.fail(name, "a list")
         return value
 
     def objects(self, name: str) -> list[Fields] | None:
-        """A list of JSON objects."""
+        """Return a list of JSON objects."""
         values = self.items(name)
         if values is None:
             return None
         return [Fields(item, f"{self.where}{name}[{i}].") for i, item in enumerate(values)]
 
     def object(self, name: str) -> Fields | None:
-        """A JSON object, to be read on."""
+        """Return a JSON object, to be read on."""
         value = self._values.get(name)
         return None if value is None else Fields(value, f"{self.where}{name}.")
 
     def mapping(self, name: str) -> Mapping[str, Any] | None:
-        """A JSON object as it came."""
+        """Return a JSON object as it came."""
         value = self._values.get(name)
         if value is not None and not isinstance(value, dict):
             raise self.fail(name, "a JSON object")
         return value
 
     def texts(self, name: str) -> tuple[str, ...] | None:
-        """A string or a list of strings, as `stop` and `input` are."""
+        """Return a string or a list of strings, as `stop` and `input` are."""
         value = self._values.get(name)
         if value is None:
             return None

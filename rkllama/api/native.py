@@ -65,12 +65,12 @@ _ROLES: tuple[Role, ...] = get_args(Role)
 
 
 def decode_load(body: object) -> str:
-    """The model's name of a `POST /load_model`."""
+    """Return the model's name of a `POST /load_model`."""
     return _name(Fields(body), "model_name")
 
 
 def decode_name(body: object) -> str:
-    """The model's name of a `/rm`, the Hub reference of a `/pull`."""
+    """Return the model's name of a `/rm`, the Hub reference of a `/pull`."""
     return _name(Fields(body), "model")
 
 
@@ -82,7 +82,9 @@ def _name(fields: Fields, key: str) -> str:
 
 
 def decode_generate(body: object, language: Language = "fr") -> Generation:
-    """A `POST /generate`; without `stream` it is not streamed, without `model` the loaded one answers."""
+    """Decode a `POST /generate`; without `stream` it is not streamed, without `model` the loaded one
+    answers.
+    """
     fields = Fields(body)
     options = read_options(fields)
     prompt, messages = _read_messages(fields)
@@ -148,7 +150,7 @@ def loaded_body(name: str, language: Language = "fr") -> dict[str, Any]:
 
 
 def already_loaded_body(language: Language = "fr") -> dict[str, Any]:
-    """The 400 of a `POST /load_model` while a model is loaded."""
+    """Return the 400 of a `POST /load_model` while a model is loaded."""
     return {"error": phrase("already_loaded", language)}
 
 
@@ -191,7 +193,7 @@ class GenerateEncoder:
         self._after = after + b"\n"
 
     def encode(self, event: Event) -> bytes:
-        """One line per event; the last one has the finish reason and the figures."""
+        """Return one line per event; the last one has the finish reason and the figures."""
         if type(event) is TextDelta:
             return self._before + dump_text(event.text) + self._after
         return dumps(self._object(event)) + b"\n"
@@ -207,11 +209,11 @@ class GenerateEncoder:
         return _answer(choice, _NO_USAGE)
 
     def error(self, error: RKLLamaError) -> bytes:
-        """The line that ends a stream in which something went wrong."""
+        """Return the line that ends a stream in which something went wrong."""
         return dumps({"error": error_text(error, self._language)}) + b"\n"
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """The documented object, out of all events."""
+        """Return the documented object, out of all events."""
         answer = fold(events)
         choice = _choice(answer.text, answer.finished.reason)
         if answer.reasoning:
@@ -235,7 +237,7 @@ def _last(choice: dict[str, Any], finished: Finished) -> dict[str, Any]:
 
 
 def _usage(usage: Usage, timings: Timings) -> dict[str, Any]:
-    """The figures that the runtime reported, null for those that it did not."""
+    """Return the figures that the runtime reported, null for those that it did not."""
     prompt, completion, seconds = usage.prompt_tokens, usage.completion_tokens, timings.generation
     return {
         "prompt_tokens": prompt,
@@ -256,7 +258,7 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
 
 
 def pull_error_text(error: RKLLamaError, language: Language = "fr") -> str:
-    """The line for a download that failed: the body of a 400, or the last line of a stream."""
+    """Return the line for a download that failed: the body of a 400, or the last line of a stream."""
     detail = error.text if isinstance(error, InvalidRequest) else error_text(error, language)
     return phrase("pull_failed", language, error=detail) + "\n"
 
@@ -272,7 +274,7 @@ class PullLines:
         self._announced = False
 
     def encode(self, progress: PullProgress) -> bytes:
-        """The new lines of a step; b"" where it brings none."""
+        """Return the new lines of a step; b"" where it brings none."""
         text = self._announcement(progress) if progress.status != "resolving" else ""
         percent = self._reached(progress)
         if percent > self._percent:
@@ -297,5 +299,5 @@ class PullLines:
         return min(99, progress.completed * 100 // progress.total)
 
     def error(self, error: RKLLamaError) -> bytes:
-        """The last line of a download that failed after its first line."""
+        """Return the last line of a download that failed after its first line."""
         return pull_error_text(error, self._language).encode()

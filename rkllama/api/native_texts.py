@@ -132,12 +132,12 @@ _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
 
 
 def phrase(key: str, language: Language, **values: str) -> str:
-    """One of the fixed messages."""
+    """Return one of the fixed messages."""
     return _pick(_PHRASES[key], language).format(**values)
 
 
 def error_text(error: RKLLamaError, language: Language) -> str:
-    """The sentence for an error, by its class."""
+    """Return the sentence for an error, by its class."""
     known = next(cls for cls in type(error).__mro__ if cls in _ERRORS)
     return _pick(_ERRORS[known], language).format(text=error.text, **_words(vars(error)))
 
@@ -147,7 +147,7 @@ def _pick(texts: tuple[str, str], language: Language) -> str:
 
 
 def _words(attributes: Mapping[str, Any]) -> dict[str, str]:
-    """An error's attributes as a sentence shows them."""
+    """Return an error's attributes as a sentence shows them."""
     words = {name: _word(value) for name, value in attributes.items() if name != "text"}
     if "path" in words:
         words["path"] = _short_path(words["path"])
@@ -161,13 +161,13 @@ def _word(value: object) -> str:
 
 
 def _short_path(path: str) -> str:
-    """The documented spelling of the default models directory; any other one as it is."""
+    """Return the documented spelling of the default models directory; any other one as it is."""
     default = "~/RKLLAMA/models"
     return default if path == os.path.expanduser(default) else path
 
 
 def language(accept_language: str | None) -> Language:
-    """The language for an Accept-Language header: English where it is preferred to French.
+    """Return the language for an Accept-Language header: English where it is preferred to French.
 
     The higher q wins, the first one named between equals; without either it is French.
     """
@@ -183,7 +183,7 @@ def language(accept_language: str | None) -> Language:
 
 
 def _weight(parameters: str) -> float:
-    """The q-value of one item; 1 without one, 0 for an unreadable one."""
+    """Return the q-value of one item; 1 without one, 0 for an unreadable one."""
     name, _, value = parameters.strip().partition("=")
     if name.strip().lower() != "q":
         return 1.0

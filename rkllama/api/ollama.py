@@ -49,7 +49,9 @@ _BUSY = "server busy, please try again.  maximum pending requests exceeded"
 
 
 def error_body(error: RKLLamaError) -> dict[str, Any]:
-    """The body of an error: `error` in Ollama's words, the rest to build the same exception elsewhere."""
+    """Return the body of an error: `error` in Ollama's words, the rest to build the same exception
+    elsewhere.
+    """
     body = {"error": _error_text(error), **error.to_dict()}
     body.pop("log", None)  # the last words of a model's process are the server's business
     return body
@@ -62,12 +64,12 @@ def _error_text(error: RKLLamaError) -> str:
 
 
 def error_line(error: RKLLamaError) -> bytes:
-    """The line that ends a stream in which something went wrong."""
+    """Return the line that ends a stream in which something went wrong."""
     return dumps(error_body(error)) + b"\n"
 
 
 def nanoseconds(seconds: float) -> int:
-    """A duration as Ollama writes it."""
+    """Return a duration as Ollama writes it."""
     return round(seconds * 1e9)
 
 
@@ -75,14 +77,14 @@ def nanoseconds(seconds: float) -> int:
 
 
 def read_body(body: object) -> Fields:
-    """The body of a request; None, for an empty one, is answered in Ollama's words."""
+    """Return the body of a request; None, for an empty one, is answered in Ollama's words."""
     if body is None:
         raise InvalidRequest("missing request body")
     return Fields(body)
 
 
 def read_model(fields: Fields, *keys: str) -> str:
-    """The model's name, under the first of `keys` ("model" by default) that has one."""
+    """Return the model's name, under the first of `keys` ("model" by default) that has one."""
     for key in keys or ("model",):
         if name := (fields.text(key) or "").strip():
             return name
@@ -252,7 +254,9 @@ def _tool_choice(fields: Fields) -> str:
 
 
 def decode_embed(body: object) -> EmbeddingRequest:
-    """A `POST /api/embed`; without `input`, or with "", it loads the model and there are no vectors."""
+    """Decode a `POST /api/embed`; without `input`, or with "", it loads the model and there are no
+    vectors.
+    """
     fields = read_body(body)
     truncate = fields.flag("truncate")
     return EmbeddingRequest(
@@ -266,7 +270,7 @@ def decode_embed(body: object) -> EmbeddingRequest:
 
 
 def decode_embeddings(body: object) -> EmbeddingRequest:
-    """A `POST /api/embeddings`, the older form: one input at most."""
+    """Decode a `POST /api/embeddings`, the older form: one input at most."""
     fields = read_body(body)
     prompt = fields.text("prompt")
     return EmbeddingRequest(
@@ -281,13 +285,13 @@ def decode_embeddings(body: object) -> EmbeddingRequest:
 
 
 def embed_body(model: str, result: EmbeddingResult) -> dict[str, Any]:
-    """The answer of `/api/embed`; `model` as the client wrote it."""
+    """Return the answer of `/api/embed`; `model` as the client wrote it."""
     embeddings = [list(vector) for vector in result.vectors]
     return {"model": model, "embeddings": embeddings, **_figures(result.usage, result.timings)}
 
 
 def embeddings_body(result: EmbeddingResult) -> dict[str, Any]:
-    """The answer of `/api/embeddings`."""
+    """Return the answer of `/api/embeddings`."""
     return {"embedding": list(result.vectors[0]) if result.vectors else []}
 
 
@@ -350,14 +354,14 @@ class _AnswerEncoder:
         raise NotImplementedError
 
     def encode(self, event: Event) -> bytes:
-        """One line per event."""
+        """Return one line per event."""
         if type(event) is TextDelta and not event.logprobs:
             text = dump_text(event.text)
             return b"".join((self._head, self._now(), self._middle, text, self._tail))
         return dumps(self._object(event)) + b"\n"
 
     def _now(self) -> bytes:
-        """The time as a JSON string. It is asked for every token, so each second is formatted once."""
+        """Return the time as a JSON string. It is asked for every token, so each second is formatted once."""
         second, rest = divmod(time.time_ns(), 1_000_000_000)
         if second != self._second:
             self._second, self._clock = second, timestamp(second).encode()[:20]
@@ -403,11 +407,11 @@ class _AnswerEncoder:
         return last
 
     def error(self, error: RKLLamaError) -> bytes:
-        """The line that ends a stream in which something went wrong."""
+        """Return the line that ends a stream in which something went wrong."""
         return error_line(error)
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """The answer in one object: the last line with all text in it."""
+        """Return the answer in one object: the last line with all text in it."""
         answer = fold(events)
         calls = tuple(_tool_call(index, call) for index, call in enumerate(answer.tool_calls))
         whole = self._last(self._part(answer.text, answer.reasoning, calls), answer.finished)

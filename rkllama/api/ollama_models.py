@@ -55,7 +55,7 @@ class CreateCall:
 
 
 def decode_name(body: object) -> str:
-    """The model of a `/api/show` or `/api/delete`; older clients call it "name"."""
+    """Decode the model of a `/api/show` or `/api/delete`; older clients call it "name"."""
     return read_model(read_body(body), "model", "name")
 
 
@@ -72,7 +72,7 @@ def decode_copy(body: object) -> tuple[str, str]:
 
 
 def decode_create(body: object) -> CreateCall:
-    """A `POST /api/create`."""
+    """Decode a `POST /api/create`."""
     fields = read_body(body)
     if fields.text("quantize") or fields.mapping("adapters"):
         raise Unsupported("a model cannot be quantized or given adapters here")
@@ -94,7 +94,7 @@ def decode_create(body: object) -> CreateCall:
 
 
 def digest_hex(digest: str) -> str:
-    """The 64 hex digits of a blob's `sha256:…`."""
+    """Return the 64 hex digits of a blob's `sha256:…`."""
     algorithm, _, value = digest.partition(":")
     if algorithm != "sha256" or len(value) != 64 or not _HEX.issuperset(value):
         raise InvalidRequest(f"invalid digest format: {digest!r}", param="digest")
@@ -114,7 +114,7 @@ def _name(fields: Fields, key: str) -> str:
 
 
 def _parameters(fields: Fields) -> tuple[tuple[str, str], ...]:
-    """One line per value: a list, as `stop` is, makes several."""
+    """Return one line per value: a list, as `stop` is, makes several."""
     lines: list[tuple[str, str]] = []
     parameters = fields.object("parameters") or Fields({})
     for name in fields.mapping("parameters") or ():
@@ -182,7 +182,7 @@ def show_body(details: ModelDetails, digest: Digest, context: int | None = None)
 
 
 def tagged(name: str) -> str:
-    """A model's name with a tag, as Ollama always writes it."""
+    """Return a model's name with a tag, as Ollama always writes it."""
     return name if ":" in name else f"{name}:latest"
 
 
@@ -234,7 +234,7 @@ def _loaded_entry(model: LoadedModel, digest: Digest) -> dict[str, Any]:
 
 
 def _parameter_text(parameters: Iterable[tuple[str, str]]) -> str:
-    """One line per parameter; a text is quoted as in JSON, which is how clients read it back."""
+    """Return one line per parameter; a text is quoted as in JSON, which is how clients read it back."""
     return "\n".join(f"{name:<30} {_literal(value)}" for name, value in parameters)
 
 
@@ -247,7 +247,7 @@ def _literal(value: str) -> str:
 
 
 def _model_info(details: ModelDetails, context: int | None) -> dict[str, Any]:
-    """The file's own metadata, completed with what clients look for in it."""
+    """Return the file's own metadata, completed with what clients look for in it."""
     info = details.info
     metadata = {name: _plain(value) for name, value in details.metadata.items()}
     architecture = str(metadata.get("general.architecture") or info.family or info.format)
@@ -274,7 +274,7 @@ def _parameter_count(size: str | None) -> int | None:
 
 
 def _plain(value: Any) -> Any:
-    """A metadata value as JSON can hold it."""
+    """Return a metadata value as JSON can hold it."""
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):
@@ -291,7 +291,7 @@ SUCCESS = {"status": "success"}
 
 
 def create_lines() -> bytes:
-    """The streamed answer of a `/api/create` that went well."""
+    """Return the streamed answer of a `/api/create` that went well."""
     steps = ("reading model metadata", "writing manifest")
     return b"".join(
         dumps(line) + b"\n" for line in (*({"status": step} for step in steps), SUCCESS)
@@ -304,7 +304,7 @@ class PullEncoder:
     content_type = "application/x-ndjson"
 
     def encode(self, progress: PullProgress) -> bytes:
-        """The lines of a step."""
+        """Return the lines of a step."""
         lines: tuple[dict[str, Any], ...]
         if progress.status == "resolving":
             lines = ({"status": "pulling manifest", "file": progress.file},)
@@ -319,7 +319,7 @@ class PullEncoder:
         return b"".join(dumps(line) + b"\n" for line in lines)
 
     def error(self, error: RKLLamaError) -> bytes:
-        """The line that ends a stream in which something went wrong."""
+        """Return the line that ends a stream in which something went wrong."""
         return error_line(error)
 
 

@@ -174,7 +174,7 @@ class ChatEncoder:
         self._before_text = self._before + b'"delta":{"content":'
 
     def encode(self, event: Event) -> bytes:
-        """The chunks of one event; the first ones begin with the role's, the last ones are
+        """Return the chunks of one event; the first ones begin with the role's, the last ones are
         the finish_reason, the usage if it was asked for, and [DONE].
         """
         start = b"" if self._begun else self._begin()
@@ -202,7 +202,7 @@ class ChatEncoder:
         return sse(error_body(error))
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """A chat.completion. Raises Cancelled where the model was unloaded meanwhile."""
+        """Return a chat.completion. Raises Cancelled where the model was unloaded meanwhile."""
         answer = fold_complete(events)
         message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
         if answer.reasoning:
@@ -350,7 +350,7 @@ class CompletionEncoder:
         self._before = _chunk_head(self._head, "text_completion", include_usage)
 
     def encode(self, event: Event) -> bytes:
-        """One chunk per text; there is no field for thinking, so it is part of the text here, and
+        """Return one chunk per text; there is no field for thinking, so it is part of the text here, and
         tools cannot be asked for.
         """
         match event:
@@ -371,7 +371,7 @@ class CompletionEncoder:
         return sse(error_body(error))
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """A text_completion. Raises Cancelled where the model was unloaded meanwhile."""
+        """Return a text_completion. Raises Cancelled where the model was unloaded meanwhile."""
         answer = fold_complete(events)
         scores = self._scores(answer.logprobs) if self._logprobs else None
         choice = {"index": 0, "text": answer.reasoning + answer.text, "logprobs": scores}
@@ -431,7 +431,7 @@ class EmbeddingCall:
     base64: bool
 
     def body(self, result: EmbeddingResult) -> dict[str, Any]:
-        """The answer; counts that the backend does not have are 0, since the API requires them."""
+        """Return the answer; counts that the backend does not have are 0, since the API requires them."""
         write = _packed if self.base64 else _plain
         data = [
             {"object": "embedding", "index": index, "embedding": write(vector)}

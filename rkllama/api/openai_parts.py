@@ -31,7 +31,7 @@ _LEAST_LOGPROB = -9999.0
 
 
 def error_body(error: RKLLamaError) -> dict[str, Any]:
-    """The body of an error; a prompt that is too long has the code by which clients know it."""
+    """Return the body of an error; a prompt that is too long has the code by which clients know it."""
     client = "invalid_request_error" if 400 <= error.status < 500 else "api_error"
     return {
         "error": {
@@ -44,7 +44,7 @@ def error_body(error: RKLLamaError) -> dict[str, Any]:
 
 
 def error_code(error: RKLLamaError) -> str:
-    """The error's own code, except where clients look for OpenAI's."""
+    """Return the error's own code, except where clients look for OpenAI's."""
     return "context_length_exceeded" if isinstance(error, PromptTooLong) else error.code
 
 
@@ -62,7 +62,7 @@ def refuse_several(body: Fields, name: str) -> None:
 
 
 def model_name(body: Fields) -> str:
-    """The model, which OpenAI's APIs require."""
+    """Return the model, which OpenAI's APIs require."""
     name = body.need("model", body.text)
     if not name:
         raise body.fail("model", "the name of a model")
@@ -158,7 +158,7 @@ def _part(part: Fields) -> str:
 
 
 def arguments(call: Fields) -> Mapping[str, Any]:
-    """A call's `arguments`: a JSON object in a string; the empty string counts as no arguments."""
+    """Return a call's `arguments`: a JSON object in a string; the empty string counts as no arguments."""
     text = call.need("arguments", call.text)
     try:
         value = load_json(text) if text.strip() else {}
@@ -170,7 +170,7 @@ def arguments(call: Fields) -> Mapping[str, Any]:
 
 
 def sampling(body: Fields) -> SamplingParams:
-    """The sampling fields; top_k, min_p and repeat_penalty are not OpenAI's, but what servers of
+    """Return the sampling fields; top_k, min_p and repeat_penalty are not OpenAI's, but what servers of
     local models take. A seed may have 64 bits: equal seeds stay equal in the 31 that backends take.
     """
     seed = body.integer("seed", -(1 << 63), 1 << 64)
@@ -187,7 +187,7 @@ def sampling(body: Fields) -> SamplingParams:
 
 
 def max_tokens(body: Fields, name: str) -> int | None:
-    """A limit of at least one token; -1, which several clients send for "no limit", is passed on."""
+    """Return a limit of at least one token; -1, which several clients send for "no limit", is passed on."""
     limit = body.integer(name, -1)
     if limit == 0:
         raise body.fail(name, "at least 1")
@@ -200,7 +200,7 @@ def stop_strings(body: Fields) -> tuple[str, ...]:
 
 
 def effort(body: Fields, name: str) -> Think:
-    """A reasoning effort as `think`; "none" turns thinking off."""
+    """Return a reasoning effort as `think`; "none" turns thinking off."""
     value = body.text(name)
     if value is None:
         return None
@@ -210,7 +210,7 @@ def effort(body: Fields, name: str) -> Think:
 
 
 def output_format(form: Fields | None, schema_at: Callable[[Fields], Fields | None]) -> Format:
-    """A format object; `schema_at` finds the one in it that holds `schema`. Without a schema,
+    """Return a format object; `schema_at` finds the one in it that holds `schema`. Without a schema,
     json_schema means any JSON.
     """
     kind = None if form is None else form.need("type", form.text)
@@ -226,7 +226,7 @@ def output_format(form: Fields | None, schema_at: Callable[[Fields], Fields | No
 
 
 def tool(function: Fields) -> Tool:
-    """A function's definition."""
+    """Return a function's definition."""
     name = function.need("name", function.text)
     if not name:
         raise function.fail("name", "the name of a function")
@@ -293,12 +293,12 @@ def _logprob(item: TokenLogprob) -> dict[str, Any]:
 
 
 def finite(logprob: float) -> float:
-    """The log-probability as a number that JSON has."""
+    """Return the log-probability as a number that JSON has."""
     return max(logprob, _LEAST_LOGPROB)
 
 
 def is_known(usage: Usage) -> bool:
-    """Whether the backend counted anything. Where it counted only some, the rest is 0, since the
+    """Return whether the backend counted anything. Where it counted only some, the rest is 0, since the
     API's fields are integers; where it counted nothing, there is no usage at all.
     """
     return usage.prompt_tokens is not None or usage.completion_tokens is not None

@@ -46,7 +46,7 @@ class Options:
 
 
 def read_options(body: Fields) -> Options:
-    """The `options` of a body, by Ollama's names; unknown ones are ignored.
+    """Return the `options` of a body, by Ollama's names; unknown ones are ignored.
 
     Raises InvalidRequest for a wrong type and for a value out of range.
     """
@@ -54,7 +54,7 @@ def read_options(body: Fields) -> Options:
 
 
 def read_values(options: Fields) -> Options:
-    """The same, out of the object itself."""
+    """Return the same, out of the object itself."""
     numbers = {name: options.number(name, low, high) for name, low, high in _NUMBERS}
     context = options.integer("num_ctx", 1, 1 << 24)
     return Options(
@@ -76,24 +76,24 @@ def _none_below_zero(value: int | None) -> int | None:
 
 
 def _seed(options: Fields) -> int | None:
-    """A seed that fits 31 bits: the same seed stays the same one, whatever its size; -1 is random."""
+    """Return a seed that fits 31 bits: the same seed stays the same one, whatever its size; -1 is random."""
     seed = _none_below_zero(options.integer("seed", -(1 << 63), 1 << 64))
     return None if seed is None else seed % (1 << 31)
 
 
 def read_max_tokens(body: Fields, name: str) -> int | None:
-    """A limit of tokens; -2, -1 and 0 all mean "until the context is full", which is -1."""
+    """Return a limit of tokens; -2, -1 and 0 all mean "until the context is full", which is -1."""
     limit = body.integer(name, -2)
     return -1 if limit is not None and limit <= 0 else limit
 
 
 def read_stop(body: Fields) -> tuple[str, ...]:
-    """The stop strings; an empty one would end every answer at once and is dropped."""
+    """Return the stop strings; an empty one would end every answer at once and is dropped."""
     return tuple(stop for stop in body.texts("stop") or () if stop)
 
 
 def read_keep_alive(body: Fields) -> float | None:
-    """Seconds of `keep_alive`, a number or a duration such as "5m"."""
+    """Return seconds of `keep_alive`, a number or a duration such as "5m"."""
     value = body.raw("keep_alive")
     if value is None:
         return None

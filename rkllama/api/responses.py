@@ -111,7 +111,7 @@ def _tools(fields: Fields) -> tuple[Tool, ...]:
 
 
 def _echo(fields: Fields, request: ChatRequest) -> dict[str, Any]:
-    """What every response object repeats of its request."""
+    """Return what every response object repeats of its request."""
     text, reasoning = fields.mapping("text"), fields.object("reasoning")
     return {
         "background": False,
@@ -262,7 +262,7 @@ class ResponseEncoder:
         self._final: dict[str, Any] | None = None
 
     def encode(self, event: Event) -> bytes:
-        """The events of one event: of the item that it opens, of its text, of the end."""
+        """Return the events of one event: of the item that it opens, of its text, of the end."""
         start = b"" if self._sequence else self._begin()
         match event:
             case TextDelta(text, logprobs):
@@ -276,7 +276,7 @@ class ResponseEncoder:
                 return start + (self._finish(event) if error is None else self.error(error))
 
     def error(self, error: RKLLamaError) -> bytes:
-        """An error event and response.failed. The official clients raise on the event's `error`, which
+        """Return an error event and response.failed. The official clients raise on the event's `error`, which
         their types do not have: these have code, message and param in the event itself.
         """
         start = b"" if self._sequence else self._begin()
@@ -291,7 +291,7 @@ class ResponseEncoder:
         )
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
-        """The response object. Raises Cancelled where the model was unloaded meanwhile."""
+        """Return the response object. Raises Cancelled where the model was unloaded meanwhile."""
         for event in events:
             if isinstance(event, Finished) and (error := cut_off(event)) is not None:
                 raise error
@@ -393,7 +393,7 @@ class ResponseEncoder:
         )
 
     def _finish(self, finished: Finished) -> bytes:
-        """The end; an answer without any item gets an empty message, as clients look for one."""
+        """Return the end; an answer without any item gets an empty message, as clients look for one."""
         reason = _incomplete_reason(finished)
         status = "completed" if reason is None else "incomplete"
         frames = b"" if self._output or self._kind else self._open(_MESSAGE)
@@ -423,7 +423,7 @@ class ResponseEncoder:
         }
 
     def _where(self) -> dict[str, Any]:
-        """The open item's id and place, as each of its events tells them."""
+        """Return the open item's id and place, as each of its events tells them."""
         assert self._kind is not None
         return {
             "item_id": self._item_id(self._kind.prefix),

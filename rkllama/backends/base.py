@@ -119,10 +119,10 @@ class Backend(Protocol):
         """
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
-        """One vector per text. Raises Unsupported, or PromptTooLong without `truncate`."""
+        """Return one vector per text. Raises Unsupported, or PromptTooLong without `truncate`."""
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
-        """How many tokens `text` is; None where the runtime cannot tell, and after an abort."""
+        """Return how many tokens `text` is; None where the runtime cannot tell, and after an abort."""
 
     def abort(self) -> None:
         """End the current run as soon as the runtime allows; without one, do nothing."""

@@ -50,7 +50,7 @@ def without_high_limits(schema: Any) -> Any:
 
 
 def with_closed_objects(schema: Any) -> Any:
-    """The schema with each object limited to the properties that it names, where it leaves that open.
+    """Return the schema with each object limited to the properties that it names, where it leaves that open.
 
     Small models would else go on inventing properties until there are no tokens left.
     """

@@ -21,7 +21,7 @@ def threads_for(path: str) -> int:
 
 
 def physical_cores(cpus: str = "/sys/devices/system/cpu") -> int:
-    """The cores to compute on: one per physical core, on big.LITTLE the big ones only; at least 1."""
+    """Return the cores to compute on: one per physical core, on big.LITTLE the big ones only; at least 1."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
     capacities: dict[str, int] = {}
     for cpu in allowed:

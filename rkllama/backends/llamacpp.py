@@ -32,7 +32,7 @@ from .own_log import OwnOutput
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 """What the extra `cpu` installs, see pyproject.toml."""
 _BATCH = 64
-"""Prompt tokens evaluated at once. llama.cpp heeds an abort between two batches only, and on a CPU
+"""Prompt tokens evaluated at once. llama.cpp reacts to an abort only between two batches, and on a CPU
 larger ones are hardly faster."""
 _RANK = 4
 """llama.cpp's pooling type of rerankers."""
@@ -99,7 +99,7 @@ class CPUBackend:
         emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> RunResult:
-        """One completion; the prefix that it shares with the last one is not evaluated again.
+        """Return one completion; the prefix that it shares with the last one is not evaluated again.
 
         Raises Unsupported for a model that only makes embeddings.
         """
@@ -170,7 +170,7 @@ class CPUBackend:
         return {name: value for name, value in request.items() if value is not None}
 
     def _without_bos(self, prompt: str) -> str:
-        """The prompt without what llama.cpp puts before every prompt by itself."""
+        """Return the prompt without what llama.cpp puts before every prompt by itself."""
         header = self._header
         if header is None or not header.bos_token or not _adds_bos(header):
             return prompt
@@ -218,8 +218,8 @@ class CPUBackend:
         return answer
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
-        """The binding has no tokenizer, but it evaluates a prompt (which a request that follows reuses)
-        and says how long it was.
+        """Return the binding has no tokenizer, but it evaluates a prompt (which a request that follows
+        reuses) and says how long it was.
         """
         if not self._writes:
             return None
@@ -274,8 +274,8 @@ def _parameters(
 
 
 def _reason(output: OwnOutput) -> str | None:
-    """Why llama.cpp did not load a model: its exception does not tell, and its log is written by a thread
-    of its own, for which this waits.
+    """Return why llama.cpp did not load a model: its exception does not tell, and its log is written by a
+    thread of its own, for which this waits.
     """
     deadline = time.monotonic() + _LOG_SECONDS
     while (reason := load_error(output.gained())) is None and time.monotonic() < deadline:
@@ -284,14 +284,16 @@ def _reason(output: OwnOutput) -> str | None:
 
 
 def _adds_bos(header: GGUFHeader) -> bool:
-    """Whether llama.cpp begins prompts with the token: as the header says, else as its tokenizer does."""
+    """Return whether llama.cpp begins prompts with the token: as the header says, else as its tokenizer
+    does.
+    """
     flag = header.metadata.get("tokenizer.ggml.add_bos_token")
     return flag if isinstance(flag, bool) else header.tokenizer == "llama"
 
 
 def _adds_space(header: GGUFHeader) -> bool:
-    """Whether llama.cpp puts a blank before texts (Llama 2, Mistral 7B). It takes one off each token, too,
-    when it tells its grammar engine what the token says, so that answers are not held to their form.
+    """Return whether llama.cpp puts a blank before texts (Llama 2, Mistral 7B). It takes one off each token,
+    too, when it tells its grammar engine what the token says, so that answers are not held to their form.
     """
     flag = header.metadata.get("tokenizer.ggml.add_space_prefix")
     return flag if isinstance(flag, bool) else header.tokenizer in ("llama", "t5")
@@ -315,8 +317,8 @@ def _drop(_text: str) -> None:
 
 
 def _reuses(sampling: SamplingParams) -> bool:
-    """Whether the cache may serve a prompt's beginning. Not where a seed is to give the same answer twice:
-    what was evaluated in other batches differs in the last bits, and so, in the end, do the words.
+    """Return whether the cache may serve a prompt's beginning. Not where a seed is to give the same answer
+    twice: what was evaluated in other batches differs in the last bits, and so, in the end, do the words.
     """
     return sampling.seed is None or sampling.temperature == 0
 
@@ -339,7 +341,7 @@ def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:
 
 
 def _usage_so_far(timings: dict[str, Any]) -> dict[str, Any]:
-    """The counts of a run that was ended before llama.cpp summed it up; {} where no token came."""
+    """Return the counts of a run that was ended before llama.cpp summed it up; {} where no token came."""
     if not timings.get("predicted_n"):
         return {}
     return {

@@ -1,4 +1,4 @@
-"""What this process has written to its own log: the runtime speaks there and nowhere else."""
+"""What this process has written to its own log, the only place where the runtime reports anything."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class OwnOutput:
         self._libc.setvbuf(stdout, None, _LINE_BUFFERED, ctypes.c_size_t(0))
 
     def mark(self) -> None:
-        """Start over: `gained` gives what comes after this."""
+        """Start over: `gained` returns what comes after this."""
         self._libc.fflush(None)
         if self._fd is not None:
             self._mark = os.fstat(self._fd).st_size

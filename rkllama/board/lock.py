@@ -22,7 +22,7 @@ _NAME = "rkllama-npu.lock"
 
 
 def default_path() -> str:
-    """A file that every user of the machine can open."""
+    """Return a file that every user of the machine can open."""
     directory = "/run/lock"
     # Where only root may write there, root may have made the file: then it is everybody's.
     if not any(os.access(p, os.W_OK) for p in (directory, os.path.join(directory, _NAME))):
@@ -35,7 +35,7 @@ def default_path() -> str:
 def holder(path: str | None = None) -> dict[str, Any] | None:
     """Who holds the lock: its `pid`, `command` and, for a server, `url`; None when nobody does.
 
-    It only reads: trying the lock could make a rightful owner's own attempt fail.
+    It only reads: trying the lock could make the rightful owner's attempt fail.
     """
     try:
         fd = os.open(path or default_path(), os.O_RDONLY | os.O_CLOEXEC)
@@ -116,7 +116,7 @@ class NPULock:
             raise self._unusable(error) from None
         try:
             fd = os.open(self._path, flags | os.O_CREAT, 0o666)
-            os.fchmod(fd, 0o666)  # whatever the umask: other users must be able to lock it
+            os.fchmod(fd, 0o666)  # regardless of the umask: other users must be able to lock it
         except OSError as error:
             raise self._unusable(error) from None
         return fd

@@ -1,4 +1,4 @@
-"""The Rockchip SoC of this machine, and the CPUs that librkllmrt shall use on it."""
+"""The Rockchip SoC of this machine, and the CPUs that librkllmrt should use on it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WITHOUT_LLM = frozenset({"RK3566", "RK3568", "RK3399", "RK3399PRO", "RV1103", "
 
 
 def read_soc(path: str = COMPATIBLE) -> str | None:
-    """The SoC's name as Rockchip writes it, "RK3588"; None on a machine without one."""
+    """Return the SoC's name as Rockchip writes it, "RK3588"; None on a machine without one."""
     try:
         with open(path, "rb") as stream:
             entries = stream.read().decode("ascii", "replace").split("\0")
@@ -29,7 +29,7 @@ def read_soc(path: str = COMPATIBLE) -> str | None:
 
 
 def require_llm(soc: str | None) -> None:
-    """Raises LoadFailed on a SoC whose NPU cannot run language models."""
+    """Raise LoadFailed on a SoC whose NPU cannot run language models."""
     if soc in _WITHOUT_LLM:
         raise LoadFailed(
             f"the NPU of this board's {soc} cannot run language models",

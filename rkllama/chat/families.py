@@ -459,7 +459,7 @@ _BY_PREFIX = {prefix: family for family in FAMILIES for prefix in family.prefixe
 
 
 def find_family(name: str | None) -> Family | None:
-    """The format of a family such as "qwen2.5-vl", "Llama 3.2" or "deepseek-r1-distill-qwen".
+    """Return the format of a family such as "qwen2.5-vl", "Llama 3.2" or "deepseek-r1-distill-qwen".
 
     The longest prefix decides, and a generation's number is never cut: "gemma4" is not "gemma".
     """
@@ -485,7 +485,7 @@ THINK_MARKERS = (
 
 
 def thinks(template: str, family: Family | None) -> bool:
-    """Whether the models with this chat template think, as far as it tells."""
+    """Return whether the models with this chat template think, as far as it tells."""
     if family and family.template == template:
         return family.thinks
     marked = any(marker in template for pair in THINK_MARKERS for marker in pair)

@@ -37,7 +37,7 @@ _SHAPES = (
 
 
 def neutraliser(control_tokens: Iterable[str]) -> Neutralise:
-    """A function that breaks up these tokens, and whatever has the shape of one, in a text."""
+    """Return a function that breaks up these tokens, and whatever has the shape of one, in a text."""
     literal = sorted(control_tokens, key=len, reverse=True)
     pattern = re.compile("|".join([*map(re.escape, literal), *_SHAPES]))
 
@@ -49,7 +49,7 @@ def neutraliser(control_tokens: Iterable[str]) -> Neutralise:
 
 
 def neutralised(message: Message, neutralise: Neutralise) -> Message:
-    """The message with every text in it made harmless, tool arguments included."""
+    """Return the message with every text in it made harmless, tool arguments included."""
     return replace(
         message,
         content=tuple(TextPart(neutralise(part.text)) for part in message.content),
@@ -76,7 +76,7 @@ def _deep(value: Any, neutralise: Neutralise) -> Any:
 
 
 def link_results(messages: Sequence[Message]) -> list[Message]:
-    """The messages with each tool result's id and name filled in: by id, by name, or by order.
+    """Return the messages with each tool result's id and name filled in: by id, by name, or by order.
 
     Results that follow each other come in the order of their calls: most templates write nothing
     else that tells which is whose.
@@ -135,7 +135,7 @@ def system_to_user(messages: Sequence[Message]) -> list[Message]:
 
 
 def late_system_to_user(messages: Sequence[Message]) -> list[Message]:
-    """A system message after the conversation's beginning counts as the user's next words."""
+    """Return a system message after the conversation's beginning counts as the user's next words."""
     start = next((i for i, m in enumerate(messages) if m.role != "system"), len(messages))
     head = "\n\n".join(m.text for m in messages[:start])
     first = [Message.of("system", head)] if start else []
@@ -299,7 +299,7 @@ def tool_dicts(tools: Sequence[Tool], neutralise: Neutralise) -> list[dict[str, 
 def as_dict(
     message: Message, *, text_arguments: bool, null_content: bool, short_ids: bool, parts: bool
 ) -> dict[str, Any]:
-    """The message in the form that templates expect."""
+    """Return the message in the form that templates expect."""
     role = message.as_role if isinstance(message, _Result) else message.role
     known: dict[str, Any] = {"role": role, "content": message.text}
     if parts:
@@ -331,7 +331,7 @@ def _call_dict(call: ToolCall, text_arguments: bool, short_ids: bool) -> dict[st
 
 
 def _short_id(id: str, short: bool) -> str:
-    """The id; `short`: in nine letters and digits, as Mistral's templates demand, always the same."""
+    """Return the id; `short`: in nine letters and digits, as Mistral's templates demand, always the same."""
     if not short:
         return id
     plain = re.sub(r"[^A-Za-z0-9]", "", id)

@@ -43,7 +43,7 @@ class Habits:
     parts: bool = False
 
     def as_dict(self, message: Message, *, short_ids: bool = False) -> dict[str, Any]:
-        """The message in the form that the template takes."""
+        """Return the message in the form that the template takes."""
         return as_dict(
             message,
             text_arguments=self.text_arguments,
@@ -70,7 +70,7 @@ _TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object", "prop
 
 
 def find_habits(ask: Ask, source: str) -> Habits | None:
-    """The habits of the template with this source; None where it cannot even write a question."""
+    """Return the habits of the template with this source; None where it cannot even write a question."""
     if parts := not _is_heard(ask) and _is_heard(_in_parts(ask)):
         ask = _in_parts(ask)
     user = _dicts(_USER)
@@ -98,7 +98,7 @@ def find_habits(ask: Ask, source: str) -> Habits | None:
 
 
 def _is_heard(ask: Ask) -> bool:
-    """Whether the user's words are written."""
+    """Return whether the user's words are written."""
     nothings: tuple[Any, ...] = (None, [])
     return any("Qu" in ask(_dicts(_USER), tools=nothing) for nothing in nothings)
 
@@ -118,7 +118,7 @@ def _dicts(*messages: Message, habits: Habits = Habits()) -> list[dict[str, Any]
 
 
 def _keeps_system(ask: Ask, nothing: Any) -> bool:
-    """Whether a system prompt is written, and in a place where it stays when the next turn comes;
+    """Return whether a system prompt is written, and in a place where it stays when the next turn comes;
     where the template moves it on, it is better kept in the first user turn.
     """
     begun, going_on = (_SYSTEM, _USER), (_SYSTEM, _USER, _ASSISTANT, _USER)
@@ -150,7 +150,7 @@ def _writes_calls(ask: Ask, tools: list[dict[str, Any]]) -> bool:
 
 
 def _holds_call(text: str) -> bool:
-    """Whether the trial's call is there, in a form that would be a call in an answer, too."""
+    """Return whether the trial's call is there, in a form that would be a call in an answer, too."""
     parser = AnswerParser(thinking=None, tools=(_TOOL,))
     events = parser.feed(text[-_MOST_CHARS:]) + parser.finish()
     calls = [event.call for event in events if isinstance(event, ToolCallDelta)]

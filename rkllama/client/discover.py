@@ -108,7 +108,7 @@ class ServerAddress:
 
 
 def _is_serving(server: ServerAddress) -> bool:
-    """Whether RKLLama answers there; told by its body, as proxies put their own name into `Server`."""
+    """Return whether RKLLama responds there, by its body: proxies put their own name into `Server`."""
     try:
         return _listens(server) and "rkllama" in server.get("/api/version")
     except ConfigError:
@@ -118,7 +118,7 @@ def _is_serving(server: ServerAddress) -> bool:
 
 
 def _listens(server: ServerAddress) -> bool:
-    """Whether somebody may listen there; a cheap "no" spares the imports of a request."""
+    """Return whether something may be listening there; a cheap "no" saves the imports of a request."""
     if not server.host.startswith("127."):
         return True
     import _socket  # socket takes as long to import as all of `rkllama list` to print
@@ -134,7 +134,7 @@ def _listens(server: ServerAddress) -> bool:
 
 
 def _error_from(body: Mapping[str, Any], status: int) -> RKLLamaError:
-    """The exception that the server reported, as if it had been raised here."""
+    """Return the exception that the server reported, as if it had been raised here."""
     values = {name: _tuples(value) for name, value in body.items() if name != "error"}
     values["message"] = str(values.get("message") or body.get("error") or f"HTTP {status}")
     error = RKLLamaError.from_dict(values)
@@ -146,5 +146,5 @@ def _error_from(body: Mapping[str, Any], status: int) -> RKLLamaError:
 
 
 def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
+    """Turn JSON's lists back into tuples."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

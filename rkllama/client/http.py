@@ -1,4 +1,4 @@
-"""The smallest HTTP client that does for a command line beside its own server.
+"""The smallest HTTP client that is enough for a command line next to its own server.
 
 http.client would cost more to import than all else that `rkllama list` does (measured: nearly three
 bare interpreter starts). A request of version 1.0 makes do with a socket: the server closes the
@@ -52,7 +52,7 @@ class Response:
         self.close()
 
     def __iter__(self) -> Iterator[bytes]:
-        """The body's lines as they come, without their ends; blank ones are left out."""
+        """Yield the body's lines as they come, without their ends; blank ones are left out."""
         buffer = bytearray()
         while chunk := self._receive():
             buffer += chunk
@@ -66,7 +66,7 @@ class Response:
             yield last
 
     def read(self) -> bytes:
-        """The rest of the body."""
+        """Return the rest of the body."""
         return b"".join(iter(self._receive, b""))
 
     def close(self) -> None:
@@ -78,7 +78,7 @@ class Response:
         self._socket.close()
 
     def _receive(self) -> bytes:
-        """The next bytes of the body, none at its end."""
+        """Return the next bytes of the body, none at its end."""
         if self._left == 0:
             return b""
         chunk, self._rest = self._rest or self._receive_any(), b""
@@ -126,7 +126,7 @@ class Response:
         return int(status[1]), headers
 
     def _body_length(self, method: str) -> int | None:
-        """Bytes of the body; None = until the connection ends."""
+        """Return bytes of the body; None = until the connection ends."""
         if method == "HEAD" or self.status in (204, 304):
             return 0
         length = self.headers.get("content-length")
@@ -183,7 +183,7 @@ def request(
 
 
 def _head(method: str, path: str, headers: Mapping[str, str]) -> bytes:
-    """The head of a request, which asks for an answer that ends with the connection."""
+    """Return the head of a request, which asks for an answer that ends with the connection."""
     lines = [f"{method} {path} HTTP/1.0", *(f"{name}: {text}" for name, text in headers.items())]
     target = f"{method}{path}"
     if " " in target or not all(line.isascii() and line.isprintable() for line in (target, *lines)):

@@ -48,7 +48,7 @@ class RemoteService:
     # --- Models on disk ------------------------------------------------------------------------
 
     def version(self) -> dict[str, Any]:
-        """What `/api/version` says: "version" of the Ollama API, "rkllama" of the server."""
+        """Return what `/api/version` says: "version" of the Ollama API, "rkllama" of the server."""
         return self._server.get("/api/version")
 
     def models(self) -> list[ModelInfo]:
@@ -122,7 +122,7 @@ class RemoteService:
         return self._understand(_each(loaded_model), self._server.get("/api/ps"))
 
     def current(self) -> ModelInfo:
-        """The most recently used model in memory."""
+        """Return the most recently used model in memory."""
         loaded = self.loaded()
         if not loaded:
             raise NoModelLoaded
@@ -205,24 +205,24 @@ class RemoteService:
         request: ChatRequest,  # noqa: ARG002 - as Service has it
         caller: Caller = LOCAL,  # noqa: ARG002 - as Service has it
     ) -> int | None:
-        """None: the Ollama dialect has no such call."""
+        """Return None: the Ollama dialect has no such call."""
         return None
 
     def close(self) -> None:
-        """Nothing is open between two calls."""
+        """Do nothing: no connection is open between two calls."""
 
     # --- HTTP ----------------------------------------------------------------------------------
 
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None = None
     ) -> dict[str, Any]:
-        """The JSON object of an answer, {} of an empty one."""
+        """Return the JSON object of an answer, {} of an empty one."""
         with self._open(method, path, body, timeout) as response:
             data = response.read()
         return self._server.parse(data) if data else {}
 
     def _lines(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
-        """The JSON objects of a streamed answer as they come. Raises what a line reports."""
+        """Yield the JSON objects of a streamed answer as they come. Raises what a line reports."""
         with self._open("POST", path, body, None) as response:
             for data in response:
                 line = self._server.parse(data)
@@ -246,7 +246,7 @@ class RemoteService:
             raise self._server.refusal(response.status, response.read())
 
     def _understand(self, convert: Callable[[dict[str, Any]], T], body: dict[str, Any]) -> T:
-        """`convert(body)`, where a body of another shape means that the server is not one of ours."""
+        """Return `convert(body)`; a body of another shape means that the server is not RKLLama."""
         try:
             return convert(body)
         except (KeyError, TypeError, ValueError, AttributeError):

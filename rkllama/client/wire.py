@@ -45,12 +45,12 @@ _FAR_YEAR = 2300
 
 
 def known(**values: Any) -> dict[str, Any]:
-    """The values that are not None."""
+    """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
 def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
-    """A conversation as `/api/chat` takes it; a separate system text becomes its first message."""
+    """Return a conversation as `/api/chat` takes it; a separate system text becomes its first message."""
     messages = [_message(message) for message in request.messages]
     if request.system is not None:
         messages.insert(0, {"role": "system", "content": request.system})
@@ -64,7 +64,7 @@ def chat_body(request: ChatRequest, model: str) -> dict[str, Any]:
 
 
 def prompt_body(request: ChatRequest, model: str) -> dict[str, Any]:
-    """A prompt as `/api/generate` takes it; without one, a load or unload."""
+    """Return a prompt as `/api/generate` takes it; without one, a load or unload."""
     return {
         **_common_body(request, model),
         "prompt": request.prompt or "",
@@ -121,7 +121,7 @@ class AnswerReader:
         self._calls = 0
 
     def events(self, line: Json) -> list[Event]:
-        """The events of one line."""
+        """Return the events of one line."""
         events: list[Event] = []
         part = line.get("message") or line
         if thinking := part.get("thinking"):
@@ -159,7 +159,7 @@ class AnswerReader:
 
 
 def embedding_result(answer: Json) -> EmbeddingResult:
-    """The vectors of `/api/embed`."""
+    """Return the vectors of `/api/embed`."""
     return EmbeddingResult(
         model=_untagged(answer["model"]),
         vectors=tuple(answer["embeddings"]),
@@ -194,7 +194,7 @@ def _seconds(nanoseconds: int | None) -> float | None:
 
 
 def model_info(entry: Json) -> ModelInfo:
-    """A model of `/api/tags`, `/api/ps` or `/api/show`."""
+    """Return a model of `/api/tags`, `/api/ps` or `/api/show`."""
     details = entry["details"]
     return ModelInfo(
         name=_untagged(entry["name"]),
@@ -213,7 +213,7 @@ def model_info(entry: Json) -> ModelInfo:
 
 
 def model_details(body: Json) -> ModelDetails:
-    """The answer of `/api/show`."""
+    """Return the answer of `/api/show`."""
     return ModelDetails(
         info=model_info(body),
         system=body["system"] or None,
@@ -238,7 +238,7 @@ def _parameter(line: str) -> tuple[str, str]:
 
 
 def loaded_model(entry: Json) -> LoadedModel:
-    """A model of `/api/ps`."""
+    """Return a model of `/api/ps`."""
     return LoadedModel(
         info=model_info(entry),
         state=entry["state"],
@@ -252,7 +252,7 @@ def loaded_model(entry: Json) -> LoadedModel:
 
 
 def pull_progress(line: Json) -> PullProgress | None:
-    """A line of `/api/pull`; None for one that says nothing new."""
+    """Return a line of `/api/pull`; None for one that says nothing new."""
     status = line["status"]
     if status == "writing manifest":
         return None

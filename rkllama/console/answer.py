@@ -108,7 +108,7 @@ def print_answer(
 
 
 def _notes(finished: Finished, request: ChatRequest) -> Iterator[str]:
-    """What the text of an answer does not show."""
+    """Yield notes about what the text of an answer does not show."""
     if finished.error:
         yield finished.error
     if finished.reason == "length" and (request.max_tokens or -1) < 0:
@@ -118,7 +118,7 @@ def _notes(finished: Finished, request: ChatRequest) -> Iterator[str]:
 
 
 def check_complete(finished: Finished | None) -> None:
-    """Raises RKLLamaError for an answer that ended because somebody else wanted it to."""
+    """Raise RKLLamaError for an answer that somebody else ended."""
     if finished is not None and finished.reason == "cancelled":
         raise RKLLamaError(
             "the answer was interrupted: its model was unloaded, or the server is stopping",
@@ -127,7 +127,7 @@ def check_complete(finished: Finished | None) -> None:
 
 
 def print_json(service: Service, request: ChatRequest) -> Finished:
-    """The whole answer as one JSON object on a line of stdout."""
+    """Print the whole answer as one JSON object on a line of stdout."""
     answer = Answer()
     with (
         Spinner(_first_words(service, request)),
@@ -150,7 +150,7 @@ def print_json(service: Service, request: ChatRequest) -> Finished:
 
 
 def _first_words(service: Service, request: ChatRequest) -> str:
-    """What the spinner says: whether the model has to be loaded. Not asked where none would be seen."""
+    """Return the spinner's text: whether the model has to be loaded. Empty if no spinner would be visible."""
     if not is_terminal(sys.stderr) or request.model is None:
         return ""
     name = service.show(request.model).info.name
@@ -161,7 +161,7 @@ def _first_words(service: Service, request: ChatRequest) -> str:
 
 
 def print_figures(finished: Finished | None) -> None:
-    """The counts and times of an answer on stderr, a line each; what is not known is left out."""
+    """Print the counts and times of an answer on stderr, one per line; unknown ones are left out."""
     if finished is None:
         return
     usage, timings = finished.usage, finished.timings

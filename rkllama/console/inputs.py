@@ -1,4 +1,4 @@
-"""Texts that a command is given: on stdin, or in a file."""
+"""Texts that a command reads: from stdin, or from a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import ConfigError
 
 
 def read_stdin() -> str:
-    """All of stdin. Raises ConfigError where it is no text."""
+    """Return all of stdin. Raises ConfigError if it is not text."""
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
@@ -16,7 +16,7 @@ def read_stdin() -> str:
 
 
 def read_modelfile(path: str) -> str:
-    """A Modelfile's text; `-` is stdin. Raises ConfigError."""
+    """Return a Modelfile's text; `-` is stdin. Raises ConfigError."""
     if path == "-":
         return read_stdin()
     try:

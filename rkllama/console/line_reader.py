@@ -28,11 +28,11 @@ class LineReader:
             readline.read_history_file(history)
 
     def keep_history(self, keep: bool) -> None:
-        """Whether further lines are remembered."""
+        """Set whether further lines are remembered."""
         self._keep = keep
 
     def read(self) -> str | None:
-        """The next text, "" for one that was given up by Ctrl-C; None at the end of input."""
+        """Return the next text, "" for one that was discarded by Ctrl-C; None at the end of input."""
         try:
             return self._text()
         except EOFError:
@@ -53,7 +53,7 @@ class LineReader:
         return opener[: -len(_FENCE)] + self._rest(text[len(opener) :])
 
     def _rest(self, line: str) -> str:
-        """The lines up to the closing quotes."""
+        """Return the lines up to the closing quotes."""
         lines = []
         while not line.rstrip().endswith(_FENCE):
             lines.append(line)
@@ -83,5 +83,5 @@ class LineReader:
             os.close(os.open(self._history, os.O_WRONLY | os.O_CREAT, 0o600))
             if hasattr(readline, "append_history_file"):
                 readline.append_history_file(1, self._history)
-            else:  # with libedit in readline's place
+            else:  # if libedit replaces readline
                 readline.write_history_file(self._history)

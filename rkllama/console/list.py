@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run(models: str | None, *, as_json: bool) -> int:
-    """Print the models; answers the exit code."""
+    """Print the models and return the exit code."""
     try:
         rows = collect(models)
     except RKLLamaError as error:
@@ -35,7 +35,7 @@ def run(models: str | None, *, as_json: bool) -> int:
 
 
 def collect(models: str | None = None) -> list[dict[str, object]]:
-    """One dict per model: name, file, size (bytes), format, parameter_size ("1.5B"), quantization,
+    """Return one dict per model: name, file, size (bytes), format, parameter_size ("1.5B"), quantization,
     platform, modified (epoch seconds).
 
     With `models` that directory is read, else a running server is asked first.
@@ -53,8 +53,8 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
         entries = scan(settings.models)
     except ModelsDirMissing:
         if settings.models != os.path.join(settings.home, "models"):
-            raise  # the user has named it: a typo, or a disk that is not mounted
-        entries = []  # it comes with the first model
+            raise  # the user named it: a typo, or a disk that is not mounted
+        entries = []  # it is created with the first model
     rows: list[dict[str, object]] = []
     for entry in entries:
         quantization, platform, size = labels(entry)
@@ -74,7 +74,7 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
 
 
 def _from_server(server: ServerAddress) -> list[dict[str, object]]:
-    """A server's models. Raises ServerUnreachable, also where something else than RKLLama answers."""
+    """Return a server's models. Raises ServerUnreachable, also if something other than RKLLama responds."""
     body = server.get("/api/tags")
     try:
         return [_row(model) for model in body["models"]]

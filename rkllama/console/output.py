@@ -1,4 +1,4 @@
-"""How the commands print: sizes, times, tables, errors, and a reader of a pipe that has gone.
+"""How the commands print: sizes, times, tables, errors, and what to do when the reader of a pipe is gone.
 
 `rkllama list` imports this module: hence nothing heavy.
 """
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def human_size(size: object) -> str:
-    """Bytes as people read them, in powers of 1000: "1.9 GB"; "-" for what is no number."""
+    """Return bytes as people read them, in powers of 1000: "1.9 GB"; "-" for anything that is not a
+    number.
+    """
     if not isinstance(size, int | float):
         return "-"
     number = float(size)
@@ -29,7 +31,7 @@ def human_size(size: object) -> str:
 
 
 def human_time(moment: object) -> str:
-    """Local date and time to the minute; "-" for what is no number."""
+    """Local date and time to the minute; "-" for anything that is not a number."""
     if not isinstance(moment, int | float):
         return "-"
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
@@ -52,7 +54,7 @@ def _aligned(cells: Sequence[str], *, right: bool) -> list[str]:
 
 
 def display_width(text: str) -> int:
-    """The columns that a terminal needs for a text without control characters."""
+    """Return the columns that a terminal needs for a text without control characters."""
     if text.isascii():
         return len(text)
     return sum(map(char_width, text))
@@ -70,7 +72,7 @@ def char_width(char: str) -> int:
 
 
 def print_error(error: RKLLamaError) -> None:
-    """What happened and what to do next, on stderr; of a library that was looked for, each place."""
+    """Print what happened and what to do next on stderr; for a missing library, each place searched."""
     lines = [f"Error: {error.message}", error.hint]
     if isinstance(error, ModelNotFound) and not error.hint:
         lines[1] = "`rkllama list` shows the models, `rkllama pull` downloads one."
@@ -82,7 +84,7 @@ def print_error(error: RKLLamaError) -> None:
 
 
 def forget_stdout() -> None:
-    """The reader of stdout (head, less) has gone: nothing more is written, nor complained of at exit."""
+    """Write nothing more to stdout, whose reader (head, less) is gone, and raise no error at exit."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

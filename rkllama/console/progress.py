@@ -18,7 +18,7 @@ _DOING = {"downloading": "Downloading", "copying": "Copying"}
 
 
 def show_progress(steps: Generator[PullProgress, None, None], reference: str) -> str:
-    """Follow a download to its end; answers the model's name. Ctrl-C says how to go on."""
+    """Follow a download to its end and return the model's name. Ctrl-C prints how to resume."""
     name = ""
     try:
         with closing(steps), shown_progress("Contacting the Hub…") as report:
@@ -32,7 +32,7 @@ def show_progress(steps: Generator[PullProgress, None, None], reference: str) ->
 
 
 def show_upload(service: Service, path: str) -> tuple[str, str]:
-    """Bring a file to where a model is made of it; answers its name and sha256."""
+    """Bring a file to where a model can be made of it; return its name and sha256."""
     file = os.path.basename(path)
     with shown_progress(f"Reading {file}…") as report:
         return file, service.upload(path, report)
@@ -40,7 +40,7 @@ def show_upload(service: Service, path: str) -> tuple[str, str]:
 
 @contextmanager
 def shown_progress(waiting: str) -> Iterator[Report]:
-    """What is reported is shown; before there is something to show, `waiting` is."""
+    """Show what is reported; until something is, show `waiting`."""
     if not sys.stderr.isatty():
         yield _Lines().report
         return
@@ -111,7 +111,7 @@ class _Bar:
         if self._task is None:
             self._spinner.stop()
             self._progress.start()
-            # What an earlier try had left was not fetched now: it must not count as speed.
+            # What an earlier attempt had left was not fetched now: it must not count as speed.
             self._task = self._progress.add_task(
                 step.file, total=step.total, completed=step.resumed
             )

@@ -20,7 +20,7 @@ from .terminal import Spinner, quiet_keys
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line, and `/set` later, asked for."""
+    """The options of the command line, and of later `/set` commands."""
 
     system: str | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -34,7 +34,7 @@ class Options:
     wordwrap: bool = True
 
     def request(self, model: str, messages: tuple[Message, ...]) -> ChatRequest:
-        """The request for the next answer."""
+        """Return the request for the next answer."""
         return ChatRequest(
             model=model,
             messages=messages,
@@ -49,7 +49,7 @@ class Options:
         )
 
     def parameters(self) -> tuple[tuple[str, str], ...]:
-        """What was set, as the PARAMETER lines of a Modelfile."""
+        """Return what was set, as the PARAMETER lines of a Modelfile."""
         values: list[tuple[str, object]] = [
             ("num_predict", self.max_tokens),
             ("num_ctx", self.context_length),
@@ -65,7 +65,7 @@ _PARAMETERS = ("num_predict", "num_ctx", "stop", *_SAMPLING)
 
 
 def set_parameter(options: Options, name: str, text: str) -> Options:
-    """The options with one parameter changed; `stop` adds one. Raises InvalidRequest."""
+    """Return the options with one parameter changed; `stop` adds one. Raises InvalidRequest."""
     from ..api.common import Fields
     from ..api.options import read_values
 
@@ -193,7 +193,7 @@ class Chat:
         except KeyboardInterrupt:
             sys.stderr.write("(stopped)\n")
         if answer.text or answer.finished is not None:
-            # What was said stays said, also when it was stopped half-way.
+            # The answer stays in the conversation, even if it was stopped half-way.
             said = Message.of("assistant", answer.text, reasoning=answer.reasoning or None)
             self._messages = [*messages, said]
         if self._options.verbose:
@@ -204,7 +204,7 @@ class Chat:
     # --- Commands ------------------------------------------------------------------------------
 
     def _is_command(self, word: str, text: str) -> bool:
-        """Whether a text is one: a path at its beginning, or a pasted comment, makes none."""
+        """Return whether a text is a command; a path at its beginning, or a pasted comment, is not."""
         if word in self._commands:
             return True
         return word.startswith("/") and "/" not in word[1:] and "\n" not in text.strip()
@@ -281,7 +281,7 @@ class Chat:
         sys.stderr.write(f"Saved. To continue later: rkllama run {saved}\n")
 
     def _modelfile(self) -> str:
-        """The model's own, with what was set and said here."""
+        """Return the model's Modelfile, with the settings and messages of this chat."""
         from ..models.modelfile import merge_parameters, parse_modelfile, render_modelfile
 
         details = self._service.show(self._model)

@@ -12,7 +12,7 @@ from .output import human_size, human_time, table
 
 
 def details_json(details: ModelDetails) -> str:
-    """Everything, as one JSON object."""
+    """Return all details as one JSON object."""
     values = asdict(details)
     for turn, message in zip(values["messages"], details.messages, strict=True):
         turn["content"] = message.text
@@ -20,7 +20,7 @@ def details_json(details: ModelDetails) -> str:
 
 
 def details_text(details: ModelDetails) -> str:
-    """What people look for first, in sections."""
+    """Return what people look for first, in sections."""
     info = details.info
     rows = [
         ("name", info.name),
@@ -59,12 +59,12 @@ def _indented(text: str) -> str:
 
 
 def loaded_json(loaded: Sequence[LoadedModel]) -> str:
-    """The models in memory as a JSON list."""
+    """Return the models in memory as a JSON list."""
     return json.dumps([asdict(model) for model in loaded], indent=2, ensure_ascii=False) + "\n"
 
 
 def loaded_text(loaded: Sequence[LoadedModel]) -> str:
-    """The models in memory as a table."""
+    """Return the models in memory as a table."""
     lines = [
         (
             model.info.name,

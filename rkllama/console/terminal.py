@@ -20,12 +20,12 @@ _NO_LINE_BEGINS_WITH = "、。，．：；？！）］｝」』】〉》〕ー�
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether control sequences may be written to a stream."""
+    """Return whether control sequences may be written to a stream."""
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def use_colour(stream: TextIO) -> bool:
-    """Whether colours may be, too (see no-color.org)."""
+    """Return whether colours may be written, too (see no-color.org)."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
@@ -36,7 +36,7 @@ def printable(text: str) -> str:
 
 @contextlib.contextmanager
 def quiet_keys() -> Iterator[None]:
-    """What is typed meanwhile is not shown in the middle of an answer; the next prompt shows it."""
+    """Do not show what is typed in the middle of an answer; the next prompt shows it."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         yield
         return
@@ -55,7 +55,7 @@ def quiet_keys() -> Iterator[None]:
 
 
 def _in_foreground(fd: int) -> bool:
-    """Whether this job may set the terminal up; one in the background is stopped when it tries."""
+    """Return whether this job may set the terminal up; one in the background is stopped when it tries."""
     try:
         return os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:  # it is not the terminal that controls this process
@@ -63,7 +63,7 @@ def _in_foreground(fd: int) -> bool:
 
 
 def agreed(question: str) -> bool:
-    """Ask the user, for whom no is the usual answer."""
+    """Ask the user a question; the default answer is no."""
     answer = ""
     try:
         sys.stderr.write(f"{question} [y/N] ")
@@ -106,7 +106,7 @@ class Spinner:
         self.stop()
 
     def stop(self) -> None:
-        """Wipe it away; a second time does nothing."""
+        """Remove the spinner; calling this again does nothing."""
         if self._thread is not None:
             self._stopped.set()
             self._thread.join()
@@ -133,7 +133,7 @@ class WrappedText:
     """Writes text that arrives in pieces, broken between words to the terminal's width.
 
     The last word is held back until it is complete. Between ``` lines nothing is broken: it is code.
-    Where the stream is no terminal, or with `wrap` False, text goes out as it comes.
+    If the stream is not a terminal, or with `wrap` False, text goes out as it comes.
     """
 
     def __init__(self, stream: TextIO, *, wrap: bool) -> None:
@@ -178,7 +178,9 @@ class WrappedText:
             self._word += char
 
     def _may_break_before(self, char: str) -> bool:
-        """Whether a line may begin with `char` though no space is before it: in scripts without spaces."""
+        """Return whether a line may begin with `char` though no space is before it: in scripts without
+        spaces.
+        """
         if not self._word or char in _NO_LINE_BEGINS_WITH:
             return False
         return char_width(char) == 2 or char_width(self._word[-1]) == 2

@@ -1,4 +1,4 @@
-"""From a request to the events of its answer: prompt, run, parse, figures. One way for every backend."""
+"""From a request to the events of its answer: prompt, run, parse, figures. The same for every backend."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Engine:
     # --- Text ----------------------------------------------------------------------------------
 
     def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
-        """The events of one answer, Finished last; see Service.stream."""
+        """Yield the events of one answer, Finished last; see Service.stream."""
         started = time.monotonic()
         if request.format is not None:
             check_schema(request.format)
@@ -82,7 +82,7 @@ class Engine:
         return self._store.resolve(name or self.residents.current().name)
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
-        """Tokens of the prompt that `request` renders to; see Service.count_tokens."""
+        """Return tokens of the prompt that `request` renders to; see Service.count_tokens."""
         model = self._model(request.model)
         with self.residents.use(model, keep_alive=request.keep_alive, caller=caller) as turn:
             resident = turn.resident
@@ -96,7 +96,7 @@ class Engine:
     # --- Vectors -------------------------------------------------------------------------------
 
     def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
-        """One normalised vector per input; see Service.embed."""
+        """Return one normalised vector per input; see Service.embed."""
         started = time.monotonic()
         if not all(request.inputs):
             raise InvalidRequest("an input is empty", param="input")
@@ -195,7 +195,7 @@ def _counting_tools(tools: tuple[Tool, ...]) -> Iterator[None]:
 
 
 def _unit_vector(data: bytes, dimensions: int | None) -> array[float]:
-    """A float32 vector cut to `dimensions` and scaled to length 1."""
+    """Return a float32 vector cut to `dimensions` and scaled to length 1."""
     vector = array("f", data)
     if dimensions is not None:
         if dimensions > len(vector):

@@ -32,7 +32,7 @@ class Counter:
             self._values[labels] = self._values.get(labels, 0.0) + amount
 
     def samples(self) -> Iterator[str]:
-        """The lines of the exposition."""
+        """Yield the lines of the exposition."""
         with self._lock:
             values = sorted(self._values.items())
         for labels, value in values:
@@ -59,7 +59,7 @@ class Histogram:
             self._sum += seconds
 
     def samples(self) -> Iterator[str]:
-        """The lines of the exposition: cumulative buckets, sum and count."""
+        """Yield the lines of the exposition: cumulative buckets, sum and count."""
         with self._lock:
             counts, total = list(self._counts), self._sum
         running = 0
@@ -71,7 +71,7 @@ class Histogram:
 
 
 def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
-    """One line, label values escaped as the format demands."""
+    """Return one line, label values escaped as the format demands."""
     pairs = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
     return f"{name}{{{pairs}}} {value:g}" if pairs else f"{name} {value:g}"
 
@@ -81,7 +81,7 @@ def _escape(text: str) -> str:
 
 
 def _family(kind: str, name: str, help_text: str, samples: Iterable[str]) -> Iterator[str]:
-    """A figure with its samples; `kind` is "gauge", or "counter" for what only grows."""
+    """Yield a figure with its samples; `kind` is "gauge", or "counter" for what only grows."""
     yield from (f"# HELP {name} {help_text}", f"# TYPE {name} {kind}")
     yield from samples
 

@@ -1,4 +1,4 @@
-"""Models in memory: loading, keeping alive, evicting, closing. Who may touch which is scheduler.py's."""
+"""Models in memory: loading, keeping alive, evicting, closing. scheduler.py decides who may use which."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Residents:
         self, settings: Settings, npu_lock: NPULock, *, exact_sampling: bool = False
     ) -> None:
         """`exact_sampling`: where a runtime fixes the sampling when it loads (before 1.3), a request
-        with another one loads the model anew. A server does not: with clients of different habits it
+        with another one reloads the model. A server does not: with clients of different habits it
         would do little else.
         """
         self._settings = settings
@@ -96,7 +96,7 @@ class Residents:
         """By path, models that have to be loaded again, and until when they would have stayed: such a
         model is still the current one, and comes back with its keep-alive."""
         self.restarts = 0
-        """How many model processes died or had to be ended since the start."""
+        """How many model processes died or had to be stopped since the start."""
 
     # --- Use -----------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Residents:
         slot.expires = _end_of_life(resident)
 
     def _lose(self, slot: Slot[Resident], resident: Resident) -> None:
-        """Clear away a process that died or had to be ended."""
+        """Remove a process that died or had to be stopped."""
         if not resident.worker.retired:
             self.restarts += 1
             self._remember(slot, resident)
@@ -160,7 +160,7 @@ class Residents:
         return [model for model in found if model is not None]
 
     def current(self) -> ModelInfo:
-        """The most recently used model, also one whose process died: it is loaded again when it is
+        """Return the most recently used model, also one whose process died: it is loaded again when it is
         asked for. Raises NoModelLoaded.
         """
         for model in self.loaded():
@@ -185,7 +185,7 @@ class Residents:
         sampling: SamplingParams | None,
         caller: Caller,
     ) -> Resident:
-        """The slot's model, loaded; the holder of the lease calls it."""
+        """Return the slot's model, loaded; the holder of the lease calls it."""
         if slot.evicted is not None:
             self._close(slot.evicted)
             self.scheduler.evicted_is_closed(slot)
@@ -218,7 +218,7 @@ class Residents:
 
     @staticmethod
     def _is_well(resident: Resident, caller: Caller) -> bool:
-        """Whether a loaded model's process runs, and has ended the run that was given up."""
+        """Return whether a loaded model's process runs, and has ended the run that was given up."""
         try:
             resident.worker.settle(caller)
         except WorkerError as error:
@@ -226,7 +226,7 @@ class Residents:
         return resident.worker.alive
 
     def _serves(self, resident: Resident, model: StoredModel, spec: LoadSpec, wanted: int) -> bool:
-        """Whether a loaded model serves a request, or has to be loaded anew for it."""
+        """Return whether a loaded model can serve a request, or has to be reloaded for it."""
         info, loaded, ready = model.info, resident.spec, resident.ready
         if (info.size, model.mtime_ns) != (resident.info.size, resident.mtime_ns):
             log.info("%s has changed on disk", info.name)
@@ -283,7 +283,9 @@ class Residents:
         log.info("loaded %s in %.2f s", info.name, time.monotonic() - started)
 
     def _log_path(self, name: str) -> str:
-        """Where a model's process logs; the name of one in a folder can be longer than a file's may be."""
+        """Return where a model's process logs; the name of one in a folder can be longer than a file's may
+        be.
+        """
         file = name.replace("/", "_")
         if len(os.fsencode(file)) > _LONGEST_LOG:
             file = f"{file[:50]}-{zlib.crc32(os.fsencode(file)):08x}"
@@ -378,7 +380,7 @@ class Residents:
 
 
 def _end_of_life(resident: Resident) -> float | None:
-    """The monotonic time at which a model goes if its last use ends now; None is never."""
+    """Return the monotonic time at which a model goes if its last use ends now; None is never."""
     forever = resident.pinned or not 0 <= resident.keep_alive < _FOR_EVER
     return None if forever else time.monotonic() + resident.keep_alive
 

@@ -41,7 +41,7 @@ def build_prompt(
 
     `schema` goes into the system message, for a backend that cannot be constrained; `extra` are turns
     after the request's own; `runtime_wraps` allows the runtime's own template where none is known.
-    Raises InvalidRequest for a conversation that the template refuses, and for one without a word.
+    Raises InvalidRequest for a conversation that the template refuses, and for an empty one.
     """
     if request.suffix:
         raise Unsupported(
@@ -82,13 +82,13 @@ def _render(
 
 
 def template_for(request: ChatRequest, model: StoredModel) -> ChatTemplate | None:
-    """The request's own template where it can be executed, else the model's, else its family's."""
+    """Return the request's own template where it can be executed, else the model's, else its family's."""
     own = model.template_from(request.template) if request.template else None
     return ChatTemplate.for_model(own or model.template, model.info.family, template_process.render)
 
 
 def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:
-    """Whether the request's prompt is complete as it is."""
+    """Return whether the request's prompt is complete as it is."""
     if request.raw is not None:
         return request.raw
     return template is not None and looks_templated(request.prompt or "", template.control_tokens)
@@ -97,7 +97,7 @@ def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:
 def conversation(
     request: ChatRequest, model: StoredModel, schema: Mapping[str, Any] | str | None = None
 ) -> tuple[Message, ...]:
-    """The request's turns, with the system text and the example turns of the Modelfile before them."""
+    """Return the request's turns, with the system text and the example turns of the Modelfile before them."""
     messages = request.messages
     if request.prompt is not None:
         messages = (Message.of("user", request.prompt),)
@@ -119,22 +119,22 @@ def _with_system_text(messages: tuple[Message, ...], text: str) -> tuple[Message
 
 
 def tools_for(request: ChatRequest) -> tuple[Tool, ...]:
-    """The tools that the model is told of."""
+    """Return the tools that the model is told of."""
     return () if request.tool_choice == "none" else request.tools
 
 
 def thinking_for(request: ChatRequest, model: StoredModel) -> Think:
-    """Whether the model shall think: as the request says, else as its Modelfile does."""
+    """Return whether the model should think: as the request says, else as its Modelfile does."""
     return model.think if request.think is None else request.think
 
 
 def _continues(request: ChatRequest) -> bool:
-    """Whether a bare text is to be continued, in which nothing is thinking or a call."""
+    """Return whether a bare text is to be continued, in which nothing is thinking or a call."""
     return request.prompt is not None and request.raw is True
 
 
 def markers_for(request: ChatRequest, prompt: Prompt, tools: tuple[Tool, ...]) -> tuple[str, ...]:
-    """The control tokens by which `parser_for`'s parser tells thinking and calls from text."""
+    """Return the control tokens by which `parser_for`'s parser tells thinking and calls from text."""
     template = prompt.template
     if template is None or _continues(request):
         return ()
@@ -145,7 +145,7 @@ def markers_for(request: ChatRequest, prompt: Prompt, tools: tuple[Tool, ...]) -
 def parser_for(
     request: ChatRequest, model: StoredModel, prompt: Prompt, tools: tuple[Tool, ...]
 ) -> AnswerParser:
-    """The parser of the answer to `prompt`: stop strings, thinking and tool calls as they apply."""
+    """Return the parser of the answer to `prompt`: stop strings, thinking and tool calls as they apply."""
     template = prompt.template
     stop = (*request.stop, *model.stop)
     continues = _continues(request)

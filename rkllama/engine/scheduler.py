@@ -1,4 +1,4 @@
-"""Who may use which model, and when: pure decisions, no process is touched here.
+"""Who may use which model, and when: pure decisions; no process is touched here.
 
 A slot is a place for a model in memory. A request takes a ticket and waits until it holds the lease of its
 model's slot; the holder alone loads, runs, evicts or closes, and so no state has two writers.
@@ -70,7 +70,7 @@ class Scheduler(Generic[T]):
         self._closed = False
 
     def slots(self) -> list[Slot[T]]:
-        """The slots now, least recently used first."""
+        """Return the slots now, least recently used first."""
         with self._lock:
             return sorted(self._slots.values(), key=lambda slot: slot.last_used)
 
@@ -104,7 +104,7 @@ class Scheduler(Generic[T]):
         patience: float | None = None,
         overdue: Callable[[], object] = lambda: None,
     ) -> Iterator[Slot[T] | None]:
-        """Hold the slot of model `key` before everybody who waits; None if it has none any more.
+        """Hold the slot of model `key` ahead of everybody who waits; return None if it no longer has one.
 
         `waiting` is called where its holder has to leave first, when nobody can come in between any
         more; `overdue` when that has not left after `patience` seconds. Raises QueueFull.
@@ -117,7 +117,7 @@ class Scheduler(Generic[T]):
                 self._release(slot)
 
     def evicted_is_closed(self, slot: Slot[T]) -> None:
-        """Whoever waits for the model that `slot` took the place of may load it again."""
+        """Let those who wait for the model that `slot` replaced load it again."""
         with self._lock:
             if slot.evicted is not None:
                 self._leaving.discard(slot.evicted.key)
@@ -147,7 +147,7 @@ class Scheduler(Generic[T]):
                 ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
             except (
                 OSError
-            ):  # no file descriptor is left: nobody may be granted what nobody waits for
+            ):  # out of file descriptors: a ticket without a waiter must not be granted
                 self._tickets.remove(ticket)
                 raise
         try:
@@ -186,7 +186,7 @@ class Scheduler(Generic[T]):
             self._lock.notify_all()
 
     def wait_idle(self, timeout: float) -> bool:
-        """Wait until no slot is held; whether that came within `timeout` seconds."""
+        """Wait until no slot is held; return whether that happened within `timeout` seconds."""
         with self._lock:
             return self._lock.wait_for(
                 lambda: not any(slot.held for slot in self._slots.values()), timeout
@@ -206,7 +206,7 @@ class Scheduler(Generic[T]):
         self._release(slot)
 
     def close(self) -> None:
-        """Send everybody who waits away, and whoever comes later."""
+        """Send away everybody who is waiting, and everybody who comes later."""
         with self._lock:
             self._closed = True
             tickets, self._tickets = self._tickets, []
@@ -232,7 +232,7 @@ class Scheduler(Generic[T]):
             self._notify(ticket)
 
     def _new_slot(self, key: str) -> Slot[T] | None:
-        """A new place, taken from the least recently used idle model when all are taken."""
+        """Return a new place, taken from the least recently used idle model when all are taken."""
         slot: Slot[T] = Slot(key)
         if len(self._slots) >= self._max_loaded:
             idle = [other for other in self._slots.values() if not other.held]

@@ -1,7 +1,7 @@
-"""Answers of a given shape from a backend that cannot be constrained: asked for, checked, asked again.
+"""Answers of a given shape from a backend that cannot be constrained: requested, checked, requested again.
 
 A schema comes from the client. Its regular expressions and its references can make the check of a short
-answer take for ever, a regular expression even with the interpreter's lock held, and the check of a very
+answer take forever, a regular expression even with the interpreter's lock held, and the check of a very
 large schema takes minutes: such a schema is used in a process of its own (`python -m
 rkllama.engine.schema`), which can be ended.
 """
@@ -30,7 +30,7 @@ _REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
 
 
 def schema_prompt(format: Format) -> str:
-    """What the system prompt says so that the answer takes this shape."""
+    """Return what the system prompt says so that the answer takes this shape."""
     if isinstance(format, str):
         return "Answer with one JSON object and nothing else: no explanation, no code fence."
     return (
@@ -40,13 +40,13 @@ def schema_prompt(format: Format) -> str:
 
 
 def check_schema(format: Format) -> None:
-    """Raises InvalidRequest for a schema that is none, best before a model is troubled with it."""
+    """Raise InvalidRequest for an invalid schema, ideally before a model has to work on it."""
     if not isinstance(format, str):
         _find_violation(format, None, apart=_is_costly(format, _PATTERNS))
 
 
 def validate_answer(text: str, format: Format) -> str | None:
-    """What is wrong with an answer, in words for the model; None where it fits.
+    """Return what is wrong with an answer, in words for the model; None where it fits.
 
     Raises InvalidRequest for a schema that cannot be used.
     """
@@ -60,7 +60,7 @@ def validate_answer(text: str, format: Format) -> str | None:
 
 
 def _is_costly(schema: Mapping[str, Any], keys: frozenset[str]) -> bool:
-    """Whether a schema has one of the keys, or is very large."""
+    """Return whether a schema has one of the keys, or is very large."""
     waiting: list[Any] = [schema]
     parts = 0
     while waiting:
@@ -86,11 +86,11 @@ def _find_violation(schema: Mapping[str, Any], answer: str | None, *, apart: boo
     return found.get("violation")
 
 
-# --- What may take for ever ------------------------------------------------------------------------
+# --- What may take forever ------------------------------------------------------------------------
 
 
 def _examine_apart(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
-    """What `_examine` finds, from a process that ends in time; what was not checked is not valid."""
+    """Return what `_examine` finds, from a process that ends in time; what was not checked is not valid."""
     import subprocess
 
     failure = "unusable" if answer is None else "violation"
@@ -121,7 +121,7 @@ def _main() -> None:
 
 
 def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
-    """Why the schema is `unusable`, or else the answer's most telling `violation`, or nothing.
+    """Return why the schema is `unusable`, or else the answer's most telling `violation`, or nothing.
 
     References to other documents are never fetched.
     """
@@ -155,7 +155,7 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
 
 
 def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> Iterator[Any]:
-    """`multipleOf` with the numbers as they are written: as floats, 19.99 is no multiple of 0.01."""
+    """`multipleOf` with the numbers as they are written: as floats, 19.99 is not a multiple of 0.01."""
     from decimal import Decimal
     from fractions import Fraction
 
@@ -171,7 +171,7 @@ def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> I
 
 
 def strip_fence(text: str) -> str:
-    """The answer without the code fence that models like to put around JSON."""
+    """Return the answer without the code fence that models like to put around JSON."""
     opener, _, rest = text.strip().partition("\n")
     if opener.rstrip() not in ("```", "```json") or not rest.endswith("```"):
         return text
@@ -179,7 +179,7 @@ def strip_fence(text: str) -> str:
 
 
 def retry_message(error: str) -> str:
-    """The next user turn after an answer with this error."""
+    """Return the next user turn after an answer with this error."""
     return (
         f"That answer does not have the form that was asked for: {error}. "
         "Answer again, with the corrected JSON and nothing else."

@@ -72,7 +72,7 @@ class LocalService:
         return self.store.details(name)
 
     def pull(self, reference: str) -> Generator[PullProgress, None, None]:
-        """Download a model; a name that this process answers to already is done at once."""
+        """Download a model; a name that already exists here is done at once."""
         if (here := self._present(reference)) is not None:
             yield PullProgress(
                 status="done",
@@ -95,7 +95,7 @@ class LocalService:
             self._pulls.release()
 
     def _present(self, reference: str) -> ModelInfo | None:
-        """The model here that a reference without a repository means. Raises AmbiguousName.
+        """Return the model here that a reference without a repository means. Raises AmbiguousName.
 
         Clients of Ollama pull whatever /api/tags does not list letter for letter.
         """
@@ -113,7 +113,7 @@ class LocalService:
         return self.store.remove(name)
 
     def _unload_if_loaded(self, info: ModelInfo) -> None:
-        """Unload what is in memory under a model's name: an alias has none of its own there."""
+        """Unload what is in memory under a model's name; an alias shares that of its model."""
         named = [model.info for model in self.loaded() if model.info.name == info.name]
         with contextlib.suppress(NoModelLoaded):
             self._engine.residents.unload(named[0] if named else info)
@@ -174,7 +174,7 @@ class LocalService:
         return self._engine.embed(request, caller)
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
-        """Tokens of the rendered prompt."""
+        """Return tokens of the rendered prompt."""
         return self._engine.count_tokens(request, caller)
 
     # --- What a server needs -------------------------------------------------------------------

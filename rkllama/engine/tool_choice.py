@@ -14,7 +14,7 @@ from .schema import validate_answer
 
 
 def forced_call_schema(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
-    """The JSON schema of a call of any tool ("required") or of one ("function:NAME").
+    """Return the JSON schema of a call of any tool ("required") or of one ("function:NAME").
 
     Raises InvalidRequest when the named tool is not among `tools`.
     """
@@ -41,7 +41,7 @@ def _call_schema(tool: Tool) -> dict[str, Any]:
 
 
 def forced_call(text: str) -> ToolCall | None:
-    """The call that an answer of that schema is; None for text that is not one."""
+    """Return the call that an answer of that schema is; None for text that is not one."""
     try:
         values = loads(text)
     except (ValueError, RecursionError):
@@ -55,12 +55,13 @@ def forced_call(text: str) -> ToolCall | None:
 
 
 def call_text(call: ToolCall) -> str:
-    """The JSON that such an answer would have been."""
+    """Return the JSON that such an answer would have been."""
     return json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
 
 
 def find_call_error(calls: Sequence[ToolCall], schema: Mapping[str, Any]) -> str | None:
-    """What is wrong with calls that the model made in a form of its own; None where all fit the schema.
+    """Return what is wrong with calls that the model made in a form of its own; None where all fit the
+    schema.
 
     Raises InvalidRequest for a schema that cannot be used.
     """

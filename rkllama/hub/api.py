@@ -1,8 +1,8 @@
 """What the Hugging Face Hub knows about a model, and one connection that brings its bytes.
 
-huggingface_hub answers what can be asked (files, sizes, hashes, who may read them) and its own HTTP
-session fetches the bytes: it carries the user's proxies and certificates, so whoever gets the metadata
-through also gets the file. Its `hf_hub_download` is not used: it neither resumes after a kill nor
+huggingface_hub provides the metadata (files, sizes, hashes, access) and its own HTTP
+session fetches the bytes: it has the user's proxies and certificates, so where the metadata gets
+through the file does, too. Its `hf_hub_download` is not used: it neither resumes after a kill nor
 notices wrong bytes of the right length. Its exceptions end here; what leaves is a PullError.
 """
 
@@ -88,7 +88,7 @@ class Hub:
     def repository(
         self, repo: str, revision: str | None = None, *, timeout: float = METADATA_TIMEOUT
     ) -> Repository:
-        """What `repo` holds at `revision`. Raises HubNotFound, HubUnreachable, PullError."""
+        """Return what `repo` holds at `revision`. Raises HubNotFound, HubUnreachable, PullError."""
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             raise _offline()
         with self._explained(repo, revision):
@@ -104,7 +104,7 @@ class Hub:
             )
 
     def file(self, repository: Repository, path: str) -> RemoteFile:
-        """Size and hash of a file, and proof that it may be read. Raises HubGated, HubNotFound, …"""
+        """Return size and hash of a file, and proof that it may be read. Raises HubGated, HubNotFound, …"""
         with self._explained(repository.id, repository.revision, path):
             from huggingface_hub import get_hf_file_metadata
 
@@ -143,7 +143,7 @@ class Hub:
 
     @contextmanager
     def open_small(self, repository: Repository, path: str, timeout: float) -> Iterator[Response]:
-        """The bytes of one of the repository's small files; nothing is explained."""
+        """Return the bytes of one of the repository's small files; errors are not explained."""
         with self._get(self._url(repository.id, repository.revision, path), {}, timeout) as found:
             yield found[1]
 
@@ -157,11 +157,11 @@ class Hub:
             return self._given_token
         try:
             return get_token()
-        except OSError:  # a login that this user may not read, as sudo leaves one
+        except OSError:  # a login file that this user may not read, as left behind by sudo
             return None
 
     def _headers(self, url: str) -> dict[str, str]:
-        """The token is for the Hub's own origin only, wherever a redirect leads."""
+        """Return the token is for the Hub's own origin only, wherever a redirect leads."""
         headers = {"user-agent": f"rkllama/{__version__}", "accept-encoding": "identity"}
         if _origin(url) == _origin(self.endpoint) and (token := self._token()):
             headers["authorization"] = f"Bearer {token}"
@@ -179,7 +179,7 @@ class Hub:
             headers = {**self._headers(url), **extra}
             try:
                 request = session.build_request("GET", url, headers=headers, timeout=timeout)
-            except Exception as error:  # of the kinds that httpx, idna and urllib have for it
+            except Exception as error:  # of the classes that httpx, idna and urllib use for it
                 raise PullError(f"{url} is not a usable address: {error}") from error
             response = session.send(request, stream=True, follow_redirects=False)
             try:
@@ -256,7 +256,7 @@ class Hub:
 
 
 def lost_connection() -> type[Exception]:
-    """The base class of what the Hub's session raises for a failed connection.
+    """Return the base class of what the Hub's session raises for a failed connection.
 
     It belongs to httpx or httpx2, whichever this huggingface_hub is built on; its own error derives
     from it.
@@ -288,7 +288,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
 
 
 def next_hop(url: str, location: str) -> str:
-    """The address that a redirect from `url` leads to. Raises PullError for an unusable one."""
+    """Return the address that a redirect from `url` leads to. Raises PullError for an unusable one."""
     try:
         target = urljoin(url, location)
         scheme, host, _ = _origin(target)
@@ -300,7 +300,9 @@ def next_hop(url: str, location: str) -> str:
 
 
 def _base_models(card: object) -> tuple[str, ...]:
-    """The names under `base_model` in a model card, which is a string or a list and may be anything."""
+    """Return the names under `base_model` in a model card, which is a string or a list and may be
+    anything.
+    """
     named = getattr(card, "base_model", None)
     names = named if isinstance(named, list) else [named]
     return tuple(name for name in names if isinstance(name, str) and is_repository(name))

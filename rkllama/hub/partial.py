@@ -2,7 +2,7 @@
 
 A part outlives its process: the next one that asks for the same content continues it, one that asks for
 another content starts afresh. The small file is also the lock. It stays until the finished file has its
-name and its hash is known, so that whoever gets the lock next sees the file or the part, never neither.
+name and its hash is known, so that the next owner of the lock always sees the file or the part.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Part:
 
     @classmethod
     def acquire(cls, path: str, size: int, etag: str) -> Part | None:
-        """The part of `path` for this process alone; None while another one is writing it."""
+        """Return the part of `path` for this process alone; None while another one is writing it."""
         lock = _open(_identity(path))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,14 +68,14 @@ class Part:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let go of the lock; unless the part is finished or discarded, it stays for a later try."""
+        """Release the lock; unless the part is finished or discarded, it stays for a later attempt."""
         os.close(self._fd)
         if self._over:
             _unlink(_identity(self.path))
         os.close(self._lock)
 
     def resume(self) -> Iterator[int]:
-        """Take over what an earlier try left, yielding how many bytes have been read again.
+        """Take over what an earlier attempt left, yielding how many bytes have been read again.
 
         Nothing is taken over when it belongs to another content.
         """
@@ -113,14 +113,14 @@ class Part:
             view = view[count:]
 
     def reset(self) -> None:
-        """Begin again with nothing."""
+        """Start again with nothing."""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self.size = self.resumed = 0
         self._hash = _hasher(self.etag, self.total)
 
     def matches(self) -> bool:
-        """Whether size and hash are the announced ones."""
+        """Return whether size and hash are as announced."""
         return self.size == self.total and (
             self._hash.name == "none" or self._hash.hexdigest() == self.etag
         )
@@ -158,7 +158,7 @@ class Part:
 
 
 def unfinished(path: str) -> int:
-    """How many bytes of `path` lie there unfinished."""
+    """Return how many bytes of `path` lie there unfinished."""
     try:
         return os.stat(_part(path)).st_size
     except OSError:
@@ -193,7 +193,7 @@ def _open(path: str) -> int:
 
 
 def read_json(path: str) -> object:
-    """What the file `path` holds; None where there is none or no JSON."""
+    """Return what the file `path` holds; None if it is missing or not JSON."""
     try:
         with open(path, "rb") as stream:
             return json.loads(stream.read(CHUNK))
@@ -202,7 +202,7 @@ def read_json(path: str) -> object:
 
 
 class _NoHash:
-    """Stands in where the Hub announces no hash that could be checked."""
+    """Stands in if the Hub announces no hash that can be checked."""
 
     name = "none"
 

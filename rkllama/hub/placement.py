@@ -36,18 +36,18 @@ class Place:
         self._digests = DigestCache(models)
 
     def namesakes(self) -> Iterator[str]:
-        """The paths of models with this file's name and size that may be it."""
+        """Yield the paths of models with this file's name and size that may be it."""
         for entry in scan(self.models):
             same = entry.file == self.remote.name and entry.size == self.remote.size
             if same and not entry.parent and self._known(entry.path) in (None, self.remote.etag):
                 yield entry.path
 
     def holds(self, path: str) -> bool:
-        """Whether the file at `path` is known to be the wanted one, without reading it."""
+        """Return whether the file at `path` is known to be the wanted one, without reading it."""
         return self._known(path) == self.remote.etag
 
     def check(self, path: str) -> FileCheck:
-        """The way to find out by reading it."""
+        """Return the way to find out by reading it."""
         return FileCheck(path, self.remote.etag)
 
     def remember(self, path: str) -> None:
@@ -56,12 +56,12 @@ class Place:
             self._digests.put(path, self.remote.sha256)
 
     def name(self, path: str) -> str:
-        """The name under which the model can be used."""
+        """Return the name under which the model can be used."""
         found = (entry.name for entry in scan(self.models) if entry.path == path)
         return next(found, self.remote.name)
 
     def claim(self, revision: str) -> str:
-        """The path for the file, in a folder that is its own from now on.
+        """Return the path for the file, in a folder that is its own from now on.
 
         Raises PullError when even the folder that no other file should have is taken.
         """
@@ -81,7 +81,7 @@ class Place:
         )
 
     def _known(self, path: str) -> str | None:
-        """The file's sha256 where it has been computed since the file changed last, and compares."""
+        """Return the file's sha256 where it has been computed since the file changed last, and compares."""
         try:
             stat = os.stat(path)
         except FileNotFoundError:
@@ -92,12 +92,12 @@ class Place:
 
 
 def is_claimed(path: str) -> bool:
-    """Whether the file at `path` lies in a folder that a pull has made."""
+    """Return whether the file at `path` lies in a folder that a pull has made."""
     return bool(_record(os.path.dirname(path)))
 
 
 def _folder_names(origin: dict[str, str]) -> Iterator[str]:
-    """The name that a model should have, then the one that no other origin's model can have."""
+    """Yield the name that a model should have, then the one that no other origin's model can have."""
     path = strip_extension(origin["file"])
     yield path.rpartition("/")[2]
     revision = "" if origin["revision"] == DEFAULT_REVISION else f"_{origin['revision']}"
@@ -105,7 +105,7 @@ def _folder_names(origin: dict[str, str]) -> Iterator[str]:
 
 
 def _take(folder: str, origin: dict[str, str]) -> bool:
-    """Whether the folder belongs to this origin; makes and marks it when it belongs to nobody."""
+    """Return whether the folder belongs to this origin; makes and marks it when it belongs to nobody."""
     if os.path.islink(folder):
         return False
     record = _record(folder)
@@ -117,7 +117,7 @@ def _take(folder: str, origin: dict[str, str]) -> bool:
 
 
 def _is_free(folder: str) -> bool:
-    """Whether nothing is there, or a directory with neither a model nor a Modelfile."""
+    """Return whether nothing is there, or a directory with neither a model nor a Modelfile."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -128,5 +128,5 @@ def _is_free(folder: str) -> bool:
 
 
 def _record(folder: str) -> object:
-    """Where the model in `folder` came from, as noted there; None when nothing is."""
+    """Return where the model in `folder` came from, as noted there; None when nothing is."""
     return read_json(os.path.join(folder, _RECORD))

@@ -52,7 +52,7 @@ def pull(
     token: str | None = None,
     backoff: float = 1.0,
 ) -> Generator[PullProgress, None, None]:
-    """Fetch `[hf/]USER/REPO/FILE[@REVISION]` into the directory `models`, made if need be.
+    """Fetch `[hf/]USER/REPO/FILE[@REVISION]` into the directory `models`, which is created if needed.
 
     `endpoint` and `token` default to HF_ENDPOINT and to what huggingface_hub finds (HF_TOKEN, a
     login); `backoff` is the first pause in seconds after a lost connection. The last step has the status
@@ -88,7 +88,7 @@ def pull(
 
 
 def _look_up(hub: Hub, wanted: Reference) -> Repository:
-    """The repository; without its list of files where that is not needed and a mirror has none."""
+    """Return the repository; without its list of files where that is not needed and a mirror has none."""
     try:
         return hub.repository(wanted.repo, wanted.revision)
     except PullError as error:
@@ -98,7 +98,7 @@ def _look_up(hub: Hub, wanted: Reference) -> Repository:
 
 
 def _find(place: Place, report: _Report) -> Generator[PullProgress, None, str | None]:
-    """The path of the wanted file where it already is, whoever put it there; None if it is not."""
+    """Return the path of the wanted file if it is already on disk, however it got there; else None."""
     for path in place.namesakes():
         if place.holds(path):
             return path
@@ -115,7 +115,7 @@ def _find(place: Place, report: _Report) -> Generator[PullProgress, None, str | 
 
 
 def _turns(place: Place, path: str) -> Iterator[Part | None]:
-    """The part when it is this process's turn to write it, and None every now and then until it is.
+    """Yield the part when it is this process's turn to write it, and None now and then until then.
 
     Ends without a part when the other process has completed the file.
     """
@@ -196,7 +196,7 @@ def _receive(hub: Hub, remote: RemoteFile, part: Part) -> Iterator[int]:
 
 
 def _first_byte(response: Response, remote: RemoteFile, offset: int) -> int:
-    """Where in the file the response's body begins: at `offset`, or at 0 when Range was ignored."""
+    """Return where in the file the response's body begins: at `offset`, or at 0 when Range was ignored."""
     status, headers = response.status_code, response.headers
     if status == 200:
         _check_size(remote, headers.get("content-length"))
@@ -233,7 +233,7 @@ def _retry_after(value: str) -> float:
 
 
 def _paced(counts: Iterable[int]) -> Iterator[int]:
-    """The latest count, every REPORT_EVERY seconds."""
+    """Yield the latest count, every REPORT_EVERY seconds."""
     due = time.monotonic() + REPORT_EVERY
     for count in counts:
         if (now := time.monotonic()) >= due:
@@ -243,7 +243,7 @@ def _paced(counts: Iterable[int]) -> Iterator[int]:
 
 @contextmanager
 def _local_errors(models: str) -> Iterator[None]:
-    """Make what the file system refuses a PullError."""
+    """Turn errors of the file system into a PullError."""
     try:
         yield
     except OSError as error:

@@ -46,12 +46,12 @@ def fetch_companions(hub: Hub, repository: Repository, model: RemoteFile, folder
             for name in wanted:
                 if _fetch(hub, source, subfolder, name, folder, deadline):
                     found.add(name)
-        except Exception as error:  # whatever a server comes up with, the model is worth more
+        except Exception as error:  # the model matters more than any error of the server
             _log.info("cannot fetch the template and tokenizer files of %s: %s", model.name, error)
 
 
 def has_template(folder: str) -> bool:
-    """Whether one of the files that hold a chat template lies in `folder`."""
+    """Return whether one of the files that hold a chat template lies in `folder`."""
     return any(os.path.exists(os.path.join(folder, name)) for name in TEMPLATES)
 
 
@@ -69,7 +69,7 @@ def _fetch(
 
 
 def _read(hub: Hub, repository: Repository, path: str, deadline: float) -> bytes | None:
-    """The file's bytes; None when it is too large or not to be had."""
+    """Return the file's bytes; None when it is too large or not to be had."""
     content = bytearray()
     with hub.open_small(repository, path, _left(deadline)) as response:
         if response.status_code != 200 or "content-encoding" in response.headers:
@@ -84,7 +84,7 @@ def _read(hub: Hub, repository: Repository, path: str, deadline: float) -> bytes
 
 
 def _left(deadline: float) -> float:
-    """Seconds that the next step may take. Raises TimeoutError when there are none."""
+    """Return seconds that the next step may take. Raises TimeoutError when there are none."""
     seconds = deadline - time.monotonic()
     if seconds <= 0:
         raise TimeoutError("the Hub is too slow")

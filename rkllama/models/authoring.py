@@ -29,7 +29,7 @@ _OWN_FILES = (
     "vocab.json",
     "merges.txt",
 )
-"""What lies in a model's folder for the model's sake and goes with it."""
+"""The files in a model's folder that belong to the model and are deleted with it."""
 
 
 class WritableStore(Store):
@@ -38,15 +38,15 @@ class WritableStore(Store):
     # --- Removing ------------------------------------------------------------------------------
 
     def removable(self, name: str) -> ModelInfo:
-        """What `remove(name)` would delete, and raises what that would raise. `path` is what goes: of an
-        alias its Modelfile, so nobody takes it for the loaded model.
+        """Return what `remove(name)` would delete; raise what that would raise. `path` is what goes: of
+        an alias its Modelfile, so nobody takes it for the loaded model.
         """
         with self._lock:
             return self._removable(name)[1]
 
     def remove(self, name: str) -> ModelInfo:
         """Delete a model's file, what lies beside it for its sake, and its folder if that is empty then;
-        of an alias only the alias. Answers what was deleted.
+        of an alias only the alias. Returns what was deleted.
 
         The beginning of a name is not enough here. Raises ModelNotFound, AmbiguousName, and
         InvalidRequest where aliases are made from the model.
@@ -99,7 +99,7 @@ class WritableStore(Store):
             _remove_if_empty(folder)
 
     def _others(self, entry: Entry) -> bool:
-        """Whether another model lies in the same folder."""
+        """Return whether another model lies in the same folder."""
         folder = os.path.dirname(entry.path)
         return any(
             other.path != entry.path and os.path.dirname(other.path) == folder
@@ -161,7 +161,7 @@ class WritableStore(Store):
             return self._free_name(name, None)
 
     def _free_name(self, name: str, source: Entry | None) -> str:
-        """The name for something new, which may be that of an alias, or of `source` itself, but of
+        """Return the name for something new, which may be that of an alias, or of `source` itself, but of
         nothing that `source` is made from: both would lead nowhere.
         """
         wanted = name.strip().removesuffix(":latest").replace(":", "-")
@@ -217,7 +217,7 @@ class WritableStore(Store):
 
 
 def _model_name(source: str, root: str) -> str:
-    """A FROM as a name: ./file, or a path into the models directory."""
+    """Return a FROM as a name: ./file, or a path into the models directory."""
     name = source.removeprefix("./")
     path = os.path.realpath(os.path.expanduser(name)) if name[:1] in "/~" else ""
     if path.startswith(os.path.join(root, "")):
@@ -230,7 +230,7 @@ def _made_from(other: Entry, entry: Entry) -> bool:
 
 
 def _missing(entry: Entry) -> ModelInfo:
-    """An alias whose model is gone, as far as anything can be said of it."""
+    """Return an alias whose model is gone, as far as anything can be said of it."""
     return ModelInfo(
         name=entry.name,
         file=entry.parent,

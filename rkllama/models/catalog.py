@@ -41,7 +41,7 @@ class Watch:
         self._seen: dict[str, Stamp | None] = {}
 
     def entries(self) -> tuple[Entry, ...]:
-        """The entries now; the very same tuple as before where nothing has changed.
+        """Return the entries now; the very same tuple as before where nothing has changed.
 
         Raises ModelsDirMissing, ConfigError.
         """
@@ -55,7 +55,7 @@ class Watch:
         return self._entries
 
     def is_current(self, entry: Entry) -> bool:
-        """Whether a model, its folder, and which folders there are is as it was: three stats."""
+        """Return whether a model, its folder, and which folders there are is as it was: three stats."""
         around = {os.path.realpath(self._models), os.path.dirname(entry.path), entry.path}
         return all(path in self._seen and self._unchanged(path) for path in around)
 
@@ -72,11 +72,11 @@ class Catalog:
         self._index: dict[str, list[Entry]] | None = None
 
     def exact(self, name: str) -> Entry | None:
-        """The entry of exactly this name."""
+        """Return the entry of exactly this name."""
         return self._by_name.get(name)
 
     def find(self, name: str, *, prefix: bool = True) -> Entry:
-        """The one entry that `name` means: exact, in any case, with or without extension or `:latest`,
+        """Return the one entry that `name` means: exact, in any case, with or without extension or `:latest`,
         by file, by folder, as it was pulled, and then (`prefix`) by a beginning that only one has, which
         may have a size or quantisation after it: `name:size`. Raises ModelNotFound, AmbiguousName.
         """
@@ -159,7 +159,7 @@ class Catalog:
 
 
 def _spellings(wanted: str) -> Iterator[str]:
-    """A name as it may be spelt on disk, the likeliest first."""
+    """Yield a name as it may be spelt on disk, the likeliest first."""
     lower = wanted.lower()
     plain = lower.removesuffix(":latest")
     for text in (lower, plain, lower.replace(":", "-"), plain.replace(":", "-")):
@@ -173,7 +173,7 @@ def _is_from(origin: str, reference: Reference) -> bool:
 
 
 def _preferred(found: list[Entry], spelling: str) -> list[Entry]:
-    """Of several, the one of that very name; of one folder's, the one that its Modelfile is for."""
+    """Return the one of several with exactly that name; in a folder, the one its Modelfile is for."""
     if len(found) > 1:
         for better in (
             [entry for entry in found if entry.name.lower() == spelling],

@@ -46,13 +46,13 @@ class DigestCache:
         """Grows with every digest that is learnt."""
 
     def get(self, path: str, size: int, mtime_ns: int) -> str | None:
-        """The digest of the file as it is now; None where it has not been computed."""
+        """Return the digest of the file as it is now; None where it has not been computed."""
         with self._lock:
             known = self._known.get(self._name(path))
         return known[2] if known is not None and known[:2] == (size, mtime_ns) else None
 
     def refresh(self) -> None:
-        """Take over what another process has learnt meanwhile."""
+        """Adopt the digests that another process has computed meanwhile."""
         seen = stamp_at(self._file)
         with self._lock:
             if seen != self._loaded:
@@ -78,7 +78,7 @@ class DigestCache:
                 self._thread.start()
 
     def put(self, path: str, digest: str) -> None:
-        """Keep a digest that is known already, for the file as it is now; ignored where that is gone."""
+        """Keep a known digest for the file as it is now; ignored if the file is gone."""
         if not _SHA256.fullmatch(digest):
             raise ValueError(f"not a sha256: {digest!r}")
         with contextlib.suppress(OSError):
@@ -86,13 +86,13 @@ class DigestCache:
             self._learn((self._name(path), status.st_size, status.st_mtime_ns), digest)
 
     def forget(self, path: str) -> None:
-        """Drop what is known of a file that has been removed."""
+        """Drop the digest of a file that has been removed."""
         with self._lock:
             if self._known.pop(self._name(path), None) is not None:
                 self._save()
 
     def settle(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to compute; whether that came about in `timeout` seconds."""
+        """Wait until nothing is left to compute; return whether that happened within `timeout` seconds."""
         with self._lock:
             return self._lock.wait_for(lambda: self._thread is None, timeout)
 
@@ -126,7 +126,7 @@ class DigestCache:
                 self._waiting.remove(key)
 
     def _compute(self, key: Key) -> str | None:
-        """The digest; None for a file that is gone, unreadable or not the one that was asked for."""
+        """Return the digest; None for a file that is gone, unreadable or not the one that was asked for."""
         name, size, mtime_ns = key
         try:
             with open(os.path.join(self._root, name), "rb", buffering=0) as stream:
@@ -148,7 +148,7 @@ class DigestCache:
             self._save()
 
     def _save(self) -> None:
-        """Write the file whole or not at all; a directory that cannot be written to costs nothing."""
+        """Write the file atomically; a directory that cannot be written to is ignored."""
         with contextlib.suppress(OSError):
             os.makedirs(os.path.dirname(self._file), exist_ok=True)
             # Another process may have written since; its entries stay, ours are the newer ones.
@@ -163,7 +163,7 @@ class DigestCache:
 
 
 def _read(file: str) -> dict[str, tuple[int, int, str]]:
-    """The entries of a digests file that make sense."""
+    """Return the entries of a digests file that make sense."""
     try:
         with open(file, encoding="utf-8") as stream:
             content: Any = json.loads(stream.read(_SIZE_LIMIT))

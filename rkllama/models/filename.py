@@ -154,7 +154,7 @@ _VARIANTS = (
 
 
 def parse_model_name(file_name: str, *repos: str | None) -> ModelName:
-    """What `file_name` tells, completed by each of `repos` in turn: a folder's name, or a repository
+    """Return what `file_name` tells, completed by each of `repos` in turn: a folder's name, or a repository
     as "user/name" or "user/name@revision".
     """
     told = _parse(strip_extension(file_name.rpartition("/")[2]))
@@ -167,18 +167,18 @@ def parse_model_name(file_name: str, *repos: str | None) -> ModelName:
 
 
 def parse_quantization(name: str) -> str | None:
-    """The quantisation alone, in the spelling of its format: "w8a8_g128", "Q4_K_M", "F16"."""
+    """Return the quantisation alone, in the spelling of its format: "w8a8_g128", "Q4_K_M", "F16"."""
     return _take_quantization(name.lower())[0]
 
 
 def parse_platform(name: str) -> str | None:
-    """The platform alone: "rk3588" also for the rk3588s, which runs the same models."""
+    """Return the platform alone: "rk3588" also for the rk3588s, which runs the same models."""
     found = re.search(_PLATFORM, name.lower())
     return found[1].removesuffix("s") if found else None
 
 
 def parse_parameter_size(name: str) -> str | None:
-    """The number of weights alone: "1.5B", "30B-A3B", "135M"."""
+    """Return the number of weights alone: "1.5B", "30B-A3B", "135M"."""
     lowered = name.lower()
     return _size(lowered) or _size_and_context(_prepared(_take_quantization(lowered)[1])[0])[0]
 
@@ -208,14 +208,14 @@ def _parse(name: str) -> ModelName:
 
 
 def _prepared(text: str) -> tuple[str, str | None]:
-    """The words of `text` without what the converter put into it, and the converter's version."""
+    """Return the words of `text` without what the converter put into it, and the converter's version."""
     version = _toolkit(text)
     text = re.sub(_CONVERTER_OPTIONS, "", text)
     return _words(text.replace(version, "") if version else text), version
 
 
 def _toolkit(text: str) -> str | None:
-    """The converter's version in `text`."""
+    """Return the converter's version in `text`."""
     for found in re.finditer(_VERSION, text):
         before, after = (
             text[max(found.start() - 10, 0) : found.start()],
@@ -234,7 +234,7 @@ def _words(text: str) -> str:
 
 
 def _take_quantization(text: str) -> tuple[str | None, str]:
-    """The quantisation in `text`, and the text without it."""
+    """Return the quantisation in `text`, and the text without it."""
     found = re.search(_RKLLM_QUANTIZATION, text)
     if found:
         label = f"w{found[1]}a{found[2]}" + (f"_g{found[3]}" if found[3] else "")

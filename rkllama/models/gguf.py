@@ -99,7 +99,7 @@ _FILE_TYPES = {
 
 
 class GGUFError(LoadFailed):
-    """A .gguf file that cannot be read, or is none; `path` is the file."""
+    """The file at `path` cannot be read, or is not a .gguf file."""
 
     code = "gguf"
 
@@ -155,7 +155,7 @@ class GGUFHeader(
     kv_heads: int | None
     """Key-value heads of all layers together; hybrid models have them in some of their layers only."""
     pooling: int | None
-    """How an embedding is made of the tokens' vectors; 0 and None are no embedding model."""
+    """How an embedding is made of the tokens' vectors; 0 and None: not an embedding model."""
     chat_template: str | None
     tokenizer: str | None
     bos_token: str | None
@@ -164,7 +164,7 @@ class GGUFHeader(
     """The ids that end an answer."""
     license: str | None
     metadata: Mapping[str, Scalar]
-    """Every key whose value is no array and no long text."""
+    """Every key whose value is neither an array nor a long text."""
 
     @property
     def parameter_size(self) -> str | None:
@@ -173,7 +173,7 @@ class GGUFHeader(
 
 
 def read_header(path: str, *, brief: bool = False) -> GGUFHeader:
-    """The header of the file `path`; `brief` takes microseconds where all of it takes 0.1 s.
+    """Return the header of the file `path`; `brief` takes microseconds where all of it takes 0.1 s.
 
     Raises GGUFError for a file that is missing, truncated or no GGUF of version 2 or 3.
     """
@@ -248,7 +248,7 @@ class _Reader:
         return value
 
     def _bytes(self, limit: int) -> bytes:
-        """A string's bytes. One that is longer than `limit` makes the file unusable."""
+        """Return a string's bytes. One that is longer than `limit` makes the file unusable."""
         length = self._number(_U64)
         if length > limit:
             raise _BrokenError(f"it contains a string of {length} bytes")
@@ -282,7 +282,7 @@ class _Reader:
         return self._window[self._at - count : self._at]
 
     def _pairs(self, count: int, brief: bool) -> tuple[dict[str, Scalar], bool]:
-        """The scalar values by key, and whether the end of the pairs was reached."""
+        """Return the scalar values by key, and whether the end of the pairs was reached."""
         values: dict[str, Scalar] = {}
         for _ in range(count):
             key = self._bytes(_MAX_KEY).decode("utf-8", "replace")
@@ -349,7 +349,7 @@ class _Reader:
         self._at = at
 
     def _count_parameters(self, tensors: int) -> int:
-        """The number of weights: the product of each tensor's sizes, summed."""
+        """Return the number of weights: the product of each tensor's sizes, summed."""
         total = 0
         for _ in range(tensors):
             self._bytes(_MAX_KEY)
@@ -398,7 +398,7 @@ class _Reader:
         return None if heads is None or layers is None else heads * layers
 
     def _token(self, number: int | None) -> str | None:
-        """The text of a token, found by walking from the checkpoint before it."""
+        """Return the text of a token, found by walking from the checkpoint before it."""
         tokens = self._tokens
         if tokens is None or number is None or number >= tokens.count:
             return None
@@ -435,7 +435,7 @@ def _is_short(value: Scalar) -> bool:
 
 
 def parameter_size(count: int) -> str:
-    """A number of weights as people write it: "1.5B", "135M", "12.3K"."""
+    """Return a number of weights as people write it: "1.5B", "135M", "12.3K"."""
     for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
         if count >= unit:
             return f"{count / unit:.{1 if count < 100 * unit else 0}f}".removesuffix(".0") + letter

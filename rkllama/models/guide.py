@@ -14,12 +14,12 @@ FILE = os.path.join(os.path.dirname(__file__), "guide.gguf")
 
 
 def means_guide(name: str) -> bool:
-    """Whether `name` is the guide's, in any of the spellings that models have."""
+    """Return whether `name` is the guide's, in any of the spellings that models have."""
     return strip_extension(name.strip().removesuffix(":latest")).lower() == NAME
 
 
 def install(models: str) -> None:
-    """Put the guide into the directory `models`, made if need be. Raises DiskFull, ConfigError."""
+    """Put the guide into the directory `models`, which is created if needed. Raises DiskFull, ConfigError."""
     try:
         os.makedirs(models, exist_ok=True)
         with NewFile(models) as new, open(FILE, "rb") as source:

@@ -1,4 +1,4 @@
-"""Names that tell about a model beside its file's own: of its folder and of the repository it is from.
+"""Names that describe a model besides its file's own: those of its folder and its repository.
 
 `rkllama list` imports this module, hence no json: what is looked for is one string in a small file.
 """
@@ -24,7 +24,7 @@ _Labels = tuple[str | None, str | None, str | None]
 
 
 def origins(entry: Entry) -> Iterator[str]:
-    """The names, nearest first: the folder's, "user/name@revision", and the older Modelfiles' path.
+    """Yield the names, nearest first: the folder's, "user/name@revision", and the older Modelfiles' path.
 
     Files are read when their turn comes.
     """
@@ -79,7 +79,7 @@ def _is_root(folder: str, entry: Entry) -> bool:
 
 
 def _read(path: str) -> str:
-    """A small file's text, "" where there is none."""
+    """Return a small file's text, "" if it is missing."""
     try:
         with open(path, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
             return stream.read(_LIMIT)

@@ -86,14 +86,14 @@ class ModelReader:
         self._stored: dict[tuple[object, ...], StoredModel] = {}
 
     def info(self, entry: Entry) -> ModelInfo:
-        """The facts for lists; the digest is left open."""
+        """Return the facts for lists; the digest is left open."""
         known = self._infos.get(entry)
         if known is None:
             known = _keep(self._infos, entry, self._new_info(entry))
         return known
 
     def header(self, entry: Entry, *, brief: bool = False) -> GGUFHeader | str | None:
-        """A .gguf file's header, or what is wrong with it; None for a .rkllm."""
+        """Return a .gguf file's header, or what is wrong with it; None for a .rkllm."""
         if entry.format != "gguf":
             return None
         key = (entry.path, entry.size, entry.mtime_ns, brief)
@@ -107,8 +107,8 @@ class ModelReader:
         return header
 
     def stored(self, chain: Sequence[Entry]) -> StoredModel:
-        """The model at the end of `chain`, whose first entry is the one that was named; each of them is
-        made from the next.
+        """Return the model at the end of `chain`, whose first entry is the one that was named; each of them
+        is made from the next.
         """
         entry = chain[0]
         stamps = tuple(_stamp(link.modelfile) for link in chain if link.modelfile)
@@ -200,7 +200,7 @@ class ModelReader:
 
     @staticmethod
     def _with_template_family(info: ModelInfo, modelfile: Modelfile) -> ModelInfo:
-        """A TEMPLATE that cannot be executed still tells the family of a model with a bare name."""
+        """Return a TEMPLATE that cannot be executed still tells the family of a model with a bare name."""
         if info.family is not None or modelfile.template is None or is_jinja(modelfile.template):
             return info
         return replace(info, family=template_family(modelfile.template))
@@ -237,7 +237,7 @@ def _keep(cache: dict[Any, Any], key: object, value: Any) -> Any:
 
 
 def _stamp(path: str) -> _FileStamp:
-    """A size of -1 stands for what is no readable file."""
+    """Return a size of -1 stands for a file that cannot be read."""
     try:
         status = os.stat(path)
     except OSError:
@@ -263,7 +263,7 @@ def _merge(base: Modelfile, over: Modelfile) -> Modelfile:
 def _template(
     modelfile: Modelfile, sidecars: Sidecars, header: GGUFHeader | None
 ) -> TemplateSource | None:
-    """The Modelfile's, if it can be executed, else the one beside the model, else the header's."""
+    """Return the Modelfile's, if it can be executed, else the one beside the model, else the header's."""
     own = sidecars.template
     if own is None and header is not None and header.chat_template:
         own = TemplateSource(
@@ -295,7 +295,7 @@ def _capabilities(
 
 
 def _only_embeds(header: GGUFHeader) -> bool:
-    """Whether it was made for embeddings, or is an encoder such as BERT, which can write nothing."""
+    """Return whether it was made for embeddings, or is an encoder such as BERT, which can write nothing."""
     return (
         bool(header.pooling)
         or header.metadata.get(f"{header.architecture}.attention.causal") is False
@@ -303,7 +303,7 @@ def _only_embeds(header: GGUFHeader) -> bool:
 
 
 def describe(info: ModelInfo, header: GGUFHeader | None) -> Mapping[str, Any]:
-    """The metadata of `show`, with the keys that .gguf headers have, for every format."""
+    """Return the metadata of `show`, with the keys that .gguf headers have, for every format."""
     metadata: dict[str, Any] = dict(header.metadata) if header else {}
     architecture = metadata.setdefault("general.architecture", info.family or info.format)
     if header and header.parameters:

@@ -132,7 +132,7 @@ _PARAMETERS = {**_SAMPLING, **_OTHERS}
 
 
 def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
-    """What parameters (name, text) mean; the last of a name counts, every `stop` does.
+    """Return what parameters (name, text) mean; the last of a name counts, every `stop` does.
 
     Unknown names and values that don't fit are passed over: `parse_modelfile` has refused the latter.
     """
@@ -154,7 +154,9 @@ def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
 def merge_parameters(
     base: tuple[tuple[str, str], ...], over: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[str, str], ...]:
-    """The parameters of `base` and `over`; a name that `over` has hides all of `base`'s of that name."""
+    """Return the parameters of `base` and `over`; a name that `over` has hides all of `base`'s of that
+    name.
+    """
     hidden = {name for name, _ in over}
     return tuple(pair for pair in base if pair[0] not in hidden) + over
 
@@ -164,7 +166,7 @@ def merge_parameters(
 _OLD_STYLE = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
 _WORD = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)(?=[ \t]|$)[ \t]*", re.MULTILINE)
 _TEXTS = ("system", "template", "license", "adapter")
-# Newer Ollama's, about things that are settled otherwise here.
+# From newer Ollama versions, about things that are handled differently here.
 _WITHOUT_MEANING = ("renderer", "parser", "requires", "draft")
 _INSTRUCTIONS = ("from", "parameter", "message", *_TEXTS, *_WITHOUT_MEANING)
 _ROLES: tuple[Role, ...] = ("system", "user", "assistant")
@@ -180,7 +182,7 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 
 
 def parse_modelfile(text: str) -> Modelfile:
-    """The Modelfile in `text`. Raises ModelfileError, which names the line."""
+    """Return the Modelfile in `text`. Raises ModelfileError, which names the line."""
     if len(text) > SIZE_LIMIT:
         raise ModelfileError(f"it has more than {SIZE_LIMIT} characters")
     values: dict[str, str] = {}
@@ -236,7 +238,7 @@ def _end_of_line(text: str, position: int) -> int:
 
 
 def _instruction(text: str, start: int, end: int, line: int) -> tuple[str, str, int]:
-    """An instruction, its name if it has one, and where its value starts."""
+    """Return an instruction, its name if it has one, and where its value starts."""
     found = _WORD.match(text, start, end)
     key = found[1].lower() if found else ""
     if found is None or key not in _INSTRUCTIONS:
@@ -263,7 +265,7 @@ def _old_key(key: str) -> tuple[str, str]:
 
 
 def _new_value(text: str, start: int, end: int, line: int) -> tuple[str, int]:
-    """A value in Ollama's syntax (no escapes), and where the next line starts."""
+    """Return a value in Ollama's syntax (no escapes), and where the next line starts."""
     if text.startswith('"""', start):
         return _triple_quoted(text, start, line)
     value = text[start:end].strip()
@@ -289,7 +291,7 @@ def _triple_quoted(text: str, start: int, line: int) -> tuple[str, int]:
 
 
 def _nothing_more(text: str, start: int, line: int) -> int:
-    """Where the next line starts; only a comment may follow a closing quote."""
+    """Return where the next line starts; only a comment may follow a closing quote."""
     end = _end_of_line(text, start)
     if (rest := text[start:end].strip()) and not rest.startswith("#"):
         raise ModelfileError(f"unexpected '{rest[:40]}' after the closing quote", line=line)
@@ -297,7 +299,7 @@ def _nothing_more(text: str, start: int, line: int) -> int:
 
 
 def _old_value(text: str, start: int, end: int, line: int) -> tuple[str, int]:
-    """A value in the older RKLLama's syntax, and where the next line starts."""
+    """Return a value in the older RKLLama's syntax, and where the next line starts."""
     if text.startswith('"""', start):
         return _triple_quoted(text, start, line)
     quote = text[start:end][:1]
@@ -333,9 +335,9 @@ def _role(name: str, line: int) -> Role:
 
 
 def render_modelfile(modelfile: Modelfile) -> str:
-    """The Modelfile as text that `parse_modelfile` reads back to the same value.
+    """Return the Modelfile as text that `parse_modelfile` reads back to the same value.
 
-    Raises ModelfileError for a parameter's name that is no word.
+    Raises ModelfileError for a parameter's name that is not a word.
     """
     for name, _ in modelfile.parameters:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
@@ -354,7 +356,7 @@ def render_modelfile(modelfile: Modelfile) -> str:
 
 
 def _render(key: str, text: str) -> str:
-    """A line, or several; quoted where the bare text would be read otherwise."""
+    """Return a line, or several; quoted where the bare text would be read otherwise."""
     plain = text and text == text.strip() and not re.search(r'[\n"\'=]', text)
     if plain and text.isprintable():
         return f"{key} {text}"
@@ -389,10 +391,10 @@ _BETRAYING: tuple[tuple[str, str], ...] = (
 
 
 def is_jinja(template: str) -> bool:
-    """Whether a TEMPLATE is a Jinja chat template, which can be executed; Ollama's own are Go's."""
+    """Return whether a TEMPLATE is a Jinja chat template, which can be executed; Ollama's own are Go's."""
     return "{%" in template and "messages" in template
 
 
 def template_family(template: str) -> str | None:
-    """The family whose control tokens a template uses; None where they betray none."""
+    """Return the family whose control tokens a template uses; None if they identify none."""
     return next((family for token, family in _BETRAYING if token in template), None)

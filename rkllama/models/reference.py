@@ -1,4 +1,4 @@
-"""What a user may write to name a model on the Hub, and which of a repository's files that means."""
+"""How a user may name a model on the Hub, and which of a repository's files that means."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Reference:
 
 
 def parse_reference(text: str) -> Reference:
-    """The parts of `[hf/]USER/REPO[/FILE][@REVISION]` or of a file's web address on the Hub.
+    """Return the parts of `[hf/]USER/REPO[/FILE][@REVISION]` or of a file's web address on the Hub.
 
     The revision stands at the end, where it may hold slashes, or after the repository. FILE may lie in
     a subfolder. The Hub's pages tell users of Ollama to write `hf.co/USER/REPO:QUANTIZATION`. Every part
@@ -88,7 +88,7 @@ def _checked(text: str, repo: str, file: str | None, revision: str | None) -> Re
 
 
 def is_repository(name: str) -> bool:
-    """Whether `name` is USER/REPO, in the characters that the Hub allows."""
+    """Return whether `name` is USER/REPO, in the characters that the Hub allows."""
     parts = name.split("/")
     return len(parts) == 2 and all(_NAME.fullmatch(part) and ".." not in part for part in parts)
 
@@ -98,7 +98,9 @@ def _is_revision(name: str) -> bool:
 
 
 def _is_safe_path(path: str) -> bool:
-    """Whether a path in a repository may become one on disk: no way up, nothing hidden or unprintable."""
+    """Return whether a path in a repository may become one on disk: no way up, nothing hidden or
+    unprintable.
+    """
     return path.isprintable() and all(
         part and not part.startswith(".") and "\\" not in part and len(os.fsencode(part)) <= 200
         for part in path.split("/")
@@ -110,9 +112,9 @@ def _malformed(text: str, why: str) -> InvalidRequest:
 
 
 def choose_file(files: tuple[str, ...], wanted: Reference) -> str:
-    """The path of the model to fetch: the one that was named, else the only one among `files`.
+    """Return the path of the model to fetch: the one that was named, else the only one among `files`.
 
-    Without any files the named one is believed in. Raises HubNotFound with near names, AmbiguousName
+    Without any files, the named one is assumed to exist. Raises HubNotFound with near names, AmbiguousName
     with all candidates, or Unsupported.
     """
     models = tuple(path for path in files if _is_model(path))
@@ -139,7 +141,9 @@ def _only_one(models: tuple[str, ...], wanted: Reference) -> str:
 
 
 def is_tagged(path: str, tag: str) -> bool:
-    """Whether a model's file is what `tag` names: its quantization, the end of its name, or all of it."""
+    """Return whether a model's file is what `tag` names: its quantization, the end of its name, or all
+    of it.
+    """
     name, tag = path.rpartition("/")[2].lower(), tag.lower()
     plain = strip_extension(name)
     quantization = (parse_quantization(name) or "").lower()

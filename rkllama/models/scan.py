@@ -1,11 +1,11 @@
-"""What lies in the models directory, read as fast as the file system allows.
+"""What is in the models directory, read as fast as the file system allows.
 
     models/qwen.rkllm                a model, named "qwen"
     models/qwen/any-file.rkllm       a model, named "qwen"
     models/qwen/{a,b}.rkllm          two models, "qwen/a" and "qwen/b"
     models/tuned/Modelfile           an alias: another name (and other defaults) of a model
 
-Hidden files, unfinished downloads (.part) and vision encoders are no models. A symlink counts where
+Hidden files, unfinished downloads (.part) and vision encoders are not models. A symlink counts where
 it leads to something inside the directory; whatever leads outside is not there at all. Names that
 cannot be printed or encoded are left out, too: nothing could name them.
 
@@ -74,17 +74,17 @@ class Entry(
 
 
 def scan(models: str) -> list[Entry]:
-    """The models and the aliases that lead to one, by name. Raises ModelsDirMissing, ConfigError."""
+    """Return the models and the aliases that lead to one, by name. Raises ModelsDirMissing, ConfigError."""
     return [entry for entry in Scan(models).entries() if entry.format]
 
 
 def open_nonblocking(path: str, flags: int) -> int:
-    """An opener for `open`: a pipe that lies where a file is expected keeps nobody waiting."""
+    """Return an opener for `open`: a pipe that lies where a file is expected keeps nobody waiting."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def is_inside(path: str, root: str) -> bool:
-    """Whether the real path of `path` lies below `root`, itself a real path."""
+    """Return whether the real path of `path` lies below `root`, itself a real path."""
     return os.path.realpath(path).startswith(os.path.join(root, ""))
 
 
@@ -101,7 +101,7 @@ class Scan:
         self._aliases: list[tuple[str, str]] = []
 
     def entries(self) -> list[Entry]:
-        """All entries by name, with the aliases whose model is missing (format "")."""
+        """Return all entries by name, with the aliases whose model is missing (format "")."""
         found: list[Entry] = []
         for item in self._listing():
             if self._is_folder(item):
@@ -128,7 +128,7 @@ class Scan:
             ) from None
 
     def _folder(self, folder: os.DirEntry[str]) -> Iterable[Entry]:
-        """The models in one subfolder; without any, its Modelfile makes an alias."""
+        """Return the models in one subfolder; without any, its Modelfile makes an alias."""
         files: list[os.DirEntry[str]] = []
         modelfile = ""
         folder_mtime_ns = self._note(folder.path)
@@ -152,7 +152,7 @@ class Scan:
         return found
 
     def _meant(self, modelfile: str, files: list[str]) -> str:
-        """Which of a folder's files its Modelfile is for; "" for all of them."""
+        """Return which of a folder's files its Modelfile is for; "" for all of them."""
         if not modelfile or len(files) < 2:
             return ""
         self._note(modelfile)
@@ -162,7 +162,7 @@ class Scan:
     def _entry(
         self, item: os.DirEntry[str], folder: str = "", modelfile: str = "", around: int = 0
     ) -> tuple[Entry, ...]:
-        """None or one: nothing for what is no regular file, leads outside or has just vanished."""
+        """Yield one entry, or none if it is not a regular file, leads outside or has just vanished."""
         file = item.name
         if file.lower().startswith("mmproj") or not self._is_file(item):
             return ()  # mmproj is llama.cpp's name for vision encoders
@@ -208,7 +208,7 @@ class Scan:
         return is_inside(item.path, self._root)
 
     def _note(self, path: str) -> int:
-        """Answers the mtime_ns that was noted."""
+        """Return the mtime_ns that was noted."""
         if self._seen is None:
             return 0
         stamp = self._seen[path] = stamp_at(path)
@@ -220,12 +220,12 @@ Stamp = tuple[int, int, int, int]
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """The stamp of a file whose status is known."""
+    """Return the stamp of a file whose status is known."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def stamp_at(path: str) -> Stamp:
-    """The stamp of what is at `path` now, or where the link there leads; zeros for nothing."""
+    """Return the stamp of what is at `path` now, or where the link there leads; zeros for nothing."""
     try:
         return stamp_of(os.stat(path))
     except OSError:
@@ -245,7 +245,7 @@ def _by_name(entry: Entry) -> tuple[str, str]:
 
 
 def _spellings(entry: Entry, alone: bool) -> list[str]:
-    """The names an entry may get, best last; the first is its path, which nothing else shares."""
+    """Return the names an entry may get, best last; the first is its path, which nothing else shares."""
     stem = strip_extension(entry.file) or entry.file
     if not entry.folder:
         return [entry.file, stem]
@@ -284,7 +284,9 @@ _FROM = r"(?im)^[ \t]*FROM(?:[ \t]*=[ \t]*|[ \t]+)(.+?)[ \t\r]*$"
 
 
 def read_from(modelfile: str) -> str:
-    """What the Modelfile at this path is made FROM, as it is written there; "" where it cannot be read."""
+    """Return what the Modelfile at this path is made FROM, as it is written there; "" where it cannot be
+    read.
+    """
     try:
         with open(modelfile, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
             text = stream.read(_MODELFILE_LIMIT)
@@ -295,7 +297,7 @@ def read_from(modelfile: str) -> str:
 
 
 def _resolve_aliases(aliases: list[tuple[str, str]], entries: list[Entry]) -> Iterator[Entry]:
-    """The aliases as entries, each with the file that its chain of FROMs ends at."""
+    """Yield the aliases as entries, each with the file that its chain of FROMs ends at."""
     sources = {name.lower(): (name, read_from(path)) for name, path in aliases}
     index = index_entries(entries)
     for name, path in aliases:
@@ -317,7 +319,7 @@ def _follow(
     index: dict[str, list[Entry]],
     depth: int,
 ) -> tuple[str, Entry | None]:
-    """What an alias is made from, and the model at the end of the chain, if there is exactly one."""
+    """Return what an alias is made from, and the model at the end of the chain, if there is exactly one."""
     source = sources[alias][1]
     wanted = source.lower().removeprefix("./").removesuffix(":latest")
     if wanted in sources and wanted != alias:
@@ -328,7 +330,9 @@ def _follow(
 
 
 def index_entries(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
-    """Every spelling of every entry in lower case: name, file, stem, folder, folder/file, folder/stem."""
+    """Return every spelling of every entry in lower case: name, file, stem, folder, folder/file,
+    folder/stem.
+    """
     index: dict[str, list[Entry]] = {}
     for entry in entries:
         for spelling in set(_keys(entry)):

@@ -44,7 +44,7 @@ class Sidecars:
 
 
 def stamp_sidecars(model: str, root: str, names: tuple[str, ...] = NAMES) -> Stamp:
-    """The files of these names beside the model at the path `model` in the models directory `root`."""
+    """Return the files of these names beside the model at the path `model` in the models directory `root`."""
     return tuple(_stamps(model, root, names))
 
 
@@ -66,7 +66,7 @@ def _stamps(model: str, root: str, names: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def read_sidecars(stamp: Stamp, root: str) -> Sidecars:
-    """What the files of a stamp say; raises nothing."""
+    """Return what the files of a stamp say; raises nothing."""
     notes: list[str] = []
     texts: dict[str, str] = {}
     for path, size, _ in stamp:
@@ -102,7 +102,7 @@ def _read(path: str, size: int, root: str, notes: list[str]) -> str | None:
 
 
 def _parse(texts: dict[str, str], name: str, notes: list[str]) -> dict[str, Any]:
-    """A file's JSON object, {} where there is none."""
+    """Return a file's JSON object, {} if it has none."""
     if name not in texts:
         return {}
     try:
@@ -122,7 +122,7 @@ def _parse(texts: dict[str, str], name: str, notes: list[str]) -> dict[str, Any]
 def _template(
     texts: dict[str, str], tokenizer: dict[str, Any], processor: dict[str, Any]
 ) -> tuple[str, str] | None:
-    """The template's text and the file it is from, in the order that transformers looks them up."""
+    """Return the template's text and the file it is from, in the order that transformers looks them up."""
     candidates = (
         (texts.get("chat_template.jinja"), "chat_template.jinja"),
         (_chosen(tokenizer.get("chat_template")), "tokenizer_config.json"),
@@ -132,7 +132,7 @@ def _template(
 
 
 def _chosen(template: object) -> str | None:
-    """A template's text; of several named ones, "default"."""
+    """Return a template's text; of several named ones, "default"."""
     if isinstance(template, str):
         return template
     if isinstance(template, list):
@@ -156,7 +156,7 @@ def _template_source(text: str, origin: str, tokenizer: dict[str, Any]) -> Templ
 
 
 def _token(value: object) -> str:
-    """A token's text, which can be wrapped in an object."""
+    """Return a token's text, which can be wrapped in an object."""
     if isinstance(value, dict):
         value = value.get("content")
     return value if isinstance(value, str) else ""
@@ -168,7 +168,9 @@ def _token(value: object) -> str:
 def _eos_tokens(
     generation: dict[str, Any], config: dict[str, Any], tokenizer: dict[str, Any]
 ) -> tuple[int, ...]:
-    """The ids that end an answer: generation_config.json's, else config.json's, and the tokenizer's."""
+    """Return the ids that end an answer: generation_config.json's, else config.json's, and the
+    tokenizer's.
+    """
     ids = _ids(generation.get("eos_token_id")) or _ids(config.get("eos_token_id"))
     text = _token(tokenizer.get("eos_token"))
     added = tokenizer.get("added_tokens_decoder")
@@ -187,7 +189,7 @@ def _ids(value: object) -> list[int]:
 
 
 def _context_length(config: dict[str, Any]) -> int | None:
-    """What the model was trained for; a vision model has it in its text part's configuration."""
+    """Return what the model was trained for; a vision model has it in its text part's configuration."""
     for part in (config, config.get("text_config"), config.get("llm_config")):
         if isinstance(part, dict):
             length = part.get("max_position_embeddings")

@@ -47,7 +47,7 @@ class Store:
     # --- Looking -------------------------------------------------------------------------------
 
     def list(self) -> list[ModelInfo]:
-        """The models by name. Raises ModelsDirMissing."""
+        """Return the models by name. Raises ModelsDirMissing."""
         with self._lock:
             catalog = self._scan()
             self._digests.refresh()
@@ -58,16 +58,16 @@ class Store:
             return self._listed[1].copy()
 
     def resolve(self, name: str) -> StoredModel:
-        """The model that `name` means. Raises ModelNotFound, AmbiguousName."""
+        """Return the model that `name` means. Raises ModelNotFound, AmbiguousName."""
         with self._lock:
             entry = self._catalog.exact(name)
-            # Every request comes by here: one model's stats instead of everyone's.
+            # Every request passes here: check one model's stat results instead of all.
             if entry is None or entry.parent or not self._watch.is_current(entry):
                 entry = self._find_or_install(name)
             return self._stored(entry)
 
     def details(self, name: str) -> ModelDetails:
-        """All that is known of a model. Raises ModelNotFound, AmbiguousName."""
+        """Return all that is known of a model. Raises ModelNotFound, AmbiguousName."""
         with self._lock:
             entry = self._find_or_install(name)
             model = self._stored(entry)
@@ -108,7 +108,7 @@ class Store:
         return self._find(name)
 
     def _find(self, name: str, *, prefix: bool = True) -> Entry:
-        """The entry that `name` means, with its model there."""
+        """Return the entry that `name` means, with its model there."""
         try:
             entry = self._scan().find(name, prefix=prefix)
         except ModelsDirMissing:
@@ -130,7 +130,7 @@ class Store:
         return replace(model, info=replace(model.info, digest=digest))
 
     def _chain(self, entry: Entry) -> tuple[Entry, ...]:
-        """The entry and what it is made from, down to the model itself."""
+        """Return the entry and what it is made from, down to the model itself."""
         chain = [entry]
         while chain[-1].parent and len(chain) <= ALIAS_DEPTH:
             parent = self._catalog.exact(chain[-1].parent)
@@ -142,7 +142,7 @@ class Store:
     # --- Digests -------------------------------------------------------------------------------
 
     def digest(self, info: ModelInfo, *, compute: bool = True) -> str:
-        """The sha256 of a model's file in 64 hex digits; never waits for it.
+        """Return the sha256 of a model's file in 64 hex digits; never waits for it.
 
         Until it has been computed (in the background, with `compute`), 64 digits that stand for the file
         as it is now.
@@ -164,7 +164,7 @@ class Store:
         self._digests.put(path, digest)
 
     def settle(self, timeout: float | None = None) -> bool:
-        """Wait until no digest is being computed; whether that came about in `timeout` seconds."""
+        """Wait until no digest is being computed; return whether that happened within `timeout` seconds."""
         return self._digests.settle(timeout)
 
     def close(self) -> None:

@@ -22,15 +22,15 @@ _BLOCK = 1 << 20
 _LONGEST = 200
 """Bytes of a file's name; file systems take 255, and what lies beside a model has a longer one."""
 _KEPT = 24 * 3600.0
-"""Seconds that an upload waits for its create; nobody comes for it after a day."""
+"""Seconds that an upload waits for its create; after a day nobody will ask for it."""
 
 
 # --- Where the file lies -----------------------------------------------------------------------
 
 
 def source_of(text: str, modelfile: str, models: str) -> str | None:
-    """The path of the file that FROM means in a Modelfile that was read from the path `modelfile`; None
-    where it means a model. What has no folder before it, or lies in `models`, is the name of one.
+    """Return the path of the file that FROM means in a Modelfile that was read from the path `modelfile`;
+    None where it means a model. What has no folder before it, or lies in `models`, is the name of one.
     """
     source = parse_modelfile(text).source or ""
     if "/" not in source or not source.lower().endswith(EXTENSIONS):
@@ -50,7 +50,7 @@ class Source:
             self.size = os.stat(path).st_size
 
     def blocks(self, status: Literal["copying", "verifying"]) -> Iterator[bytes]:
-        """What it holds, from its beginning; each piece is reported once it has been used."""
+        """Yield what it holds, from its beginning; each piece is reported once it has been used."""
         file, done = os.path.basename(self._path), 0
         with self._explained(), open(self._path, "rb") as stream:
             while block := stream.read(_BLOCK):
@@ -98,7 +98,7 @@ class Upload:
         return self._length
 
     def append(self, data: bytes) -> None:
-        """The next piece; after a failure it is dropped."""
+        """Add the next piece; after a failure it is dropped."""
         self._length += len(data)
         if self._file is not None and self.failure is None:
             with self._explained():
@@ -106,11 +106,11 @@ class Upload:
                 self._sha256.update(data)
 
     def getfile(self) -> Upload:
-        """What the application gets as its input: this is a buffer as waitress has them."""
+        """Return the application's input: this object is a buffer like waitress's own."""
         return self
 
     def keep(self, digest: str | None = None) -> str:
-        """Keep it for a create; answers its sha256. Raises InvalidRequest where that is not `digest`,
+        """Keep it for a create; return its sha256. Raises InvalidRequest where that is not `digest`,
         DiskFull, RKLLamaError.
         """
         found = self._sha256.hexdigest()
@@ -152,11 +152,11 @@ def _folder(models: str) -> str:
 
 
 def _forget_old(folder: str) -> None:
-    """Delete what nobody made a model of, or what a server that was killed left behind."""
+    """Delete uploads that were never used, or that a killed server left behind."""
     long_ago = time.time() - _KEPT
     with os.scandir(folder) as entries:
         for entry in entries:
-            with contextlib.suppress(FileNotFoundError):  # another upload does so, too
+            with contextlib.suppress(FileNotFoundError):  # another upload may have deleted it
                 if entry.stat(follow_symlinks=False).st_mtime < long_ago:
                     os.unlink(entry.path)
 
@@ -171,7 +171,7 @@ class Blobs:
         return os.path.join(_folder(self._models), digest)
 
     def has(self, digest: str) -> bool:
-        """Whether the file of this sha256 (64 hex digits) has been uploaded."""
+        """Return whether the file of this sha256 (64 hex digits) has been uploaded."""
         return os.path.isfile(self._path(digest))
 
     def put(self, digest: str, stream: Upload | IO[bytes]) -> None:
@@ -212,7 +212,7 @@ class Blobs:
             raise
 
     def _chosen(self, files: Sequence[tuple[str, str]]) -> tuple[str, str]:
-        """The model file's name, and the digest of the upload that it is."""
+        """Return the model file's name, and the digest of the upload that it is."""
         models = [(file, digest) for file, digest in files if file.lower().endswith(EXTENSIONS)]
         if len(models) != 1 or len(files) != 1:
             raise InvalidRequest(

@@ -413,7 +413,7 @@ _PROTOTYPE = re.compile(
 
 
 def header(release: str) -> Header:
-    """The declarations of `release`, one of RELEASES; raises ValueError for another."""
+    """Return the declarations of `release`, one of RELEASES; raises ValueError for another."""
     if release not in RELEASES:
         raise ValueError(
             f"the header of release {release} is not known, only those of {', '.join(RELEASES)}"
@@ -433,7 +433,7 @@ def header(release: str) -> Header:
 
 
 def names(release: str) -> frozenset[str]:
-    """What `release` declares: functions, structs, enum values, members with and without "Struct."."""
+    """Return what `release` declares: functions, structs, enum values, members with and without "Struct."."""
     declared = header(release)
     values = [value for enum in declared.enums.values() for value in enum]
     members = [
@@ -446,7 +446,7 @@ def names(release: str) -> frozenset[str]:
 
 
 def first_release(name: str) -> str | None:
-    """The oldest release among whose `names` is `name`, None where it is in none."""
+    """Return the oldest release among whose `names` is `name`, None where it is in none."""
     return next((release for release in RELEASES if name in names(release)), None)
 
 
@@ -480,7 +480,7 @@ def _member(entry: C | Block, index: int) -> Member:
 
 
 def declarator(text: str) -> Member:
-    """A member or an argument such as "uint8_t reserved[104]", taken apart."""
+    """Return a member or an argument such as "uint8_t reserved[104]", taken apart."""
     match = _DECLARATOR.fullmatch(text)
     assert match, text
     return Member(match["type"], match["name"], int(match["length"] or 0))

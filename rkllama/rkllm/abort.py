@@ -1,4 +1,4 @@
-"""Stopping a run of librkllmrt from wherever the wish comes."""
+"""Stopping a run of librkllmrt from any thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Aborter:
 
     @contextmanager
     def running(self, results: Results) -> Iterator[None]:
-        """The time in which an abort is for the run that gives `results`."""
+        """Direct aborts at the run that gives `results` while the block runs."""
         with self._lock:
             self._results = results
         try:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .ctypes_types import CTypes
 
 _WAITING, _FINISH, _ERROR, _HIDDEN_1_1 = 1, 2, 3, 4
-_GO_ON, _RELEASE = 0, 2  # 1 would pause the run for ever
+_GO_ON, _RELEASE = 0, 2  # 1 would pause the run forever
 
 
 class Perf(NamedTuple):
@@ -33,7 +33,7 @@ class Rows(NamedTuple):
     width: int
 
     def row(self, index: int) -> bytes:
-        """One row's float32 bytes, copied."""
+        """Return one row's float32 bytes, copied."""
         first = (index % self.height) * self.width
         data: bytes = self.values[first : first + self.width].tobytes()
         return data
@@ -42,7 +42,7 @@ class Rows(NamedTuple):
 class Results:
     """Takes one run's results after another; `callback` is given to the runtime once.
 
-    `ask_abort` is called from inside the callback when an answer shall end early, and again as long
+    `ask_abort` is called from inside the callback when an answer should end early, and again as long
     as tokens keep coming: the runtime forgets an abort that comes before it has really begun.
     """
 
@@ -85,7 +85,7 @@ class Results:
         limit: int = -1,
         rows: Callable[[Rows], None] | None = None,
     ) -> None:
-        """Expect a new run's results: text for `emit`, or the output buffers for `rows`."""
+        """Prepare for the results of a new run: text for `emit`, or the output buffers for `rows`."""
         self._emit = emit
         self._eos = frozenset(eos)
         self._limit = limit
@@ -142,7 +142,7 @@ class Results:
         return _GO_ON
 
     def _look_at(self, address: int | None) -> None:
-        """The runtime passes the same struct again and again: one view of it serves them all."""
+        """Return one view of the struct, which the runtime passes again and again."""
         self._result = self._type.from_address(address)
         self._address = address or 0
 

@@ -103,7 +103,7 @@ class CTypes:
         return element * member.length if member.length else element
 
     def type(self, name: str) -> Any:
-        """The ctypes type of the C type `name`; KeyError for one that this release lacks."""
+        """Return the ctypes type of the C type `name`; KeyError for one that this release lacks."""
         plain = name.removeprefix("const ")
         if plain == "LLMHandle" or plain == "void*":
             return self._pointer(ctypes.c_void_p)

@@ -98,7 +98,7 @@ def fill(target: Any, source: Input, types: CTypes, keep: list[Any]) -> None:
 
 
 def _floats(data: bytes, keep: list[Any]) -> Any:
-    """A float* to `data` itself, which is kept; nothing is copied."""
+    """Return a float* to `data` itself, which is kept; nothing is copied."""
     if not data or len(data) % 4:
         raise InvalidRequest(f"{len(data)} bytes are not an array of 32-bit floats")
     keep.append(data)

@@ -58,7 +58,7 @@ def open_library(
 
 
 def find_library(explicit: str | None, environ: Mapping[str, str]) -> tuple[str, ctypes.CDLL]:
-    """The first usable library of the places where it may be, loaded. Raises LibraryNotFound."""
+    """Return the first usable library of the places where it may be, loaded. Raises LibraryNotFound."""
     tried: list[tuple[str, str]] = []
     for place, path in _places(explicit, environ):
         try:
@@ -69,7 +69,7 @@ def find_library(explicit: str | None, environ: Mapping[str, str]) -> tuple[str,
 
 
 class _Unusable(Exception):
-    """Why a file cannot be used."""
+    """The reason why a file cannot be used."""
 
 
 def _places(explicit: str | None, environ: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -82,7 +82,7 @@ def _places(explicit: str | None, environ: Mapping[str, str]) -> list[tuple[str,
 
 
 def _home(environ: Mapping[str, str]) -> str:
-    """Where RKLLama's own home has it."""
+    """Return where RKLLama's own home has it."""
     return os.path.join(os.path.expanduser(environ.get("RKLLAMA_HOME") or "~/RKLLAMA"), "lib")
 
 
@@ -114,7 +114,7 @@ def _loader_says(error: OSError, path: str) -> str:
 
 
 def _mapped(name: str) -> str:
-    """The file behind a library that the loader found by its name."""
+    """Return the file behind a library that the loader found by its name."""
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
         for line in maps:
             path = line.rstrip("\n").partition("/")[2]
@@ -127,7 +127,7 @@ _MACHINES = {0x03: "x86", 0x28: "armhf", 0x3E: "x86-64", 0xB7: "aarch64", 0xF3: 
 
 
 def _check_file(path: str) -> None:
-    """Raises _Unusable where the file is missing, no library, or for another machine."""
+    """Raise _Unusable if the file is missing, not a library, or for another machine."""
     try:
         library = _elf_machine(path)
     except OSError as error:
@@ -182,7 +182,7 @@ _VERSION = re.compile(rb"v?(\d+\.\d+\.\d+(?:b\d+)?)")
 
 
 def read_version(path: str) -> str | None:
-    """The version that the library's file carries as text, None where it carries none."""
+    """Return the version that the library's file carries as text, None where it carries none."""
     try:
         with open(path, "rb") as stream:
             content = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -247,7 +247,7 @@ def _unknown(message: str, version: str | None) -> UnknownRuntime:
 
 
 def _fits(release: str, handle: ctypes.CDLL, defaults: Defaults) -> bool:
-    """Whether the library exports what `release` declares and fills its RKLLMParam to the end."""
+    """Return whether the library exports what `release` declares and fills its RKLLMParam to the end."""
     if any(not hasattr(handle, name) for name in header(release).functions):
         return False
     struct_type = CTypes(release).structs["RKLLMParam"]

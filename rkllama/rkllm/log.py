@@ -1,4 +1,4 @@
-"""What librkllmrt's log says: its facts, and its complaints as errors with a hint.
+"""What librkllmrt's log says: facts, and complaints as errors with a hint.
 
 The runtime reports what went wrong on stdout and stderr only. Its process writes them to a file, which
 is read by that process while it lives and by its parent when it has died. Pure functions of that text.
@@ -46,7 +46,7 @@ _FACTS: tuple[tuple[str, str], ...] = (
 
 
 def read_facts(log: str) -> Facts:
-    """What `log` tells about runtime, board and model; of several loads the last one's."""
+    """Return what `log` tells about runtime, board and model; of several loads the last one's."""
     values: dict[str, str | int] = {}
     for name, pattern in _FACTS:
         if matches := re.findall(pattern, log):
@@ -151,7 +151,7 @@ def diagnose(log: str) -> Diagnosis | None:
 
 
 def complaint(log: str) -> Diagnosis | None:
-    """A complaint after which nothing works, as `diagnose`; also of a load that reports success."""
+    """Return a complaint after which nothing works, as `diagnose`; also of a load that reports success."""
     for pattern, message, hint in _COMPLAINTS:
         if match := re.search(pattern, log):
             return Diagnosis(message=message.format(*match.groups()), hint=hint)
@@ -189,7 +189,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def notices(facts: Facts) -> tuple[str, ...]:
-    """What a user should know of a load that went well."""
+    """Return what a user should know about a successful load."""
     result = []
     if facts.wanted_driver:
         result.append(

@@ -128,7 +128,7 @@ class Runtime:
         setattr(target, name, c_string(value) if isinstance(value, str) else value)
 
     def _callback_argument(self) -> Any:
-        """The callback as rkllm_init of this release takes it."""
+        """Return the callback as rkllm_init of this release takes it."""
         struct = self.types.structs.get("RKLLMCallback")
         if struct is None:
             return self.results.callback
@@ -224,7 +224,7 @@ class Runtime:
         return infer
 
     def _sampling(self, sampling: SamplingParams) -> Any:
-        """An RKLLMSamplingParam: what `sampling` leaves open is as at init."""
+        """Return an RKLLMSamplingParam: what `sampling` leaves open is as at init."""
         struct = self.types.structs["RKLLMSamplingParam"]
         values = {name: getattr(self._params, name) for name, _ in struct._fields_}
         return struct(**{**values, **sampling_values(sampling)})
@@ -238,7 +238,7 @@ class Runtime:
         self._functions["rkllm_abort"](self._handle)
 
     def is_running(self) -> bool:
-        """Whether a run is in progress, as the runtime sees it."""
+        """Return whether a run is in progress, as the runtime sees it."""
         if not self._handle:
             return False
         answer: int = self._functions["rkllm_is_running"](self._handle)
@@ -277,7 +277,7 @@ class Runtime:
         self._call("rkllm_clear_kv_cache", int(keep_system_prompt), *bounds)
 
     def get_kv_cache_size(self) -> list[int]:
-        """The tokens in the KV cache, for each input of a batch."""
+        """Return the tokens in the KV cache, for each input of a batch."""
         sizes = (ctypes.c_int * (self._n_batch() if self._handle else 1))()
         self._call("rkllm_get_kv_cache_size", sizes)
         return list(sizes)
@@ -326,11 +326,11 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "mirostat_tau": (0.01, 100.0),
     "mirostat_eta": (0.0001, 1.0),
 }
-"""What makes sense to the runtime; a value beyond is brought to the bound instead of failing the load."""
+"""The range that the runtime accepts; a value outside is clamped instead of failing the load."""
 
 
 _NOTHING = 1e-6
-"""What is nearer to 0 is 0: as a float32 it could be subnormal, and dividing by it is no sampling."""
+"""Anything closer to 0 counts as 0: a subnormal float32 must not become a divisor in sampling."""
 
 
 def _bounded(value: float | None, low: float, high: float) -> float | None:
@@ -340,7 +340,7 @@ def _bounded(value: float | None, low: float, high: float) -> float | None:
 
 
 def sampling_values(sampling: SamplingParams | None) -> dict[str, float]:
-    """The members of RKLLMParam and RKLLMSamplingParam that `sampling` sets.
+    """Return the members of RKLLMParam and RKLLMSamplingParam that `sampling` sets.
 
     Temperature 0, or as good as that, becomes top_k 1, which is greedy without a division by zero.
     """

@@ -41,7 +41,7 @@ def main() -> NoReturn:
 
 
 def _prefer_for_oom_killer() -> None:
-    """When memory runs out, this process shall go and not the server."""
+    """Let the kernel end this process rather than the server when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as stream:
         stream.write("500")
 
@@ -83,7 +83,7 @@ class Child:
             self._backend.close()
 
     def _read_commands(self) -> None:
-        """Whatever ends this thread ends the process: nobody else would see that the parent is gone."""
+        """Read commands. The process ends with this thread, as nobody else would notice the parent's end."""
         try:
             buffer = frames.FrameBuffer()
             while data := os.read(self._commands, 1 << 16):
@@ -152,7 +152,7 @@ class Child:
 
     @contextlib.contextmanager
     def _abortable(self, run: int) -> Iterator[Callable[[], bool]]:
-        """Let an abort of `run` reach the backend; one that came before is told by what this yields."""
+        """Let an abort of `run` reach the backend; the value yielded tells of one that came before."""
         with self._lock:
             self._running = run
         try:
@@ -162,7 +162,7 @@ class Child:
                 self._running = None
 
     def _embed(self, run: int, payload: bytes) -> bytes:
-        """One text at a time, so that an abort and the parent's limit are for one and not for all."""
+        """Return one text at a time, so that an abort and the parent's limit are for one and not for all."""
         backend, (texts, truncate) = self._need_backend(), frames.decode(payload)
         tokens: list[int | None] = []
         for text in texts:

@@ -38,7 +38,7 @@ MAX_BYTES = 64 << 20
 
 
 class BrokenFrame(ValueError):
-    """What arrived on a pipe is no frame."""
+    """What arrived on a pipe is not a frame."""
 
 
 class FrameBuffer:
@@ -53,7 +53,7 @@ class FrameBuffer:
         """Bytes that it lacks at least."""
 
     def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """The complete frames (kind, run, payload) up to now. Raises BrokenFrame."""
+        """Return the complete frames (kind, run, payload) up to now. Raises BrokenFrame."""
         if self._parts:
             self._parts.append(data)
             self._missing -= len(data)
@@ -86,13 +86,13 @@ def write_frame(fd: int, kind: int, run: int, payload: bytes = b"") -> None:
 
 
 def encode(values: object) -> bytes:
-    """JSON in UTF-8. Lone surrogates pass: file names that are no UTF-8 have them."""
+    """JSON in UTF-8. Lone surrogates pass: file names that are not UTF-8 contain them."""
     text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", "surrogatepass")
 
 
 def decode(payload: bytes) -> Any:
-    """What `encode` was given. Raises BrokenFrame."""
+    """Return what `encode` was given. Raises BrokenFrame."""
     try:
         return json.loads(payload)
     except (ValueError, RecursionError) as error:
@@ -110,7 +110,7 @@ def encode_generate(spec: GenerateSpec) -> bytes:
 
 
 def decode_load(payload: bytes) -> LoadSpec:
-    """The LoadSpec of a LOAD frame."""
+    """Return the LoadSpec of a LOAD frame."""
     values = decode(payload)
     values["sampling"] = SamplingParams(**values["sampling"])
     values["eos_tokens"] = tuple(values["eos_tokens"])
@@ -127,33 +127,33 @@ def decode_generate(payload: bytes, images: tuple[bytes, ...] = ()) -> GenerateS
 
 
 def decode_loaded(payload: bytes) -> LoadedInfo:
-    """The LoadedInfo that answers a LOAD frame."""
+    """Return the LoadedInfo that answers a LOAD frame."""
     values = decode(payload)
     values["notices"] = tuple(values["notices"])
     return LoadedInfo(**values)
 
 
 def decode_result(payload: bytes) -> RunResult:
-    """The RunResult that answers a GENERATE frame."""
+    """Return the RunResult that answers a GENERATE frame."""
     return RunResult(**decode(payload))
 
 
 def encode_logprobs(text: str, logprobs: tuple[TokenLogprob, ...]) -> bytes:
-    """The text of some tokens with their figures."""
+    """Return the text of some tokens with their figures."""
     return encode([text, [item.to_dict() for item in logprobs]])
 
 
 def decode_logprobs(payload: bytes) -> tuple[str, tuple[TokenLogprob, ...]]:
-    """What `encode_logprobs` was given."""
+    """Return what `encode_logprobs` was given."""
     text, items = decode(payload)
     return text, tuple(TokenLogprob.from_dict(item) for item in items)
 
 
 def encode_error(error: RKLLamaError) -> bytes:
-    """An error as JSON, attributes included."""
+    """Return an error as JSON, attributes included."""
     return encode(error.to_dict())
 
 
 def decode_error(payload: bytes) -> RKLLamaError:
-    """The error that `encode_error` was given."""
+    """Return the error that `encode_error` was given."""
     return RKLLamaError.from_dict(decode(payload))

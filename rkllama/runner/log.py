@@ -29,7 +29,7 @@ class ChildLog:
         self._loaded = self._size()
 
     def mark_command(self) -> None:
-        """A command begins. A log over its limit starts anew: a process may live for years."""
+        """Begin a command. A log over its limit is truncated: a process may live for years."""
         self._command = self._size()
         if self._command > LIMIT:
             with contextlib.suppress(OSError):
@@ -38,7 +38,7 @@ class ChildLog:
                 self._start = self._loaded = self._command = 0
 
     def tail(self) -> str:
-        """The last lines that the process wrote while it loaded and since the last command began.
+        """Return the last lines that the process wrote while it loaded and since the last command began.
 
         What earlier commands made it say does not explain what happens now.
         """

@@ -85,8 +85,8 @@ class Process:
     def send(self, data: bytes) -> None:
         """Write a command whole, from any thread.
 
-        A child that is gone, or that had to be ended for not reading, is noticed and explained by the
-        end of its event pipe.
+        A child that is gone, or had to be stopped because it did not read, is noticed and explained at
+        the end of its event pipe.
         """
         view = memoryview(data)
         with self._sending:
@@ -95,12 +95,12 @@ class Process:
                     view = view[self._write(view) :]
             except BrokenPipeError:
                 return
-            except BaseException:  # half a command is none
+            except BaseException:  # half a command is useless
                 self.kill("a command could not be sent to it in full")
                 raise
 
     def _write(self, view: memoryview) -> int:
-        """Bytes written; 0 when there was no room but is now. Raises BrokenPipeError."""
+        """Return bytes written; 0 when there was no room but is now. Raises BrokenPipeError."""
         try:
             return os.write(self._commands, view)
         except BlockingIOError:
@@ -125,7 +125,7 @@ class Process:
     def end(self, patience: float) -> int | None:
         """Wait for it to end, kill it after `patience` seconds; its exit status.
 
-        None: even that did not end it.
+        None means that even this did not end it.
         """
         if (status := self._wait(patience)) is None:
             self._popen.kill()
@@ -135,7 +135,7 @@ class Process:
         return status
 
     def _wait(self, seconds: float) -> int | None:
-        """Its exit status; what it still sends, and may be stuck in sending, is dropped."""
+        """Return its exit status; what it still sends, and may be blocked in sending, is dropped."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
         poll.register(self.events, select.POLLIN)
@@ -169,7 +169,7 @@ def exit_in_words(status: int | None) -> str:
 
 
 def _pipe(reader: contextlib.ExitStack, writer: contextlib.ExitStack) -> tuple[int, int]:
-    """A pipe whose two ends are closed with `reader` and `writer`."""
+    """Return a pipe whose two ends are closed with `reader` and `writer`."""
     ends = os.pipe()
     reader.callback(os.close, ends[0])
     writer.callback(os.close, ends[1])

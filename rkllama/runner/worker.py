@@ -70,7 +70,7 @@ class Worker:
         self.path = path
         self.kind = kind_of(path)
         self.retired = False
-        """Whether it was told to end, so that its end is no accident."""
+        """Whether it was told to end, so that its end is expected."""
         self._state = State.STARTING
         self._run = 0
         self._buffer = frames.FrameBuffer()
@@ -95,7 +95,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs; a dead one is reaped by asking."""
+        """Return whether the process still runs; this also reaps a dead one."""
         return self._state is not State.DEAD and self._process.alive
 
     def load(self, spec: LoadSpec, *, timeout: float) -> LoadedInfo:
@@ -168,7 +168,7 @@ class Worker:
         return EmbedResult(vectors=tuple(vectors), prompt_tokens=count)
 
     def count_tokens(self, text: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
-        """How many tokens the text is; None where the runtime cannot tell."""
+        """Return how many tokens the text is; None where the runtime cannot tell."""
         payload = self._call(frames.COUNT, text.encode("utf-8", "replace"), timeout, caller)
         count: int | None = self._decoded(frames.decode, payload)
         return count
@@ -260,7 +260,7 @@ class Worker:
         return self._run
 
     def _give_up(self, run: int) -> None:
-        """Leave a run that has not ended: its last frames are dropped by `settle`."""
+        """Abandon a run that has not ended: `settle` drops its last frames."""
         if self._state is State.RUNNING:
             self._enter(State.DRAINING)
             self._send(frames.ABORT, run)
@@ -270,7 +270,9 @@ class Worker:
         self._process.send(frames.pack_header(len(payload), kind, run) + payload)
 
     def _frames(self, run: int, timeout: float, caller: Caller) -> list[tuple[int, int, bytes]]:
-        """The next frames of `run`, none after `timeout` seconds. RESULT or ERROR is always the last."""
+        """Return the next frames of `run`, none after `timeout` seconds. RESULT or ERROR is always the
+        last.
+        """
         deadline = time.monotonic() + timeout
         while caller.wait(self._process.events, deadline - time.monotonic()):
             if batch := [frame for frame in self._read() if frame[1] == run]:

@@ -24,7 +24,7 @@ access_log = logging.getLogger("rkllama.access")
 
 
 def routes() -> tuple[Route, ...]:
-    """The route table."""
+    """Return the route table."""
     table = (*native.ROUTES, *ollama.ROUTES, *v1.ROUTES, *status.ROUTES)
     return (*table, status.description_of(table))
 
@@ -184,7 +184,7 @@ class _Frames:
 
 
 def access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """A line per request, when its answer is complete."""
+    """Return a line per request, when its answer is complete."""
 
     def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         started, status = time.monotonic(), ["500"]

@@ -55,7 +55,7 @@ class Guard:
         return same or is_loopback(_host_name(place))
 
     def _has_key(self, environ: Mapping[str, Any]) -> bool:
-        """Whether either header has a key: clients put a filler into the one that they do not mean."""
+        """Return whether either header has a key: clients put a filler into the one that they do not mean."""
         sent = [environ.get("HTTP_X_API_KEY", "")]
         scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() == "bearer":
@@ -65,7 +65,7 @@ class Guard:
         return sum(hmac.compare_digest(each, key) for each in data for key in self._keys) > 0
 
     def cors_headers(self, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-        """The headers that let an allowed page read the answer."""
+        """Return the headers that let an allowed page read the answer."""
         origin = environ.get("HTTP_ORIGIN")
         if not origin or not self._origin_allowed(origin, environ):
             return ()
@@ -74,7 +74,7 @@ class Guard:
     def preflight_headers(
         self, environ: Mapping[str, Any], methods: str
     ) -> tuple[tuple[str, str], ...]:
-        """The answer to an OPTIONS request."""
+        """Return the answer to an OPTIONS request."""
         headers = environ.get("HTTP_ACCESS_CONTROL_REQUEST_HEADERS", _ALLOWED_HEADERS)
         return (
             *self.cors_headers(environ),

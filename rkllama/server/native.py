@@ -13,7 +13,7 @@ from .routing import Call, Group, Reply, Route, generate, ok, stream
 
 
 def _word_error(error: RKLLamaError, environ: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """The documented status and text of an error."""
+    """Return the documented status and text of an error."""
     return native.error_reply(error, environ["PATH_INFO"], _language(environ))
 
 

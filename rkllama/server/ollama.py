@@ -44,7 +44,7 @@ def _show(call: Call) -> Reply:
 
 
 def _context_length(call: Call, details: ModelDetails) -> int:
-    """Tokens of context that the model has, or will have when it is loaded without a word about it."""
+    """Return tokens of context that the model has, or will have when it is loaded without a word about it."""
     for loaded in call.service.loaded():
         if loaded.info.path == details.info.path and loaded.context_length:
             return loaded.context_length
@@ -61,7 +61,7 @@ def _generate(call: Call) -> Reply:
 
 
 def _answer(call: Call, decoded: Generation | ollama.LoadCall) -> Reply:
-    """Ollama refuses to let a model think that cannot; clients ask again without it."""
+    """Refuse thinking for a model that cannot think, as Ollama does; clients then ask again without it."""
     if isinstance(decoded, ollama.LoadCall):
         if decoded.format is not None:
             call.service.check_format(decoded.format)
@@ -133,7 +133,7 @@ def _create(call: Call) -> Reply:
 
 
 def _modelfile(create: ollama_models.CreateCall) -> str:
-    """The Modelfile that was sent, or what the other fields say."""
+    """Return the Modelfile that was sent, or what the other fields say."""
     if create.modelfile is not None:
         return create.modelfile
     return render_modelfile(

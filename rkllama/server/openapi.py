@@ -21,7 +21,7 @@ _PARAMETER = re.compile(r"<(\w+)(?::\w+)?>")
 
 
 def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
-    """The OpenAPI document of these routes."""
+    """Return the OpenAPI document of these routes."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         item = paths.setdefault(_PARAMETER.sub(r"{\1}", route.path), {})

@@ -76,7 +76,7 @@ class Route:
     text_errors: bool = False
     """Whether some of its errors are a line of text."""
     public: bool = False
-    """Answers without an API key."""
+    """Served without an API key."""
     upload: bool = False
     """Its body is a file of any size: an Upload under waitress, elsewhere any stream."""
 
@@ -97,13 +97,13 @@ class Call:
         return str(self.environ.get("PATH_INFO", "/"))
 
     def raw_body(self) -> bytes:
-        """The body's bytes."""
+        """Return the body's bytes."""
         size = int(self.environ.get("CONTENT_LENGTH") or 0)
         data: bytes = self.environ["wsgi.input"].read(size)
         return data
 
     def json(self) -> Any:
-        """The body as JSON, whatever its Content-Type says. Raises InvalidRequest."""
+        """Return the body as JSON, whatever its Content-Type says. Raises InvalidRequest."""
         data = self.raw_body()
         if not data.strip():
             raise InvalidRequest("missing request body")
@@ -130,12 +130,14 @@ class Call:
 
 
 def ok(value: object, status: int = 200) -> Reply:
-    """A JSON answer."""
+    """Return a JSON answer."""
     return Reply(body=dumps(value), status=status)
 
 
 def one_line(text: str) -> str:
-    """What a client sent, as it may stand in a log: printable, so that no client writes lines of its own."""
+    """Return what a client sent, as it may stand in a log: printable, so that no client writes lines of its
+    own.
+    """
     shown = text if len(text) <= _LOGGED else text[:_LOGGED] + "…"
     return shown if shown.isprintable() else shown.encode("unicode_escape").decode()
 

@@ -42,7 +42,7 @@ def _either(*schemas: Schema) -> Schema:
 
 
 def _object(required: Mapping[str, Schema] | None = None, /, **optional: Schema) -> Schema:
-    """An object; for what is optional, null is the same as leaving it out."""
+    """Return an object; for what is optional, null is the same as leaving it out."""
     required = required or {}
     nullable = {name: _either(schema, {"type": "null"}) for name, schema in optional.items()}
     schema: Schema = {"type": "object", "properties": {**required, **nullable}}

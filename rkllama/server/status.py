@@ -53,7 +53,9 @@ ROUTES = (
 
 
 def description_of(routes: tuple[Route, ...]) -> Route:
-    """The route that describes `routes` and itself. The document is made when it is first asked for."""
+    """Return the route that describes `routes` and itself. The document is made when it is first asked
+    for.
+    """
 
     @cache
     def document() -> bytes:

@@ -62,7 +62,7 @@ class Frontend(Protocol):
 
 
 class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
-    """What waitress itself refuses (a malformed or too large request), in the dialect of its path."""
+    """An error of waitress itself (a malformed or too large request), in the dialect of its path."""
 
     def execute(self) -> None:
         error, server = self.request.error, self.channel.server
@@ -98,11 +98,11 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
         self._began = time.time()
 
     def received(self, data: bytes) -> int:
-        """Take what is this request's.
+        """Take the bytes that belong to this request.
 
-        An upload that finds no room is answered before its end, and what stands around chunks is limited
-        as a header is. What is refused already, or has no body, needs no "100 Continue", after which
-        waitress would wait for a body.
+        An upload that does not fit on the disk is rejected before its end, and the framing of chunks is
+        limited like a header. A request that is already rejected, or has no body, needs no "100 Continue",
+        after which waitress would wait for a body.
         """
         consumed: int = super().received(data)
         if self._upload is not None and self._upload.failure is not None:
@@ -115,7 +115,7 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
         return consumed
 
     def _framing(self) -> int:
-        """Bytes kept of what stands around the chunks."""
+        """Return how many bytes of chunk framing are kept."""
         return len(self.body_rcv.control_line) + len(self.body_rcv.trailer)
 
     def _refuse(self, error: Any) -> None:
@@ -123,12 +123,12 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
         self.completed = True
 
     def is_overdue(self, now: float) -> bool:
-        """Whether the request comes too slowly. A byte now and then keeps no connection for ever."""
+        """Return whether the request comes too slowly; a byte now and then does not reset the clock."""
         received = self.header_bytes_received + self.body_bytes_received
         return bool(now - self._began > _SENDING + received / _SLOWEST)
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Everything that is wrong with a header is the client's fault, numbers too long for int() too."""
+        """Parse the header; any error in it is the client's fault, even a number too long for int()."""
         try:
             super().parse_header(header_plus)
         except ValueError as error:
@@ -143,7 +143,7 @@ class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
 
 
 class _Refusal(waitress.utilities.Error):  # type: ignore[misc]
-    """An error of ours, as waitress passes its own on."""
+    """An RKLLama error in the form of waitress's own."""
 
     def __init__(self, problem: RKLLamaError) -> None:
         super().__init__(problem.text)
@@ -152,7 +152,7 @@ class _Refusal(waitress.utilities.Error):  # type: ignore[misc]
 
 
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
-    """A connection. A client that does not read its answer cannot hold the model for ever.
+    """A connection. A client that does not read its response cannot occupy the model forever.
 
     What is written beyond outbuf_high_watermark waits for the client: per answer the server's
     `send_timeout` seconds in all, then the connection is cut, and that cancels the answer.
@@ -186,7 +186,9 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         return low or not self.connected
 
     def sends_too_slowly(self, now: float) -> bool:
-        """Whether it waits for the rest of a request that is overdue; while it answers it reads none."""
+        """Return whether it waits for the rest of a request that is overdue; while it answers it reads
+        none.
+        """
         request = self.request
         return request is not None and not self.requests and bool(request.is_overdue(now))
 
@@ -267,7 +269,7 @@ def _adjustments(settings: Settings, listener: socket.socket, threads: int) -> A
 
 
 def _most_connections(threads: int) -> int:
-    """How many connections may be open: at most half of what the process may open at all.
+    """Return how many connections may be open: at most half of what the process may open at all.
 
     The rest is for requests and models. With nothing left, accepting would fail thousands of times a
     second, each time with a traceback in the log.

@@ -341,7 +341,7 @@ def test_a_client_that_leaves_in_a_prefill_frees_the_model_within_a_second(model
 
 def test_a_count_of_tokens_ends_with_its_client() -> None:
     class Prefill:
-        """A llama.cpp whose prompt takes for ever unless its reports are answered with an end."""
+        """A llama.cpp whose prompt takes forever unless its reports are answered with an end."""
 
         def handle_completions(
             self, _: Any, on_chunk: Callable[[Any], bool] = lambda _: False

@@ -91,7 +91,7 @@ def test_a_file_that_does_not_fit_is_refused_before_it_is_sent(
 
 
 def test_what_the_disk_refuses_on_the_way_ends_the_upload(server: Server, folder: Path) -> None:
-    """A file may have no more than 64 KiB here; the client would go on for ever."""
+    """A file may have no more than 64 KiB here; the client would go on forever."""
     resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
     answer = answer_to(server, head(f"Content-Length: {100 * len(DATA)}"), DATA, DATA)
     assert answer.status == 500

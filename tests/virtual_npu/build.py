@@ -21,7 +21,7 @@ FLAGS = ("-O2", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-
 
 @functools.cache
 def library(version: str = "1.2.3", *, reported: str | None = None) -> str:
-    """The path of the virtual librkllmrt of `version`, compiled on first use.
+    """Return the path of the virtual librkllmrt of `version`, compiled on first use.
 
     With `reported` it has the layout of `version` and says that it is another one.
 
@@ -38,7 +38,7 @@ def library(version: str = "1.2.3", *, reported: str | None = None) -> str:
 
 @functools.cache
 def driver(version: str) -> str:
-    """The path of a program that calls any library by the header of `version`; see driver.c."""
+    """Return the path of a program that calls any library by the header of `version`; see driver.c."""
     target = _directory(version) / "driver"
     if not target.exists():
         compile_c(version, [DRIVER], target, "-ldl")
@@ -60,7 +60,7 @@ def compile_c(version: str, sources: list[Path], target: Path, *options: str) ->
 
 
 def header(version: str) -> str:
-    """A C header of the release `version`, made from the binding's own declarations."""
+    """Return a C header of the release `version`, made from the binding's own declarations."""
     declared = npu_abi.header(version)
     return "\n".join([*_preamble(version), *_types(declared), *_functions(declared), "#endif", ""])
 
@@ -105,7 +105,7 @@ def _functions(declared: npu_abi.Header) -> Iterator[str]:
 
 
 def _number(version: str) -> int:
-    """A number that orders releases: 1.2.1b1 is 102011, 1.2.1 is 102019."""
+    """Return a number that orders releases: 1.2.1b1 is 102011, 1.2.1 is 102019."""
     release, _, beta = version.partition("b")
     major, minor, patch = map(int, release.split("."))
     return ((major * 100 + minor) * 100 + patch) * 10 + int(beta or 9)

@@ -79,7 +79,7 @@ class Caller:
             assert self.call("destroy") == 0
 
     def param(self, model: str, **parameters: Any) -> Any:
-        """The library's default RKLLMParam with `parameters` set in it or in its extend_param."""
+        """Return the library's default RKLLMParam with `parameters` set in it or in its extend_param."""
         param = self.library.rkllm_createDefaultParam()
         param.model_path = model.encode()
         param.skip_special_token = True
@@ -117,7 +117,7 @@ class Caller:
         return int(getattr(self.library, f"rkllm_{name}")(self.handle, *arguments))
 
     def input(self, prompt: str, role: str = "user", think: bool = True) -> Any:
-        """An RKLLMInput for a text prompt."""
+        """Return an RKLLMInput for a text prompt."""
         made = self.structs["RKLLMInput"](prompt_input=prompt.encode())
         if hasattr(made, "role"):
             made.role, made.enable_thinking = role.encode(), think
@@ -142,7 +142,7 @@ class Caller:
         return self
 
     def cached(self) -> int:
-        """The tokens in the KV cache."""
+        """Return the tokens in the KV cache."""
         sizes = (ctypes.c_int * self._batch)()
         assert self.call("get_kv_cache_size", sizes) == 0
         return int(sizes[0])

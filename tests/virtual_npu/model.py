@@ -25,7 +25,7 @@ def write_model(path: str | os.PathLike[str], *, size: int = 0, **config: object
 
 
 def directive(**config: object) -> str:
-    """A piece of prompt text that sets keys for the run it is in."""
+    """Return a piece of prompt text that sets keys for the run it is in."""
     pairs = ";".join(f"{key}={escape(_text(value))}" for key, value in config.items())
     return "@vnpu{" + pairs + "}"
 
@@ -37,7 +37,7 @@ def escape(text: str) -> str:
 
 
 def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The events that a traced virtual NPU wrote so far, oldest first."""
+    """Return the events that a traced virtual NPU wrote so far, oldest first."""
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

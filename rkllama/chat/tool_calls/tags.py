@@ -54,7 +54,7 @@ class TagReader:
 
 
 def _as_typed(text: str, schema: Any) -> Any:
-    """A value that is written without quotes, as its JSON schema wants it: text where that is allowed.
+    """Return a value that is written without quotes, as its JSON schema wants it: text where that is allowed.
 
     The line breaks next to the tags are not part of it.
     """
@@ -72,7 +72,7 @@ def _as_typed(text: str, schema: Any) -> Any:
 
 
 def _types(schema: Any) -> set[str]:
-    """The types that a schema allows, as far as it says so in plain words."""
+    """Return the types that a schema allows, as far as it says so in plain words."""
     if not isinstance(schema, Mapping):
         return set()
     parts = [schema]
