@@ -30,7 +30,7 @@ from ..types import (
 )
 from .generation import Generation
 from .metrics import Metrics
-from .pool import Residents
+from .pool import Pool
 from .prompt import build_prompt, empty_prompt, tools_for
 from .schema import check_schema
 from .truncation import shortened
@@ -46,7 +46,7 @@ class Engine:
     ) -> None:
         self._settings = settings
         self._store = store
-        self.residents = Residents(settings, npu_lock, exact_sampling=exact_sampling)
+        self.pool = Pool(settings, npu_lock, exact_sampling=exact_sampling)
         self.metrics = Metrics()
 
     # --- Text ----------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ class Engine:
         if request.prompt is None and not request.messages:
             raise empty_prompt()
         model = self._model(request.model)
-        with self.residents.use(
+        with self.pool.use(
             model,
             context_length=request.context_length,
             sampling=request.sampling,
@@ -79,12 +79,12 @@ class Engine:
                 yield from _truncated(generation)
 
     def _model(self, name: str | None) -> StoredModel:
-        return self._store.resolve(name or self.residents.current().name)
+        return self._store.resolve(name or self.pool.current().name)
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Return tokens of the prompt that `request` renders to; see Service.count_tokens."""
         model = self._model(request.model)
-        with self.residents.use(model, keep_alive=request.keep_alive, caller=caller) as turn:
+        with self.pool.use(model, keep_alive=request.keep_alive, caller=caller) as turn:
             resident = turn.resident
             if not resident.ready.counts_tokens:
                 return None
@@ -104,7 +104,7 @@ class Engine:
         characters = sum(map(len, request.inputs))
         timeout = self._settings.token_timeout * (1 + len(request.inputs))
         timeout += self._settings.prefill_timeout * characters / 1000
-        with self.residents.use(
+        with self.pool.use(
             model,
             context_length=request.context_length,
             keep_alive=request.keep_alive,
@@ -134,27 +134,27 @@ class Engine:
     ) -> LoadedModel:
         """Load a model, or change what is wanted of a loaded one; see Service.load."""
         model = self._store.resolve(name)
-        with self.residents.use(
+        with self.pool.use(
             model,
             context_length=context_length,
             sampling=sampling,
             keep_alive=keep_alive,
             caller=caller,
         ) as turn:
-            self.residents.pin(turn.resident, keep_alive)
+            self.pool.pin(turn.resident, keep_alive)
             # Once the lease is over, another request may take its place.
-            loaded = next(m for m in self.residents.loaded() if m.info.path == model.info.path)
+            loaded = next(m for m in self.pool.loaded() if m.info.path == model.info.path)
         return replace(loaded, state="ready")
 
     def unload(self, name: str | None = None) -> ModelInfo:
         """Unload a model, or the current one; see Service.unload."""
-        info = self._store.resolve(name).info if name else self.residents.current()
-        self.residents.unload(info)
+        info = self._store.resolve(name).info if name else self.pool.current()
+        self.pool.unload(info)
         return info
 
     def close(self) -> None:
         """Cancel everything and end every child."""
-        self.residents.close()
+        self.pool.close()
 
 
 def _truncated(generation: Generation) -> Iterator[Event]:

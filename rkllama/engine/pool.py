@@ -75,7 +75,7 @@ class Turn(NamedTuple):
     load_seconds: float
 
 
-class Residents:
+class Pool:
     """The models in memory, and the lock of the NPU they run on."""
 
     def __init__(

@@ -27,7 +27,7 @@ from ..types import (
     SamplingParams,
 )
 from .engine import Engine
-from .pool import Residents
+from .pool import Pool
 from .prompt import template_for
 from .schema import check_schema
 
@@ -59,9 +59,9 @@ class LocalService:
         """Held while a model is loaded on condition that none is."""
 
     @property
-    def residents(self) -> Residents:
+    def pool(self) -> Pool:
         """The models in memory and the queue before them."""
-        return self._engine.residents
+        return self._engine.pool
 
     def models(self) -> list[ModelInfo]:
         """The models on disk."""
@@ -116,7 +116,7 @@ class LocalService:
         """Unload what is in memory under a model's name; an alias shares that of its model."""
         named = [model.info for model in self.loaded() if model.info.name == info.name]
         with contextlib.suppress(NoModelLoaded):
-            self._engine.residents.unload(named[0] if named else info)
+            self._engine.pool.unload(named[0] if named else info)
 
     def copy(self, source: str, destination: str) -> None:
         """Give a model another name."""
@@ -143,11 +143,11 @@ class LocalService:
 
     def loaded(self) -> list[LoadedModel]:
         """The models in memory, the most recently used one first."""
-        return self._engine.residents.loaded()
+        return self._engine.pool.loaded()
 
     def current(self) -> ModelInfo:
         """The most recently used model in memory. Raises NoModelLoaded."""
-        return self._engine.residents.current()
+        return self._engine.pool.current()
 
     def load(
         self,
@@ -219,7 +219,7 @@ class LocalService:
 
     def queue_length(self) -> int:
         """How many requests wait for their turn."""
-        return self.residents.scheduler.waiting
+        return self.pool.scheduler.waiting
 
     def count_request(self, path: str, status: int) -> None:
         """Count an HTTP request."""
@@ -227,10 +227,8 @@ class LocalService:
 
     def metrics(self) -> str:
         """The figures since the start."""
-        residents = self.residents
-        return self._engine.metrics.exposition(
-            residents.scheduler.waiting, residents.restarts, residents.loaded()
-        )
+        pool = self.pool
+        return self._engine.metrics.exposition(pool.scheduler.waiting, pool.restarts, pool.loaded())
 
     def close(self) -> None:
         """End every child and release the NPU."""

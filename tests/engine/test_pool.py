@@ -21,7 +21,7 @@ from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
 from rkllama.engine import pool as module
 from rkllama.engine import scheduler, template_process
-from rkllama.engine.pool import Resident, Residents
+from rkllama.engine.pool import Pool, Resident
 from rkllama.errors import (
     Cancelled,
     LoadFailed,
@@ -50,33 +50,33 @@ class House:
         self.store = WritableStore(str(models))
         settings = load_settings(flags)
         self.lock = NPULock(lock, "test")
-        self.residents = Residents(settings, self.lock)
+        self.pool = Pool(settings, self.lock)
 
     def model(self, name: str) -> StoredModel:
         return self.store.resolve(name)
 
     def ask(self, name: str, prompt: str = "hi", **wants: Any) -> str:
         """One answer."""
-        with self.residents.use(self.model(name), **wants) as (resident, *_):
+        with self.pool.use(self.model(name), **wants) as (resident, *_):
             return answer(resident, prompt, wants.get("caller", LOCAL))
 
     def load(self, name: str, **wants: Any) -> int:
         """Load a model until it is unloaded; its process."""
-        with self.residents.use(self.model(name), **wants) as (resident, *_):
-            self.residents.pin(resident, wants.get("keep_alive"))
+        with self.pool.use(self.model(name), **wants) as (resident, *_):
+            self.pool.pin(resident, wants.get("keep_alive"))
             return resident.worker.pid
 
     @property
     def names(self) -> set[str]:
-        return {model.info.name for model in self.residents.loaded()}
+        return {model.info.name for model in self.pool.loaded()}
 
     def pid(self, name: str) -> int | None:
         """The process of a model."""
-        found = [m.pid for m in self.residents.loaded() if m.info.name == name]
+        found = [m.pid for m in self.pool.loaded() if m.info.name == name]
         return found[0] if found else None
 
     def unload(self, name: str) -> None:
-        self.residents.unload(self.model(name).info)
+        self.pool.unload(self.model(name).info)
 
 
 def answer(resident: Resident, prompt: str, caller: Caller = LOCAL) -> str:
@@ -140,9 +140,9 @@ def roomy(models: Path, npu: str, lock_path: str) -> Iterator[House]:
 
 
 def close(house: House) -> None:
-    house.residents.close()
+    house.pool.close()
     assert children() == set()
-    assert house.residents.loaded() == []
+    assert house.pool.loaded() == []
     other = NPULock(str(house.lock._path), "other")
     other.acquire()
     other.release()
@@ -178,13 +178,13 @@ def test_a_failed_load_leaves_no_place_taken(house: House, fault: str) -> None:
     for _ in range(2):
         with pytest.raises(LoadFailed):
             house.load("bad")
-        assert house.residents.scheduler.slots() == []
+        assert house.pool.scheduler.slots() == []
         assert children() == set()
     assert house.ask("good") == "hi"
     with pytest.raises(LoadFailed):
         house.load("bad")
     assert house.names == set()
-    assert house.residents.restarts == 0
+    assert house.pool.restarts == 0
 
 
 def test_somebody_elses_npu_is_named_and_leaves_no_place_taken(
@@ -195,7 +195,7 @@ def test_somebody_elses_npu_is_named_and_leaves_no_place_taken(
     other.acquire()
     with pytest.raises(NPUBusy, match="http://elsewhere"):
         house.load("m")
-    assert house.residents.scheduler.slots() == []
+    assert house.pool.scheduler.slots() == []
     other.release()
     house.load("m")
 
@@ -207,7 +207,7 @@ def test_a_log_that_cannot_be_written_is_a_load_that_failed(
     (home / "RKLLAMA" / "logs").write_text("in the way")
     with pytest.raises(LoadFailed, match="logs"):
         house.load("m")
-    assert house.residents.scheduler.slots() == []
+    assert house.pool.scheduler.slots() == []
 
 
 def test_names_longer_than_a_file_s_have_logs_of_their_own(house: House, home: Path) -> None:
@@ -224,12 +224,12 @@ def test_a_client_that_left_during_the_load_is_not_answered(house: House, tmp_pa
     ours, theirs = socket.socketpair()
     with ours, theirs:
         task = Task(lambda: house.ask("m", caller=Caller(theirs.fileno())))
-        until(lambda: house.residents.loaded())
+        until(lambda: house.pool.loaded())
         ours.close()
         with pytest.raises(Cancelled):
             task.result()
     assert "run" not in [event["event"] for event in read_trace(tmp_path / "trace")]
-    (model,) = house.residents.loaded()
+    (model,) = house.pool.loaded()
     assert model.state == "ready"
     assert model.expires is not None
 
@@ -251,7 +251,7 @@ def test_a_model_is_closed_before_another_takes_its_place(house: House, tmp_path
 def test_a_model_whose_last_answer_was_left_goes_in_order(house: House, tmp_path: Path) -> None:
     for name in "ab":
         write_model(house.models / f"{name}.rkllm", tokens=100_000, trace=tmp_path / "trace")
-    with house.residents.use(house.model("a")) as (resident, *_):
+    with house.pool.use(house.model("a")) as (resident, *_):
         run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
         next(run)
         run.close()
@@ -266,7 +266,7 @@ def test_a_keep_alive_begins_anew_with_each_use(house: House) -> None:
     until_when = []
     for keep_alive in (100.0, None, 200.0, None, -1.0, None, 50.0):
         house.ask("m", keep_alive=keep_alive)
-        expires = house.residents.loaded()[0].expires
+        expires = house.pool.loaded()[0].expires
         until_when.append(None if expires is None else round(expires - time.time(), -1))
     assert until_when == [100, 100, 200, 200, None, None, 50]
 
@@ -275,26 +275,26 @@ def test_the_time_of_a_model_that_is_used_does_not_run(house: House) -> None:
     write_model(house.models / "m.rkllm")
 
     def seconds_left() -> int | None:
-        expires = house.residents.loaded()[0].expires
+        expires = house.pool.loaded()[0].expires
         return None if expires is None else round(expires - time.time())
 
-    with house.residents.use(house.model("m"), keep_alive=0.01):
+    with house.pool.use(house.model("m"), keep_alive=0.01):
         assert seconds_left() == 300
     house.load("m", keep_alive=-1.0)
-    with house.residents.use(house.model("m")):
+    with house.pool.use(house.model("m")):
         assert seconds_left() is None
 
 
 @pytest.mark.parametrize("keep_alive", [0.0, 0.05])
 def test_a_model_goes_when_its_keep_alive_is_over(house: House, keep_alive: float) -> None:
     write_model(house.models / "m.rkllm")
-    with house.residents.use(house.model("m"), keep_alive=keep_alive) as (resident, *_):
+    with house.pool.use(house.model("m"), keep_alive=keep_alive) as (resident, *_):
         pid = resident.worker.pid
         assert answer(resident, "hi") == "hi"
     wait_gone(pid)
     until(lambda: house.names == set())
     with pytest.raises(NoModelLoaded):
-        house.residents.current()
+        house.pool.current()
 
 
 def test_of_several_the_one_whose_time_is_over_goes(roomy: House) -> None:
@@ -308,7 +308,7 @@ def test_of_several_the_one_whose_time_is_over_goes(roomy: House) -> None:
 def test_a_busy_model_does_not_expire(house: House) -> None:
     write_model(house.models / "m.rkllm")
     house.ask("m", keep_alive=0.2)
-    with house.residents.use(house.model("m"), keep_alive=100.0) as (resident, *_):
+    with house.pool.use(house.model("m"), keep_alive=100.0) as (resident, *_):
         over = threading.Event()
         assert not over.wait(0.4)  # the time itself is what is tested
         assert answer(resident, "hi") == "hi"
@@ -318,13 +318,13 @@ def test_a_busy_model_does_not_expire(house: House) -> None:
 def test_an_unload_ends_a_load(house: House) -> None:
     write_model(house.models / "m.rkllm", load_ms=20_000)
     task = Task(lambda: house.load("m"))
-    until(lambda: house.residents.loaded())
+    until(lambda: house.pool.loaded())
     house.unload("m")
     with pytest.raises(LoadFailed, match="unloaded"):
         task.result()
-    assert house.residents.restarts == 0
+    assert house.pool.restarts == 0
     with pytest.raises(NoModelLoaded):
-        house.residents.current()
+        house.pool.current()
     with pytest.raises(NoModelLoaded):
         house.unload("m")
 
@@ -342,14 +342,14 @@ def test_an_unload_waits_for_no_prefill_for_ever(
     assert time.monotonic() - began < 5
     with pytest.raises(WorkerCrashed, match="unloaded"):
         task.result()
-    assert house.residents.restarts == 0
+    assert house.pool.restarts == 0
     with pytest.raises(NoModelLoaded):
-        house.residents.current()
+        house.pool.current()
 
 
 def test_an_unload_between_two_runs_of_an_answer_ends_it(house: House) -> None:
     write_model(house.models / "m.rkllm", tokens=100_000, token_us=1000)
-    with house.residents.use(house.model("m")) as (resident, *_):
+    with house.pool.use(house.model("m")) as (resident, *_):
         task = Task(lambda: house.unload("m"))
         until(lambda: resident.worker.retired)
         run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
@@ -365,9 +365,9 @@ def test_nobody_gets_a_model_that_is_about_to_be_unloaded(
 ) -> None:
     write_model(house.models / "m.rkllm")
     running = Task(lambda: house.ask("m", directive(tokens=100_000, token_us=1000)))
-    until(lambda: [m for m in house.residents.loaded() if m.state == "busy"])
+    until(lambda: [m for m in house.pool.loaded() if m.state == "busy"])
     waiting = Task(lambda: house.ask("m", "and I?"))
-    until(lambda: house.residents.scheduler.waiting == 1)
+    until(lambda: house.pool.scheduler.waiting == 1)
     retire = worker.Worker.retire
 
     def and_let_the_answer_end(self: worker.Worker) -> None:
@@ -385,7 +385,7 @@ def test_an_unload_that_is_refused_leaves_the_model_as_it_was(
     monkeypatch.setattr(scheduler, "_MAX_CLOSING", 0)
     write_model(house.models / "m.rkllm")
     long = directive(tokens=100, token_us=1000)
-    with house.residents.use(house.model("m")) as (resident, *_):
+    with house.pool.use(house.model("m")) as (resident, *_):
         whole = answer(resident, long)
         with pytest.raises(QueueFull):
             house.unload("m")
@@ -425,11 +425,11 @@ def test_a_crashed_model_stays_the_current_one_and_comes_back_as_it_was(house: H
         house.ask("m", directive(segv_at=0))
     assert house.names == set()
     assert children() == set()
-    assert house.residents.current().name == "m"
-    assert house.residents.restarts == 1
+    assert house.pool.current().name == "m"
+    assert house.pool.restarts == 1
     assert house.ask("m", keep_alive=5.0) == "hi"
     assert house.pid("m") != first
-    assert house.residents.loaded()[0].expires is None, "it is not pinned any more"
+    assert house.pool.loaded()[0].expires is None, "it is not pinned any more"
 
 
 def test_a_crashed_model_that_is_unloaded_does_not_come_back(house: House) -> None:
@@ -439,7 +439,7 @@ def test_a_crashed_model_that_is_unloaded_does_not_come_back(house: House) -> No
         house.ask("m", directive(segv_at=0))
     house.unload("m")
     with pytest.raises(NoModelLoaded):
-        house.residents.current()
+        house.pool.current()
 
 
 def test_a_crashed_models_time_goes_on(house: House) -> None:
@@ -449,14 +449,14 @@ def test_a_crashed_models_time_goes_on(house: House) -> None:
 
     def forgotten() -> bool:
         try:
-            house.residents.current()
+            house.pool.current()
         except NoModelLoaded:
             return True
         return False
 
     until(forgotten)
     house.ask("m")
-    expires = house.residents.loaded()[0].expires
+    expires = house.pool.loaded()[0].expires
     assert expires is not None
     assert expires > time.time() + 60, "it came back with a time that was over"
 
@@ -468,15 +468,15 @@ def test_a_process_that_died_idle_is_replaced(house: House) -> None:
     wait_gone(first)
     assert house.ask("m") == "hi"
     assert children() == {house.pid("m")}
-    assert house.residents.restarts == 1
-    assert house.residents.loaded()[0].expires is None
+    assert house.pool.restarts == 1
+    assert house.pool.loaded()[0].expires is None
 
 
 def test_a_hung_abort_costs_the_process_and_not_the_next_answer(
     house: House,
 ) -> None:
     write_model(house.models / "m.rkllm")
-    with house.residents.use(house.model("m")) as (resident, *_):
+    with house.pool.use(house.model("m")) as (resident, *_):
         resident.worker.kind = replace(resident.worker.kind, abort_grace=0.2)
         prompt = directive(tokens=100_000, token_us=1000)
         run = resident.worker.generate(GenerateSpec(prompt=prompt), first=LIMIT, each=LIMIT)
@@ -484,7 +484,7 @@ def test_a_hung_abort_costs_the_process_and_not_the_next_answer(
         os.kill(resident.worker.pid, signal.SIGSTOP)
         run.close()
     assert house.ask("m", directive(reply="next")) == "next"
-    assert house.residents.restarts == 1
+    assert house.pool.restarts == 1
 
 
 def test_a_file_that_changed_is_loaded_again(house: House) -> None:
@@ -497,7 +497,7 @@ def test_a_file_that_changed_is_loaded_again(house: House) -> None:
     write_model(path, reply="new one")
     assert house.ask("m") == "new one"
     assert house.pid("m") != first
-    assert house.residents.restarts == 0
+    assert house.pool.restarts == 0
 
 
 def test_an_alias_shares_its_models_process(house: House) -> None:
@@ -525,7 +525,7 @@ def test_a_longer_context_is_a_new_load_and_keeps_what_was_wanted(house: House) 
     assert second != first
     house.ask("m", context_length=8192)
     assert house.pid("m") == second, "what was clamped once is not tried again"
-    (model,) = house.residents.loaded()
+    (model,) = house.pool.loaded()
     assert (model.context_length, model.expires) == (4096, None)
 
 
@@ -534,7 +534,7 @@ def test_a_load_without_a_keep_alive_unpins_nothing(house: House) -> None:
     house.load("m", keep_alive=-1.0)
     house.load("m")
     house.ask("m", keep_alive=0.0)
-    assert house.residents.loaded()[0].expires is None
+    assert house.pool.loaded()[0].expires is None
 
 
 # --- The end -----------------------------------------------------------------------------------
@@ -544,11 +544,11 @@ def test_closing_ends_answers_loads_and_those_who_wait(roomy: House) -> None:
     write_model(roomy.models / "a.rkllm", tokens=100_000, token_us=1000)
     write_model(roomy.models / "b.rkllm", load_ms=20_000)
     running = Task(lambda: roomy.ask("a"))
-    until(lambda: [m for m in roomy.residents.loaded() if m.state == "busy"])
+    until(lambda: [m for m in roomy.pool.loaded() if m.state == "busy"])
     waiting = Task(lambda: roomy.ask("a"))
     loading = Task(lambda: roomy.ask("b"))
-    until(lambda: len(roomy.residents.loaded()) == 2 and roomy.residents.scheduler.waiting == 1)
-    roomy.residents.close()
+    until(lambda: len(roomy.pool.loaded()) == 2 and roomy.pool.scheduler.waiting == 1)
+    roomy.pool.close()
     assert children() == set()
     running.result()  # what it has said so far
     with pytest.raises(ServerStopping):
@@ -568,8 +568,8 @@ def test_closing_during_an_eviction_starts_no_new_process(
     stuck = house.load("a")
     os.kill(stuck, signal.SIGSTOP)  # closing it takes until it is killed
     task = Task(lambda: house.load("b"))
-    until(lambda: house.residents.scheduler.slots()[0].key.endswith("b.rkllm"))
-    house.residents.close()
+    until(lambda: house.pool.scheduler.slots()[0].key.endswith("b.rkllm"))
+    house.pool.close()
     with pytest.raises(ServerStopping):
         task.result()
     assert children() == set()

@@ -78,13 +78,13 @@ def test_an_unload_by_two_at_once_is_one(
 ) -> None:
     write_model(models / "m.rkllm")
     service.load("m")
-    unload = service.residents.unload
+    unload = service.pool.unload
 
     def somebody_else_first(info: ModelInfo) -> None:
         unload(info)
         unload(info)
 
-    monkeypatch.setattr(service.residents, "unload", somebody_else_first)
+    monkeypatch.setattr(service.pool, "unload", somebody_else_first)
     status, answer = call(service, "POST", "/api/chat", b'{"model": "m", "keep_alive": 0}')
     assert (status, json.loads(answer)["done_reason"]) == ("200 OK", "unload")
     assert service.loaded() == []
