@@ -134,7 +134,9 @@ def run(
             help="The prompt; text on stdin precedes it. Without either, a chat starts.",
         ),
     ] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="The system message.")] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Set the system message.")
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(metavar="X", min=0, max=5, help="Set the randomness; 0 is deterministic."),

@@ -313,7 +313,7 @@ def _emit_choice(
 
 
 def _drop(_text: str) -> None:
-    """Take text that nobody wants."""
+    """Discard text that nobody needs."""
 
 
 def _reuses(sampling: SamplingParams) -> bool:

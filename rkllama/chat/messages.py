@@ -43,7 +43,7 @@ def neutraliser(control_tokens: Iterable[str]) -> Neutralise:
 
     def neutralise(text: str) -> str:
         text = text.replace(PLACEHOLDER, "\ufffd")
-        return pattern.sub(lambda found: found[0][0] + _JOINER + found[0][1:], text)
+        return pattern.sub(lambda token: token[0][0] + _JOINER + token[0][1:], text)
 
     return neutralise
 
@@ -149,8 +149,8 @@ def merge_neighbours(messages: Sequence[Message], role: str | None = None) -> li
     merged: list[Message] = []
     for message in messages:
         before = merged[-1] if merged and message.role == merged[-1].role else None
-        wanted = role in (None, message.role) and _is_plain(message)
-        if before and wanted and _is_plain(before):
+        may_merge = role in (None, message.role) and _is_plain(message)
+        if before and may_merge and _is_plain(before):
             merged[-1] = before.with_text(f"{before.text}\n\n{message.text}")
         else:
             merged.append(message)
@@ -301,19 +301,21 @@ def as_dict(
 ) -> dict[str, Any]:
     """Return the message in the form that templates expect."""
     role = message.as_role if isinstance(message, _Result) else message.role
-    known: dict[str, Any] = {"role": role, "content": message.text}
+    values: dict[str, Any] = {"role": role, "content": message.text}
     if parts:
-        known["content"] = as_parts(message.text)
+        values["content"] = as_parts(message.text)
     if message.reasoning:
-        known["reasoning_content"] = message.reasoning
+        values["reasoning_content"] = message.reasoning
     if message.tool_calls:
-        known["tool_calls"] = [_call_dict(c, text_arguments, short_ids) for c in message.tool_calls]
+        values["tool_calls"] = [
+            _call_dict(c, text_arguments, short_ids) for c in message.tool_calls
+        ]
         if null_content and not message.content:
-            known["content"] = None
+            values["content"] = None
     if message.role == "tool":
-        known["name"] = message.tool_name or ""
-        known["tool_call_id"] = _short_id(message.tool_call_id or "", short_ids)
-    return known
+        values["name"] = message.tool_name or ""
+        values["tool_call_id"] = _short_id(message.tool_call_id or "", short_ids)
+    return values
 
 
 def as_parts(text: str) -> list[dict[str, str]]:

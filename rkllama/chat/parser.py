@@ -10,6 +10,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from ..types import Event, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
 from .tool_calls.forms import Form
@@ -22,8 +23,16 @@ _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def new_call_id() -> str:
-    """Return an id of "call_" and nine letters or digits; templates with short ids take the last nine."""
+    """An id of "call_" and nine letters or digits; templates with short ids take the last nine."""
     return "call_" + "".join(_ID_LETTERS[byte % 36] for byte in os.urandom(9))
+
+
+class _Match(NamedTuple):
+    """A marker in a text, and where it stands."""
+
+    start: int
+    end: int
+    marker: str
 
 
 class _Markers:
@@ -40,18 +49,19 @@ class _Markers:
         self.may_begin = re.compile(pattern).search
         """Whether a piece of text has a character with which a marker, or one of `also`, begins."""
 
-    def find(self, text: str) -> tuple[int, int, str] | None:
-        """Start, end and text of the marker that is complete first; of several, the longest."""
-        best = None
+    def find(self, text: str) -> _Match | None:
+        """The marker that is complete first; of several, the longest."""
+        best: _Match | None = None
         for marker in self._texts:
             start = text.find(marker)
             if start >= 0:
-                rank = (start + len(marker), start)
-                best = min(best, (rank, marker)) if best else (rank, marker)
-        return (best[0][1], best[0][0], best[1]) if best else None
+                match = _Match(start, start + len(marker), marker)
+                if best is None or (match.end, match.start) < (best.end, best.start):
+                    best = match
+        return best
 
     def safe(self, text: str, final: bool) -> int:
-        """Return how much of a text without a whole marker cannot be part of one."""
+        """How much of a text without a whole marker cannot be part of one."""
         if not final:
             for size in range(min(self._longest, len(text)), 0, -1):
                 if self._begins_with(text[-size:]):
@@ -59,7 +69,7 @@ class _Markers:
         return len(text)
 
     def _begins_with(self, text: str) -> bool:
-        """Return whether a marker goes on after `text`: the next one in their order then begins with it."""
+        """Whether a marker goes on after `text`: the next one in their order then begins with it."""
         place = bisect_right(self._sorted, text)
         return place < len(self._sorted) and self._sorted[place].startswith(text)
 
@@ -84,12 +94,12 @@ class AnswerParser:
         "_forms",
         "_in_text",
         "_in_thought",
-        "_known",
         "_new_id",
         "_pending",
         "_reader",
         "_step",
         "_thinking",
+        "_tools",
         "stopped",
     )
 
@@ -108,7 +118,7 @@ class AnswerParser:
         """The text that ended the answer, None while it goes on; nothing comes after it."""
         stop, self._ends = [*filter(None, stop)], [*filter(None, end)]
         self._thinking = thinking
-        self._known = {tool.name: tool.parameters for tool in tools}
+        self._tools = {tool.name: tool.parameters for tool in tools}
         self._forms = {form.opener: form for form in MARKED} if tools else {}
         format = FORMATS.get(tool_format or "")
         self._bare_anywhere = format is None or format.bare_anywhere
@@ -132,7 +142,7 @@ class AnswerParser:
         return self.stopped in self._ends
 
     def feed(self, text: str) -> list[Event]:
-        """Return the events that `text` completes."""
+        """The events that `text` completes."""
         if (
             self._step is AnswerParser._text
             and not self._pending
@@ -140,13 +150,13 @@ class AnswerParser:
         ):
             if not text or self.stopped is not None:
                 return []
-            if self._known:
+            if self._tools:
                 self._watch(text)
             return [TextDelta(text)]
         return self._run(text, final=False)
 
     def finish(self) -> list[Event]:
-        """Return the events of what was still held back, at the end of the answer."""
+        """The events of what was still held back, at the end of the answer."""
         return self._run("", final=True)
 
     def _run(self, text: str, final: bool) -> list[Event]:
@@ -159,10 +169,10 @@ class AnswerParser:
         return self._events
 
     # Each step takes what it can from the beginning of `_pending`, which is not empty, and may set the
-    # next one. It returns whether to go on: False if more text is needed first.
+    # next one. It returns whether to go on: False where more text is needed first.
 
     def _at_start(self) -> bool:
-        """Handle the text before the first word, which may open the thinking."""
+        """Before the first word, which may be the opener of the thinking."""
         opener = self._thinking[0] if self._thinking else ""
         begun = self._pending.lstrip()
         if begun.startswith(opener):
@@ -175,7 +185,7 @@ class AnswerParser:
         return True
 
     def _before_thought(self) -> bool:
-        """Handle thinking that the prompt opened; some models open it once more."""
+        """In thinking that the prompt opened; some models open it once more."""
         begun = self._pending.lstrip()
         opener = self._thinking[0] if self._thinking else ""
         if not self._final and len(begun) < len(opener) and opener.startswith(begun):
@@ -185,22 +195,22 @@ class AnswerParser:
         return True
 
     def _in_thinking(self) -> bool:
-        """Handle the text between the opener and the first word of a thought."""
+        """Between the opener and the first word of a thought."""
         self._pending = self._pending.lstrip()
         if self._pending:
             self._step = AnswerParser._thought
         return True
 
     def _thought(self) -> bool:
-        found = self._in_thought.find(self._pending)
-        cut = found[0] if found else self._in_thought.safe(self._pending, self._final)
+        match = self._in_thought.find(self._pending)
+        cut = match.start if match else self._in_thought.safe(self._pending, self._final)
         if cut:
             self._events.append(ReasoningDelta(self._pending[:cut]))
-        self._pending = self._pending[found[1] if found else cut :]
-        if found is None:
+        self._pending = self._pending[match.end if match else cut :]
+        if match is None:
             return False
-        if found[2] in self._ends:
-            self.stopped = found[2]
+        if match.marker in self._ends:
+            self.stopped = match.marker
         self._step = AnswerParser._after_thought
         return True
 
@@ -211,23 +221,21 @@ class AnswerParser:
         return True
 
     def _text(self) -> bool:
-        found = self._in_text.find(self._pending)
-        limit = found[0] if found else self._in_text.safe(self._pending, self._final)
-        if self._known and (candidate := self._find_plain(limit)):
+        match = self._in_text.find(self._pending)
+        limit = match.start if match else self._in_text.safe(self._pending, self._final)
+        if self._tools and (candidate := self._find_plain(limit)):
             self._emit(candidate[0])
             return self._begin_call(candidate[1])
         self._emit(limit)
-        if found is None:
+        if match is None:
             return False
-        if found[2] in self._forms:
-            return self._begin_call(self._forms[found[2]])
-        self.stopped = found[2]
+        if match.marker in self._forms:
+            return self._begin_call(self._forms[match.marker])
+        self.stopped = match.marker
         return True
 
     def _find_plain(self, limit: int) -> tuple[int, Form | None] | None:
-        """Return where before `limit` a line begins as a call without markers does, or (None) as it may
-        yet.
-        """
+        """Where before `limit` a line begins as a call without markers does, or (None) as it may yet."""
         for line in _LINE_START.finditer(self._pending, 0, limit):
             if line.start() == 0 and not self._blank_line:
                 continue
@@ -244,7 +252,7 @@ class AnswerParser:
     def _begin_call(self, form: Form | None) -> bool:
         if form is None:
             return False
-        self._reader = CallReader(form, self._known)
+        self._reader = CallReader(form, self._tools)
         self._step = AnswerParser._call
         return True
 
@@ -267,7 +275,7 @@ class AnswerParser:
         return True
 
     def _after_call(self) -> bool:
-        """Drop the closers, in their order, and the space before another call."""
+        """Closers go, in their order, and so does the space before another call."""
         rest = self._pending.lstrip()
         for number, closer in enumerate(self._closers):
             if rest.startswith(closer):

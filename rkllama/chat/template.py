@@ -19,9 +19,9 @@ from ..errors import InvalidRequest
 from ..types import Message, TemplateSource, Tool
 from . import messages as conversation
 from .families import CHATML, THINK_MARKERS, Family, find_family, thinks
-from .probe import Habits, find_habits
 from .renderer import BrokenTemplate, Renderer, RenderError, TooCostly
 from .tool_calls.table import find_format
+from .traits import Traits, find_traits
 
 Think = bool | Literal["low", "medium", "high"] | None
 
@@ -98,20 +98,20 @@ class ChatTemplate:
         self.supports_thinking = thinks(source.source, family)
         self._neutralise = conversation.neutraliser(self.control_tokens)
         self._built_in = family if family and family.template == source.source else None
-        self._habits = Habits() if self._built_in else self._find_habits()
+        self._traits = Traits() if self._built_in else self._find_traits()
         self._short_ids = re.search(r"length\s*[!=]=\s*9", source.source) is not None
-        self.supports_tools = self._habits.tools or self._built_in is not None
+        self.supports_tools = self._traits.tools or self._built_in is not None
         self.tool_format = self._find_tool_format()
         self._unthought = ""
         self._unthought = self._find_unthought()
-        prompt = self._ask([self._habits.as_dict(Message.of("user", "Qu"))])
+        prompt = self._ask([self._traits.as_dict(Message.of("user", "Qu"))])
         self.bos = self._tokens["bos_token"] if prompt.startswith(self._tokens["bos_token"]) else ""
 
     @staticmethod
     def for_model(
         source: TemplateSource | None, family: str | None, renderer: Renderer
     ) -> ChatTemplate | None:
-        """Return the model's own template, else its family's, else None: the runtime may have one.
+        """The model's own template, else its family's, else None: the runtime may have one.
 
         `renderer` renders the model's own, which is foreign code. A broken template is replaced by the
         family's, or ChatML, and `notice` says so.
@@ -126,7 +126,7 @@ class ChatTemplate:
         think: Think = None,
         add_generation_prompt: bool = True,
     ) -> Rendered:
-        """Return the prompt for the answer to `messages`, or to be continued where the last one is the
+        """The prompt for the answer to `messages`, or to be continued where the last one is the
         assistant's. Raises InvalidRequest with the template's words where it refuses them.
         """
         begun = ""
@@ -150,15 +150,15 @@ class ChatTemplate:
         return Rendered(prompt=prompt + begun, thinking_open=thinking_open)
 
     def _tool_dicts(self, tools: Sequence[Tool]) -> list[dict[str, Any]] | None:
-        if tools and self._habits.tools:
+        if tools and self._traits.tools:
             return conversation.tool_dicts(tools, self._neutralise)
-        return [] if self._habits.empty_tools else None
+        return [] if self._traits.empty_tools else None
 
     def _prepare(
         self, messages: Sequence[Message], tools: Sequence[Tool], think: Think
     ) -> list[dict[str, Any]]:
-        """Return the messages as this template wants them, with nothing in them that it could obey."""
-        habits = self._habits
+        """The messages as this template wants them, with nothing in them that it could obey."""
+        traits = self._traits
         messages = [conversation.neutralised(m, self._neutralise) for m in messages]
         messages = conversation.link_results(messages)
         if self._built_in:
@@ -166,21 +166,21 @@ class ChatTemplate:
             messages = _with_system(_asking(messages), self._built_in.system)
         if think is False and self._unthought:
             messages = [_marked_unthought(m) for m in messages]
-        if not (habits.tools and habits.calls):
+        if not (traits.tools and traits.calls):
             convention = conversation.CONVENTIONS[
                 self._built_in.tools if self._built_in else "hermes"
             ]
-            tools = () if habits.tools else tools
+            tools = () if traits.tools else tools
             messages = conversation.write_tools(messages, tools, convention, self._neutralise)
-        if not habits.late_system:
+        if not traits.late_system:
             messages = conversation.late_system_to_user(messages)
-        if not habits.system:
+        if not traits.system:
             messages = conversation.system_to_user(messages)
-        if habits.alternates:
+        if traits.alternates:
             messages = conversation.merge_neighbours(messages)
-        if habits.calls and not habits.parallel:
+        if traits.calls and not traits.parallel:
             messages = conversation.one_call_each(messages)
-        return [habits.as_dict(m, short_ids=self._short_ids) for m in messages]
+        return [traits.as_dict(m, short_ids=self._short_ids) for m in messages]
 
     def _run(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str:
         defaults = {"tools": None, "documents": None, **self._tokens}
@@ -193,7 +193,7 @@ class ChatTemplate:
             ) from error
 
     def _ask(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str:
-        """Return what the template makes of a trial conversation, "" where it refuses.
+        """What the template makes of a trial conversation, "" where it refuses.
 
         Raises BrokenTemplate where even that costs too much, since there are many trials.
         """
@@ -207,9 +207,9 @@ class ChatTemplate:
             raise BrokenTemplate(f"trials of it take more than {_MAX_TRIAL_SECONDS:g} s")
         return text
 
-    def _find_habits(self) -> Habits:
-        if habits := find_habits(self._ask, self.source):
-            return habits
+    def _find_traits(self) -> Traits:
+        if traits := find_traits(self._ask, self.source):
+            return traits
         try:
             self._run([{"role": "user", "content": "Qu"}])
         except InvalidRequest as error:
@@ -217,7 +217,7 @@ class ChatTemplate:
         raise BrokenTemplate("it renders nothing")
 
     def _find_unthought(self) -> str:
-        """Return what has to stand before earlier answers when the model is told not to think, so that the
+        """What has to stand before earlier answers when the model is told not to think, so that the
         next turn begins with the text of this one; "" where the template does it itself.
         """
         user = Message.of("user", "Qu")
@@ -253,9 +253,7 @@ def _for_model(
         return ChatTemplate(source, family, renderer)
     except BrokenTemplate as error:
         usual = f"the usual one of {family_name} models" if family else "ChatML"
-        notice = (
-            f"The chat template of {source.origin} is broken ({error}); {usual} is used instead."
-        )
+        notice = f"The chat template of {source.origin} is broken ({error}); {usual} is used."
     return _built_in(family or CHATML, notice)
 
 
@@ -283,7 +281,7 @@ def for_conversation(
     *,
     runtime_wraps: bool = True,
 ) -> ChatTemplate | None:
-    """Return what writes these messages: the model's template; without one None for a single user message,
+    """What writes these messages: the model's template; without one None for a single user message,
     which the runtime wraps itself if it can, and ChatML for everything else, which most models
     understand.
     """
@@ -292,8 +290,8 @@ def for_conversation(
 
 
 def looks_templated(text: str, control_tokens: Iterable[str]) -> bool:
-    """Return whether `text` is a prompt already: it holds one of a template's control tokens. Tags that HTML
-    has, too, count only at its beginning, and those of tools not at all.
+    """Whether `text` is a prompt already: it holds one of a template's control tokens. Tags that HTML
+    has too count at its beginning only, and those of tools not at all.
     """
     if text.startswith(_PLAIN_TAGS):
         return True
@@ -331,11 +329,11 @@ def _check_source(source: str) -> None:
 
 
 def _control_tokens(source: str, tokens: Iterable[str], family: Family | None) -> tuple[str, ...]:
-    found = {*_TOKEN.findall(source), *filter(None, tokens)}
+    control = {*_TOKEN.findall(source), *filter(None, tokens)}
     if family:
-        found.update(token for token in (family.bos, family.eos) if token)
-        found.update(text for text in family.stop if _TOKEN.fullmatch(text))
-    return tuple(sorted(found))
+        control.update(token for token in (family.bos, family.eos) if token)
+        control.update(text for text in family.stop if _TOKEN.fullmatch(text))
+    return tuple(sorted(control))
 
 
 def _stops(source: str, eos: str, family: Family | None) -> tuple[str, ...]:
@@ -348,8 +346,7 @@ def _stops(source: str, eos: str, family: Family | None) -> tuple[str, ...]:
 
 
 def _think_markers(source: str) -> tuple[str, str]:
-    found = [pair for pair in THINK_MARKERS if pair[1] in source]
-    return found[0] if found else THINK_MARKERS[0]
+    return next((pair for pair in THINK_MARKERS if pair[1] in source), THINK_MARKERS[0])
 
 
 def _thinking_variables(think: Think) -> Mapping[str, Any]:
@@ -375,7 +372,7 @@ def _marked_unthought(message: Message) -> Message:
 
 
 def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:
-    """Return the message without the thinking that some clients leave in an answer's text."""
+    """The message without the thinking that some clients leave in an answer's text."""
     _, closer = markers
     if message.role != "assistant" or closer not in message.text:
         return message
@@ -383,7 +380,7 @@ def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:
 
 
 def _asking(messages: list[Message]) -> list[Message]:
-    """Return the messages with a system message at their end said by the user, or it would not be answered,
+    """The messages with a system message at their end said by the user, or it would not be answered,
     and those that follow each other in one.
     """
     messages = conversation.merge_neighbours(messages, role="system")

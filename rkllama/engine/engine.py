@@ -33,7 +33,7 @@ from .metrics import Metrics
 from .pool import Pool
 from .prompt import build_prompt, empty_prompt, tools_for
 from .schema import check_schema
-from .truncation import shortened
+from .truncation import truncate
 
 log = logging.getLogger("rkllama")
 
@@ -168,7 +168,7 @@ def _truncated(generation: Generation) -> Iterator[Event]:
             return
         except PromptTooLong as error:  # before any event
             request = generation.request
-            left = shortened(request.messages, error) if request.truncate else None
+            left = truncate(request.messages, error) if request.truncate else None
             if left is None:
                 raise
         generation = replace(

@@ -146,7 +146,7 @@ class LocalService:
         return self._engine.pool.loaded()
 
     def current(self) -> ModelInfo:
-        """The most recently used model in memory. Raises NoModelLoaded."""
+        """Return the most recently used model in memory. Raises NoModelLoaded."""
         return self._engine.pool.current()
 
     def load(

@@ -14,8 +14,8 @@ _FILL = 0.75
 """Of the context, for the prompt: an answer needs room, too."""
 
 
-def shortened(messages: tuple[Message, ...], error: PromptTooLong) -> tuple[Message, ...] | None:
-    """Return what is left of messages that are too long by this error; None where nothing can be left out.
+def truncate(messages: tuple[Message, ...], error: PromptTooLong) -> tuple[Message, ...] | None:
+    """What is left of messages that are too long by this error; None where nothing can be left out.
 
     The system messages at the beginning stay, and the last user's turn with what follows it. The first
     of the rest is a user's turn: no result of a tool stands without its call.
@@ -33,7 +33,7 @@ def shortened(messages: tuple[Message, ...], error: PromptTooLong) -> tuple[Mess
 
 
 def _share(error: PromptTooLong) -> float:
-    """Return how much of the text may stay, assuming the same number of tokens per character throughout."""
+    """How much of the text may stay, if all of it has as many tokens a character."""
     if not error.prompt_tokens or not error.context_length:
         return 0.5
     return min(1.0, _FILL * error.context_length / error.prompt_tokens)

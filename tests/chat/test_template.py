@@ -740,7 +740,7 @@ def test_a_template_that_is_too_costly_for_the_trials_is_tried_once(
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}tools"
     template = foreign(loops)
     assert template.notice is not None
-    assert "did not end within 0.2 s" in template.notice
+    assert "did not finish within 0.2 s" in template.notice
 
 
 def test_trials_come_to_an_end_where_each_takes_long() -> None:

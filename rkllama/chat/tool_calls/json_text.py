@@ -22,7 +22,7 @@ class JsonEnd:
         self._position = -1
 
     def find(self, text: str, start: int) -> int | None:
-        """Return the index after the end; None: not there yet; -1: this is not JSON."""
+        """The index after the end; None: not there yet; -1: this is no JSON."""
         position = max(self._position, start)
         while position < len(text):
             if self._in_string:
@@ -48,14 +48,14 @@ class JsonEnd:
         return None
 
     def _skip_string(self, text: str, position: int) -> int:
-        """Return where to go on: after the string, or where to look for its end later."""
-        while found := _STRING_BREAK.search(text, position):
-            if found[0] == '"':
+        """Where to go on: behind the string, or where its end is to be looked for later."""
+        while mark := _STRING_BREAK.search(text, position):
+            if mark[0] == '"':
                 self._in_string = False
-                return found.end()
-            if found.end() == len(text):  # what is escaped has not come yet
-                return found.start()
-            position = found.end() + 1
+                return mark.end()
+            if mark.end() == len(text):  # what is escaped has not come yet
+                return mark.start()
+            position = mark.end() + 1
         return len(text)
 
 

@@ -12,9 +12,7 @@ from .outcome import Found, Outcome
 from .tags import TagReader
 
 _MAX_HEAD = 1000
-"""Characters between opener and JSON, which are looked at again with each piece; anything longer is not
-a head.
-"""
+"""Characters between opener and JSON, which are looked at again with each piece; more are no head."""
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _KEYS = frozenset(("name", "function", "type", "id", *_ARGUMENTS))
 _FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
@@ -23,19 +21,19 @@ _FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
 class CallReader:
     """Reads one candidate; each character is looked at once, however small the pieces are."""
 
-    __slots__ = ("_json", "_known", "_name", "_start", "_tags", "form")
+    __slots__ = ("_json", "_name", "_start", "_tags", "_tools", "form")
 
-    def __init__(self, form: Form, known: Mapping[str, Mapping[str, Any]]) -> None:
-        """`known` are the tools: the JSON schema of the parameters of each."""
+    def __init__(self, form: Form, tools: Mapping[str, Mapping[str, Any]]) -> None:
+        """`tools`: the name of each and the JSON schema of its parameters."""
         self.form = form
-        self._known = known
+        self._tools = tools
         self._name: str | None = None
         self._start = -1
         self._json = JsonEnd()
         self._tags: TagReader | None = None
 
     def read(self, text: str) -> Outcome:
-        """Return what `text` is, which begins with the opener and only grows from call to call."""
+        """What `text` is, which begins with the opener and only grows from call to call."""
         if self._start < 0 and not self._find_start(text):
             rest = text[len(self.form.opener) :]
             short = len(rest) <= _MAX_HEAD + 101  # with the list's beginning that has to follow
@@ -44,7 +42,7 @@ class CallReader:
             return "no"
         if self._tags is not None:
             return self._tags.read(text)
-        if self.form.strict and not _plausible(text, self._start, self._known):
+        if self.form.strict and not _plausible(text, self._start, self._tools):
             return "no"
         end = self._json.find(text, self._start)
         if end is None:
@@ -58,7 +56,7 @@ class CallReader:
         if head is None and self.form.tagged is not None:
             head = self.form.tagged.match(text, skipped)
             if head is not None:
-                self._tags = TagReader(head["name"], head.end(), self._known.get(head["name"], {}))
+                self._tags = TagReader(head["name"], head.end(), self._tools.get(head["name"], {}))
         if head is None:
             return False
         self._start = head.end()
@@ -73,29 +71,29 @@ class CallReader:
         if self._name is not None:
             return ((self._name, value),) if isinstance(value, dict) else ()
         values = value if isinstance(value, list) else [value]
-        calls = [_call(item, self._known if self.form.strict else None) for item in values]
+        calls = [_call(item, self._tools if self.form.strict else None) for item in values]
         return tuple(call for call in calls if call) if all(calls) else ()
 
 
 # --- The shape of a call -----------------------------------------------------------------------
 
 
-def _plausible(text: str, start: int, known: Collection[str]) -> bool:
-    """Return whether JSON that may not be complete can still become a call of a known tool."""
-    if (found := _FIRST_KEY.match(text, start)) is None:
+def _plausible(text: str, start: int, tools: Collection[str]) -> bool:
+    """Whether JSON that may not be complete can still become a call of a known tool."""
+    if (match := _FIRST_KEY.match(text, start)) is None:
         return re.fullmatch(r"\[?\s*\{?\s*", text[start : start + 80]) is not None
-    key, key_ended, value, value_ended = found.groups()
+    key, key_ended, value, value_ended = match.groups()
     if not key_ended:
         return any(name.startswith(key) for name in _KEYS)
     if key not in _KEYS:
         return False
     if key != "name" or value is None:
         return True
-    return value in known if value_ended else any(name.startswith(value) for name in known)
+    return value in tools if value_ended else any(name.startswith(value) for name in tools)
 
 
-def _call(value: Any, known: Collection[str] | None) -> tuple[str, Mapping[str, Any]] | None:
-    """Name and arguments; None for what is not a call. `known` limits names and demands arguments."""
+def _call(value: Any, tools: Collection[str] | None) -> tuple[str, Mapping[str, Any]] | None:
+    """Name and arguments; None for what is not a call. `tools` limits names and demands arguments."""
     if not isinstance(value, dict):
         return None
     if isinstance(value.get("function"), dict):
@@ -105,13 +103,13 @@ def _call(value: Any, known: Collection[str] | None) -> tuple[str, Mapping[str, 
     arguments = _arguments(value.get(key)) if key else {}
     if not isinstance(name, str) or not name or arguments is None:
         return None
-    if known is not None and (name not in known or key is None or not value.keys() <= _KEYS):
+    if tools is not None and (name not in tools or key is None or not value.keys() <= _KEYS):
         return None
     return name, arguments
 
 
 def _arguments(value: Any) -> Mapping[str, Any] | None:
-    """Return an object, also when it was written as a string; null is an empty one."""
+    """An object, also when it was written as a string; null is an empty one."""
     if isinstance(value, str):
         try:
             value = loads(value) if value.strip() else {}

@@ -80,5 +80,5 @@ def _types(schema: Any) -> set[str]:
         if isinstance(schema.get(choice), list):
             parts += [part for part in schema[choice] if isinstance(part, Mapping)]
     types = [part.get("type") for part in parts]
-    named = [kind for found in types for kind in (found if isinstance(found, list) else [found])]
-    return {kind for kind in named if isinstance(kind, str)}
+    names = [name for entry in types for name in (entry if isinstance(entry, list) else [entry])]
+    return {name for name in names if isinstance(name, str)}

@@ -22,7 +22,7 @@ class Ask(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Habits:
+class Traits:
     """`system`: system prompts stay where they are; `late_system`: also in mid-conversation.
     `alternates`: two user turns in a row are refused. `tools`: definitions are written, unless for calls
     in a form that no answer is searched for; `calls`: calls and results are, `parallel`: several in one
@@ -43,7 +43,7 @@ class Habits:
     parts: bool = False
 
     def as_dict(self, message: Message, *, short_ids: bool = False) -> dict[str, Any]:
-        """Return the message in the form that the template takes."""
+        """The message in the form that the template takes."""
         return as_dict(
             message,
             text_arguments=self.text_arguments,
@@ -54,7 +54,7 @@ class Habits:
 
 
 _CALL_FORMS = tuple(
-    Habits(text_arguments=text_arguments, null_content=null_content)
+    Traits(text_arguments=text_arguments, null_content=null_content)
     for text_arguments in (False, True)
     for null_content in (True, False)
 )
@@ -69,8 +69,8 @@ _RESULT = Message.of("tool", "Qresult", tool_call_id="call00001", tool_name="Qto
 _TOOL = Tool(name="Qtool", description="Qd", parameters={"type": "object", "properties": {}})
 
 
-def find_habits(ask: Ask, source: str) -> Habits | None:
-    """Return the habits of the template with this source; None where it cannot even write a question."""
+def find_traits(ask: Ask, source: str) -> Traits | None:
+    """The traits of the template with this source; None where it cannot even write a question."""
     if parts := not _is_heard(ask) and _is_heard(_in_parts(ask)):
         ask = _in_parts(ask)
     user = _dicts(_USER)
@@ -81,24 +81,24 @@ def find_habits(ask: Ask, source: str) -> Habits | None:
     else:
         return None
     tools = tool_dicts((_TOOL,), str)
-    habits = _call_form(ask, tools)
-    unreadable = habits is None and _writes_calls(ask, tools)
-    return Habits(
+    traits = _call_form(ask, tools)
+    unreadable = traits is None and _writes_calls(ask, tools)
+    return Traits(
         system=_keeps_system(ask, nothing),
         late_system="Qs" in ask(_dicts(_USER, _ASSISTANT, _SYSTEM, _USER), tools=nothing),
         alternates=not ask(_dicts(_USER, _USER), tools=nothing),
         tools="tools" in source and "Qtool" in ask(user, tools=tools) and not unreadable,
-        calls=habits is not None,
-        parallel=habits is None or _takes_several(ask, tools, habits),
-        text_arguments=habits is not None and habits.text_arguments,
-        null_content=habits is not None and habits.null_content,
+        calls=traits is not None,
+        parallel=traits is None or _takes_several(ask, tools, traits),
+        text_arguments=traits is not None and traits.text_arguments,
+        null_content=traits is not None and traits.null_content,
         empty_tools=empty_tools,
         parts=parts,
     )
 
 
 def _is_heard(ask: Ask) -> bool:
-    """Return whether the user's words are written."""
+    """Whether the user's words are written."""
     nothings: tuple[Any, ...] = (None, [])
     return any("Qu" in ask(_dicts(_USER), tools=nothing) for nothing in nothings)
 
@@ -113,12 +113,12 @@ def _in_parts(ask: Ask) -> Ask:
     return asked
 
 
-def _dicts(*messages: Message, habits: Habits = Habits()) -> list[dict[str, Any]]:
-    return [habits.as_dict(message) for message in messages]
+def _dicts(*messages: Message, traits: Traits = Traits()) -> list[dict[str, Any]]:
+    return [traits.as_dict(message) for message in messages]
 
 
 def _keeps_system(ask: Ask, nothing: Any) -> bool:
-    """Return whether a system prompt is written, and in a place where it stays when the next turn comes;
+    """Whether a system prompt is written, and in a place where it stays when the next turn comes;
     where the template moves it on, it is better kept in the first user turn.
     """
     begun, going_on = (_SYSTEM, _USER), (_SYSTEM, _USER, _ASSISTANT, _USER)
@@ -132,34 +132,34 @@ def _keeps_system(ask: Ask, nothing: Any) -> bool:
     return grows(begun, going_on) or not grows(system_to_user(begun), system_to_user(going_on))
 
 
-def _call_form(ask: Ask, tools: list[dict[str, Any]]) -> Habits | None:
+def _call_form(ask: Ask, tools: list[dict[str, Any]]) -> Traits | None:
     """How the template wants calls and results; None where it drops them, or writes them in a form
     that is not read from answers.
     """
-    for habits in _CALL_FORMS:
-        text = ask(_dicts(_USER, _CALLS, _RESULT, habits=habits), tools=tools)
+    for traits in _CALL_FORMS:
+        text = ask(_dicts(_USER, _CALLS, _RESULT, traits=traits), tools=tools)
         if "Qresult" in text and "None" not in text and _holds_call(text):
-            return habits
+            return traits
     return None
 
 
 def _writes_calls(ask: Ask, tools: list[dict[str, Any]]) -> bool:
     return any(
-        "Qkey" in ask(_dicts(_USER, _CALLS, habits=form), tools=tools) for form in _CALL_FORMS
+        "Qkey" in ask(_dicts(_USER, _CALLS, traits=form), tools=tools) for form in _CALL_FORMS
     )
 
 
 def _holds_call(text: str) -> bool:
-    """Return whether the trial's call is there, in a form that would be a call in an answer, too."""
+    """Whether the trial's call is there, in a form that would be a call in an answer, too."""
     parser = AnswerParser(thinking=None, tools=(_TOOL,))
     events = parser.feed(text[-_MOST_CHARS:]) + parser.finish()
     calls = [event.call for event in events if isinstance(event, ToolCallDelta)]
     return any(call.name == _CALL.name and call.arguments == _CALL.arguments for call in calls)
 
 
-def _takes_several(ask: Ask, tools: list[dict[str, Any]], habits: Habits) -> bool:
+def _takes_several(ask: Ask, tools: list[dict[str, Any]], traits: Traits) -> bool:
     both = Message(role="assistant", tool_calls=(_CALL, _CALL))
     conversation = (_USER, both, _RESULT, _RESULT)
-    alone = _dicts(*one_call_each(conversation), habits=habits)
-    together = _dicts(*conversation, habits=habits)
+    alone = _dicts(*one_call_each(conversation), traits=traits)
+    together = _dicts(*conversation, traits=traits)
     return bool(ask(together, tools=tools)) or not ask(alone, tools=tools)
