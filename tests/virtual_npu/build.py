@@ -17,23 +17,29 @@ SOURCES = Path(__file__).with_name("src")
 DRIVER = Path(__file__).with_name("driver") / "driver.c"
 VERSIONS = ("1.1.4", "1.2.0", "1.2.1b1", "1.2.1", "1.2.2", "1.2.3", "1.3.0")
 FLAGS = ("-O2", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", "-fvisibility=hidden")
+SHARED = ("-fPIC", "-shared", "-pthread", "-lm")
 
 
 @functools.cache
-def library(version: str = "1.2.3", *, reported: str | None = None) -> str:
+def library(
+    version: str = "1.2.3", *, reported: str | None = None, target: str | None = None
+) -> str:
     """Return the path of the virtual librkllmrt of `version`, compiled on first use.
 
-    With `reported` it has the layout of `version` and says that it is another one.
+    With `reported` it has the layout of `version` and says that it is another one. With `target`,
+    as GNU writes it ("aarch64-linux-gnu"), it is for another machine; that needs a cross compiler.
 
     It lies in a directory whose name is a hash of everything it was made from, so parallel test
     processes share it and a changed source never meets an old library.
     """
     sources = sorted(SOURCES.glob("*.c"))
-    target = _directory(version) / (reported or "as-it-is") / "librkllmrt.so"
-    if not target.exists():
-        says = f'-DVNPU_REPORTED="{reported or version}"'
-        compile_c(version, sources, target, says, "-fPIC", "-shared", "-pthread", "-lm")
-    return str(target)
+    made = _directory(version, target) / (reported or "as-it-is") / "librkllmrt.so"
+    if not made.exists():
+        options = [f'-DVNPU_REPORTED="{reported or version}"', *SHARED]
+        if target:  # an emulated run is short: compiling without optimising saves more
+            options.append("-O0")
+        compile_c(version, sources, made, *options, compiler=target and f"{target}-gcc")
+    return str(made)
 
 
 @functools.cache
@@ -45,17 +51,22 @@ def driver(version: str) -> str:
     return str(target)
 
 
-def compile_c(version: str, sources: list[Path], target: Path, *options: str) -> None:
-    """Compile C sources against the header of `version` into the file `target`, atomically."""
+def compile_c(
+    version: str, sources: list[Path], target: Path, *options: str, compiler: str | None = None
+) -> None:
+    """Compile C sources against the header of `version` into the file `target`, atomically.
+
+    `compiler` is a command; without one it is this machine's.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         Path(work, "rkllm.h").write_text(header(version))
         made = Path(work, target.name)
-        command = [_compiler(), *FLAGS, "-iquote", work, "-iquote", str(SOURCES), "-o", str(made)]
-        command += [*map(str, sources), *options]
+        command = [compiler or _compiler(), *FLAGS, "-iquote", work, "-iquote", str(SOURCES)]
+        command += ["-o", str(made), *map(str, sources), *options]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
-            raise RuntimeError(f"cc failed for the virtual NPU {version}:\n{run.stderr}")
+            raise RuntimeError(f"{command[0]} failed for the virtual NPU {version}:\n{run.stderr}")
         os.replace(made, target)
 
 
@@ -111,8 +122,9 @@ def _number(version: str) -> int:
     return ((major * 100 + minor) * 100 + patch) * 10 + int(beta or 9)
 
 
-def _directory(version: str) -> Path:
-    content = hashlib.sha256(repr((version, header(version), FLAGS, os.uname().machine)).encode())
+def _directory(version: str, target: str | None = None) -> Path:
+    machine = target or os.uname().machine
+    content = hashlib.sha256(repr((version, header(version), FLAGS, machine)).encode())
     for source in [*sorted(SOURCES.iterdir()), DRIVER]:
         content.update(source.name.encode() + b"\0" + source.read_bytes())
     owner = os.getuid() if hasattr(os, "getuid") else 0
