@@ -1,0 +1,1 @@
+"""What runs in the Python of another machine; see test_emulated.py."""
