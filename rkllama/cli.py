@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from .console.output import forget_stdout, print_error
 from .errors import Cancelled, InvalidRequest, NoModelLoaded, RKLLamaError
 
 if TYPE_CHECKING:
-    from .api.options import Options as RequestOptions
     from .config import Settings
+    from .console.options import ChatOptions
     from .service import Service
 
 app = typer.Typer(
@@ -121,6 +122,17 @@ Model = Annotated[
 JSONFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def _range(name: str) -> dict[str, Any]:
+    """The bounds of an option, for Typer to show and to check."""
+    low, high = NUMBER_BOUNDS[name]
+    return {"min": low, "max": high}
+
+
+def _least(name: str) -> int:
+    """The smallest value of a whole number without a limit that is worth showing."""
+    return INTEGER_BOUNDS[name][0]
+
+
 # --- Answers -----------------------------------------------------------------------------------
 
 
@@ -139,18 +151,21 @@ def run(
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(metavar="X", min=0, max=5, help="Set the randomness; 0 is deterministic."),
+        typer.Option(
+            metavar="X", **_range("temperature"), help="Set the randomness; 0 is deterministic."
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="Sample only from the N most likely tokens."),
+        typer.Option(
+            metavar="N", min=_least("top_k"), help="Sample only from the N most likely tokens."
+        ),
     ] = None,
     top_p: Annotated[
         float | None,
         typer.Option(
             metavar="X",
-            min=0,
-            max=1,
+            **_range("top_p"),
             help="Sample from the top tokens whose probabilities add up to X.",
         ),
     ] = None,
@@ -158,22 +173,31 @@ def run(
         float | None,
         typer.Option(
             metavar="X",
-            min=0,
-            max=1,
+            **_range("min_p"),
             help="Drop tokens less likely than X times the top one (CPU only).",
         ),
     ] = None,
     repeat_penalty: Annotated[
         float | None,
-        typer.Option(metavar="X", min=0.01, max=10, help="Discourage repetition if X is above 1."),
+        typer.Option(
+            metavar="X", **_range("repeat_penalty"), help="Discourage repetition if X is above 1."
+        ),
     ] = None,
     frequency_penalty: Annotated[
         float | None,
-        typer.Option(metavar="X", min=-2, max=2, help="Discourage tokens by how often they occur."),
+        typer.Option(
+            metavar="X",
+            **_range("frequency_penalty"),
+            help="Discourage tokens by how often they occur.",
+        ),
     ] = None,
     presence_penalty: Annotated[
         float | None,
-        typer.Option(metavar="X", min=-2, max=2, help="Discourage tokens that already occurred."),
+        typer.Option(
+            metavar="X",
+            **_range("presence_penalty"),
+            help="Discourage tokens that already occurred.",
+        ),
     ] = None,
     seed: Annotated[
         int | None,
@@ -185,13 +209,17 @@ def run(
             "--num-predict",
             "-n",
             metavar="N",
-            min=-2,
+            min=_least("num_predict"),
             help="Generate at most N tokens; -1 fills the context.",
         ),
     ] = None,
     ctx: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Set the context length (prompt and answer)."),
+        typer.Option(
+            metavar="N",
+            min=_least("num_ctx"),
+            help="Set the context length (prompt and answer).",
+        ),
     ] = None,
     think: Annotated[
         bool | None,
@@ -220,24 +248,32 @@ def run(
 ) -> None:
     """Answer a prompt, or start a chat."""
     if output not in (None, "json"):
-        raise typer.BadParameter("only json is supported", param_hint="--format")
-    values = locals()
+        raise typer.BadParameter("only json is known", param_hint="--format")
     text = _prompt(prompt)
     if output is not None and text is None:
-        raise typer.BadParameter("it requires a prompt", param_hint="--format")
-    from .console.repl import Chat, Options, answer_once
+        raise typer.BadParameter("it needs a prompt", param_hint="--format")
+    from .console.options import ChatOptions
+    from .console.repl import Chat, answer_once
 
-    numbers = _numbers(values)
-    options = Options(
-        system=system,
-        sampling=numbers.sampling,
-        max_tokens=numbers.max_tokens,
-        context_length=numbers.context_length,
-        think=think,
-        hide_thinking=hide_thinking,
-        keep_alive=_duration(keep_alive),
-        verbose=verbose,
-        wordwrap=not nowordwrap,
+    options = _with_numbers(
+        ChatOptions(
+            system=system,
+            think=think,
+            hide_thinking=hide_thinking,
+            keep_alive=_duration(keep_alive),
+            verbose=verbose,
+            wordwrap=not nowordwrap,
+        ),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        frequency_penalty=frequency_penalty,
+        presence_penalty=presence_penalty,
+        seed=seed,
+        num_predict=num_predict,
+        num_ctx=ctx,
     )
     service = _service("run")
     try:
@@ -252,15 +288,15 @@ def run(
         service.close()
 
 
-def _numbers(values: dict[str, Any]) -> RequestOptions:
-    """Read these options as a server does, so that the same bounds hold everywhere."""
-    from .api.common import Fields
-    from .api.options import read_values
-
-    try:
-        return read_values(Fields({**values, "num_ctx": values["ctx"]}))
-    except InvalidRequest as error:  # what Typer lets pass: NaN, and values out of bounds
-        raise typer.BadParameter(error.message) from None
+def _with_numbers(options: ChatOptions, **numbers: float | None) -> ChatOptions:
+    for name, number in numbers.items():
+        try:
+            options = options.with_number(name, number)
+        except (
+            InvalidRequest
+        ) as error:  # what Typer lets pass: NaN, and what is larger than it asks
+            raise typer.BadParameter(error.message) from None
+    return options
 
 
 def _duration(text: str | None) -> float | None:

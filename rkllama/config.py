@@ -1,4 +1,5 @@
-"""The settings: a flag beats the environment, which beats `config.toml`, which beats the default.
+"""The settings: a flag beats the environment, which beats `config.toml`, which beats the default. And
+the bounds of what a request may set.
 
 No dataclass here: `rkllama list` needs this module, and importing dataclasses alone costs one and a
 half bare interpreter starts.
@@ -15,6 +16,28 @@ TYPE_CHECKING = False  # the real one would be an import, too
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
+
+NUMBER_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "temperature": (0, 5),
+    "top_p": (0, 1),
+    "min_p": (0, 1),
+    "repeat_penalty": (0.01, 10),
+    "frequency_penalty": (-2, 2),
+    "presence_penalty": (-2, 2),
+    "mirostat_tau": (0, 100),
+    "mirostat_eta": (0, 1),
+}
+"""The smallest and the largest value that an option of a generation may have; an API may take less."""
+INTEGER_BOUNDS: Mapping[str, tuple[int, int]] = {
+    "top_k": (0, (1 << 31) - 1),
+    "mirostat": (0, 2),
+    "seed": (-(1 << 63), 1 << 64),
+    "num_predict": (-2, (1 << 31) - 1),
+    "num_ctx": (1, 1 << 24),
+}
+"""The same of those that are whole numbers."""
+SMALLEST_CONTEXT = 4
+"""As in Ollama, fewer tokens of context are taken for this many."""
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 

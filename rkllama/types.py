@@ -120,6 +120,11 @@ class SamplingParams:
         return replace(defaults, **{name: v for name, v in own.items() if v is not None})
 
 
+def fold_seed(seed: int) -> int:
+    """A seed in the 31 bits that backends take: equal seeds stay equal, whatever their size."""
+    return seed % (1 << 31)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     """A generation. Exactly one of `messages` (a conversation) and `prompt` (one text) is set.

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from rkllama.npu_runtime import sampling_values
 
 from rkllama import npu_abi
-from rkllama.npu_runtime import sampling_values
 from tests.emulated.binding import CONTEXT, LIMIT, SAMPLING, layout
 from tests.virtual_npu import VERSIONS, directive, library, write_model
 from tests.virtual_npu.build import header

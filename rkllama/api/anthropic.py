@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from ..types import (
     ChatRequest,
@@ -124,8 +125,8 @@ def _request(fields: Fields, max_tokens: int | None) -> ChatRequest:
         messages=(*_system(fields), *_messages(fields)),
         sampling=SamplingParams(
             temperature=fields.number("temperature", 0, 2),
-            top_k=fields.integer("top_k", 0),
-            top_p=fields.number("top_p", 0, 1),
+            top_k=fields.integer("top_k", *INTEGER_BOUNDS["top_k"]),
+            top_p=fields.number("top_p", *NUMBER_BOUNDS["top_p"]),
         ),
         max_tokens=max_tokens,
         stop=tuple(stop for stop in fields.texts("stop_sequences") or () if stop),

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
-from ..types import Message, SamplingParams, TokenLogprob, Tool, ToolCall, Usage
+from ..types import Message, SamplingParams, TokenLogprob, Tool, ToolCall, Usage, fold_seed
 from .common import Fields, client_text, load_json
 
 Think = bool | Literal["low", "medium", "high"] | None
@@ -173,16 +174,16 @@ def sampling(body: Fields) -> SamplingParams:
     """Return the sampling fields; top_k, min_p and repeat_penalty are not OpenAI's, but what servers of
     local models take. A seed may have 64 bits: equal seeds stay equal in the 31 that backends take.
     """
-    seed = body.integer("seed", -(1 << 63), 1 << 64)
+    seed = body.integer("seed", *INTEGER_BOUNDS["seed"])
     return SamplingParams(
         temperature=body.number("temperature", 0, 2),
-        top_p=body.number("top_p", 0, 1),
-        top_k=body.integer("top_k", 0),
-        min_p=body.number("min_p", 0, 1),
-        repeat_penalty=body.number("repeat_penalty", 0.01, 10),
-        frequency_penalty=body.number("frequency_penalty", -2, 2),
-        presence_penalty=body.number("presence_penalty", -2, 2),
-        seed=None if seed is None else seed % (1 << 31),
+        top_p=body.number("top_p", *NUMBER_BOUNDS["top_p"]),
+        top_k=body.integer("top_k", *INTEGER_BOUNDS["top_k"]),
+        min_p=body.number("min_p", *NUMBER_BOUNDS["min_p"]),
+        repeat_penalty=body.number("repeat_penalty", *NUMBER_BOUNDS["repeat_penalty"]),
+        frequency_penalty=body.number("frequency_penalty", *NUMBER_BOUNDS["frequency_penalty"]),
+        presence_penalty=body.number("presence_penalty", *NUMBER_BOUNDS["presence_penalty"]),
+        seed=None if seed is None else fold_seed(seed),
     )
 
 

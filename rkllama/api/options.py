@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..config import parse_duration
+from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS, SMALLEST_CONTEXT, parse_duration
 from ..errors import InvalidRequest
-from ..types import SamplingParams
+from ..types import SamplingParams, fold_seed
 from .common import Fields
 
 Think = bool | Literal["low", "medium", "high"] | None
@@ -20,23 +20,10 @@ _LEVELS: dict[str, Literal["low", "medium", "high"]] = {
     "high": "high",
     "max": "high",
 }
-_SMALLEST_CONTEXT = 4
-"""As in Ollama, fewer tokens of context are taken for this many."""
-_NUMBERS = (
-    # name, smallest, largest
-    ("temperature", 0.0, 5.0),
-    ("top_p", 0.0, 1.0),
-    ("min_p", 0.0, 1.0),
-    ("repeat_penalty", 0.01, 10.0),
-    ("frequency_penalty", -2.0, 2.0),
-    ("presence_penalty", -2.0, 2.0),
-    ("mirostat_tau", 0.0, 100.0),
-    ("mirostat_eta", 0.0, 1.0),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class RequestOptions:
     """What the `options` object of a request sets; None where it says nothing."""
 
     sampling: SamplingParams
@@ -45,28 +32,24 @@ class Options:
     context_length: int | None
 
 
-def read_options(body: Fields) -> Options:
+def read_options(body: Fields) -> RequestOptions:
     """Return the `options` of a body, by Ollama's names; unknown ones are ignored.
 
     Raises InvalidRequest for a wrong type and for a value out of range.
     """
-    return read_values(body.object("options") or Fields({}))
-
-
-def read_values(options: Fields) -> Options:
-    """Return the same, out of the object itself."""
-    numbers = {name: options.number(name, low, high) for name, low, high in _NUMBERS}
-    context = options.integer("num_ctx", 1, 1 << 24)
-    return Options(
+    options = body.object("options") or Fields({})
+    numbers = {name: options.number(name, *bounds) for name, bounds in NUMBER_BOUNDS.items()}
+    context = options.integer("num_ctx", *INTEGER_BOUNDS["num_ctx"])
+    return RequestOptions(
         sampling=SamplingParams(
             top_k=_none_below_zero(options.integer("top_k")),
-            mirostat=options.integer("mirostat", 0, 2),
+            mirostat=options.integer("mirostat", *INTEGER_BOUNDS["mirostat"]),
             seed=_seed(options),
             **numbers,
         ),
         max_tokens=read_max_tokens(options, "num_predict"),
         stop=read_stop(options),
-        context_length=None if context is None else max(_SMALLEST_CONTEXT, context),
+        context_length=None if context is None else max(SMALLEST_CONTEXT, context),
     )
 
 
@@ -76,14 +59,14 @@ def _none_below_zero(value: int | None) -> int | None:
 
 
 def _seed(options: Fields) -> int | None:
-    """Return a seed that fits 31 bits: the same seed stays the same one, whatever its size; -1 is random."""
-    seed = _none_below_zero(options.integer("seed", -(1 << 63), 1 << 64))
-    return None if seed is None else seed % (1 << 31)
+    """-1 is a random one."""
+    seed = _none_below_zero(options.integer("seed", *INTEGER_BOUNDS["seed"]))
+    return None if seed is None else fold_seed(seed)
 
 
 def read_max_tokens(body: Fields, name: str) -> int | None:
     """Return a limit of tokens; -2, -1 and 0 all mean "until the context is full", which is -1."""
-    limit = body.integer(name, -2)
+    limit = body.integer(name, *INTEGER_BOUNDS["num_predict"])
     return -1 if limit is not None and limit <= 0 else limit
 
 

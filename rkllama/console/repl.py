@@ -2,99 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from ..errors import InvalidRequest, RKLLamaError
+from ..errors import RKLLamaError
 from ..service import Service
-from ..types import ChatRequest, Message, SamplingParams
+from ..types import Message
 from .answer import Answer, check_complete, print_answer, print_figures, print_json
+from .options import PARAMETERS, ChatOptions
 from .output import print_error
 from .show import details_text
 from .terminal import Spinner, quiet_keys
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options of the command line, and of later `/set` commands."""
-
-    system: str | None = None
-    sampling: SamplingParams = field(default_factory=SamplingParams)
-    max_tokens: int | None = None
-    context_length: int | None = None
-    stop: tuple[str, ...] = ()
-    think: bool | None = None
-    hide_thinking: bool = False
-    keep_alive: float | None = None
-    verbose: bool = False
-    wordwrap: bool = True
-
-    def request(self, model: str, messages: tuple[Message, ...]) -> ChatRequest:
-        """Return the request for the next answer."""
-        return ChatRequest(
-            model=model,
-            messages=messages,
-            system=self.system,
-            sampling=self.sampling,
-            max_tokens=self.max_tokens,
-            context_length=self.context_length,
-            stop=self.stop,
-            think=self.think,
-            keep_alive=self.keep_alive,
-            truncate=True,
-        )
-
-    def parameters(self) -> tuple[tuple[str, str], ...]:
-        """Return what was set, as the PARAMETER lines of a Modelfile."""
-        values: list[tuple[str, object]] = [
-            ("num_predict", self.max_tokens),
-            ("num_ctx", self.context_length),
-            ("think", None if self.think is None else str(self.think).lower()),
-            *(("stop", text) for text in self.stop),
-            *((name, getattr(self.sampling, name)) for name in _SAMPLING),
-        ]
-        return tuple((name, str(value)) for name, value in values if value is not None)
-
-
-_SAMPLING = SamplingParams.__dataclass_fields__
-_PARAMETERS = ("num_predict", "num_ctx", "stop", *_SAMPLING)
-
-
-def set_parameter(options: Options, name: str, text: str) -> Options:
-    """Return the options with one parameter changed; `stop` adds one. Raises InvalidRequest."""
-    from ..api.common import Fields
-    from ..api.options import read_values
-
-    if name not in _PARAMETERS:
-        raise InvalidRequest(
-            f"unknown parameter '{name}'", hint=f"Use one of {', '.join(_PARAMETERS)}."
-        )
-    value: object = text
-    if name != "stop":
-        try:
-            value = json.loads(text)
-        except ValueError:
-            raise InvalidRequest(
-                f"{name} cannot be '{text}'", hint="It must be a number."
-            ) from None
-    # As the server reads a request's options: the same names, the same bounds.
-    read = read_values(Fields({name: value}))
-    if name == "stop":
-        return replace(options, stop=(*options.stop, *read.stop))
-    if name == "num_predict":
-        return replace(options, max_tokens=read.max_tokens)
-    if name == "num_ctx":
-        return replace(options, context_length=read.context_length)
-    changed = {name: getattr(read.sampling, name)}
-    return replace(options, sampling=replace(options.sampling, **changed))
-
-
 def answer_once(
-    service: Service, model: str, prompt: str, options: Options, *, as_json: bool
+    service: Service, model: str, prompt: str, options: ChatOptions, *, as_json: bool
 ) -> None:
     """Answer one prompt on stdout, as text or as one JSON object. Raises RKLLamaError, also for an
     answer that was broken off.
@@ -133,7 +58,7 @@ Write \"\"\" before and after a text of several lines. Ctrl-C stops an answer.
 class Chat:
     """A conversation on the terminal."""
 
-    def __init__(self, service: Service, model: str, options: Options, home: str) -> None:
+    def __init__(self, service: Service, model: str, options: ChatOptions, home: str) -> None:
         from .line_reader import LineReader
 
         self._service = service
@@ -236,13 +161,13 @@ class Chat:
             sys.stderr.write("Set the system message.\n")
         elif name == "parameter" and " " in value:
             self._set_parameter(*value.split(None, 1))
-        elif name in _PARAMETERS and value:  # many leave the word "parameter" out
+        elif name in PARAMETERS and value:  # many leave the word "parameter" out
             self._set_parameter(name, value)
         else:
             sys.stderr.write(_SET_USAGE)
 
     def _set_parameter(self, name: str, text: str) -> None:
-        self._options = set_parameter(self._options, name, _unquoted(text))
+        self._options = self._options.with_parameter(name, _unquoted(text))
         sys.stderr.write(f"Set {name} to {text}.\n")
 
     def _show(self, what: str) -> None:

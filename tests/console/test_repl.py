@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from rkllama.api.common import Fields
+from rkllama.api.options import read_options
+from rkllama.config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from rkllama.console.line_reader import LineReader
-from rkllama.console.repl import Options, set_parameter
+from rkllama.console.options import ChatOptions
 from rkllama.console.terminal import WrappedText
 from rkllama.errors import InvalidRequest
 from tests.running import Server
@@ -437,14 +440,48 @@ def test_what_is_no_terminal_gets_the_text_as_it_is() -> None:
     assert out.getvalue().endswith("\x1b[31m, not even " + "x" * 100)
 
 
-def test_parameters_are_read_as_the_server_reads_them() -> None:
-    options = Options()
+_NEVER = {"true", "[1]", "NaN", "1e30", '"1"'}
+_NOT_WHOLE = _NEVER | {"0.5"}
+_REFUSED = {
+    "temperature": _NEVER | {"-1", "2147483651"},
+    "top_p": _NEVER | {"-1", "2.0", "2147483651"},
+    "min_p": _NEVER | {"-1", "2.0", "2147483651"},
+    "repeat_penalty": _NEVER | {"-1", "0", "2147483651"},
+    "frequency_penalty": _NEVER | {"2147483651"},
+    "presence_penalty": _NEVER | {"2147483651"},
+    "mirostat_tau": _NEVER | {"-1", "2147483651"},
+    "mirostat_eta": _NEVER | {"-1", "2.0", "2147483651"},
+    "top_k": _NOT_WHOLE | {"2147483651"},
+    "mirostat": _NOT_WHOLE | {"-1", "2147483651"},
+    "seed": _NOT_WHOLE,
+    "num_predict": _NOT_WHOLE | {"2147483651"},
+    "num_ctx": _NOT_WHOLE | {"-1", "0", "2147483651"},
+}
+
+
+@pytest.mark.parametrize("name", [*NUMBER_BOUNDS, *INTEGER_BOUNDS])
+@pytest.mark.parametrize("text", ["null", "0", "1", "2.0", "-1", "2147483651", *sorted(_NOT_WHOLE)])
+def test_numbers_are_read_as_the_server_reads_them(name: str, text: str) -> None:
+    body = Fields({"options": {name: json.loads(text)}})
+    if text in _REFUSED[name]:
+        with pytest.raises(InvalidRequest):
+            read_options(body)
+        with pytest.raises(InvalidRequest):
+            ChatOptions().with_parameter(name, text)
+        return
+    options = read_options(body)
+    ours = ChatOptions().with_parameter(name, text)
+    assert ours.sampling == options.sampling
+    assert (ours.max_tokens, ours.context_length) == (options.max_tokens, options.context_length)
+
+
+def test_parameters_add_up() -> None:
+    options = ChatOptions()
     for name, text in [("temperature", "0.5"), ("num_ctx", "512"), ("stop", "A"), ("stop", "B")]:
-        options = set_parameter(options, name, text)
+        options = options.with_parameter(name, text)
     assert options.sampling.temperature == 0.5
     assert options.context_length == 512
     assert options.stop == ("A", "B")
-    assert set_parameter(options, "num_predict", "-2").max_tokens == -1
     for name, text in [("temperature", "[1]"), ("num_ctx", "0"), ("top_k", "1.5"), ("x", "1")]:
         with pytest.raises(InvalidRequest):
-            set_parameter(options, name, text)
+            options.with_parameter(name, text)

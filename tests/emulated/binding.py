@@ -21,13 +21,14 @@ from typing import Any
 
 from rkllama.backend import GenerateSpec, LoadSpec
 from rkllama.core import SamplingParams
-from rkllama.errors import UnknownRuntime
-from rkllama.npu import NPUBackend
 from rkllama.npu_abi import RELEASES
 from rkllama.npu_input import MultimodalInput, Pictures
 from rkllama.npu_library import Defaults, Library, identify, open_library
 from rkllama.npu_runtime import Runtime
 from rkllama.npu_types import CTypes
+
+from rkllama.errors import UnknownRuntime
+from rkllama.npu import NPUBackend
 
 CONTEXT, LIMIT = 1024, 400
 SAMPLING = SamplingParams(
