@@ -23,6 +23,7 @@ from rkllama.npu import NPUBackend
 from rkllama.rkllm.log import diagnose
 from rkllama.types import SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -436,8 +437,7 @@ def test_an_abort_in_prefill_takes_effect_at_its_end(tmp_path: Path) -> None:
 
         def abort() -> None:
             running.wait(10)
-            while not model.backend._loaded().is_running():
-                pass
+            until(lambda: model.backend._loaded().is_running())
             model.backend.abort()
 
         other = threading.Thread(target=abort)

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from tests.clients.common import (
     tool_call,
 )
 from tests.hub.loopback import LoopbackHub
-from tests.running import LIMIT, Server
+from tests.running import Server
 from tests.virtual_npu import directive
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -233,9 +233,7 @@ def test_list_show_and_ps(client: ollama.Client) -> None:
 
 def test_the_digest_becomes_the_sha256_of_the_file(client: ollama.Client, models: Path) -> None:
     wanted = hashlib.sha256((models / f"{MODEL}.rkllm").read_bytes()).hexdigest()
-    deadline = time.monotonic() + LIMIT
-    while client.list().models[0].digest != wanted:
-        assert time.monotonic() < deadline, "the digest is never the file's"
+    until(lambda: client.list().models[0].digest == wanted)
 
 
 def test_create_copy_and_delete(client: ollama.Client) -> None:
