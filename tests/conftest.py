@@ -24,6 +24,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("unit")
 
 
+def pytest_collection(session: pytest.Session) -> None:
+    """Give random tests a quarter of their examples under `-m unit`, and none of them a deadline."""
+    if session.config.pluginmanager.hasplugin("dsession"):
+        return  # xdist's own process runs no test
+    from hypothesis import settings
+
+    settings.register_profile("whole", deadline=None)
+    settings.register_profile("unit", deadline=None, max_examples=25)
+    settings.load_profile("unit" if session.config.getoption("markexpr") == "unit" else "whole")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """For `-m unit`, do not import files without a unit test: the clients' packages take seconds."""
     if config.getoption("markexpr") == "unit" and collection_path.suffix == ".py":

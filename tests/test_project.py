@@ -75,7 +75,7 @@ def _import_nodes(node: ast.AST, when: When) -> Iterator[tuple[ast.Import | ast.
         yield node, when
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
         when = "in a function"
-    elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+    elif isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING":
         when = "never"
     for child in ast.iter_child_nodes(node):
         yield from _import_nodes(child, when)

@@ -23,6 +23,7 @@ from tests.running import Server
 from tests.virtual_npu import library, write_model
 
 pytestmark = pytest.mark.integration
+pytest_plugins = ["schemathesis.pytest.plugin"]
 
 schemathesis = pytest.importorskip("schemathesis", reason="it needs Python 3.11")
 
