@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,30 @@ def pytest_collection(session: pytest.Session) -> None:
     settings.register_profile("whole", deadline=None)
     settings.register_profile("unit", deadline=None, max_examples=25)
     settings.load_profile("unit" if session.config.getoption("markexpr") == "unit" else "whole")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Run a test that is marked `serial` while no other worker runs any."""
+    with _room(item.config, alone=item.get_closest_marker("serial") is not None):
+        return (yield)
+
+
+@contextmanager
+def _room(config: pytest.Config, alone: bool) -> Iterator[None]:
+    """Hold a place among the workers of this run, or all of them. Whoever waits is next: the door is
+    closed behind it until it is in.
+    """
+    run = getattr(config, "workerinput", {}).get("testrunuid")
+    if run is None:  # there is one process
+        yield
+        return
+    place = f"{tempfile.gettempdir()}/rkllama-tests-{run}"
+    with open(f"{place}-door", "a") as door, open(f"{place}-room", "a") as room:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        yield
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

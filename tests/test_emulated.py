@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from rkllama.npu_runtime import sampling_values
 
-from rkllama import npu_abi
+from rkllama.rkllm import abi
+from rkllama.rkllm.runtime import sampling_values
 from tests.emulated.binding import CONTEXT, LIMIT, SAMPLING, layout
 from tests.virtual_npu import VERSIONS, directive, library, write_model
 from tests.virtual_npu.build import header
@@ -119,11 +119,11 @@ def run_emulated(machine: Machine, job: dict[str, Any], directory: Path) -> Any:
 
 def compatible(version: str) -> list[str]:
     """The releases that a library of `version` may call itself: same layout, all their functions."""
-    functions = set(npu_abi.header(version).functions)
+    functions = set(abi.header(version).functions)
     return [
         release
-        for release in npu_abi.RELEASES
-        if release[:3] == version[:3] and functions.issuperset(npu_abi.header(release).functions)
+        for release in abi.RELEASES
+        if release[:3] == version[:3] and functions.issuperset(abi.header(release).functions)
     ]
 
 

@@ -277,6 +277,7 @@ def test_tokens_are_counted(model: Worker) -> None:
     assert few < many
 
 
+@pytest.mark.serial
 def test_an_abort_frees_the_model_at_once(model: Worker) -> None:
     answer = pieces_of(model, TEXT, max_tokens=400, schema="json")
     next(answer)
@@ -322,6 +323,7 @@ def test_a_run_that_is_ended_has_the_figures_of_what_it_gave() -> None:
     assert result.generation_seconds
 
 
+@pytest.mark.serial
 def test_a_client_that_leaves_in_a_prefill_frees_the_model_within_a_second(model: Worker) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -354,6 +356,7 @@ def test_a_count_of_tokens_ends_with_its_client() -> None:
     assert backend.count_tokens(TEXT, lambda: True) is None
 
 
+@pytest.mark.serial
 def test_an_embedding_of_many_texts_ends_with_its_client(model: Worker) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:

@@ -7,11 +7,11 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rkllama.chat import sandbox
@@ -28,6 +28,7 @@ from rkllama.errors import InvalidRequest
 from rkllama.models.filename import FAMILIES as NAMED_FAMILIES
 from rkllama.types import ChatRequest, Message, TemplateSource, TextPart, Tool, ToolCall
 from tests import chat_templates
+from tests.cost import assert_linear, calls
 
 WEATHER = Tool(
     name="get_weather",
@@ -366,7 +367,6 @@ def test_tool_definitions_and_arguments_are_harmless_too(template: ChatTemplate)
 
 
 @given(text=st.text(max_size=60))
-@settings(max_examples=60, deadline=None)
 def test_ordinary_text_is_left_as_it_is(text: str) -> None:
     shaped = re.search(r"<\||<｜|\[\||</?tool_|\[/?[A-Z]|\ufdd0|<s>|</s>|<eo", text)
     prompt = family("yi").render((user(text),)).prompt
@@ -687,9 +687,7 @@ def test_a_template_with_thousands_of_control_tokens_is_broken() -> None:
     template = custom("{# " + tokens + " #}" + chat_templates.QWEN3)
     assert template.notice is not None
     assert "more than 100 control tokens" in template.notice
-    started = time.monotonic()
-    template.render((user("<|t" * 50_000),))
-    assert time.monotonic() - started < 1
+    assert_linear(lambda count: template.render((user("<|t" * count),)), 5_000)
 
 
 def test_a_template_that_fails_on_every_question_is_broken() -> None:
@@ -761,9 +759,14 @@ def test_trials_come_to_an_end_where_each_takes_long() -> None:
 
 
 def test_a_trial_that_is_full_of_calls_takes_no_time() -> None:
-    started = time.monotonic()
-    custom("{% for m in messages %}{{ m.content }}{% endfor %}{{ '<tool_call>' * 200000 }}Qresult")
-    assert time.monotonic() - started < 2
+    question = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    turn = count()  # a template is compiled and tried once
+    assert_linear(
+        lambda times: custom(
+            question + f"{{# {next(turn)} #}}{{{{ '<tool_call>' * {times} }}}}Qresult"
+        ),
+        2_000,
+    )
 
 
 @pytest.mark.parametrize(
@@ -807,11 +810,12 @@ def test_a_template_is_compiled_once() -> None:
 
 def test_a_long_conversation_renders_quickly() -> None:
     template = own("qwen2.5")
-    messages = [system("S"), *(m for i in range(50) for m in (user(f"U{i}" * 50), assistant("A")))]
-    template.render([*messages, user("U")])
-    started = time.perf_counter()
-    template.render([*messages, user("U")])
-    assert time.perf_counter() - started < 0.1
+
+    def cost(turns: int) -> int:
+        messages = [m for i in range(turns) for m in (user(f"U{i}" * 50), assistant("A"))]
+        return calls(lambda: template.render([system("S"), *messages, user("U")])).total()
+
+    assert cost(100) < 2 * cost(50)
 
 
 def test_prompts_of_one_conversation_share_their_beginning_pairwise() -> None:

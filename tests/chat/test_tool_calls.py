@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rkllama.chat.tool_calls.json_text import JsonEnd
@@ -16,6 +15,7 @@ from rkllama.chat.tool_calls.reader import CallReader
 from rkllama.chat.tool_calls.table import MARKED
 from rkllama.types import Tool
 from tests.answers import TOOLS, parse
+from tests.cost import assert_linear
 
 PARIS = ("call", 0, "get_weather", {"city": "Paris"})
 SUM = ("call", 1, "add", {"a": 1, "b": [2, 3]})
@@ -91,7 +91,6 @@ def test_the_template_s_end_behind_a_call_is_seen(name: str) -> None:
     city=st.text(max_size=30).filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text)),
     name=st.sampled_from(["hermes", "mistral", "llama-bare"]),
 )
-@settings(max_examples=80, deadline=None)
 def test_any_argument_comes_through(city: str, name: str) -> None:
     import json
 
@@ -218,7 +217,6 @@ def test_a_call_in_the_middle_of_prose() -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=8))
-@settings(max_examples=100, deadline=None)
 def test_the_end_of_json_is_found_in_any_pieces(value: Any) -> None:
     import json
 
@@ -253,20 +251,22 @@ def test_every_beginning_of_a_call_may_become_one(form: Any) -> None:
 )
 def test_many_line_breaks_take_no_time(form: Any, name: str) -> None:
     """Small models fall into writing nothing else."""
-    started = time.monotonic()
-    for _ in range(10):
-        CallReader(form, {"n": {}}).read(form.opener + name + "\n" * 20_000 + "x")
-        CallReader(form, {"n": {}}).read(form.opener + name + "\n" * 20_000)
-    assert time.monotonic() - started < 1
+
+    def read(count: int) -> None:
+        for last in ("", "x"):
+            CallReader(form, {"n": {}}).read(form.opener + name + "\n" * count + last)
+
+    assert_linear(read, 5_000)
 
 
 @pytest.mark.parametrize("head", ["", "<function=add>", '[{"name": "add"}'])
 def test_line_breaks_in_pieces_take_no_time_either(head: str) -> None:
-    text = f"<tool_call>{head}" + "\n" * 60_000 + '{"name": "add", "arguments": {}}'
-    started = time.monotonic()
-    pieces = parse([text[n : n + 3] for n in range(0, len(text), 3)], tools=TOOLS)
-    assert time.monotonic() - started < 3
-    assert pieces == parse([text], tools=TOOLS)
+    def read(count: int) -> None:
+        text = f"<tool_call>{head}" + "\n" * count + '{"name": "add", "arguments": {}}'
+        pieces = parse([text[n : n + 3] for n in range(0, len(text), 3)], tools=TOOLS)
+        assert pieces == parse([text], tools=TOOLS)
+
+    assert_linear(read, 5_000)
 
 
 @pytest.mark.parametrize("blanks", [999, 1000, 1001, 1500])

@@ -19,16 +19,15 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from rkllama.backend import GenerateSpec, LoadSpec
-from rkllama.core import SamplingParams
-from rkllama.npu_abi import RELEASES
-from rkllama.npu_input import MultimodalInput, Pictures
-from rkllama.npu_library import Defaults, Library, identify, open_library
-from rkllama.npu_runtime import Runtime
-from rkllama.npu_types import CTypes
-
+from rkllama.backends.base import GenerateSpec, LoadSpec
 from rkllama.errors import UnknownRuntime
 from rkllama.npu import NPUBackend
+from rkllama.rkllm.abi import RELEASES
+from rkllama.rkllm.ctypes_types import CTypes
+from rkllama.rkllm.inputs import MultimodalInput, Pictures
+from rkllama.rkllm.library import Defaults, Library, identify, open_library
+from rkllama.rkllm.runtime import Runtime
+from rkllama.types import SamplingParams
 
 CONTEXT, LIMIT = 1024, 400
 SAMPLING = SamplingParams(

@@ -1006,6 +1006,7 @@ def test_a_small_file_that_is_not_to_be_had_is_no_error(
     assert "config.json" not in beside(models)
 
 
+@pytest.mark.serial
 def test_a_slow_base_model_is_not_waited_for(
     remote: LoopbackHub, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -273,7 +273,7 @@ def test_an_abort_after_the_end_writes_to_nobody_elses_descriptor(start: Start) 
 
 
 def test_a_client_that_hangs_up_ends_the_wait(start: Start) -> None:
-    child = start(prefill_us=50_000)
+    child = start(prefill_us=100_000)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         task = Task(
@@ -282,12 +282,10 @@ def test_a_client_that_hangs_up_ends_the_wait(start: Start) -> None:
             )
         )
         until(lambda: child.state is State.RUNNING)
-        left = time.monotonic()
         ours.close()
         with pytest.raises(Cancelled):
             task.result()
-        assert time.monotonic() - left < 0.25
-    assert state_of(child) is State.DRAINING
+    assert state_of(child) is State.DRAINING, "it ended before the run did"
     child.settle()
     assert state_of(child) is State.READY
 
@@ -459,7 +457,7 @@ def test_a_runtime_that_heeds_no_abort_is_ended_in_bounded_time(
 def test_tokens_that_go_on_after_an_abort_do_not_prolong_the_wait(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child = start(tokens=100_000, token_us=10_000)
+    child = start(tokens=1000, token_us=10_000)
     child.kind = replace(child.kind, abort_grace=0.3)
     answer = pieces_of(child, "hi")
     next(answer)
@@ -467,10 +465,8 @@ def test_tokens_that_go_on_after_an_abort_do_not_prolong_the_wait(
     monkeypatch.setattr(child, "_send", lambda *_: None)  # the abort is lost
     answer.close()
     monkeypatch.setattr(child, "_send", send)
-    began = time.monotonic()
     with pytest.raises(WorkerHung, match="abort"):
-        child.settle()
-    assert time.monotonic() - began < 2
+        child.settle()  # long before the 10 s of the run are over
 
 
 def test_an_earlier_runs_complaint_does_not_explain_a_later_crash(start: Start) -> None:
@@ -587,11 +583,13 @@ def test_closing_in_a_long_prefill_does_not_wait_for_it(start: Start) -> None:
         ours.close()
         with pytest.raises(Cancelled):
             task.result()
-    began = time.monotonic()
     child.close()
-    assert time.monotonic() - began < worker.DRAIN_GRACE + 2
+    assert child._process._popen.returncode == -signal.SIGKILL, (
+        "the prefill of 16 s came to its end"
+    )
 
 
+@pytest.mark.serial
 def test_closing_a_hung_process_takes_bounded_time(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

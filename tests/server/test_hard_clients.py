@@ -18,8 +18,9 @@ from rkllama.engine.service import MAX_PULLS, LocalService
 from rkllama.errors import PullError
 from rkllama.types import PullProgress
 from tests.running import LIMIT, Answer, Server
-from tests.server.test_robustness import healthy, open_files, receive, until
+from tests.server.test_robustness import healthy, open_files, receive
 from tests.virtual_npu import directive, read_trace, write_model
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -43,6 +44,7 @@ def ask_and_never_read(server: Server) -> socket.socket:
     return client
 
 
+@pytest.mark.serial
 def test_a_client_that_never_reads_loses_its_answer_and_the_model_is_free(
     models: Path, npu: str
 ) -> None:
@@ -67,6 +69,7 @@ def test_a_client_that_never_reads_loses_its_answer_and_the_model_is_free(
         assert any("does not read" in line for line in server.log)
 
 
+@pytest.mark.serial
 def test_a_server_stops_at_once_though_a_client_does_not_read(models: Path, npu: str) -> None:
     write_model(models / "m.rkllm", **LONG)
     with Server() as server, closing(ask_and_never_read(server)):
@@ -76,7 +79,7 @@ def test_a_server_stops_at_once_though_a_client_does_not_read(models: Path, npu:
         assert state(server) == "busy"
         began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10  # the client may stall for 30 s
 
 
 def state(server: Server) -> str:
@@ -126,17 +129,18 @@ def trace_text(trace: Path) -> str:
     return str([event for event in read_trace(trace) if "prompt" in event])
 
 
-def test_a_client_that_leaves_in_prefill_frees_its_place_within_250_ms(
+@pytest.mark.serial
+def test_a_client_that_leaves_in_prefill_frees_its_place_at_once(
     server: Server, models: Path
 ) -> None:
     write_model(models / "m.rkllm")
     healthy(server)
-    prompt = "a b c d e f g h " + directive(prefill_us=60_000)
+    prompt = "a b c d e f g h " + directive(prefill_us=300_000)
     with server.stream("/generate", {"model": "m", "messages": prompt, "stream": True}):
         until(lambda: state(server) == "busy")
     left = time.monotonic()
     until(lambda: state(server) == "ready")
-    assert time.monotonic() - left < 0.25
+    assert time.monotonic() - left < 1  # of the more than 2 s that the prefill takes
     healthy(server)
 
 
@@ -212,6 +216,7 @@ def test_what_rm_refuses_stays_loaded(server: Server, models: Path) -> None:
     assert server.get("/current_model").json == {"model_name": "model-one"}
 
 
+@pytest.mark.serial
 def test_unloads_by_the_hundred_keep_nobody_else_waiting(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm")
     healthy(server)
@@ -226,7 +231,7 @@ def test_unloads_by_the_hundred_keep_nobody_else_waiting(server: Server, models:
                 client.sendall(b"POST /unload_model HTTP/1.1\r\nHost: localhost\r\n\r\n")
             began = time.monotonic()
             assert server.get("/models").status == 200
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 5
     until(lambda: server.children() == [])
 
 

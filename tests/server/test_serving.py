@@ -16,6 +16,7 @@ import pytest
 from rkllama.board.lock import NPULock
 from tests.running import LIMIT, Answer, Server
 from tests.virtual_npu import directive, library, read_trace, write_model
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -193,6 +194,7 @@ def test_one_process_owns_the_npu(server: Server, models: Path, npu: str) -> Non
 # --- The queue ---------------------------------------------------------------------------------
 
 
+@pytest.mark.serial
 def test_a_client_that_leaves_stops_the_runtime_within_a_token(
     server: Server, models: Path, tmp_path: Path
 ) -> None:
@@ -232,9 +234,7 @@ def test_a_client_that_leaves_in_the_queue_is_never_served(
 
 def _wait_for_queue(server: Server, length: int) -> None:
     """Until so many requests wait; asks over HTTP, so each look takes its time."""
-    deadline = time.monotonic() + LIMIT
-    while server.get("/health").json["queue"] != length:
-        assert time.monotonic() < deadline
+    until(lambda: server.get("/health").json["queue"] == length)
 
 
 def test_answers_come_in_the_order_of_asking(server: Server, models: Path, tmp_path: Path) -> None:
@@ -256,9 +256,7 @@ def test_answers_come_in_the_order_of_asking(server: Server, models: Path, tmp_p
 
 
 def _wait_for_busy(server: Server) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not [m for m in server.get("/api/ps").json["models"] if m["state"] == "busy"]:
-        assert time.monotonic() < deadline
+    until(lambda: [m for m in server.get("/api/ps").json["models"] if m["state"] == "busy"])
 
 
 def test_a_full_queue_is_503_with_a_time_to_try_again(models: Path, npu: str) -> None:
@@ -357,10 +355,8 @@ def test_turn_ten_evaluates_its_new_tokens_only(server: Server, models: Path) ->
 def test_metadata_answers_while_a_model_loads(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm", load_ms=2000)
     thread, results = in_thread(generate, server, "m")
-    deadline = time.monotonic() + LIMIT
-    while not (loaded := server.get("/api/ps").json["models"]):
-        assert time.monotonic() < deadline
-    assert loaded[0]["state"] == "loading"
+    until(lambda: server.get("/api/ps").json["models"])
+    assert server.get("/api/ps").json["models"][0]["state"] == "loading"
     for path in ("/models", "/api/tags", "/api/version", "/health"):
         assert server.get(path).status == 200
     assert server.get("/api/ps").json["models"][0]["state"] == "loading"
