@@ -103,7 +103,8 @@ def run_emulated(machine: Machine, job: dict[str, Any], directory: Path) -> Any:
     """What tests.emulated.binding reports of `job` in the Python of `machine`."""
     roots = Path(os.environ["EMULATED_ROOTS"])
     root = roots / machine.debian
-    (python,) = root.glob("usr/bin/python3.*")
+    python = next(root.glob("usr/bin/python3.*"), None)
+    assert python, f"there is no Python in {root}: .ci/emulated-roots puts one there"
     job_file, report, log = (directory / name for name in ("job.json", "report.json", "log"))
     job_file.write_text(json.dumps(job))
     python_options = ["-X", "faulthandler", "-X", f"pycache_prefix={roots / 'pycache'}"]
