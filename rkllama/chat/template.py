@@ -217,8 +217,8 @@ class ChatTemplate:
         raise BrokenTemplate("it renders nothing")
 
     def _find_unthought(self) -> str:
-        """What has to stand before earlier answers when the model is told not to think, so that the
-        next turn begins with the text of this one; "" where the template does it itself.
+        """The empty thought to put before earlier answers when thinking is off, so that the next turn
+        begins with the text of this one; "" where the template writes it itself.
         """
         user = Message.of("user", "Qu")
         answered = (user, Message.of("assistant", "Qa"), user)
@@ -380,8 +380,8 @@ def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:
 
 
 def _asking(messages: list[Message]) -> list[Message]:
-    """The messages with a system message at their end said by the user, or it would not be answered,
-    and those that follow each other in one.
+    """The messages with neighbouring system messages merged into one, and with a system message at the
+    end turned into a user's, since a model would not answer it.
     """
     messages = conversation.merge_neighbours(messages, role="system")
     if not messages or messages[-1].role != "system":

@@ -1,4 +1,4 @@
-"""What a chat template understands, found out by trying it on small conversations.
+"""What a chat template understands: its traits, which trials on small conversations show.
 
 Templates say nothing about themselves: one refuses a system prompt, another wants arguments as text, a
 third moves the system prompt to the last turn, so that no turn begins with the text of the one before.
@@ -98,7 +98,7 @@ def find_traits(ask: Ask, source: str) -> Traits | None:
 
 
 def _is_heard(ask: Ask) -> bool:
-    """Whether the user's words are written."""
+    """Whether the template writes the user's words."""
     nothings: tuple[Any, ...] = (None, [])
     return any("Qu" in ask(_dicts(_USER), tools=nothing) for nothing in nothings)
 

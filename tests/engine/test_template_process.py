@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -154,28 +154,34 @@ class Outcome(NamedTuple):
     memory: int
 
 
+METER = """
+import os, sys
+pid = os.posix_spawn(sys.executable, [sys.executable, "-m", *sys.argv[1:]], os.environ)
+usage = os.wait4(pid, 0)[2]
+print(usage.ru_utime + usage.ru_stime, usage.ru_maxrss, file=sys.stderr)
+"""
+"""A small process to start the child from: what a child used counts from the size of its parent on."""
+
+
 def run_alone(source: str, seconds: float) -> Outcome:
     """Render in a child that serves nothing else, so that all it costs can be told."""
+    request = BytesIO()
+    write_block(request, source.encode())
+    write_block(request, json.dumps({"messages": []}).encode())
     limits = map(str, (seconds, MAX_BYTES, MAX_PROMPT))
-    with subprocess.Popen(
-        [sys.executable, "-m", template_process.__name__, *limits],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", METER, template_process.__name__, *limits],
+        input=request.getvalue(),
+        capture_output=True,
         cwd=IMPORT_ROOT,
-    ) as child:
-        assert child.stdin is not None
-        assert child.stdout is not None
-        write_block(child.stdin, source.encode())
-        write_block(child.stdin, json.dumps({"messages": []}).encode())
-        try:
-            reply = read_block(child.stdout)
-        except EOFError:
-            reply = None
-        child.stdin.close()
-        _, status, usage = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-    return Outcome(reply, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10)
+        check=True,
+    )
+    *_, used, kilobytes = done.stderr.split()
+    try:
+        reply = read_block(BytesIO(done.stdout))
+    except EOFError:
+        reply = None
+    return Outcome(reply, float(used), int(kilobytes) << 10)
 
 
 @pytest.fixture(scope="module")
