@@ -137,6 +137,7 @@ ENDLESS = {
 
 HOSTILE = COSTLY | {f"slow: {name}": source for name, source in SLOW.items()} | GIANTS | ENDLESS
 HARMLESS = {
+    "giant: {% if a %}{% endif %}",
     "numbers: sums",
     "texts: indented lines",
     "texts: slices",
