@@ -373,6 +373,7 @@ def test_an_embedding_of_many_texts_ends_with_its_client(model: Worker) -> None:
 
 def test_its_listener_answers_nobody_without_the_key(model: Worker) -> None:
     ports = _listening(model.pid)
+    assert ports
     for port in ports:
         for path in ("/v1/models", "/completion", "/props", "/slots"):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)

@@ -214,7 +214,6 @@ def test_the_rk3588s_runs_what_the_rk3588_runs() -> None:
 def test_any_text_is_a_name(file: str, repo: str | None) -> None:
     name = parse_model_name(file, repo)
     assert name.family is None or name.family in FAMILIES
-    assert name.context_length is None or name.context_length >= 0
 
 
 def test_a_long_name_takes_no_long_time() -> None:

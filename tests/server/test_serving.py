@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 
 from rkllama.board.lock import NPULock
-from tests.running import LIMIT, Answer, Server
+from tests.running import LIMIT, Reply, Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
 
-def generate(server: Server, model: str, prompt: str = "hi", **fields: object) -> Answer:
+def generate(server: Server, model: str, prompt: str = "hi", **fields: object) -> Reply:
     return server.post("/generate", {"model": model, "messages": prompt, **fields})
 
 
-def text_of(answer: Answer) -> str:
+def text_of(answer: Reply) -> str:
     assert answer.status == 200, answer.body
     return str(answer.json["choices"][0]["content"])
 
@@ -156,7 +156,7 @@ def test_a_killed_parent_leaves_no_child_and_no_lock(
             next(iter(stream))
             (child,) = server.children()
             server.process.kill()
-            assert wait_gone(child, 1.0)
+            assert wait_gone(child, LIMIT)
         server.process.wait(LIMIT)
     lock = NPULock(str(tmp_path / "npu.lock"), "test")
     lock.acquire()
@@ -177,7 +177,7 @@ def test_a_stopped_server_ends_its_answers_and_children(
             assert server.stop(number) == 0
             *_, last = lines
         assert last["choices"][0]["finish_reason"] == "cancelled"
-        assert wait_gone(child, 1.0)
+        assert wait_gone(child, LIMIT)
 
 
 def test_one_process_owns_the_npu(server: Server, models: Path, npu: str) -> None:
@@ -375,8 +375,7 @@ def test_keep_alive_zero_frees_the_model_after_its_answer(server: Server, models
 def test_a_short_keep_alive_expires_by_itself(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm")
     assert generate(server, "m", keep_alive="200ms").status == 200
-    children = server.children()
-    assert all(wait_gone(child, LIMIT) for child in children)
+    until(lambda: server.children() == [])
     assert server.get("/current_model").status == 404
 
 
@@ -457,7 +456,7 @@ def test_a_model_without_a_known_template_takes_conversations_and_single_message
         assert answer.json["message"]["content"] == wanted
 
 
-def sampling_of(answer: Answer) -> float:
+def sampling_of(answer: Reply) -> float:
     """The temperature that the virtual NPU says it was given."""
     return float(json.loads(text_of(answer))["temperature"])
 
