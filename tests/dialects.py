@@ -125,7 +125,7 @@ def transcript(
     return "\n".join(sections)
 
 
-def check(name: str, text: str) -> None:
+def assert_golden(name: str, text: str) -> None:
     """Compare `text` with the file `name` in the golden directory."""
     path = GOLDEN / name
     if UPDATE:
@@ -193,7 +193,7 @@ def _spoil(draw: st.DrawFn, value: Any, other: st.SearchStrategy[Any]) -> None:
             return
 
 
-def survives(decode: Callable[[Any], object], body: Any) -> None:
+def assert_survives(decode: Callable[[Any], object], body: Any) -> None:
     """`decode` refuses the body in words that can be sent, or what it makes of it can answer."""
     try:
         value = decode(body)

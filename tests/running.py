@@ -21,8 +21,8 @@ LIMIT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A complete HTTP answer."""
+class Reply:
+    """A complete HTTP reply."""
 
     status: int
     headers: Mapping[str, str]
@@ -115,7 +115,7 @@ class Server:
         path: str,
         body: object = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Answer:
+    ) -> Reply:
         """One request; a body that is no bytes is sent as JSON."""
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         connection = self.connect()
@@ -123,15 +123,15 @@ class Server:
             connection.request(method, path, data, dict(headers or {}))
             response = connection.getresponse()
             names = {name.lower(): value for name, value in response.getheaders()}
-            return Answer(response.status, names, response.read())
+            return Reply(response.status, names, response.read())
         finally:
             connection.close()
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: str) -> Reply:
         """A GET."""
         return self.request("GET", path, headers=headers)
 
-    def post(self, path: str, body: object = None, **headers: str) -> Answer:
+    def post(self, path: str, body: object = None, **headers: str) -> Reply:
         """A POST."""
         return self.request("POST", path, {} if body is None else body, headers)
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.running import LIMIT, Answer, Server
+from tests.running import LIMIT, Reply, Server
 from tests.virtual_npu import write_model
 
 pytestmark = pytest.mark.integration
@@ -36,7 +36,7 @@ def curls(document: str) -> Iterator[list[str]]:
                 yield words[1:]
 
 
-def perform(server: Server, arguments: list[str]) -> Answer:
+def perform(server: Server, arguments: list[str]) -> Reply:
     """What curl would do, as far as the documents use it."""
     method, path, data, headers = None, "", None, {}
     words = iter(arguments)

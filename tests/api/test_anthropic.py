@@ -33,7 +33,15 @@ from rkllama.types import (
     Usage,
 )
 from tests import dialects as scripts
-from tests.dialects import bodies, check, pretty, sse_events, streamed, survives, transcript
+from tests.dialects import (
+    assert_golden,
+    assert_survives,
+    bodies,
+    pretty,
+    sse_events,
+    streamed,
+    transcript,
+)
 
 HELLO = [{"role": "user", "content": "Hello"}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -85,13 +93,13 @@ TRANSCRIPTS: dict[str, tuple[dict[str, Any], list[Event]]] = {
 def test_transcripts(name: str) -> None:
     fields, events = TRANSCRIPTS[name]
     body = body_with(stream=True, **fields)
-    check(f"anthropic/{name}.txt", transcript("POST /v1/messages", body, decode, events))
+    assert_golden(f"anthropic/{name}.txt", transcript("POST /v1/messages", body, decode, events))
 
 
 def test_error_inside_a_stream() -> None:
     body = body_with(stream=True)
     text = transcript("POST /v1/messages", body, decode, scripts.TEXT[:1], CRASH)
-    check("anthropic/error_inside.txt", text)
+    assert_golden("anthropic/error_inside.txt", text)
 
 
 def test_errors_before_the_stream() -> None:
@@ -104,7 +112,7 @@ def test_errors_before_the_stream() -> None:
         WorkerHung("the runtime sent nothing for 60 s", seconds=60),
     ]
     answers = [f"{error.status} {pretty(anthropic.error_body(error))}" for error in errors]
-    check("anthropic/errors.txt", "\n".join(answers))
+    assert_golden("anthropic/errors.txt", "\n".join(answers))
 
 
 # --- Answers -----------------------------------------------------------------------------------
@@ -431,5 +439,5 @@ WORDS = ("text", "tool_result", "tool_use", "thinking", "image", "assistant", "a
 @settings(max_examples=150, deadline=None)
 @given(bodies(FULL, WORDS))
 def test_any_body_is_taken_or_refused(body: Any) -> None:
-    survives(anthropic.decode_messages, body)
-    survives(anthropic.decode_count, body)
+    assert_survives(anthropic.decode_messages, body)
+    assert_survives(anthropic.decode_count, body)

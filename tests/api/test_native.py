@@ -454,13 +454,13 @@ CRASH = errors.WorkerCrashed("the runtime died of signal 11", exit_status=-11)
 def test_golden_generate(name: str, events: list[Event]) -> None:
     body = {"messages": [{"role": "user", "content": "Ça va ?"}], "stream": True}
     text = dialects.transcript("POST /generate", body, native.decode_generate, events)
-    dialects.check(f"native/{name}.txt", text)
+    dialects.assert_golden(f"native/{name}.txt", text)
 
 
 def test_golden_error_inside_a_stream() -> None:
     body = {"messages": "Bonjour", "stream": True}
     text = dialects.transcript("POST /generate", body, native.decode_generate, ANSWER[:1], CRASH)
-    dialects.check("native/generate_error_inside.txt", text)
+    dialects.assert_golden("native/generate_error_inside.txt", text)
 
 
 def test_golden_errors() -> None:
@@ -469,7 +469,7 @@ def test_golden_errors() -> None:
         for error in all_errors()
         for chosen in LANGUAGES
     ]
-    dialects.check("native/errors.txt", "\n".join(sorted(replies)) + "\n")
+    dialects.assert_golden("native/errors.txt", "\n".join(sorted(replies)) + "\n")
 
 
 def pull_steps() -> Iterator[PullProgress]:
@@ -494,7 +494,7 @@ def test_golden_pull(language: native_texts.Language) -> None:
         + broken.error(unreachable).decode(),
         "400\n" + native.pull_error_text(unreachable, language),
     )
-    dialects.check(f"native/pull_{language}.txt", "\n--------\n".join(answers))
+    dialects.assert_golden(f"native/pull_{language}.txt", "\n--------\n".join(answers))
 
 
 @given(st.lists(st.integers(0, 1000), max_size=30), st.integers(0, 1000))

@@ -487,14 +487,14 @@ WORDS = ("json", "user", "function", "5m", "-1", "high", "sha256:", "{}")
 @settings(max_examples=150, deadline=None)
 @given(dialects.bodies(FULL, WORDS))
 def test_any_chat_body_is_taken_or_refused(body: Any) -> None:
-    dialects.survives(ollama.decode_chat, body)
+    dialects.assert_survives(ollama.decode_chat, body)
 
 
 @pytest.mark.integration
 @settings(max_examples=80, deadline=None)
 @given(dialects.bodies({**FULL, **PROMPT}, WORDS))
 def test_any_generate_body_is_taken_or_refused(body: Any) -> None:
-    dialects.survives(ollama.decode_generate, body)
+    dialects.assert_survives(ollama.decode_generate, body)
 
 
 @pytest.mark.integration
@@ -530,7 +530,7 @@ def test_any_generate_body_is_taken_or_refused(body: Any) -> None:
     ),
 )
 def test_any_other_body_is_taken_or_refused(decode: Any, body: Any) -> None:
-    dialects.survives(decode, body)
+    dialects.assert_survives(decode, body)
 
 
 # --- Answers -----------------------------------------------------------------------------------
@@ -552,7 +552,7 @@ def test_chat_transcripts(name: str) -> None:
     fields, events = TRANSCRIPTS[name]
     body = {"model": "qwen", "messages": HELLO, **fields}
     text = dialects.transcript("POST /api/chat", body, ollama.decode_chat, events)
-    dialects.check(f"ollama/chat_{name}.txt", text)
+    dialects.assert_golden(f"ollama/chat_{name}.txt", text)
 
 
 @pytest.mark.parametrize("name", ["text", "thinking", "logprobs"])
@@ -560,7 +560,7 @@ def test_generate_transcripts(name: str) -> None:
     fields, events = TRANSCRIPTS[name]
     body = {"model": "qwen", "prompt": "Hello", **fields}
     text = dialects.transcript("POST /api/generate", body, ollama.decode_generate, events)
-    dialects.check(f"ollama/generate_{name}.txt", text)
+    dialects.assert_golden(f"ollama/generate_{name}.txt", text)
 
 
 @pytest.mark.parametrize("reason", ["load", "unload"])
@@ -573,18 +573,18 @@ def test_load_and_unload_transcripts(reason: Any) -> None:
         encoder = load_call(decode, **body).encoder
         answer = dialects.pretty(encoder.without_words(reason, timings))
         parts.append(f"> POST /api/{path}\n{dialects.pretty(body)}\n< 200\n{answer}")
-    dialects.check(f"ollama/{reason}.txt", "\n".join(parts))
+    dialects.assert_golden(f"ollama/{reason}.txt", "\n".join(parts))
 
 
 def test_error_inside_a_stream() -> None:
     body = {"model": "qwen", "messages": HELLO}
     text = dialects.transcript("POST /api/chat", body, ollama.decode_chat, dialects.TEXT[:1], CRASH)
-    dialects.check("ollama/chat_error_inside.txt", text)
+    dialects.assert_golden("ollama/chat_error_inside.txt", text)
     prompt = {"model": "qwen", "prompt": "Hello"}
     text = dialects.transcript(
         "POST /api/generate", prompt, ollama.decode_generate, dialects.TEXT[:1], CRASH
     )
-    dialects.check("ollama/generate_error_inside.txt", text)
+    dialects.assert_golden("ollama/generate_error_inside.txt", text)
     assert "last words" not in text
 
 
@@ -598,7 +598,7 @@ def test_errors_before_the_stream() -> None:
         errors.ModelsDirMissing("/m"),
     ]
     text = "\n".join(f"{e.status} {dialects.pretty(ollama.error_body(e))}" for e in answers)
-    dialects.check("ollama/errors.txt", text)
+    dialects.assert_golden("ollama/errors.txt", text)
 
 
 def test_the_documented_errors() -> None:
@@ -718,7 +718,7 @@ def test_lists() -> None:
     text = f"> GET /api/tags\n{dialects.pretty(ollama_models.tags_body([QWEN, BARE], digest))}"
     text += f"\n> GET /api/ps\n{dialects.pretty(ollama_models.ps_body(loaded, digest))}"
     text += f"\n> GET /api/version\n{dialects.pretty(ollama_models.version_body('1.0.0'))}"
-    dialects.check("ollama/lists.txt", text)
+    dialects.assert_golden("ollama/lists.txt", text)
 
 
 def test_what_clients_rely_on_in_lists() -> None:
@@ -750,7 +750,9 @@ DETAILS = ModelDetails(
 
 
 def test_show() -> None:
-    dialects.check("ollama/show.txt", dialects.pretty(ollama_models.show_body(DETAILS, digest)))
+    dialects.assert_golden(
+        "ollama/show.txt", dialects.pretty(ollama_models.show_body(DETAILS, digest))
+    )
 
 
 def test_what_clients_rely_on_in_show() -> None:
@@ -814,7 +816,7 @@ def test_pull() -> None:
     broken += encoder.error(errors.HubUnreachable("the connection broke"))
     plain = encoder.encode(PullProgress(status="downloading", file="q.rkllm")).decode()
     text = f"{good}\n< broken off\n{broken.decode()}\n< size and digest unknown\n{plain}"
-    dialects.check("ollama/pull.txt", text)
+    dialects.assert_golden("ollama/pull.txt", text)
     statuses = [json.loads(line)["status"] for line in good.splitlines()]
     assert list(dict.fromkeys(statuses)) == [
         "pulling manifest",

@@ -37,7 +37,15 @@ from rkllama.types import (
     Usage,
 )
 from tests import dialects as scripts
-from tests.dialects import bodies, check, pretty, sse_events, streamed, survives, transcript
+from tests.dialects import (
+    assert_golden,
+    assert_survives,
+    bodies,
+    pretty,
+    sse_events,
+    streamed,
+    transcript,
+)
 
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {
@@ -100,14 +108,14 @@ def test_chat_transcripts(name: str) -> None:
     fields, events = CHATS[name]
     body = chat_body(stream=True, **fields)
     line = "POST /v1/chat/completions"
-    check(f"openai/{name}.txt", transcript(line, body, decode_chat, events))
+    assert_golden(f"openai/{name}.txt", transcript(line, body, decode_chat, events))
 
 
 def test_error_inside_a_chat_stream() -> None:
     line = "POST /v1/chat/completions"
     body = chat_body(stream=True)
     text = transcript(line, body, decode_chat, scripts.TEXT[:1], CRASH)
-    check("openai/chat_error_inside.txt", text)
+    assert_golden("openai/chat_error_inside.txt", text)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +128,7 @@ def test_error_inside_a_chat_stream() -> None:
 def test_completion_transcripts(name: str, fields: dict[str, Any], events: list[Event]) -> None:
     body = completion_body(stream=True, **fields)
     text = transcript("POST /v1/completions", body, decode_completion, events)
-    check(f"openai/{name}.txt", text)
+    assert_golden(f"openai/{name}.txt", text)
 
 
 ERRORS: dict[str, RKLLamaError] = {
@@ -135,7 +143,7 @@ ERRORS: dict[str, RKLLamaError] = {
 
 def test_errors_before_the_stream() -> None:
     answers = [f"{error.status} {pretty(openai.error_body(error))}" for error in ERRORS.values()]
-    check("openai/errors.txt", "\n".join(answers))
+    assert_golden("openai/errors.txt", "\n".join(answers))
 
 
 def test_error_type_of_other_statuses() -> None:
@@ -659,18 +667,18 @@ WORDS = ("assistant", "function", "text", "json_object", "required", "image_url"
 @settings(max_examples=150, deadline=None)
 @given(bodies(FULL, WORDS))
 def test_any_chat_body_is_taken_or_refused(body: Any) -> None:
-    survives(openai.decode_chat, body)
+    assert_survives(openai.decode_chat, body)
 
 
 @pytest.mark.integration
 @settings(max_examples=60, deadline=None)
 @given(bodies(completion_body(stop="a", suffix="b", logprobs=1, stream_options={}, n=1)))
 def test_any_completion_body_is_taken_or_refused(body: Any) -> None:
-    survives(openai.decode_completion, body)
+    assert_survives(openai.decode_completion, body)
 
 
 @pytest.mark.integration
 @settings(max_examples=60, deadline=None)
 @given(bodies({"model": "m", "input": ["a"], "dimensions": 1, "encoding_format": "float"}))
 def test_any_embedding_body_is_taken_or_refused(body: Any) -> None:
-    survives(openai.decode_embeddings, body)
+    assert_survives(openai.decode_embeddings, body)

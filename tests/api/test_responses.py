@@ -12,7 +12,7 @@ from rkllama.api.common import Generation
 from rkllama.errors import Cancelled, InvalidRequest, PromptTooLong, Unsupported, WorkerCrashed
 from rkllama.types import ChatRequest, Event, Message, ReasoningDelta, TextDelta, Tool, ToolCall
 from tests import dialects as scripts
-from tests.dialects import bodies, check, sse_events, streamed, survives, transcript
+from tests.dialects import assert_golden, assert_survives, bodies, sse_events, streamed, transcript
 
 WEATHER = {
     "type": "function",
@@ -66,13 +66,13 @@ TRANSCRIPTS: dict[str, tuple[dict[str, Any], list[Event]]] = {
 def test_transcripts(name: str) -> None:
     fields, events = TRANSCRIPTS[name]
     body = body_with(stream=True, **fields)
-    check(f"responses/{name}.txt", transcript("POST /v1/responses", body, decode, events))
+    assert_golden(f"responses/{name}.txt", transcript("POST /v1/responses", body, decode, events))
 
 
 def test_error_inside_a_stream() -> None:
     body = body_with(stream=True)
     text = transcript("POST /v1/responses", body, decode, scripts.TEXT[:1], CRASH)
-    check("responses/error_inside.txt", text)
+    assert_golden("responses/error_inside.txt", text)
 
 
 # --- Answers -----------------------------------------------------------------------------------
@@ -383,4 +383,4 @@ FULL = body_with(
 @settings(max_examples=150, deadline=None)
 @given(bodies(FULL, ("message", "reasoning", "function_call", "assistant", "text", "{}")))
 def test_any_body_is_taken_or_refused(body: Any) -> None:
-    survives(responses.decode_response, body)
+    assert_survives(responses.decode_response, body)

@@ -201,7 +201,9 @@ def test_a_default_system_prompt_stands_only_where_none_is_given() -> None:
 # --- A conversation only grows ---------------------------------------------------------------------
 
 
-def grown(template: ChatTemplate, think: bool | None = None, tools: tuple[Tool, ...] = ()) -> None:
+def assert_grows(
+    template: ChatTemplate, think: bool | None = None, tools: tuple[Tool, ...] = ()
+) -> None:
     """Assert that each prompt and its answer begin the next prompt, over ten turns."""
     messages = [system("Be brief."), user("Question 0?")]
     before = ""
@@ -223,7 +225,7 @@ OPENS_THINKING = ("own-deepseek-r1", "deepseekr1")  # and drops it afterwards
 
 @pytest.mark.parametrize("template", [e for e in EVERY if e.id not in OPENS_THINKING])
 def test_the_next_turn_begins_with_this_one(template: ChatTemplate) -> None:
-    grown(template)
+    assert_grows(template)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +234,7 @@ def test_the_next_turn_begins_with_this_one(template: ChatTemplate) -> None:
 def test_without_thinking_it_grows_where_the_template_would_drop_the_empty_thought(
     template: ChatTemplate,
 ) -> None:
-    grown(template, think=False)
+    assert_grows(template, think=False)
     prompt = template.render(TALK, think=False).prompt
     assert prompt.count("<think>\n\n</think>\n\n") == 2
 
@@ -243,7 +245,7 @@ def test_an_empty_thought_that_the_template_writes_is_not_written_twice() -> Non
     reasoning = "message.reasoning_content"
     source = chat_templates.QWEN3.replace(condition, "{%- if loop.index0 > ns.last %}")
     template = custom(source.replace(f"{reasoning} +", f"({reasoning} or '') +"))
-    grown(template, think=False)
+    assert_grows(template, think=False)
     called = Message(role="assistant", tool_calls=(CALL,))
     turn = (user("U"), called, result("rain", CALL.id))
     prompt = template.render(turn, tools=(WEATHER,), think=False).prompt

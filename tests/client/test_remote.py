@@ -80,7 +80,7 @@ LOADED = LoadedModel(
 )
 HELLO = ChatRequest(model="qwen", messages=(Message.of("user", "Hello"),))
 
-Answer = tuple[int, Iterable[bytes]]
+Prepared = tuple[int, Iterable[bytes]]
 
 
 def digest(info: ModelInfo) -> str:
@@ -90,7 +90,7 @@ def digest(info: ModelInfo) -> str:
 class Canned:
     """A server that plays prepared answers, one connection at a time, and keeps the requests."""
 
-    def __init__(self, answers: dict[str, Answer | Callable[[Any], Answer]]) -> None:
+    def __init__(self, answers: dict[str, Prepared | Callable[[Any], Prepared]]) -> None:
         self._answers = answers
         self.requests: list[tuple[str, Any]] = []
         self.headers: list[str] = []
@@ -159,11 +159,11 @@ def remote(answers: dict[str, Any], **values: Any) -> Iterator[tuple[RemoteServi
         yield service(server.address, **values), server
 
 
-def refused(error: errors.RKLLamaError) -> Answer:
+def refused(error: errors.RKLLamaError) -> Prepared:
     return error.status, [dumps(ollama.error_body(error))]
 
 
-def streamed(encoder: Any, events: Iterable[Event]) -> Answer:
+def streamed(encoder: Any, events: Iterable[Event]) -> Prepared:
     return 200, [encoder.encode(event) for event in events]
 
 
@@ -479,7 +479,7 @@ ERRORS = [
 ]
 
 
-def same(caught: errors.RKLLamaError, error: errors.RKLLamaError) -> None:
+def assert_same(caught: errors.RKLLamaError, error: errors.RKLLamaError) -> None:
     assert type(caught) is type(error)
     assert (caught.text, caught.status, caught.code) == (error.text, error.status, error.code)
     assert vars(caught) == vars(error)
@@ -497,8 +497,8 @@ def test_errors_arrive_as_they_left(error: errors.RKLLamaError) -> None:
         assert next(events) == TextDelta("so far")
         with pytest.raises(errors.RKLLamaError) as within:
             next(events)
-    same(before.value, error)
-    same(within.value, error)
+    assert_same(before.value, error)
+    assert_same(within.value, error)
 
 
 def test_the_log_of_a_model_stays_with_the_server() -> None:
@@ -542,7 +542,7 @@ def test_the_key_is_sent_and_asked_for() -> None:
         (200, [b"{}"]),
     ],
 )
-def test_another_kind_of_server(answer: Answer) -> None:
+def test_another_kind_of_server(answer: Prepared) -> None:
     answers = {"GET /api/tags": answer, "GET /api/version": answer}
     with remote(answers) as (client, server):
         with pytest.raises(errors.ServerUnreachable, match="another program is listening"):
@@ -558,7 +558,7 @@ def test_another_kind_of_server(answer: Answer) -> None:
         ((404, [b'{"error":"nothing here"}']), False),
     ],
 )
-def test_what_answers_as_rkllama_is_found(answer: Answer, expected: bool) -> None:
+def test_what_answers_as_rkllama_is_found(answer: Prepared, expected: bool) -> None:
     with Canned({"GET /api/version": answer}) as server:
         assert (find_server(settings(server.address)) is not None) is expected
 
@@ -623,7 +623,7 @@ def test_list_knows_a_server_behind_a_proxy(monkeypatch: pytest.MonkeyPatch, mod
     ],
 )
 def test_list_shows_no_other_models_than_those_of_the_machine_that_was_named(
-    answer: Answer, monkeypatch: pytest.MonkeyPatch, models: Path
+    answer: Prepared, monkeypatch: pytest.MonkeyPatch, models: Path
 ) -> None:
     write_model(models / "mine.rkllm")
     with Canned({"GET /api/tags": answer, "GET /api/version": answer}) as server:

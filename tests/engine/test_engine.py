@@ -46,7 +46,7 @@ def service(models: Path, npu: str) -> Iterator[LocalService]:
     made.close()
 
 
-class Answer:
+class Outcome:
     """What came out of one request."""
 
     def __init__(self, events: list[Event], finished: Finished) -> None:
@@ -61,11 +61,11 @@ def user(text: str, **config: object) -> tuple[Message, ...]:
     return (Message.of("user", f"{text} {directive(**config)}" if config else text),)
 
 
-def ask(service: LocalService, model: str, messages: tuple[Message, ...], **wants: Any) -> Answer:
+def ask(service: LocalService, model: str, messages: tuple[Message, ...], **wants: Any) -> Outcome:
     request = ChatRequest(model=model, messages=messages, **wants)
     *events, last = service.stream(request)
     assert isinstance(last, Finished)
-    return Answer(events, last)
+    return Outcome(events, last)
 
 
 # --- What ends an answer -----------------------------------------------------------------------

@@ -99,7 +99,7 @@ def children() -> set[int]:
     return found
 
 
-def wait_gone(pid: int) -> None:
+def assert_goes(pid: int) -> None:
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -291,7 +291,7 @@ def test_a_model_goes_when_its_keep_alive_is_over(house: House, keep_alive: floa
     with house.pool.use(house.model("m"), keep_alive=keep_alive) as (resident, *_):
         pid = resident.worker.pid
         assert answer(resident, "hi") == "hi"
-    wait_gone(pid)
+    assert_goes(pid)
     until(lambda: house.names == set())
     with pytest.raises(NoModelLoaded):
         house.pool.current()
@@ -463,7 +463,7 @@ def test_a_process_that_died_idle_is_replaced(house: House) -> None:
     write_model(house.models / "m.rkllm")
     first = house.load("m", keep_alive=-1.0)
     os.kill(first, signal.SIGKILL)
-    wait_gone(first)
+    assert_goes(first)
     assert house.ask("m") == "hi"
     assert children() == {house.pid("m")}
     assert house.pool.restarts == 1

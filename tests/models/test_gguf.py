@@ -225,7 +225,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gguf") / "m.gguf"
 
 
-def survives(path: Path, content: bytes) -> None:
+def assert_survives(path: Path, content: bytes) -> None:
     for brief in (True, False):
         try:
             read_header(write(path, content), brief=brief)
@@ -243,7 +243,7 @@ SMALL = header(
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=400))
 def test_any_bytes(scratch: Path, content: bytes) -> None:
-    survives(scratch, b"GGUF\x03\0\0\0" + content)
+    assert_survives(scratch, b"GGUF\x03\0\0\0" + content)
 
 
 @pytest.mark.integration
@@ -256,7 +256,7 @@ def test_any_damage(scratch: Path, changes: list[tuple[int, int]], end: int) -> 
     content = bytearray(SMALL)
     for position, byte in changes:
         content[position] = byte
-    survives(scratch, bytes(content[:end] if end % 3 else content))
+    assert_survives(scratch, bytes(content[:end] if end % 3 else content))
 
 
 # --- Words -------------------------------------------------------------------------------------

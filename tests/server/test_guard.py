@@ -13,7 +13,7 @@ from rkllama.config import is_loopback, load_settings
 from rkllama.errors import ConfigError, Forbidden, Unauthorized
 from rkllama.server import guard
 from rkllama.server.guard import Guard
-from tests.running import Answer, Server
+from tests.running import Reply, Server
 
 
 def environ(**headers: str) -> dict[str, str]:
@@ -293,7 +293,7 @@ def test_what_no_browser_sends_as_its_origin_is_refused(text: str) -> None:
         load_settings({"origins": f"http://b:1,{text}"})
 
 
-def preflight(server: Server, path: str, origin: str) -> Answer:
+def preflight(server: Server, path: str, origin: str) -> Reply:
     return server.request(
         "OPTIONS",
         path,

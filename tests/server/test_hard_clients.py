@@ -17,8 +17,8 @@ from rkllama.config import load_settings
 from rkllama.engine.service import MAX_PULLS, LocalService
 from rkllama.errors import PullError
 from rkllama.types import PullProgress
-from tests.running import LIMIT, Answer, Server
-from tests.server.test_robustness import healthy, open_files, receive
+from tests.running import LIMIT, Reply, Server
+from tests.server.test_robustness import assert_healthy, open_files, receive
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.waiting import until
 
@@ -121,7 +121,7 @@ def test_a_client_that_leaves_during_the_load_is_not_answered(
     write_model(models / "m.rkllm", load_ms=500, trace=trace, trace_prompt=1)
     with server.stream("/generate", {"model": "m", "messages": "left", "stream": True}):
         until(lambda: server.get("/api/ps").json["models"])
-    healthy(server)
+    assert_healthy(server)
     assert "left" not in trace_text(trace)
 
 
@@ -134,22 +134,22 @@ def test_a_client_that_leaves_in_prefill_frees_its_place_at_once(
     server: Server, models: Path
 ) -> None:
     write_model(models / "m.rkllm")
-    healthy(server)
+    assert_healthy(server)
     prompt = "a b c d e f g h " + directive(prefill_us=300_000)
     with server.stream("/generate", {"model": "m", "messages": prompt, "stream": True}):
         until(lambda: state(server) == "busy")
     left = time.monotonic()
     until(lambda: state(server) == "ready")
     assert time.monotonic() - left < 1  # of the more than 2 s that the prefill takes
-    healthy(server)
+    assert_healthy(server)
 
 
 # --- Loading and unloading at once -------------------------------------------------------------
 
 
-def at_once(*calls: Callable[[], Answer]) -> list[Answer]:
+def at_once(*calls: Callable[[], Reply]) -> list[Reply]:
     """The answers of calls made at the same time."""
-    answers: dict[int, Answer] = {}
+    answers: dict[int, Reply] = {}
     barrier = threading.Barrier(len(calls))
 
     def run(number: int) -> None:
@@ -181,7 +181,7 @@ def test_of_two_loads_at_once_one_is_told_that_a_model_is_loaded(
 
 def test_an_unload_during_a_load_ends_it(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm", load_ms=20_000)
-    results: list[Answer] = []
+    results: list[Reply] = []
     loading = threading.Thread(
         target=lambda: results.append(server.post("/load_model", {"model_name": "m"}))
     )
@@ -219,7 +219,7 @@ def test_what_rm_refuses_stays_loaded(server: Server, models: Path) -> None:
 @pytest.mark.serial
 def test_unloads_by_the_hundred_keep_nobody_else_waiting(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm")
-    healthy(server)
+    assert_healthy(server)
     prompt = " ".join("abcdefghij") + directive(prefill_us=400_000)
     with server.stream("/generate", {"model": "m", "messages": prompt, "stream": True}):
         until(lambda: state(server) == "busy")

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.hub.loopback import LoopbackHub
-from tests.running import Answer, Server
+from tests.running import Reply, Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
 pytestmark = pytest.mark.integration
@@ -20,15 +20,15 @@ NONE_LOADED = "Aucun modèle n'est actuellement chargé."
 ENGLISH = {"Accept-Language": "en"}
 
 
-def load(server: Server, name: str, **headers: str) -> Answer:
+def load(server: Server, name: str, **headers: str) -> Reply:
     return server.request("POST", "/load_model", {"model_name": name}, headers)
 
 
-def remove(server: Server, name: str, method: str = "DELETE", **headers: str) -> Answer:
+def remove(server: Server, name: str, method: str = "DELETE", **headers: str) -> Reply:
     return server.request(method, "/rm", {"model": name}, headers)
 
 
-def says(answer: Answer, status: int, body: object) -> None:
+def assert_says(answer: Reply, status: int, body: object) -> None:
     """Status, body and content type are exactly these."""
     assert (answer.status, answer.json) == (status, body)
     assert answer.headers["content-type"] == "application/json"
@@ -39,13 +39,13 @@ def says(answer: Answer, status: int, body: object) -> None:
 
 def test_the_welcome(server: Server) -> None:
     github = "https://github.com/notpunhnox/rkllama"
-    says(server.get("/"), 200, {"message": "Bienvenue sur RK-LLama !", "github": github})
+    assert_says(server.get("/"), 200, {"message": "Bienvenue sur RK-LLama !", "github": github})
     english = server.request("GET", "/", headers=ENGLISH)
-    says(english, 200, {"message": "Welcome to RK-LLama!", "github": github})
+    assert_says(english, 200, {"message": "Welcome to RK-LLama!", "github": github})
 
 
 def test_models_are_file_names(server: Server, models: Path) -> None:
-    says(server.get("/models"), 200, {"models": []})
+    assert_says(server.get("/models"), 200, {"models": []})
     for name in ("model2", "model1"):
         write_model(models / f"{name}.rkllm")
     (models / "folder").mkdir()
@@ -58,11 +58,11 @@ def test_models_are_file_names(server: Server, models: Path) -> None:
 def test_without_its_directory_models_is_the_documented_500(server: Server, models: Path) -> None:
     models.rmdir()
     error = "Le dossier ~/RKLLAMA/models est introuvable."
-    says(server.get("/models"), 500, {"error": error})
+    assert_says(server.get("/models"), 500, {"error": error})
     english = server.request("GET", "/models", headers=ENGLISH)
-    says(english, 500, {"error": "The directory ~/RKLLAMA/models was not found."})
+    assert_says(english, 500, {"error": "The directory ~/RKLLAMA/models was not found."})
     models.mkdir()
-    says(server.get("/models"), 200, {"models": []})
+    assert_says(server.get("/models"), 200, {"models": []})
 
 
 def test_a_fresh_server_has_no_models_rather_than_an_error(home: Path) -> None:
@@ -86,13 +86,13 @@ def test_a_named_directory_that_is_missing_is_not_made(home: Path) -> None:
 
 def test_a_model_is_loaded_named_and_unloaded(server: Server, models: Path) -> None:
     write_model(models / "model1.rkllm")
-    says(server.get("/current_model"), 404, {"error": NONE_LOADED})
+    assert_says(server.get("/current_model"), 404, {"error": NONE_LOADED})
     message = "Modèle model1.rkllm chargé avec succès."
-    says(load(server, "model1.rkllm"), 200, {"message": message})
-    says(server.get("/current_model"), 200, {"model_name": "model1"})
-    says(server.post("/unload_model"), 200, {"message": "Modèle déchargé avec succès."})
-    says(server.get("/current_model"), 404, {"error": NONE_LOADED})
-    says(server.post("/unload_model"), 400, {"error": NONE_LOADED})
+    assert_says(load(server, "model1.rkllm"), 200, {"message": message})
+    assert_says(server.get("/current_model"), 200, {"model_name": "model1"})
+    assert_says(server.post("/unload_model"), 200, {"message": "Modèle déchargé avec succès."})
+    assert_says(server.get("/current_model"), 404, {"error": NONE_LOADED})
+    assert_says(server.post("/unload_model"), 400, {"error": NONE_LOADED})
 
 
 def test_a_second_load_is_refused(server: Server, models: Path) -> None:
@@ -100,14 +100,14 @@ def test_a_second_load_is_refused(server: Server, models: Path) -> None:
         write_model(models / name)
     assert load(server, "a.rkllm").status == 200
     error = "Un modèle est déjà chargé. Veuillez d'abord le décharger."
-    says(load(server, "b.rkllm"), 400, {"error": error})
-    says(load(server, "a.rkllm"), 400, {"error": error})
-    says(server.get("/current_model"), 200, {"model_name": "a"})
+    assert_says(load(server, "b.rkllm"), 400, {"error": error})
+    assert_says(load(server, "a.rkllm"), 400, {"error": error})
+    assert_says(server.get("/current_model"), 200, {"model_name": "a"})
 
 
 def test_an_unknown_model_cannot_be_loaded(server: Server) -> None:
     error = "Modèle nothing.rkllm introuvable dans le dossier /models."
-    says(load(server, "nothing.rkllm"), 400, {"error": error})
+    assert_says(load(server, "nothing.rkllm"), 400, {"error": error})
 
 
 def test_a_load_without_a_name_is_a_400(server: Server, models: Path) -> None:
@@ -121,17 +121,19 @@ def test_a_load_without_a_name_is_a_400(server: Server, models: Path) -> None:
 def test_english_for_those_who_ask(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm")
     none = {"error": "No model is currently loaded."}
-    says(server.request("GET", "/current_model", headers=ENGLISH), 404, none)
-    says(server.request("POST", "/unload_model", headers=ENGLISH), 400, none)
+    assert_says(server.request("GET", "/current_model", headers=ENGLISH), 404, none)
+    assert_says(server.request("POST", "/unload_model", headers=ENGLISH), 400, none)
     error = "Model x not found in the /models directory."
-    says(load(server, "x", **ENGLISH), 400, {"error": error})
-    says(load(server, "m", **ENGLISH), 200, {"message": "Model m loaded successfully."})
+    assert_says(load(server, "x", **ENGLISH), 400, {"error": error})
+    assert_says(load(server, "m", **ENGLISH), 200, {"message": "Model m loaded successfully."})
     error = "A model is already loaded. Please unload it first."
-    says(load(server, "m", **ENGLISH), 400, {"error": error})
+    assert_says(load(server, "m", **ENGLISH), 400, {"error": error})
     done = server.request("POST", "/unload_model", headers=ENGLISH)
-    says(done, 200, {"message": "Model unloaded successfully."})
-    says(remove(server, "x", **ENGLISH), 404, {"error": "The model: x was not found."})
-    says(remove(server, "m", **ENGLISH), 200, {"message": "The model was removed successfully."})
+    assert_says(done, 200, {"message": "Model unloaded successfully."})
+    assert_says(remove(server, "x", **ENGLISH), 404, {"error": "The model: x was not found."})
+    assert_says(
+        remove(server, "m", **ENGLISH), 200, {"message": "The model was removed successfully."}
+    )
 
 
 def test_the_language_is_the_preferred_one(server: Server) -> None:
@@ -212,16 +214,18 @@ def test_a_streamed_answer_has_that_shape_in_every_line(server: Server, models: 
 
 def test_without_a_model_generate_is_the_documented_400(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm")
-    says(server.post("/generate", {"messages": "hi"}), 400, {"error": NONE_LOADED})
-    says(server.post("/generate", {"messages": "hi", "stream": True}), 400, {"error": NONE_LOADED})
+    assert_says(server.post("/generate", {"messages": "hi"}), 400, {"error": NONE_LOADED})
+    assert_says(
+        server.post("/generate", {"messages": "hi", "stream": True}), 400, {"error": NONE_LOADED}
+    )
 
 
 def test_generate_loads_the_model_that_it_names(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm")
     assert server.post("/generate", {"model": "m.rkllm", "messages": "hi"}).status == 200
-    says(server.get("/current_model"), 200, {"model_name": "m"})
+    assert_says(server.get("/current_model"), 200, {"model_name": "m"})
     answer = server.post("/generate", {"model": "nothing", "messages": "hi"})
-    says(answer, 404, {"error": "Le modèle : nothing est introuvable."})
+    assert_says(answer, 404, {"error": "Le modèle : nothing est introuvable."})
 
 
 def test_conversations_are_templated_and_templated_prompts_are_not(
@@ -276,17 +280,17 @@ def test_a_model_is_removed(server: Server, models: Path, method: str) -> None:
     for name in ("model1.rkllm", "model2.rkllm"):
         write_model(models / name)
     message = "Le modèle a été supprimé avec succès."
-    says(remove(server, "model1.rkllm", method), 200, {"message": message})
+    assert_says(remove(server, "model1.rkllm", method), 200, {"message": message})
     assert [file.name for file in models.glob("*.rkllm")] == ["model2.rkllm"]
     error = "Le modèle : model1.rkllm est introuvable."
-    says(remove(server, "model1.rkllm", method), 404, {"error": error})
+    assert_says(remove(server, "model1.rkllm", method), 404, {"error": error})
 
 
 def test_a_loaded_model_is_unloaded_when_it_is_removed(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm")
     load(server, "m")
     assert remove(server, "m").status == 200
-    says(server.get("/current_model"), 404, {"error": NONE_LOADED})
+    assert_says(server.get("/current_model"), 404, {"error": NONE_LOADED})
 
 
 # --- POST /pull --------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from rkllama.serve import routes
-from tests.running import LIMIT, Answer, Server
+from tests.running import LIMIT, Reply, Server
 from tests.virtual_npu import directive, library, write_model
 from tests.waiting import until
 
@@ -57,7 +57,7 @@ def shared(folder: Path) -> Iterator[Server]:
     assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]
 
 
-def healthy(server: Server) -> None:
+def assert_healthy(server: Server) -> None:
     """It still answers, with text."""
     assert server.get("/health").status == 200
     answer = server.post("/generate", {"model": "m", "messages": "still there?"})
@@ -65,7 +65,7 @@ def healthy(server: Server) -> None:
     assert answer.json["choices"][0]["content"] == "still there?"
 
 
-def refused(answer: Answer, path: str) -> None:
+def assert_refused(answer: Reply, path: str) -> None:
     """A 4xx with the dialect's error object, which shows nothing of the inside."""
     assert 400 <= answer.status < 500, (path, answer.status, answer.body)
     if path != "/pull":
@@ -128,7 +128,7 @@ BODIES = {
 @pytest.mark.parametrize("name", BODIES)
 def test_a_body_that_is_no_request_is_refused_everywhere(shared: Server, name: str) -> None:
     for method, path in JSON_ROUTES:
-        refused(shared.request(method, path, BODIES[name]), path)
+        assert_refused(shared.request(method, path, BODIES[name]), path)
 
 
 WRONG: list[object] = [
@@ -433,7 +433,7 @@ def test_percent_encoded_paths_are_paths(shared: Server) -> None:
 def test_unknown_methods_and_paths_are_refused_in_the_dialect(shared: Server, path: str) -> None:
     for method in ("PATCH", "TRACE", "PROPFIND", "CONNECT", "A" * 500):
         answer = shared.request(method, path)
-        refused(answer, path)
+        assert_refused(answer, path)
         assert "x-evil" not in answer.headers
 
 
@@ -505,7 +505,7 @@ def test_no_name_leads_out_of_the_models_directory(
             continue  # that client cannot leave the model out, so "" is the loaded one
         body = {**REST, "model": "made", field: name}
         answer = shared.request(method, path, body)
-        refused(answer, path)
+        assert_refused(answer, path)
     assert _files(folder) == before
 
 
@@ -520,11 +520,11 @@ def test_no_path_leads_out_of_the_models_directory(shared: Server, name: str) ->
 def test_uploads_are_kept_under_their_own_digest_only(shared: Server, folder: Path) -> None:
     before = _files(folder)
     digest = "sha256:" + "0" * 64
-    refused(shared.post(f"/api/blobs/{digest}", b"something else"), "/api/blobs")
+    assert_refused(shared.post(f"/api/blobs/{digest}", b"something else"), "/api/blobs")
     assert shared.request("HEAD", f"/api/blobs/{digest}").status == 404
     for file in ("../../x.rkllm", "x.rkllm", "a" * 300 + ".rkllm", "..", "/etc/x.rkllm", ".rkllm"):
         body = {"model": "made", "files": {file: digest}, "stream": False}
-        refused(shared.post("/api/create", body), "/api/create")
+        assert_refused(shared.post("/api/create", body), "/api/create")
     assert _files(folder) == before
     blobs = folder / "RKLLAMA" / "models" / ".rkllama" / "blobs"
     assert list(blobs.iterdir()) == []
@@ -540,11 +540,11 @@ def test_an_upload_becomes_a_model_whatever_the_length_of_its_name(
     assert shared.post(f"/api/blobs/{digest}", data).status == 201
     assert shared.request("HEAD", f"/api/blobs/{digest}").status == 200
     long = {"model": "up", "files": {"a" * 300 + ".rkllm": digest}, "stream": False}
-    refused(shared.post("/api/create", long), "/api/create")
+    assert_refused(shared.post("/api/create", long), "/api/create")
     body = {"model": "up", "files": {"../up.rkllm": digest}, "stream": False}
     before = _files(folder)
     for wrong in ({"model": "user/up"}, {"model": "m"}, {"modelfile": "MESSAGE nobody hi"}):
-        refused(shared.post("/api/create", {**body, **wrong}), "/api/create")
+        assert_refused(shared.post("/api/create", {**body, **wrong}), "/api/create")
         assert _files(folder) == before
     assert shared.post("/api/create", body).status == 200
     try:
@@ -578,7 +578,7 @@ def test_half_sent_requests_keep_nobody_waiting(shared: Server) -> None:
         ]
         for number, client in enumerate(clients):
             client.sendall(head + (b"" if number % 2 else b'\r\n{"mod'))
-        healthy(shared)
+        assert_healthy(shared)
         for client in clients:
             client.setblocking(False)
             with pytest.raises(BlockingIOError):  # the server waits for the rest of it still
@@ -586,7 +586,7 @@ def test_half_sent_requests_keep_nobody_waiting(shared: Server) -> None:
 
 
 def test_nothing_leaks_over_hundreds_of_requests(shared: Server) -> None:
-    healthy(shared)
+    assert_healthy(shared)
     before, tasks, children = open_files(shared), threads(shared), shared.children()
     for number in range(60):
         shared.get("/models")
@@ -596,7 +596,7 @@ def test_nothing_leaks_over_hundreds_of_requests(shared: Server) -> None:
         with shared.stream("/generate", {**body, "stream": True}) as stream:
             if number % 2:
                 assert stream.status() == 200
-    healthy(shared)
+    assert_healthy(shared)
     until(lambda: open_files(shared) <= before)
     assert threads(shared) <= tasks
     assert shared.children() == children

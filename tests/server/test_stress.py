@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import Answer, Server
+from tests.running import Reply, Server
 from tests.virtual_npu import directive, write_model
 from tests.waiting import Task, until
 
@@ -65,7 +65,7 @@ class Client:
         if not (text == wanted if reason == "stop" else wanted.startswith(text)):
             self.wrong.append(f"{text!r} instead of {wanted!r} ({reason})")
 
-    def refused(self, answer: Answer) -> bool:
+    def refused(self, answer: Reply) -> bool:
         if answer.status != 200 and answer.status not in REFUSALS:
             self.wrong.append(f"status {answer.status}: {answer.body!r}")
         if b"internal error" in answer.body:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.models.uploads import Blobs, Upload
-from tests.running import LIMIT, Answer, Server
+from tests.running import LIMIT, Reply, Server
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -44,7 +44,7 @@ def head(size: str, *lines: str, digest: str = DIGEST) -> bytes:
     return "\r\n".join([first, "Host: localhost", size, *lines, "", ""]).encode()
 
 
-def answer_to(server: Server, *parts: bytes) -> Answer:
+def answer_to(server: Server, *parts: bytes) -> Reply:
     """What the server says, where it does not want all of it before that, too."""
     with socket.create_connection((server.host, server.port), timeout=LIMIT) as client:
         with contextlib.suppress(ConnectionError):
@@ -52,7 +52,7 @@ def answer_to(server: Server, *parts: bytes) -> Answer:
                 client.sendall(part)
         with http.client.HTTPResponse(client) as response:
             response.begin()
-            return Answer(response.status, dict(response.headers), response.read())
+            return Reply(response.status, dict(response.headers), response.read())
 
 
 def test_a_file_larger_than_other_bodies_is_kept(server: Server, folder: Path) -> None:

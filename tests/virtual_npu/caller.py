@@ -24,7 +24,7 @@ class Piece(NamedTuple):
     generate_tokens: int | None = None
 
 
-class Answer(NamedTuple):
+class Run(NamedTuple):
     """One run: rkllm_run's result and everything that the callback saw."""
 
     result: int
@@ -125,7 +125,7 @@ class Caller:
 
     def run(
         self, prompt: Any, *, sync: bool = True, userdata: int | None = None, **infer: Any
-    ) -> Answer:
+    ) -> Run:
         """Run a prompt, or an RKLLMInput or an array of them, with RKLLMInferParam's fields."""
         made = self.input(prompt) if isinstance(prompt, str) else prompt
         self._pieces = []
@@ -134,7 +134,7 @@ class Caller:
         pointer = ctypes.cast(ctypes.pointer(made), ctypes.POINTER(self.structs["RKLLMInput"]))
         function = self.library.rkllm_run if sync else self.library.rkllm_run_async
         result = function(self.handle, pointer, self._infer, userdata)
-        return Answer(int(result), self._pieces)
+        return Run(int(result), self._pieces)
 
     def raw(self) -> Caller:
         """Take prompts as they are from now on, without the runtime's own template."""
