@@ -35,7 +35,7 @@ def pytest_collection(session: pytest.Session) -> None:
 
     settings.register_profile("whole", deadline=None)
     settings.register_profile("unit", deadline=None, max_examples=25)
-    settings.load_profile("unit" if session.config.getoption("markexpr") == "unit" else "whole")
+    settings.load_profile("unit" if _only_units(session.config) else "whole")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,9 +64,26 @@ def _room(config: pytest.Config, alone: bool) -> Iterator[None]:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """For `-m unit`, do not import files without a unit test: the clients' packages take seconds."""
-    if config.getoption("markexpr") == "unit" and collection_path.suffix == ".py":
-        return "\npytestmark = pytest.mark.integration\n" in collection_path.read_text() or None
+    if _only_units(config) and collection_path.suffix == ".py":
+        return _is_integration(collection_path) or None
     return None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what `-m unit` has not even counted as deselected."""
+    if _only_units(terminalreporter.config):
+        files = filter(_is_integration, Path(__file__).parent.rglob("test_*.py"))
+        terminalreporter.write_line(
+            f"unit tests only: left out are integration tests, among them {len([*files])} whole files"
+        )
+
+
+def _only_units(config: pytest.Config) -> bool:
+    return str(config.getoption("markexpr")) == "unit"
+
+
+def _is_integration(path: Path) -> bool:
+    return "\npytestmark = pytest.mark.integration\n" in path.read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +92,8 @@ def _unit_tests_start_no_process(
 ) -> None:
     if request.node.get_closest_marker("unit") is not None:
         monkeypatch.setattr(subprocess.Popen, "__init__", _refuse_to_start)
+        for name in ("fork", "forkpty", "posix_spawn", "posix_spawnp", "system"):
+            monkeypatch.setattr(os, name, _refuse_to_start)
 
 
 def _refuse_to_start(*_: object, **__: object) -> None:
