@@ -39,6 +39,15 @@ class Reply:
         return [json.loads(line) for line in self.body.splitlines()]
 
 
+def _renders_templates(pid: int) -> bool:
+    """Whether a child of a server is the process that renders chat templates."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as stream:
+            return b"rkllama.engine.template_process" in stream.read()
+    except OSError:
+        return False
+
+
 class Server:
     """`rkllama serve` on a free port; the environment is the test's own."""
 
@@ -103,7 +112,7 @@ class Server:
                 open(f"{task}/{thread}/children") as stream,
             ):
                 found += [int(pid) for pid in stream.read().split()]
-        return found
+        return [pid for pid in found if not _renders_templates(pid)]
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection; close it."""

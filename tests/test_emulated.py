@@ -25,10 +25,13 @@ MEASURED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "data" / "rkllm-abi.json").read_text()
 )["versions"]
 
-pytestmark = pytest.mark.skipif(
-    "EMULATED_ROOTS" not in os.environ,
-    reason="EMULATED_ROOTS is not set: CONTRIBUTING.md says how to get a Python for ARM",
-)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        "EMULATED_ROOTS" not in os.environ,
+        reason="EMULATED_ROOTS is not set: CONTRIBUTING.md says how to get a Python for ARM",
+    ),
+]
 
 
 class Machine(NamedTuple):

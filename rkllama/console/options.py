@@ -75,7 +75,7 @@ class ChatOptions:
         """The options with one parameter changed, as it is typed; `stop` adds one. Raises InvalidRequest."""
         if name not in PARAMETERS:
             raise InvalidRequest(
-                f"there is no parameter '{name}'", hint=f"Known ones: {', '.join(PARAMETERS)}."
+                f"unknown parameter '{name}'", hint=f"Use one of {', '.join(PARAMETERS)}."
             )
         if name == "stop":
             return replace(self, stop=(*self.stop, text)) if text else self

@@ -128,7 +128,7 @@ class _Child:
         except (EOFError, BrokenPipeError):
             status = self._process.wait()
         if status == -signal.SIGPROF:
-            raise TooCostly(f"it did not end within {MAX_SECONDS:g} s")
+            raise TooCostly(f"it did not finish within {MAX_SECONDS:g} s")
         if status == _OUT_OF_MEMORY:
             raise TooCostly(f"it needs more than {MAX_BYTES >> 20} MB")
         if status in (-signal.SIGSEGV, -signal.SIGABRT):

@@ -73,7 +73,7 @@ def _integer(text: str) -> int:
         number = int(text)
     except ValueError:
         if not float(text).is_integer():  # "40.0" is as good as "40"
-            raise ValueError("it must be a whole number") from None
+            raise ValueError("must be a whole number") from None
         number = int(float(text))
     if abs(number) >= 1 << 63:
         raise ValueError("must have at most 63 bits")

@@ -164,7 +164,7 @@ def _mismatch(facts: Facts) -> Diagnosis | None:
         board, target = facts.platform.upper(), facts.target_platform.upper()
         if board[:6] != target[:6]:
             return Diagnosis(
-                message=f"the model was made for {target}, this is {board}", hint=_OTHER_SOC
+                message=f"the model was made for {target}, but this is {board}", hint=_OTHER_SOC
             )
     if _toolkit_is_newer(facts):
         return Diagnosis(

@@ -721,6 +721,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", HOSTILE)
 def test_an_endless_or_enormous_rendering_is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -733,6 +734,7 @@ def test_an_endless_or_enormous_rendering_is_refused(
     assert template.render((user("U"),)).prompt == "x"
 
 
+@pytest.mark.integration
 def test_a_template_that_is_too_costly_for_the_trials_is_tried_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -194,7 +194,7 @@ def test_structured_output_that_fails_is_reported(client: ollama.Client) -> None
     answer = client.chat(MODEL, [ask("France?", reply="Paris, I think")], format=schema)
     assert answer.message.content == "Paris, I think"
     assert answer.done_reason == "format_not_met"
-    with pytest.raises(ollama.ResponseError, match="does not meet"):
+    with pytest.raises(ollama.ResponseError, match="does not match the requested format"):
         list(client.chat(MODEL, [ask("?", reply="Paris, I think")], format=schema, stream=True))
 
 

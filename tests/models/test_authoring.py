@@ -334,7 +334,7 @@ def test_what_aliases_are_made_from_stays(store: WritableStore, put: Put, models
     put("m.rkllm")
     store.copy("m", "x")
     store.create("y", "FROM x")
-    with pytest.raises(InvalidRequest, match="'m' is what x is made from") as caught:
+    with pytest.raises(InvalidRequest, match="'m' is still needed by x") as caught:
         store.remove("m")
     assert caught.value.hint == "Remove x first."
     with pytest.raises(InvalidRequest, match="'x' is what y is made from"):

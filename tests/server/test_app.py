@@ -73,6 +73,7 @@ def test_the_application_keeps_the_rules_of_wsgi(
     assert call(service, method, path, body)[0] == status
 
 
+@pytest.mark.integration
 def test_an_unload_by_two_at_once_is_one(
     service: LocalService, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
