@@ -337,7 +337,7 @@ def test_what_aliases_are_made_from_stays(store: WritableStore, put: Put, models
     with pytest.raises(InvalidRequest, match="'m' is still needed by x") as caught:
         store.remove("m")
     assert caught.value.hint == "Remove x first."
-    with pytest.raises(InvalidRequest, match="'x' is what y is made from"):
+    with pytest.raises(InvalidRequest, match="'x' is still needed by y"):
         store.removable("x")
     for name in ("y", "x", "m"):
         assert store.removable(name).name == name
