@@ -1,9 +1,8 @@
 """The commands: parse, call the service, print. Data goes to stdout, everything else to stderr.
 
-Nothing heavy is imported before a command needs it.
+Nothing heavy is imported before a command needs it. Annotations are values here and not strings (there is
+no `from __future__ import annotations`): Typer would compile each string at every start.
 """
-
-from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,13 +75,13 @@ def _main(
     _models_dir = models
 
 
-def _settings() -> Settings:
+def _settings() -> "Settings":
     from .config import load_settings
 
     return load_settings({"models": _models_dir})
 
 
-def _service(command: str) -> Service:
+def _service(command: str) -> "Service":
     """Return the running server if there is one, else this process."""
     settings = _settings()
     if _models_dir is None:
@@ -288,7 +287,7 @@ def run(
         service.close()
 
 
-def _with_numbers(options: ChatOptions, **numbers: float | None) -> ChatOptions:
+def _with_numbers(options: "ChatOptions", **numbers: float | None) -> "ChatOptions":
     for name, number in numbers.items():
         try:
             options = options.with_number(name, number)
@@ -400,7 +399,7 @@ def remove(
     raise typer.Exit(1 if failed else 0)
 
 
-def _confirmed(service: Service, name: str) -> str | None:
+def _confirmed(service: "Service", name: str) -> str | None:
     """Return the full name of the model, if the user wants it deleted."""
     from .console.output import human_size
     from .console.terminal import agreed

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rkllama.cli import app
 from tests.running import LIMIT
 from tests.virtual_npu import write_model
 
@@ -114,3 +115,10 @@ def test_ps_needs_no_backend() -> None:
     modules = imported("ps", site=True)
     assert "rich" not in modules
     assert not ours(modules) & {"api", "serve", "hub", "npu", "backends.llamacpp"}
+
+
+def test_the_options_of_commands_are_values_and_not_strings_to_compile() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        annotations = command.callback.__annotations__.values()
+        assert not [text for text in annotations if isinstance(text, str)]
