@@ -6,6 +6,7 @@ longer than all the rest of the command.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -51,6 +52,7 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.write(f"rkllama {__version__}\n")
         return 0
     if arguments in (["list"], ["ls"], ["list", "--json"], ["ls", "--json"]):
+        gc.disable()  # it ends before there is anything to collect
         from .console.list import run
 
         return run(None, as_json="--json" in arguments)

@@ -8,7 +8,6 @@ killed parent for just as long as that process still holds the NPU.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from ..errors import LoadFailed, NPUBusy
@@ -91,6 +90,8 @@ class NPULock:
             self._fd = fd
 
     def _take(self, fd: int) -> None:
+        import fcntl
+
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -46,6 +46,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "SIZE
 
 
 def _aligned(cells: Sequence[str], *, right: bool) -> list[str]:
+    if "".join(cells).isascii():  # nearly always, and then one call per cell does
+        most = max(map(len, cells))
+        return [cell.rjust(most) if right else cell.ljust(most) for cell in cells]
     widths = [display_width(cell) for cell in cells]
     most = max(widths)
     fills = [" " * (most - width) for width in widths]

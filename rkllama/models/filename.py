@@ -128,13 +128,17 @@ def _family(words: str) -> str | None:
 
 # --- The other fields --------------------------------------------------------------------------
 
-_RKLLM_QUANTIZATION = r"(?<![a-z0-9])w(\d{1,2})a(\d{1,2})(?:[_-]?g(\d+))?(?![0-9])"
+# A list of models searches every name: where a pattern begins with a letter, the search skips to it, and
+# what stands before the letter is looked at afterwards.
+_RKLLM_QUANTIZATION = r"w(?<![a-z0-9]w)(\d{1,2})a(\d{1,2})(?:[_-]?g(\d+))?(?![0-9])"
 _GGUF_QUANTIZATION = (
     r"(?<![a-z0-9])(?:ud-)?"
     r"(i?q[1-8](?:_(?:[01k48]|xxs|xs|nl|s|m|l|xl))+|tq[12]_0|mxfp4(?:_moe)?|bf16|fp?(?:16|32))"
     r"(?![a-z0-9])"
 )
-_PLATFORM = r"(?<![a-z0-9])(r[kv]\d{4}[a-z]?)(?![a-z0-9])"
+# What a name must hold for it to be worth while to compile that pattern.
+_GGUF_MARKS = (*(f"q{bits}" for bits in range(1, 9)), "mxfp4", "16", "32")
+_PLATFORM = r"r(?<![a-z0-9]r)([kv]\d{4}[a-z]?)(?![a-z0-9])"
 # A version counts only beside the platform or the converter's name: TinyLlama is at v1.0, too.
 _VERSION = r"v?(\d+\.\d+\.\d+(?:b\d+)?)(?![\d.])"
 _CONVERTER = r"(?:rkllm|toolkit|(?<![a-z0-9])r[kv]\d{4}[a-z]?)"
@@ -174,21 +178,21 @@ def parse_quantization(name: str) -> str | None:
 def parse_platform(name: str) -> str | None:
     """Return the platform alone: "rk3588" also for the rk3588s, which runs the same models."""
     found = re.search(_PLATFORM, name.lower())
-    return found[1].removesuffix("s") if found else None
+    return f"r{found[1].removesuffix('s')}" if found else None
 
 
 def parse_parameter_size(name: str) -> str | None:
     """Return the number of weights alone: "1.5B", "30B-A3B", "135M"."""
     lowered = name.lower()
+    if "b" not in lowered and "m" not in lowered:
+        return None
     return _size(lowered) or _size_and_context(_prepared(_take_quantization(lowered)[1])[0])[0]
 
 
 def strip_extension(name: str) -> str:
     """`name` without .rkllm or .gguf, in any case; a repository's id can end in one, too."""
-    for extension in EXTENSIONS:
-        if name.lower().endswith(extension):
-            return name[: -len(extension)]
-    return name
+    stem, dot, extension = name.rpartition(".")
+    return stem if dot + extension.lower() in EXTENSIONS else name
 
 
 def _parse(name: str) -> ModelName:
@@ -239,7 +243,8 @@ def _take_quantization(text: str) -> tuple[str | None, str]:
     if found:
         label = f"w{found[1]}a{found[2]}" + (f"_g{found[3]}" if found[3] else "")
     else:
-        found = re.search(_GGUF_QUANTIZATION, text)
+        if any(mark in text for mark in _GGUF_MARKS):
+            found = re.search(_GGUF_QUANTIZATION, text)
         if found is None:
             return None, text
         label = found[1].upper().replace("FP", "F") if found[1][0] == "f" else found[1].upper()

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 
-from .filename import parse_parameter_size, parse_platform, parse_quantization
+from .filename import parse_parameter_size, parse_platform, parse_quantization, strip_extension
 from .scan import Entry, open_nonblocking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PULL_RECORD = ".pull.json"
 """What `pull` leaves beside a model: the repository, the file and the revision."""
@@ -57,6 +60,7 @@ def labels(entry: Entry) -> _Labels:
 
 
 def _parse(name: str) -> _Labels:
+    name = strip_extension(name)
     return parse_quantization(name), parse_platform(name), parse_parameter_size(name)
 
 

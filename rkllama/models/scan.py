@@ -17,10 +17,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, namedtuple
-from collections.abc import Iterable, Iterator
 
 from ..errors import ConfigError, ModelsDirMissing
 from .filename import EXTENSIONS, strip_extension
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 MODELFILE = "Modelfile"
 _MODELFILE_LIMIT = 1 << 20
@@ -104,10 +107,10 @@ class Scan:
         """Return all entries by name, with the aliases whose model is missing (format "")."""
         found: list[Entry] = []
         for item in self._listing():
-            if self._is_folder(item):
-                found += self._folder(item)
-            elif item.name.lower().endswith(EXTENSIONS):
+            if item.name.lower().endswith(EXTENSIONS) and self._is_file(item):
                 found += self._entry(item)
+            elif self._is_folder(item):
+                found += self._folder(item)
         found = _name_all(found, self._aliases)
         if self._aliases:
             found += _resolve_aliases(self._aliases, found)
@@ -145,7 +148,8 @@ class Scan:
         found: list[Entry] = []
         for file in files:
             own = modelfile if meant in ("", file.name) else ""
-            found += self._entry(file, folder.name, own, folder_mtime_ns)
+            if self._is_file(file):
+                found += self._entry(file, folder.name, own, folder_mtime_ns)
         if modelfile and not found:
             self._note(modelfile)
             self._aliases.append((folder.name, modelfile))
@@ -162,10 +166,13 @@ class Scan:
     def _entry(
         self, item: os.DirEntry[str], folder: str = "", modelfile: str = "", around: int = 0
     ) -> tuple[Entry, ...]:
-        """Yield one entry, or none if it is not a regular file, leads outside or has just vanished."""
+        """Yield the file as an entry, or nothing: for a vision encoder, and for what has just vanished.
+
+        It is named for its file, which is what most are called in the end.
+        """
         file = item.name
-        if file.lower().startswith("mmproj") or not self._is_file(item):
-            return ()  # mmproj is llama.cpp's name for vision encoders
+        if file.lower().startswith("mmproj"):
+            return ()  # llama.cpp's name for vision encoders
         try:
             status = item.stat()
         except OSError:
@@ -173,21 +180,21 @@ class Scan:
             return ()
         if self._seen is not None:
             self._seen[item.path] = stamp_of(status)
-        return (
-            Entry(
-                file,
-                file,
-                item.path,
-                status.st_size,
-                status.st_mtime,
-                file.rpartition(".")[2].lower(),
-                folder,
-                modelfile,
-                status.st_mtime_ns,
-                "",
-                around,
-            ),
+        stem, _, extension = file.rpartition(".")
+        entry = Entry(
+            name=stem or file,
+            file=file,
+            path=item.path,
+            size=status.st_size,
+            modified=status.st_mtime,
+            format=extension.lower(),
+            folder=folder,
+            modelfile=modelfile,
+            mtime_ns=status.st_mtime_ns,
+            parent="",
+            folder_mtime_ns=around,
         )
+        return (entry,)
 
     def _is_folder(self, item: os.DirEntry[str]) -> bool:
         try:
@@ -265,16 +272,22 @@ def _name_all(entries: list[Entry], aliases: list[tuple[str, str]]) -> list[Entr
     """
     folders = Counter([entry.folder for entry in entries])
     choices = [_spellings(entry, folders[entry.folder] == 1) for entry in entries]
+    aliased = [name.lower() for name, _ in aliases]
     while True:
-        wanted = Counter([names[-1].lower() for names in choices])
-        wanted.update(name.lower() for name, _ in aliases)
+        wanted = Counter(aliased)
+        wanted.update([names[-1].lower() for names in choices])
+        if len(wanted) == len(choices) + len(aliased):
+            break
         shared = [names for names in choices if len(names) > 1 and wanted[names[-1].lower()] > 1]
         if not shared:
-            return [
-                Entry(names[-1], *entry[1:]) for entry, names in zip(entries, choices, strict=True)
-            ]
+            break
         for names in shared:
             names.pop()
+    named = zip(entries, choices, strict=True)
+    return [
+        entry if entry.name == names[-1] else entry._replace(name=names[-1])
+        for entry, names in named
+    ]
 
 
 # --- Aliases -----------------------------------------------------------------------------------
@@ -307,10 +320,26 @@ def _resolve_aliases(aliases: list[tuple[str, str]], entries: list[Entry]) -> It
             continue
         parent, target = _follow(name.lower(), sources, index, _ALIAS_DEPTH)
         if target is None:
-            target = Entry("", "", "", 0, 0.0, "", "", "", 0, "", 0)
+            target = _NOTHING
         yield target._replace(
             name=name, modified=modified, folder=name, modelfile=path, parent=parent
         )
+
+
+_NOTHING = Entry(
+    name="",
+    file="",
+    path="",
+    size=0,
+    modified=0.0,
+    format="",
+    folder="",
+    modelfile="",
+    mtime_ns=0,
+    parent="",
+    folder_mtime_ns=0,
+)
+"""What an alias leads to whose model is not there."""
 
 
 def _follow(
