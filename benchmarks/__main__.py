@@ -63,7 +63,7 @@ class Bench:
             "HOME": str(home),
             "RKLLAMA_RKLLM_LIB": self._library,
             "RKLLAMA_LOCK": str(home / "lock"),
-            "RKLLAMA_HOST": "127.0.0.1:1",
+            "RKLLAMA_HOST": "127.0.0.1:0",
         }
         os.environ.update(self._env)
         self._fast = write_model(self._models / "fast.rkllm", tokens=_FAST, max_context=65536)

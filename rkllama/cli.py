@@ -85,12 +85,16 @@ def _service(command: str) -> "Service":
     """Return the running server if there is one, else this process."""
     settings = _settings()
     if _models_dir is None:
-        from .client.discover import find_server
+        from .client.discover import find_server, unused_settings
 
         server = find_server(settings)
         if server is not None:
             from .client.remote import RemoteService
 
+            if command == "ps" or unused_settings(settings):
+                from .console.list import say_server
+
+                say_server(server, settings)
             return RemoteService(server)
     from .console.terminal import show_warnings
     from .engine.service import LocalService

@@ -339,7 +339,7 @@ class ServerUnreachable(RKLLamaError):
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(
             f"no server answers at {url}: {reason}",
-            hint="Start one with `rkllama serve`, or correct RKLLAMA_HOST.",
+            hint="Start one with `rkllama serve`, or correct or unset RKLLAMA_HOST.",
         )
         self.url = url
 

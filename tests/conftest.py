@@ -110,8 +110,8 @@ def isolate(patch: pytest.MonkeyPatch, directory: Path) -> Path:
     patch.setenv("HOME", str(home))
     patch.setenv("HF_HOME", str(home / "hf"))
     patch.setenv("RKLLAMA_LOCK", str(directory / "npu.lock"))
-    # No test finds a server that happens to run on this machine: nothing listens on port 1.
-    patch.setenv("RKLLAMA_HOST", "127.0.0.1:1")
+    # No test finds a server that happens to run on this machine: nothing listens on port 0.
+    patch.setenv("RKLLAMA_HOST", "127.0.0.1:0")
     return home
 
 

@@ -482,6 +482,33 @@ def test_a_server_elsewhere_that_is_silent(models: Path) -> None:
     assert "RKLLAMA_HOST cannot be 'a:b'" in failure("list", env={"RKLLAMA_HOST": "a:b"})
 
 
+def test_a_server_here_that_was_named_and_is_silent(models: Path, npu: str) -> None:
+    """What is asked of a server is not done by another one, nor here."""
+    write_model(models / "echo.rkllm")
+    for arguments in (["list"], ["run", "echo", "hi"]):
+        complaint = failure(*arguments, env={"RKLLAMA_HOST": "127.0.0.1:1"})
+        assert "no server answers at http://127.0.0.1:1" in complaint
+        assert "unset RKLLAMA_HOST" in complaint
+
+
+def test_it_is_told_whose_models_are_listed(
+    models: Path, npu: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (models.parent / "config.toml").write_text(f'host = "{server.url}"\n')
+    monkeypatch.delenv("RKLLAMA_HOST")
+    own = tmp_path / "own"
+    own.mkdir()
+    write_model(own / "mine.rkllm")
+    done = rkllama("list", env={"RKLLAMA_MODELS": str(own)})
+    assert f"Through the server at {server.url}; RKLLAMA_MODELS may not be" in done.stderr
+    assert f"There is 1 model in {own}, which it does not serve" in done.stderr
+    for command in ("list", "ps"):
+        assert rkllama(command).stderr.count("Through the server") == 0
+        with Terminal(command) as screen:
+            screen.end()
+        assert f"Through the server at {server.url}." in screen.screen
+
+
 def test_ctrl_c_ends_with_130_and_leaves_nothing(models: Path, npu: str) -> None:
     write_model(models / "slow.rkllm", tokens=5000, token_us=20_000)
     process = subprocess.Popen(

@@ -8,6 +8,8 @@ this machine and nobody answers there, the one that owns the NPU.
 
 from __future__ import annotations
 
+import os
+
 from ..config import Settings, is_this_machine, server_address, server_url
 from ..errors import ConfigError, LoadFailed, RKLLamaError, ServerUnreachable, WorkerError
 
@@ -25,11 +27,11 @@ QUICK = 30.0
 def find_server(settings: Settings) -> ServerAddress | None:
     """The running server; None without one, and then this machine's models are nobody else's.
 
-    Raises ServerUnreachable where the settings name another machine and it is silent, ConfigError where
-    the server asks for a key or the address is unusable.
+    Raises ServerUnreachable where the user named a server and it is silent, ConfigError where the server
+    asks for a key or the address is unusable.
     """
     server = ServerAddress(settings, settings.host)
-    if not is_this_machine(server.host):
+    if not is_this_machine(server.host) or _is_chosen(server, settings):
         server.get("/api/version")  # the user has named it: its silence is an error
         return server
     if _is_serving(server):
@@ -42,6 +44,26 @@ def find_server(settings: Settings) -> ServerAddress | None:
         if _is_serving(server):
             return server
     return None
+
+
+def unused_settings(settings: Settings) -> str:
+    """Return a note on what the user set and a server that was found does not heed; "" for nothing.
+
+    Who named the server knows that it has its own.
+    """
+    names = [name for name in ("RKLLAMA_HOME", "RKLLAMA_MODELS") if os.environ.get(name)]
+    if not names or _is_chosen(ServerAddress(settings, settings.host), settings):
+        return ""
+    return f"{' and '.join(names)} may not be what it uses; --models DIR reads a directory"
+
+
+def _is_chosen(server: ServerAddress, settings: Settings) -> bool:
+    """Return whether the user named this server; config.toml only says where one would listen.
+
+    Port 0 is any, and 0.0.0.0 is an address to listen on: neither names one.
+    """
+    named = os.environ.get("RKLLAMA_HOST") == settings.host and server.port != 0
+    return named and server.host not in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 class ServerAddress:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..client.discover import ServerAddress, find_server
+from ..client.discover import ServerAddress, find_server, unused_settings
 from ..config import Settings, load_settings
 from ..errors import ModelsDirMissing, RKLLamaError
 from .output import forget_stdout, human_size, human_time, print_error, table
@@ -22,11 +22,17 @@ if TYPE_CHECKING:
 def run(models: str | None, *, as_json: bool) -> int:
     """Print the models and return the exit code."""
     try:
-        rows = collect(models)
+        settings = load_settings({"models": models})
+        server = None if models else find_server(settings)
+        rows = _from_directory(settings) if server is None else _from_server(server)
     except RKLLamaError as error:
         print_error(error)
         return 1
+    if server is not None and not as_json:
+        say_server(server, settings)
     try:
+        if not rows and not as_json:
+            _say_empty(settings, server)
         sys.stdout.write(_json(rows) if as_json else _table(rows))
         sys.stdout.flush()
     except BrokenPipeError:
@@ -43,6 +49,29 @@ def collect(models: str | None = None) -> list[dict[str, object]]:
     settings = load_settings({"models": models})
     server = None if models else find_server(settings)
     return _from_directory(settings) if server is None else _from_server(server)
+
+
+def say_server(server: ServerAddress, settings: Settings) -> None:
+    """Tell on a terminal whose models these are, and anywhere what of the user's is not used for it."""
+    unused = unused_settings(settings)
+    if unused or sys.stderr.isatty():
+        sys.stderr.write(f"Through the server at {server.url}{'; ' * bool(unused)}{unused}.\n")
+
+
+def _say_empty(settings: Settings, server: ServerAddress | None) -> None:
+    """Tell what to do without models; behind a server the user's own directory may have some."""
+    text = "No models yet. Download one: rkllama pull USER/REPO/FILE.rkllm\n"
+    if server is not None:
+        text = f"The server at {server.url} has n{text[1:]}"
+        try:
+            own = len(_from_directory(settings))
+        except RKLLamaError:
+            own = 0
+        if own:
+            models = "1 model" if own == 1 else f"{own} models"
+            text += f"There {'is' if own == 1 else 'are'} {models} in {settings.models}, "
+            text += f"which it does not serve: rkllama --models {settings.models} list\n"
+    sys.stderr.write(f"{text}Or try the built-in guide: rkllama run guide\n")
 
 
 def _from_directory(settings: Settings) -> list[dict[str, object]]:
@@ -109,11 +138,6 @@ def _json(rows: list[dict[str, object]]) -> str:
 
 
 def _table(rows: list[dict[str, object]]) -> str:
-    if not rows:
-        sys.stderr.write(
-            "No models yet. Download one: rkllama pull USER/REPO/FILE.rkllm\n"
-            "Or try the built-in guide: rkllama run guide\n"
-        )
     lines = [
         (
             str(row["name"]),
