@@ -237,27 +237,45 @@ class Settings:
         return self.token_timeout + self.prefill_timeout * characters / 1000
 
 
-_SETTINGS: tuple[tuple[str, str, Callable[[object], Any], Any], ...] = (
-    # name, environment variable, parser, default
-    ("home", "RKLLAMA_HOME", _path, "~/RKLLAMA"),
-    ("models", "RKLLAMA_MODELS", _path, None),
-    ("host", "RKLLAMA_HOST", _text, "127.0.0.1:8080"),
-    ("keep_alive", "RKLLAMA_KEEP_ALIVE", parse_duration, 300.0),
-    ("max_loaded", "RKLLAMA_MAX_LOADED", _integer(1, 64), 1),
-    ("max_queue", "RKLLAMA_MAX_QUEUE", _integer(0, 1024), 64),
-    ("context_length", "RKLLAMA_CONTEXT_LENGTH", _integer(32, 1 << 20), 4096),
-    ("log_level", "RKLLAMA_LOG_LEVEL", _level, "info"),
-    ("rkllm_lib", "RKLLAMA_RKLLM_LIB", _path, None),
-    ("rkllm_abi", "RKLLAMA_RKLLM_ABI", _text, None),
-    ("lock", "RKLLAMA_LOCK", _path, None),
-    ("load_timeout", "RKLLAMA_LOAD_TIMEOUT", _seconds, 600.0),
-    ("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),
-    ("prefill_timeout", "RKLLAMA_PREFILL_TIMEOUT", _seconds, 30.0),
-    ("threads", "RKLLAMA_THREADS", _integer(0, 256), 0),
-    ("api_keys", "RKLLAMA_API_KEY", _keys, ()),
-    ("origins", "RKLLAMA_ORIGINS", _origins, ()),
-    ("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
-    ("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
+class Setting:
+    """How a setting is set: its name in the file, its environment variable, its parser and its default."""
+
+    __slots__ = ("default", "name", "parse", "variable")
+
+    def __init__(
+        self, name: str, variable: str, parse: Callable[[object], Any], default: object
+    ) -> None:
+        self.name = name
+        self.variable = variable
+        self.parse = parse
+        self.default = default
+
+    @property
+    def flag(self) -> str:
+        """Its option on the command line."""
+        return "--" + self.variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
+
+
+SETTINGS = (
+    Setting("home", "RKLLAMA_HOME", _path, "~/RKLLAMA"),
+    Setting("models", "RKLLAMA_MODELS", _path, None),
+    Setting("host", "RKLLAMA_HOST", _text, "127.0.0.1:8080"),
+    Setting("keep_alive", "RKLLAMA_KEEP_ALIVE", parse_duration, 300.0),
+    Setting("max_loaded", "RKLLAMA_MAX_LOADED", _integer(1, 64), 1),
+    Setting("max_queue", "RKLLAMA_MAX_QUEUE", _integer(0, 1024), 64),
+    Setting("context_length", "RKLLAMA_CONTEXT_LENGTH", _integer(32, 1 << 20), 4096),
+    Setting("log_level", "RKLLAMA_LOG_LEVEL", _level, "info"),
+    Setting("rkllm_lib", "RKLLAMA_RKLLM_LIB", _path, None),
+    Setting("rkllm_abi", "RKLLAMA_RKLLM_ABI", _text, None),
+    Setting("lock", "RKLLAMA_LOCK", _path, None),
+    Setting("load_timeout", "RKLLAMA_LOAD_TIMEOUT", _seconds, 600.0),
+    Setting("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),
+    Setting("prefill_timeout", "RKLLAMA_PREFILL_TIMEOUT", _seconds, 30.0),
+    Setting("threads", "RKLLAMA_THREADS", _integer(0, 256), 0),
+    Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
+    Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
+    Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
+    Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
 )
 
 
@@ -268,32 +286,30 @@ def load_settings(
 
     Raises ConfigError for a value that cannot be used, naming the setting and where it was set.
     """
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    from_flags = {name: value for name, value in (flags or {}).items() if value is not None}
     env = os.environ if environ is None else environ
-    home = _path(given.get("home") or env.get("RKLLAMA_HOME") or "~/RKLLAMA")
+    home = _path(from_flags.get("home") or env.get("RKLLAMA_HOME") or "~/RKLLAMA")
     file = os.path.join(home, "config.toml")
-    in_file = _read_file(file)
+    from_file = _read_file(file)
     values: dict[str, Any] = {}
-    for name, variable, parse, default in _SETTINGS:
-        if name in given:
-            values[name] = _parse(parse, given[name], _flag(variable))
+    for setting in SETTINGS:
+        name, variable = setting.name, setting.variable
+        if name in from_flags:
+            values[name] = _parse(setting, from_flags[name], setting.flag)
         elif env.get(variable):
-            values[name] = _parse(parse, env[variable], variable)
-        elif name in in_file:
-            values[name] = _parse(parse, in_file[name], f"{name} in {file}")
+            values[name] = _parse(setting, env[variable], variable)
+        elif name in from_file:
+            values[name] = _parse(setting, from_file[name], f"{name} in {file}")
         else:
-            values[name] = parse(default) if name == "home" else default
+            values[name] = setting.default
+    values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
     return Settings(**values)
 
 
-def _flag(variable: str) -> str:
-    return "--" + variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
-
-
-def _parse(parse: Callable[[object], Any], value: object, where: str) -> Any:
+def _parse(setting: Setting, value: object, where: str) -> Any:
     try:
-        return parse(value)
+        return setting.parse(value)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
 
@@ -310,11 +326,11 @@ def _read_file(path: str) -> dict[str, Any]:
             table: dict[str, Any] = tomllib.load(stream)
     except (OSError, ValueError) as error:  # of TOML, and of UTF-8
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    known = {name for name, *_ in _SETTINGS} - {"home"}
-    if unknown := sorted(set(table) - known):
+    names = {setting.name for setting in SETTINGS} - {"home"}
+    if unknown := sorted(set(table) - names):
         raise ConfigError(
             f"{path} has unknown settings: {', '.join(unknown)}",
-            hint=f"The known settings are {', '.join(sorted(known))}.",
+            hint=f"The known settings are {', '.join(sorted(names))}.",
         )
     return table
 

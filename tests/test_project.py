@@ -308,13 +308,13 @@ def test_the_readme_lists_every_command() -> None:
 
 def test_the_settings_are_documented() -> None:
     rows = {cells[0].strip("`"): cells for cells in table("docs/configuration.md", "setting")}
-    declared = {name: variable for name, variable, *_ in config._SETTINGS}
+    declared = {setting.name: setting.variable for setting in config.SETTINGS}
     assert {name: cells[2].strip("`") for name, cells in rows.items()} == declared
-    for name, _, parse, default in config._SETTINGS:
-        documented = rows[name][3].strip("`")
-        if default is not None and default != ():
-            expected = parse(default)
-            assert parse(documented) == expected, f"{name}: {documented} is not {expected}"
+    for setting in config.SETTINGS:
+        documented = rows[setting.name][3].strip("`")
+        if setting.default is not None and setting.default != ():
+            expected = setting.parse(setting.default)
+            assert setting.parse(documented) == expected, f"{documented} is not {expected}"
 
 
 def test_the_flags_of_settings_are_documented() -> None:
@@ -331,7 +331,7 @@ def test_the_flags_of_settings_are_documented() -> None:
 
 
 def test_documents_name_no_unknown_variable() -> None:
-    known = {variable for _, variable, *_ in config._SETTINGS}
+    known = {setting.variable for setting in config.SETTINGS}
     for path in DOCS:
         unknown = set(re.findall(r"RKLLAMA_[A-Z_]+[A-Z]", path.read_text())) - known
         assert not unknown, f"{path.name} names {unknown}"

@@ -17,7 +17,7 @@ from tools.guide import corpus
 pytestmark = pytest.mark.integration
 
 CORPUS = corpus.load()
-VARIABLES = {variable for _, variable, *_ in config._SETTINGS}
+VARIABLES = {setting.variable for setting in config.SETTINGS}
 
 
 def test_every_intent_has_an_answer_and_questions_in_both_languages() -> None:
