@@ -319,10 +319,10 @@ def _prompt(words: list[str] | None) -> str | None:
     """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments."""
     from .console.inputs import read_stdin
 
-    # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
-    said = " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")
+    # Bytes of a command line that are no UTF-8 arrive as lone surrogates, which nothing can encode.
+    typed = " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")
     piped = "" if sys.stdin.isatty() else read_stdin().strip()
-    parts = [part for part in (piped, said) if part.strip()]
+    parts = [part for part in (piped, typed) if part.strip()]
     if not parts and (words or not sys.stdin.isatty()):
         raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")
     return "\n\n".join(parts) if parts else None
@@ -489,7 +489,8 @@ def stop(
     try:
         info = _service("stop").unload(model)
     except NoModelLoaded:
-        raise RKLLamaError(f"{model or 'no model'} is {'not ' * bool(model)}loaded") from None
+        text = "no model is loaded" if model is None else f"{model} is not loaded"
+        raise RKLLamaError(text) from None
     sys.stderr.write(f"Unloaded {info.name}\n")
 
 

@@ -23,13 +23,13 @@ from ..types import (
 from .discover import QUICK, ServerAddress
 from .http import Response
 from .wire import (
-    AnswerReader,
+    EventReader,
     chat_body,
     embedding_result,
-    known,
     loaded_model,
     model_details,
     model_info,
+    not_none,
     prompt_body,
     pull_progress,
 )
@@ -173,7 +173,7 @@ class RemoteService:
         model = self.current().name if request.model is None else request.model
         path = "/api/chat" if request.messages else "/api/generate"
         body = chat_body(request, model) if request.messages else prompt_body(request, model)
-        reader = AnswerReader()
+        reader = EventReader()
         with contextlib.closing(self._lines(path, {**body, "stream": True})) as lines:
             for line in lines:
                 yield from self._understand(reader.events, line)
@@ -194,11 +194,11 @@ class RemoteService:
             "input": list(request.inputs),
             "truncate": request.truncate,
             "dimensions": request.dimensions,
-            "options": known(num_ctx=request.context_length),
+            "options": not_none(num_ctx=request.context_length),
             "keep_alive": request.keep_alive,
         }
-        answer = self._call("POST", "/api/embed", known(**body))
-        return self._understand(embedding_result, answer)
+        reply = self._call("POST", "/api/embed", not_none(**body))
+        return self._understand(embedding_result, reply)
 
     def count_tokens(
         self,

@@ -44,7 +44,7 @@ _FAR_YEAR = 2300
 # --- What is asked -----------------------------------------------------------------------------
 
 
-def known(**values: Any) -> dict[str, Any]:
+def not_none(**values: Any) -> dict[str, Any]:
     """Return the values that are not None."""
     return {name: value for name, value in values.items() if value is not None}
 
@@ -69,18 +69,18 @@ def prompt_body(request: ChatRequest, model: str) -> dict[str, Any]:
         **_common_body(request, model),
         "prompt": request.prompt or "",
         "raw": bool(request.raw),
-        **known(system=request.system, suffix=request.suffix),
+        **not_none(system=request.system, suffix=request.suffix),
     }
 
 
 def _common_body(request: ChatRequest, model: str) -> dict[str, Any]:
-    options = known(
+    options = not_none(
         **asdict(request.sampling),
         num_predict=request.max_tokens,
         stop=list(request.stop) or None,
         num_ctx=request.context_length,
     )
-    body = known(
+    body = not_none(
         model=model,
         template=request.template,
         think=request.think,
@@ -92,7 +92,7 @@ def _common_body(request: ChatRequest, model: str) -> dict[str, Any]:
 
 
 def _message(message: Message) -> dict[str, Any]:
-    return known(
+    return not_none(
         role=message.role,
         content=message.text,
         thinking=message.reasoning,
@@ -113,7 +113,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
 # --- What is answered --------------------------------------------------------------------------
 
 
-class AnswerReader:
+class EventReader:
     """Reads the lines of `/api/chat` or `/api/generate` into events; `finished` after the last."""
 
     def __init__(self) -> None:
@@ -158,13 +158,13 @@ class AnswerReader:
         )
 
 
-def embedding_result(answer: Json) -> EmbeddingResult:
+def embedding_result(reply: Json) -> EmbeddingResult:
     """Return the vectors of `/api/embed`."""
     return EmbeddingResult(
-        model=_untagged(answer["model"]),
-        vectors=tuple(answer["embeddings"]),
-        usage=_usage(answer),
-        timings=_timings(answer),
+        model=_untagged(reply["model"]),
+        vectors=tuple(reply["embeddings"]),
+        usage=_usage(reply),
+        timings=_timings(reply),
     )
 
 

@@ -14,7 +14,7 @@ from ..types import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, Too
 from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
 
 
-class Answer:
+class Completion:
     """The events of an answer, put together."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Answer:
             self.finished = event
 
 
-class AnswerPrinter:
+class CompletionPrinter:
     """Prints the events of one answer as they come; the spinner turns until something is shown."""
 
     def __init__(self, spinner: Spinner, *, hide_thinking: bool, wrap: bool) -> None:
@@ -89,21 +89,26 @@ class AnswerPrinter:
             sys.stderr.flush()
 
 
-def print_answer(
-    service: Service, request: ChatRequest, answer: Answer, *, hide_thinking: bool, wrap: bool
+def print_completion(
+    service: Service,
+    request: ChatRequest,
+    completion: Completion,
+    *,
+    hide_thinking: bool,
+    wrap: bool,
 ) -> None:
-    """Stream an answer to the terminal; `answer` holds what came, also when it is interrupted."""
+    """Stream an answer to the terminal; `completion` holds what came, also when it is interrupted."""
     with Spinner(_first_words(service, request)) as spinner, quiet_keys():
-        printer = AnswerPrinter(spinner, hide_thinking=hide_thinking, wrap=wrap)
+        printer = CompletionPrinter(spinner, hide_thinking=hide_thinking, wrap=wrap)
         try:
             with contextlib.closing(service.stream(request)) as events:
                 for event in events:
-                    answer.add(event)
+                    completion.add(event)
                     printer.show(event)
         finally:
             printer.close()
-    if answer.finished is not None:
-        for note in _notes(answer.finished, request):
+    if completion.finished is not None:
+        for note in _notes(completion.finished, request):
             sys.stderr.write(f"Note: {note}\n")
 
 
@@ -128,19 +133,19 @@ def check_complete(finished: Finished | None) -> None:
 
 def print_json(service: Service, request: ChatRequest) -> Finished:
     """Print the whole answer as one JSON object on a line of stdout."""
-    answer = Answer()
+    completion = Completion()
     with (
         Spinner(_first_words(service, request)),
         contextlib.closing(service.stream(request)) as events,
     ):
         for event in events:
-            answer.add(event)
-    finished = answer.finished
+            completion.add(event)
+    finished = completion.finished
     assert finished is not None, "every stream ends with Finished"
     values = {
         "model": finished.model,
-        "content": answer.text,
-        "reasoning": answer.reasoning or None,
+        "content": completion.text,
+        "reasoning": completion.reasoning or None,
         "finish_reason": finished.reason,
         "usage": asdict(finished.usage),
         "timings": asdict(finished.timings),

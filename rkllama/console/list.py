@@ -86,16 +86,16 @@ def _from_directory(settings: Settings) -> list[dict[str, object]]:
         entries = []  # it is created with the first model
     rows: list[dict[str, object]] = []
     for entry in entries:
-        quantization, platform, size = labels(entry)
+        label = labels(entry)
         rows.append(
             {
                 "name": entry.name,
                 "file": entry.file,
                 "size": entry.size,
                 "format": entry.format,
-                "parameter_size": size,
-                "quantization": quantization,
-                "platform": platform,
+                "parameter_size": label.parameter_size,
+                "quantization": label.quantization,
+                "platform": label.platform,
                 "modified": round(entry.modified, 6),
             }
         )

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import RKLLamaError
 from ..service import Service
 from ..types import Message
-from .answer import Answer, check_complete, print_answer, print_figures, print_json
+from .answer import Completion, check_complete, print_completion, print_figures, print_json
 from .options import PARAMETERS, ChatOptions
 from .output import print_error
 from .show import details_text
@@ -28,13 +28,13 @@ def answer_once(
     if as_json:
         check_complete(print_json(service, request))
         return
-    answer = Answer()
-    print_answer(
-        service, request, answer, hide_thinking=options.hide_thinking, wrap=options.wordwrap
+    completion = Completion()
+    print_completion(
+        service, request, completion, hide_thinking=options.hide_thinking, wrap=options.wordwrap
     )
     if options.verbose:
-        print_figures(answer.finished)
-    check_complete(answer.finished)
+        print_figures(completion.finished)
+    check_complete(completion.finished)
 
 
 _HELP = """\
@@ -106,24 +106,24 @@ class Chat:
     def _answer(self, text: str) -> None:
         messages = (*self._messages, Message.of("user", text))
         request = self._options.request(self._model, messages)
-        answer = Answer()
+        completion = Completion()
         try:
-            print_answer(
+            print_completion(
                 self._service,
                 request,
-                answer,
+                completion,
                 hide_thinking=self._options.hide_thinking,
                 wrap=self._options.wordwrap,
             )
         except KeyboardInterrupt:
             sys.stderr.write("(stopped)\n")
-        if answer.text or answer.finished is not None:
-            # The answer stays in the conversation, even if it was stopped half-way.
-            said = Message.of("assistant", answer.text, reasoning=answer.reasoning or None)
-            self._messages = [*messages, said]
+        if completion.text or completion.finished is not None:
+            # The completion stays in the conversation, even if it was stopped half-way.
+            turn = Message.of("assistant", completion.text, reasoning=completion.reasoning or None)
+            self._messages = [*messages, turn]
         if self._options.verbose:
-            print_figures(answer.finished)
-        check_complete(answer.finished)
+            print_figures(completion.finished)
+        check_complete(completion.finished)
         sys.stderr.write("\n")
 
     # --- Commands ------------------------------------------------------------------------------

@@ -49,9 +49,9 @@ def details_text(details: ModelDetails) -> str:
 
 
 def _rows(rows: Sequence[tuple[str, object]]) -> str:
-    known = [(name, value) for name, value in rows if value not in (None, "")]
-    width = max((len(name) for name, _ in known), default=0)
-    return "".join(f"  {name:<{width}}  {value}\n" for name, value in known)
+    filled = [(name, value) for name, value in rows if value not in (None, "")]
+    width = max((len(name) for name, _ in filled), default=0)
+    return "".join(f"  {name:<{width}}  {value}\n" for name, value in filled)
 
 
 def _indented(text: str) -> str:

@@ -75,12 +75,12 @@ class Hub:
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         # huggingface_hub reads HF_ENDPOINT when it is imported; a server lives longer than that.
-        given = endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-        if not _is_web_address(given):
+        address = endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
+        if not _is_web_address(address):
             raise ConfigError(
-                f"HF_ENDPOINT cannot be '{given}'", hint=f"Write it like {DEFAULT_ENDPOINT}."
+                f"HF_ENDPOINT cannot be '{address}'", hint=f"Write it like {DEFAULT_ENDPOINT}."
             )
-        self.endpoint = given.rstrip("/")
+        self.endpoint = address.rstrip("/")
         self._given_token = token
         # It would otherwise ask the Hub for a list of programs to name in its user agent.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -108,21 +108,21 @@ class Hub:
         with self._explained(repository.id, repository.revision, path):
             from huggingface_hub import get_hf_file_metadata
 
-            found = get_hf_file_metadata(
+            metadata = get_hf_file_metadata(
                 self._url(repository.id, repository.revision, path),
                 token=self._token() or False,
                 timeout=METADATA_TIMEOUT,
                 endpoint=self.endpoint,
             )
-            if found.size is None or not found.etag:
-                raise ValueError("the size or the hash is missing")
+            if metadata.size is None or not metadata.etag:
+                raise ValueError("neither size nor hash")
             return RemoteFile(
                 repo=repository.id,
                 path=path,
                 revision=repository.revision,
-                commit=found.commit_hash or "",
-                size=found.size,
-                etag=found.etag.lower(),
+                commit=metadata.commit_hash or "",
+                size=metadata.size,
+                etag=metadata.etag.lower(),
             )
 
     @contextmanager
@@ -132,10 +132,8 @@ class Hub:
         Raises what `lost_connection` names when the connection fails, a PullError when the Hub refuses.
         """
         extra = {"range": f"bytes={offset}-"} if offset else {}
-        with self._get(
-            self._url(file.repo, file.revision, file.path), extra, STALL_TIMEOUT
-        ) as found:
-            url, response = found
+        with self._get(self._url(file.repo, file.revision, file.path), extra, STALL_TIMEOUT) as hop:
+            url, response = hop
             from_hub = _origin(url) == _origin(self.endpoint)
             if from_hub and response.status_code in (401, 403, 404, 410):
                 self._refuse(response, file)
@@ -144,8 +142,8 @@ class Hub:
     @contextmanager
     def open_small(self, repository: Repository, path: str, timeout: float) -> Iterator[Response]:
         """Return the bytes of one of the repository's small files; errors are not explained."""
-        with self._get(self._url(repository.id, repository.revision, path), {}, timeout) as found:
-            yield found[1]
+        with self._get(self._url(repository.id, repository.revision, path), {}, timeout) as hop:
+            yield hop[1]
 
     def _url(self, repo: str, revision: str, path: str) -> str:
         return f"{self.endpoint}/{repo}/resolve/{quote(revision, safe='')}/{quote(path)}"
@@ -242,17 +240,17 @@ class Hub:
 
     def _http_error(self, repo: str, error: Any) -> PullError:
         status = error.response.status_code
-        said = error.response.headers.get("x-error-message") or f"status {status}"
+        reason = error.response.headers.get("x-error-message") or f"status {status}"
         if status in (401, 403):
             return HubGated(
-                f"{self.endpoint} refuses access to {repo}: {said}",
+                f"{self.endpoint} refuses access to {repo}: {reason}",
                 hint="Check that HF_TOKEN is valid and may read this repository.",
             )
         if status == 429 or status >= 500:
             return HubUnreachable(
-                f"{self.endpoint} is overloaded or out of order: {said}", hint="Try again later."
+                f"{self.endpoint} is overloaded or out of order: {reason}", hint="Try again later."
             )
-        return PullError(f"{self.endpoint} refuses the request for {repo}: {said}")
+        return PullError(f"{self.endpoint} refuses the request about {repo}: {reason}")
 
 
 def lost_connection() -> type[Exception]:

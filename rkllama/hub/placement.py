@@ -2,7 +2,7 @@
 
     models/FILE-without-extension/FILE        the model; FILE.part until it is complete
                                  /.pull.json  where it came from
-                                 /tokenizer_config.json, chat_template.jinja, … (see companions.py)
+                                 /tokenizer_config.json, chat_template.jinja, … (see sidecars.py)
 
 Each model has a folder of its own, named for its file, so two quantisations of one repository never
 meet and the folder's name is the model's. Where another file of that name has taken the folder, the new
@@ -57,8 +57,8 @@ class Place:
 
     def name(self, path: str) -> str:
         """Return the name under which the model can be used."""
-        found = (entry.name for entry in scan(self.models) if entry.path == path)
-        return next(found, self.remote.name)
+        names = (entry.name for entry in scan(self.models) if entry.path == path)
+        return next(names, self.remote.name)
 
     def claim(self, revision: str) -> str:
         """Return the path for the file, in a folder that is its own from now on.
@@ -87,8 +87,8 @@ class Place:
         except FileNotFoundError:
             return None
         self._digests.refresh()
-        known = self._digests.get(path, stat.st_size, stat.st_mtime_ns)
-        return known if self.remote.sha256 else None
+        digest = self._digests.get(path, stat.st_size, stat.st_mtime_ns)
+        return digest if self.remote.sha256 else None
 
 
 def is_claimed(path: str) -> bool:

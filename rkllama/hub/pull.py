@@ -1,8 +1,8 @@
 """`pull`: a model from the Hub into the models directory, whole and verified or not at all.
 
-hub.py asks and connects, placement.py says where the file goes, part.py keeps what has come so far. Here
+api.py asks and connects, placement.py says where the file goes, partial.py keeps what has come so far. Here
 is the order of things, and what happens when a connection breaks. Nothing from a repository is
-executed, and of its texts only the ones named in companions.py are fetched.
+executed, and of its texts only the ones named in sidecars.py are fetched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..types import PullProgress
 from .api import DEFAULT_REVISION, Hub, RemoteFile, Repository, Response, lost_connection
 from .partial import Part, unfinished
 from .placement import Place, is_claimed
-from .sidecars import fetch_companions, has_template
+from .sidecars import fetch_sidecars, has_template
 
 RETRIES = 5
 """Connections in a row that may bring nothing before the download is given up."""
@@ -60,11 +60,11 @@ def pull(
     While another process fetches the same file, its progress is reported, and its work taken over
     should it die. Raises PullError and its kin, InvalidRequest, AmbiguousName.
     """
-    wanted = parse_reference(reference)
-    yield PullProgress(status="resolving", file=wanted.file or wanted.repo)
+    target = parse_reference(reference)
+    yield PullProgress(status="resolving", file=target.file or target.repo)
     hub = Hub(endpoint, token)
-    repository = _look_up(hub, wanted)
-    remote = hub.file(repository, choose_file(repository.files, wanted))
+    repository = _look_up(hub, target)
+    remote = hub.file(repository, choose_file(repository.files, target))
     report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
     with _local_errors(models):
         models = os.path.realpath(models)
@@ -72,29 +72,29 @@ def pull(
         place = Place(models, remote)
         path = yield from _find(place, report)
         if path is None:
-            path = place.claim(wanted.revision or DEFAULT_REVISION)
+            path = place.claim(target.revision or DEFAULT_REVISION)
             for part in _turns(place, path):
                 if part is None:
                     yield report(status="downloading", completed=unfinished(path))
                     continue
                 yield from _download(hub, remote, part, report, backoff)
-                fetch_companions(hub, repository, remote, os.path.dirname(path))
+                fetch_sidecars(hub, repository, remote, os.path.dirname(path))
                 part.finish()
                 place.remember(path)
         elif is_claimed(path) and not has_template(os.path.dirname(path)):
-            fetch_companions(hub, repository, remote, os.path.dirname(path))
+            fetch_sidecars(hub, repository, remote, os.path.dirname(path))
         name = place.name(path)
     yield report(status="done", completed=remote.size, name=name)
 
 
-def _look_up(hub: Hub, wanted: Reference) -> Repository:
+def _look_up(hub: Hub, target: Reference) -> Repository:
     """Return the repository; without its list of files where that is not needed and a mirror has none."""
     try:
-        return hub.repository(wanted.repo, wanted.revision)
+        return hub.repository(target.repo, target.revision)
     except PullError as error:
-        if wanted.file is None or type(error) is not PullError:
+        if target.file is None or type(error) is not PullError:
             raise
-        return Repository(id=wanted.repo, revision=wanted.revision or DEFAULT_REVISION)
+        return Repository(id=target.repo, revision=target.revision or DEFAULT_REVISION)
 
 
 def _find(place: Place, report: _Report) -> Generator[PullProgress, None, str | None]:

@@ -15,7 +15,7 @@ from ..files import write_file
 from .api import Hub, RemoteFile, Repository
 
 TEMPLATES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")
-COMPANIONS = (*TEMPLATES, "generation_config.json", "config.json")
+SIDECARS = (*TEMPLATES, "generation_config.json", "config.json")
 SIZE_LIMIT = 8 << 20
 """Bytes; tokenizer_config.json lists all added tokens and reaches a few hundred kilobytes."""
 TIME_LIMIT = 6.0
@@ -26,28 +26,28 @@ STEP_LIMIT = 3.0
 _log = logging.getLogger(__name__)
 
 
-def fetch_companions(hub: Hub, repository: Repository, model: RemoteFile, folder: str) -> None:
+def fetch_sidecars(hub: Hub, repository: Repository, model: RemoteFile, folder: str) -> None:
     """Put the model's small files into `folder`; returns within seconds and raises nothing."""
     if model.path.lower().endswith(".gguf"):
         return  # its header holds the template
     deadline = time.monotonic() + TIME_LIMIT
     subfolder = model.path.rpartition("/")[0]
     sources: list[Repository | str] = [repository, *repository.base_models]
-    found: set[str] = set()
+    fetched: set[str] = set()
     for source in sources:
         # One source's template goes with that source's special tokens: these files are not mixed.
-        done = {*TEMPLATES, *found} if found & set(TEMPLATES) else found
-        wanted = [name for name in COMPANIONS if name not in done]
-        if not wanted:
+        done = {*TEMPLATES, *fetched} if fetched & set(TEMPLATES) else fetched
+        missing = [name for name in SIDECARS if name not in done]
+        if not missing:
             return
         try:
             if isinstance(source, str):
                 source, subfolder = hub.repository(source, timeout=_left(deadline)), ""
-            for name in wanted:
+            for name in missing:
                 if _fetch(hub, source, subfolder, name, folder, deadline):
-                    found.add(name)
-        except Exception as error:  # the model matters more than any error of the server
-            _log.info("cannot fetch the template and tokenizer files of %s: %s", model.name, error)
+                    fetched.add(name)
+        except Exception as error:  # whatever a server comes up with, the model is worth more
+            _log.info("no small files for %s: %s", model.name, error)
 
 
 def has_template(folder: str) -> bool:

@@ -164,15 +164,15 @@ class WritableStore(Store):
         """Return the name for something new, which may be that of an alias, or of `source` itself, but of
         nothing that `source` is made from: both would lead nowhere.
         """
-        wanted = name.strip().removesuffix(":latest").replace(":", "-")
-        if not _NEW_NAME.fullmatch(wanted):
+        spelling = name.strip().removesuffix(":latest").replace(":", "-")
+        if not _NEW_NAME.fullmatch(spelling):
             raise InvalidRequest(
                 f"'{name[:100]}' is not a valid model name",
                 param="name",
                 hint="Use letters, digits, '.', '_' and '-', and begin with a letter or digit.",
             )
         for entry in self._catalog.entries:
-            if entry.name.lower() == wanted.lower() and (entry.parent or entry == source):
+            if entry.name.lower() == spelling.lower() and (entry.parent or entry == source):
                 if source is not None and entry in self._chain(source)[1:]:
                     raise InvalidRequest(
                         f"'{source.name}' is made from '{entry.name}' itself",
@@ -180,11 +180,11 @@ class WritableStore(Store):
                         hint="Choose another name.",
                     )
                 return entry.name
-        if os.path.lexists(os.path.join(self._root, wanted)) or self._is_taken(wanted):
+        if os.path.lexists(os.path.join(self._root, spelling)) or self._is_taken(spelling):
             raise InvalidRequest(
-                f"'{wanted}' already exists", param="name", hint="Choose another name."
+                f"'{spelling}' exists already", param="name", hint="Choose another name."
             )
-        return wanted
+        return spelling
 
     def _is_taken(self, name: str) -> bool:
         return any(entry.name.lower() == name.lower() for entry in self._catalog.entries)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import AmbiguousName, InvalidRequest, ModelNotFound
 from .filename import parse_model_name, strip_extension
 from .labels import origins
-from .scan import Entry, Scan, Stamp, index_entries, stamp_at
+from .scan import Entry, PathStamp, Scan, index_entries, stamp_at
 
 if TYPE_CHECKING:
     from .reference import Reference
@@ -38,7 +38,7 @@ class Watch:
     def __init__(self, models: str) -> None:
         self._models = models
         self._entries: tuple[Entry, ...] = ()
-        self._seen: dict[str, Stamp | None] = {}
+        self._seen: dict[str, PathStamp | None] = {}
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the entries now; the very same tuple as before where nothing has changed.
@@ -47,7 +47,7 @@ class Watch:
         """
         if not self._seen or not all(map(self._unchanged, self._seen)):
             self._seen = {}  # should the scan fail, nothing is known
-            seen: dict[str, Stamp] = {}
+            seen: dict[str, PathStamp] = {}
             settled = time.time_ns() - _SETTLED_NS
             entries = tuple(Scan(self._models, seen).entries())
             self._entries = entries if entries != self._entries else self._entries
@@ -80,47 +80,47 @@ class Catalog:
         by file, by folder, as it was pulled, and then (`prefix`) by a beginning that only one has, which
         may have a size or quantisation after it: `name:size`. Raises ModelNotFound, AmbiguousName.
         """
-        wanted = name.strip()
-        if not wanted or len(wanted) > _LONGEST or not wanted.isprintable():
-            raise ModelNotFound(wanted[:_SHOWN])
-        exact = self._by_name.get(wanted)
+        query = name.strip()
+        if not query or len(query) > _LONGEST or not query.isprintable():
+            raise ModelNotFound(query[:_SHOWN])
+        exact = self._by_name.get(query)
         if exact is not None:
             return exact
         if self._index is None:
             self._index = index_entries(self.entries)
-        found = self._by_spelling(wanted) or self._by_origin(wanted)
-        if not found and prefix:
-            found = self._by_tag(wanted) or self._by_prefix(wanted)
-        if not found:
-            raise ModelNotFound(wanted[:_SHOWN], candidates=self._near(wanted))
-        if len(found) > 1:
-            names = sorted((entry.name for entry in found), key=str.lower)
-            raise AmbiguousName(wanted, tuple(names[:_CANDIDATES]))
-        return found[0]
+        matches = self._by_spelling(query) or self._by_origin(query)
+        if not matches and prefix:
+            matches = self._by_tag(query) or self._by_prefix(query)
+        if not matches:
+            raise ModelNotFound(query[:_SHOWN], candidates=self._near(query))
+        if len(matches) > 1:
+            names = sorted((entry.name for entry in matches), key=str.lower)
+            raise AmbiguousName(query, tuple(names[:_CANDIDATES]))
+        return matches[0]
 
-    def _by_spelling(self, wanted: str) -> list[Entry]:
+    def _by_spelling(self, query: str) -> list[Entry]:
         assert self._index is not None
-        for spelling in _spellings(wanted):
-            found = self._index.get(spelling)
-            if found:
-                return _preferred(found, spelling)
+        for spelling in _spellings(query):
+            matches = self._index.get(spelling)
+            if matches:
+                return _preferred(matches, spelling)
         return []
 
-    def _by_tag(self, wanted: str) -> list[Entry]:
+    def _by_tag(self, query: str) -> list[Entry]:
         """`qwen2.5:1.5b`: models whose name begins with what stands before the colon, of that kind."""
-        base, colon, tag = wanted.lower().rpartition(":")
+        base, colon, tag = query.lower().rpartition(":")
         if not colon or not base:
             return []
         return [entry for entry in self._starting_with(base) if tag in _tags(entry)]
 
-    def _by_origin(self, wanted: str) -> list[Entry]:
+    def _by_origin(self, query: str) -> list[Entry]:
         """`[hf/]USER/REPO[/FILE][@REVISION]`: what clients of Ollama call the model that they pulled."""
-        if "/" not in wanted:
+        if "/" not in query:
             return []
         from .reference import is_tagged, parse_reference
 
         try:
-            reference = parse_reference(wanted.removesuffix(":latest"))
+            reference = parse_reference(query.removesuffix(":latest"))
         except InvalidRequest:
             return []
         file = (reference.file or "").rpartition("/")[2]
@@ -133,34 +133,34 @@ class Catalog:
             and any(_is_from(origin, reference) for origin in origins(entry))
         ]
 
-    def _by_prefix(self, wanted: str) -> list[Entry]:
-        for spelling in _spellings(wanted):
-            found = self._starting_with(spelling)
-            if found:
-                return found
+    def _by_prefix(self, query: str) -> list[Entry]:
+        for spelling in _spellings(query):
+            matches = self._starting_with(spelling)
+            if matches:
+                return matches
         return []
 
     def _starting_with(self, beginning: str) -> list[Entry]:
         assert self._index is not None
-        found = {
+        matches = {
             entry.name: entry
             for key, entries in self._index.items()
             if key.startswith(beginning)
             for entry in entries
         }
-        return list(found.values())
+        return list(matches.values())
 
-    def _near(self, wanted: str) -> tuple[str, ...]:
+    def _near(self, query: str) -> tuple[str, ...]:
         from difflib import get_close_matches
 
         names = {entry.name.lower(): entry.name for entry in self.entries}
-        near = get_close_matches(strip_extension(wanted).lower()[:_SHOWN], names, cutoff=0.5)
+        near = get_close_matches(strip_extension(query).lower()[:_SHOWN], names, cutoff=0.5)
         return tuple(names[name] for name in near)
 
 
-def _spellings(wanted: str) -> Iterator[str]:
+def _spellings(query: str) -> Iterator[str]:
     """Yield a name as it may be spelt on disk, the likeliest first."""
-    lower = wanted.lower()
+    lower = query.lower()
     plain = lower.removesuffix(":latest")
     for text in (lower, plain, lower.replace(":", "-"), plain.replace(":", "-")):
         yield text
@@ -172,22 +172,22 @@ def _is_from(origin: str, reference: Reference) -> bool:
     return repository == reference.repo and reference.revision in (None, revision)
 
 
-def _preferred(found: list[Entry], spelling: str) -> list[Entry]:
+def _preferred(matches: list[Entry], spelling: str) -> list[Entry]:
     """Return the one of several with exactly that name; in a folder, the one its Modelfile is for."""
-    if len(found) > 1:
+    if len(matches) > 1:
         for better in (
-            [entry for entry in found if entry.name.lower() == spelling],
-            [entry for entry in found if entry.modelfile and entry.folder.lower() == spelling],
+            [entry for entry in matches if entry.name.lower() == spelling],
+            [entry for entry in matches if entry.modelfile and entry.folder.lower() == spelling],
         ):
             if len(better) == 1:
                 return better
-    return found
+    return matches
 
 
 def _tags(entry: Entry) -> set[str]:
-    told = parse_model_name(entry.file, entry.folder)
+    parsed = parse_model_name(entry.file, entry.folder)
     return {
         str(value).lower()
-        for value in (told.parameter_size, told.quantization, told.platform)
+        for value in (parsed.parameter_size, parsed.quantization, parsed.platform)
         if value is not None
     }

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any
 
 from ..files import write_file
-from .scan import Stamp, stamp_at
+from .scan import PathStamp, stamp_at
 
 _FOLDER = ".rkllama"
 _FILE = "digests.json"
@@ -38,7 +38,7 @@ class DigestCache:
         self._file = os.path.join(root, _FOLDER, _FILE)
         self._lock = threading.Condition()
         self._known: dict[str, tuple[int, int, str]] = {}
-        self._loaded: Stamp | None = None
+        self._loaded: PathStamp | None = None
         self._waiting: deque[Key] = deque()
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -48,16 +48,16 @@ class DigestCache:
     def get(self, path: str, size: int, mtime_ns: int) -> str | None:
         """Return the digest of the file as it is now; None where it has not been computed."""
         with self._lock:
-            known = self._known.get(self._name(path))
-        return known[2] if known is not None and known[:2] == (size, mtime_ns) else None
+            entry = self._known.get(self._name(path))
+        return entry[2] if entry is not None and entry[:2] == (size, mtime_ns) else None
 
     def refresh(self) -> None:
         """Adopt the digests that another process has computed meanwhile."""
-        seen = stamp_at(self._file)
+        stamp = stamp_at(self._file)
         with self._lock:
-            if seen != self._loaded:
+            if stamp != self._loaded:
                 self._known = {**self._known, **_read(self._file)}
-                self._loaded = seen
+                self._loaded = stamp
                 self.changes += 1
 
     def provisional(self, path: str, size: int, mtime_ns: int) -> str:
@@ -69,8 +69,8 @@ class DigestCache:
         """Have the digest computed in the background."""
         key = (self._name(path), size, mtime_ns)
         with self._lock:
-            known = self._known.get(key[0])
-            if self._closed or key in self._waiting or (known and known[:2] == key[1:]):
+            entry = self._known.get(key[0])
+            if self._closed or key in self._waiting or (entry and entry[:2] == key[1:]):
                 return
             self._waiting.append(key)
             if self._thread is None:

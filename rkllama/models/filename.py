@@ -161,13 +161,15 @@ def parse_model_name(file_name: str, *repos: str | None) -> ModelName:
     """Return what `file_name` tells, completed by each of `repos` in turn: a folder's name, or a repository
     as "user/name" or "user/name@revision".
     """
-    told = _parse(strip_extension(file_name.rpartition("/")[2]))
+    fields = _parse(strip_extension(file_name.rpartition("/")[2]))
     for repo in repos:
-        if repo and None in told:
+        if repo and None in fields:
             user, _, name = repo.partition("/")
-            also = _parse(strip_extension(name or user))
-            told = ModelName(*[b if a is None else a for a, b in zip(told, also, strict=True)])
-    return told
+            others = _parse(strip_extension(name or user))
+            fields = ModelName(
+                *[b if a is None else a for a, b in zip(fields, others, strict=True)]
+            )
+    return fields
 
 
 def parse_quantization(name: str) -> str | None:
@@ -177,8 +179,8 @@ def parse_quantization(name: str) -> str | None:
 
 def parse_platform(name: str) -> str | None:
     """Return the platform alone: "rk3588" also for the rk3588s, which runs the same models."""
-    found = re.search(_PLATFORM, name.lower())
-    return f"r{found[1].removesuffix('s')}" if found else None
+    match = re.search(_PLATFORM, name.lower())
+    return f"r{match[1].removesuffix('s')}" if match else None
 
 
 def parse_parameter_size(name: str) -> str | None:
@@ -220,13 +222,13 @@ def _prepared(text: str) -> tuple[str, str | None]:
 
 def _toolkit(text: str) -> str | None:
     """Return the converter's version in `text`."""
-    for found in re.finditer(_VERSION, text):
+    for match in re.finditer(_VERSION, text):
         before, after = (
-            text[max(found.start() - 10, 0) : found.start()],
-            text[found.end() : found.end() + 10],
+            text[max(match.start() - 10, 0) : match.start()],
+            text[match.end() : match.end() + 10],
         )
         if re.search(_CONVERTER + "[-_ ]?$", before) or re.match("[-_ ]?" + _CONVERTER, after):
-            return found[1]
+            return match[1]
     return None
 
 
@@ -239,16 +241,16 @@ def _words(text: str) -> str:
 
 def _take_quantization(text: str) -> tuple[str | None, str]:
     """Return the quantisation in `text`, and the text without it."""
-    found = re.search(_RKLLM_QUANTIZATION, text)
-    if found:
-        label = f"w{found[1]}a{found[2]}" + (f"_g{found[3]}" if found[3] else "")
+    match = re.search(_RKLLM_QUANTIZATION, text)
+    if match:
+        label = f"w{match[1]}a{match[2]}" + (f"_g{match[3]}" if match[3] else "")
     else:
         if any(mark in text for mark in _GGUF_MARKS):
-            found = re.search(_GGUF_QUANTIZATION, text)
-        if found is None:
+            match = re.search(_GGUF_QUANTIZATION, text)
+        if match is None:
             return None, text
-        label = found[1].upper().replace("FP", "F") if found[1][0] == "f" else found[1].upper()
-    return label, text[: found.start()] + text[found.end() :]
+        label = match[1].upper().replace("FP", "F") if match[1][0] == "f" else match[1].upper()
+    return label, text[: match.start()] + text[match.end() :]
 
 
 def _size_and_context(words: str) -> tuple[str | None, int | None]:
@@ -262,14 +264,14 @@ def _size_and_context(words: str) -> tuple[str | None, int | None]:
             context = int(tokens)
         elif size is not None:
             context = int(millions) << 20
-    if size is None and (found := re.search(_MILLIONS, words)):
-        size = f"{found[1]}M"
+    if size is None and (match := re.search(_MILLIONS, words)):
+        size = f"{match[1]}M"
     return size, context
 
 
 def _size(words: str) -> str | None:
-    found = re.search(_SIZE, words)
-    if found is None:
+    match = re.search(_SIZE, words)
+    if match is None:
         return None
-    total = found[1].upper() if found[1] else found[2]
-    return f"{total}B-{found[3].upper()}B" if found[3] else f"{total}B"
+    total = match[1].upper() if match[1] else match[2]
+    return f"{total}B-{match[3].upper()}B" if match[3] else f"{total}B"

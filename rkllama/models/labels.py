@@ -22,8 +22,33 @@ _REPOSITORY = r'"repo"\s*:\s*"([\w./-]+)"'
 _REVISION = r'"revision"\s*:\s*"([\w./-]+)"'
 _HUGGINGFACE_PATH = r'(?im)^[ \t]*HUGGINGFACE_PATH[ \t]*=[ \t]*["\']?([\w./-]+)'
 
-_Labels = tuple[str | None, str | None, str | None]
-"""Quantisation, platform, number of weights."""
+
+class Labels:
+    """Quantisation, platform and number of weights of a model; None where nothing tells them."""
+
+    __slots__ = ("parameter_size", "platform", "quantization")
+
+    def __init__(
+        self,
+        quantization: str | None = None,
+        platform: str | None = None,
+        parameter_size: str | None = None,
+    ) -> None:
+        self.quantization = quantization
+        self.platform = platform
+        self.parameter_size = parameter_size
+
+    def is_complete(self) -> bool:
+        """Whether all of them are known."""
+        return None not in (self.quantization, self.platform, self.parameter_size)
+
+    def over(self, others: Labels) -> Labels:
+        """These labels, with what they leave open taken from `others`."""
+        return Labels(
+            self.quantization or others.quantization,
+            self.platform or others.platform,
+            self.parameter_size or others.parameter_size,
+        )
 
 
 def origins(entry: Entry) -> Iterator[str]:
@@ -43,39 +68,33 @@ def origins(entry: Entry) -> Iterator[str]:
         yield path[1]
 
 
-def labels(entry: Entry) -> _Labels:
-    """Quantisation, platform and number of weights, for lists; a .gguf file's header knows best."""
-    told = _parse(entry.file)
+def labels(entry: Entry) -> Labels:
+    """What is known for lists; a .gguf file's header knows best."""
+    result = _parse(entry.file)
     if entry.format == "gguf":
-        told = _first_known(_header_labels(entry, brief=True), told)
-    elif None not in told:
-        return told
+        result = _header_labels(entry, brief=True).over(result)
+    elif result.is_complete():
+        return result
     for name in origins(entry):
-        told = _first_known(told, _parse(name))
-    if entry.format == "gguf" and told[2] is None:
-        told = _first_known(
-            told, _header_labels(entry, brief=False)
-        )  # its weights have to be counted
-    return told
+        result = result.over(_parse(name))
+    if entry.format == "gguf" and result.parameter_size is None:
+        result = result.over(_header_labels(entry, brief=False))  # its weights have to be counted
+    return result
 
 
-def _parse(name: str) -> _Labels:
+def _parse(name: str) -> Labels:
     name = strip_extension(name)
-    return parse_quantization(name), parse_platform(name), parse_parameter_size(name)
+    return Labels(parse_quantization(name), parse_platform(name), parse_parameter_size(name))
 
 
-def _first_known(first: _Labels, then: _Labels) -> _Labels:
-    return first[0] or then[0], first[1] or then[1], first[2] or then[2]
-
-
-def _header_labels(entry: Entry, *, brief: bool) -> _Labels:
+def _header_labels(entry: Entry, *, brief: bool) -> Labels:
     from .gguf import GGUFError, read_header
 
     try:
         header = read_header(entry.path, brief=brief)
     except GGUFError:
-        return None, None, None
-    return header.quantization, None, header.parameter_size
+        return Labels()
+    return Labels(header.quantization, None, header.parameter_size)
 
 
 def _is_root(folder: str, entry: Entry) -> bool:

@@ -29,12 +29,12 @@ from .modelfile import (
     template_family,
 )
 from .scan import Entry, is_inside, open_nonblocking
-from .sidecars import CONFIG, Sidecars, Stamp, read_sidecars, stamp_sidecars
+from .sidecars import CONFIG, Sidecars, SidecarStamp, read_sidecars, stamp_sidecars
 
 _CACHED = 4096
 """Values that each cache may hold before it starts afresh; far more than there are models."""
 
-_FileStamp = tuple[str, int, int]
+_ModelfileStamp = tuple[str, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,16 +81,16 @@ class ModelReader:
         self.root = root
         self._infos: dict[Entry, ModelInfo] = {}
         self._headers: dict[tuple[str, int, int, bool], GGUFHeader | str] = {}
-        self._modelfiles: dict[_FileStamp, tuple[Modelfile, tuple[str, ...]]] = {}
-        self._sidecars: dict[Stamp, Sidecars] = {}
+        self._modelfiles: dict[_ModelfileStamp, tuple[Modelfile, tuple[str, ...]]] = {}
+        self._sidecars: dict[SidecarStamp, Sidecars] = {}
         self._stored: dict[tuple[object, ...], StoredModel] = {}
 
     def info(self, entry: Entry) -> ModelInfo:
         """Return the facts for lists; the digest is left open."""
-        known = self._infos.get(entry)
-        if known is None:
-            known = _keep(self._infos, entry, self._new_info(entry))
-        return known
+        cached = self._infos.get(entry)
+        if cached is None:
+            cached = _keep(self._infos, entry, self._new_info(entry))
+        return cached
 
     def header(self, entry: Entry, *, brief: bool = False) -> GGUFHeader | str | None:
         """Return a .gguf file's header, or what is wrong with it; None for a .rkllm."""
@@ -114,15 +114,15 @@ class ModelReader:
         stamps = tuple(_stamp(link.modelfile) for link in chain if link.modelfile)
         beside = stamp_sidecars(entry.path, self.root)
         key = (entry, stamps, beside)
-        known = self._stored.get(key)
-        if known is None:
-            known = _keep(self._stored, key, self._new_stored(entry, stamps, beside))
-        return known
+        cached = self._stored.get(key)
+        if cached is None:
+            cached = _keep(self._stored, key, self._new_stored(entry, stamps, beside))
+        return cached
 
     # --- Facts for lists -----------------------------------------------------------------------
 
     def _new_info(self, entry: Entry) -> ModelInfo:
-        told = parse_model_name(entry.file, *origins(entry))
+        labels = parse_model_name(entry.file, *origins(entry))
         info = ModelInfo(
             name=entry.name,
             file=entry.file,
@@ -130,11 +130,11 @@ class ModelReader:
             format=cast("Literal['rkllm', 'gguf']", entry.format),
             size=entry.size,
             modified=entry.modified,
-            quantization=told.quantization,
-            platform=told.platform,
-            parameter_size=told.parameter_size,
-            family=told.family,
-            context_length=told.context_length or self._configured_context(entry),
+            quantization=labels.quantization,
+            platform=labels.platform,
+            parameter_size=labels.parameter_size,
+            family=labels.family,
+            context_length=labels.context_length or self._configured_context(entry),
         )
         return self._with_header(info, entry) if entry.format == "gguf" else info
 
@@ -158,17 +158,19 @@ class ModelReader:
         stamp = stamp_sidecars(entry.path, self.root, (CONFIG,))
         return self._read_sidecars(stamp).context_length
 
-    def _read_sidecars(self, stamp: Stamp) -> Sidecars:
-        known = self._sidecars.get(stamp)
-        if known is None:
-            known = _keep(self._sidecars, stamp, read_sidecars(stamp, self.root))
-        return known
+    def _read_sidecars(self, stamp: SidecarStamp) -> Sidecars:
+        cached = self._sidecars.get(stamp)
+        if cached is None:
+            cached = _keep(self._sidecars, stamp, read_sidecars(stamp, self.root))
+        return cached
 
     # --- All of it -----------------------------------------------------------------------------
 
-    def _new_stored(self, entry: Entry, stamps: Sequence[_FileStamp], beside: Stamp) -> StoredModel:
+    def _new_stored(
+        self, entry: Entry, stamps: Sequence[_ModelfileStamp], beside: SidecarStamp
+    ) -> StoredModel:
         read = [self._modelfile(stamp) for stamp in stamps]
-        modelfile = reduce(_merge, (found for found, _ in reversed(read)), Modelfile())
+        modelfile = reduce(_merge, (modelfile for modelfile, _ in reversed(read)), Modelfile())
         sidecars = self._read_sidecars(beside)
         header = self.header(entry)
         notes = [note for _, texts in read for note in texts] + list(sidecars.notes)
@@ -205,11 +207,11 @@ class ModelReader:
             return info
         return replace(info, family=template_family(modelfile.template))
 
-    def _modelfile(self, stamp: _FileStamp) -> tuple[Modelfile, tuple[str, ...]]:
-        known = self._modelfiles.get(stamp)
-        if known is None:
-            known = _keep(self._modelfiles, stamp, self._read_modelfile(*stamp))
-        return known
+    def _modelfile(self, stamp: _ModelfileStamp) -> tuple[Modelfile, tuple[str, ...]]:
+        cached = self._modelfiles.get(stamp)
+        if cached is None:
+            cached = _keep(self._modelfiles, stamp, self._read_modelfile(*stamp))
+        return cached
 
     def _read_modelfile(self, path: str, size: int, _: int) -> tuple[Modelfile, tuple[str, ...]]:
         where = os.path.relpath(path, self.root)
@@ -236,7 +238,7 @@ def _keep(cache: dict[Any, Any], key: object, value: Any) -> Any:
     return value
 
 
-def _stamp(path: str) -> _FileStamp:
+def _stamp(path: str) -> _ModelfileStamp:
     """Return a size of -1 stands for a file that cannot be read."""
     try:
         status = os.stat(path)
@@ -302,7 +304,7 @@ def _only_embeds(header: GGUFHeader) -> bool:
     )
 
 
-def describe(info: ModelInfo, header: GGUFHeader | None) -> Mapping[str, Any]:
+def show_metadata(info: ModelInfo, header: GGUFHeader | None) -> Mapping[str, Any]:
     """Return the metadata of `show`, with the keys that .gguf headers have, for every format."""
     metadata: dict[str, Any] = dict(header.metadata) if header else {}
     architecture = metadata.setdefault("general.architecture", info.family or info.format)

@@ -239,17 +239,17 @@ def _end_of_line(text: str, position: int) -> int:
 
 def _instruction(text: str, start: int, end: int, line: int) -> tuple[str, str, int]:
     """Return an instruction, its name if it has one, and where its value starts."""
-    found = _WORD.match(text, start, end)
-    key = found[1].lower() if found else ""
-    if found is None or key not in _INSTRUCTIONS:
+    word = _WORD.match(text, start, end)
+    key = word[1].lower() if word else ""
+    if word is None or key not in _INSTRUCTIONS:
         raise ModelfileError(
             f"'{text[start:end].split()[0][:40]}' is not an instruction",
             line=line,
             hint=f"Use one of {', '.join(_INSTRUCTIONS).upper()}.",
         )
     if key not in ("parameter", "message"):
-        return key, "", found.end()
-    name = _WORD.match(text, found.end(), end)
+        return key, "", word.end()
+    name = _WORD.match(text, word.end(), end)
     if name is None:
         raise ModelfileError(f"{key.upper()} needs a name and a value", line=line)
     return key, name[1].lower(), name.end()
@@ -312,7 +312,7 @@ def _old_value(text: str, start: int, end: int, line: int) -> tuple[str, int]:
         raise ModelfileError("the quote that opens here is never closed", line=line)
     value = text[start + 1 : close]
     if quote == '"':
-        value = _ESCAPE.sub(lambda found: _ESCAPES.get(found[1], found[0]), value)
+        value = _ESCAPE.sub(lambda match: _ESCAPES.get(match[1], match[0]), value)
     return value, _nothing_more(text, close + 1, line)
 
 

@@ -39,10 +39,10 @@ def parse_reference(text: str) -> Reference:
     a subfolder. The Hub's pages tell users of Ollama to write `hf.co/USER/REPO:QUANTIZATION`. Every part
     is safe to become a path or an address. Raises InvalidRequest.
     """
-    given = text.strip()
-    if _URL.match(given):
-        return _parse_url(given)
-    segments = _HUB.sub("", given).split("/")
+    address = text.strip()
+    if _URL.match(address):
+        return _parse_url(address)
+    segments = _HUB.sub("", address).split("/")
     if len(segments) < 2:
         raise _malformed(text, "it names no repository")
     user, (repo, at, revision) = segments[0], segments[1].partition("@")
@@ -56,8 +56,8 @@ def parse_reference(text: str) -> Reference:
         if at:
             raise _malformed(text, "it names two revisions")
         at, rest, revision = "@", match[1], match[2]
-    found = _checked(text, f"{user}/{repo}", rest or None, revision if at else None)
-    return replace(found, tag=tag) if colon and tag.lower() != "latest" else found
+    reference = _checked(text, f"{user}/{repo}", rest or None, revision if at else None)
+    return replace(reference, tag=tag) if colon and tag.lower() != "latest" else reference
 
 
 def _parse_url(text: str) -> Reference:
@@ -111,33 +111,33 @@ def _malformed(text: str, why: str) -> InvalidRequest:
     return InvalidRequest(f"{text[:300]!r} cannot be pulled: {why}", param="model", hint=_FORM)
 
 
-def choose_file(files: tuple[str, ...], wanted: Reference) -> str:
+def choose_file(files: tuple[str, ...], reference: Reference) -> str:
     """Return the path of the model to fetch: the one that was named, else the only one among `files`.
 
     Without any files, the named one is assumed to exist. Raises HubNotFound with near names, AmbiguousName
     with all candidates, or Unsupported.
     """
     models = tuple(path for path in files if _is_model(path))
-    path = wanted.file
+    path = reference.file
     if path is None:
-        path = _only_one(models, wanted)
+        path = _only_one(models, reference)
     elif files and path not in files:
-        raise HubNotFound(f"{wanted.repo} has no file {path}", hint=_near(path, models))
+        raise HubNotFound(f"{reference.repo} has no file {path}", hint=_near(path, models))
     if _SPLIT_GGUF.search(path):
         raise Unsupported(f"{path} is one part of a model that is split over several files")
     return path
 
 
-def _only_one(models: tuple[str, ...], wanted: Reference) -> str:
-    tag = wanted.tag
-    found = models if tag is None else tuple(path for path in models if is_tagged(path, tag))
-    if len(found) > 1:
-        raise AmbiguousName(wanted.repo, tuple(f"{wanted.repo}/{name}" for name in found))
+def _only_one(models: tuple[str, ...], reference: Reference) -> str:
+    tag = reference.tag
+    matches = models if tag is None else tuple(path for path in models if is_tagged(path, tag))
+    if len(matches) > 1:
+        raise AmbiguousName(reference.repo, tuple(f"{reference.repo}/{name}" for name in matches))
     if not models:
-        raise HubNotFound(f"{wanted.repo} contains no .rkllm or .gguf file")
-    if not found:
-        raise HubNotFound(f"{wanted.repo} has no {tag}", hint=_near(tag or "", models))
-    return found[0]
+        raise HubNotFound(f"{reference.repo} holds no .rkllm or .gguf file")
+    if not matches:
+        raise HubNotFound(f"{reference.repo} has no {tag}", hint=_near(tag or "", models))
+    return matches[0]
 
 
 def is_tagged(path: str, tag: str) -> bool:

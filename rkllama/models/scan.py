@@ -97,7 +97,7 @@ class Scan:
     With `seen`, what the answer depends on is noted there: paths and how they were (see catalog.py).
     """
 
-    def __init__(self, models: str, seen: dict[str, Stamp] | None = None) -> None:
+    def __init__(self, models: str, seen: dict[str, PathStamp] | None = None) -> None:
         self._models = models
         self._root = os.path.realpath(models)
         self._seen = seen
@@ -105,17 +105,17 @@ class Scan:
 
     def entries(self) -> list[Entry]:
         """Return all entries by name, with the aliases whose model is missing (format "")."""
-        found: list[Entry] = []
+        entries: list[Entry] = []
         for item in self._listing():
             if item.name.lower().endswith(EXTENSIONS) and self._is_file(item):
-                found += self._entry(item)
+                entries += self._entry(item)
             elif self._is_folder(item):
-                found += self._folder(item)
-        found = _name_all(found, self._aliases)
+                entries += self._folder(item)
+        entries = _name_all(entries, self._aliases)
         if self._aliases:
-            found += _resolve_aliases(self._aliases, found)
-        found.sort(key=_by_name)
-        return found
+            entries += _resolve_aliases(self._aliases, entries)
+        entries.sort(key=_by_name)
+        return entries
 
     def _listing(self) -> list[os.DirEntry[str]]:
         self._note(self._root)
@@ -145,15 +145,15 @@ class Scan:
         except OSError:
             return ()
         meant = self._meant(modelfile, [file.name for file in files])
-        found: list[Entry] = []
+        entries: list[Entry] = []
         for file in files:
             own = modelfile if meant in ("", file.name) else ""
             if self._is_file(file):
-                found += self._entry(file, folder.name, own, folder_mtime_ns)
-        if modelfile and not found:
+                entries += self._entry(file, folder.name, own, folder_mtime_ns)
+        if modelfile and not entries:
             self._note(modelfile)
             self._aliases.append((folder.name, modelfile))
-        return found
+        return entries
 
     def _meant(self, modelfile: str, files: list[str]) -> str:
         """Return which of a folder's files its Modelfile is for; "" for all of them."""
@@ -222,16 +222,16 @@ class Scan:
         return stamp[0]
 
 
-Stamp = tuple[int, int, int, int]
+PathStamp = tuple[int, int, int, int]
 """mtime_ns, ctime_ns (for permissions), size and inode: what changes when a file or a folder does."""
 
 
-def stamp_of(status: os.stat_result) -> Stamp:
+def stamp_of(status: os.stat_result) -> PathStamp:
     """Return the stamp of a file whose status is known."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
-def stamp_at(path: str) -> Stamp:
+def stamp_at(path: str) -> PathStamp:
     """Return the stamp of what is at `path` now, or where the link there leads; zeros for nothing."""
     try:
         return stamp_of(os.stat(path))
@@ -274,11 +274,11 @@ def _name_all(entries: list[Entry], aliases: list[tuple[str, str]]) -> list[Entr
     choices = [_spellings(entry, folders[entry.folder] == 1) for entry in entries]
     aliased = [name.lower() for name, _ in aliases]
     while True:
-        wanted = Counter(aliased)
-        wanted.update([names[-1].lower() for names in choices])
-        if len(wanted) == len(choices) + len(aliased):
+        counts = Counter(aliased)
+        counts.update([names[-1].lower() for names in choices])
+        if len(counts) == len(choices) + len(aliased):
             break
-        shared = [names for names in choices if len(names) > 1 and wanted[names[-1].lower()] > 1]
+        shared = [names for names in choices if len(names) > 1 and counts[names[-1].lower()] > 1]
         if not shared:
             break
         for names in shared:
@@ -305,8 +305,8 @@ def read_from(modelfile: str) -> str:
             text = stream.read(_MODELFILE_LIMIT)
     except OSError:
         return ""
-    found = re.search(_FROM, re.sub(_TRIPLE_QUOTED, "", text))
-    return found[1].strip("\"'").strip() if found else ""
+    match = re.search(_FROM, re.sub(_TRIPLE_QUOTED, "", text))
+    return match[1].strip("\"'").strip() if match else ""
 
 
 def _resolve_aliases(aliases: list[tuple[str, str]], entries: list[Entry]) -> Iterator[Entry]:
@@ -350,12 +350,12 @@ def _follow(
 ) -> tuple[str, Entry | None]:
     """Return what an alias is made from, and the model at the end of the chain, if there is exactly one."""
     source = sources[alias][1]
-    wanted = source.lower().removeprefix("./").removesuffix(":latest")
-    if wanted in sources and wanted != alias:
-        target = _follow(wanted, sources, index, depth - 1)[1] if depth else None
-        return sources[wanted][0], target
-    found = index.get(wanted, ())
-    return (found[0].name, found[0]) if len(found) == 1 else (source, None)
+    name = source.lower().removeprefix("./").removesuffix(":latest")
+    if name in sources and name != alias:
+        target = _follow(name, sources, index, depth - 1)[1] if depth else None
+        return sources[name][0], target
+    matches = index.get(name, ())
+    return (matches[0].name, matches[0]) if len(matches) == 1 else (source, None)
 
 
 def index_entries(entries: Iterable[Entry]) -> dict[str, list[Entry]]:

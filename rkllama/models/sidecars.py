@@ -29,7 +29,7 @@ NAMES = (
 SIZE_LIMIT = 20 << 20
 _LARGEST_ID = 1 << 31
 
-Stamp = tuple[tuple[str, int, int], ...]
+SidecarStamp = tuple[tuple[str, int, int], ...]
 """Path, size and mtime_ns of each file that is there: equal stamps mean equal contents."""
 
 
@@ -43,7 +43,7 @@ class Sidecars:
     notes: tuple[str, ...] = ()
 
 
-def stamp_sidecars(model: str, root: str, names: tuple[str, ...] = NAMES) -> Stamp:
+def stamp_sidecars(model: str, root: str, names: tuple[str, ...] = NAMES) -> SidecarStamp:
     """Return the files of these names beside the model at the path `model` in the models directory `root`."""
     return tuple(_stamps(model, root, names))
 
@@ -65,7 +65,7 @@ def _stamps(model: str, root: str, names: tuple[str, ...]) -> Iterator[tuple[str
                 break
 
 
-def read_sidecars(stamp: Stamp, root: str) -> Sidecars:
+def read_sidecars(stamp: SidecarStamp, root: str) -> Sidecars:
     """Return what the files of a stamp say; raises nothing."""
     notes: list[str] = []
     texts: dict[str, str] = {}

@@ -20,7 +20,7 @@ from . import guide as bundled
 from .catalog import Catalog, Watch
 from .digests import DigestCache
 from .gguf import GGUFHeader
-from .metadata import ModelReader, StoredModel, describe
+from .metadata import ModelReader, StoredModel, show_metadata
 from .modelfile import render_modelfile
 from .scan import Entry
 
@@ -71,8 +71,8 @@ class Store:
         with self._lock:
             entry = self._find_or_install(name)
             model = self._stored(entry)
-            found = self._reader.header(entry)
-        header = found if isinstance(found, GGUFHeader) else None
+            content = self._reader.header(entry)
+        header = content if isinstance(content, GGUFHeader) else None
         modelfile = model.modelfile
         return ModelDetails(
             info=model.info,
@@ -85,7 +85,7 @@ class Store:
             parent=model.parent,
             capabilities=model.capabilities,
             notes=model.notes,
-            metadata=describe(model.info, header),
+            metadata=show_metadata(model.info, header),
         )
 
     def _scan(self) -> Catalog:
@@ -154,10 +154,10 @@ class Store:
         except OSError:
             return self._digests.provisional(info.path, info.size, 0)
         key = (info.path, status.st_size, status.st_mtime_ns)
-        known = self._digests.get(*key)
-        if known is None and compute:
+        digest = self._digests.get(*key)
+        if digest is None and compute:
             self._digests.want(*key)
-        return known or self._digests.provisional(*key)
+        return digest or self._digests.provisional(*key)
 
     def put_digest(self, path: str, digest: str) -> None:
         """Keep the sha256 of a file that has just been verified."""

@@ -113,15 +113,15 @@ class Upload:
         """Keep it for a create; return its sha256. Raises InvalidRequest where that is not `digest`,
         DiskFull, RKLLamaError.
         """
-        found = self._sha256.hexdigest()
+        sha256 = self._sha256.hexdigest()
         if self._file is not None and self.failure is None:
-            if digest not in (found, None):
-                raise InvalidRequest(f"the upload's sha256 is {found}, not {digest}")
+            if digest not in (sha256, None):
+                raise InvalidRequest(f"the upload's sha256 is {sha256}, not {digest}")
             with self._explained():
-                self._file.place(os.path.join(_folder(self._models), found))
+                self._file.place(os.path.join(_folder(self._models), sha256))
         if self.failure is not None:
             raise self.failure
-        return found
+        return sha256
 
     def close(self) -> None:
         """Drop what was not kept."""

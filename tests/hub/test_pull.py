@@ -39,8 +39,7 @@ from rkllama.errors import (
 )
 from rkllama.hub import api as hub
 from rkllama.hub import partial as part
-from rkllama.hub import pull
-from rkllama.hub import sidecars as companions
+from rkllama.hub import pull, sidecars
 from rkllama.models.digests import DigestCache
 from rkllama.models.reference import Reference, parse_reference
 from rkllama.models.scan import scan
@@ -1010,7 +1009,7 @@ def test_a_small_file_that_is_not_to_be_had_is_no_error(
 def test_a_slow_base_model_is_not_waited_for(
     remote: LoopbackHub, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(companions, "STEP_LIMIT", 0.05)
+    monkeypatch.setattr(sidecars, "STEP_LIMIT", 0.05)
     remote.repos["user/repo"].card = {"base_model": "base/model"}
     remote.add("base/model", TEXTS, held=threading.Event())
     start = time.monotonic()
@@ -1022,7 +1021,7 @@ def test_a_slow_base_model_is_not_waited_for(
 def test_all_of_them_together_have_a_time_limit(
     remote: LoopbackHub, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(companions, "TIME_LIMIT", 0.0)
+    monkeypatch.setattr(sidecars, "TIME_LIMIT", 0.0)
     remote.add("user/repo", {FILE: CONTENT, **TEXTS})
     assert fetch(models)[-1].name == "m-w8a8-rk3588"
     assert beside(models) == {}
@@ -1031,7 +1030,7 @@ def test_all_of_them_together_have_a_time_limit(
 def test_a_file_that_is_too_large_is_left(
     remote: LoopbackHub, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(companions, "SIZE_LIMIT", 100_000)
+    monkeypatch.setattr(sidecars, "SIZE_LIMIT", 100_000)
     remote.add("user/repo", {FILE: CONTENT, **TEXTS, "config.json": bytes(200_000)})
     fetch(models)
     assert beside(models) == {name: text for name, text in TEXTS.items() if name != "config.json"}

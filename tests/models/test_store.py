@@ -152,7 +152,11 @@ def test_both_lists_show_the_same(store: Store, put: Put, models: Path) -> None:
     put("broken-q8_0.gguf")
     os.mkfifo(models / "Qwen3-8B-rk3588" / ".pull.json")
     (models / "c" / "Modelfile").mkdir()
-    told = {entry.name: labels(entry) for entry in scan(str(models))}
+    told = {
+        entry.name: (label.quantization, label.platform, label.parameter_size)
+        for entry in scan(str(models))
+        for label in [labels(entry)]
+    }
     assert told == {
         "Qwen3-8B-rk3588": ("w8a8", "rk3588", "8B"),
         "alias": (None, None, None),
