@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .config import Settings
     from .console.options import ChatOptions
     from .service import Service
+    from .types import ModelDetails
 
 app = typer.Typer(
     name="rkllama",
@@ -392,9 +393,16 @@ def remove(
     service = _service("rm")
     ask = sys.stdin.isatty() and not yes
     failed = False
-    for name in models:
+    wanted: list[ModelDetails | str] = []
+    for name in models:  # before anything is asked: a typo may change the answers
         try:
-            sure = _confirmed(service, name) if ask else name
+            wanted.append(service.show(name) if ask else name)
+        except RKLLamaError as error:
+            print_error(error)
+            failed = True
+    for model in wanted:
+        try:
+            sure = model if isinstance(model, str) else _confirmed(model)
             if sure is not None:
                 sys.stderr.write(f"Deleted {service.remove(sure).name}\n")
         except RKLLamaError as error:
@@ -403,12 +411,11 @@ def remove(
     raise typer.Exit(1 if failed else 0)
 
 
-def _confirmed(service: "Service", name: str) -> str | None:
+def _confirmed(details: "ModelDetails") -> str | None:
     """Return the full name of the model, if the user wants it deleted."""
     from .console.output import human_size
     from .console.terminal import agreed
 
-    details = service.show(name)
     info = details.info
     what = f"{info.file}, {human_size(info.size)}"
     if details.parent is not None:

@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from .board.soc import read_soc
 from .config import Settings, is_loopback, server_address, server_url
 from .engine.service import LocalService
-from .errors import RKLLamaError
+from .errors import ModelsDirMissing, RKLLamaError
+from .rkllm.library import look_for_library
 from .server.app import Application, access_logged, create_app, routes
 from .server.transport import Server, listen
 
@@ -26,12 +28,13 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; `ready` is called with the URL once requests are answered.
 
-    Raises ConfigError when the address cannot be used, ModelNotFound for an unknown `model`.
+    Raises ConfigError when the address cannot be used, ModelsDirMissing for a directory that the user
+    named and that is not there, ModelNotFound for an unknown `model`.
     """
     host, port = server_address(settings.host)
+    _make_own_directory(settings)
     listener = listen(host, port)
     url = server_url(host, listener.getsockname()[1])
-    _make_own_directory(settings)
     service = LocalService(settings, "rkllama serve", url)
     try:
         if model is not None:
@@ -43,6 +46,7 @@ def serve(
             log.warning("anyone who can reach %s may use this server: no API key is set", host)
         if model is not None:
             _load_in_background(service, model)
+        _say_what_is_here(settings, service)
         ready(url)
         server.run_until(stopping)
         service.close()
@@ -58,8 +62,30 @@ def _make_own_directory(settings: Settings) -> None:
     A directory named by the user is not created: it may be on a disk that is not mounted.
     """
     if settings.models == os.path.join(settings.home, "models"):
-        with contextlib.suppress(OSError):
+        try:
             os.makedirs(settings.models, exist_ok=True)
+        except OSError as error:
+            log.warning("%s cannot be created: %s", settings.models, error.strerror)
+    elif not os.path.isdir(settings.models):
+        raise ModelsDirMissing(settings.models)
+
+
+def _say_what_is_here(settings: Settings, service: LocalService) -> None:
+    """Log what this server works with: its models, the runtime and the SoC."""
+    count = 0
+    with contextlib.suppress(RKLLamaError):  # the first request tells it
+        count = len(service.models())
+    log.info("models: %s (%d)", settings.models, count)
+    path, version = look_for_library(settings.rkllm_lib, os.environ)
+    if path is None:
+        log.info(
+            "runtime: no librkllmrt.so in %s or the system's library paths; models in .gguf format "
+            "run without it",
+            os.path.join(settings.home, "lib"),
+        )
+    else:
+        log.info("runtime: %s (%s)", path, f"release {version}" if version else "release unknown")
+    log.info("SoC: %s", read_soc() or "none of Rockchip's")
 
 
 def _stop_on_signals(wake: Callable[[], object]) -> threading.Event:

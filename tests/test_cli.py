@@ -482,6 +482,37 @@ def test_a_server_elsewhere_that_is_silent(models: Path) -> None:
     assert "RKLLAMA_HOST cannot be 'a:b'" in failure("list", env={"RKLLAMA_HOST": "a:b"})
 
 
+def test_what_is_not_there_is_told_before_anything_is_asked(models: Path) -> None:
+    write_model(models / "echo-w8a8.rkllm")
+    with Terminal("rm", "ech", "nothing") as screen:
+        screen.expect("Error: model 'nothing' not found")
+        screen.expect("Delete echo-w8a8 (echo-w8a8.rkllm, 17 B)? [y/N] ")
+        screen.type("y\n")
+        assert screen.end() == 1
+    assert not (models / "echo-w8a8.rkllm").exists()
+
+
+def test_serve_tells_at_its_start_what_it_works_with(models: Path, npu: str) -> None:
+    write_model(models / "echo.rkllm")
+    complaint = failure("serve", "--models", "/nope", "--port", "0")
+    assert "the models directory /nope does not exist" in complaint
+    with Server() as server:
+        said = "".join(server.log)
+    assert f"models: {models} (1)" in said
+    assert f"runtime: {npu} (release 1.2.3)" in said
+    assert "SoC: none of Rockchip's" in said
+    with Server(env={"RKLLAMA_RKLLM_LIB": ""}) as server:
+        assert "runtime: no librkllmrt.so in " in "".join(server.log)
+
+
+def test_a_log_that_cannot_be_written_is_no_reason_not_to_run(models: Path, npu: str) -> None:
+    write_model(models / "echo.rkllm")
+    (models.parent / "logs").write_text("not a directory")
+    done = rkllama("run", "echo", "hi")
+    assert done.stdout == "hi\n"
+    assert "logs/echo.log cannot be written" in done.stderr
+
+
 def test_a_server_here_that_was_named_and_is_silent(models: Path, npu: str) -> None:
     """What is asked of a server is not done by another one, nor here."""
     write_model(models / "echo.rkllm")

@@ -68,6 +68,29 @@ def find_library(explicit: str | None, environ: Mapping[str, str]) -> tuple[str,
     raise LibraryNotFound(tuple(tried), hint=_HINT.format(home=_home(environ)))
 
 
+_SYSTEM = (
+    "/usr/local/lib",
+    "/usr/lib",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib/arm-linux-gnueabihf",
+)
+
+
+def look_for_library(
+    explicit: str | None, environ: Mapping[str, str]
+) -> tuple[str | None, str | None]:
+    """Return the file that `find_library` would most likely load and the version in it, without loading
+    it; (None, None) for none.
+    """
+    named = environ.get("LD_LIBRARY_PATH", "").split(":")
+    for _, path in _places(explicit, environ):
+        folders = [""] if os.sep in path else [*filter(None, named), *_SYSTEM]
+        for file in (os.path.join(folder, path) for folder in folders):
+            if os.path.isfile(file):
+                return file, read_version(file)
+    return None, None
+
+
 class _Unusable(Exception):
     """The reason why a file cannot be used."""
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from typing import BinaryIO
+
+log = logging.getLogger("rkllama")
 
 LIMIT = 4 << 20
 """Bytes from which a log is put aside, as NAME.log.1, and starts anew."""
@@ -55,6 +58,24 @@ class ChildLog:
             return os.stat(self.path).st_size
         except OSError:
             return 0
+
+
+def open_log(path: str) -> tuple[str, ChildLog]:
+    """Return the log at `path`, or the null device where that cannot be written: no reason not to run.
+
+    Raises OSError where not even that can.
+    """
+    try:
+        child_log = ChildLog(path)
+        with open(path, "ab"):
+            return path, child_log
+    except OSError as error:
+        log.warning(
+            "the log %s cannot be written (%s): what the runtime says is lost",
+            path,
+            error.strerror or error,
+        )
+        return os.devnull, ChildLog(os.devnull)
 
 
 def _end_of_part(stream: BinaryIO, start: int, end: int) -> str:

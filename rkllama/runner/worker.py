@@ -29,7 +29,7 @@ from ..errors import InvalidRequest, LoadFailed, WorkerCrashed, WorkerHung
 from ..service import LOCAL, Caller
 from ..types import TokenLogprob
 from . import frames
-from .log import ChildLog
+from .log import open_log
 from .process import Process, exit_in_words
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Worker:
         self._run = 0
         self._buffer = frames.FrameBuffer()
         try:
-            self._log = ChildLog(log_path)
+            log_path, self._log = open_log(log_path)
             self._process = Process(log_path, inherit=inherit)
         except OSError as error:
             raise LoadFailed(f"cannot start a process for {path}: {error}") from None

@@ -76,7 +76,9 @@ def test_a_fresh_server_has_no_models_rather_than_an_error(home: Path) -> None:
 def test_a_named_directory_that_is_missing_is_not_made(home: Path) -> None:
     """It may be on a disk that is not mounted."""
     named = home / "ssd" / "models"
+    named.mkdir(parents=True)
     with Server("--models", str(named)) as server:
+        named.rmdir()
         assert server.get("/models").status == 500
     assert not named.exists()
 
