@@ -192,7 +192,7 @@ def test_what_is_passed_over_is_told(models: Path, npu: str) -> None:
     assert "the ADAPTER missing.bin" in done.stderr
     with Server() as server:
         server.post("/api/generate", {"model": "m"})
-        assert any("ADAPTER missing.bin" in line for line in server.log)
+        until(lambda: any("ADAPTER missing.bin" in line for line in server.log))
         assert "Ignored\n  the ADAPTER missing.bin of m/Modelfile" in output(
             "show", "m", env={"RKLLAMA_HOST": server.url}
         )

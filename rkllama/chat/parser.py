@@ -23,7 +23,7 @@ _ID_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def new_call_id() -> str:
-    """An id of "call_" and nine letters or digits; templates with short ids take the last nine."""
+    """Return an id of "call_" and nine letters or digits; templates with short ids take the last nine."""
     return "call_" + "".join(_ID_LETTERS[byte % 36] for byte in os.urandom(9))
 
 
@@ -61,7 +61,7 @@ class _Markers:
         return best
 
     def safe(self, text: str, final: bool) -> int:
-        """How much of a text without a whole marker cannot be part of one."""
+        """Return how much of a text without a whole marker cannot be part of one."""
         if not final:
             for size in range(min(self._longest, len(text)), 0, -1):
                 if self._begins_with(text[-size:]):
@@ -69,7 +69,7 @@ class _Markers:
         return len(text)
 
     def _begins_with(self, text: str) -> bool:
-        """Whether a marker goes on after `text`: the next one in their order then begins with it."""
+        """Return whether a marker goes on after `text`: the next one in their order then begins with it."""
         place = bisect_right(self._sorted, text)
         return place < len(self._sorted) and self._sorted[place].startswith(text)
 
@@ -142,7 +142,7 @@ class AnswerParser:
         return self.stopped in self._ends
 
     def feed(self, text: str) -> list[Event]:
-        """The events that `text` completes."""
+        """Return the events that `text` completes."""
         if (
             self._step is AnswerParser._text
             and not self._pending
@@ -156,7 +156,7 @@ class AnswerParser:
         return self._run(text, final=False)
 
     def finish(self) -> list[Event]:
-        """The events of what was still held back, at the end of the answer."""
+        """Return the events of what was still held back, at the end of the answer."""
         return self._run("", final=True)
 
     def _run(self, text: str, final: bool) -> list[Event]:
@@ -172,7 +172,7 @@ class AnswerParser:
     # next one. It returns whether to go on: False where more text is needed first.
 
     def _at_start(self) -> bool:
-        """Before the first word, which may be the opener of the thinking."""
+        """Handle the text before the first word, which may open the thinking."""
         opener = self._thinking[0] if self._thinking else ""
         begun = self._pending.lstrip()
         if begun.startswith(opener):
@@ -185,7 +185,7 @@ class AnswerParser:
         return True
 
     def _before_thought(self) -> bool:
-        """In thinking that the prompt opened; some models open it once more."""
+        """Handle thinking that the prompt opened; some models open it once more."""
         begun = self._pending.lstrip()
         opener = self._thinking[0] if self._thinking else ""
         if not self._final and len(begun) < len(opener) and opener.startswith(begun):
@@ -195,7 +195,7 @@ class AnswerParser:
         return True
 
     def _in_thinking(self) -> bool:
-        """Between the opener and the first word of a thought."""
+        """Handle the text between the opener and the first word of a thought."""
         self._pending = self._pending.lstrip()
         if self._pending:
             self._step = AnswerParser._thought
@@ -235,7 +235,9 @@ class AnswerParser:
         return True
 
     def _find_plain(self, limit: int) -> tuple[int, Form | None] | None:
-        """Where before `limit` a line begins as a call without markers does, or (None) as it may yet."""
+        """Return where before `limit` a line begins as a call without markers does, or (None) as it may
+        yet.
+        """
         for line in _LINE_START.finditer(self._pending, 0, limit):
             if line.start() == 0 and not self._blank_line:
                 continue
@@ -275,7 +277,7 @@ class AnswerParser:
         return True
 
     def _after_call(self) -> bool:
-        """Closers go, in their order, and so does the space before another call."""
+        """Drop the closers, in their order, and the space before another call."""
         rest = self._pending.lstrip()
         for number, closer in enumerate(self._closers):
             if rest.startswith(closer):

@@ -111,7 +111,7 @@ class ChatTemplate:
     def for_model(
         source: TemplateSource | None, family: str | None, renderer: Renderer
     ) -> ChatTemplate | None:
-        """The model's own template, else its family's, else None: the runtime may have one.
+        """Return the model's own template, else its family's, else None: the runtime may have one.
 
         `renderer` renders the model's own, which is foreign code. A broken template is replaced by the
         family's, or ChatML, and `notice` says so.
@@ -126,7 +126,7 @@ class ChatTemplate:
         think: Think = None,
         add_generation_prompt: bool = True,
     ) -> Rendered:
-        """The prompt for the answer to `messages`, or to be continued where the last one is the
+        """Return the prompt for the answer to `messages`, or to be continued where the last one is the
         assistant's. Raises InvalidRequest with the template's words where it refuses them.
         """
         begun = ""
@@ -157,7 +157,7 @@ class ChatTemplate:
     def _prepare(
         self, messages: Sequence[Message], tools: Sequence[Tool], think: Think
     ) -> list[dict[str, Any]]:
-        """The messages as this template wants them, with nothing in them that it could obey."""
+        """Return the messages as this template wants them, with nothing in them that it could obey."""
         traits = self._traits
         messages = [conversation.neutralised(m, self._neutralise) for m in messages]
         messages = conversation.link_results(messages)
@@ -193,7 +193,7 @@ class ChatTemplate:
             ) from error
 
     def _ask(self, messages: Sequence[dict[str, Any]], **variables: Any) -> str:
-        """What the template makes of a trial conversation, "" where it refuses.
+        """Return what the template makes of a trial conversation, "" where it refuses.
 
         Raises BrokenTemplate where even that costs too much, since there are many trials.
         """
@@ -281,7 +281,7 @@ def for_conversation(
     *,
     runtime_wraps: bool = True,
 ) -> ChatTemplate | None:
-    """What writes these messages: the model's template; without one None for a single user message,
+    """Return what writes these messages: the model's template; without one None for a single user message,
     which the runtime wraps itself if it can, and ChatML for everything else, which most models
     understand.
     """
@@ -290,8 +290,8 @@ def for_conversation(
 
 
 def looks_templated(text: str, control_tokens: Iterable[str]) -> bool:
-    """Whether `text` is a prompt already: it holds one of a template's control tokens. Tags that HTML
-    has too count at its beginning only, and those of tools not at all.
+    """Return whether `text` is a prompt already: it holds one of a template's control tokens. Tags that HTML
+    has, too, count only at its beginning, and those of tools not at all.
     """
     if text.startswith(_PLAIN_TAGS):
         return True
@@ -372,7 +372,7 @@ def _marked_unthought(message: Message) -> Message:
 
 
 def _without_thinking(message: Message, markers: tuple[str, str]) -> Message:
-    """The message without the thinking that some clients leave in an answer's text."""
+    """Return the message without the thinking that some clients leave in an answer's text."""
     _, closer = markers
     if message.role != "assistant" or closer not in message.text:
         return message

@@ -43,7 +43,7 @@ class Traits:
     parts: bool = False
 
     def as_dict(self, message: Message, *, short_ids: bool = False) -> dict[str, Any]:
-        """The message in the form that the template takes."""
+        """Return the message in the form that the template takes."""
         return as_dict(
             message,
             text_arguments=self.text_arguments,
@@ -118,7 +118,7 @@ def _dicts(*messages: Message, traits: Traits = Traits()) -> list[dict[str, Any]
 
 
 def _keeps_system(ask: Ask, nothing: Any) -> bool:
-    """Whether a system prompt is written, and in a place where it stays when the next turn comes;
+    """Return whether a system prompt is written, and in a place where it stays when the next turn comes;
     where the template moves it on, it is better kept in the first user turn.
     """
     begun, going_on = (_SYSTEM, _USER), (_SYSTEM, _USER, _ASSISTANT, _USER)
@@ -150,7 +150,7 @@ def _writes_calls(ask: Ask, tools: list[dict[str, Any]]) -> bool:
 
 
 def _holds_call(text: str) -> bool:
-    """Whether the trial's call is there, in a form that would be a call in an answer, too."""
+    """Return whether the trial's call is there, in a form that would be a call in an answer, too."""
     parser = AnswerParser(thinking=None, tools=(_TOOL,))
     events = parser.feed(text[-_MOST_CHARS:]) + parser.finish()
     calls = [event.call for event in events if isinstance(event, ToolCallDelta)]

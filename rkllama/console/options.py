@@ -18,7 +18,7 @@ _UNSET_BELOW_ZERO = ("top_k", "seed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatOptions:
-    """What the command line, and `/set` later, asked for."""
+    """The options of the command line, and of later `/set` commands."""
 
     system: str | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -32,7 +32,7 @@ class ChatOptions:
     wordwrap: bool = True
 
     def request(self, model: str, messages: tuple[Message, ...]) -> ChatRequest:
-        """The request for the next answer."""
+        """Return the request for the next answer."""
         return ChatRequest(
             model=model,
             messages=messages,
@@ -47,7 +47,7 @@ class ChatOptions:
         )
 
     def parameters(self) -> tuple[tuple[str, str], ...]:
-        """What was set, as the PARAMETER lines of a Modelfile."""
+        """Return what was set, as the PARAMETER lines of a Modelfile."""
         values: list[tuple[str, object]] = [
             ("num_predict", self.max_tokens),
             ("num_ctx", self.context_length),
@@ -82,7 +82,9 @@ class ChatOptions:
         try:
             value = json.loads(text)
         except ValueError:
-            raise InvalidRequest(f"{name} cannot be '{text}'", hint="It is a number.") from None
+            raise InvalidRequest(
+                f"{name} cannot be '{text}'", hint="It must be a number."
+            ) from None
         return self.with_number(name, value)
 
 

@@ -15,7 +15,7 @@ _FILL = 0.75
 
 
 def truncate(messages: tuple[Message, ...], error: PromptTooLong) -> tuple[Message, ...] | None:
-    """What is left of messages that are too long by this error; None where nothing can be left out.
+    """Return what is left of messages that are too long by this error; None where nothing can be left out.
 
     The system messages at the beginning stay, and the last user's turn with what follows it. The first
     of the rest is a user's turn: no result of a tool stands without its call.
@@ -33,7 +33,7 @@ def truncate(messages: tuple[Message, ...], error: PromptTooLong) -> tuple[Messa
 
 
 def _share(error: PromptTooLong) -> float:
-    """How much of the text may stay, if all of it has as many tokens a character."""
+    """Return how much of the text may stay, assuming the same number of tokens per character throughout."""
     if not error.prompt_tokens or not error.context_length:
         return 0.5
     return min(1.0, _FILL * error.context_length / error.prompt_tokens)

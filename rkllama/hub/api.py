@@ -115,7 +115,7 @@ class Hub:
                 endpoint=self.endpoint,
             )
             if metadata.size is None or not metadata.etag:
-                raise ValueError("neither size nor hash")
+                raise ValueError("the size or the hash is missing")
             return RemoteFile(
                 repo=repository.id,
                 path=path,

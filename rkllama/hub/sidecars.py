@@ -46,8 +46,8 @@ def fetch_sidecars(hub: Hub, repository: Repository, model: RemoteFile, folder: 
             for name in missing:
                 if _fetch(hub, source, subfolder, name, folder, deadline):
                     fetched.add(name)
-        except Exception as error:  # whatever a server comes up with, the model is worth more
-            _log.info("no small files for %s: %s", model.name, error)
+        except Exception as error:  # the model matters more than any error of the server
+            _log.info("cannot fetch the template and tokenizer files of %s: %s", model.name, error)
 
 
 def has_template(folder: str) -> bool:

@@ -182,7 +182,7 @@ class WritableStore(Store):
                 return entry.name
         if os.path.lexists(os.path.join(self._root, spelling)) or self._is_taken(spelling):
             raise InvalidRequest(
-                f"'{spelling}' exists already", param="name", hint="Choose another name."
+                f"'{spelling}' already exists", param="name", hint="Choose another name."
             )
         return spelling
 

@@ -22,7 +22,7 @@ class JsonEnd:
         self._position = -1
 
     def find(self, text: str, start: int) -> int | None:
-        """The index after the end; None: not there yet; -1: this is no JSON."""
+        """Return the index after the end; None: not there yet; -1: this is not JSON."""
         position = max(self._position, start)
         while position < len(text):
             if self._in_string:
@@ -48,7 +48,7 @@ class JsonEnd:
         return None
 
     def _skip_string(self, text: str, position: int) -> int:
-        """Where to go on: behind the string, or where its end is to be looked for later."""
+        """Return where to go on: after the string, or where to look for its end later."""
         while mark := _STRING_BREAK.search(text, position):
             if mark[0] == '"':
                 self._in_string = False

@@ -12,7 +12,9 @@ from .outcome import Found, Outcome
 from .tags import TagReader
 
 _MAX_HEAD = 1000
-"""Characters between opener and JSON, which are looked at again with each piece; more are no head."""
+"""Characters between opener and JSON, which are looked at again with each piece; anything longer is not
+a head.
+"""
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _KEYS = frozenset(("name", "function", "type", "id", *_ARGUMENTS))
 _FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
@@ -33,7 +35,7 @@ class CallReader:
         self._tags: TagReader | None = None
 
     def read(self, text: str) -> Outcome:
-        """What `text` is, which begins with the opener and only grows from call to call."""
+        """Return what `text` is, which begins with the opener and only grows from call to call."""
         if self._start < 0 and not self._find_start(text):
             rest = text[len(self.form.opener) :]
             short = len(rest) <= _MAX_HEAD + 101  # with the list's beginning that has to follow
@@ -79,7 +81,7 @@ class CallReader:
 
 
 def _plausible(text: str, start: int, tools: Collection[str]) -> bool:
-    """Whether JSON that may not be complete can still become a call of a known tool."""
+    """Return whether JSON that may not be complete can still become a call of a known tool."""
     if (match := _FIRST_KEY.match(text, start)) is None:
         return re.fullmatch(r"\[?\s*\{?\s*", text[start : start + 80]) is not None
     key, key_ended, value, value_ended = match.groups()
@@ -109,7 +111,7 @@ def _call(value: Any, tools: Collection[str] | None) -> tuple[str, Mapping[str, 
 
 
 def _arguments(value: Any) -> Mapping[str, Any] | None:
-    """An object, also when it was written as a string; null is an empty one."""
+    """Return an object, also when it was written as a string; null is an empty one."""
     if isinstance(value, str):
         try:
             value = loads(value) if value.strip() else {}
