@@ -237,7 +237,9 @@ def test_a_soc_that_cannot_run_language_models_is_refused_at_once(soc: str, tmp_
         ("RK3576", set(range(8)), (0xF0, 4)),
         ("RK3562", set(range(4)), (0x0F, 4)),
         ("RV1126B", set(range(4)), (0x0F, 4)),
-        ("RK3588", {0, 1, 4, 5}, (0x30, 2)),
+        ("RK3588", {0, 1, 4, 5}, (0x33, 4)),  # three NPU cores want three CPUs
+        ("RK3588", {1, 4, 5, 6}, (0x70, 3)),
+        ("RK3576", {0, 1, 4, 5}, (0x30, 2)),
         ("RK3588", {0, 1}, (0x03, 2)),
         (None, set(range(2)), (0x03, 2)),
         (None, set(range(16)), (0xF0, 4)),

@@ -10,6 +10,8 @@ from ..errors import LoadFailed
 COMPATIBLE = "/proc/device-tree/compatible"
 
 _BIG, _FIRST = range(4, 8), range(4)
+_CORES = {"RK3588": 3, "RK3576": 2}
+"""Cores of the NPU where there are several: the runtime refuses to work with fewer CPUs."""
 _CPUS = {"RK3588": _BIG, "RK3576": _BIG, "RK3562": _FIRST, "RV1126B": _FIRST}
 _WITHOUT_LLM = frozenset({"RK3566", "RK3568", "RK3399", "RK3399PRO", "RV1103", "RV1106", "RV1126"})
 
@@ -41,9 +43,12 @@ def require_llm(soc: str | None) -> None:
 def cpus(soc: str | None, available: set[int] | None = None) -> tuple[int, int]:
     """(mask, number) of the CPUs to use: the vendor's choice for `soc` where it may be used here.
 
-    Elsewhere the last four of those that this process may run on; the big cores come last.
+    Where fewer of those may be used than the NPU has cores, others join them. Elsewhere it is the last
+    four of those that this process may run on; the big cores come last.
     """
     usable = {cpu for cpu in (available or os.sched_getaffinity(0)) if cpu < 8} or {0}
-    recommended = _CPUS.get((soc or "").removesuffix("S"), range(8))
-    chosen = sorted(usable.intersection(recommended) or usable)[-4:]
+    family = (soc or "").removesuffix("S")
+    chosen = sorted(usable.intersection(_CPUS.get(family, range(8))))[-4:]
+    if len(chosen) < _CORES.get(family, 1):
+        chosen = sorted(usable)[-4:]
     return sum(1 << cpu for cpu in chosen), len(chosen)

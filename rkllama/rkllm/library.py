@@ -230,7 +230,7 @@ def identify(
         return _chosen(abi, path), ()
     defaults = Defaults.of(handle)
     if version in RELEASES:
-        if _fits(version, handle, defaults):
+        if _fits(version, handle, defaults) or _fits_but_for_reserved(version, handle, defaults):
             return version, ()
         raise _unknown(
             f"{path} says that it is {version}, but its parameters are not laid out like that "
@@ -271,11 +271,35 @@ def _unknown(message: str, version: str | None) -> UnknownRuntime:
 
 def _fits(release: str, handle: ctypes.CDLL, defaults: Defaults) -> bool:
     """Return whether the library exports what `release` declares and fills its RKLLMParam to the end."""
+    struct_type = CTypes(release).structs["RKLLMParam"]
+    size, padding = ctypes.sizeof(struct_type), ctypes.alignment(struct_type)
+    return _agrees(release, handle, defaults, size - padding + 1)
+
+
+def _fits_but_for_reserved(release: str, handle: ctypes.CDLL, defaults: Defaults) -> bool:
+    """Return whether the library fits but for the reserved bytes at the end, which C++ may leave alone.
+
+    Only for the release that the file itself names: what tells the layouts apart lies before those bytes,
+    except that another whole layout may end among them.
+    """
+    if any(_fits(other, handle, defaults) for other in RELEASES):
+        return False
+    types = CTypes(release).structs
+    extend, struct_type = types["RKLLMExtendParam"], types["RKLLMParam"]
+    least = struct_type.extend_param.offset + extend.reserved.offset
+    if not _agrees(release, handle, defaults, least):
+        return False
+    values = struct_type.from_buffer_copy(defaults.content).extend_param
+    # In another layout a pointer lies here.
+    return values.base_domain_id == 0 and 0 <= getattr(values, "enabled_cpus_mask", 0) < 1 << 8
+
+
+def _agrees(release: str, handle: ctypes.CDLL, defaults: Defaults, least: int) -> bool:
+    """Return whether functions and defaults are those of `release`, and `least` bytes are written."""
     if any(not hasattr(handle, name) for name in header(release).functions):
         return False
     struct_type = CTypes(release).structs["RKLLMParam"]
-    size, padding = ctypes.sizeof(struct_type), ctypes.alignment(struct_type)
-    if not size - padding < defaults.size <= size:
+    if not least <= defaults.size <= ctypes.sizeof(struct_type):
         return False
     param = struct_type.from_buffer_copy(defaults.content)
     defaults_of_all = {"top_p": 0.9, "temperature": 0.8, "repeat_penalty": 1.1}

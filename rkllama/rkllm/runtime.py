@@ -103,6 +103,8 @@ class Runtime:
         if self._handle:
             raise RuntimeFailed("a model is loaded already")
         params = self._functions["rkllm_createDefaultParam"]()
+        # Some releases leave these bytes as they were, which is whatever lay on the stack.
+        ctypes.memset(params.extend_param.reserved, 0, ctypes.sizeof(params.extend_param.reserved))
         params.model_path = os.fsencode(path)
         for name, value in {**sampling_values(sampling), **parameters}.items():
             self._set(params, name, value)

@@ -14,8 +14,10 @@ import pytest
 
 from rkllama.errors import LibraryNotFound, UnknownRuntime
 from rkllama.rkllm import library as npu_library
+from rkllama.rkllm.ctypes_types import CTypes
 from rkllama.rkllm.library import _MOVE_TO_X8, Defaults, open_library, read_version
-from tests.virtual_npu import VERSIONS, library
+from rkllama.rkllm.runtime import Runtime
+from tests.virtual_npu import VERSIONS, library, write_model
 from tests.virtual_npu.build import compile_c
 
 pytestmark = pytest.mark.integration
@@ -164,6 +166,40 @@ def test_what_the_loader_says_is_passed_on(tmp_path: Path) -> None:
 def test_every_release_is_recognised(version: str) -> None:
     found = open_library(library(version), environ={})
     assert (found.version, found.release, found.notices) == (version, version, ())
+
+
+on_x86_64 = pytest.mark.skipif(
+    os.uname().machine != "x86_64" or sys.maxsize < 1 << 32,
+    reason="the virtual NPU can leave bytes unwritten by the convention of x86-64 only",
+)
+
+
+@on_x86_64
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_release_that_leaves_the_reserved_bytes_alone_is_recognised(
+    version: str, tmp_path: Path
+) -> None:
+    found = open_library(library(version, fieldwise=True), environ={})
+    assert Defaults.of(found.handle).size < ctypes.sizeof(CTypes(version).structs["RKLLMParam"])
+    assert (found.version, found.release, found.notices) == (version, version, ())
+    runtime = Runtime(found)  # the virtual NPU stops the process if reserved bytes are not 0
+    runtime.init(write_model(tmp_path / "m.rkllm"))
+    runtime.destroy()
+
+
+@on_x86_64
+def test_an_unknown_release_that_leaves_the_reserved_bytes_alone_is_refused() -> None:
+    with pytest.raises(UnknownRuntime, match="unknown layout"):
+        open_library(library("1.3.0", reported="1.3.1", fieldwise=True), environ={})
+
+
+@on_x86_64
+@pytest.mark.parametrize(
+    ("layout", "reported"), [("1.3.0", "1.2.3"), ("1.2.3", "1.3.0"), ("1.2.0", "1.2.3")]
+)
+def test_reserved_bytes_left_alone_do_not_hide_another_layout(layout: str, reported: str) -> None:
+    with pytest.raises(UnknownRuntime, match=f"says that it is {reported}"):
+        open_library(library(layout, reported=reported, fieldwise=True), environ={})
 
 
 @pytest.mark.parametrize(

@@ -22,20 +22,27 @@ SHARED = ("-fPIC", "-shared", "-pthread", "-lm")
 
 @functools.cache
 def library(
-    version: str = "1.2.3", *, reported: str | None = None, target: str | None = None
+    version: str = "1.2.3",
+    *,
+    reported: str | None = None,
+    target: str | None = None,
+    fieldwise: bool = False,
 ) -> str:
     """Return the path of the virtual librkllmrt of `version`, compiled on first use.
 
     With `reported` it has the layout of `version` and says that it is another one. With `target`,
     as GNU writes it ("aarch64-linux-gnu"), it is for another machine; that needs a cross compiler.
+    With `fieldwise` its default parameters leave the reserved bytes as they are.
 
     It lies in a directory whose name is a hash of everything it was made from, so parallel test
     processes share it and a changed source never meets an old library.
     """
     sources = sorted(SOURCES.glob("*.c"))
-    made = _directory(version, target) / (reported or "as-it-is") / "librkllmrt.so"
+    name = (reported or "as-it-is") + ("-fieldwise" if fieldwise else "")
+    made = _directory(version, target) / name / "librkllmrt.so"
     if not made.exists():
         options = [f'-DVNPU_REPORTED="{reported or version}"', *SHARED]
+        options.append(f"-DVNPU_FIELDWISE={int(fieldwise)}")
         if target:  # an emulated run is short: compiling without optimising saves more
             options.append("-O0")
         compile_c(version, sources, made, *options, compiler=target and f"{target}-gcc")

@@ -70,29 +70,46 @@ static void clear_kv(Instance *instance, bool keep_system_prompt) {
     instance->history = false;
 }
 
+static void set_defaults(RKLLMParam *param) {
+    param->max_context_len = 512;
+    param->max_new_tokens = 512;
+    param->top_k = 40;
+    param->top_p = 0.9f;
+    param->temperature = 0.8f;
+    param->repeat_penalty = 1.1f;
+    param->mirostat_tau = 5.0f;
+    param->mirostat_eta = 0.1f;
+#if !HAS_RUN_SAMPLING
+    param->img_start = param->img_end = param->img_content = "";
+#endif
+#if HAS_CPUS
+    param->extend_param.enabled_cpus_num = 4;
+    param->extend_param.enabled_cpus_mask = 0xF0;
+#endif
+#if HAS_BATCH
+    param->extend_param.n_batch = 1;
+#endif
+}
+
+#if VNPU_FIELDWISE
+/* As C++ may do it: the result is filled where the caller wants it, and only what has a name. In C that
+   can only be written down in the machine's calling convention, here that of x86-64. */
+__attribute__((visibility("default"))) RKLLMParam *fill_in_place(RKLLMParam *param) __asm__(
+    "rkllm_createDefaultParam");
+
+RKLLMParam *fill_in_place(RKLLMParam *param) {
+    memset(param, 0, offsetof(RKLLMParam, extend_param) + offsetof(RKLLMExtendParam, reserved));
+    set_defaults(param);
+    return param;
+}
+#else
 RKLLMParam rkllm_createDefaultParam(void) {
     RKLLMParam param;
     memset(&param, 0, sizeof param);
-    param.max_context_len = 512;
-    param.max_new_tokens = 512;
-    param.top_k = 40;
-    param.top_p = 0.9f;
-    param.temperature = 0.8f;
-    param.repeat_penalty = 1.1f;
-    param.mirostat_tau = 5.0f;
-    param.mirostat_eta = 0.1f;
-#if !HAS_RUN_SAMPLING
-    param.img_start = param.img_end = param.img_content = "";
-#endif
-#if HAS_CPUS
-    param.extend_param.enabled_cpus_num = 4;
-    param.extend_param.enabled_cpus_mask = 0xF0;
-#endif
-#if HAS_BATCH
-    param.extend_param.n_batch = 1;
-#endif
+    set_defaults(&param);
     return param;
 }
+#endif
 
 static int init(LLMHandle *handle, const RKLLMParam *param, Instance **instance) {
     check_readable(handle, "handle");
