@@ -16,7 +16,17 @@ from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsu
 from .rkllm.callback import Results, Rows
 from .rkllm.inputs import PromptInput
 from .rkllm.library import open_library
-from .rkllm.log import Facts, cache_match, complaint, diagnose, notices, prompt_too_long, read_facts
+from .rkllm.log import (
+    Facts,
+    cache_match,
+    complaint,
+    diagnose,
+    failed_to_compute,
+    notices,
+    prompt_too_long,
+    read_facts,
+)
+from .rkllm.model_file import what_else
 from .rkllm.runtime import RunOptions, Runtime
 from .types import Diagnosis, FinishReason, TokenLogprob
 
@@ -56,6 +66,11 @@ class NPUBackend:
         require_llm(soc)
         if not os.access(spec.path, os.R_OK):
             raise LoadFailed(f"the model file {spec.path} cannot be read")
+        if other := what_else(spec.path):
+            raise LoadFailed(
+                f"{os.path.basename(spec.path)} is no .rkllm model but {other.message}",
+                hint=other.hint,
+            )
         library = open_library(spec.library, spec.abi)
         self._output.line_buffer()
         self._spec, self._runtime = spec, Runtime(library)
@@ -113,7 +128,7 @@ class NPUBackend:
     def _load_failed(self, message: str, diagnosis: Diagnosis | None) -> LoadFailed:
         assert self._spec is not None
         name = os.path.basename(self._spec.path)
-        hint = "The runtime's log may say more."
+        hint = "Try another release of librkllmrt, or a model made for this one."
         if diagnosis is not None:
             message, hint = diagnosis.message, diagnosis.hint
         return LoadFailed(
@@ -172,6 +187,8 @@ class NPUBackend:
         log = self._output.gained()
         if results.failed and results.stopped is None:
             raise self._run_failed(log)
+        if results.stopped != "cancelled":
+            _check_computed(log)
         return self._result(results, log, most, was_fresh)
 
     def _loaded(self) -> Runtime:
@@ -324,8 +341,10 @@ class NPUBackend:
         results = runtime.run(
             PromptInput(text=text), options=RunOptions(mode="hidden"), rows=keep_last
         )
+        log = self._output.gained()
         if results.failed:
-            raise self._run_failed(self._output.gained())
+            raise self._run_failed(log)
+        _check_computed(log)
         if not last_rows:
             raise Unsupported("the runtime returned no hidden layer for this model")
         return last_rows[-1]
@@ -354,6 +373,12 @@ def _reason(results: Results, at_limit: bool) -> FinishReason:
     if results.stopped == "length" or (results.stopped is None and at_limit):
         return "length"
     return "stop"
+
+
+def _check_computed(log: str) -> None:
+    """Raise RuntimeFailed for a run that reports success though the NPU did not compute."""
+    if diagnosis := failed_to_compute(log):
+        raise RuntimeFailed(diagnosis.message, hint=diagnosis.hint, log=log)
 
 
 def _drop(_text: str) -> None:

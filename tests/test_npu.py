@@ -157,6 +157,28 @@ def test_a_failed_load_says_why(
     assert "loading rkllm model" in caught.value.log
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "an empty file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"GGUF\x03\0\0\0", "a GGUF model"),
+        (bytes(4096), "a file of zeros"),
+    ],
+)
+def test_a_file_that_is_no_model_is_told_before_the_runtime_is_asked(
+    content: bytes, words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "m.rkllm").write_bytes(content)
+    backend = NPUBackend(compatible="/nowhere")
+    spec = LoadSpec(path=str(tmp_path / "m.rkllm"), context_length=512, library="/nowhere")
+    with pytest.raises(LoadFailed, match=f"is no .rkllm model but {words}") as caught:
+        backend.load(spec)
+    assert caught.value.hint
+    backend.close()
+
+
 def test_out_of_npu_memory_is_found_on_standard_error_too(tmp_path: Path) -> None:
     log = run_child(tmp_path, {"init_null": 1, "log": "malloc"}, "")
     assert (
@@ -382,6 +404,19 @@ def test_a_prompt_that_is_too_long(version: str, tmp_path: Path) -> None:
         assert caught.value.prompt_tokens >= 100
         assert caught.value.context_length == 64
         assert model.run("short")[0] == "short"
+
+
+@pytest.mark.parametrize(
+    "line", ["E rkllm: matmul(w8a8) run failed", "E RKNN: failed to submit!, op id: 0"]
+)
+def test_a_run_that_succeeds_without_computing_is_an_error(line: str, tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 5}) as model:
+        with pytest.raises(RuntimeFailed, match="failed to compute, so the answer is worthless"):
+            model.run("x " + directive(run_log=line))
+        assert model.run("x")[1].reason == "stop"
+        model.backend.embed(("x",), False)
+        with pytest.raises(RuntimeFailed, match="failed to compute"):
+            model.backend.embed(("x " + directive(run_log=line),), False)
 
 
 @pytest.mark.parametrize("fault", [{"run_error": 1}, {"run_fail": 1}, {"error_at": 2}])

@@ -129,11 +129,23 @@ def _load(path: str) -> tuple[str, ctypes.CDLL]:
     return (path if os.sep in path else _mapped(path)), handle
 
 
+_PACKAGES = {
+    "libgomp.so": "libgomp1",
+    "libomp.so": "libomp5",
+    "libstdc++.so": "libstdc++6",
+    "libgcc_s.so": "libgcc-s1",
+}
+"""Where a library that librkllmrt needs is, in Debian's and Ubuntu's words."""
+
+
 def _loader_says(error: OSError, path: str) -> str:
     text = str(error)
     if path == FILE and text.startswith(f"{FILE}: cannot open shared object"):
         return "not found"
-    return text.removeprefix(f"{path}: ")
+    missing = os.path.basename(text.partition(": cannot open shared object")[0])
+    package = next((p for name, p in _PACKAGES.items() if missing.startswith(name)), None)
+    cure = f" (install the package {package}, not another librkllmrt)" if package else ""
+    return text.removeprefix(f"{path}: ") + cure
 
 
 def _mapped(name: str) -> str:

@@ -7,6 +7,7 @@ is read by that process while it lives and by its parent when it has died. Pure 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -64,76 +65,131 @@ _MEMORY = (
     "NPU's memory is not the board's: free RAM does not mean that it fits."
 )
 _OTHER_SOC = "Use the model's file for this board: its name usually carries the SoC."
+_CONTAINER = (
+    "In a container give it the device tree (/proc/device-tree) and the NPU's devices: --privileged, or "
+    "--device /dev/dri --device /dev/dma_heap."
+)
 _DRIVER = "Upgrade to the vendor's kernel with rknpu driver 0.9.8 or newer."
 
-# (pattern, what happened, what to do); the first that is found is the cause of those below it.
-_COMPLAINTS: tuple[tuple[str, str, str], ...] = (
-    (
-        r"failed to malloc npu memory,? size: (\d+)",
-        "the NPU does not have enough memory for the model ({0} more bytes were requested)",
-        _MEMORY,
-    ),
-    (
-        r"failed to malloc npu memory|failed to allocate handle|mmap fail.*Cannot allocate memory",
-        "the NPU does not have enough memory for the model",
-        _MEMORY,
-    ),
-    (
-        r"need to insmod rknpu|failed to open rk?n?npu|failed to open rknpu module",
-        "the NPU's driver is missing or cannot be accessed",
-        "Use the vendor's kernel, and add your user to the groups render and video.",
-    ),
-    (
-        r"target_platform does not match|platform (?:mismatch|not match)",
-        "the model was made for another SoC",
-        _OTHER_SOC,
-    ),
-    (
-        r"max_context\w*\[(\d+)\] must be less than.*max_context_limit\[(\d+)\]",
-        "the context of {0} tokens is above the model's limit of {1}",
-        "Use a shorter one with --ctx or RKLLAMA_CONTEXT_LENGTH.",
-    ),
-    (
-        r"[Tt]okenizer is unavailable",
-        "the model was made without its tokenizer",
-        "Convert it again, including its tokenizer.",
-    ),
-    (
-        r"model version is too old|reconvert the model",
-        "the model was made by a toolkit too old for this runtime",
-        _RECONVERT,
-    ),
-    (
-        r"invalid (?:rknn llm model magic|magic characters)",
-        "this runtime does not know the model's file format",
-        _RECONVERT,
-    ),
-    (
-        r"load model file error|failed to load model|open model file .* failed|Invalid RKNN model version",
-        "the runtime could not read the model's file",
-        _RECONVERT,
-    ),
-    (
-        r"matmul\([^)]*\) run failed|failed to submit|rknn_matmul_run.*fail",
-        "the NPU failed to compute",
-        _DRIVER,
-    ),
-    (
-        r"prompt gather than max context.*?prompt: (\d+) tokens.*?max context: (\d+)",
-        "the prompt has {0} tokens, but only {1} fit",
-        "Shorten the prompt or use a longer context.",
-    ),
-    (
+_NOT_COMPUTED = r"matmul\([^)]*\) run failed|failed to submit|rknn_matmul_run.*fail"
+
+
+class _Complaint(NamedTuple):
+    pattern: str
+    message: str
+    hint: str
+    fatal: bool = True
+    """Whether a load that reports success is none after it; else it only explains a failure."""
+
+
+# The first that is found is the cause of those below it.
+_COMPLAINTS: tuple[_Complaint, ...] = (
+    _Complaint(  # the memory that it fails to get afterwards is not the cause
         r"Too many open files",
         "the process ran out of file descriptors",
         "Raise the limit: LimitNOFILE= in the systemd unit, or `ulimit -n 16384`.",
     ),
-    (
+    _Complaint(
+        r"number of enabled CPUs must be greater",
+        "the model's process may use fewer CPUs than the model uses NPU cores",
+        "Give it more: look at taskset, CPUAffinity= in the systemd unit, or the container's CPUs.",
+    ),
+    _Complaint(
+        r"n_batch must be between 1 and 100, but got (-?\d+)",
+        "the runtime takes 1 to 100 prompts at once, not {0}",
+        "Set RKLLAMA_RKLLM_ABI only if the release that it names is the library's own.",
+    ),
+    _Complaint(
+        r"need to insmod rknpu|failed to open rk?n?npu|failed to open rknpu module",
+        "the NPU's driver is missing or cannot be accessed",
+        "Use the vendor's kernel, and add your user to the groups render and video.",
+    ),
+    _Complaint(
+        r"Get device properties failed|Device is not available|hw_version = -1"
+        r"|driver version is unknown|rknpu driver version: unknown",
+        "the runtime cannot reach the NPU's driver",
+        "Add your user to the groups render and video, and remove a symlink /dev/rknpu if there is one. "
+        + _CONTAINER,
+        fatal=False,
+    ),
+    _Complaint(
+        r"Your platform is (?:lite|unknown)|Query platform error",
+        "the runtime does not recognise this board's SoC",
+        "It must be RK3588, RK3576, RK3562 or RV1126B. " + _CONTAINER,
+        fatal=False,
+    ),
+    _Complaint(
+        r"can not create weight memory for domain",
+        "the model does not fit the NPU's memory domain",
+        _MEMORY,
+    ),
+    _Complaint(
+        r"failed to malloc npu memory,? size: (\d+)",
+        "the NPU does not have enough memory for the model ({0} more bytes were requested)",
+        _MEMORY,
+    ),
+    _Complaint(
+        r"failed to malloc npu memory|failed to allocate handle|mmap fail.*Cannot allocate memory",
+        "the NPU does not have enough memory for the model",
+        _MEMORY,
+    ),
+    _Complaint(
+        r"ggml_calloc: failed to allocate|^:0: fatal error",
+        "the board does not have enough memory for the model",
+        "Unload other models or end other programs, or use a smaller model or a shorter context.",
+    ),
+    _Complaint(  # such a model's platform is not read rightly, so this stands before the platforms
+        r"model version is too old|reconvert the model",
+        "the model was made by a toolkit too old for this runtime",
+        _RECONVERT,
+    ),
+    _Complaint(
+        r"target_platform does not match|platform (?:mismatch|not match)"
+        r"|Platform error: must be either",
+        "the model was made for another SoC",
+        _OTHER_SOC,
+    ),
+    _Complaint(
+        r"max_context\w*\[(\d+)\] must be less than.*max_context_limit\[(\d+)\]",
+        "the context of {0} tokens is above the model's limit of {1}",
+        "Use a shorter one with --ctx or RKLLAMA_CONTEXT_LENGTH.",
+    ),
+    _Complaint(
+        r"meet unkown shape, op name",
+        "the context is longer than what the model was made for",
+        "Use a shorter one with --ctx or RKLLAMA_CONTEXT_LENGTH.",
+    ),
+    _Complaint(
+        r"[Tt]okenizer is unavailable",
+        "the model was made without its tokenizer",
+        "Convert it again, including its tokenizer.",
+    ),
+    _Complaint(
+        r"invalid (?:rknn llm model magic|magic characters|rkllm model)",
+        "this runtime does not know the model's file format",
+        _RECONVERT,
+    ),
+    _Complaint(
+        r"load model file error|failed to load model|open model file .* failed|Invalid RKNN model version",
+        "the runtime could not read the model's file",
+        _RECONVERT,
+    ),
+    _Complaint(
+        _NOT_COMPUTED,
+        "the NPU failed to compute",
+        _DRIVER,
+    ),
+    _Complaint(
+        r"prompt gather than max context.*?prompt: (\d+) tokens.*?max context: (\d+)",
+        "the prompt has {0} tokens, but only {1} fit",
+        "Shorten the prompt or use a longer context.",
+    ),
+    _Complaint(
         r"(GGML_ASSERT[^\n]{0,200})",
         "the runtime stopped itself: {0}",
         "The model and this runtime may be incompatible. " + _RECONVERT,
     ),
-    (
+    _Complaint(
         r"rknn_init fail",
         "the NPU could not be started with this model",
         _RECONVERT,
@@ -142,20 +198,71 @@ _COMPLAINTS: tuple[tuple[str, str, str], ...] = (
 
 
 def diagnose(log: str) -> Diagnosis | None:
-    """The cause of a failure that `log` names; None: it names none."""
-    if diagnosis := complaint(log):
-        return diagnosis
-    if re.search(r"^[EF] (?:rkllm|RKNN)", log, re.M):
-        return _mismatch(read_facts(log))
-    return None
+    """The cause of a failure that `log` names, else its last line that looks like an error; None: neither.
+
+    A driver that is too old is named beside either.
+    """
+    if diagnosis := _known(log, _COMPLAINTS):
+        return _beside_driver(diagnosis, log)
+    if re.search(r"^[EF] (?:rkllm|RKNN)", log, re.M) and (found := _mismatch(read_facts(log))):
+        return found
+    if line := _last_error(log):
+        said = Diagnosis(message=f'the runtime said "{line}"', hint=_UNKNOWN)
+        return _beside_driver(said, log)
+    return _old_driver(read_facts(log))
 
 
 def complaint(log: str) -> Diagnosis | None:
     """Return a complaint after which nothing works, as `diagnose`; also of a load that reports success."""
-    for pattern, message, hint in _COMPLAINTS:
-        if match := re.search(pattern, log):
-            return Diagnosis(message=message.format(*match.groups()), hint=hint)
+    return _known(log, [known for known in _COMPLAINTS if known.fatal])
+
+
+def _known(log: str, complaints: Iterable[_Complaint]) -> Diagnosis | None:
+    for known in complaints:
+        if match := re.search(known.pattern, log, re.M):
+            return Diagnosis(message=known.message.format(*match.groups()), hint=known.hint)
     return None
+
+
+def failed_to_compute(log: str) -> Diagnosis | None:
+    """Return what is wrong with a run that reports success though the NPU computed nothing of use."""
+    if re.search(_NOT_COMPUTED, log) is None:
+        return None
+    return Diagnosis(message="the NPU failed to compute, so the answer is worthless", hint=_DRIVER)
+
+
+_UNKNOWN = "Search the runtime's issues for it, or try another release of librkllmrt."
+_QUOTED = 200
+"""Characters of a log line that are quoted at most."""
+
+
+def _last_error(log: str) -> str | None:
+    """Return the last line that looks like an error, without what cannot be printed."""
+    lines = [
+        line
+        for line in log.splitlines()
+        if re.match(r"[EF] (?:rkllm|RKNN)\b", line) or re.search(r"(?i)\b(?:fatal|error)\b", line)
+    ]
+    if not lines:
+        return None
+    text = "".join(c if c.isprintable() else " " for c in lines[-1]).strip()
+    return text[:_QUOTED]
+
+
+def _old_driver(facts: Facts) -> Diagnosis | None:
+    if facts.wanted_driver is None:
+        return None
+    driver = "the rknpu driver" if facts.driver is None else f"the rknpu driver {facts.driver}"
+    return Diagnosis(message=f"{driver} is too old", hint=_DRIVER)
+
+
+def _beside_driver(diagnosis: Diagnosis, log: str) -> Diagnosis:
+    """Return a diagnosis that names a driver which is too old as well: that causes many failures."""
+    old = _old_driver(read_facts(log))
+    if old is None:
+        return diagnosis
+    hint = diagnosis.hint if _DRIVER in diagnosis.hint else f"{diagnosis.hint} {_DRIVER}"
+    return Diagnosis(message=f"{diagnosis.message}; {old.message}", hint=hint)
 
 
 def _mismatch(facts: Facts) -> Diagnosis | None:
@@ -171,10 +278,7 @@ def _mismatch(facts: Facts) -> Diagnosis | None:
             message=f"the model's toolkit {facts.toolkit} is newer than the runtime {facts.runtime}",
             hint=f"Install librkllmrt {facts.toolkit} or newer.",
         )
-    if facts.wanted_driver:
-        driver = "the rknpu driver" if facts.driver is None else f"the rknpu driver {facts.driver}"
-        return Diagnosis(message=f"{driver} is too old", hint=_DRIVER)
-    return None
+    return _old_driver(facts)
 
 
 def _toolkit_is_newer(facts: Facts) -> bool:

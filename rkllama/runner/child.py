@@ -10,6 +10,7 @@ import contextlib
 import faulthandler
 import os
 import queue
+import resource
 import sys
 import threading
 import traceback
@@ -28,6 +29,7 @@ def main() -> NoReturn:
     commands, events = int(sys.argv[1]), int(sys.argv[2])
     faulthandler.enable()
     _prefer_for_oom_killer()
+    _raise_file_limit()
     status = 0
     try:
         Child(commands, events).serve()
@@ -44,6 +46,19 @@ def _prefer_for_oom_killer() -> None:
     """Let the kernel end this process rather than the server when memory runs out."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as stream:
         stream.write("500")
+
+
+_FILES = 102_400
+"""Open files that the vendor's own server allows itself."""
+
+
+def _raise_file_limit() -> None:
+    """Allow as many open files as the system lets: the runtime has one for each of its buffers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Child:

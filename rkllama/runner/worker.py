@@ -18,6 +18,7 @@ still come are dropped by their run number, before the next operation starts.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from enum import Enum
@@ -25,9 +26,16 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 from ..backends.base import EmbedResult, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from ..backends.kinds import kind_of
-from ..errors import InvalidRequest, LoadFailed, WorkerCrashed, WorkerHung
+from ..errors import (
+    InvalidRequest,
+    LoadFailed,
+    RKLLamaError,
+    WorkerCrashed,
+    WorkerError,
+    WorkerHung,
+)
 from ..service import LOCAL, Caller
-from ..types import TokenLogprob
+from ..types import Diagnosis, TokenLogprob
 from . import frames
 from .log import open_log
 from .process import Process, exit_in_words
@@ -38,6 +46,19 @@ CLOSE_GRACE = 5.0
 """Seconds that a runtime may take to free a model before its process is killed."""
 DRAIN_GRACE = 1.0
 """The same while an aborted run still goes on: a decode ends in time, a prefill may take minutes."""
+
+
+_SIGNALS: dict[int, Diagnosis] = {
+    signal.SIGKILL: Diagnosis(
+        message="most likely the memory ran out",
+        hint="Use a smaller model or a shorter context, or end other programs.",
+    ),
+    signal.SIGILL: Diagnosis(
+        message="this build of the runtime does not fit this CPU",
+        hint="Install another release of the runtime; the newest is not always right.",
+    ),
+}
+"""What the signals mean that end a process before it can write anything."""
 
 
 class Piece(NamedTuple):
@@ -149,7 +170,7 @@ class Worker:
                     yield Piece("", result=self._decoded(frames.decode_result, payload))
                     return
                 if kind == frames.ERROR:
-                    raise self._decoded(frames.decode_error, payload)
+                    raise self._error(payload)
         finally:
             self._give_up(run)
 
@@ -237,7 +258,7 @@ class Worker:
                         return answer
                     if got == frames.ERROR:
                         self._enter(State.READY)
-                        raise self._decoded(frames.decode_error, answer)
+                        raise self._error(answer)
                     if got == frames.VECTOR and vectors is not None:
                         vectors.append(answer)
         finally:
@@ -294,6 +315,17 @@ class Worker:
         except (ValueError, TypeError, LookupError, AttributeError):
             self._garbage()
 
+    def _error(self, payload: bytes) -> RKLLamaError:
+        """Return what the backend raised; where the runtime failed, its hint names the log."""
+        error = self._decoded(frames.decode_error, payload)
+        if isinstance(error, LoadFailed | WorkerError) and error.log:
+            error.hint = " ".join(filter(None, (error.hint, self._where)))
+        return error
+
+    @property
+    def _where(self) -> str:
+        return f"Its log is {self._log.path}."
+
     def _garbage(self) -> NoReturn:
         self.kill("it sent invalid data, so its memory is corrupt")
         self._crashed()
@@ -315,14 +347,15 @@ class Worker:
         status = self._process.end(CLOSE_GRACE)
         self._enter(State.DEAD)
         tail, reason = self._log.tail(), self._process.kill_reason
-        message, hint = (
-            f"the model's process {exit_in_words(status)}",
-            f"Its log is {self._log.path}.",
-        )
+        message, hint = f"the model's process {exit_in_words(status)}", ""
         if reason is not None:
             message = f"the model's process was stopped: {reason}"
-        elif diagnosis := self.kind.diagnose(tail):
-            message, hint = f"{message}: {diagnosis.message}", diagnosis.hint
+        else:
+            causes = (_SIGNALS.get(-(status or 0)), self.kind.diagnose(tail))
+            found = [cause for cause in causes if cause is not None]
+            message = ": ".join([message, *(cause.message for cause in found)])
+            hint = found[0].hint if found else ""
+        hint = f"{hint} {self._where}".lstrip()
         raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
 
 

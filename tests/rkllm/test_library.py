@@ -159,6 +159,17 @@ def test_what_the_loader_says_is_passed_on(tmp_path: Path) -> None:
         open_library(str(tmp_path), environ={})
 
 
+def test_a_missing_library_is_named_with_its_package(tmp_path: Path) -> None:
+    code, needed = tmp_path / "lib.c", tmp_path / "libgomp.so.1"
+    code.write_text("int needed(void) { return 0; }")
+    options = ("-fPIC", "-shared", "-Wl,--no-as-needed")
+    compile_c("1.1.4", [code], needed, *options)
+    compile_c("1.1.4", [code], tmp_path / "librkllmrt.so", *options, str(needed))
+    needed.unlink()
+    with pytest.raises(LibraryNotFound, match="install the package libgomp1"):
+        open_library(str(tmp_path), environ={})
+
+
 # --- Identifying -------------------------------------------------------------------------------
 
 

@@ -86,12 +86,79 @@ def test_an_unknown_error_is_explained_by_the_versions() -> None:
     old = diagnose(GOOD.replace("0.9.8", "0.8.2") + driver + error)
     assert old is not None
     assert "driver 0.8.2 is too old" in old.message
-    assert diagnose(GOOD + error) is None
+    said = diagnose(GOOD + error)
+    assert said is not None
+    assert said.message == 'the runtime said "E rkllm: something nobody has seen"'
+    assert diagnose(GOOD) is None
 
 
 def test_the_variants_of_a_soc_are_one_platform() -> None:
     log = GOOD.replace("target_platform: RK3588", "target_platform: RK3588S")
-    assert diagnose(log + "E rkllm: something\n") is None
+    known = diagnose(log + "E rkllm: something\n")
+    assert known is not None
+    assert "RK3588" not in known.message
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (
+            "E rkllm: The number of enabled CPUs must be greater than or equal to the number of NPU cores.",
+            "fewer CPUs than the model uses NPU cores",
+        ),
+        ("E rkllm: The n_batch must be between 1 and 100, but got 0", "not 0"),
+        (
+            (
+                "E RKNN: failed to convert handle(1020) to fd, errno: 24, errstr: Too many open files\n"
+                "E RKNN: failed to malloc npu memory, size: 80, flags: 0x2"
+            ),
+            "file descriptors",
+        ),
+        ("E rkllm: invalid rkllm model!", "file format"),
+        ("E rkllm: Platform error: must be either RK3588 or RK3576", "another SoC"),
+        (
+            "I rkllm: Your platform is unknown\nE rkllm: Platform error: must be either RK3588",
+            "does not recognise this board's SoC",
+        ),
+        ("E rkllm: Query platform error!", "does not recognise"),
+        ("E rkllm: Get device properties failed", "cannot reach the NPU's driver"),
+        ("E RKNN: Device is not available", "cannot reach"),
+        ("I RKNN: hw_version = -1", "cannot reach"),
+        ("ggml_calloc: failed to allocate 123 bytes", "the board does not have enough memory"),
+        (":0: fatal error", "the board does not have enough memory"),
+        ("E RKNN: can not create weight memory for domain 0", "memory domain"),
+        ("E RKNN: meet unkown shape, op name: matmul", "longer than what the model was made for"),
+        (
+            "E rkllm: The model target_platform does not match!\nThe model version is too old",
+            "toolkit too old",
+        ),
+    ],
+)
+def test_a_failure_has_its_cause(lines: str, words: str) -> None:
+    known = diagnose(START + lines + "\n")
+    assert known is not None
+    assert words in known.message
+    assert known.hint
+
+
+def test_what_only_explains_a_failure_fails_no_load() -> None:
+    assert complaint(START + "I RKNN: hw_version = -1\nI rkllm: Your platform is lite\n") is None
+
+
+def test_a_driver_that_is_too_old_is_named_beside_every_failure() -> None:
+    driver = "W rkllm: Your rknpu driver version is too low, please upgrade to 0.9.7.\n"
+    start = START.replace("0.9.8", "0.9.2") + driver
+    for line in ("GGML_ASSERT(x) failed", "E rkllm: load model file error!", "E rkllm: news", ""):
+        known = diagnose(f"{start}{line}\n")
+        assert known is not None
+        assert "rknpu driver 0.9.2 is too old" in known.message
+        assert known.hint.count("rknpu driver 0.9.8 or newer") == 1
+
+
+def test_the_last_line_that_looks_like_an_error_is_quoted_without_control_characters() -> None:
+    known = diagnose(START + "E rkllm: first\nE RKNN: \x1b[31mlast\x07\nI rkllm: by the way\n")
+    assert known is not None
+    assert known.message == 'the runtime said "E RKNN:  [31mlast"'
 
 
 def test_warnings_of_a_good_load_become_notices() -> None:

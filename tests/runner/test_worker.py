@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -373,6 +374,43 @@ def test_a_crash_is_named(start: Start, fault: dict[str, int], status: int, word
     assert caught.value.exit_status == status
     assert state_of(child) is State.DEAD
     assert caught.value.log
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGKILL, "most likely the memory ran out"),
+        (signal.SIGILL, "this build of the runtime does not fit this CPU"),
+    ],
+)
+def test_a_signal_is_explained(start: Start, number: signal.Signals, words: str) -> None:
+    child = start()
+    os.kill(child.pid, number)
+    with pytest.raises(WorkerCrashed, match=words) as caught:
+        ask(child, "hi")
+    assert f"Its log is {child._log.path}." in str(caught.value.hint)
+
+
+def test_a_failure_of_the_runtime_names_the_log(start: Start) -> None:
+    child = start()
+    with pytest.raises(RuntimeFailed) as run:
+        ask(child, "hi " + directive(run_error=1))
+    assert f"Its log is {child._log.path}." in str(run.value.hint)
+    failing = start(loaded=False, init_error=1, log="load")
+    with pytest.raises(LoadFailed) as load_error:
+        load(failing)
+    assert f"Its log is {failing._log.path}." in str(load_error.value.hint)
+
+
+def test_a_models_process_may_open_as_many_files_as_the_system_lets(start: Start) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        child = start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    expected = 102_400 if hard == resource.RLIM_INFINITY else min(hard, 102_400)
+    assert resource.prlimit(child.pid, resource.RLIMIT_NOFILE)[0] == expected
 
 
 def test_a_crash_while_a_long_prompt_is_sent_is_a_crash(start: Start) -> None:

@@ -68,6 +68,7 @@ static const Key keys[] = {
     T(dtype),
     T(driver),
     T(log),
+    T(run_log),
     T(trace),
 };
 
@@ -101,6 +102,7 @@ Config config_default(void) {
         .dtype = strdup("W8A8"),
         .driver = strdup("0.9.8"),
         .log = strdup(""),
+        .run_log = strdup(""),
         .trace = strdup(""),
     };
     return config;

@@ -45,7 +45,7 @@ static void log_named(const char *name) {
         puts(name);
 }
 
-static void log_scripted(const char *names) {
+void log_scripted(const char *names) {
     char *copy = strdup(names), *rest = copy, *name;
     while ((name = strsep(&rest, "|")))
         if (*name) log_named(name);

@@ -8,4 +8,7 @@
 int instance_load(const RKLLMParam *param, Instance **instance);
 void instance_free(Instance *instance);
 
+/* Log the lines of a key such as `log`. */
+void log_scripted(const char *names);
+
 #endif

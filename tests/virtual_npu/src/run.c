@@ -6,6 +6,7 @@
 
 #include "cachefile.h"
 #include "instance.h"
+#include "load.h"
 #include "prompt.h"
 #include "report.h"
 #include "trace.h"
@@ -244,6 +245,7 @@ static int prefill(Instance *instance) {
             log_line('I', "kv cache matches %zu / %zu tokens", slot->matched,
                      slot->matched + slot->evaluated);
     }
+    log_scripted(instance->slots->config.run_log);
     trace_start(instance);
     int64_t until = run->start + (int64_t)longest * instance->slots->config.prefill_us * 1000;
     for (int i = 0; i < instance->n_batch; i++) {
