@@ -5,7 +5,7 @@ no `from __future__ import annotations`): Typer would compile each string at eve
 """
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,13 +36,58 @@ def run_app() -> int:
     Typer itself exits with 2 for wrong usage and with 130 for Ctrl-C.
     """
     try:
-        app()
+        app(_as_known(sys.argv[1:]))
     except Cancelled:
         return 130
     except RKLLamaError as error:
         print_error(error)
         return 1
     return 0
+
+
+_OTHER_NAMES = {"--hidethinking": "--hide-thinking", "--keepalive": "--keep-alive"}
+_THINKING = {
+    **dict.fromkeys(("true", "low", "medium", "high", "max"), "--think"),
+    **dict.fromkeys(("false", "none"), "--no-think"),
+}
+
+
+def _as_known(arguments: list[str]) -> list[str]:
+    """Return the arguments in the words of these commands; some come from users of Ollama."""
+    if arguments[:1] == ["-v"]:
+        return ["--version"]
+    if arguments[:1] == ["help"]:
+        return [*arguments[1:2], "--help"]
+    if arguments[:1] == ["serve"]:
+        return _as_known_to_serve(arguments)
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    known = []
+    for argument in arguments[:end]:
+        name, _, value = argument.partition("=")
+        if name == "--think" and value.lower() in _THINKING:
+            known.append(_THINKING[value.lower()])
+        elif name in _OTHER_NAMES:
+            known.append(_OTHER_NAMES[name] + argument[len(name) :])
+        else:
+            known.append(argument)
+    return known + arguments[end:]
+
+
+def _as_known_to_serve(arguments: list[str]) -> list[str]:
+    known: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--debug":
+            known.append("--log-level=debug")
+        elif argument.partition("=")[0] == "--processor":
+            if argument == "--processor":
+                next(rest, None)
+            sys.stderr.write("Note: --processor is not needed: the SoC is detected.\n")
+        elif argument.startswith("--keepalive"):
+            known.append(argument.replace("--keepalive", "--keep-alive"))
+        else:
+            known.append(argument)
+    return known
 
 
 def _version(value: bool) -> None:
@@ -235,10 +280,18 @@ def run(
     nowordwrap: Annotated[
         bool, typer.Option("--nowordwrap", help="Do not wrap lines at word boundaries.")
     ] = False,
-    output: Annotated[
+    format: Annotated[
         str | None,
-        typer.Option("--format", metavar="json", help="Print the answer as one JSON object."),
+        typer.Option(
+            "--format",
+            metavar="json|FILE",
+            help="Have the answer be JSON, of the JSON schema in FILE if one is named.",
+        ),
     ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the answer and its figures as one JSON object."),
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show token counts and timings on stderr.")
     ] = False,
@@ -251,11 +304,10 @@ def run(
     ] = None,
 ) -> None:
     """Answer a prompt, or start a chat."""
-    if output not in (None, "json"):
-        raise typer.BadParameter("only json is known", param_hint="--format")
+    wanted = _format(format)
     text = _prompt(prompt)
-    if output is not None and text is None:
-        raise typer.BadParameter("it needs a prompt", param_hint="--format")
+    if as_json and text is None:
+        raise typer.BadParameter("it needs a prompt", param_hint="--json")
     from .console.options import ChatOptions
     from .console.repl import Chat, answer_once
 
@@ -267,6 +319,7 @@ def run(
             keep_alive=_duration(keep_alive),
             verbose=verbose,
             wordwrap=not nowordwrap,
+            format=wanted,
         ),
         temperature=temperature,
         top_k=top_k,
@@ -284,7 +337,7 @@ def run(
         if text is None:
             Chat(service, model, options, _settings().home).loop()
         else:
-            answer_once(service, model, text, options, as_json=output == "json")
+            answer_once(service, model, text, options, as_json=as_json)
         sys.stdout.flush()
     except BrokenPipeError:
         forget_stdout()
@@ -301,6 +354,25 @@ def _with_numbers(options: "ChatOptions", **numbers: float | None) -> "ChatOptio
         ) as error:  # what Typer lets pass: NaN, and what is larger than it asks
             raise typer.BadParameter(error.message) from None
     return options
+
+
+def _format(text: str | None) -> Literal["json"] | dict[str, Any] | None:
+    if text is None or text == "json":
+        return "json" if text else None
+    import json
+
+    try:
+        with open(text, encoding="utf-8") as stream:
+            schema = json.load(stream)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise typer.BadParameter(
+            f"{text!r} is neither json nor a file with a JSON schema: {reason}",
+            param_hint="--format",
+        ) from None
+    if not isinstance(schema, dict):
+        raise typer.BadParameter(f"{text} holds no JSON schema", param_hint="--format")
+    return schema
 
 
 def _duration(text: str | None) -> float | None:
@@ -366,15 +438,42 @@ def show(
     modelfile: Annotated[
         bool, typer.Option("--modelfile", help="Print only the model's Modelfile.")
     ] = False,
+    template: Annotated[
+        bool, typer.Option("--template", help="Print only its chat template.")
+    ] = False,
+    parameters: Annotated[
+        bool, typer.Option("--parameters", help="Print only its parameters.")
+    ] = False,
+    system: Annotated[
+        bool, typer.Option("--system", help="Print only its system message.")
+    ] = False,
+    license: Annotated[bool, typer.Option("--license", help="Print only its license.")] = False,
 ) -> None:
     """Show the details of a model."""
-    from .console.show import details_json, details_text
+    from .console.show import details_json, details_text, part_text
 
+    given = {
+        "modelfile": modelfile,
+        "template": template,
+        "parameters": parameters,
+        "system": system,
+        "license": license,
+    }
+    parts = [name for name, wanted in given.items() if wanted]
+    if len(parts) + as_json > 1:
+        raise typer.BadParameter("choose one of them", param_hint=f"--{parts[-1]}")
     details = _service("show").show(model)
-    if modelfile:
-        typer.echo(details.modelfile, nl=not details.modelfile.endswith("\n"))
+    if parts:
+        text = part_text(details, parts[0])
+        typer.echo(text, nl=bool(text) and not text.endswith("\n"))
     else:
         typer.echo(details_json(details) if as_json else details_text(details))
+
+
+@app.command("info", hidden=True)
+def _info(model: Model, as_json: JSONFlag = False) -> None:
+    """Show the details of a model, as `show` does."""
+    show(model, as_json=as_json)
 
 
 @app.command("rm")
@@ -499,6 +598,32 @@ def stop(
         text = "no model is loaded" if model is None else f"{model} is not loaded"
         raise RKLLamaError(text) from None
     sys.stderr.write(f"Unloaded {info.name}\n")
+
+
+app.command("unload", hidden=True)(stop)
+
+
+@app.command("load", hidden=True)
+def _load(model: Model) -> None:
+    """Have the running server load a model."""
+    from .client.remote import RemoteService
+
+    service = _service("load")
+    if not isinstance(service, RemoteService):
+        raise RKLLamaError(
+            "no server is running, and only a server keeps a model loaded",
+            hint=f"Start one with the model: rkllama serve --model {model}",
+        )
+    sys.stderr.write(f"Loaded {service.load(model).info.name}\n")
+
+
+@app.command("update", hidden=True)
+def _update() -> None:
+    """Tell how RKLLama is updated."""
+    raise RKLLamaError(
+        "RKLLama does not update itself",
+        hint="Run the command that installed it once more, such as: pip install --upgrade rkllama",
+    )
 
 
 # --- Server ------------------------------------------------------------------------------------

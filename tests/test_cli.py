@@ -381,7 +381,7 @@ def test_thinking_is_on_stderr_or_hidden(models: Path, npu: str) -> None:
     assert done.stderr == "Thinking…\nLet me see.\n…done thinking.\n\n"
     done = rkllama("run", "DeepSeek-R1-1.5B", "2+2?", "--hide-thinking")
     assert (done.stdout, done.stderr) == ("Four.\n", "")
-    answer = json.loads(output("run", "DeepSeek-R1-1.5B", "2+2?", "--format", "json"))
+    answer = json.loads(output("run", "DeepSeek-R1-1.5B", "2+2?", "--json"))
     assert answer["content"] == "Four."
     assert answer["reasoning"] == "Let me see."
     assert answer["finish_reason"] == "stop"
@@ -480,6 +480,43 @@ def test_a_server_elsewhere_that_is_silent(models: Path) -> None:
         assert f"no server answers at http://{ELSEWHERE}" in complaint
     assert output("--models", str(models), "list", env=env), "a directory needs no server"
     assert "RKLLAMA_HOST cannot be 'a:b'" in failure("list", env={"RKLLAMA_HOST": "a:b"})
+
+
+def test_the_answer_itself_is_json(models: Path, npu: str, tmp_path: Path) -> None:
+    write_model(models / "m.rkllm", reply='{"colour": "red"}')
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"type":"object","properties":{"colour":{"type":"string"}}}')
+    for wanted in ("json", str(schema)):
+        assert json.loads(output("run", "m", "hi", "--format", wanted)) == {"colour": "red"}
+    complaint = failure("run", "m", "hi", "--format", "nowhere.json", status=2)
+    assert "neither json nor a file" in " ".join(complaint.split())
+
+
+def test_what_users_of_ollama_and_of_the_older_rkllama_type(models: Path, npu: str) -> None:
+    (models / "m").mkdir()
+    write_model(models / "m" / "m.rkllm", reply="Yes.")
+    (models / "m" / "Modelfile").write_text(
+        'FROM m.rkllm\nSYSTEM Be brief.\nLICENSE MIT\nPARAMETER temperature 0.5\nTEMPLATE "<|user|>"\n'
+    )
+    for habit in (["--hidethinking"], ["--keepalive", "5m"], ["--keepalive=5m"], ["--think=high"]):
+        assert output("run", "m", "hi", *habit) == "Yes.\n", habit
+    assert output("run", "m", "--", "--think=high") == "Yes.\n", "it is the prompt"
+    assert output("-v") == output("--version")
+    assert output("help") == output("--help")
+    assert output("help", "run") == output("run", "--help")
+    assert output("show", "m", "--system") == "Be brief.\n"
+    assert output("show", "m", "--license") == "MIT\n"
+    assert output("show", "m", "--template") == "<|user|>\n"
+    assert output("show", "m", "--parameters").split() == ["temperature", "0.5"]
+    assert output("info", "m") == output("show", "m")
+    assert failure("unload") == failure("stop")
+    assert "rkllama serve --model m" in failure("load", "m")
+    assert "pip install --upgrade rkllama" in failure("update")
+    with Server("--processor", "rk3588", "--debug") as server:
+        there = {"RKLLAMA_HOST": server.url}
+        assert rkllama("load", "m", env=there).stderr == "Loaded m\n"
+        assert rkllama("unload", "m", env=there).stderr == "Unloaded m\n"
+        assert "the SoC is detected" in server.log[0]
 
 
 def test_what_is_not_there_is_told_before_anything_is_asked(models: Path) -> None:
@@ -605,7 +642,7 @@ def test_ps_stop_and_rm_through_the_server_that_owns_the_npu(
     assert not server.children(), "it was unloaded first"
 
 
-@pytest.mark.parametrize("form", [(), ("--format", "json")])
+@pytest.mark.parametrize("form", [(), ("--json",)])
 def test_an_answer_that_others_break_off_is_no_success(
     form: tuple[str, ...], models: Path, npu: str, server: Server
 ) -> None:

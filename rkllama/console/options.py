@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS, SMALLEST_CONTEXT
 from ..errors import InvalidRequest
@@ -30,6 +31,7 @@ class ChatOptions:
     keep_alive: float | None = None
     verbose: bool = False
     wordwrap: bool = True
+    format: Literal["json"] | Mapping[str, Any] | None = None
 
     def request(self, model: str, messages: tuple[Message, ...]) -> ChatRequest:
         """Return the request for the next answer."""
@@ -43,6 +45,7 @@ class ChatOptions:
             stop=self.stop,
             think=self.think,
             keep_alive=self.keep_alive,
+            format=self.format,
             truncate=True,
         )
 

@@ -14,7 +14,7 @@ from ..types import Message
 from .answer import Completion, check_complete, print_completion, print_figures, print_json
 from .options import PARAMETERS, ChatOptions
 from .output import print_error
-from .show import details_text
+from .show import details_text, part_text
 from .terminal import Spinner, quiet_keys
 
 
@@ -44,7 +44,8 @@ _HELP = """\
 /set think | nothink        turn thinking before the answer on or off
 /set history | nohistory    turn the history of typed lines on or off
 /set wordwrap | nowordwrap  turn line breaks between words on or off
-/show [info | system | parameters | modelfile]
+/set format json | noformat  have the answers be JSON, or not
+/show [info | system | parameters | modelfile | license | template]
 /load MODEL                 switch to another model or a saved chat
 /save NAME                  save this chat and its settings as a model
 /clear                      forget the conversation
@@ -156,6 +157,9 @@ class Chat:
         elif name in ("history", "nohistory") and not value:
             self._lines.keep_history(name == "history")
             sys.stderr.write(f"Set {name}.\n")
+        elif name == "format" and value == "json":
+            self._options = replace(self._options, format="json")
+            sys.stderr.write("Set format to json.\n")
         elif name == "system" and value:
             self._options = replace(self._options, system=_unquoted(value))
             sys.stderr.write("Set the system message.\n")
@@ -182,10 +186,12 @@ class Chat:
 
             merged = merge_parameters(details.parameters, self._options.parameters())
             text = "\n".join(f"{name:<18}{value}" for name, value in merged) or "(none)"
-        elif what == "modelfile":
-            text = details.modelfile.rstrip("\n")
+        elif what in ("modelfile", "license", "template"):
+            text = part_text(details, what).rstrip("\n") or "(none)"
         else:
-            sys.stderr.write("/show takes info, system, parameters or modelfile.\n")
+            sys.stderr.write(
+                "/show takes info, system, parameters, modelfile, license or template.\n"
+            )
             return
         sys.stdout.write(text + "\n")
 
@@ -230,11 +236,13 @@ _SWITCHES: dict[str, dict[str, Any]] = {
     "nothink": {"think": False},
     "wordwrap": {"wordwrap": True},
     "nowordwrap": {"wordwrap": False},
+    "noformat": {"format": None},
 }
 _SET_USAGE = """\
 /set system TEXT
 /set parameter NAME VALUE
-/set verbose | quiet | think | nothink | history | nohistory | wordwrap | nowordwrap
+/set format json
+/set verbose | quiet | think | nothink | history | nohistory | wordwrap | nowordwrap | noformat
 """
 
 

@@ -48,6 +48,14 @@ def details_text(details: ModelDetails) -> str:
     return text.rstrip("\n")
 
 
+def part_text(details: ModelDetails, part: str) -> str:
+    """Return one part alone, as it is: modelfile, template, parameters, system or license; "" without it."""
+    if part == "parameters":
+        return "".join(f"{name:<18}{value}\n" for name, value in details.parameters)
+    text: str | None = getattr(details, part)
+    return text or ""
+
+
 def _rows(rows: Sequence[tuple[str, object]]) -> str:
     filled = [(name, value) for name, value in rows if value not in (None, "")]
     width = max((len(name) for name, _ in filled), default=0)

@@ -245,7 +245,7 @@ WRONG = [
     ("/set parameter", "/set system TEXT"),
     ("/set", "/set system TEXT"),
     ("/frobnicate", "Unknown command /frobnicate. /? lists the commands."),
-    ("/show everything", "/show takes info, system, parameters or modelfile."),
+    ("/show everything", "/show takes info, system, parameters, modelfile, license or template."),
     ("/load", "Which model? /load MODEL"),
     ("/load nothing", "Error: model 'nothing' not found"),
     ("/save", "Under which name? /save NAME"),
