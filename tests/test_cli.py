@@ -519,6 +519,39 @@ def test_what_users_of_ollama_and_of_the_older_rkllama_type(models: Path, npu: s
         assert "the SoC is detected" in server.log[0]
 
 
+_PULLING = """
+from rkllama.console.progress import show_progress
+from rkllama.types import PullProgress
+file = "Qwen2.5-1.5B-Instruct-w8a8-opt-1-hybrid-ratio-0.5.rkllm"
+steps = (
+    PullProgress(status="downloading", file=file, total=1_900_000_000, completed=done)
+    for done in (100_000_000, 900_000_000)
+)
+show_progress(steps, "x")
+"""
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120])
+def test_the_name_shrinks_and_nothing_else(columns: int, models: Path) -> None:
+    program = (sys.executable, "-c", _PULLING)
+    with Terminal(program=program, columns=columns) as screen:
+        assert screen.end() == 0
+    line = screen.screen.splitlines()[-1]
+    assert "Qwen2" in line
+    assert ".rkllm" in line
+    assert " 47% " in line
+    assert "0.9/1.9 GB" in line
+    assert ":" in line.split("GB")[-1], "the time left"
+    long = "a-very-long-name-of-a-model-that-somebody-made-w8a8-opt-1-rk3588"
+    write_model(models / f"{long}.rkllm")
+    with Terminal("list", columns=columns) as screen:
+        assert screen.end() == 0
+    head, row = screen.screen.splitlines()
+    assert row.startswith("a-v")
+    assert (long in row) == (columns > 110)
+    assert columns < 80 or max(len(head), len(row)) <= columns
+
+
 def test_what_is_not_there_is_told_before_anything_is_asked(models: Path) -> None:
     write_model(models / "echo-w8a8.rkllm")
     with Terminal("rm", "ech", "nothing") as screen:

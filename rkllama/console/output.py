@@ -11,6 +11,9 @@ import time
 
 from ..errors import ModelNotFound, RKLLamaError
 
+_SHORTEST = 8
+"""Columns that are left of a name."""
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,11 +41,39 @@ def human_time(moment: object) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "SIZE") -> str:
-    """Lines with aligned columns; the column headed `right` is aligned to the right."""
+    """Lines with aligned columns; the column headed `right` is aligned to the right.
+
+    On a terminal the first column is cut where a line would be too long.
+    """
+    lines = [tuple(row) for row in rows]
+    if lines and sys.stdout.isatty():
+        lines = _fitting(head, lines, os.get_terminal_size(sys.stdout.fileno()).columns)
     columns = [
-        _aligned(column, right=column[0] == right) for column in zip(head, *rows, strict=True)
+        _aligned(column, right=column[0] == right) for column in zip(head, *lines, strict=True)
     ]
     return "".join("  ".join(cells).rstrip() + "\n" for cells in zip(*columns, strict=True))
+
+
+def _fitting(
+    head: Sequence[str], rows: list[tuple[str, ...]], columns: int
+) -> list[tuple[str, ...]]:
+    widths = [max(map(display_width, column)) for column in zip(head, *rows, strict=True)]
+    room = columns - sum(widths[1:]) - 2 * (len(widths) - 1)
+    if columns <= 0 or widths[0] <= room:  # some terminals do not tell
+        return rows
+    return [(cut_middle(row[0], max(room, _SHORTEST)), *row[1:]) for row in rows]
+
+
+def cut_middle(text: str, width: int) -> str:
+    """Return a text cut in the middle to `width` columns: names differ at both ends."""
+    if display_width(text) <= width:
+        return text
+    left, right = text[: len(text) // 2], text[len(text) // 2 :]
+    while left and display_width(left) > (width - 1) // 2:
+        left = left[:-1]
+    while right and display_width(left) + 1 + display_width(right) > width:
+        right = right[1:]
+    return f"{left}…{right}"
 
 
 def _aligned(cells: Sequence[str], *, right: bool) -> list[str]:

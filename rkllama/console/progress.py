@@ -9,10 +9,16 @@ from contextlib import closing, contextmanager
 
 from ..service import Service
 from ..types import PullProgress
-from .output import human_size
+from .output import cut_middle, human_size
 from .terminal import Spinner, quiet_keys
 
 Report = Callable[[PullProgress], object]
+
+_WIDE = 70
+"""Columns of a terminal that has room for a bar and the speed."""
+_BESIDES, _BESIDES_NARROW = 52, 29
+"""Columns that everything but the name takes."""
+_SHORTEST_NAME = 8
 
 _DOING = {"downloading": "Downloading", "copying": "Copying"}
 
@@ -89,18 +95,24 @@ class _Bar:
             DownloadColumn,
             Progress,
             TaskID,
+            TaskProgressColumn,
             TextColumn,
             TimeRemainingColumn,
             TransferSpeedColumn,
         )
 
+        console = Console(stderr=True)
+        wide = console.width >= _WIDE
+        # What is short of room goes in this order: the bar, the speed, the name.
+        self._room = max(_SHORTEST_NAME, console.width - (_BESIDES if wide else _BESIDES_NARROW))
         self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            TextColumn("{task.description}", markup=False),
+            *((BarColumn(bar_width=None),) if wide else ()),
+            TaskProgressColumn(),
             DownloadColumn(),
-            TransferSpeedColumn(),
+            *((TransferSpeedColumn(),) if wide else ()),
             TimeRemainingColumn(compact=True),
-            console=Console(stderr=True),
+            console=console,
         )
         self._task: TaskID | None = None
         self._spinner = spinner
@@ -113,9 +125,10 @@ class _Bar:
             self._progress.start()
             # What an earlier attempt had left was not fetched now: it must not count as speed.
             self._task = self._progress.add_task(
-                step.file, total=step.total, completed=step.resumed
+                cut_middle(step.file, self._room), total=step.total, completed=step.resumed
             )
         label = f"Verifying {step.file}" if step.status == "verifying" else step.file
+        label = cut_middle(label, self._room)
         self._progress.update(
             self._task,
             description=label,
