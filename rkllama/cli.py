@@ -192,9 +192,12 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[PROMPT]...",
-            help="The prompt; text on stdin precedes it. Without either, a chat starts.",
+            help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts.",
         ),
     ] = None,
+    no_stdin: Annotated[
+        bool, typer.Option("--no-stdin", help="Do not read stdin, as in a loop that reads it.")
+    ] = False,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Set the system message.")
     ] = None,
@@ -305,7 +308,7 @@ def run(
 ) -> None:
     """Answer a prompt, or start a chat."""
     wanted = _format(format)
-    text = _prompt(prompt)
+    text = _prompt(prompt, no_stdin=no_stdin)
     if as_json and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--json")
     from .console.options import ChatOptions
@@ -388,13 +391,24 @@ def _duration(text: str | None) -> float | None:
         ) from None
 
 
-def _prompt(words: list[str] | None) -> str | None:
-    """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments."""
+def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
+    """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments.
+
+    An argument `-` asks for stdin, also for what is typed on a terminal.
+    """
     from .console.inputs import read_stdin
 
-    # Bytes of a command line that are no UTF-8 arrive as lone surrogates, which nothing can encode.
-    typed = " ".join(words or ()).encode(errors="surrogateescape").decode(errors="replace")
-    piped = "" if sys.stdin.isatty() else read_stdin().strip()
+    # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
+    asked = "-" in (words or ())
+    if asked and no_stdin:
+        raise typer.BadParameter("- asks for stdin, which it refuses", param_hint="--no-stdin")
+    typed = (
+        " ".join(word for word in words or () if word != "-")
+        .encode(errors="surrogateescape")
+        .decode(errors="replace")
+    )
+    unread = no_stdin or (sys.stdin.isatty() and not asked)
+    piped = "" if unread else read_stdin().strip()
     parts = [part for part in (piped, typed) if part.strip()]
     if not parts and (words or not sys.stdin.isatty()):
         raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")

@@ -519,6 +519,31 @@ def test_what_users_of_ollama_and_of_the_older_rkllama_type(models: Path, npu: s
         assert "the SoC is detected" in server.log[0]
 
 
+def test_stdin_that_is_silent_asked_for_or_refused(models: Path, npu: str) -> None:
+    write_model(models / "echo.rkllm")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rkllama", "run", "echo", "why"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "Reading stdin …\n".encode()
+    assert process.communicate(b"because", LIMIT)[0] == b"because\n\nwhy\n"
+    with Terminal("run", "echo", "-", "why") as screen:
+        screen.expect("Reading stdin …")
+        screen.type("because\n\x04")
+        screen.expect("because\n\nwhy\n")
+        assert screen.end() == 0
+    assert output("run", "echo", "why", "--no-stdin", stdin="because") == "why\n"
+    loop = f"while read line; do {sys.executable} -m rkllama run echo --no-stdin $line; done"
+    done = subprocess.run(
+        ["sh", "-c", loop], input=b"one\ntwo\n", capture_output=True, timeout=LIMIT, check=True
+    )
+    assert done.stdout == b"one\ntwo\n"
+    assert "asks for stdin" in failure("run", "echo", "-", "--no-stdin", status=2)
+
+
 _PULLING = """
 from rkllama.console.progress import show_progress
 from rkllama.types import PullProgress

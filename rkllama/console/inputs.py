@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import select
 import sys
 
 from ..errors import ConfigError
 
+_PATIENCE = 1.0
+"""Seconds until a silent stdin is spoken of."""
+
 
 def read_stdin() -> str:
-    """Return all of stdin. Raises ConfigError if it is not text."""
+    """Return all of stdin; say so where nothing comes at first. Raises ConfigError if it is not text."""
+    if not select.select([sys.stdin.fileno()], [], [], _PATIENCE)[0]:
+        sys.stderr.write("Reading stdin …\n")
+        sys.stderr.flush()
     try:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError:
