@@ -607,14 +607,14 @@ def test_closing_after_an_abort_lets_the_run_end_first(start: Start, tmp_path: P
     assert read_trace(tmp_path / "trace")[-1]["event"] == "destroy"
 
 
-def test_closing_in_a_long_prefill_does_not_wait_for_it(start: Start) -> None:
-    child = start(prefill_us=2_000_000)
+def test_closing_in_a_long_prefill_does_not_wait_for_it(start: Start, tmp_path: Path) -> None:
+    child = start(prefill_us=2_000_000, trace=tmp_path / "trace")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         task = Task(
             lambda: list(pieces_of(child, "a b c d e f g h", caller=Caller(theirs.fileno())))
         )
-        until(lambda: child.state is State.RUNNING)
+        until(lambda: any(event["event"] == "run" for event in read_trace(tmp_path / "trace")))
         ours.close()
         with pytest.raises(Cancelled):
             task.result()
