@@ -721,6 +721,8 @@ def test_a_server_that_asks_for_a_key(models: Path, npu: str) -> None:
         for arguments in (["list"], ["run", "echo", "hi"]):
             complaint = failure(*arguments, env=there)
             assert "requires an API key\nSet RKLLAMA_API_KEY to one of its keys.\n" in complaint
+        there["RKLLAMA_API_KEY"] = "seasme"
+        assert "does not accept this API key" in failure("list", env=there)
         there["RKLLAMA_API_KEY"] = "sesame"
         assert output("list", env=there).count("\n") == 2
         assert output("run", "echo", "hi", env=there) == "hi\n"

@@ -114,6 +114,11 @@ class ServerAddress:
     def refusal(self, status: int, data: bytes) -> RKLLamaError:
         """The error that the server reports in a body. Raises ServerUnreachable where it is not ours."""
         body = self.parse(data)
+        if status == 401 and self._headers:
+            return ConfigError(
+                f"the server at {self.url} does not accept this API key",
+                hint="Correct RKLLAMA_API_KEY, or api_keys in config.toml: it needs one of its keys.",
+            )
         if status == 401:
             return ConfigError(
                 f"the server at {self.url} requires an API key",

@@ -24,7 +24,7 @@ from .modelfile import (
     ModelfileError,
     is_jinja,
     merge_parameters,
-    parse_modelfile,
+    parse_leniently,
     read_parameters,
     template_family,
 )
@@ -219,16 +219,17 @@ class ModelReader:
             return Modelfile(), (f"{where} is ignored: it cannot be read",)
         try:
             with open(path, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
-                modelfile = parse_modelfile(stream.read(SIZE_LIMIT))
+                modelfile, bad = parse_leniently(stream.read(SIZE_LIMIT))
         except (OSError, ModelfileError) as error:
             return Modelfile(), (f"{where} is ignored: {error}",)
+        notes = tuple(f"a line of {where} is ignored: {reason}" for reason in bad)
         if modelfile.adapter is None:
-            return modelfile, ()
+            return modelfile, notes
         adapter = os.path.join(os.path.dirname(path), modelfile.adapter)
         if "\0" not in adapter and os.path.isfile(adapter) and is_inside(adapter, self.root):
-            return replace(modelfile, adapter=os.path.realpath(adapter)), ()
+            return replace(modelfile, adapter=os.path.realpath(adapter)), notes
         note = f"the ADAPTER {modelfile.adapter} of {where} is not in the models directory"
-        return replace(modelfile, adapter=None), (note,)
+        return replace(modelfile, adapter=None), (*notes, note)
 
 
 def _keep(cache: dict[Any, Any], key: object, value: Any) -> Any:

@@ -177,6 +177,8 @@ _OLD_PARAMETERS = {
 }
 # Ours, for the texts that Ollama's quotes cannot hold: with escapes, as in a KEY="value" line.
 _ESCAPED_MESSAGE = re.compile(r'[ \t]*MESSAGE[ \t]+(\w+)=(?=")', re.IGNORECASE)
+_COMMENT = re.compile(r"(^|\s)#.*", re.DOTALL)
+_BAD_LINES = 16
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 
@@ -191,6 +193,10 @@ def parse_modelfile(text: str) -> Modelfile:
     for line, key, name, value in _statements(text.removeprefix("\ufeff")):
         if "\0" in value:
             raise ModelfileError("it contains a NUL character", line=line)
+        if key == "parameter" and name in _PARAMETERS and name != "stop":
+            value = _COMMENT.sub("", value).strip()
+            if not value:
+                continue  # it is not set
         if key == "parameter":
             _check(name, value, line)
             parameters.append((name, value))
@@ -208,6 +214,23 @@ def parse_modelfile(text: str) -> Modelfile:
         messages=tuple(messages),
         **values,
     )
+
+
+def parse_leniently(text: str) -> tuple[Modelfile, tuple[str, ...]]:
+    """Return the Modelfile in `text` without its bad lines, and what is wrong with those.
+
+    Raises ModelfileError where no line is to blame, and for more bad lines than a Modelfile would have.
+    """
+    lines = text.split("\n")
+    notes: list[str] = []
+    while True:
+        try:
+            return parse_modelfile("\n".join(lines)), tuple(notes)
+        except ModelfileError as error:
+            if error.line is None or len(notes) >= _BAD_LINES:
+                raise
+            lines[error.line - 1] = ""
+            notes.append(str(error))
 
 
 def _statements(text: str) -> Iterator[tuple[int, str, str, str]]:

@@ -11,6 +11,7 @@ from rkllama.models.modelfile import (
     ModelfileError,
     is_jinja,
     merge_parameters,
+    parse_leniently,
     parse_modelfile,
     read_parameters,
     render_modelfile,
@@ -149,7 +150,6 @@ def test_values(text: str, system: str | None) -> None:
         ('FROM=""', 1, "FROM needs a model's name or a file"),
         ("PARAMETER", 1, "needs a name"),
         ("PARAMETER temperature hot", 1, "temperature cannot be 'hot': it must be a number"),
-        ("PARAMETER temperature", 1, "temperature cannot be ''"),
         ("PARAMETER temperature -1", 1, "must be at least 0"),
         ("PARAMETER temperature nan", 1, "must be a number"),
         ("PARAMETER top_p inf", 1, "must be a number"),
@@ -333,3 +333,13 @@ def test_jinja_is_told_from_go() -> None:
 )
 def test_a_template_betrays_its_family(template: str, family: str | None) -> None:
     assert template_family(template) == family
+
+
+def test_a_bad_line_costs_that_line() -> None:
+    text = "FROM m\nPARAMETER top_k many\nFROBNICATE\nSYSTEM Be brief.\nTEMPERATURE=\n"
+    found, notes = parse_leniently(text + "PARAMETER top_p 0.5 # of the mass\n")
+    assert (found.source, found.system) == ("m", "Be brief.")
+    assert found.parameters == (("top_p", "0.5"),)
+    assert [note.partition(":")[0] for note in notes] == ["Modelfile line 2", "Modelfile line 3"]
+    with pytest.raises(ModelfileError):
+        parse_leniently("FROBNICATE\n" * 100)
