@@ -22,6 +22,7 @@ from .rkllm.log import (
     complaint,
     diagnose,
     failed_to_compute,
+    never_ends,
     notices,
     prompt_too_long,
     read_facts,
@@ -79,6 +80,12 @@ class NPUBackend:
         if spec.lora is not None:
             self._load_lora(self._runtime, spec.lora)
         notes = [*library.notices, *notices(facts)]
+        if not spec.eos_tokens and never_ends(library.release, facts):
+            notes.append(
+                f"Answers of this model may not end: runtime {library.release} does not heed the end "
+                f"token that toolkit {facts.toolkit} writes. Put the model's generation_config.json "
+                "and tokenizer_config.json beside it, or use librkllmrt 1.2.3."
+            )
         if clamped:
             notes.append(
                 f"The context is {self._context} tokens instead of {spec.context_length}: that is the "

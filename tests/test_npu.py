@@ -395,6 +395,23 @@ def test_end_of_sequence_ids_are_watched(version: str, tmp_path: Path) -> None:
         assert (text, result.reason, result.completion_tokens) == ("the answer", "stop", 2)
 
 
+@pytest.mark.parametrize(
+    ("version", "toolkit", "eos", "told"),
+    [
+        ("1.3.0", "1.2.3", (), True),
+        ("1.3.0", "1.2.3", (151645,), False),
+        ("1.3.0", "1.3.0", (), False),
+        ("1.2.3", "1.2.3", (), False),
+    ],
+)
+def test_a_model_that_may_not_end_is_told_once(
+    version: str, toolkit: str, eos: tuple[int, ...], told: bool, tmp_path: Path
+) -> None:
+    with loaded(version, tmp_path, {"toolkit": toolkit}, eos_tokens=eos) as model:
+        found = ["generation_config.json" in notice for notice in model.info.notices]
+        assert found == ([True] if told else [])
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_prompt_that_is_too_long(version: str, tmp_path: Path) -> None:
     with loaded(version, tmp_path, context_length=64) as model:

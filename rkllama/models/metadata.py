@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal, cast
 
+from ..chat.end_tokens import end_tokens
 from ..chat.families import find_family, thinks
 from ..types import Message, ModelInfo, SamplingParams, TemplateSource
 from .filename import parse_model_name
@@ -186,7 +187,7 @@ class ModelReader:
             modelfile=modelfile,
             mtime_ns=entry.mtime_ns,
             template=template,
-            eos_tokens=good.eos_tokens if good and good.eos_tokens else sidecars.eos_tokens,
+            eos_tokens=_eos_tokens(info, sidecars, good),
             sampling=defaults.sampling,
             max_tokens=defaults.max_tokens,
             context_length=defaults.context_length,
@@ -279,6 +280,16 @@ def _template(
         return own
     base = own or TemplateSource(source="", origin="")
     return replace(base, source=modelfile.template, origin="Modelfile")
+
+
+def _eos_tokens(info: ModelInfo, sidecars: Sidecars, header: GGUFHeader | None) -> tuple[int, ...]:
+    """Return the ids that end an answer: the file's, its neighbours', else those of its family.
+
+    A .gguf says them itself, and llama.cpp heeds them.
+    """
+    if header is not None and header.eos_tokens:
+        return header.eos_tokens
+    return sidecars.eos_tokens or (end_tokens(info.family) if info.format == "rkllm" else ())
 
 
 def _capabilities(

@@ -308,6 +308,11 @@ def notices(facts: Facts) -> tuple[str, ...]:
     return tuple(result)
 
 
+def never_ends(release: str, facts: Facts) -> bool:
+    """Return whether a runtime overlooks the end token of a model that this toolkit made."""
+    return release.startswith("1.3.") and facts.toolkit in ("1.2.2", "1.2.3")
+
+
 class Overflow(NamedTuple):
     """A prompt that did not fit: its tokens and those that fit, None where the log does not tell."""
 
