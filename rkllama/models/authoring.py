@@ -13,7 +13,7 @@ from ..types import ModelInfo
 from .filename import strip_extension
 from .labels import PULL_RECORD
 from .modelfile import SIZE_LIMIT, Modelfile, ModelfileError, parse_modelfile, render_modelfile
-from .scan import MODELFILE, Entry
+from .scan import MODELFILE, Entry, is_inside
 from .sidecars import NAMES as SIDECARS
 from .store import ALIAS_DEPTH, Store
 
@@ -147,12 +147,32 @@ class WritableStore(Store):
                     param="from",
                     hint="Make it from one of those.",
                 )
-            if made == entry.name and not entry.parent:
+            beside = made == entry.name and not entry.parent
+            folder = os.path.dirname(entry.path) if beside else os.path.join(self._root, made)
+            parsed = replace(parsed, adapter=self._adapter(parsed.adapter, folder))
+            if beside:
                 self._write_beside(entry, parsed)
             else:
                 base = entry.parent if made == entry.name else entry.name
                 self._write(made, replace(parsed, source=base))
             return self._info(self._find(made))
+
+    def _adapter(self, adapter: str | None, folder: str) -> str | None:
+        """Return an ADAPTER as a Modelfile in `folder` has it: a file of the models directory.
+
+        Without it the model would silently be another one. Raises InvalidRequest.
+        """
+        if adapter is None:
+            return None
+        for base in (folder, self._root):
+            path = os.path.join(base, adapter)
+            if "\0" not in path and os.path.isfile(path) and is_inside(path, self._root):
+                return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+        raise InvalidRequest(
+            f"the ADAPTER {adapter[:200]!r} is not in the models directory",
+            param="modelfile",
+            hint=f"Copy it to {self._root} and name it from there.",
+        )
 
     def new_name(self, name: str) -> str:
         """`name` as that of a new model, which may take the place of an alias. Raises InvalidRequest."""

@@ -393,3 +393,32 @@ def test_a_disk_that_refuses_says_so(
     monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(RKLLamaError, match="cannot be removed: Permission denied"):
         store.remove("m")
+
+
+# --- Adapters ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapter", ["missing.bin", "../lora.bin", "/etc/hostname"])
+def test_an_adapter_that_is_not_there_makes_no_other_model(
+    adapter: str, store: WritableStore, put: Put, models: Path
+) -> None:
+    put("m/m.rkllm")
+    (models.parent / "lora.bin").write_text("x")
+    before = tree(models)
+    with pytest.raises(
+        InvalidRequest, match=r"ADAPTER .* is not in the models directory"
+    ) as caught:
+        store.create("tuned", f"FROM m\nADAPTER {adapter}")
+    assert caught.value.hint is not None
+    assert str(models) in caught.value.hint
+    assert tree(models) == before
+
+
+@pytest.mark.parametrize("name", ["tuned", "m"])
+def test_an_adapter_is_named_from_the_models_directory(
+    name: str, store: WritableStore, put: Put
+) -> None:
+    put("m/m.rkllm")
+    lora = put("m/lora.bin")
+    store.create(name, "FROM m\nADAPTER m/lora.bin")
+    assert store.resolve(name).lora == str(lora)
