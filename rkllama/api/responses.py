@@ -8,6 +8,7 @@ carries the reason in `error`. Thinking is a reasoning item whose content is rea
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -53,6 +54,8 @@ _REFUSED = {
     "context_management": "send the conversation as the model should see it",
 }
 _LOGPROBS = "message.output_text.logprobs"
+_OWN_TOOLS = ("function", "namespace", "custom", None)
+_log = logging.getLogger(__name__)
 
 
 # --- The request -------------------------------------------------------------------------------
@@ -75,6 +78,7 @@ def decode_response(
         answer_id=answer_id,
         created=created,
         logprobs=request.top_logprobs is not None,
+        namespaces=_namespaces(fields),
     )
     return Generation(request=request, stream=fields.flag("stream") or False, encoder=encoder)
 
@@ -104,10 +108,42 @@ def _top_logprobs(fields: Fields) -> int | None:
 
 
 def _tools(fields: Fields) -> tuple[Tool, ...]:
-    entries = fields.objects("tools") or []
-    for entry in entries:
-        parts.need_function(entry)
-    return tuple(parts.tool(entry) for entry in entries)
+    """Return the functions, those in namespaces with their full names.
+
+    Tools that the server would have to run are an offer under "auto", and left out.
+    """
+    tools: list[Tool] = []
+    optional = fields.raw("tool_choice") in (None, "auto", "none")
+    for entry in fields.objects("tools") or ():
+        kind = entry.text("type")
+        if kind == "namespace":
+            space = entry.need("name", entry.text)
+            for inner in entry.objects("tools") or ():
+                parts.need_function(inner)
+                tool = parts.tool(inner)
+                tools.append(replace(tool, name=_full_name(space, tool.name)))
+        elif optional and kind not in _OWN_TOOLS:
+            _log.info("left out the tool of type %r: it is not available here", (kind or "")[:40])
+        else:
+            parts.need_function(entry)
+            tools.append(parts.tool(entry))
+    return tuple(tools)
+
+
+def _full_name(namespace: str | None, name: str) -> str:
+    return f"{namespace}__{name}" if namespace else name
+
+
+def _namespaces(fields: Fields) -> dict[str, tuple[str, str]]:
+    """Return namespace and name by the full name that the model knows."""
+    names = {}
+    for entry in fields.objects("tools") or ():
+        if entry.text("type") == "namespace":
+            space = entry.need("name", entry.text)
+            for inner in entry.objects("tools") or ():
+                name = inner.need("name", inner.text)
+                names[_full_name(space, name)] = (space, name)
+    return names
 
 
 def _echo(fields: Fields, request: ChatRequest) -> dict[str, Any]:
@@ -202,7 +238,7 @@ def _add_message(messages: list[Message], item: Fields) -> None:
 def _add_call(messages: list[Message], item: Fields) -> None:
     call = ToolCall(
         id=item.need("call_id", item.text),
-        name=item.need("name", item.text),
+        name=_full_name(item.text("namespace"), item.need("name", item.text)),
         arguments=parts.arguments(item),
     )
     if messages and messages[-1].role == "assistant":
@@ -247,7 +283,9 @@ class ResponseEncoder:
         answer_id: str | None = None,
         created: int | None = None,
         logprobs: bool = False,
+        namespaces: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
+        self._namespaces = namespaces or {}
         self._suffix = (answer_id or new_id("resp_")).removeprefix("resp_")
         self._created = int(time.time()) if created is None else created
         self._echo = echo
@@ -368,20 +406,22 @@ class ResponseEncoder:
     def _call(self, call: ToolCall) -> bytes:
         frames = self._close()
         arguments = dumps(call.arguments).decode()
+        space, name = self._namespaces.get(call.name, (None, call.name))
         item = {
             "type": "function_call",
             "id": self._item_id("fc_"),
             "call_id": call.id,
-            "name": call.name,
+            "name": name,
+            **({} if space is None else {"namespace": space}),
             "arguments": arguments,
             "status": "completed",
         }
         where = {"item_id": item["id"], "output_index": len(self._output)}
-        name = "response.function_call_arguments"
+        kind = "response.function_call_arguments"
         frames += (
             self._item_event("added", item | {"arguments": "", "status": "in_progress"})
-            + self._event(f"{name}.delta", **where, delta=arguments)
-            + self._event(f"{name}.done", **where, name=call.name, arguments=arguments)
+            + self._event(f"{kind}.delta", **where, delta=arguments)
+            + self._event(f"{kind}.done", **where, name=name, arguments=arguments)
             + self._item_event("done", item)
         )
         self._output.append(item)

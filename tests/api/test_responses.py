@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from rkllama.api import responses
 from rkllama.api.common import Generation
 from rkllama.errors import Cancelled, InvalidRequest, PromptTooLong, Unsupported, WorkerCrashed
-from rkllama.types import ChatRequest, Event, Message, ReasoningDelta, TextDelta, Tool, ToolCall
+from rkllama.types import (
+    ChatRequest,
+    Event,
+    Message,
+    ReasoningDelta,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+)
 from tests import dialects as scripts
 from tests.dialects import assert_golden, assert_survives, bodies, sse_events, streamed, transcript
 
@@ -341,7 +350,7 @@ def test_wrong_values_are_named(fields: dict[str, Any], param: str | None) -> No
         ({"conversation": "conv_1"}, "conversation"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"background": True}, "background"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "web_search"}, WEATHER], "tool_choice": "required"}, "tools[0].type"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
@@ -384,3 +393,18 @@ FULL = body_with(
 @given(bodies(FULL, ("message", "reasoning", "function_call", "assistant", "text", "{}")))
 def test_any_body_is_taken_or_refused(body: Any) -> None:
     assert_survives(responses.decode_response, body)
+
+
+def test_tools_of_a_namespace_are_called_by_name_and_namespace() -> None:
+    space = {"type": "namespace", "name": "mcp__demo", "tools": [WEATHER]}
+    assert [tool.name for tool in request_of(tools=[space]).tools] == ["mcp__demo__weather"]
+    call = ToolCall(id="call_1", name="mcp__demo__weather", arguments={})
+    item = whole([ToolCallDelta(0, call), scripts.TOOLS[-1]], tools=[space])["output"][0]
+    assert (item["name"], item["namespace"]) == ("weather", "mcp__demo")
+    (message,) = messages_of(item)
+    assert message.tool_calls == (call,)
+
+
+def test_hosted_tools_are_an_offer_that_is_left_out() -> None:
+    tools = request_of(tools=[{"type": "web_search"}, WEATHER]).tools
+    assert [tool.name for tool in tools] == ["weather"]
