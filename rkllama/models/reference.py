@@ -134,7 +134,7 @@ def _only_one(models: tuple[str, ...], reference: Reference) -> str:
     if len(matches) > 1:
         raise AmbiguousName(reference.repo, tuple(f"{reference.repo}/{name}" for name in matches))
     if not models:
-        raise HubNotFound(f"{reference.repo} holds no .rkllm or .gguf file")
+        raise HubNotFound(f"{reference.repo} contains no .rkllm or .gguf file")
     if not matches:
         raise HubNotFound(f"{reference.repo} has no {tag}", hint=_near(tag or "", models))
     return matches[0]

@@ -525,10 +525,15 @@ def test_the_key_is_sent_and_asked_for() -> None:
     answers = {"GET /api/tags": (401, [b'{"error":"who are you?"}'])}
     with (
         remote(answers, api_keys=["secret", "other"]) as (client, server),
-        pytest.raises(errors.ConfigError, match="requires an API key"),
+        pytest.raises(errors.ConfigError, match="does not accept this API key"),
     ):
         client.models()
     assert "authorization: bearer secret\r\n" in server.headers[0]
+    with (
+        remote(answers) as (client, _),
+        pytest.raises(errors.ConfigError, match="requires an API key"),
+    ):
+        client.models()
 
 
 @pytest.mark.parametrize(

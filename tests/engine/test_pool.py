@@ -200,14 +200,13 @@ def test_somebody_elses_npu_is_named_and_leaves_no_place_taken(
     house.load("m")
 
 
-def test_a_log_that_cannot_be_written_is_a_load_that_failed(
-    house: House, home: Path, npu: str
+def test_a_log_that_cannot_be_written_is_a_warning(
+    house: House, home: Path, npu: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_model(house.models / "m.rkllm")
     (home / "RKLLAMA" / "logs").write_text("in the way")
-    with pytest.raises(LoadFailed, match="logs"):
-        house.load("m")
-    assert house.pool.scheduler.slots() == []
+    assert house.ask("m") == "hi"
+    assert any("m.log" in record.getMessage() for record in caplog.records)
 
 
 def test_names_longer_than_a_file_s_have_logs_of_their_own(house: House, home: Path) -> None:

@@ -631,6 +631,6 @@ def test_more_connections_than_a_process_may_open_wait(models: Path, npu: str) -
                 client = socket.create_connection((server.host, server.port), timeout=LIMIT)
                 clients.enter_context(closing(client))
             until(lambda: any("connection limit" in line for line in server.log))
-            assert len(server.log) < 5
+            assert sum("WARNING" in line or "ERROR" in line for line in server.log) < 3
             assert len(os.listdir(f"/proc/{server.process.pid}/fd")) < 150
         assert server.get("/health").status == 200

@@ -43,6 +43,7 @@ def library(
     if not made.exists():
         options = [f'-DVNPU_REPORTED="{reported or version}"', *SHARED]
         options.append(f"-DVNPU_FIELDWISE={int(fieldwise)}")
+        options.append(f"-DVNPU_EMULATED={int(target is not None)}")
         if target:  # an emulated run is short: compiling without optimising saves more
             options.append("-O0")
         compile_c(version, sources, made, *options, compiler=target and f"{target}-gcc")
