@@ -8,9 +8,11 @@ killed parent for just as long as that process still holds the NPU.
 
 from __future__ import annotations
 
+import errno
 import os
 
-from ..errors import LoadFailed, NPUBusy
+from ..config import is_this_machine, server_address
+from ..errors import ConfigError, LoadFailed, NPUBusy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
 
 _NAME = "rkllama-npu.lock"
+_LARGEST = 4096
+"""Bytes that a lock file may have."""
+_LONGEST = 200
+"""Characters of a text in it that are shown."""
+SERVICE_USER = "rkllama"
+"""The user that docs/board.md makes for the service."""
 
 
 def default_path() -> str:
@@ -34,30 +42,111 @@ def default_path() -> str:
 def holder(path: str | None = None) -> dict[str, Any] | None:
     """Who holds the lock: its `pid`, `command` and, for a server, `url`; None when nobody does.
 
+    What is not known for sure is missing: anybody may write into the file. `pid` is what the kernel
+    says, `command` is only believed of a process that is this user's, root's or the service's, and
+    `url` where moreover only such users listen at that address of this machine.
+
     It only reads: trying the lock could make the rightful owner's attempt fail.
     """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(path or default_path(), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path or default_path(), flags)
     except OSError:
         return None
     try:
-        about = _read(fd)
+        return _about(fd) if _defect(fd) is None else None
     finally:
         os.close(fd)
-    return about if os.path.isdir(f"/proc/{about.get('pid')}") else None
+
+
+def _defect(fd: int) -> str | None:
+    """Return why an open file cannot be the lock; None for one that can."""
+    import stat
+
+    about = os.fstat(fd)
+    if not stat.S_ISREG(about.st_mode):
+        return "it is no plain file"
+    if about.st_nlink != 1:
+        return "it has several names" if about.st_nlink else "it has just been deleted"
+    if about.st_size > _LARGEST:
+        return "it holds something else"
+    if about.st_uid != os.geteuid() and not about.st_mode & stat.S_IWOTH:
+        return "it belongs to another user, who has it for himself"
+    return None
+
+
+def _about(fd: int) -> dict[str, Any] | None:
+    """Return what is known of the process that holds the lock; see `holder`."""
+    from .proc import locking_process, uids_of
+
+    pid = locking_process(fd)
+    if pid is None:
+        return None
+    if not os.path.isdir(
+        f"/proc/{pid}"
+    ):  # its child has the lock now, or it is in another container
+        return {}
+    about: dict[str, Any] = {"pid": pid}
+    trusted = _trusted_uids()
+    uids = uids_of(pid)
+    if not uids or not uids <= trusted:
+        return about
+    values = _read(fd)
+    about["command"] = _plain(values.get("command"))
+    url = _plain(values.get("url"))
+    if url and _is_trusted_address(url, trusted):
+        about["url"] = url
+    return about
+
+
+def _trusted_uids() -> set[int]:
+    """This user, root, and the user that docs/rkllama.service runs the server as, where there is one."""
+    import pwd
+
+    uids = {0, os.getuid(), os.geteuid()}
+    try:
+        return {*uids, pwd.getpwnam(SERVICE_USER).pw_uid}
+    except KeyError:
+        return uids
+
+
+def _is_trusted_address(url: str, trusted: set[int]) -> bool:
+    """Return whether a URL leads to a server of these users on this machine.
+
+    Everybody can write to the file while another holds its lock. Who listens is what the kernel knows.
+    """
+    if not url.startswith("http://"):
+        return False
+    try:
+        host, port = server_address(url)
+    except ConfigError:
+        return False
+    if not is_this_machine(host):
+        return False
+    from .proc import listener_uids
+
+    uids = listener_uids(port)
+    return bool(uids) and uids <= trusted
 
 
 def _read(fd: int) -> dict[str, Any]:
-    data = os.pread(fd, 4096, 0)
+    data = os.pread(fd, _LARGEST, 0)
     if not data:
         return {}
     import json
 
     try:
         values = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
+
+
+def _plain(value: object) -> str:
+    """Return a text that stands in the file, harmless to print; "" for what is none."""
+    if not isinstance(value, str):
+        return ""
+    return "".join(char if char.isprintable() else "?" for char in value[:_LONGEST])
 
 
 class NPULock:
@@ -95,36 +184,49 @@ class NPULock:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise NPUBusy(describe_holder(_read(fd))) from None
+            raise NPUBusy(describe_holder(_about(fd) or {})) from None
         except OSError as error:
-            raise self._unusable(error) from None
+            raise self._unusable(_reason(error)) from None
         import json
 
         try:
             os.ftruncate(fd, 0)
             os.pwrite(fd, json.dumps(self._about).encode(), 0)
         except OSError as error:  # its file system is full
-            raise self._unusable(error) from None
+            raise self._unusable(_reason(error)) from None
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CLOEXEC
+        fd = self._open_file()
+        try:
+            defect = _defect(fd)
+            if defect is not None:
+                raise self._unusable(defect)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _open_file(self) -> int:
+        flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             # Without O_CREAT first: in a sticky directory the kernel may forbid it for others' files.
             return os.open(self._path, flags)
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise self._unusable(error) from None
+            raise self._unusable(_reason(error)) from None
         try:
-            fd = os.open(self._path, flags | os.O_CREAT, 0o666)
-            os.fchmod(fd, 0o666)  # regardless of the umask: other users must be able to lock it
+            fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:  # another process was first
+            return self._open_file()
         except OSError as error:
-            raise self._unusable(error) from None
+            raise self._unusable(_reason(error)) from None
+        os.fchmod(fd, 0o666)  # regardless of the umask: other users must be able to lock it
         return fd
 
-    def _unusable(self, error: OSError) -> LoadFailed:
+    def _unusable(self, reason: str) -> LoadFailed:
         return LoadFailed(
-            f"the NPU's lock file {self._path} cannot be used: {error.strerror}",
+            f"the NPU's lock file {self._path} cannot be used: {reason}",
             hint="Delete it if no RKLLama is running, or set RKLLAMA_LOCK to another file.",
         )
 
@@ -137,9 +239,18 @@ class NPULock:
                 self._fd = -1
 
 
+def _reason(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "it is a link"
+    return error.strerror or str(error)
+
+
 def describe_holder(about: dict[str, Any]) -> str:
-    """A holder in words, from what stands in the file."""
+    """A holder in words; see `holder`."""
     if not about:
         return "another process"
+    pid = about["pid"]
+    if not about.get("command"):
+        return f"process {pid}"
     at = f" at {about['url']}" if about.get("url") else ""
-    return f"`{about.get('command', '?')}` (process {about.get('pid', '?')}){at}"
+    return f"`{about['command']}` (process {pid}){at}"

@@ -40,7 +40,7 @@ def find_server(settings: Settings) -> ServerAddress | None:
 
     owner = holder(settings.lock)
     if owner and owner.get("url"):
-        server = ServerAddress(settings, owner["url"])
+        server = ServerAddress(settings, owner["url"], with_key=False)
         if _is_serving(server):
             return server
     return None
@@ -67,13 +67,17 @@ def _is_chosen(server: ServerAddress, settings: Settings) -> bool:
 
 
 class ServerAddress:
-    """The address of a server of ours, with the key that the settings have for it."""
+    """The address of a server of ours, with the key that the settings have for it.
 
-    def __init__(self, settings: Settings, host: str) -> None:
+    Without it for an address that the settings do not name: who wrote it there would get the key.
+    """
+
+    def __init__(self, settings: Settings, host: str, *, with_key: bool = True) -> None:
         self.host, self.port = server_address(host)
         self.url = server_url(self.host, self.port)
         self._headers: dict[str, str] = {}
-        if settings.api_keys:
+        self._keeps_key = bool(settings.api_keys) and not with_key
+        if settings.api_keys and with_key:
             self._headers["Authorization"] = f"Bearer {settings.api_keys[0]}"
 
     def request(
@@ -118,6 +122,12 @@ class ServerAddress:
             return ConfigError(
                 f"the server at {self.url} does not accept this API key",
                 hint="Correct RKLLAMA_API_KEY, or api_keys in config.toml: it needs one of its keys.",
+            )
+        if status == 401 and self._keeps_key:
+            return ConfigError(
+                f"the server at {self.url} requires an API key, which is not sent to an address that "
+                "stands in a public file",
+                hint=f"Set RKLLAMA_HOST={self.url} if it is yours.",
             )
         if status == 401:
             return ConfigError(

@@ -17,6 +17,7 @@ import pytest
 from rkllama import errors
 from rkllama.api import ollama, ollama_models
 from rkllama.api.common import dumps
+from rkllama.board.lock import NPULock
 from rkllama.client.discover import ServerAddress, find_server
 from rkllama.client.remote import RemoteService
 from rkllama.config import Settings, load_settings
@@ -583,6 +584,26 @@ def test_nobody_is_found() -> None:
     with pytest.raises(errors.ServerUnreachable) as caught:
         service(address).models()
     assert caught.value.url == f"http://{address}"
+
+
+def test_the_key_stays_here_where_the_address_stands_in_a_public_file(tmp_path: Path) -> None:
+    mine = settings("127.0.0.1:0", api_keys="SECRET")
+    with Canned({"GET /api/version": (401, [b'{"error":"a key, please"}'])}) as server:
+        url = f"http://{server.address}"
+        forged = {"pid": 1, "command": "x", "url": url}
+        (tmp_path / "npu.lock").write_text(dumps(forged).decode())
+        assert find_server(mine) is None
+        assert not server.requests, "nobody has locked that file"
+        lock = NPULock(str(tmp_path / "npu.lock"), "rkllama serve", url)
+        lock.acquire()
+        with pytest.raises(errors.ConfigError, match="is not sent to an address") as caught:
+            find_server(mine)
+        lock.release()
+        assert f"RKLLAMA_HOST={url}" in caught.value.text
+        assert "secret" not in server.headers[0]
+        with pytest.raises(errors.ConfigError, match="does not accept this API key"):
+            find_server(settings(server.address, api_keys="SECRET"))
+        assert "bearer secret" in server.headers[1]
 
 
 def test_an_answer_that_breaks_off() -> None:
