@@ -34,7 +34,10 @@ def main() -> int:
 
 
 def _prepare_streams() -> None:
-    """Open the null device for streams that the caller has closed; let the others take any character."""
+    """Open the null device for streams that the caller has closed; let the others take any character.
+
+    Terminals get text only, whoever writes it: see console.streams.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
@@ -43,6 +46,10 @@ def _prepare_streams() -> None:
         elif isinstance(stream, io.TextIOWrapper):
             # Not every terminal knows every character, nor does each one send UTF-8.
             stream.reconfigure(errors="replace")
+            if name != "stdin" and stream.isatty():
+                from .console.streams import guarded
+
+                setattr(sys, name, guarded(stream))
 
 
 def _run(arguments: list[str]) -> int:

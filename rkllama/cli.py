@@ -479,9 +479,9 @@ def show(
     details = _service("show").show(model)
     if parts:
         text = part_text(details, parts[0])
-        typer.echo(text, nl=bool(text) and not text.endswith("\n"))
+        sys.stdout.write(text + "\n" * (bool(text) and not text.endswith("\n")))
     else:
-        typer.echo(details_json(details) if as_json else details_text(details))
+        sys.stdout.write((details_json(details) if as_json else details_text(details)) + "\n")
 
 
 @app.command("info", hidden=True)
@@ -584,7 +584,7 @@ def ps(as_json: JSONFlag = False) -> None:
 
     service = _service("ps")
     loaded = service.loaded()
-    typer.echo(loaded_json(loaded) if as_json else loaded_text(loaded), nl=False)
+    sys.stdout.write(loaded_json(loaded) if as_json else loaded_text(loaded))
     if not loaded:
         from .board.lock import describe_holder, holder
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from ..errors import RKLLamaError
 from ..service import Service
 from ..types import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
+from .streams import control
 from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
 
 
@@ -77,15 +78,19 @@ class CompletionPrinter:
         if not self._thinking:
             self._thinking = True
             self._spinner.stop()
-            sys.stderr.write("\x1b[2mThinking…\n" if use_colour(sys.stderr) else "Thinking…\n")
+            if use_colour(sys.stderr):
+                control(sys.stderr, "\x1b[2m")
+            sys.stderr.write("Thinking…\n")
         self._thoughts.write(text)
 
     def _end_thinking(self) -> None:
         if self._thinking:
             self._thinking = False
             self._thoughts.finish()
-            end = "\x1b[0m" if use_colour(sys.stderr) else ""
-            sys.stderr.write(f"\n…done thinking.{end}\n\n")
+            sys.stderr.write("\n…done thinking.")
+            if use_colour(sys.stderr):
+                control(sys.stderr, "\x1b[0m")
+            sys.stderr.write("\n\n")
             sys.stderr.flush()
 
 

@@ -47,6 +47,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], right: str = "SIZE
     """
     lines = [tuple(row) for row in rows]
     if lines and sys.stdout.isatty():
+        from .streams import printable  # before anything is aligned
+
+        lines = [tuple(map(printable, row)) for row in lines]
         lines = _fitting(head, lines, os.get_terminal_size(sys.stdout.fileno()).columns)
     columns = [
         _aligned(column, right=column[0] == right) for column in zip(head, *lines, strict=True)

@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from ..service import Service
 from ..types import PullProgress
 from .output import cut_middle, human_size
+from .streams import printable
 from .terminal import Spinner, quiet_keys
 
 Report = Callable[[PullProgress], object]
@@ -101,7 +102,11 @@ class _Bar:
             TransferSpeedColumn,
         )
 
-        console = Console(stderr=True)
+        # A stream of its own: stderr lets no control sequence pass (see .streams).
+        self._stream = open(  # noqa: SIM115 - `close` closes it
+            os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace"
+        )
+        console = Console(file=self._stream)
         wide = console.width >= _WIDE
         # What is short of room goes in this order: the bar, the speed, the name.
         self._room = max(_SHORTEST_NAME, console.width - (_BESIDES if wide else _BESIDES_NARROW))
@@ -125,10 +130,12 @@ class _Bar:
             self._progress.start()
             # What an earlier attempt had left was not fetched now: it must not count as speed.
             self._task = self._progress.add_task(
-                cut_middle(step.file, self._room), total=step.total, completed=step.resumed
+                cut_middle(printable(step.file), self._room),
+                total=step.total,
+                completed=step.resumed,
             )
         label = f"Verifying {step.file}" if step.status == "verifying" else step.file
-        label = cut_middle(label, self._room)
+        label = cut_middle(printable(label), self._room)
         self._progress.update(
             self._task,
             description=label,
@@ -141,3 +148,4 @@ class _Bar:
         """Leave the bar where it is."""
         if self._task is not None:
             self._progress.stop()
+        self._stream.close()

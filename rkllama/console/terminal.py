@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from typing import TextIO
 
 from .output import char_width, display_width
+from .streams import control, printable
 
 _DELAY, _PACE = 0.15, 0.1
 """Seconds until a spinner appears, so that what is quick doesn't flicker, and between two pictures."""
 
-_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 _NO_LINE_BEGINS_WITH = "、。，．：；？！）］｝」』】〉》〕ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々…"
 
 
@@ -27,11 +27,6 @@ def is_terminal(stream: TextIO) -> bool:
 def use_colour(stream: TextIO) -> bool:
     """Return whether colours may be written, too (see no-color.org)."""
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
-
-
-def printable(text: str) -> str:
-    """Text without control characters but newline and tab: an answer must not command a terminal."""
-    return text.translate(_CONTROLS)
 
 
 @contextlib.contextmanager
@@ -81,8 +76,11 @@ def show_warnings() -> None:
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            wipe = "\r\x1b[K" if is_terminal(sys.stderr) else ""
-            sys.stderr.write(f"{wipe}{record.getMessage()}\n")
+            text = record.getMessage()
+            if is_terminal(sys.stderr):
+                control(sys.stderr, "\r\x1b[K")
+                text = printable(text)  # a bar's library may stand in for stderr
+            sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
     logging.basicConfig(level=logging.WARNING, handlers=[Lines()])
@@ -119,13 +117,13 @@ class Spinner:
         frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if fancy else "-\\|/"
         turn = 0
         while True:
-            text = self.text[: shutil.get_terminal_size().columns - 3]
-            sys.stderr.write(f"\r{frames[turn % len(frames)]} {text}\x1b[K")
+            text = printable(self.text)[: shutil.get_terminal_size().columns - 3]
+            control(sys.stderr, f"\r{frames[turn % len(frames)]} {text}\x1b[K")
             sys.stderr.flush()
             turn += 1
             if self._stopped.wait(_PACE):
                 break
-        sys.stderr.write("\r\x1b[K")
+        control(sys.stderr, "\r\x1b[K")
         sys.stderr.flush()
 
 
