@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
+import ipaddress
+import re
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 from ..config import is_loopback
-from ..errors import Forbidden, Unauthorized
+from ..errors import Forbidden, InvalidRequest, Unauthorized
 
 _ALLOWED_HEADERS = "Authorization, Content-Type, X-API-Key, Anthropic-Version, Anthropic-Beta"
 
 _APPS = ("app", "tauri", "vscode-webview", "vscode-file")
 """Schemes of programs that show pages of their own (Obsidian, VS Code), which no web site can have."""
+
+_PRIVATE = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+"""What the names of a home network end in: nobody can buy such a name for a web site."""
+_PLACE = re.compile(
+    r"(?:\[([0-9a-f:.]+(?:%[\w.~-]+)?)\]|([\w.~%!$&'()*+;=-]*))(?::\d{0,5})?", re.I | re.A
+)
+"""What Host may hold, and Origin behind its scheme: a name or an address, and a port. No user."""
 
 
 class Guard:
@@ -22,11 +33,18 @@ class Guard:
         self._loopback = is_loopback(host)
         self._keys = tuple(key.encode() for key in api_keys)
         self._origins = origins
+        named = {place for origin in origins if (place := origin.partition("://")[2])}
+        self._names = {host.lower(), *map(host_name, named)}
+        if not self._loopback:
+            self._names |= _own_names()
 
     def check(self, environ: Mapping[str, Any], public: bool) -> None:
-        """Let the request pass, or raise Forbidden (Host, Origin) or Unauthorized (key)."""
-        if self._loopback:
-            self._check_host(environ.get("HTTP_HOST", ""))
+        """Let the request pass, or raise Forbidden (Host, Origin), Unauthorized (key) or InvalidRequest
+        (a Host or Origin that is none).
+        """
+        name = host_name(environ.get("HTTP_HOST", ""))
+        if name and (self._loopback or not self._keys):
+            self._check_host(name)
         origin = environ.get("HTTP_ORIGIN")
         if origin and not self._origin_allowed(origin, environ):
             raise Forbidden(
@@ -36,14 +54,18 @@ class Guard:
         if self._keys and not public and not self._has_key(environ):
             raise Unauthorized
 
-    def _check_host(self, header: str) -> None:
-        """A page that rebinds its DNS name to 127.0.0.1 still sends its own name as Host."""
-        name = _host_name(header)
-        if name and not is_loopback(name) and name not in map(_host_of_origin, self._origins):
-            raise Forbidden(
-                f"the Host header {header!r} does not name this machine",
-                hint="Address the server as localhost, or start it with --host.",
-            )
+    def _check_host(self, name: str) -> None:
+        """A page that rebinds its DNS name to this machine still sends its own name as Host. On a network
+        a key keeps such a page out as well.
+        """
+        if name in self._names or is_loopback(name) or (not self._loopback and _is_local(name)):
+            return
+        raise Forbidden(
+            f"the Host header {name!r} does not name this machine",
+            hint="Address the server as localhost, or start it with --host."
+            if self._loopback
+            else "Address the server by its IP address, list http://NAME in --origins, or set an API key.",
+        )
 
     def _origin_allowed(self, origin: str, environ: Mapping[str, Any]) -> bool:
         if "*" in self._origins or origin in self._origins:
@@ -52,7 +74,7 @@ class Guard:
         if scheme in _APPS:
             return True
         same = place != "" and place == environ.get("HTTP_HOST")
-        return same or is_loopback(_host_name(place))
+        return same or is_loopback(host_name(place))
 
     def _has_key(self, environ: Mapping[str, Any]) -> bool:
         """Return whether either header has a key: clients put a filler into the one that they do not mean."""
@@ -84,11 +106,31 @@ class Guard:
         )
 
 
-def _host_name(header: str) -> str:
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0].lower()
+def host_name(place: str) -> str:
+    """Return the name or address in a Host header, in lower case, without port and brackets. Raises
+    InvalidRequest.
+    """
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        raise InvalidRequest(f"{place[:100]!r} is not a host and a port")
+    return (match[1] or match[2] or "").lower()
 
 
-def _host_of_origin(origin: str) -> str:
-    return _host_name(origin.partition("://")[2])
+def _own_names() -> set[str]:
+    """Return what this machine calls itself, alone and within the domains that it searches."""
+    own = socket.gethostname().lower()
+    short, domains = own.partition(".")[0], set[str]()
+    with contextlib.suppress(OSError), open("/etc/resolv.conf", encoding="latin-1") as stream:
+        for line in stream:
+            word, *rest = line.lower().split() or [""]
+            if word in ("search", "domain"):
+                domains.update(domain.strip(".") for domain in rest)
+    return {own, *(f"{short}.{domain}" for domain in domains)}
+
+
+def _is_local(name: str) -> bool:
+    """Return whether a name leads to no web site: an address, one word, or a home network's own."""
+    with contextlib.suppress(ValueError):
+        ipaddress.ip_address(name)
+        return True
+    return "." not in name or name.endswith(_PRIVATE)

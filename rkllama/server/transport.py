@@ -6,28 +6,23 @@ It overrides methods that waitress does not call public, so pyproject.toml pins 
 from __future__ import annotations
 
 import contextlib
-import http
 import logging
 import os
 import resource
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from copy import copy
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import waitress.adjustments
 import waitress.channel
-import waitress.parser
 import waitress.server
 import waitress.task
-import waitress.utilities
 
 from ..config import Settings
 from ..errors import BodyTooLarge, ConfigError, InvalidRequest, RKLLamaError
-from ..service import Upload
+from .incoming import MAX_HEADER, Frontend, Parser, Refusal, environ_of
 
 log = logging.getLogger("rkllama")
 
@@ -35,30 +30,12 @@ _IDLE = 30.0
 """Seconds after which waitress looks for idle connections to close."""
 _UNREAD = 1 << 20
 """Bytes of answers that are kept for a client that does not read."""
-_MAX_HEADER = 64 << 10
 _RECEIVED = 64 << 10
 """Bytes read at once: with waitress's 8 KiB an upload takes a third longer."""
-_SENDING = 60.0
-"""Seconds that a client may take to send a request, and one more for every _SLOWEST bytes of it."""
-_SLOWEST = 1000
 _SPARE_THREADS = 16
 """For what never waits for a model: lists, health, downloads. The others are bounded by the queue."""
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-
-class Frontend(Protocol):
-    """What the transport asks before a request is complete; `environ` has its path and headers."""
-
-    def error_body(self, error: RKLLamaError, environ: Mapping[str, Any]) -> bytes:
-        """The JSON that reports `error` in the dialect of the request's path."""
-
-    def open_upload(self, environ: Mapping[str, Any], size: int) -> Upload | None:
-        """Where the body of an upload goes, `size` bytes long (0: not known).
-
-        None for every other request, and for an upload of somebody who may not: of that no more is read
-        than of any request.
-        """
 
 
 class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
@@ -67,88 +44,16 @@ class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
     def execute(self) -> None:
         error, server = self.request.error, self.channel.server
         problem: RKLLamaError = InvalidRequest(f"{error.reason}: {error.body}")
-        if isinstance(error, _Refusal):
+        if isinstance(error, Refusal):
             problem = error.problem
         elif error.code == 413:
             problem = BodyTooLarge(server.max_body)
-        body = server.frontend.error_body(problem, _environ(self.request))
+        body = server.frontend.error_body(problem, environ_of(self.request))
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
-
-
-def _environ(request: Any) -> dict[str, Any]:
-    """A request's path and headers as WSGI names them, as far as they have come."""
-    headers = {f"HTTP_{name}": text for name, text in request.headers.items()}
-    return {"PATH_INFO": getattr(request, "path", "/"), **headers}
-
-
-class _Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
-    """A request as it comes. The body of an upload goes to where it is kept, and has any size."""
-
-    adj: Any
-    completed: bool
-
-    def __init__(self, adj: Any, frontend: Frontend) -> None:
-        super().__init__(adj)
-        self._frontend = frontend
-        self._upload: Upload | None = None
-        self._began = time.time()
-
-    def received(self, data: bytes) -> int:
-        """Take the bytes that belong to this request.
-
-        An upload that does not fit on the disk is rejected before its end, and the framing of chunks is
-        limited like a header. A request that is already rejected, or has no body, needs no "100 Continue",
-        after which waitress would wait for a body.
-        """
-        consumed: int = super().received(data)
-        if self._upload is not None and self._upload.failure is not None:
-            self._refuse(_Refusal(self._upload.failure))
-        elif self.chunked and not self.completed and self._framing() >= _MAX_HEADER:
-            limit = f"exceeds max_header of {_MAX_HEADER}"
-            self._refuse(waitress.utilities.RequestHeaderFieldsTooLarge(limit))
-        if self.completed:
-            self.expect_continue = False
-        return consumed
-
-    def _framing(self) -> int:
-        """Return how many bytes of chunk framing are kept."""
-        return len(self.body_rcv.control_line) + len(self.body_rcv.trailer)
-
-    def _refuse(self, error: Any) -> None:
-        self.error = error
-        self.completed = True
-
-    def is_overdue(self, now: float) -> bool:
-        """Return whether the request comes too slowly; a byte now and then does not reset the clock."""
-        received = self.header_bytes_received + self.body_bytes_received
-        return bool(now - self._began > _SENDING + received / _SLOWEST)
-
-    def parse_header(self, header_plus: bytes) -> None:
-        """Parse the header; any error in it is the client's fault, even a number too long for int()."""
-        try:
-            super().parse_header(header_plus)
-        except ValueError as error:
-            raise waitress.parser.ParsingError(f"Invalid header: {error}") from None
-        if self.body_rcv is None or self.command != "POST":
-            return
-        upload = self._frontend.open_upload(_environ(self), self.content_length)
-        if upload is not None:
-            self._upload = self.body_rcv.buf = upload
-            self.adj = copy(self.adj)
-            self.adj.max_request_body_size = sys.maxsize
-
-
-class _Refusal(waitress.utilities.Error):  # type: ignore[misc]
-    """An RKLLama error in the form of waitress's own."""
-
-    def __init__(self, problem: RKLLamaError) -> None:
-        super().__init__(problem.text)
-        self.problem = problem
-        self.code, self.reason = problem.status, http.HTTPStatus(problem.status).phrase
 
 
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
@@ -161,9 +66,9 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     error_task_class = _JSONErrorTask
     _patience = 0.0
 
-    def parser_class(self, adj: Any) -> _Parser:
+    def parser_class(self, adj: Any) -> Parser:
         """A new request on this connection."""
-        return _Parser(adj, self.server.frontend)
+        return Parser(adj, self.server.frontend)
 
     def service(self) -> None:
         self._patience = self.server.send_timeout
@@ -257,7 +162,7 @@ def _adjustments(settings: Settings, listener: socket.socket, threads: int) -> A
         threads=threads,
         ident="rkllama",
         max_request_body_size=settings.max_body + 1,  # waitress refuses this very size too
-        max_request_header_size=_MAX_HEADER,
+        max_request_header_size=MAX_HEADER,
         recv_bytes=_RECEIVED,
         outbuf_high_watermark=_UNREAD,
         outbuf_overflow=4 * _UNREAD,  # never on disk: that may be an SD card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from rkllama.config import is_loopback, load_settings
-from rkllama.errors import ConfigError, Forbidden, Unauthorized
+from rkllama.errors import ConfigError, Forbidden, InvalidRequest, Unauthorized
 from rkllama.server import guard
 from rkllama.server.guard import Guard
 from tests.running import Reply, Server
@@ -202,14 +203,71 @@ def test_this_machine_may_be_called_by_its_names(host: str) -> None:
         "localhost.evil.example",
         "[::2]:8080",
         "192.168.1.5:8080",
-        "localhost@evil.example",
+        "0.0.0.0:8080",
+        "board.local",
     ],
 )
-def test_a_rebound_name_is_refused_on_loopback_only(host: str) -> None:
+def test_a_rebound_name_is_refused_on_loopback(host: str) -> None:
     for public in (True, False):
         with pytest.raises(Forbidden):
-            LOCAL.check(environ(host=host), public=public)
-    Guard("192.168.1.5", (), ()).check(environ(host=host), public=False)
+            Guard("127.0.0.1", ("key",), ()).check(environ(host=host), public=public)
+    Guard("192.168.1.5", ("key",), ()).check(environ(host=host, x_api_key="key"), public=False)
+
+
+OPEN = Guard("0.0.0.0", (), ("https://chat.example.org",))
+"""On a network, for everybody: what a page finds there under its own name is for no page."""
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "192.168.1.5:8080",
+        "[fe80::1]:8080",
+        "localhost",
+        "board",
+        "board:8080",
+        "board.local:8080",
+        "host.docker.internal",
+        "chat.example.org:8080",
+        socket.gethostname(),
+    ],
+)
+def test_without_a_key_a_network_names_the_machine(host: str) -> None:
+    OPEN.check(environ(host=host), public=False)
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.evil.example:8080", "192.168.1.5.evil.org"])
+def test_without_a_key_a_rebound_name_is_refused_on_a_network_too(host: str) -> None:
+    with pytest.raises(Forbidden, match="does not name this machine") as caught:
+        OPEN.check(environ(host=host), public=True)
+    assert "--origins" in str(caught.value.hint)
+
+
+MALFORMED = (
+    "localhost@evil.example",
+    "127.0.0.1:80@evil.example",
+    "user:password@localhost",
+    "[::1]evil.example",
+    "[::1]@evil.example:80",
+    "[::1",
+    "[localhost]",
+    "localhost:port",
+    "localhost:80:80",
+    "localhost, localhost",
+    "localhost/evil.example",
+    "localhost evil.example",
+    "localhost#@evil.example",
+)
+
+
+@pytest.mark.parametrize("place", MALFORMED)
+def test_what_is_no_host_is_a_bad_request_everywhere(place: str) -> None:
+    for each in (LOCAL, KEYED, OPEN):
+        with pytest.raises(InvalidRequest):
+            each.check(environ(host=place, x_api_key="first-key"), public=True)
+        with pytest.raises(InvalidRequest):
+            each.check(environ(host="localhost", origin=f"http://{place}"), public=True)
 
 
 def test_the_host_of_an_allowed_origin_may_be_called() -> None:
