@@ -8,13 +8,12 @@ carries the reason in `error`. Thinking is a reasoning item whose content is rea
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import InvalidRequest, RKLLamaError, Unsupported
+from ..errors import InvalidRequest, RKLLamaError
 from ..types import (
     ChatRequest,
     Event,
@@ -23,7 +22,6 @@ from ..types import (
     ReasoningDelta,
     TextDelta,
     TokenLogprob,
-    Tool,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -41,6 +39,8 @@ from .common import (
     sse,
 )
 from .openai_parts import error_body
+from .responses_input import read_messages
+from .responses_tools import CallItem, Origin, ToolSet, read_choice, read_tools
 
 __all__ = ["ResponseEncoder", "decode_response", "error_body"]
 
@@ -54,8 +54,6 @@ _REFUSED = {
     "context_management": "send the conversation as the model should see it",
 }
 _LOGPROBS = "message.output_text.logprobs"
-_OWN_TOOLS = ("function", "namespace", "custom", None)
-_log = logging.getLogger(__name__)
 
 
 # --- The request -------------------------------------------------------------------------------
@@ -72,19 +70,19 @@ def decode_response(
     parts.refuse(fields, _REFUSED)
     if fields.text("truncation") not in (None, "disabled", "auto"):
         raise fields.fail("truncation", "auto or disabled")
-    request = _request(fields)
+    offered = read_tools(fields)
+    request = _request(fields, offered)
     encoder = ResponseEncoder(
-        _echo(fields, request),
+        _echo(fields, request, offered),
         answer_id=answer_id,
         created=created,
         logprobs=request.top_logprobs is not None,
-        namespaces=_namespaces(fields),
+        origins=offered.origins,
     )
     return Generation(request=request, stream=fields.flag("stream") or False, encoder=encoder)
 
 
-def _request(fields: Fields) -> ChatRequest:
-    tools = _tools(fields)
+def _request(fields: Fields, offered: ToolSet) -> ChatRequest:
     text, reasoning = fields.object("text"), fields.object("reasoning")
     return ChatRequest(
         model=parts.model_name(fields),
@@ -92,8 +90,8 @@ def _request(fields: Fields) -> ChatRequest:
         sampling=parts.sampling(fields),
         max_tokens=parts.max_tokens(fields, "max_output_tokens"),
         think=None if reasoning is None else parts.effort(reasoning, "effort"),
-        tools=tools,
-        tool_choice=parts.tool_choice(fields, tools, lambda choice: choice),
+        tools=offered.tools,
+        tool_choice=read_choice(fields, offered),
         format=parts.output_format(text and text.object("format"), lambda form: form),
         top_logprobs=_top_logprobs(fields),
         truncate=fields.text("truncation") == "auto",
@@ -107,46 +105,7 @@ def _top_logprobs(fields: Fields) -> int | None:
     return top if asked or top else None
 
 
-def _tools(fields: Fields) -> tuple[Tool, ...]:
-    """Return the functions, those in namespaces with their full names.
-
-    Tools that the server would have to run are an offer under "auto", and left out.
-    """
-    tools: list[Tool] = []
-    optional = fields.raw("tool_choice") in (None, "auto", "none")
-    for entry in fields.objects("tools") or ():
-        kind = entry.text("type")
-        if kind == "namespace":
-            space = entry.need("name", entry.text)
-            for inner in entry.objects("tools") or ():
-                parts.need_function(inner)
-                tool = parts.tool(inner)
-                tools.append(replace(tool, name=_full_name(space, tool.name)))
-        elif optional and kind not in _OWN_TOOLS:
-            _log.info("left out the tool of type %r: it is not available here", (kind or "")[:40])
-        else:
-            parts.need_function(entry)
-            tools.append(parts.tool(entry))
-    return tuple(tools)
-
-
-def _full_name(namespace: str | None, name: str) -> str:
-    return f"{namespace}__{name}" if namespace else name
-
-
-def _namespaces(fields: Fields) -> dict[str, tuple[str, str]]:
-    """Return namespace and name by the full name that the model knows."""
-    names = {}
-    for entry in fields.objects("tools") or ():
-        if entry.text("type") == "namespace":
-            space = entry.need("name", entry.text)
-            for inner in entry.objects("tools") or ():
-                name = inner.need("name", inner.text)
-                names[_full_name(space, name)] = (space, name)
-    return names
-
-
-def _echo(fields: Fields, request: ChatRequest) -> dict[str, Any]:
+def _echo(fields: Fields, request: ChatRequest, offered: ToolSet) -> dict[str, Any]:
     """Return what every response object repeats of its request."""
     text, reasoning = fields.mapping("text"), fields.object("reasoning")
     return {
@@ -162,21 +121,11 @@ def _echo(fields: Fields, request: ChatRequest) -> dict[str, Any]:
         "temperature": request.sampling.temperature,
         "text": text or {"format": {"type": "text"}},
         "tool_choice": fields.raw("tool_choice") or "auto",
-        "tools": [_tool_body(tool) for tool in request.tools],
+        "tools": list(offered.echo),
         "top_logprobs": request.top_logprobs or 0,
         "top_p": request.sampling.top_p,
         "truncation": "auto" if request.truncate else "disabled",
         "user": fields.text("user"),
-    }
-
-
-def _tool_body(tool: Tool) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": tool.name,
-        "description": tool.description,
-        "parameters": tool.parameters,
-        "strict": False,
     }
 
 
@@ -191,64 +140,8 @@ def _messages(fields: Fields) -> tuple[Message, ...]:
         messages.append(Message.of("user", fields.text("input") or ""))
     elif not isinstance(value, list) or not value:
         raise fields.fail("input", "a text or a list of at least one item")
-    for item in fields.objects("input") or () if isinstance(value, list) else ():
-        _add_item(messages, item)
-    return tuple(message for message in messages if not _is_only_reasoning(message))
-
-
-def _add_item(messages: list[Message], item: Fields) -> None:
-    """Thinking, text and calls in a row become one assistant's turn, as they were generated, so that
-    the prompt begins with what the model has seen.
-    """
-    kind = item.text("type") or ("message" if "role" in item else None)
-    if kind == "message":
-        _add_message(messages, item)
-    elif kind == "reasoning":
-        reasoning = parts.content(item) or parts.content(item, "summary")
-        messages += [Message(role="assistant", reasoning=reasoning)] if reasoning else []
-    elif kind == "function_call":
-        _add_call(messages, item)
-    elif kind == "function_call_output":
-        text = item.need("output", lambda name: parts.content(item, name))
-        call_id = item.need("call_id", item.text)
-        messages.append(Message.of("tool", text, tool_call_id=call_id))
-    else:
-        raise Unsupported(
-            f"'{item.where}type' must be message, function_call, function_call_output or "
-            "reasoning: other items need tools or storage that are not available here",
-            param=f"{item.where}type",
-        )
-
-
-def _add_message(messages: list[Message], item: Fields) -> None:
-    role = item.need("role", item.text)
-    text = item.need("content", lambda name: parts.content(item, name))
-    if role == "assistant" and messages and _is_only_reasoning(messages[-1]):
-        messages[-1] = messages[-1].with_text(text)
-    elif role in ("system", "developer"):
-        messages.append(Message.of("system", text))
-    elif role == "assistant":
-        messages.append(Message.of("assistant", text))
-    elif role == "user":
-        messages.append(Message.of("user", text))
-    else:
-        raise item.fail("role", "user, assistant, system or developer")
-
-
-def _add_call(messages: list[Message], item: Fields) -> None:
-    call = ToolCall(
-        id=item.need("call_id", item.text),
-        name=_full_name(item.text("namespace"), item.need("name", item.text)),
-        arguments=parts.arguments(item),
-    )
-    if messages and messages[-1].role == "assistant":
-        messages[-1] = replace(messages[-1], tool_calls=(*messages[-1].tool_calls, call))
-    else:
-        messages.append(Message(role="assistant", tool_calls=(call,)))
-
-
-def _is_only_reasoning(message: Message) -> bool:
-    return message.reasoning is not None and not message.content and not message.tool_calls
+    items = fields.objects("input") or () if isinstance(value, list) else ()
+    return (*messages, *read_messages(items))
 
 
 # --- The answer --------------------------------------------------------------------------------
@@ -283,9 +176,9 @@ class ResponseEncoder:
         answer_id: str | None = None,
         created: int | None = None,
         logprobs: bool = False,
-        namespaces: Mapping[str, tuple[str, str]] | None = None,
+        origins: Mapping[str, Origin] | None = None,
     ) -> None:
-        self._namespaces = namespaces or {}
+        self._origins = origins or {}
         self._suffix = (answer_id or new_id("resp_")).removeprefix("resp_")
         self._created = int(time.time()) if created is None else created
         self._echo = echo
@@ -405,23 +298,20 @@ class ResponseEncoder:
 
     def _call(self, call: ToolCall) -> bytes:
         frames = self._close()
-        arguments = dumps(call.arguments).decode()
-        space, name = self._namespaces.get(call.name, (None, call.name))
+        made = CallItem.of(call, self._origins.get(call.name))
         item = {
-            "type": "function_call",
-            "id": self._item_id("fc_"),
+            "type": made.type,
+            "id": self._item_id(made.prefix),
             "call_id": call.id,
-            "name": name,
-            **({} if space is None else {"namespace": space}),
-            "arguments": arguments,
+            **made.names,
+            made.grows: made.text,
             "status": "completed",
         }
         where = {"item_id": item["id"], "output_index": len(self._output)}
-        kind = "response.function_call_arguments"
         frames += (
-            self._item_event("added", item | {"arguments": "", "status": "in_progress"})
-            + self._event(f"{kind}.delta", **where, delta=arguments)
-            + self._event(f"{kind}.done", **where, name=name, arguments=arguments)
+            self._item_event("added", item | {made.grows: "", "status": "in_progress"})
+            + self._event(f"{made.events}.delta", **where, delta=made.text)
+            + self._event(f"{made.events}.done", **where, **made.done)
             + self._item_event("done", item)
         )
         self._output.append(item)

@@ -408,3 +408,87 @@ def test_tools_of_a_namespace_are_called_by_name_and_namespace() -> None:
 def test_hosted_tools_are_an_offer_that_is_left_out() -> None:
     tools = request_of(tools=[{"type": "web_search"}, WEATHER]).tools
     assert [tool.name for tool in tools] == ["weather"]
+
+
+PATCH = {
+    "type": "custom",
+    "name": "apply_patch",
+    "description": "Edits files.",
+    "format": {"type": "grammar", "syntax": "lark", "definition": 'start: "*** Begin"'},
+}
+
+
+def test_a_tool_that_takes_free_text_is_a_function_with_one_text() -> None:
+    (tool,) = request_of(tools=[PATCH], tool_choice={"type": "custom", "name": "apply_patch"}).tools
+    assert tool.name == "apply_patch"
+    assert tool.parameters["required"] == ["input"]
+    assert 'start: "*** Begin"' in tool.description
+
+
+def test_a_call_with_free_text_comes_as_such_and_goes_back() -> None:
+    made = scripts.call(0, "apply_patch", {"input": "*** Begin\n"})
+    events = events_of([made, scripts.finished("tool_calls")], tools=[PATCH])
+    kind = "response.custom_tool_call_input"
+    assert [name for name, _ in events[2:6]] == [
+        "response.output_item.added",
+        f"{kind}.delta",
+        f"{kind}.done",
+        "response.output_item.done",
+    ]
+    assert events[2][1]["item"]["input"] == ""
+    assert events[3][1]["delta"] == events[4][1]["input"] == "*** Begin\n"
+    (item,) = events[-1][1]["response"]["output"]
+    assert (item["type"], item["name"]) == ("custom_tool_call", "apply_patch")
+    output = {"type": "custom_tool_call_output", "call_id": item["call_id"], "output": "done"}
+    call, result = messages_of(item, output)
+    assert call.tool_calls == (made.call,)
+    assert result == Message.of("tool", "done", tool_call_id=made.call.id)
+
+
+def test_a_call_with_other_arguments_than_the_text_is_not_lost() -> None:
+    made = scripts.call(0, "apply_patch", {"patch": "x"})
+    (item,) = whole([made, scripts.finished("tool_calls")], tools=[PATCH])["output"]
+    assert item["input"] == '{"patch":"x"}'
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"name": "mcp__demo__weather"},
+        {"name": "weather", "namespace": "mcp__demo"},
+        {"name": "weather"},
+    ],
+)
+def test_a_forced_tool_in_a_namespace_is_named_either_way(named: dict[str, str]) -> None:
+    space = {"type": "namespace", "name": "mcp__demo", "tools": [WEATHER]}
+    request = request_of(tools=[space], tool_choice={"type": "function", **named})
+    assert request.tool_choice == "function:mcp__demo__weather"
+
+
+def test_what_a_server_did_itself_is_told_to_the_model() -> None:
+    messages = messages_of(
+        {"type": "web_search_call", "id": "ws_1", "action": {"query": "a"}, "status": "completed"},
+        {"type": "local_shell_call", "call_id": "c_1", "action": {"command": ["ls"]}},
+        {"type": "local_shell_call_output", "call_id": "c_1", "output": "b"},
+        {"type": "mcp_call", "id": "m_1", "name": "add", "arguments": "{}", "output": "3"},
+        {"type": "shell_call_output", "call_id": "s_1", "output": [{"stdout": "c"}]},
+        {"type": "mcp_list_tools", "tools": []},
+        {"type": "compaction", "encrypted_content": "gAAAA"},
+    )
+    assert [(call.name, call.arguments) for m in messages for call in m.tool_calls] == [
+        ("web_search", {"action": {"query": "a"}}),
+        ("local_shell", {"action": {"command": ["ls"]}}),
+        ("add", {"arguments": "{}"}),
+    ]
+    results = [(m.tool_call_id, m.text) for m in messages if m.role == "tool"]
+    assert results == [
+        ("ws_1", "completed"),
+        ("c_1", "b"),
+        ("m_1", "3"),
+        ("s_1", '[{"stdout":"c"}]'),
+    ]
+
+
+def test_an_unknown_item_is_refused_by_its_type() -> None:
+    with pytest.raises(Unsupported, match="telepathy"):
+        messages_of({"type": "telepathy"})

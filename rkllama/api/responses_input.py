@@ -1,0 +1,117 @@
+"""The conversation of a Responses request: items in, messages out.
+
+Items that stand for what a server did itself (a search, a program that ran) are told to the model as
+calls and their results, or left out where nothing of them can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..errors import Unsupported
+from ..types import Message, ToolCall
+from . import openai_parts as parts
+from .common import Fields, dumps
+from .responses_tools import read_call
+
+_LEFT_OUT = (
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "compaction",
+    "compaction_summary",
+    "context_compaction",
+    "compaction_trigger",
+    "ghost_snapshot",
+    "additional_tools",
+)
+"""Bookkeeping, and what only OpenAI's servers can read."""
+_ASKED = ("action", "actions", "operation", "queries", "code", "arguments", "execution")
+_FOUND = ("output", "outputs", "results", "tools", "error")
+
+
+def read_messages(items: Iterable[Fields]) -> list[Message]:
+    """Return the conversation. Raises InvalidRequest.
+
+    Thinking, text and calls in a row become one assistant's turn, as they were generated, so that the
+    prompt begins with what the model has seen.
+    """
+    messages: list[Message] = []
+    for item in items:
+        _add_item(messages, item)
+    return [message for message in messages if not _is_only_reasoning(message)]
+
+
+def _add_item(messages: list[Message], item: Fields) -> None:
+    kind = item.text("type") or ("message" if "role" in item else "")
+    if kind == "message":
+        _add_message(messages, item)
+    elif kind == "reasoning":
+        reasoning = parts.content(item) or parts.content(item, "summary")
+        messages += [Message(role="assistant", reasoning=reasoning)] if reasoning else []
+    elif kind in ("function_call", "custom_tool_call"):
+        _add_call(messages, read_call(item))
+    elif kind in ("function_call_output", "custom_tool_call_output"):
+        text = item.need("output", lambda name: parts.content(item, name))
+        _add_result(messages, item.need("call_id", item.text), text)
+    elif kind.endswith(("_call", "_output")):
+        _add_hosted(messages, item, kind)
+    elif kind not in _LEFT_OUT:
+        raise Unsupported(
+            f"'{item.where}type' is '{kind[:40]}', which is not an item that can be read here",
+            param=f"{item.where}type",
+        )
+
+
+def _add_message(messages: list[Message], item: Fields) -> None:
+    role = item.need("role", item.text)
+    text = item.need("content", lambda name: parts.content(item, name))
+    if role == "assistant" and messages and _is_only_reasoning(messages[-1]):
+        messages[-1] = messages[-1].with_text(text)
+    elif role in ("system", "developer"):
+        messages.append(Message.of("system", text))
+    elif role == "assistant":
+        messages.append(Message.of("assistant", text))
+    elif role == "user":
+        messages.append(Message.of("user", text))
+    else:
+        raise item.fail("role", "user, assistant, system or developer")
+
+
+def _add_call(messages: list[Message], call: ToolCall) -> None:
+    if messages and messages[-1].role == "assistant":
+        messages[-1] = replace(messages[-1], tool_calls=(*messages[-1].tool_calls, call))
+    else:
+        messages.append(Message(role="assistant", tool_calls=(call,)))
+
+
+def _add_result(messages: list[Message], call_id: str, text: str) -> None:
+    messages.append(Message.of("tool", text, tool_call_id=call_id))
+
+
+def _add_hosted(messages: list[Message], item: Fields, kind: str) -> None:
+    """Add a call of a hosted tool, its result, or both where one item holds both."""
+    call_id = item.text("call_id") or item.text("id") or kind
+    result = _told(item, _FOUND)
+    if kind.endswith("_call"):
+        name = item.text("name") or kind.removesuffix("_call")
+        _add_call(messages, ToolCall(id=call_id, name=name, arguments=_asked(item)))
+        if "call_id" in item:
+            return
+    _add_result(messages, call_id, result or item.text("status") or "")
+
+
+def _asked(item: Fields) -> dict[str, object]:
+    """What a hosted tool was asked, under the names that its item has for it."""
+    return {name: item.raw(name) for name in _ASKED if name in item}
+
+
+def _told(item: Fields, names: Iterable[str]) -> str:
+    """The first of these fields that is there, as text."""
+    value = next((item.raw(name) for name in names if name in item), "")
+    return value if isinstance(value, str) else dumps(value).decode()
+
+
+def _is_only_reasoning(message: Message) -> bool:
+    return message.reasoning is not None and not message.content and not message.tool_calls
