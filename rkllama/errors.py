@@ -14,6 +14,7 @@
     │   ├── LibraryNotFound       500  library_not_found    librkllmrt.so is not there or unusable
     │   ├── UnknownRuntime        500  unknown_runtime      a version whose layout is not known
     │   ├── BackendMissing        500  backend_missing      an extra package has to be installed
+    │   ├── OutOfMemory           500  out_of_memory        the memory does not suffice for the model
     │   ├── GGUFError             500  gguf                 the file is damaged or no .gguf (gguf.py)
     │   └── NPUBusy               503  npu_busy             another process owns the NPU
     ├── WorkerError               500  worker_error
@@ -223,6 +224,12 @@ class BackendMissing(LoadFailed):
     code = "backend_missing"
 
 
+class OutOfMemory(LoadFailed):
+    """The NPU or the board lacks the memory that the model needs; other models may hold it."""
+
+    code = "out_of_memory"
+
+
 class NPUBusy(LoadFailed):
     """Another process owns the NPU; `holder` says which."""
 
@@ -248,15 +255,24 @@ class WorkerError(RKLLamaError):
 
 
 class WorkerCrashed(WorkerError):
-    """The model's process died; `exit_status` is negative for a signal, as in subprocess."""
+    """The model's process died; `exit_status` is negative for a signal, as in subprocess. `memory` tells
+    whether for want of it.
+    """
 
     code = "worker_crashed"
 
     def __init__(
-        self, message: str, *, exit_status: int | None, hint: str | None = None, log: str = ""
+        self,
+        message: str,
+        *,
+        exit_status: int | None,
+        hint: str | None = None,
+        log: str = "",
+        memory: bool = False,
     ) -> None:
         super().__init__(message, hint=hint, log=log)
         self.exit_status = exit_status
+        self.memory = memory
 
 
 class WorkerHung(WorkerError):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from .backends.base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .backends.own_log import OwnOutput
 from .board.soc import COMPATIBLE, cpus, read_soc, require_llm
-from .errors import LoadFailed, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
+from .errors import LoadFailed, OutOfMemory, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
 from .rkllm.callback import Results, Rows
 from .rkllm.inputs import PromptInput
 from .rkllm.library import open_library
@@ -135,12 +135,11 @@ class NPUBackend:
     def _load_failed(self, message: str, diagnosis: Diagnosis | None) -> LoadFailed:
         assert self._spec is not None
         name = os.path.basename(self._spec.path)
-        hint = "Try another release of librkllmrt, or a model made for this one."
+        hint, kind = "Try another release of librkllmrt, or a model made for this one.", LoadFailed
         if diagnosis is not None:
             message, hint = diagnosis.message, diagnosis.hint
-        return LoadFailed(
-            f"{name} could not be loaded: {message}", hint=hint, log=self._output.gained()
-        )
+            kind = OutOfMemory if diagnosis.memory else LoadFailed
+        return kind(f"{name} could not be loaded: {message}", hint=hint, log=self._output.gained())
 
     def _load_lora(self, runtime: Runtime, path: str) -> None:
         try:

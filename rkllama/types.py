@@ -276,6 +276,8 @@ class Diagnosis:
 
     message: str
     hint: str
+    memory: bool = False
+    """Whether it is memory that lacks, so that another model's end may help."""
 
 
 # --- Models ------------------------------------------------------------------------------------

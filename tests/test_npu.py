@@ -182,7 +182,7 @@ def test_a_file_that_is_no_model_is_told_before_the_runtime_is_asked(
 def test_out_of_npu_memory_is_found_on_standard_error_too(tmp_path: Path) -> None:
     log = run_child(tmp_path, {"init_null": 1, "log": "malloc"}, "")
     assert (
-        "LoadFailed: modèle.rkllm could not be loaded: the NPU does not have enough memory" in log
+        "OutOfMemory: modèle.rkllm could not be loaded: the NPU does not have enough memory" in log
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import LoadFailed
+from ..errors import OutOfMemory
 from ..models.gguf import GGUFHeader
 
 _TINY = 100 << 20
@@ -57,14 +57,14 @@ def cache_bytes(header: GGUFHeader, context: int) -> int:
 def check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
     """The bytes that are left beside the model `name`, 0 where the machine does not tell.
 
-    Raises LoadFailed for what it cannot hold, before the kernel ends the process for it.
+    Raises OutOfMemory for what it cannot hold, before the kernel ends the process for it.
     """
     available = _available_memory()
     if available is None:
         return 0
     needed = size + cache_bytes(header, context)
     if needed > available:
-        raise LoadFailed(
+        raise OutOfMemory(
             f"{name} with a context of {context} tokens needs about {needed / 1e9:.1f} GB of memory, "
             f"{available / 1e9:.1f} GB are free",
             hint="Use a shorter context (--ctx, num_ctx) or a smaller model.",

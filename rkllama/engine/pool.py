@@ -16,7 +16,7 @@ from ..backends.base import LoadedInfo, LoadSpec
 from ..backends.kinds import kind_of
 from ..board.lock import NPULock
 from ..config import Settings
-from ..errors import Cancelled, NoModelLoaded, ServerStopping, WorkerError
+from ..errors import Cancelled, NoModelLoaded, OutOfMemory, ServerStopping, WorkerError
 from ..models.metadata import StoredModel
 from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
@@ -247,7 +247,39 @@ class Pool:
         return True
 
     def _load(self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int) -> None:
-        """Load a model; one that was lost stays for as long as it would have."""
+        """Load a model; where memory lacks, idle ones go for it one by one."""
+        started = time.monotonic()
+        while True:
+            try:
+                loaded = self._try_load(slot, model, spec, wanted)
+                break
+            except OutOfMemory as error:
+                if not self._close_an_idle_one(error.message):
+                    raise
+        self._lost.pop(slot.key, None)
+        for notice in (*model.notes, *loaded.notices):
+            log.warning("%s: %s", model.info.name, notice)
+        log.info("loaded %s in %.2f s", model.info.name, time.monotonic() - started)
+
+    def _close_an_idle_one(self, reason: str) -> bool:
+        """Close the least recently used idle model to free its memory; return whether there was one."""
+        slot = self.scheduler.take_idle(lambda _: True)
+        if slot is None:
+            return False
+        log.info("%s: it is tried again without an idle model", reason)
+        try:
+            self._close(slot)
+        finally:
+            self.scheduler.put_back(slot)
+        return True
+
+    def _try_load(
+        self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int
+    ) -> LoadedInfo:
+        """Start a process and load the model in it; after a failure the slot is empty.
+
+        A model that was lost stays for as long as it would have.
+        """
         info = model.info
         if self._closed:
             raise ServerStopping
@@ -258,7 +290,6 @@ class Pool:
         if kind_of(info.path).needs_npu:
             self._npu_lock.acquire()
             inherit = (self._npu_lock.fd,)
-        started = time.monotonic()
         worker = Worker(info.path, self._log_path(info.name), inherit=inherit)
         slot.resident = Resident(
             info=info,
@@ -277,10 +308,7 @@ class Pool:
         except BaseException:
             self._close(slot)
             raise
-        self._lost.pop(slot.key, None)
-        for notice in (*model.notes, *slot.resident.loaded.notices):
-            log.warning("%s: %s", info.name, notice)
-        log.info("loaded %s in %.2f s", info.name, time.monotonic() - started)
+        return slot.resident.loaded
 
     def _log_path(self, name: str) -> str:
         """Return where a model's process logs; the name of one in a folder can be longer than a file's may
@@ -326,7 +354,8 @@ class Pool:
         if slot.resident is not None:
             resident, slot.resident = slot.resident, None
             resident.worker.close()
-            log.info("unloaded %s", resident.info.name)
+            if resident.loaded is not None:
+                log.info("unloaded %s", resident.info.name)
 
     def close(self) -> None:
         """Cancel every answer, end every child and release the NPU."""

@@ -193,13 +193,14 @@ class Scheduler(Generic[T]):
             )
 
     def take_idle(self, wanted: Callable[[Slot[T]], bool]) -> Slot[T] | None:
-        """Hold an idle slot that is `wanted`; give it back with `put_back`."""
+        """Hold the least recently used idle slot that is `wanted`; give it back with `put_back`."""
         with self._lock:
-            for slot in self._slots.values():
-                if not slot.held and wanted(slot):
-                    slot.held = True
-                    return slot
-        return None
+            idle = [slot for slot in self._slots.values() if not slot.held and wanted(slot)]
+            if not idle:
+                return None
+            slot = min(idle, key=lambda slot: slot.last_used)
+            slot.held = True
+            return slot
 
     def put_back(self, slot: Slot[T]) -> None:
         """End the hold of `take_idle`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..types import Diagnosis
@@ -80,6 +80,8 @@ class _Complaint(NamedTuple):
     hint: str
     fatal: bool = True
     """Whether a load that reports success is none after it; else it only explains a failure."""
+    memory: bool = False
+    """Whether it is memory that lacks."""
 
 
 # The first that is found is the cause of those below it.
@@ -122,21 +124,25 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         r"can not create weight memory for domain",
         "the model does not fit the NPU's memory domain",
         _MEMORY,
+        memory=True,
     ),
     _Complaint(
         r"failed to malloc npu memory,? size: (\d+)",
         "the NPU does not have enough memory for the model ({0} more bytes were requested)",
         _MEMORY,
+        memory=True,
     ),
     _Complaint(
         r"failed to malloc npu memory|failed to allocate handle|mmap fail.*Cannot allocate memory",
         "the NPU does not have enough memory for the model",
         _MEMORY,
+        memory=True,
     ),
     _Complaint(
         r"ggml_calloc: failed to allocate|^:0: fatal error",
         "the board does not have enough memory for the model",
         "Unload other models or end other programs, or use a smaller model or a shorter context.",
+        memory=True,
     ),
     _Complaint(  # such a model's platform is not read rightly, so this stands before the platforms
         r"model version is too old|reconvert the model",
@@ -220,7 +226,8 @@ def complaint(log: str) -> Diagnosis | None:
 def _known(log: str, complaints: Iterable[_Complaint]) -> Diagnosis | None:
     for known in complaints:
         if match := re.search(known.pattern, log, re.M):
-            return Diagnosis(message=known.message.format(*match.groups()), hint=known.hint)
+            message = known.message.format(*match.groups())
+            return Diagnosis(message=message, hint=known.hint, memory=known.memory)
     return None
 
 
@@ -262,7 +269,7 @@ def _beside_driver(diagnosis: Diagnosis, log: str) -> Diagnosis:
     if old is None:
         return diagnosis
     hint = diagnosis.hint if _DRIVER in diagnosis.hint else f"{diagnosis.hint} {_DRIVER}"
-    return Diagnosis(message=f"{diagnosis.message}; {old.message}", hint=hint)
+    return replace(diagnosis, message=f"{diagnosis.message}; {old.message}", hint=hint)
 
 
 def _mismatch(facts: Facts) -> Diagnosis | None:

@@ -29,6 +29,7 @@ from ..backends.kinds import kind_of
 from ..errors import (
     InvalidRequest,
     LoadFailed,
+    OutOfMemory,
     RKLLamaError,
     WorkerCrashed,
     WorkerError,
@@ -52,6 +53,7 @@ _SIGNALS: dict[int, Diagnosis] = {
     signal.SIGKILL: Diagnosis(
         message="most likely the memory ran out",
         hint="Use a smaller model or a shorter context, or end other programs.",
+        memory=True,
     ),
     signal.SIGILL: Diagnosis(
         message="this build of the runtime does not fit this CPU",
@@ -132,7 +134,8 @@ class Worker:
             loaded = self._decoded(frames.decode_loaded, payload)
         except WorkerCrashed as error:
             self.close()
-            raise LoadFailed(
+            kind = OutOfMemory if error.memory else LoadFailed
+            raise kind(
                 f"{os.path.basename(self.path)} could not be loaded: {error.message}",
                 hint=error.hint,
                 log=error.log,
@@ -347,16 +350,16 @@ class Worker:
         status = self._process.end(CLOSE_GRACE)
         self._enter(State.DEAD)
         tail, reason = self._log.tail(), self._process.kill_reason
-        message, hint = f"the model's process {exit_in_words(status)}", ""
+        message, found = f"the model's process {exit_in_words(status)}", []
         if reason is not None:
             message = f"the model's process was stopped: {reason}"
         else:
             causes = (_SIGNALS.get(-(status or 0)), self.kind.diagnose(tail))
             found = [cause for cause in causes if cause is not None]
             message = ": ".join([message, *(cause.message for cause in found)])
-            hint = found[0].hint if found else ""
-        hint = f"{hint} {self._where}".lstrip()
-        raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
+        hint = f"{found[0].hint if found else ''} {self._where}".lstrip()
+        memory = any(cause.memory for cause in found)
+        raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail, memory=memory)
 
 
 def _check_size(images: tuple[bytes, ...]) -> None:

@@ -27,6 +27,7 @@ from rkllama.errors import (
     LoadFailed,
     NoModelLoaded,
     NPUBusy,
+    OutOfMemory,
     QueueFull,
     ServerStopping,
     WorkerCrashed,
@@ -410,6 +411,72 @@ def test_unloads_while_it_comes_and_goes_are_done_or_find_nothing(house: House) 
             house.ask("m", keep_alive=0.0)
     over.set()
     assert sum(task.result() for task in tasks) > 0
+
+
+# --- Memory ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hall(models: Path, npu: str, lock_path: str) -> Iterator[House]:
+    """A place for four models."""
+    with_four = House(models, lock_path, max_loaded=4)
+    yield with_four
+    close(with_four)
+
+
+def of_memory(house: House, board: Path, **megabytes: int) -> None:
+    """Models of so many MB on a board with 4000."""
+    for name, size in megabytes.items():
+        path = house.models / f"{name}.rkllm"
+        write_model(path, npu=board / "npu", npu_mb=4000, memory_mb=size)
+
+
+def test_idle_models_go_one_by_one_for_a_load_that_lacks_memory(
+    hall: House, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    of_memory(hall, tmp_path, oldest=900, middle=900, newest=900, big=2500)
+    for name in ("middle", "oldest", "middle", "newest"):
+        hall.load(name, keep_alive=-1.0)
+    with caplog.at_level("INFO", "rkllama"):
+        assert hall.ask("big") == "hi"
+    assert hall.names == {"big", "newest"}
+    told = [r.getMessage() for r in caplog.records]
+    assert [text for text in told if text.startswith("unloaded")] == [
+        "unloaded oldest",
+        "unloaded middle",
+    ]
+    assert hall.pool.restarts == 0
+
+
+def test_a_load_that_lacks_memory_fails_when_no_idle_model_is_left(
+    hall: House, tmp_path: Path
+) -> None:
+    of_memory(hall, tmp_path, busy=2000, idle=1000, big=3500)
+    hall.load("idle")
+    with (
+        hall.pool.use(hall.model("busy")) as (resident, *_),
+        pytest.raises(OutOfMemory, match="memory"),
+    ):
+        hall.load("big")
+    assert hall.names == {"busy"}
+    assert resident.worker.alive
+    hall.load("idle")
+    hall.load("big")
+    assert hall.names == {"big"}
+
+
+@pytest.mark.parametrize("fault", [{"init_error": 1}, {"crash_in_init": 1}])
+def test_only_want_of_memory_costs_idle_models(hall: House, fault: dict[str, int]) -> None:
+    write_model(hall.models / "idle.rkllm")
+    write_model(hall.models / "bad.rkllm", **fault)
+    hall.load("idle")
+    with pytest.raises(LoadFailed):
+        hall.load("bad")
+    assert hall.names == {"idle"}
+    write_model(hall.models / "bad.rkllm", log="malloc", **fault)
+    with pytest.raises(OutOfMemory):
+        hall.load("bad")
+    assert hall.names == set()
 
 
 # --- What comes back ---------------------------------------------------------------------------

@@ -59,6 +59,7 @@ static const Key keys[] = {
     N(max_context, 16, 1 << 20),
     N(npu_core_num, 1, 8),
     N(memory_mb, 0, 1 << 20),
+    N(npu_mb, 1, 1 << 20),
     N(trace_tokens, 0, 1),
     N(trace_prompt, 0, 1),
     T(eos),
@@ -70,6 +71,7 @@ static const Key keys[] = {
     T(log),
     T(run_log),
     T(trace),
+    T(npu),
 };
 
 #define KEYS (sizeof keys / sizeof *keys)
@@ -94,6 +96,7 @@ Config config_default(void) {
         .max_context = 16384,
         .npu_core_num = 3,
         .memory_mb = 512,
+        .npu_mb = 1 << 14,
         .reply = strdup(""),
         .eos = strdup("<|im_end|>"),
         .toolkit = strdup(VNPU_RELEASE),
@@ -104,6 +107,7 @@ Config config_default(void) {
         .log = strdup(""),
         .run_log = strdup(""),
         .trace = strdup(""),
+        .npu = strdup(""),
     };
     return config;
 }

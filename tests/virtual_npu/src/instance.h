@@ -68,7 +68,7 @@ typedef struct Instance {
     RKLLMResult *results;
     Run run;
     uint64_t runs;
-    int trace;
+    int trace, memory;
     bool history;      /* a run kept its history, and nothing has cleared it since */
     bool cache_loaded; /* a prompt cache file is in the KV cache */
     bool cross_attn;   /* cross attention parameters are set */

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "memory.h"
 #include "report.h"
 #include "trace.h"
 
@@ -97,6 +98,7 @@ static Instance *instance_new(const RKLLMParam *param, const Config *config) {
     instance->vocab =
         vocab_new((size_t)config->vocab_size, (int32_t)config->eos_id, config->eos);
     instance->n_batch = 1;
+    instance->memory = -1;
 #if HAS_BATCH
     instance->n_batch = param->extend_param.n_batch;
 #endif
@@ -144,8 +146,14 @@ int instance_load(const RKLLMParam *param, Instance **instance) {
         config_free(&config);
         return result;
     }
+    int memory = memory_take(&config, param->extend_param.base_domain_id);
+    if (memory == -1) {
+        config_free(&config);
+        return -1;
+    }
     log_cpus(param);
     *instance = instance_new(param, &config);
+    (*instance)->memory = memory;
     trace_event((*instance)->trace, "init", now_ns(), ", \"max_context_len\": %d",
                 param->max_context_len);
     return 0;
@@ -176,5 +184,6 @@ void instance_free(Instance *instance) {
     config_free(&instance->config);
     trace_event(instance->trace, "destroy", now_ns(), "%s", "");
     if (instance->trace >= 0) close(instance->trace);
+    if (instance->memory >= 0) close(instance->memory);
     free(instance);
 }
