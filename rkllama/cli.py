@@ -528,11 +528,14 @@ def _confirmed(details: "ModelDetails") -> str | None:
     """Return the full name of the model, if the user wants it deleted."""
     from .console.output import human_size
     from .console.terminal import agreed
+    from .files import link_target
 
     info = details.info
     what = f"{info.file}, {human_size(info.size)}"
     if details.parent is not None:
         what = f"made from {details.parent}, which stays"
+    elif (target := link_target(info.path)) is not None:
+        what = f"a link; {target} stays"
     return info.name if agreed(f"Delete {info.name} ({what})?") else None
 
 

@@ -63,3 +63,11 @@ def write_file(path: str, content: bytes) -> None:
     with NewFile(os.path.dirname(path)) as new:
         new.stream.write(content)
         new.place(path)
+
+
+def link_target(path: str) -> str | None:
+    """Return where the link leads that `path` is, or that its folder is; None for what is no link."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder = os.path.dirname(path)
+    return os.path.realpath(folder) if os.path.islink(folder) else None

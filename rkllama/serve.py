@@ -76,6 +76,9 @@ def _say_what_is_here(settings: Settings, service: LocalService) -> None:
     with contextlib.suppress(RKLLamaError):  # the first request tells it
         count = len(service.models())
     log.info("models: %s (%d)", settings.models, count)
+    with contextlib.suppress(RKLLamaError):
+        for text in service.store.passed_over():
+            log.warning("passed over: %s", text)
     path, version = look_for_library(settings.rkllm_lib, os.environ)
     if path is None:
         log.info(

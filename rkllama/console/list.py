@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 def run(models: str | None, *, as_json: bool) -> int:
     """Print the models and return the exit code."""
+    passed_over: list[str] = []
     try:
         settings = load_settings({"models": models})
         server = None if models else find_server(settings)
-        rows = _from_directory(settings) if server is None else _from_server(server)
+        rows = _from_directory(settings, passed_over) if server is None else _from_server(server)
     except RKLLamaError as error:
         print_error(error)
         return 1
@@ -35,6 +36,8 @@ def run(models: str | None, *, as_json: bool) -> int:
             _say_empty(settings, server)
         sys.stdout.write(_json(rows) if as_json else _table(rows))
         sys.stdout.flush()
+        for text in passed_over:
+            sys.stderr.write(f"Passed over {text}.\n")
     except BrokenPipeError:
         forget_stdout()
     return 0
@@ -74,12 +77,14 @@ def _say_empty(settings: Settings, server: ServerAddress | None) -> None:
     sys.stderr.write(f"{text}Or try the built-in guide: rkllama run guide\n")
 
 
-def _from_directory(settings: Settings) -> list[dict[str, object]]:
+def _from_directory(
+    settings: Settings, passed_over: list[str] | None = None
+) -> list[dict[str, object]]:
     from ..models.labels import labels
     from ..models.scan import scan
 
     try:
-        entries = scan(settings.models)
+        entries = scan(settings.models, passed_over)
     except ModelsDirMissing:
         if settings.models != os.path.join(settings.home, "models"):
             raise  # the user named it: a typo, or a disk that is not mounted

@@ -92,8 +92,9 @@ class Place:
 
 
 def is_claimed(path: str) -> bool:
-    """Return whether the file at `path` lies in a folder that a pull has made."""
-    return bool(_record(os.path.dirname(path)))
+    """Return whether the file at `path` lies in a folder that a pull has made, here and not behind a link."""
+    folder = os.path.dirname(path)
+    return not os.path.islink(folder) and bool(_record(folder))
 
 
 def _folder_names(origin: dict[str, str]) -> Iterator[str]:

@@ -7,13 +7,14 @@ import os
 import re
 from dataclasses import replace
 
-from ..errors import InvalidRequest, ModelNotFound, ModelsDirMissing, RKLLamaError
+from ..errors import InvalidRequest, RKLLamaError
 from ..files import write_file
 from ..types import ModelInfo
 from .filename import strip_extension
 from .labels import PULL_RECORD
+from .metadata import find_adapter
 from .modelfile import SIZE_LIMIT, Modelfile, ModelfileError, parse_modelfile, render_modelfile
-from .scan import MODELFILE, Entry, is_inside
+from .scan import MODELFILE, Entry
 from .sidecars import NAMES as SIDECARS
 from .store import ALIAS_DEPTH, Store
 
@@ -63,10 +64,7 @@ class WritableStore(Store):
             return info
 
     def _removable(self, name: str) -> tuple[Entry, ModelInfo]:
-        try:
-            entry = self._scan().find(name, prefix=False)
-        except ModelsDirMissing:
-            raise ModelNotFound(name[:100]) from None
+        entry = self._look_up(name, prefix=False)
         users = [other.name for other in self._catalog.entries if _made_from(other, entry)]
         if users:
             raise InvalidRequest(
@@ -74,17 +72,25 @@ class WritableStore(Store):
                 param="model",
                 hint=f"Remove {' and '.join(users)} first.",
             )
+        folder = os.path.dirname(entry.path)
+        if not entry.parent and os.path.islink(folder) and self._others(entry):
+            raise InvalidRequest(
+                f"'{entry.name}' lies behind the link {folder}, with other models",
+                param="model",
+                hint=f"Remove the link, or the file in {os.path.realpath(folder)}, yourself.",
+            )
         info = self._info(entry) if entry.format else _missing(entry)
         return entry, replace(info, path=entry.modelfile) if entry.parent else info
 
     def _delete(self, entry: Entry) -> None:
         if entry.parent or not entry.format:
-            os.unlink(entry.modelfile)
-            _remove_if_empty(os.path.dirname(entry.modelfile))
+            folder = os.path.dirname(entry.modelfile)
+            os.unlink(folder if os.path.islink(folder) else entry.modelfile)
+            _remove_if_empty(folder)
             return
         folder, file = os.path.split(entry.path)
         if os.path.islink(folder):
-            os.unlink(folder)  # the link was the model's name; what it leads to has its own
+            os.unlink(folder)  # the link was the model's name; what it leads to stays
             return
         os.unlink(entry.path)
         self._digests.forget(entry.path)
@@ -165,9 +171,9 @@ class WritableStore(Store):
         if adapter is None:
             return None
         for base in (folder, self._root):
-            path = os.path.join(base, adapter)
-            if "\0" not in path and os.path.isfile(path) and is_inside(path, self._root):
-                return os.path.relpath(os.path.realpath(path), os.path.realpath(folder))
+            path = find_adapter(adapter, base, self._root)
+            if path is not None:
+                return os.path.relpath(path, folder)
         raise InvalidRequest(
             f"the ADAPTER {adapter[:200]!r} is not in the models directory",
             param="modelfile",
@@ -178,7 +184,9 @@ class WritableStore(Store):
         """`name` as that of a new model, which may take the place of an alias. Raises InvalidRequest."""
         with self._lock:
             self._scan()
-            return self._free_name(name, None)
+            free = self._free_name(name, None)
+            _check_no_link(os.path.join(self._root, free))
+            return free
 
     def _free_name(self, name: str, source: Entry | None) -> str:
         """Return the name for something new, which may be that of an alias, or of `source` itself, but of
@@ -229,11 +237,22 @@ class WritableStore(Store):
         content = render_modelfile(modelfile).encode()
         if len(content) > SIZE_LIMIT:
             raise ModelfileError(f"it has more than {SIZE_LIMIT} bytes")
+        _check_no_link(folder)
         try:
             os.makedirs(folder, exist_ok=True)
             write_file(path, content)
         except OSError as error:
             raise RKLLamaError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _check_no_link(folder: str) -> None:
+    """Raise InvalidRequest where what is written into a folder would be outside the models directory."""
+    if os.path.islink(folder):
+        raise InvalidRequest(
+            f"{folder} is a link, and nothing is written behind links",
+            param="name",
+            hint="Choose another name, or remove the link first.",
+        )
 
 
 def _model_name(source: str, root: str) -> str:

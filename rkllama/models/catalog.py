@@ -39,6 +39,8 @@ class Watch:
         self._models = models
         self._entries: tuple[Entry, ...] = ()
         self._seen: dict[str, PathStamp | None] = {}
+        self.passed_over: tuple[str, ...] = ()
+        """What looked like a model and is none, by the last look: name and reason."""
 
     def entries(self) -> tuple[Entry, ...]:
         """Return the entries now; the very same tuple as before where nothing has changed.
@@ -49,7 +51,9 @@ class Watch:
             self._seen = {}  # should the scan fail, nothing is known
             seen: dict[str, PathStamp] = {}
             settled = time.time_ns() - _SETTLED_NS
-            entries = tuple(Scan(self._models, seen).entries())
+            look = Scan(self._models, seen)
+            entries = tuple(look.entries())
+            self.passed_over = tuple(look.passed_over)
             self._entries = entries if entries != self._entries else self._entries
             self._seen = {path: at if at[0] < settled else None for path, at in seen.items()}
         return self._entries

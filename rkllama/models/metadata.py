@@ -29,7 +29,7 @@ from .modelfile import (
     read_parameters,
     template_family,
 )
-from .scan import Entry, is_inside, open_nonblocking
+from .scan import Entry, is_inside, may_follow, open_nonblocking
 from .sidecars import CONFIG, Sidecars, SidecarStamp, read_sidecars, stamp_sidecars
 
 _CACHED = 4096
@@ -226,8 +226,8 @@ class ModelReader:
         notes = tuple(f"a line of {where} is ignored: {reason}" for reason in bad)
         if modelfile.adapter is None:
             return modelfile, notes
-        adapter = os.path.join(os.path.dirname(path), modelfile.adapter)
-        if "\0" not in adapter and os.path.isfile(adapter) and is_inside(adapter, self.root):
+        adapter = find_adapter(modelfile.adapter, os.path.dirname(path), self.root)
+        if adapter is not None:
             return replace(modelfile, adapter=os.path.realpath(adapter)), notes
         note = f"the ADAPTER {modelfile.adapter} of {where} is not in the models directory"
         return replace(modelfile, adapter=None), (*notes, note)
@@ -238,6 +238,19 @@ def _keep(cache: dict[Any, Any], key: object, value: Any) -> Any:
         cache.clear()
     cache[key] = value
     return value
+
+
+def find_adapter(adapter: str, folder: str, root: str) -> str | None:
+    """Return the path of an ADAPTER in a Modelfile that lies in `folder`; None unless it is a file of the
+    models directory `root`, or one to which a link of its owner's leads, no deeper than models lie.
+    """
+    path = os.path.normpath(os.path.join(folder, adapter))
+    if "\0" in path or not os.path.isfile(path):
+        return None
+    if is_inside(path, root):
+        return os.path.realpath(path)
+    is_near = root in (os.path.dirname(path), os.path.dirname(os.path.dirname(path)))
+    return path if is_near and may_follow(path, root) else None
 
 
 def _stamp(path: str) -> _ModelfileStamp:

@@ -5,9 +5,10 @@
     models/qwen/{a,b}.rkllm          two models, "qwen/a" and "qwen/b"
     models/tuned/Modelfile           an alias: another name (and other defaults) of a model
 
-Hidden files, unfinished downloads (.part) and vision encoders are not models. A symlink counts where
-it leads to something inside the directory; whatever leads outside is not there at all. Names that
-cannot be printed or encoded are left out, too: nothing could name them.
+Hidden files, unfinished downloads (.part) and vision encoders are not models. A symlink is followed,
+wherever it leads, if the directory's owner or root made it: nothing that a client of the server can do
+makes one. Names that cannot be printed or encoded are left out: nothing could name them. What is passed
+over stands in `Scan.passed_over`.
 
 `rkllama list` imports this module: hence no dataclass, no pathlib.
 """
@@ -76,9 +77,16 @@ class Entry(
     """Of the folder around the file, to see whether something beside it changed; 0 where not asked."""
 
 
-def scan(models: str) -> list[Entry]:
-    """Return the models and the aliases that lead to one, by name. Raises ModelsDirMissing, ConfigError."""
-    return [entry for entry in Scan(models).entries() if entry.format]
+def scan(models: str, passed_over: list[str] | None = None) -> list[Entry]:
+    """Return the models and the aliases that lead to one, by name. Raises ModelsDirMissing, ConfigError.
+
+    What is passed over is added to `passed_over`, with the reason.
+    """
+    look = Scan(models)
+    entries = [entry for entry in look.entries() if entry.format]
+    if passed_over is not None:
+        passed_over += look.passed_over
+    return entries
 
 
 def open_nonblocking(path: str, flags: int) -> int:
@@ -89,6 +97,33 @@ def open_nonblocking(path: str, flags: int) -> int:
 def is_inside(path: str, root: str) -> bool:
     """Return whether the real path of `path` lies below `root`, itself a real path."""
     return os.path.realpath(path).startswith(os.path.join(root, ""))
+
+
+def may_follow(path: str, root: str) -> bool:
+    """Return whether `path`, a normal path below `root`, leads only where the owner of `root` wants."""
+    if not path.startswith(os.path.join(root, "")):
+        return False
+    while path != root:
+        if os.path.islink(path) and _fault_of_link(path, root):
+            return False
+        path = os.path.dirname(path)
+    return True
+
+
+def _fault_of_link(link: str, root: str) -> str:
+    """Return why a symlink is not followed, "" for one that is."""
+    if os.lstat(link).st_uid not in (0, os.stat(root).st_uid):
+        return "it is a link that neither root nor the owner of the models directory made"
+    target = os.path.realpath(link)
+    if not os.path.exists(target):
+        return f"it is a link to {_shown(target)}, which is not there"
+    if os.path.join(root, "").startswith(os.path.join(target, "")):
+        return f"it is a link to {_shown(target)}, in which it lies itself"
+    return ""
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else ascii(path)
 
 
 class Scan:
@@ -102,11 +137,15 @@ class Scan:
         self._root = os.path.realpath(models)
         self._seen = seen
         self._aliases: list[tuple[str, str]] = []
+        self.passed_over: list[str] = []
+        """What is not there for others though it looks like a model: name and reason."""
 
     def entries(self) -> list[Entry]:
         """Return all entries by name, with the aliases whose model is missing (format "")."""
         entries: list[Entry] = []
         for item in self._listing():
+            if not self._may_follow(item):
+                continue
             if item.name.lower().endswith(EXTENSIONS) and self._is_file(item):
                 entries += self._entry(item)
             elif self._is_folder(item):
@@ -121,7 +160,7 @@ class Scan:
         self._note(self._root)
         try:
             with os.scandir(self._root) as items:
-                return [item for item in items if _speakable(item.name)]
+                return [item for item in items if self._is_speakable(item)]
         except (FileNotFoundError, NotADirectoryError):
             raise ModelsDirMissing(self._models) from None
         except (OSError, ValueError) as error:
@@ -138,21 +177,24 @@ class Scan:
         try:
             with os.scandir(folder.path) as items:
                 for item in items:
-                    if item.name.lower().endswith(EXTENSIONS) and _speakable(item.name):
+                    if item.name.lower().endswith(EXTENSIONS) and self._is_speakable(item):
                         files.append(item)
-                    elif item.name == MODELFILE and self._is_file(item):
+                    elif item.name == MODELFILE and self._may_follow(item) and self._is_file(item):
                         modelfile = item.path
-        except OSError:
+        except OSError as error:
+            self._pass_over(folder.path, f"it cannot be read: {error.strerror}")
             return ()
         meant = self._meant(modelfile, [file.name for file in files])
         entries: list[Entry] = []
         for file in files:
             own = modelfile if meant in ("", file.name) else ""
-            if self._is_file(file):
+            if self._may_follow(file) and self._is_file(file):
                 entries += self._entry(file, folder.name, own, folder_mtime_ns)
         if modelfile and not entries:
             self._note(modelfile)
             self._aliases.append((folder.name, modelfile))
+        elif not entries and folder.is_symlink():
+            self._pass_over(folder.path, "it is a link to a folder without a model")
         return entries
 
     def _meant(self, modelfile: str, files: list[str]) -> str:
@@ -196,23 +238,45 @@ class Scan:
         )
         return (entry,)
 
-    def _is_folder(self, item: os.DirEntry[str]) -> bool:
+    @staticmethod
+    def _is_folder(item: os.DirEntry[str]) -> bool:
         try:
-            return self._is_inside(item) and item.is_dir()
+            return item.is_dir()
         except OSError:
             return False
 
     def _is_file(self, item: os.DirEntry[str]) -> bool:
+        """Return whether it is one; what only has the name of a model's file, and is no folder, is told."""
         try:
-            return self._is_inside(item) and item.is_file()
-        except OSError:
-            return False
+            if item.is_file():
+                return True
+            if not item.is_dir():
+                self._pass_over(item.path, "it is not a file")
+        except OSError as error:
+            self._pass_over(item.path, f"it cannot be read: {error.strerror}")
+        return False
 
-    def _is_inside(self, item: os.DirEntry[str]) -> bool:
+    def _may_follow(self, item: os.DirEntry[str]) -> bool:
         if not item.is_symlink():
             return True
         self._note(item.path)
-        return is_inside(item.path, self._root)
+        try:
+            fault = _fault_of_link(item.path, self._root)
+        except OSError as error:
+            fault = f"it is a link that cannot be read: {error.strerror}"
+        if fault:
+            self._pass_over(item.path, fault)
+        return not fault
+
+    def _is_speakable(self, item: os.DirEntry[str]) -> bool:
+        if _speakable(item.name):
+            return True
+        if item.name[0] != "." and item.name.lower().endswith(EXTENSIONS):
+            self._pass_over(item.path, "its name has characters that cannot be printed")
+        return False
+
+    def _pass_over(self, path: str, reason: str) -> None:
+        self.passed_over.append(f"{_shown(os.path.relpath(path, self._root))}: {reason}")
 
     def _note(self, path: str) -> int:
         """Return the mtime_ns that was noted."""

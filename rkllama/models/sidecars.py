@@ -16,7 +16,7 @@ from typing import Any
 
 from ..types import TemplateSource
 from .filename import strip_extension
-from .scan import is_inside, open_nonblocking
+from .scan import may_follow, open_nonblocking
 
 CONFIG = "config.json"
 NAMES = (
@@ -90,8 +90,8 @@ def _read(path: str, size: int, root: str, notes: list[str]) -> str | None:
     name = os.path.basename(path)
     if size > SIZE_LIMIT:
         notes.append(f"{name} is ignored: it is too large ({size} bytes)")
-    elif not is_inside(path, root):
-        notes.append(f"{name} is ignored: it leads outside the models directory")
+    elif not may_follow(path, root):
+        notes.append(f"{name} is ignored: it is a link of somebody else's")
     else:
         try:
             with open(path, encoding="utf-8-sig", newline="", opener=open_nonblocking) as stream:

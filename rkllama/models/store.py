@@ -19,6 +19,7 @@ from ..types import ModelDetails, ModelInfo
 from . import guide as bundled
 from .catalog import Catalog, Watch
 from .digests import DigestCache
+from .filename import strip_extension
 from .gguf import GGUFHeader
 from .metadata import ModelReader, StoredModel, show_metadata
 from .modelfile import render_modelfile
@@ -45,6 +46,12 @@ class Store:
         self._digests = DigestCache(root)
 
     # --- Looking -------------------------------------------------------------------------------
+
+    def passed_over(self) -> tuple[str, ...]:
+        """Return what looks like a model and is none: name and reason. Raises ModelsDirMissing."""
+        with self._lock:
+            self._scan()
+            return self._watch.passed_over
 
     def list(self) -> list[ModelInfo]:
         """Return the models by name. Raises ModelsDirMissing."""
@@ -109,13 +116,22 @@ class Store:
 
     def _find(self, name: str, *, prefix: bool = True) -> Entry:
         """Return the entry that `name` means, with its model there."""
-        try:
-            entry = self._scan().find(name, prefix=prefix)
-        except ModelsDirMissing:
-            raise ModelNotFound(name[:100]) from None
+        entry = self._look_up(name, prefix=prefix)
         if not entry.format:
             raise ModelNotFound(entry.parent or name)
         return entry
+
+    def _look_up(self, name: str, *, prefix: bool) -> Entry:
+        """Return the entry that `name` means; the error tells of a file of that name that is passed over."""
+        try:
+            return self._scan().find(name, prefix=prefix)
+        except ModelsDirMissing:
+            raise ModelNotFound(name[:100]) from None
+        except ModelNotFound as error:
+            for text in self._watch.passed_over:
+                if strip_extension(text.partition(": ")[0]) == strip_extension(name):
+                    error.hint = f"{text}."
+            raise
 
     def _info(self, entry: Entry) -> ModelInfo:
         info = self._reader.info(entry)

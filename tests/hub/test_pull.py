@@ -1169,6 +1169,19 @@ def test_links_do_not_lead_out_of_the_directory(
     assert victim.read_text() == "mine"
 
 
+def test_a_model_behind_a_link_is_found_and_nothing_written_there(
+    remote: LoopbackHub, models: Path, tmp_path: Path
+) -> None:
+    fetch(models)
+    (models / "m-w8a8-rk3588").rename(tmp_path / "disk")  # as the owner does when the disk is full
+    (models / "m-w8a8-rk3588").symlink_to(tmp_path / "disk")
+    before = sorted(os.listdir(tmp_path / "disk"))
+    remote.add("user/repo", {FILE: CONTENT, **TEXTS})
+    assert fetch(models)[-1].name == "m-w8a8-rk3588"
+    assert sorted(os.listdir(tmp_path / "disk")) == before
+    assert len(remote.downloads(FILE)) == 1
+
+
 def test_a_models_directory_behind_a_link(
     remote: LoopbackHub, models: Path, tmp_path: Path
 ) -> None:

@@ -52,10 +52,8 @@ def fortress(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (models / "sub" / "thesis.doc").write_text("mine")
     (around / "secret.rkllm").write_text("s")
     (around / "Modelfile").write_text("FROM m")
-    (around / "outside").mkdir()
-    (around / "outside" / "secret.rkllm").write_text("s")
-    (models / "link").symlink_to(around / "outside")
-    (models / "link.rkllm").symlink_to(around / "secret.rkllm")
+    (models / "link").symlink_to(around)
+    (models / "link.rkllm").symlink_to(around / "nowhere.rkllm")
     return around
 
 
@@ -380,6 +378,66 @@ def test_links_are_removed_and_not_followed(store: WritableStore, put: Put, mode
     store.remove("link")
     store.remove("folder")
     assert tree(models) == {"real", "real/m.rkllm"}
+
+
+@pytest.fixture
+def disk(models: Path, put: Put, tmp_path: Path) -> Path:
+    """Another disk, to which the models directory has links, whose files no name may touch."""
+    disk = tmp_path / "disk"
+    for path in ("one/one.rkllm", "one/Modelfile", "two/a.rkllm", "two/b.rkllm", "alias/Modelfile"):
+        (disk / path).parent.mkdir(parents=True, exist_ok=True)
+        (disk / path).write_text("FROM m" if path.endswith("Modelfile") else "x")
+    put("m.rkllm")
+    for name in ("one", "two", "alias"):
+        (models / name).symlink_to(disk / name)
+    (models / "file.rkllm").symlink_to(disk / "one" / "one.rkllm")
+    return disk
+
+
+def test_nothing_is_deleted_behind_a_link(store: WritableStore, models: Path, disk: Path) -> None:
+    before = tree(disk)
+    assert [info.name for info in store.list()] == ["alias", "file", "m", "one", "two/a", "two/b"]
+    for name in ("file", "one", "alias"):
+        store.remove(name)
+    with pytest.raises(InvalidRequest, match=r"behind the link .*/two, with other models"):
+        store.remove("two/a")
+    assert tree(models) == {"m.rkllm", "two"}
+    assert tree(disk) == before
+
+
+def test_nothing_is_written_behind_a_link(store: WritableStore, disk: Path) -> None:
+    before = {path: (disk / path).stat().st_mtime_ns for path in tree(disk)}
+    for name, source in (("one", "one"), ("alias", "m")):
+        with pytest.raises(InvalidRequest, match="nothing is written behind links"):
+            store.create(name, f"FROM {source}\nSYSTEM evil")
+    with pytest.raises(InvalidRequest, match="nothing is written behind links"):
+        store.copy("m", "alias")
+    with pytest.raises(InvalidRequest, match="nothing is written behind links"):
+        store.new_name("alias")
+    assert {path: (disk / path).stat().st_mtime_ns for path in tree(disk)} == before
+
+
+@pytest.mark.usefixtures("disk")
+def test_an_adapter_may_lie_behind_a_link_where_models_do(
+    store: WritableStore, models: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "disk" / "one" / "deeper").mkdir()
+    (tmp_path / "disk" / "one" / "deeper" / "lora.rkllm").write_text("x")
+    (models / "up").symlink_to(tmp_path)
+    store.create("tuned", "FROM m\nADAPTER one/one.rkllm")
+    assert store.resolve("tuned").lora == str(tmp_path / "disk" / "one" / "one.rkllm")
+    for adapter in ("one/deeper/lora.rkllm", "up/disk/one/one.rkllm", "../disk/one/one.rkllm"):
+        with pytest.raises(InvalidRequest, match="is not in the models directory"):
+            store.create("other", f"FROM m\nADAPTER {adapter}")
+
+
+def test_a_name_that_is_passed_over_is_told_why(store: WritableStore, models: Path) -> None:
+    (models / "m.rkllm").symlink_to(models / "nowhere.rkllm")
+    for operation in (store.resolve, store.remove):
+        with pytest.raises(ModelNotFound) as caught:
+            operation("m")
+        assert caught.value.hint is not None
+        assert caught.value.hint.startswith("m.rkllm: it is a link to ")
 
 
 def test_a_disk_that_refuses_says_so(

@@ -196,23 +196,70 @@ def test_an_alias_of_nothing_is_not_listed(models: Path, put: Put, text: str) ->
 # --- Links and faults --------------------------------------------------------------------------
 
 
-def test_nothing_outside_is_there(models: Path, put: Put, tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    (outside / "secret.rkllm").write_text("s")
-    (outside / "Modelfile").write_text("FROM m")
+def passed_over(models: Path) -> list[str]:
+    texts: list[str] = []
+    scan(str(models), texts)
+    return sorted(texts)
+
+
+def test_links_of_the_owner_are_followed_wherever_they_lead(
+    models: Path, put: Put, tmp_path: Path
+) -> None:
+    cache = tmp_path / "hub" / "models--user--repo"
+    snapshot = cache / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    (cache / "blobs" / "0123").write_text("12345")
+    (snapshot / "x.rkllm").symlink_to("../../blobs/0123")  # as huggingface_hub lays it out
+    (snapshot / "Modelfile").write_text("SYSTEM hello")
     put("m.rkllm")
-    (models / "link.rkllm").symlink_to(outside / "secret.rkllm")
-    (models / "folder").symlink_to(outside)
+    (models / "link.rkllm").symlink_to(snapshot / "x.rkllm")
+    (models / "folder").symlink_to(snapshot)
+    (models / "sub").mkdir()
+    (models / "sub" / "y.rkllm").symlink_to(snapshot / "x.rkllm")
+    (models / "alias").mkdir()
+    (tmp_path / "Modelfile").write_text("FROM m")
+    (models / "alias" / "Modelfile").symlink_to(tmp_path / "Modelfile")
+    assert names(models) == ["alias", "folder", "link", "m", "sub"]
+    assert [entry.size for entry in scan(str(models))][1:3] == [5, 5]
+    assert passed_over(models) == []
+
+
+def test_what_is_passed_over_is_told(models: Path, put: Put, tmp_path: Path) -> None:
+    put("m.rkllm")
+    (tmp_path / "empty").mkdir()
+    (models / "empty").symlink_to(tmp_path / "empty")
     (models / "up").symlink_to(models.parent)
     (models / "itself").symlink_to(models)
-    (models / "sub").mkdir()
-    (models / "sub" / "x.rkllm").symlink_to(outside / "secret.rkllm")
-    (models / "alias").mkdir()
-    (models / "alias" / "Modelfile").symlink_to(outside / "Modelfile")
     (models / "broken.rkllm").symlink_to(models / "nowhere.rkllm")
     (models / "circle.rkllm").symlink_to(models / "circle.rkllm")
+    (models / ".hidden.rkllm").symlink_to(models / "nowhere.rkllm")
+    (models / "new\nline.rkllm").write_text("x")
+    os.mkfifo(models / "pipe.rkllm")
     assert names(models) == ["m"]
+    assert passed_over(models) == [
+        "'new\\nline.rkllm': its name has characters that cannot be printed",
+        f"broken.rkllm: it is a link to {models}/nowhere.rkllm, which is not there",
+        f"circle.rkllm: it is a link to {models}/circle.rkllm, which is not there",
+        "empty: it is a link to a folder without a model",
+        f"itself: it is a link to {models}, in which it lies itself",
+        "pipe.rkllm: it is not a file",
+        f"up: it is a link to {models.parent}, in which it lies itself",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_link_of_somebody_else_is_not_followed(models: Path, put: Put, tmp_path: Path) -> None:
+    put("m.rkllm")
+    (tmp_path / "secret.rkllm").write_text("s")
+    (models / "link.rkllm").symlink_to(tmp_path / "secret.rkllm")
+    os.lchown(models / "link.rkllm", 12345, -1)
+    assert names(models) == ["m"]
+    assert passed_over(models) == [
+        "link.rkllm: it is a link that neither root nor the owner of the models directory made"
+    ]
+    os.chown(models, 12345, -1)
+    assert names(models) == ["link", "m"]
 
 
 def test_links_within_the_directory_count(models: Path, put: Put) -> None:

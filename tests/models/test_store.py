@@ -322,12 +322,13 @@ def test_a_file_too_large_or_of_another_kind_is_passed_over(
     huge = put("m/tokenizer_config.json", "{")
     os.truncate(huge, 21 << 20)
     os.mkfifo(models / "m" / "config.json")
-    (tmp_path / "outside.jinja").write_text(JINJA)
-    (models / "m" / "chat_template.jinja").symlink_to(tmp_path / "outside.jinja")
+    (models / "m" / "chat_template.jinja").symlink_to(models.parent)
+    (tmp_path / "outside.json").write_text('{"eos_token_id": 7}')
+    (models / "m" / "generation_config.json").symlink_to(tmp_path / "outside.json")
     model = store.resolve("m")
     assert model.template is None
+    assert model.eos_tokens == (7,)
     assert sorted(note.split(":")[0] for note in model.notes) == [
-        "chat_template.jinja is ignored",
         "tokenizer_config.json is ignored",
     ]
 
