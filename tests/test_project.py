@@ -184,7 +184,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "jinja2": ({"chat.sandbox"}, set()),
     "tomli": (set(), {"config"}),
     "jsonschema": (set(), {"engine.schema"}),
-    "referencing": (set(), {"engine.schema"}),
+    "referencing": (set(), {"engine.schema_references"}),
     "huggingface_hub": (set(), {"hub.api"}),
     "rich": (set(), {"console.progress"}),
     "xllamacpp": (set(), {"backends.llamacpp"}),

@@ -456,7 +456,7 @@ class MessageEncoder:
 
     def _ending(self, finished: Finished) -> dict[str, Any]:
         """Return why it stopped; a stop string is named only where the request asked for it."""
-        if finished.error is not None:
+        if finished.error is not None and finished.reason != "length":
             details = {"type": "refusal", "category": None, "explanation": finished.error}
             return {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
         if finished.reason == "stop" and finished.stop in self._stops:

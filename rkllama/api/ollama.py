@@ -403,7 +403,8 @@ class _AnswerEncoder:
         if finished.dropped:
             last["dropped_messages"] = finished.dropped
         if finished.error is not None:
-            last["error"] = finished.error
+            # On a last line with "error" Ollama's clients raise; one that was cut off is no failure.
+            last["incomplete" if reason == "length" else "error"] = finished.error
         return last
 
     def error(self, error: RKLLamaError) -> bytes:

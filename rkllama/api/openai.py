@@ -2,8 +2,8 @@
 
 What is asked and cannot be honoured is a 400 that names the field. Ignored without harm: hints and
 bookkeeping (user, metadata, store, service_tier, prediction, verbosity, prompt_cache_*, a user's name).
-An answer that did not meet its JSON schema finishes with "content_filter", on which the official
-client's parse() raises instead of parsing, and with an `error` beside the finish_reason.
+An answer that did not meet its JSON schema says why in `refusal`, so that the official client's parse()
+does not parse it, and in an `error` beside the finish_reason; one that was cut off finishes with "length".
 """
 
 from __future__ import annotations
@@ -204,7 +204,8 @@ class ChatEncoder:
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return a chat.completion. Raises Cancelled where the model was unloaded meanwhile."""
         answer = fold_complete(events)
-        message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text}
+        message["refusal"] = _refusal(answer.finished)
         if answer.reasoning:
             message |= {"reasoning_content": answer.reasoning, "reasoning": answer.reasoning}
         if answer.tool_calls:
@@ -228,7 +229,9 @@ class ChatEncoder:
         return self._before + b'"delta":%b,"logprobs":null,"finish_reason":null}]}\n\n' % delta
 
     def _finish(self, finished: Finished) -> bytes:
-        rest = dumps({"delta": {}, "logprobs": None, **_ending(finished)})
+        refusal = _refusal(finished)
+        delta = {} if refusal is None else {"refusal": refusal}
+        rest = dumps({"delta": delta, "logprobs": None, **_ending(finished)})
         frames = self._before + rest[1:] + b"]}\n\n"
         if self._include_usage:
             frames += _usage_frame(self._head, "chat.completion.chunk", finished.usage)
@@ -261,11 +264,17 @@ def _call_body(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
+def _refusal(finished: Finished) -> str | None:
+    """Return why the answer has not the format, unless it was only cut off."""
+    return None if finished.reason == "length" else finished.error
+
+
 def _ending(finished: Finished) -> dict[str, Any]:
+    reason = _FINISH_REASONS.get(finished.reason, "stop")
     if finished.error is not None:
         error = {"message": finished.error, "code": "format_not_met"}
-        return {"finish_reason": "content_filter", "error": error}
-    return {"finish_reason": _FINISH_REASONS.get(finished.reason, "stop")}
+        return {"finish_reason": reason, "error": error}
+    return {"finish_reason": reason}
 
 
 def usage_body(usage: Usage) -> dict[str, Any] | None:

@@ -2,8 +2,8 @@
 
 What is asked and cannot be honoured is a 400 that names the field; bookkeeping (user, metadata, store,
 service_tier, prompt_cache_*, include of encrypted reasoning) is ignored, and the answer says
-`"store": false`. An answer that did not meet its JSON schema is incomplete ("content_filter") and
-carries the reason in `error`. Thinking is a reasoning item whose content is reasoning_text.
+`"store": false`. An answer that did not meet its JSON schema is incomplete ("format_not_met")
+and carries the reason in `error`. Thinking is a reasoning item whose content is reasoning_text.
 """
 
 from __future__ import annotations
@@ -330,7 +330,9 @@ class ResponseEncoder:
         frames += self._close(status)
         self._final = self._response(
             status,
-            error=finished.error and {"code": "server_error", "message": finished.error},
+            error={"code": "server_error", "message": finished.error}
+            if reason == "format_not_met"
+            else None,
             incomplete_details=reason and {"reason": reason},
             usage=_usage_body(finished.usage),
         )
@@ -379,9 +381,9 @@ class ResponseEncoder:
 
 
 def _incomplete_reason(finished: Finished) -> str | None:
-    if finished.error is not None:
-        return "content_filter"
-    return "max_output_tokens" if finished.reason == "length" else None
+    if finished.reason == "length":
+        return "max_output_tokens"
+    return None if finished.error is None else "format_not_met"
 
 
 def _usage_body(usage: Usage) -> dict[str, Any] | None:

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 from typing import Any
 
-_ANY_OBJECT = {"type": "object"}
+_LARGEST = 9_007_199_254_740_991
+"""Digits of a number before its point: 16, as many as a JSON number holds exactly."""
+_SMALLEST = 1e-10
+"""Digits after the point: llguidance counts no further. Small models can go on with them for ever."""
+_ANY = {
+    "type": ["object", "array", "string", "number", "boolean", "null"],
+    "additionalProperties": {"$ref": "#/$defs/any"},
+    "items": {"$ref": "#/$defs/any"},
+}
+_ANY_OBJECT = {
+    "type": "object",
+    "additionalProperties": {"$ref": "#/$defs/any"},
+    "$defs": {"any": _ANY},
+}
 """The schema of JSON mode."""
 _GUIDANCE = {"whitespace_flexible": False, "coerce_one_of": True, "lenient": True}
 """llguidance's own options. Blanks between JSON's tokens have an end: a small model can fill its whole
@@ -21,12 +34,46 @@ _SCHEMAS_BY_NAME = ("properties", "$defs", "definitions")
 _COMPOSING = {"allOf", "anyOf", "oneOf", "$ref", "patternProperties"}
 
 
-def grammar_schema(schema: Any) -> Any:
-    """The schema to constrain with: of "json" any object, None of None."""
-    if schema == "json":
-        schema = _ANY_OBJECT
-    schema = without_high_limits(with_closed_objects(schema))
-    return {**schema, "x-guidance": _GUIDANCE} if isinstance(schema, dict) else schema
+def grammar_schemas(schema: Any) -> list[dict[str, Any]]:
+    """The schemas to constrain with, best first, for an engine that may not take the first one.
+
+    They are made of a JSON schema, or of "json" for any object.
+    """
+    plain = without_high_limits(with_closed_objects(_ANY_OBJECT if schema == "json" else schema))
+    return [{**each, "x-guidance": _GUIDANCE} for each in (with_few_digits(plain), plain)]
+
+
+def with_few_digits(schema: Any) -> Any:
+    """Return the schema with limits for numbers that have none: 16 digits before the point, ten after it."""
+    if isinstance(schema, list):
+        return [with_few_digits(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    limited = {
+        name: value if name in ("const", "enum", "default") else with_few_digits(value)
+        for name, value in schema.items()
+    }
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    if "number" not in kinds and "integer" not in kinds:
+        return limited
+    bounds = ("minimum", "exclusiveMinimum", -_LARGEST), ("maximum", "exclusiveMaximum", _LARGEST)
+    if any(_is_beyond(schema.get(name), -limit) for *names, limit in bounds for name in names):
+        return limited  # all these numbers have more digits
+    for name, exclusive, limit in bounds:
+        if all(each not in schema or _is_beyond(schema[each], limit) for each in (name, exclusive)):
+            limited.pop(exclusive, None)
+            limited[name] = limit
+    if "number" in kinds and not _COMPOSING & schema.keys():
+        limited.setdefault("multipleOf", _SMALLEST)
+    return limited
+
+
+def _is_beyond(bound: Any, limit: int) -> bool:
+    """Return whether a bound lies further from zero than `limit`, on the same side."""
+    if isinstance(bound, bool) or not isinstance(bound, int | float):
+        return False
+    return bound > limit if limit > 0 else bound < limit
 
 
 def without_high_limits(schema: Any) -> Any:

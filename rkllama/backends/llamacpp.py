@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -10,6 +11,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ..errors import (
@@ -24,9 +26,9 @@ from ..errors import (
 from ..models.gguf import GGUFError, GGUFHeader, read_header
 from ..types import FinishReason, SamplingParams, TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .grammar import grammar_schema
+from .grammar import grammar_schemas
 from .hardware import cache_bytes, check_memory, threads_for
-from .llamacpp_log import load_error
+from .llamacpp_log import load_error, schema_error
 from .own_log import OwnOutput
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
@@ -36,8 +38,14 @@ _BATCH = 64
 larger ones are hardly faster."""
 _RANK = 4
 """llama.cpp's pooling type of rerankers."""
+_GRAMMARS = 64
+"""Schemas that are remembered."""
+_NO_JSON = "X"
+"""What no JSON begins with."""
+_TRIAL = {"n_predict": 1, "temperature": 0, "mirostat": 0, "logit_bias": [[_NO_JSON, 1000]]}
+"""A run whose token is _NO_JSON, unless something forbids it."""
 _LOG_SECONDS = 1.0
-"""After a failed load, for its reason to be in the log."""
+"""After a failure, for its reason to be in the log."""
 
 
 class CPUBackend:
@@ -53,6 +61,8 @@ class CPUBackend:
         self._writes = True
         """Encoders (BERT) only make vectors."""
         self._aborted = threading.Event()
+        self._grammars: dict[str, dict[str, Any]] = {}
+        """By a client's schema: the one that constrains."""
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
         """Load the file. Raises BackendMissing, LoadFailed."""
@@ -73,7 +83,7 @@ class CPUBackend:
             self._server = llama.Server(parameters)
         except RuntimeError as error:
             raise LoadFailed(
-                f"{name} cannot be loaded: {_reason(output) or error}".rstrip("."),
+                f"{name} cannot be loaded: {_reason(output, load_error) or error}".rstrip("."),
                 hint="The file may be incomplete, or in a format that this llama.cpp does not support.",
             ) from None
         finally:
@@ -108,6 +118,25 @@ class CPUBackend:
         if spec.images:
             raise Unsupported("the CPU backend cannot read images", param="images")
         self._aborted.clear()
+        request = self._request(spec)
+        tried = None
+        if spec.schema is not None:
+            request["json_schema"], tried = self._constraining(request, cancelled)
+        last = self._run(request, emit, emit_logprobs, cancelled)
+        result = _result(last, aborted=self._is_aborted(cancelled))
+        return result if tried is None else _with_prompt_of(tried, result)
+
+    def _is_aborted(self, cancelled: Callable[[], bool]) -> bool:
+        return self._aborted.is_set() or cancelled()
+
+    def _run(
+        self,
+        request: dict[str, Any],
+        emit: Emit,
+        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None,
+        cancelled: Callable[[], bool],
+    ) -> dict[str, Any]:
+        """Return what llama.cpp says at the end: reason, usage and timings."""
         last: dict[str, Any] = {}
         failures: list[BaseException] = []
 
@@ -124,13 +153,10 @@ class CPUBackend:
             except BaseException as error:
                 failures.append(error)
                 return True
-            return aborted()
-
-        def aborted() -> bool:
-            return self._aborted.is_set() or cancelled()
+            return self._is_aborted(cancelled)
 
         try:
-            answer = self._server.handle_completions(self._request(spec), on_chunk)
+            answer = self._server.handle_completions(request, on_chunk)
         except TypeError as error:  # numbers and texts that the binding does not take
             raise InvalidRequest(
                 f"the JSON schema cannot be used: {error}", param="format"
@@ -138,9 +164,41 @@ class CPUBackend:
         if failures:
             raise failures[0]
         problem = last.get("error") or (answer or {}).get("error")
-        if problem and not aborted():
+        if problem and not self._is_aborted(cancelled):
             raise _failure(problem)
-        return _result(last, aborted=aborted())
+        return last
+
+    def _constraining(
+        self, request: dict[str, Any], cancelled: Callable[[], bool]
+    ) -> tuple[dict[str, Any], RunResult | None]:
+        """Return the request's schema as llama.cpp can use it: one that it cannot read constrains nothing.
+
+        A schema is tried once, on the request's own prompt, which is in the cache then; the second value is
+        that run's. Raises InvalidRequest where none constrains.
+        """
+        key = json.dumps(request["json_schema"])
+        if key in self._grammars:
+            return self._grammars[key], None
+        schemas, tried = grammar_schemas(request["json_schema"]), None
+        output = OwnOutput()
+        try:
+            for schema in schemas:
+                text: list[str] = []
+                trial = {**request, **_TRIAL, "json_schema": schema}
+                last = self._run(trial, text.append, None, cancelled)
+                aborted = self._is_aborted(cancelled)
+                tried = tried or _result(last, aborted=aborted)
+                if aborted:
+                    return schema, tried
+                if _NO_JSON not in text:
+                    while len(self._grammars) >= _GRAMMARS:
+                        self._grammars.pop(next(iter(self._grammars)))
+                    self._grammars[key] = schema
+                    return schema, tried
+            reason = _reason(output, schema_error) or "llama.cpp cannot constrain an answer by it"
+        finally:
+            output.close()
+        raise InvalidRequest(f"the JSON schema cannot be used: {reason}", param="format")
 
     def _request(self, spec: GenerateSpec) -> dict[str, Any]:
         sampling = spec.sampling
@@ -162,7 +220,7 @@ class CPUBackend:
             "mirostat_tau": sampling.mirostat_tau,
             "mirostat_eta": sampling.mirostat_eta,
             "seed": sampling.seed,
-            "json_schema": grammar_schema(spec.schema),
+            "json_schema": spec.schema,
             "preserved_tokens": list(spec.markers),
         }
         if spec.top_logprobs is not None:
@@ -273,12 +331,12 @@ def _parameters(
     return parameters
 
 
-def _reason(output: OwnOutput) -> str | None:
-    """Return why llama.cpp did not load a model: its exception does not tell, and its log is written by a
-    thread of its own, for which this waits.
+def _reason(output: OwnOutput, find: Callable[[str], str | None]) -> str | None:
+    """Return why llama.cpp failed: its answer does not tell, and its log is written by a thread of its own,
+    for which this waits.
     """
     deadline = time.monotonic() + _LOG_SECONDS
-    while (reason := load_error(output.gained())) is None and time.monotonic() < deadline:
+    while (reason := find(output.gained())) is None and time.monotonic() < deadline:
         time.sleep(0.01)
     return reason
 
@@ -337,6 +395,16 @@ def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:
         completion_tokens=usage.get("completion_tokens"),
         prompt_seconds=_seconds(timings.get("prompt_ms")),
         generation_seconds=_seconds(timings.get("predicted_ms")),
+    )
+
+
+def _with_prompt_of(tried: RunResult, result: RunResult) -> RunResult:
+    """Return the figures of a run whose prompt had been evaluated in a trial before it."""
+    seconds = [s for s in (tried.prompt_seconds, result.prompt_seconds) if s is not None]
+    return replace(
+        result,
+        cached_tokens=tried.cached_tokens,
+        prompt_seconds=sum(seconds) if seconds else None,
     )
 
 

@@ -14,6 +14,16 @@ def load_error(log: str) -> str | None:
     return reasons[-1].strip() if reasons else None
 
 
+def schema_error(log: str) -> str | None:
+    """Why llama.cpp's grammar engine does not take a JSON schema; None: not in the log (yet)."""
+    told: list[str] = re.findall(r"llg error: (.*(?:\n.*)?(?:\n.*)?(?:\n *error: .*)?)", log)
+    if not told:
+        return None
+    lines = told[-1].splitlines()
+    reason = next((line for line in lines if line.strip().startswith("error: ")), lines[0])
+    return re.sub(r"^(?:at [\d()]+: |failed to compile JSON schema: |\s*error: )+", "", reason)
+
+
 def diagnose(log: str) -> Diagnosis | None:
     """The cause of a crash that `log` names; None: it names none."""
     if match := re.search(r"GGML_ASSERT[^\n]{0,200}", log):

@@ -33,6 +33,7 @@ from .metrics import Metrics
 from .pool import Pool
 from .prompt import build_prompt, empty_prompt, tools_for
 from .schema import check_schema
+from .tool_choice import forced_call_schema
 from .truncation import truncate
 
 log = logging.getLogger("rkllama")
@@ -54,8 +55,7 @@ class Engine:
     def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
         """Yield the events of one answer, Finished last; see Service.stream."""
         started = time.monotonic()
-        if request.format is not None:
-            check_schema(request.format)
+        _check_shape(request)
         if request.prompt is None and not request.messages:
             raise empty_prompt()
         model = self._model(request.model)
@@ -155,6 +155,14 @@ class Engine:
     def close(self) -> None:
         """Cancel everything and end every child."""
         self.pool.close()
+
+
+def _check_shape(request: ChatRequest) -> None:
+    """Raise InvalidRequest for a format, or parameters of a demanded call, that no answer can be held to."""
+    if request.tools and request.tool_choice not in ("auto", "none"):
+        check_schema(forced_call_schema(request.tools, request.tool_choice))
+    elif request.format is not None:
+        check_schema(request.format)
 
 
 def _truncated(generation: Generation) -> Iterator[Event]:

@@ -9,12 +9,14 @@ rkllama.engine.schema`), which can be ended.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from ..errors import InvalidRequest
 from ..files import IMPORT_ROOT
+from .schema_references import find_dead_reference, no_documents
 
 Format = Literal["json"] | str | Mapping[str, Any]
 """ "json" for any JSON object, else a JSON schema."""
@@ -26,6 +28,9 @@ _MAX_BYTES = 512 << 20
 _LARGE = 5000
 """Parts of a schema that are checked in about half a second."""
 _PATTERNS = frozenset(("pattern", "patternProperties"))
+_BRACKET = re.compile(r"[{\[]")
+_MAX_EMBEDDED = 16
+"""Brackets in a text that are tried as the beginning of JSON."""
 _REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
 
 
@@ -126,7 +131,6 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
     References to other documents are never fetched.
     """
     from jsonschema import exceptions, validators
-    from referencing import Registry
 
     if not isinstance(schema.get("$schema", ""), str):
         return {"unusable": "its $schema is not the URI of a draft"}
@@ -136,11 +140,13 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
     except Exception as error:  # a schema can break its checker in many ways
         said = error.message if isinstance(error, exceptions.SchemaError) else str(error)
         return {"unusable": said or type(error).__name__}
-    if answer is None:
-        return {}
-    registry: Registry[Any] = Registry()
+    try:
+        if answer is None:
+            return find_dead_reference(schema, kind.META_SCHEMA)
+    except RecursionError:
+        return {"unusable": "its references are nested too deeply"}
     exact = validators.extend(kind, {"multipleOf": _not_a_multiple})
-    errors = exact(schema, registry=registry).iter_errors(json.loads(answer))
+    errors = exact(schema, registry=no_documents()).iter_errors(json.loads(answer))
     try:
         worst = exceptions.best_match(errors)
     except ArithmeticError as impossible:  # an infinite number, divided by a finite one
@@ -168,6 +174,34 @@ def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> I
 
 
 # --- What the model is told -------------------------------------------------------------------------
+
+
+def is_json(text: str) -> bool:
+    """Return whether all of a text is JSON, whatever its form."""
+    try:
+        json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def embedded_json(text: str) -> Iterator[str]:
+    """Yield the objects and arrays that stand in a text which is not JSON: in a fence, after a sentence.
+
+    Not those inside one that is broken: a part of an answer is no answer.
+    """
+    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    at, found = 0, 0
+    while (start := _BRACKET.search(text, at)) and found < _MAX_EMBEDDED:
+        found += 1
+        try:
+            _, at = decoder.raw_decode(text, start.start())
+        except json.JSONDecodeError as error:
+            at = max(error.pos, start.end())
+        except (ValueError, RecursionError):
+            return
+        else:
+            yield text[start.start() : at]
 
 
 def strip_fence(text: str) -> str:

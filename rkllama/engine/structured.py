@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..types import Event, Finished, Message, ReasoningDelta, TextDelta, Tool, ToolCallDelta
-from .schema import retry_message, strip_fence, validate_answer
+from .schema import embedded_json, is_json, retry_message, strip_fence, validate_answer
 from .tool_choice import call_text, find_call_error, forced_call, forced_call_schema
 
 TRIES = 3
@@ -86,7 +86,7 @@ def _constrained(runner: Runner, schema: Any) -> Iterator[Event]:
     for event in runner.run(grammar=schema):
         if isinstance(event, TextDelta):
             text.append(event.text)
-        elif isinstance(event, Finished) and event.reason == "stop":
+        elif isinstance(event, Finished) and event.reason in ("stop", "length"):
             event = _checked(event, validate_answer("".join(text), schema))
         yield event
 
@@ -110,9 +110,9 @@ def _asked_again(
             yield from (*events, last)
             return
         raw = "\n".join(map(call_text, calls)) or _text_of(events)
-        text = strip_fence(raw)
+        text = raw
         if not calls:
-            error = validate_answer(text, schema)
+            text, error = _valid_part(raw, schema)
         if error is None or not left or last.reason == "cancelled":
             break
         if runner.constrains:  # no call was wanted
@@ -129,12 +129,27 @@ def _asked_again(
     yield _checked(replace(last, reason=reason), error)
 
 
+def _valid_part(raw: str, schema: Any) -> tuple[str, str | None]:
+    """Return the part of a completion that meets a schema, else the whole and what is wrong with it."""
+    text = strip_fence(raw)
+    error = validate_answer(text, schema)
+    if error is not None and not is_json(text):
+        for part in embedded_json(text):
+            if validate_answer(part, schema) is None:
+                return part, None
+    return text, error
+
+
 def _text_of(events: Sequence[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta))
 
 
 def _checked(finished: Finished, error: str | None) -> Finished:
     """The end of a completion that was to have a format, with what is wrong with it."""
-    if error is not None:
+    if error is not None and finished.reason == "length":
+        error = (
+            "the answer is incomplete: it reached its limit of tokens inside the requested format"
+        )
+    elif error is not None:
         error = f"the answer does not match the requested format: {error}"
     return replace(finished, error=error)

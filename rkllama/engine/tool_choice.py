@@ -24,20 +24,44 @@ def forced_call_schema(tools: Sequence[Tool], choice: str) -> dict[str, Any]:
         raise InvalidRequest(
             f"tool_choice names {wanted!r}, which is not in tools", param="tool_choice"
         )
-    shapes = [_call_schema(tool) for tool in allowed]
-    return shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+    shared: dict[str, Any] = {}
+    shapes = [_call_schema(tool, shared) for tool in allowed]
+    shape = shapes[0] if len(shapes) == 1 else {"anyOf": shapes}
+    return {**shape, "$defs": shared} if shared else shape
 
 
-def _call_schema(tool: Tool) -> dict[str, Any]:
+def _call_schema(tool: Tool, shared: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a call. Parameters that refer to their own parts go to `shared`, the root's
+    `$defs`: in another place their references would lead nowhere.
+    """
+    parameters = dict(tool.parameters) or {"type": "object"}
+    name = str(len(shared))
+    moved = _moved(parameters, f"#/$defs/{name}")
+    if moved != parameters:
+        shared[name] = moved
+        parameters = {"$ref": f"#/$defs/{name}"}
     return {
         "type": "object",
-        "properties": {
-            "name": {"const": tool.name},
-            "arguments": dict(tool.parameters) or {"type": "object"},
-        },
+        "properties": {"name": {"const": tool.name}, "arguments": parameters},
         "required": ["name", "arguments"],
         "additionalProperties": False,
     }
+
+
+def _moved(schema: Any, root: str) -> Any:
+    """Return a schema whose references to its own parts find them below `root`."""
+    if isinstance(schema, list):
+        return [_moved(each, root) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {
+        name: value if name in ("const", "enum", "default", "examples") else _moved(value, root)
+        for name, value in schema.items()
+    }
+    reference = moved.get("$ref")
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+        moved["$ref"] = root + reference[1:]
+    return moved
 
 
 def forced_call(text: str) -> ToolCall | None:

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from rkllama.backends.grammar import with_closed_objects, without_high_limits
+from rkllama.backends.grammar import (
+    grammar_schemas,
+    with_closed_objects,
+    with_few_digits,
+    without_high_limits,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -54,3 +59,29 @@ def test_limits_that_no_grammar_counts_up_to_are_left_to_the_check() -> None:
     assert many["maxItems"] == 10**18, "the client's own schema was changed"
     few = {"type": "string", "minLength": 2, "maxLength": 10_000, "maximum": 10**9}
     assert without_high_limits(few) == few
+
+
+BOUNDED = {"minimum": -9007199254740991, "maximum": 9007199254740991}
+
+
+def test_numbers_get_a_limit_of_digits() -> None:
+    schema: dict[str, Any] = {
+        "properties": {
+            "count": {"type": "integer", "minimum": 1},
+            "price": {"type": ["number", "null"], "multipleOf": 0.01, "exclusiveMaximum": 1e300},
+            "far": {"type": "number", "minimum": 1e17},
+        },
+        "enum": [{"type": "number"}],
+    }
+    assert with_few_digits(schema) == {
+        "properties": {
+            "count": {"type": "integer", **BOUNDED, "minimum": 1},
+            "price": {"type": ["number", "null"], "multipleOf": 0.01, **BOUNDED},
+            "far": {"type": "number", "minimum": 1e17},
+        },
+        "enum": [{"type": "number"}],
+    }
+    assert "minimum" not in schema["properties"]["price"], "the client's own schema was changed"
+    first, second = grammar_schemas({"type": "integer"})
+    assert first["maximum"] == BOUNDED["maximum"]
+    assert second.keys() == {"type", "x-guidance"}

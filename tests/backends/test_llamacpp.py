@@ -22,6 +22,7 @@ from rkllama.backends import llamacpp as cpu
 from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from rkllama.backends.hardware import cache_bytes
 from rkllama.backends.llamacpp import CPUBackend
+from rkllama.backends.llamacpp_log import load_error
 from rkllama.backends.own_log import OwnOutput
 from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong, Unsupported
 from rkllama.models.gguf import read_header
@@ -429,7 +430,7 @@ def test_the_reason_is_waited_for(tmp_path: Path) -> None:
     log = tmp_path / "m.log"
     log.touch()
     output = OwnOutput(str(log))
-    task = Task(lambda: cpu._reason(output))
+    task = Task(lambda: cpu._reason(output, load_error))
     with log.open("w") as stream:
         for text in ("0.1 E error loading ", "model: it is too old", "\n"):
             stream.write(text)

@@ -95,7 +95,7 @@ def test_a_text_too_long_for_an_embedding_is_cut_or_refused(server: Server) -> N
 def test_what_a_grammar_cannot_hold_an_answer_to_is_not_passed_off_as_valid(
     server: Server, stream: bool
 ) -> None:
-    shape = {"type": "string", "pattern": "^(?=.*x)"}  # look-ahead: the engine has none
+    shape = {"type": "array", "items": {"const": 1}, "maxItems": 2, "contains": {"const": 5}}
     body = {"model": "guide", "messages": [ask("hello")], "format": shape, "stream": stream}
     last = server.post("/api/chat", body).lines[-1]
     assert last["done_reason"] == "format_not_met"
@@ -103,7 +103,14 @@ def test_what_a_grammar_cannot_hold_an_answer_to_is_not_passed_off_as_valid(
 
 
 @pytest.mark.parametrize(
-    "shape", [{"minimum": 10**30}, {"properties": {"\ud800": {}}}, {"enum": ["\ud800"]}]
+    "shape",
+    [
+        {"minimum": 10**30},
+        {"properties": {"\ud800": {}}},
+        {"enum": ["\ud800"]},
+        {"type": "string", "pattern": "^(?=.*x)"},
+        {"type": "object", "properties": {"a": False}, "required": ["a"]},
+    ],
 )
 def test_a_schema_of_what_llama_cpp_does_not_take_is_the_client_s_fault(
     server: Server, shape: object
@@ -112,6 +119,27 @@ def test_a_schema_of_what_llama_cpp_does_not_take_is_the_client_s_fault(
     refused = server.post("/api/chat", body)
     assert refused.status == 400, refused.body
     assert "JSON schema" in refused.json["error"]
+
+
+def test_the_reason_why_a_schema_cannot_be_used_is_told(server: Server) -> None:
+    shape = {"type": "string", "pattern": "^(?=.*x)"}
+    body = {"model": "guide", "messages": [ask("hello")], "format": shape, "stream": False}
+    refused = server.post("/api/chat", body)
+    assert refused.status == 400
+    assert "look-ahead" in refused.json["error"]
+
+
+@pytest.mark.parametrize("kind", ["number", "integer"])
+def test_a_number_has_few_digits(server: Server, kind: str) -> None:
+    shape = {"type": "array", "items": {"type": kind}, "minItems": 3, "maxItems": 3}
+    hot = {"temperature": 2, "top_k": 0, "seed": 1, "num_predict": 300}
+    body = {"model": "guide", "messages": [ask("Numbers")], "format": shape, "options": hot}
+    answer = server.post("/api/chat", {**body, "stream": False}).json
+    assert answer["done_reason"] == "stop", answer
+    for number in answer["message"]["content"].strip("[]").split(","):
+        whole, _, rest = number.strip().lstrip("-").partition(".")
+        assert len(whole) <= 16
+        assert len(rest) <= 10
 
 
 def test_an_array_may_be_as_long_as_it_likes(server: Server) -> None:

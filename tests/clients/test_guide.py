@@ -253,15 +253,14 @@ def test_openai_parsed_structured_output(by_openai: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"),
+    ("kind", "met"),
     [
-        ({"enum": ["yes", "no"], "not": {"const": "x"}}, "stop"),
-        ({"type": "array", "items": {"const": 1}, "maxItems": 2, "contains": {"const": 5}}, None),
-        ({"type": "string", "pattern": "^(?!x)y{3}$"}, None),
+        ({"enum": ["yes", "no"], "not": {"const": "x"}}, True),
+        ({"type": "array", "items": {"const": 1}, "maxItems": 2, "contains": {"const": 5}}, False),
     ],
 )
 def test_openai_schemas_that_a_grammar_cannot_express(
-    by_openai: openai.OpenAI, kind: Any, reason: str | None
+    by_openai: openai.OpenAI, kind: Any, met: bool
 ) -> None:
     """They are met, or the answer says that they are not."""
     schema = {
@@ -279,13 +278,47 @@ def test_openai_schemas_that_a_grammar_cannot_express(
             "json_schema": {"name": "answer", "schema": schema},
         },
     ).choices
-    assert choice.finish_reason == (reason or "content_filter")
-    if reason:
+    assert choice.finish_reason == "stop"
+    if met:
         Draft202012Validator(schema).validate(json.loads(choice.message.content or ""))
     else:
-        assert (
-            "does not match the requested format" in (choice.model_extra or {})["error"]["message"]
+        assert "does not match the requested format" in (choice.message.refusal or "")
+        assert (choice.model_extra or {})["error"]["message"] == choice.message.refusal
+
+
+def test_openai_a_schema_that_no_grammar_reads(by_openai: openai.OpenAI) -> None:
+    schema: dict[str, object] = {"type": "string", "pattern": "^(?!x)y{3}$"}
+    with pytest.raises(openai.BadRequestError, match="look-around"):
+        by_openai.chat.completions.create(
+            model="guide",
+            messages=[ask("Hello")],
+            response_format={
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": schema},
+            },
         )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_openai_parsing_an_answer_that_is_cut_off_or_not_of_its_schema_raises(
+    by_openai: openai.OpenAI, stream: bool
+) -> None:
+    class Fives(BaseModel):
+        a: list[int] = Field(json_schema_extra={"contains": {"const": 5}, "items": {"const": 1}})
+
+    asked: Any = {"model": "guide", "messages": [ask("Go")], "response_format": Fives}
+
+    def parse(**more: Any) -> Any:
+        if not stream:
+            return by_openai.chat.completions.parse(**asked, **more)
+        with by_openai.chat.completions.stream(**asked, **more) as events:
+            return events.get_final_completion()
+
+    with pytest.raises(openai.LengthFinishReasonError):
+        parse(max_tokens=3)
+    message = parse(max_tokens=200, seed=1).choices[0].message
+    assert message.parsed is None
+    assert "does not match the requested format" in message.refusal
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,54 @@ def test_a_demanded_call_may_have_the_models_own_form(
         assert "does not match the requested format" in answer.error
 
 
+# --- Answers of a shape without a grammar --------------------------------------------------------
+
+SHAPE = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ('Sure! Here it is: {"a": 1}. Anything else?', '{"a": 1}'),
+        ('See [1].\n```json\n{"a": 2}\n```\nThat is all.', '{"a": 2}'),
+    ],
+)
+def test_json_after_a_sentence_is_taken_at_once(
+    service: LocalService, models: Path, reply: str, text: str
+) -> None:
+    write_model(models / "qwen2.5.rkllm")
+    answer = ask(service, "qwen2.5", user("Go.", reply=reply), format=SHAPE)
+    assert (answer.text, answer.reason, answer.error) == (text, "stop", None)
+
+
+@pytest.mark.parametrize("model", ["qwen2.5", "guide"])
+def test_an_answer_of_a_shape_that_is_cut_off_is_told_to_be_incomplete(
+    service: LocalService, models: Path, model: str
+) -> None:
+    write_model(models / "qwen2.5.rkllm")
+    shutil.copy(GUIDE_FILE, models / "guide.gguf")
+    messages = user("Go.", reply='{"a": 12345678, "b": "and more and more"}')
+    answer = ask(service, model, messages, format=SHAPE, max_tokens=2)
+    assert answer.reason == "length"
+    assert "incomplete" in (answer.error or "")
+
+
+@pytest.mark.parametrize("model", ["qwen2.5", "guide"])
+@pytest.mark.parametrize("wants", ["format", "tool_choice"])
+def test_a_schema_that_leads_nowhere_is_refused_before_a_word(
+    service: LocalService, models: Path, model: str, wants: str
+) -> None:
+    write_model(models / "qwen2.5.rkllm")
+    shutil.copy(GUIDE_FILE, models / "guide.gguf")
+    dead = {"type": "object", "properties": {"a": {"$ref": "#/$defs/none"}}}
+    more: dict[str, Any] = {"format": dead}
+    if wants == "tool_choice":
+        more = {"tools": (Tool(name="f", parameters=dead),), "tool_choice": "required"}
+    with pytest.raises(InvalidRequest, match="refers to nothing"):
+        ask(service, model, user("Go."), **more)
+    assert service.loaded() == []
+
+
 # --- The runtime's own template ----------------------------------------------------------------
 
 

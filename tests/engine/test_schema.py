@@ -12,6 +12,7 @@ import pytest
 from rkllama.engine import schema as schemas
 from rkllama.engine.schema import (
     check_schema,
+    embedded_json,
     retry_message,
     schema_prompt,
     strip_fence,
@@ -106,6 +107,45 @@ def test_an_unusable_schema_is_the_client_s_error(schema: dict[str, Any]) -> Non
     with pytest.raises(InvalidRequest, match="schema") as caught:
         validate_answer('"a"', schema)
     assert caught.value.param == "format"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/nowhere"},
+        {"properties": {"a": {"$ref": "http://127.0.0.1:1/schema.json"}}},
+        {"items": {"allOf": [{"$ref": "#/$defs/x"}]}},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"items": {"$ref": "#missing"}}}},
+        {"$ref": "#"},
+        {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/b"}]}, "b": {"$ref": "#/$defs/a"}}},
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "items": {"$ref": "#/definitions/x"},
+        },
+        {"$dynamicRef": "#nowhere"},
+        {"$ref": "http://["},
+    ],
+    ids=lambda schema: str(schema)[:60],
+)
+def test_a_reference_that_leads_nowhere_is_refused_beforehand(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="refers to"):
+        check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        PERSON,
+        {"$defs": {"tree": {"items": {"$ref": "#/$defs/tree"}}}, "$ref": "#/$defs/tree"},
+        {"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
+        {"$defs": {"x": {"$anchor": "here"}}, "$ref": "#here"},
+        {"properties": {"$ref": {"type": "string"}}, "enum": [{"$ref": "#/nowhere"}]},
+        {"$id": "http://a/b", "$defs": {"x": {"$id": "c"}}, "$ref": "http://a/c"},
+    ],
+    ids=lambda schema: str(schema)[:60],
+)
+def test_a_reference_that_leads_somewhere_is_taken(schema: dict[str, Any]) -> None:
+    check_schema(schema)
 
 
 CODE = {"properties": {"code": {"type": "string", "pattern": "^[A-Z]{2}-\\d+$"}}}
@@ -226,6 +266,23 @@ def test_the_prompt_holds_the_schema_as_json() -> None:
 )
 def test_a_fence_around_the_whole_answer_goes(text: str, inside: str) -> None:
     assert strip_fence(text) == inside
+
+
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ('Here you are: {"a": [1]}. Good luck!', ['{"a": [1]}']),
+        ('Sure!\n```json\n{"a": 1}\n```\nDone.', ['{"a": 1}']),
+        ('As {it} says in [1]: {"a": 1}', ["[1]", '{"a": 1}']),
+        ('Cut off: {"a": {"b": 1}, "c', []),
+        ('Broken: {"a": {"b": 1}, c: 2}', []),
+        ("none", []),
+        ("[" * 100_000, []),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_json_in_a_text_is_found(text: str, inside: list[str]) -> None:
+    assert list(embedded_json(text)) == inside
 
 
 def test_a_fence_that_stays_open_takes_no_time() -> None:

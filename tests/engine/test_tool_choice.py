@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from rkllama.engine.schema import validate_answer
+from rkllama.engine.schema import check_schema, validate_answer
 from rkllama.engine.tool_choice import forced_call, forced_call_schema
 from rkllama.errors import InvalidRequest
 from rkllama.types import Tool
@@ -38,6 +38,16 @@ def test_the_schema_of_one_tool_s_call_fits_no_other() -> None:
     assert validate_answer('{"name": "add", "arguments": {"x": 1}}', schema) is not None
     with pytest.raises(InvalidRequest, match="'sub', which is not in tools"):
         forced_call_schema((ADD, NOW), "function:sub")
+
+
+@pytest.mark.integration
+def test_parameters_that_refer_to_their_own_parts_still_find_them() -> None:
+    point = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
+    parameters = {"properties": {"at": {"$ref": "#/$defs/point"}}, "$defs": {"point": point}}
+    schema = forced_call_schema((Tool(name="go", parameters=parameters), ADD), "required")
+    check_schema(schema)
+    assert validate_answer('{"name": "go", "arguments": {"at": {"x": 1}}}', schema) is None
+    assert validate_answer('{"name": "go", "arguments": {"at": {}}}', schema) is not None
 
 
 def test_a_call_is_read() -> None:
