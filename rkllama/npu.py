@@ -273,6 +273,7 @@ class NPUBackend:
             prompt_seconds=perf.prefill_seconds if perf else None,
             generation_seconds=perf.generate_seconds if perf else None,
             memory=perf.memory if perf else None,
+            repeats=results.stopped == "repeats",
         )
 
     def _prompt_figures(
@@ -376,7 +377,7 @@ class NPUBackend:
 def _reason(results: Results, at_limit: bool) -> FinishReason:
     if results.stopped == "cancelled":
         return "cancelled"
-    if results.stopped == "length" or (results.stopped is None and at_limit):
+    if results.stopped in ("length", "repeats") or (results.stopped is None and at_limit):
         return "length"
     return "stop"
 

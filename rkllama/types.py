@@ -14,6 +14,9 @@ Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "cancelled"]
 ModelFormat = Literal["rkllm", "gguf"]
 
+MOST_REPEATS = 30
+"""How often a token may come again in a row; one that comes more often ends the answer."""
+
 
 # --- What is asked -----------------------------------------------------------------------------
 
@@ -255,6 +258,8 @@ class Finished:
     error: str | None = None
     dropped: int = 0
     """How many messages at the beginning of the conversation were left out."""
+    repeats: bool = False
+    """Whether it was ended since one token came again and again."""
 
 
 Event = TextDelta | ReasoningDelta | ToolCallDelta | Finished

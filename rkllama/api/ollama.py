@@ -402,6 +402,8 @@ class _AnswerEncoder:
             last["stop_string"] = finished.stop
         if finished.dropped:
             last["dropped_messages"] = finished.dropped
+        if finished.repeats:
+            last["repeats"] = True
         if finished.error is not None:
             # On a last line with "error" Ollama's clients raise; one that was cut off is no failure.
             last["incomplete" if reason == "length" else "error"] = finished.error

@@ -77,7 +77,8 @@ class GenerateSpec:
 class RunResult:
     """How a run ended, with the backend's own figures (seconds, tokens, bytes); None = not reported.
 
-    `prompt_tokens` counts the whole prompt, `cached_tokens` those of it that were in the KV cache.
+    `prompt_tokens` counts the whole prompt, `cached_tokens` those of it that were in the KV cache. `repeats`
+    tells that it was ended since a token came again more than MOST_REPEATS times; the reason is "length".
     """
 
     reason: FinishReason
@@ -87,6 +88,7 @@ class RunResult:
     prompt_seconds: float | None = None
     generation_seconds: float | None = None
     memory: int | None = None
+    repeats: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,7 @@ from ..errors import (
     Unsupported,
 )
 from ..models.gguf import GGUFError, GGUFHeader, read_header
-from ..types import FinishReason, SamplingParams, TokenLogprob
+from ..types import MOST_REPEATS, FinishReason, SamplingParams, TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .grammar import grammar_schemas
 from .hardware import cache_bytes, check_memory, threads_for
@@ -139,6 +139,7 @@ class CPUBackend:
         """Return what llama.cpp says at the end: reason, usage and timings."""
         last: dict[str, Any] = {}
         failures: list[BaseException] = []
+        repetition = _Repetition()
 
         def on_chunk(chunk: dict[str, Any]) -> bool:
             # The binding swallows exceptions: they are raised after the run.
@@ -147,13 +148,14 @@ class CPUBackend:
                     last["error"] = chunk["error"]
                 for choice in chunk.get("choices", ()):
                     _emit_choice(choice, emit, emit_logprobs)
+                    repetition.add(choice.get("text") or "")
                     if choice.get("finish_reason"):
                         last["reason"] = choice["finish_reason"]
                 last.update({k: chunk[k] for k in ("usage", "timings") if k in chunk})
             except BaseException as error:
                 failures.append(error)
                 return True
-            return self._is_aborted(cancelled)
+            return self._is_aborted(cancelled) or repetition.is_too_much
 
         try:
             answer = self._server.handle_completions(request, on_chunk)
@@ -164,9 +166,9 @@ class CPUBackend:
         if failures:
             raise failures[0]
         problem = last.get("error") or (answer or {}).get("error")
-        if problem and not self._is_aborted(cancelled):
+        if problem and not self._is_aborted(cancelled) and not repetition.is_too_much:
             raise _failure(problem)
-        return last
+        return {**last, "repeats": repetition.is_too_much}
 
     def _constraining(
         self, request: dict[str, Any], cancelled: Callable[[], bool]
@@ -370,6 +372,26 @@ def _emit_choice(
         emit(text)
 
 
+class _Repetition:
+    """Notices a token that comes again and again; what is only spaces and newlines may."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._again = 0
+
+    def add(self, text: str) -> None:
+        """Take the next token's text; one without text (half a character) counts for nothing."""
+        if not text:
+            return
+        self._again = self._again + 1 if text == self._text and not text.isspace() else 0
+        self._text = text
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether it came again more often than a model that works would write it."""
+        return self._again >= MOST_REPEATS
+
+
 def _drop(_text: str) -> None:
     """Discard text that nobody needs."""
 
@@ -382,10 +404,11 @@ def _reuses(sampling: SamplingParams) -> bool:
 
 
 def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:
+    repeats = last["repeats"]
     timings = last.get("timings", {})
     usage = last.get("usage") or _usage_so_far(timings)
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-    reason: FinishReason = "length" if last.get("reason") == "length" else "stop"
+    reason: FinishReason = "length" if repeats or last.get("reason") == "length" else "stop"
     if aborted:
         reason = "cancelled"
     return RunResult(
@@ -395,6 +418,7 @@ def _result(last: dict[str, Any], *, aborted: bool) -> RunResult:
         completion_tokens=usage.get("completion_tokens"),
         prompt_seconds=_seconds(timings.get("prompt_ms")),
         generation_seconds=_seconds(timings.get("predicted_ms")),
+        repeats=repeats,
     )
 
 

@@ -154,6 +154,7 @@ class EventReader:
             timings=_timings(line),
             stop=line.get("stop_string"),
             dropped=line.get("dropped_messages", 0),
+            repeats=line.get("repeats", False),
             error=line.get("error") or line.get("incomplete"),
         )
 

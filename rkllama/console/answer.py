@@ -121,7 +121,9 @@ def _notes(finished: Finished, request: ChatRequest) -> Iterator[str]:
     """Yield notes about what the text of an answer does not show."""
     if finished.error:
         yield finished.error
-    if finished.reason == "length" and (request.max_tokens or -1) < 0:
+    if finished.repeats:
+        yield "the answer was stopped: the model wrote one token again and again"
+    elif finished.reason == "length" and (request.max_tokens or -1) < 0:
         yield "the answer was cut off: the context is full or the model's own limit was reached"
     if finished.dropped:
         yield f"the {finished.dropped} oldest messages of the conversation did not fit and were left out"

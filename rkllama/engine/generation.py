@@ -109,6 +109,8 @@ class Generation:
         reason: FinishReason = result.reason if parser.stopped is None else "stop"
         if calls and reason == "stop":
             reason = "tool_calls"
+        if result.repeats and reason == "length":
+            log.info("%s wrote one token again and again: it was stopped", self.model.info.name)
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
         self._count(finished)
         yield finished
@@ -163,6 +165,7 @@ class Generation:
             ),
             stop=stop,
             dropped=self.dropped,
+            repeats=result.repeats and reason == "length",
         )
 
     def _count(self, finished: Finished) -> None:

@@ -7,6 +7,7 @@ from codecs import utf_8_decode
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
+from ..types import MOST_REPEATS
 from .ctypes_types import CTypes
 
 _WAITING, _FINISH, _ERROR, _HIDDEN_1_1 = 1, 2, 3, 4
@@ -48,6 +49,7 @@ class Results:
 
     __slots__ = (
         "_address",
+        "_again",
         "_ask_abort",
         "_decoder_rest",
         "_emit",
@@ -57,6 +59,7 @@ class Results:
         "_release",
         "_result",
         "_rows",
+        "_token",
         "_type",
         "callback",
         "error",
@@ -91,10 +94,13 @@ class Results:
         self._limit = limit
         self._rows = rows
         self._decoder_rest = b""
+        self._token: int | None = None
+        self._again = 0
+        """The last token, and how often it has come again since."""
         self.tokens = 0
         """Tokens of the answer, without one that ends it."""
         self.stopped: str | None = None
-        """Why an abort was asked for: "eos", "length", "cancelled" or "error"."""
+        """Why an abort was asked for: "eos", "length", "repeats", "cancelled" or "error"."""
         self.perf: Perf | None = None
         self.failed = False
         """Whether the runtime reported an error."""
@@ -124,8 +130,13 @@ class Results:
             if address != self._address:
                 self._look_at(address)
             result = self._result
-            if self._eos and result.token_id in self._eos:
+            token = result.token_id
+            if token in self._eos:
                 return self._stop("eos")
+            if token != self._token:
+                self._token, self._again = token, 0
+            else:
+                self._again += 1
             self.tokens += 1
             data = result.text
             if data:
@@ -137,6 +148,8 @@ class Results:
                     self._emit(text)
             if self.tokens == self._limit:
                 self._stop("length")
+            elif self._again >= MOST_REPEATS and not (data and data.isspace()):
+                self._stop("repeats")
         except BaseException as error:
             self._raised(error)
         return _GO_ON

@@ -156,6 +156,15 @@ def test_max_tokens_and_the_figures(model: Worker) -> None:
     assert result.generation_seconds is not None
 
 
+@pytest.mark.parametrize("penalty", [1.0, 0.01])
+def test_a_token_that_comes_again_and_again_ends_the_answer(model: Worker, penalty: float) -> None:
+    sampling = SamplingParams(temperature=0.0, repeat_penalty=penalty)
+    text, result = ask(model, "Once upon a time", max_tokens=60, sampling=sampling)
+    assert result.repeats is (penalty < 1)
+    assert result.reason == "length"
+    assert result.repeats is (text == " time" * 31)
+
+
 def test_log_probabilities_come_with_their_tokens(model: Worker) -> None:
     *pieces, _ = pieces_of(model, TEXT, max_tokens=3, top_logprobs=2, schema="json")
     figures = [figure for piece in pieces for figure in piece.logprobs]

@@ -42,7 +42,7 @@ from rkllama.types import (
 )
 from tests import dialects
 from tests.running import Server
-from tests.virtual_npu import write_model
+from tests.virtual_npu import directive, write_model
 
 LIMIT = 10.0
 DIGEST = "0123456789abcdef" * 4
@@ -676,6 +676,9 @@ def test_through_a_running_server(models: Path, server: Server) -> None:
     assert "".join(event.text for event in events if isinstance(event, TextDelta))
     assert isinstance(finished, Finished)
     assert (finished.model, client.current().name) == ("echo", "echo")
+    *_, finished = client.stream(ChatRequest(model="echo", prompt="x " + directive(reply="&" * 40)))
+    assert isinstance(finished, Finished)
+    assert (finished.reason, finished.repeats) == ("length", True)
     assert client.load("ECHO", keep_alive=-1.0).expires is None
     assert client.unload().name == "echo"
     with pytest.raises(errors.NoModelLoaded):

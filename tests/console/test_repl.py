@@ -367,6 +367,14 @@ def test_a_conversation_that_fills_the_context_goes_on_without_its_oldest_turns(
         assert "left out" not in chat.ask("there is room")
 
 
+def test_an_answer_that_repeats_one_token_is_ended_and_told(models: Path) -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        answer = chat.ask("go " + directive(reply="&" * 40))
+        assert answer.startswith("&" * 31 + "\n")
+        assert "Note: the answer was stopped: the model wrote one token again and again" in answer
+
+
 def test_rm_asks_on_a_terminal(models: Path) -> None:
     write_model(models / "other.rkllm")
     with Terminal("rm", "echo", "other") as command:

@@ -570,6 +570,26 @@ def test_a_limit_counts_tokens_with_any_release(version: str, tmp_path: Path) ->
         assert len(model.ask("x").split()) == 90
 
 
+@pytest.mark.parametrize(
+    ("reply", "tokens", "stopped"),
+    [
+        ("&" * 40, 31, "repeats"),
+        ("so it is" + "aaaaaaaa" * 40, 34, "repeats"),
+        ("&" * 30 + "so" + "&" * 30, 61, None),
+        ("a" + "\n" * 40 + "b", 42, None),
+        ("a" + " " * 40 + "b", 41, None),
+    ],
+)
+def test_a_token_that_comes_again_and_again_ends_the_answer(
+    reply: str, tokens: int, stopped: str | None, tmp_path: Path
+) -> None:
+    with loaded("1.2.3", tmp_path, {"token_us": 1000}) as model:
+        results = model.runtime.run(PromptInput(text="x " + directive(reply=reply)))
+        assert (results.tokens, results.stopped) == (tokens, stopped)
+        assert results.perf is not None
+        assert model.ask("next" + directive(reply="& &")) == "& &"
+
+
 @pytest.mark.parametrize("finish", [0, 1])
 def test_abort_from_inside_the_callback(finish: int, tmp_path: Path) -> None:
     texts: list[str] = []
