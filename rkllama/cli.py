@@ -11,7 +11,7 @@ import typer
 
 from .config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from .console.output import forget_stdout, print_error
-from .errors import Cancelled, InvalidRequest, NoModelLoaded, RKLLamaError
+from .errors import Cancelled, InvalidRequest, ModelIncomplete, NoModelLoaded, RKLLamaError
 
 if TYPE_CHECKING:
     from .config import Settings
@@ -423,7 +423,8 @@ def pull(
     reference: Annotated[
         str,
         typer.Argument(
-            metavar="[hf/]USER/REPO/FILE[@REVISION]", help="A .rkllm or .gguf file on Hugging Face."
+            metavar="[hf/]USER/REPO/FILE[/NAME][@REVISION]",
+            help="A .rkllm or .gguf file on Hugging Face, and the model's name.",
         ),
     ],
 ) -> None:
@@ -506,10 +507,12 @@ def remove(
     service = _service("rm")
     ask = sys.stdin.isatty() and not yes
     failed = False
-    wanted: list[ModelDetails | str] = []
+    wanted: list[ModelDetails | ModelIncomplete | str] = []
     for name in models:  # before anything is asked: a typo may change the answers
         try:
             wanted.append(service.show(name) if ask else name)
+        except ModelIncomplete as incomplete:
+            wanted.append(incomplete)
         except RKLLamaError as error:
             print_error(error)
             failed = True
@@ -524,12 +527,15 @@ def remove(
     raise typer.Exit(1 if failed else 0)
 
 
-def _confirmed(details: "ModelDetails") -> str | None:
+def _confirmed(details: "ModelDetails | ModelIncomplete") -> str | None:
     """Return the full name of the model, if the user wants it deleted."""
     from .console.output import human_size
     from .console.terminal import agreed
     from .files import link_target
 
+    if isinstance(details, ModelIncomplete):
+        what = f"incomplete, {human_size(details.completed)}"
+        return details.name if agreed(f"Delete {details.name} ({what})?") else None
     info = details.info
     what = f"{info.file}, {human_size(info.size)}"
     if details.parent is not None:

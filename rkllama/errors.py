@@ -6,6 +6,7 @@
     │   ├── ModelfileError        400  invalid_modelfile    a Modelfile cannot be understood (modelfile.py)
     │   └── Unsupported           400  unsupported          this model or runtime cannot do that
     ├── ModelNotFound             404  model_not_found      no model of that name
+    │   └── ModelIncomplete       404  model_incomplete     its download is not complete
     ├── AmbiguousName             400  ambiguous_name       several models fit the name
     ├── NoModelLoaded             400  no_model_loaded      nothing is loaded and none was named
     ├── ModelsDirMissing          500  models_dir_missing   the models directory does not exist
@@ -132,6 +133,27 @@ class ModelNotFound(RKLLamaError):
         super().__init__(f"model '{name}' not found", hint=hint)
         self.name = name
         self.candidates = candidates
+
+
+class ModelIncomplete(ModelNotFound):
+    """The download of the model `name` is not complete: `completed` bytes of `total` are there.
+
+    `reference` is what `pull` takes to continue it; None for a total or a reference that is not known.
+    """
+
+    code = "model_incomplete"
+
+    def __init__(
+        self, name: str, *, completed: int, total: int | None = None, reference: str | None = None
+    ) -> None:
+        super().__init__(name)
+        part = "" if total is None else f" of {total / 1e6:.1f}"
+        self.message = f"the download of '{name}' is incomplete: {completed / 1e6:.1f}{part} MB"
+        way = f"Continue it: rkllama pull {reference}" if reference else "Pull it again"
+        self.hint = f"{way}; or remove it: rkllama rm {name}"
+        self.completed = completed
+        self.total = total
+        self.reference = reference
 
 
 class AmbiguousName(RKLLamaError):

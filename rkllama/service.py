@@ -15,6 +15,7 @@ from .types import (
     EmbeddingRequest,
     EmbeddingResult,
     Event,
+    IncompleteDownload,
     LoadedModel,
     ModelDetails,
     ModelInfo,
@@ -150,6 +151,9 @@ class ServerService(Service, Protocol):
         """A model's sha256 as 64 hex digits. Never waits for it: until it has been computed, 64 digits
         that stand for the file as it is now.
         """
+
+    def incomplete(self) -> list[IncompleteDownload]:
+        """Return the downloads that are not complete, by name. Raises ModelsDirMissing."""
 
     def can_think(self, request: ChatRequest) -> bool:
         """Whether the prompt of a request can ask for thinking; True where that is not known.

@@ -311,6 +311,17 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IncompleteDownload:
+    """A model whose download was interrupted, or goes on: `completed` bytes are there of `total`."""
+
+    name: str
+    file: str
+    completed: int
+    modified: float
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDetails:
     """Everything that `show` tells about a model; `parameters` are Modelfile lines, name and value,
     `messages` the turns that begin every conversation.

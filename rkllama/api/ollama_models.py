@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
-from ..types import LoadedModel, ModelDetails, ModelInfo, PullProgress
+from ..types import IncompleteDownload, LoadedModel, ModelDetails, ModelInfo, PullProgress
 from .common import Fields, dumps, timestamp
 from .ollama import API_VERSION, error_line, read_body, read_model
 
@@ -148,9 +148,14 @@ def version_body(own: str) -> dict[str, Any]:
     return {"version": API_VERSION, "rkllama": own}
 
 
-def tags_body(models: Iterable[ModelInfo], digest: Digest) -> dict[str, Any]:
-    """`/api/tags`."""
-    return {"models": [_entry(info, digest) for info in models]}
+def tags_body(
+    models: Iterable[ModelInfo], digest: Digest, incomplete: Sequence[IncompleteDownload] = ()
+) -> dict[str, Any]:
+    """`/api/tags`. Downloads that are not complete are no models to clients, but told to ours."""
+    body: dict[str, Any] = {"models": [_entry(info, digest) for info in models]}
+    if incomplete:
+        body["incomplete"] = [asdict(download) for download in incomplete]
+    return body
 
 
 def ps_body(loaded: Iterable[LoadedModel], digest: Digest) -> dict[str, Any]:

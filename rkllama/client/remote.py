@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from ..errors import NoModelLoaded, ServerUnreachable
+from ..errors import ModelIncomplete, NoModelLoaded, ServerUnreachable
 from ..service import LOCAL, Caller
 from ..types import (
     ChatRequest,
@@ -26,6 +26,7 @@ from .wire import (
     EventReader,
     chat_body,
     embedding_result,
+    incomplete_info,
     loaded_model,
     model_details,
     model_info,
@@ -77,7 +78,10 @@ class RemoteService:
 
     def remove(self, name: str) -> ModelInfo:
         """Unload and delete a model."""
-        info = self.show(name).info
+        try:
+            info = self.show(name).info
+        except ModelIncomplete as error:
+            info = incomplete_info(error)
         self._call("DELETE", "/api/delete", {"model": name})
         return info
 

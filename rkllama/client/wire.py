@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, get_args
 
+from ..errors import ModelIncomplete
 from ..types import (
     ChatRequest,
     EmbeddingResult,
@@ -210,6 +211,13 @@ def model_info(entry: Json) -> ModelInfo:
         family=details["family"] or None,
         context_length=details.get("context_length"),
         digest=entry["digest"],
+    )
+
+
+def incomplete_info(error: ModelIncomplete) -> ModelInfo:
+    """Return a model whose download is not complete, as far as its error tells."""
+    return ModelInfo(
+        name=error.name, file=error.name, path="", format="rkllm", size=error.completed, modified=0
     )
 
 

@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 
 def run(models: str | None, *, as_json: bool) -> int:
     """Print the models and return the exit code."""
-    passed_over: list[str] = []
     try:
         settings = load_settings({"models": models})
         server = None if models else find_server(settings)
-        rows = _from_directory(settings, passed_over) if server is None else _from_server(server)
+        found = _from_directory(settings) if server is None else _from_server(server)
     except RKLLamaError as error:
         print_error(error)
         return 1
     if server is not None and not as_json:
         say_server(server, settings)
     try:
-        if not rows and not as_json:
+        if not found.models and not as_json:
             _say_empty(settings, server)
-        sys.stdout.write(_json(rows) if as_json else _table(rows))
+        sys.stdout.write(_json(found.models) if as_json else _table(found))
         sys.stdout.flush()
-        for text in passed_over:
+        for text in found.passed_over:
             sys.stderr.write(f"Passed over {text}.\n")
     except BrokenPipeError:
         forget_stdout()
@@ -51,7 +50,7 @@ def collect(models: str | None = None) -> list[dict[str, object]]:
     """
     settings = load_settings({"models": models})
     server = None if models else find_server(settings)
-    return _from_directory(settings) if server is None else _from_server(server)
+    return (_from_directory(settings) if server is None else _from_server(server)).models
 
 
 def say_server(server: ServerAddress, settings: Settings) -> None:
@@ -67,7 +66,7 @@ def _say_empty(settings: Settings, server: ServerAddress | None) -> None:
     if server is not None:
         text = f"The server at {server.url} has n{text[1:]}"
         try:
-            own = len(_from_directory(settings))
+            own = len(_from_directory(settings).models)
         except RKLLamaError:
             own = 0
         if own:
@@ -77,20 +76,32 @@ def _say_empty(settings: Settings, server: ServerAddress | None) -> None:
     sys.stderr.write(f"{text}Or try the built-in guide: rkllama run guide\n")
 
 
-def _from_directory(
-    settings: Settings, passed_over: list[str] | None = None
-) -> list[dict[str, object]]:
-    from ..models.labels import labels
-    from ..models.scan import scan
+class _Found:
+    """What a directory or a server has: models, incomplete downloads, and what is passed over."""
 
+    def __init__(
+        self, models: list[dict[str, object]], incomplete: list[dict[str, Any]], notes: list[str]
+    ) -> None:
+        self.models = models
+        self.incomplete = incomplete
+        self.passed_over = notes
+
+
+def _from_directory(settings: Settings) -> _Found:
+    from ..models.labels import labels, total_size
+    from ..models.scan import Scan
+
+    look = Scan(settings.models)
     try:
-        entries = scan(settings.models, passed_over)
+        entries = look.entries()
     except ModelsDirMissing:
         if settings.models != os.path.join(settings.home, "models"):
             raise  # the user named it: a typo, or a disk that is not mounted
         entries = []  # it is created with the first model
     rows: list[dict[str, object]] = []
     for entry in entries:
+        if not entry.format:  # an alias that leads nowhere
+            continue
         label = labels(entry)
         rows.append(
             {
@@ -104,14 +115,18 @@ def _from_directory(
                 "modified": round(entry.modified, 6),
             }
         )
-    return rows
+    parts = [
+        {"name": part.name, "completed": part.size, "total": total_size(part)}
+        for part in look.incomplete
+    ]
+    return _Found(rows, parts, look.passed_over)
 
 
-def _from_server(server: ServerAddress) -> list[dict[str, object]]:
+def _from_server(server: ServerAddress) -> _Found:
     """Return a server's models. Raises ServerUnreachable, also if something other than RKLLama responds."""
     body = server.get("/api/tags")
     try:
-        return [_row(model) for model in body["models"]]
+        return _Found([_row(model) for model in body["models"]], body.get("incomplete", []), [])
     except (KeyError, TypeError, ValueError):
         raise server.stranger() from None
 
@@ -142,7 +157,7 @@ def _json(rows: list[dict[str, object]]) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 
 
-def _table(rows: list[dict[str, object]]) -> str:
+def _table(found: _Found) -> str:
     lines = [
         (
             str(row["name"]),
@@ -152,6 +167,10 @@ def _table(rows: list[dict[str, object]]) -> str:
             str(row["platform"] or "-"),
             human_time(row["modified"]),
         )
-        for row in rows
+        for row in found.models
     ]
+    for part in found.incomplete:
+        percent = f" {part['completed'] * 100 // part['total']}%" if part["total"] else ""
+        size = human_size(part["completed"])
+        lines.append((part["name"], size, "-", "-", "-", f"incomplete{percent}"))
     return table(("NAME", "SIZE", "PARAMS", "QUANT", "PLATFORM", "MODIFIED"), lines)

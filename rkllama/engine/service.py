@@ -13,6 +13,7 @@ from ..config import Settings
 from ..errors import ModelNotFound, NoModelLoaded, PullError
 from ..models.authoring import WritableStore
 from ..models.modelfile import parse_modelfile, render_modelfile
+from ..models.reference import parse_reference
 from ..models.uploads import Blobs, Source, Upload
 from ..service import LOCAL, Caller
 from ..types import (
@@ -20,6 +21,7 @@ from ..types import (
     EmbeddingRequest,
     EmbeddingResult,
     Event,
+    IncompleteDownload,
     LoadedModel,
     ModelDetails,
     ModelInfo,
@@ -90,9 +92,18 @@ class LocalService:
                 hint="Try again when one of them has finished.",
             )
         try:
-            yield from pull(reference, self.store.models)
+            for step in pull(reference, self.store.models):
+                yield self._named(step, reference) if step.status == "done" else step
         finally:
             self._pulls.release()
+
+    def _named(self, done: PullProgress, reference: str) -> PullProgress:
+        """Return the last step of a pull; a file that is here under another name gets the wanted one."""
+        wanted = parse_reference(reference).name
+        if wanted is None or done.name is None or done.name.lower() == wanted.lower():
+            return done
+        self.store.copy(done.name, wanted)
+        return replace(done, name=wanted)
 
     def _present(self, reference: str) -> ModelInfo | None:
         """Return the model here that a reference without a repository means. Raises AmbiguousName.
@@ -182,6 +193,10 @@ class LocalService:
     def digest(self, info: ModelInfo) -> str:
         """A model's sha256, or what stands in for it until it has been computed."""
         return self.store.digest(info)
+
+    def incomplete(self) -> list[IncompleteDownload]:
+        """Return the downloads that are not complete."""
+        return self.store.incomplete()
 
     def can_think(self, request: ChatRequest) -> bool:
         """Whether the template of the request's prompt knows thinking."""

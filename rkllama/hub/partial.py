@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import DiskFull, PullError
 from ..files import free_space, is_full, write_file
+from ..models.scan import PART
 
 CHUNK = 1 << 20
 RESERVE = 32 << 20
@@ -45,6 +46,7 @@ class Part:
     @classmethod
     def acquire(cls, path: str, size: int, etag: str) -> Part | None:
         """Return the part of `path` for this process alone; None while another one is writing it."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # the one before us may have given up
         lock = _open(_identity(path))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +70,9 @@ class Part:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Release the lock; unless the part is finished or discarded, it stays for a later attempt."""
+        """Release the lock; a part with something in it stays for a later attempt."""
+        if not self._over and os.fstat(self._fd).st_size == 0:
+            self.discard()
         os.close(self._fd)
         if self._over:
             _unlink(_identity(self.path))
@@ -221,11 +225,11 @@ def _hasher(etag: str, size: int) -> Any:
 
 
 def _part(path: str) -> str:
-    return f"{path}.part"
+    return f"{path}{PART}"
 
 
 def _identity(path: str) -> str:
-    return f"{path}.part.json"
+    return f"{path}{PART}.json"
 
 
 def _unlink(path: str) -> None:

@@ -13,6 +13,7 @@ of the same repository replaces what an earlier pull has brought.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from ..errors import PullError
 from ..models.digests import DigestCache
 from ..models.filename import EXTENSIONS, strip_extension
-from ..models.scan import MODELFILE, scan
+from ..models.scan import MODELFILE, Entry, scan
 from .api import DEFAULT_REVISION, RemoteFile
 from .partial import FileCheck, read_json, write_json
 
@@ -55,30 +56,49 @@ class Place:
         if self.remote.sha256:
             self._digests.put(path, self.remote.sha256)
 
+    def _without_folder(self) -> Iterator[Entry]:
+        return (entry for entry in scan(self.models) if not entry.folder)
+
     def name(self, path: str) -> str:
         """Return the name under which the model can be used."""
         names = (entry.name for entry in scan(self.models) if entry.path == path)
         return next(names, self.remote.name)
 
-    def claim(self, revision: str) -> str:
-        """Return the path for the file, in a folder that is its own from now on.
+    def claim(self, revision: str, name: str | None = None) -> str:
+        """Return the path for the file, in a folder that is its own from now on: that of `name`, if given.
 
-        Raises PullError when even the folder that no other file should have is taken.
+        Raises PullError when that folder, or even the one that no other file should have, is taken.
         """
         origin = {"repo": self.remote.repo, "file": self.remote.path, "revision": revision}
-        lock = os.open(self.models, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            for name in _folder_names(origin):
-                folder = os.path.join(self.models, name)
+        if name and any(entry.name.lower() == name.lower() for entry in self._without_folder()):
+            raise PullError(f"{name} is another model's name", hint="Choose another name.")
+        with self._locked():
+            for choice in (name,) if name else _folder_names(origin):
+                folder = os.path.join(self.models, choice)
                 if _take(folder, origin):
                     return os.path.join(folder, self.remote.name)
-        finally:
-            os.close(lock)
         raise PullError(
             f"{folder} already contains another model",
             hint="Rename or remove it, then run the command again.",
         )
+
+    def give_up(self, path: str) -> None:
+        """Remove the folder that was claimed for `path` unless something has come or is expected there."""
+        folder = os.path.dirname(path)
+        with self._locked(), contextlib.suppress(OSError):
+            if os.listdir(folder) == [_RECORD]:
+                os.unlink(os.path.join(folder, _RECORD))
+                os.rmdir(folder)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep the other processes that pull from making or removing folders."""
+        lock = os.open(self.models, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def _known(self, path: str) -> str | None:
         """Return the file's sha256 where it has been computed since the file changed last, and compares."""

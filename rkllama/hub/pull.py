@@ -52,7 +52,7 @@ def pull(
     token: str | None = None,
     backoff: float = 1.0,
 ) -> Generator[PullProgress, None, None]:
-    """Fetch `[hf/]USER/REPO/FILE[@REVISION]` into the directory `models`, which is created if needed.
+    """Fetch `[hf/]USER/REPO/FILE[/NAME][@REVISION]` into the directory `models`, which is created if needed.
 
     `endpoint` and `token` default to HF_ENDPOINT and to what huggingface_hub finds (HF_TOKEN, a
     login); `backoff` is the first pause in seconds after a lost connection. The last step has the status
@@ -72,15 +72,18 @@ def pull(
         place = Place(models, remote)
         path = yield from _find(place, report)
         if path is None:
-            path = place.claim(target.revision or DEFAULT_REVISION)
-            for part in _turns(place, path):
-                if part is None:
-                    yield report(status="downloading", completed=unfinished(path))
-                    continue
-                yield from _download(hub, remote, part, report, backoff)
-                fetch_sidecars(hub, repository, remote, os.path.dirname(path))
-                part.finish()
-                place.remember(path)
+            path = place.claim(target.revision or DEFAULT_REVISION, target.name)
+            try:
+                for part in _turns(place, path):
+                    if part is None:
+                        yield report(status="downloading", completed=unfinished(path))
+                        continue
+                    yield from _download(hub, remote, part, report, backoff)
+                    fetch_sidecars(hub, repository, remote, os.path.dirname(path))
+                    part.finish()
+                    place.remember(path)
+            finally:
+                place.give_up(path)
         elif is_claimed(path) and not has_template(os.path.dirname(path)):
             fetch_sidecars(hub, repository, remote, os.path.dirname(path))
         name = place.name(path)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import re
 from dataclasses import replace
 
-from ..errors import InvalidRequest, RKLLamaError
+from ..errors import InvalidRequest, ModelIncomplete, RKLLamaError
 from ..files import write_file
 from ..types import ModelInfo
 from .filename import strip_extension
 from .labels import PULL_RECORD
 from .metadata import find_adapter
 from .modelfile import SIZE_LIMIT, Modelfile, ModelfileError, parse_modelfile, render_modelfile
-from .scan import MODELFILE, Entry
+from .reference import is_new_name
+from .scan import MODELFILE, PART, Entry
 from .sidecars import NAMES as SIDECARS
 from .store import ALIAS_DEPTH, Store
 
-_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _OWN_FILES = (
     *SIDECARS,
     MODELFILE,
@@ -64,7 +64,7 @@ class WritableStore(Store):
             return info
 
     def _removable(self, name: str) -> tuple[Entry, ModelInfo]:
-        entry = self._look_up(name, prefix=False)
+        entry = self._incomplete_or_entry(name)
         users = [other.name for other in self._catalog.entries if _made_from(other, entry)]
         if users:
             raise InvalidRequest(
@@ -82,20 +82,31 @@ class WritableStore(Store):
         info = self._info(entry) if entry.format else _missing(entry)
         return entry, replace(info, path=entry.modelfile) if entry.parent else info
 
+    def _incomplete_or_entry(self, name: str) -> Entry:
+        try:
+            return self._look_up(name, prefix=False)
+        except ModelIncomplete:
+            part = self._incomplete(name, prefix=False)
+            assert part is not None, "the error tells of it"
+            return part
+
     def _delete(self, entry: Entry) -> None:
         if entry.parent or not entry.format:
             folder = os.path.dirname(entry.modelfile)
             os.unlink(folder if os.path.islink(folder) else entry.modelfile)
             _remove_if_empty(folder)
             return
-        folder, file = os.path.split(entry.path)
+        folder, file = os.path.dirname(entry.path), entry.file
         if os.path.islink(folder):
             os.unlink(folder)  # the link was the model's name; what it leads to stays
             return
-        os.unlink(entry.path)
+        if entry.path.endswith(PART):
+            _delete_part(entry)
+        else:
+            os.unlink(entry.path)
         self._digests.forget(entry.path)
         stem = strip_extension(file)
-        own = [f"{file}.part", f"{file}.part.json", *(f"{stem}.{name}" for name in SIDECARS)]
+        own = [f"{file}{PART}", f"{file}{PART}.json", *(f"{stem}.{name}" for name in SIDECARS)]
         if folder != self._root and not self._others(entry):
             own += _OWN_FILES
         for name in own:
@@ -193,7 +204,7 @@ class WritableStore(Store):
         nothing that `source` is made from: both would lead nowhere.
         """
         spelling = name.strip().removesuffix(":latest").replace(":", "-")
-        if not _NEW_NAME.fullmatch(spelling):
+        if not is_new_name(spelling):
             raise InvalidRequest(
                 f"'{name[:100]}' is not a valid model name",
                 param="name",
@@ -243,6 +254,22 @@ class WritableStore(Store):
             write_file(path, content)
         except OSError as error:
             raise RKLLamaError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _delete_part(part: Entry) -> None:
+    """Delete an incomplete download and its note, which is also its lock. Raises InvalidRequest."""
+    note = f"{part.path}.json"
+    lock = os.open(note, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(part.path)
+        os.unlink(note)
+    except BlockingIOError:
+        raise InvalidRequest(
+            f"'{part.name}' is being downloaded", param="model", hint="Stop its download first."
+        ) from None
+    finally:
+        os.close(lock)
 
 
 def _check_no_link(folder: str) -> None:

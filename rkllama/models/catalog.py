@@ -39,6 +39,7 @@ class Watch:
         self._models = models
         self._entries: tuple[Entry, ...] = ()
         self._seen: dict[str, PathStamp | None] = {}
+        self.incomplete: tuple[Entry, ...] = ()
         self.passed_over: tuple[str, ...] = ()
         """What looked like a model and is none, by the last look: name and reason."""
 
@@ -53,6 +54,7 @@ class Watch:
             settled = time.time_ns() - _SETTLED_NS
             look = Scan(self._models, seen)
             entries = tuple(look.entries())
+            self.incomplete = tuple(look.incomplete)
             self.passed_over = tuple(look.passed_over)
             self._entries = entries if entries != self._entries else self._entries
             self._seen = {path: at if at[0] < settled else None for path, at in seen.items()}
@@ -133,6 +135,7 @@ class Catalog:
             for entry in self.entries
             if not entry.parent
             and file in ("", entry.file)
+            and reference.name in (None, entry.name)
             and (reference.tag is None or is_tagged(entry.file, reference.tag))
             and any(_is_from(origin, reference) for origin in origins(entry))
         ]

@@ -19,6 +19,7 @@ PULL_RECORD = ".pull.json"
 """What `pull` leaves beside a model: the repository, the file and the revision."""
 _LIMIT = 1 << 16
 _REPOSITORY = r'"repo"\s*:\s*"([\w./-]+)"'
+_FILE = r'"file"\s*:\s*"([^"\\]+)"'
 _REVISION = r'"revision"\s*:\s*"([\w./-]+)"'
 _HUGGINGFACE_PATH = r'(?im)^[ \t]*HUGGINGFACE_PATH[ \t]*=[ \t]*["\']?([\w./-]+)'
 
@@ -80,6 +81,26 @@ def labels(entry: Entry) -> Labels:
     if entry.format == "gguf" and result.parameter_size is None:
         result = result.over(_header_labels(entry, brief=False))  # its weights have to be counted
     return result
+
+
+def total_size(part: Entry) -> int | None:
+    """Return the bytes that an incomplete download will have; None where its note does not tell."""
+    match = re.search(r'"size"\s*:\s*(\d{1,19})', _read(f"{part.path}.json"))
+    return int(match[1]) if match else None
+
+
+def pull_reference(part: Entry) -> str | None:
+    """Return what `pull` takes to continue an incomplete download; None where nothing tells."""
+    folder = os.path.dirname(part.path)
+    record = _read(os.path.join(folder, PULL_RECORD))
+    repository, file = re.search(_REPOSITORY, record), re.search(_FILE, record)
+    if not repository or not file:
+        return None
+    revision = re.search(_REVISION, record)
+    at = f"@{revision[1]}" if revision and revision[1] != "main" else ""
+    name = os.path.basename(folder)
+    named = "" if name == strip_extension(part.file) else f"/{name}"
+    return f"{repository[1]}/{file[1]}{named}{at}"
 
 
 def _parse(name: str) -> Labels:

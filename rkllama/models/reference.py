@@ -10,10 +10,12 @@ from urllib.parse import unquote, urlsplit
 from ..errors import AmbiguousName, HubNotFound, InvalidRequest, Unsupported
 from .filename import EXTENSIONS, parse_quantization, strip_extension
 
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if needed."
 _NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _REVISION = re.compile(r"[^\s~^:?*\[\]\\@/][^\s~^:?*\[\]\\@]{0,199}")
 _FILE_THEN_REVISION = re.compile(r"(.+?\.(?:rkllm|gguf))@(.+)", re.IGNORECASE)
+_FILE_THEN_NAME = re.compile(r"([^@]+\.(?:rkllm|gguf))/([^/@]+)(@.+)?", re.IGNORECASE)
 _TAG = re.compile(r"\w[\w.+-]{0,199}", re.ASCII)
 _HUB = re.compile(r"^(?:hf|hf\.co|huggingface\.co)/", re.IGNORECASE)
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -30,10 +32,12 @@ class Reference:
     file: str | None = None
     revision: str | None = None
     tag: str | None = None
+    name: str | None = None
+    """What the model shall be called; None for the name of its file."""
 
 
 def parse_reference(text: str) -> Reference:
-    """Return the parts of `[hf/]USER/REPO[/FILE][@REVISION]` or of a file's web address on the Hub.
+    """Return the parts of `[hf/]USER/REPO[/FILE[/NAME]][@REVISION]` or of a file's web address on the Hub.
 
     The revision stands at the end, where it may hold slashes, or after the repository. FILE may lie in
     a subfolder. The Hub's pages tell users of Ollama to write `hf.co/USER/REPO:QUANTIZATION`. Every part
@@ -46,7 +50,7 @@ def parse_reference(text: str) -> Reference:
     if len(segments) < 2:
         raise _malformed(text, "it names no repository")
     user, (repo, at, revision) = segments[0], segments[1].partition("@")
-    rest = "/".join(segments[2:])
+    rest, name = _without_name(text, "/".join(segments[2:]))
     repo, colon, tag = repo.partition(":")
     if colon and (rest or not _TAG.fullmatch(tag)):
         raise _malformed(text, "what follows the colon is not a kind of model")
@@ -57,7 +61,23 @@ def parse_reference(text: str) -> Reference:
             raise _malformed(text, "it names two revisions")
         at, rest, revision = "@", match[1], match[2]
     reference = _checked(text, f"{user}/{repo}", rest or None, revision if at else None)
-    return replace(reference, tag=tag) if colon and tag.lower() != "latest" else reference
+    tagged = colon and tag.lower() != "latest"
+    return replace(reference, name=name, tag=tag if tagged else None)
+
+
+def _without_name(text: str, rest: str) -> tuple[str, str | None]:
+    """Return what follows the repository without NAME, and NAME: FILE.rkllm/NAME[@REVISION]."""
+    match = _FILE_THEN_NAME.fullmatch(rest)
+    if match is None or match[2].lower().endswith(EXTENSIONS):
+        return rest, None
+    if not is_new_name(match[2]):
+        raise _malformed(text, f"{match[2]!r} is not a valid model name")
+    return match[1] + (match[3] or ""), match[2]
+
+
+def is_new_name(name: str) -> bool:
+    """Return whether something new may have this name, which becomes a folder's."""
+    return bool(_NEW_NAME.fullmatch(name))
 
 
 def _parse_url(text: str) -> Reference:

@@ -5,7 +5,8 @@
     models/qwen/{a,b}.rkllm          two models, "qwen/a" and "qwen/b"
     models/tuned/Modelfile           an alias: another name (and other defaults) of a model
 
-Hidden files, unfinished downloads (.part) and vision encoders are not models. A symlink is followed,
+Hidden files and vision encoders are not models, and neither are incomplete downloads (FILE.part, see
+hub/partial.py), which stand in `Scan.incomplete`. A symlink is followed,
 wherever it leads, if the directory's owner or root made it: nothing that a client of the server can do
 makes one. Names that cannot be printed or encoded are left out: nothing could name them. What is passed
 over stands in `Scan.passed_over`.
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MODELFILE = "Modelfile"
+PART = ".part"
+"""What the name of an incomplete download ends with; FILE.part.json beside it tells of what it is a part."""
+_PARTS = tuple(f"{extension}{PART}" for extension in EXTENSIONS)
 _MODELFILE_LIMIT = 1 << 20
 _ALIAS_DEPTH = 8
 
@@ -77,16 +81,9 @@ class Entry(
     """Of the folder around the file, to see whether something beside it changed; 0 where not asked."""
 
 
-def scan(models: str, passed_over: list[str] | None = None) -> list[Entry]:
-    """Return the models and the aliases that lead to one, by name. Raises ModelsDirMissing, ConfigError.
-
-    What is passed over is added to `passed_over`, with the reason.
-    """
-    look = Scan(models)
-    entries = [entry for entry in look.entries() if entry.format]
-    if passed_over is not None:
-        passed_over += look.passed_over
-    return entries
+def scan(models: str) -> list[Entry]:
+    """Return the models and the aliases that lead to one, by name. Raises ModelsDirMissing, ConfigError."""
+    return [entry for entry in Scan(models).entries() if entry.format]
 
 
 def open_nonblocking(path: str, flags: int) -> int:
@@ -127,7 +124,7 @@ def _shown(path: str) -> str:
 
 
 class Scan:
-    """One look at the directory.
+    """One look at the directory; what there is besides entries is known once they are.
 
     With `seen`, what the answer depends on is noted there: paths and how they were (see catalog.py).
     """
@@ -138,7 +135,9 @@ class Scan:
         self._seen = seen
         self._aliases: list[tuple[str, str]] = []
         self.passed_over: list[str] = []
-        """What is not there for others though it looks like a model: name and reason."""
+        """What looks like a model and is none: name and reason."""
+        self.incomplete: list[Entry] = []
+        """Downloads that are not complete, as the models that they will be; path and size are the part's."""
 
     def entries(self) -> list[Entry]:
         """Return all entries by name, with the aliases whose model is missing (format "")."""
@@ -151,6 +150,8 @@ class Scan:
             elif self._is_folder(item):
                 entries += self._folder(item)
         entries = _name_all(entries, self._aliases)
+        if self.incomplete:
+            self.incomplete = _name_incomplete(self.incomplete, entries, self._aliases)
         if self._aliases:
             entries += _resolve_aliases(self._aliases, entries)
         entries.sort(key=_by_name)
@@ -172,6 +173,7 @@ class Scan:
     def _folder(self, folder: os.DirEntry[str]) -> Iterable[Entry]:
         """Return the models in one subfolder; without any, its Modelfile makes an alias."""
         files: list[os.DirEntry[str]] = []
+        parts: list[os.DirEntry[str]] = []
         modelfile = ""
         folder_mtime_ns = self._note(folder.path)
         try:
@@ -181,6 +183,8 @@ class Scan:
                         files.append(item)
                     elif item.name == MODELFILE and self._may_follow(item) and self._is_file(item):
                         modelfile = item.path
+                    elif item.name.lower().endswith(_PARTS) and _speakable(item.name):
+                        parts.append(item)
         except OSError as error:
             self._pass_over(folder.path, f"it cannot be read: {error.strerror}")
             return ()
@@ -190,12 +194,25 @@ class Scan:
             own = modelfile if meant in ("", file.name) else ""
             if self._may_follow(file) and self._is_file(file):
                 entries += self._entry(file, folder.name, own, folder_mtime_ns)
+        for part in parts:
+            if part.name[: -len(PART)] not in [file.name for file in files]:
+                self._add_part(part, folder.name)
         if modelfile and not entries:
             self._note(modelfile)
             self._aliases.append((folder.name, modelfile))
         elif not entries and folder.is_symlink():
             self._pass_over(folder.path, "it is a link to a folder without a model")
         return entries
+
+    def _add_part(self, part: os.DirEntry[str], folder: str) -> None:
+        if not part.is_file(follow_symlinks=False):
+            return
+        for entry in self._entry(part, folder):
+            file = part.name[: -len(PART)]
+            extension = file.rpartition(".")[2].lower()
+            self.incomplete.append(entry._replace(file=file, format=extension))
+        if self._seen is not None:
+            self._seen.pop(part.path, None)  # it grows all the time, and changes no model
 
     def _meant(self, modelfile: str, files: list[str]) -> str:
         """Return which of a folder's files its Modelfile is for; "" for all of them."""
@@ -352,6 +369,21 @@ def _name_all(entries: list[Entry], aliases: list[tuple[str, str]]) -> list[Entr
         entry if entry.name == names[-1] else entry._replace(name=names[-1])
         for entry, names in named
     ]
+
+
+def _name_incomplete(
+    parts: list[Entry], entries: list[Entry], aliases: list[tuple[str, str]]
+) -> list[Entry]:
+    """Give each incomplete download the name that its model will have, unless something else has it."""
+    taken = {entry.name.lower() for entry in entries} | {name.lower() for name, _ in aliases}
+    named = []
+    for part in parts:
+        choices = _spellings(part, alone=True)
+        name = next((name for name in choices[::-1] if name.lower() not in taken), choices[0])
+        taken.add(name.lower())
+        named.append(part._replace(name=name))
+    named.sort(key=_by_name)
+    return named
 
 
 # --- Aliases -----------------------------------------------------------------------------------

@@ -10,17 +10,20 @@ hides the model; what was passed over stands in `StoredModel.notes`. Safe to use
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import replace
 
-from ..errors import ModelNotFound, ModelsDirMissing
-from ..types import ModelDetails, ModelInfo
+from ..errors import AmbiguousName, ModelIncomplete, ModelNotFound, ModelsDirMissing
+from ..types import IncompleteDownload, ModelDetails, ModelInfo
 from . import guide as bundled
 from .catalog import Catalog, Watch
 from .digests import DigestCache
 from .filename import strip_extension
 from .gguf import GGUFHeader
+from .labels import pull_reference, total_size
 from .metadata import ModelReader, StoredModel, show_metadata
 from .modelfile import render_modelfile
 from .scan import Entry
@@ -46,6 +49,21 @@ class Store:
         self._digests = DigestCache(root)
 
     # --- Looking -------------------------------------------------------------------------------
+
+    def incomplete(self) -> list[IncompleteDownload]:
+        """Return the downloads that are not complete, by name. Raises ModelsDirMissing."""
+        with self._lock:
+            self._scan()
+            return [
+                IncompleteDownload(
+                    name=part.name,
+                    file=part.file,
+                    completed=part.size,
+                    total=total_size(part),
+                    modified=part.modified,
+                )
+                for part in self._parts()
+            ]
 
     def passed_over(self) -> tuple[str, ...]:
         """Return what looks like a model and is none: name and reason. Raises ModelsDirMissing."""
@@ -122,16 +140,35 @@ class Store:
         return entry
 
     def _look_up(self, name: str, *, prefix: bool) -> Entry:
-        """Return the entry that `name` means; the error tells of a file of that name that is passed over."""
+        """Return the entry that `name` means; the error tells of an incomplete download of that name, and of
+        a file that is passed over.
+        """
         try:
             return self._scan().find(name, prefix=prefix)
         except ModelsDirMissing:
             raise ModelNotFound(name[:100]) from None
         except ModelNotFound as error:
+            part = self._incomplete(name, prefix=prefix)
+            if part is not None:
+                raise _incomplete_error(part) from None
             for text in self._watch.passed_over:
                 if strip_extension(text.partition(": ")[0]) == strip_extension(name):
                     error.hint = f"{text}."
             raise
+
+    def _parts(self) -> Iterator[Entry]:
+        """Yield the incomplete downloads of the last scan, as large as they are now."""
+        for part in self._watch.incomplete:
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(part.path)
+                yield part._replace(size=status.st_size, modified=status.st_mtime)
+
+    def _incomplete(self, name: str, *, prefix: bool) -> Entry | None:
+        """Return the one incomplete download that `name` means."""
+        parts = Catalog(tuple(self._parts()))
+        with contextlib.suppress(ModelNotFound, AmbiguousName):
+            return parts.find(name, prefix=prefix)
+        return None
 
     def _info(self, entry: Entry) -> ModelInfo:
         info = self._reader.info(entry)
@@ -186,3 +223,12 @@ class Store:
     def close(self) -> None:
         """Stop what runs in the background."""
         self._digests.close()
+
+
+def _incomplete_error(part: Entry) -> ModelIncomplete:
+    return ModelIncomplete(
+        part.name,
+        completed=part.size,
+        total=total_size(part),
+        reference=pull_reference(part),
+    )

@@ -30,7 +30,8 @@ def _version(_call: Call) -> Reply:
 
 
 def _tags(call: Call) -> Reply:
-    return ok(ollama_models.tags_body(call.service.models(), call.service.digest))
+    service = call.service
+    return ok(ollama_models.tags_body(service.models(), service.digest, service.incomplete()))
 
 
 def _ps(call: Call) -> Reply:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -25,6 +26,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rkllama.config import load_settings
+from rkllama.engine.service import LocalService
 from rkllama.errors import (
     AmbiguousName,
     ConfigError,
@@ -34,12 +37,15 @@ from rkllama.errors import (
     HubUnreachable,
     IntegrityError,
     InvalidRequest,
+    ModelIncomplete,
+    ModelNotFound,
     PullError,
     Unsupported,
 )
 from rkllama.hub import api as hub
 from rkllama.hub import partial as part
 from rkllama.hub import pull, sidecars
+from rkllama.models.authoring import WritableStore
 from rkllama.models.digests import DigestCache
 from rkllama.models.reference import Reference, parse_reference
 from rkllama.models.scan import scan
@@ -591,6 +597,107 @@ def test_a_lock_that_has_been_taken_away_is_none(
     monkeypatch.setattr(fcntl, "flock", meanwhile)
     assert part.Part.acquire(path, 0, "") is None
     assert os.listdir(tmp_path) == ["x.rkllm"]
+
+
+@pytest.mark.parametrize(
+    ("text", "file", "revision"),
+    [
+        ("u/r/f.rkllm/My-1", "f.rkllm", None),
+        ("hf/u/r/a/b/f.GGUF/My-1", "a/b/f.GGUF", None),
+        ("u/r/f.rkllm/My-1@refs/pr/3", "f.rkllm", "refs/pr/3"),
+        ("u/r@v1/f.rkllm/My-1", "f.rkllm", "v1"),
+    ],
+)
+def test_a_reference_may_name_the_model(text: str, file: str, revision: str | None) -> None:
+    wanted = Reference(repo="u/r", file=file, revision=revision, name="My-1")
+    assert parse_reference(text) == wanted
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "a b", "x" * 200])
+def test_a_name_that_no_model_can_have(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="not a valid model name"):
+        parse_reference(f"u/r/f.rkllm/{name}")
+
+
+def test_a_pull_gives_the_name_that_was_asked_for(remote: LoopbackHub, models: Path) -> None:
+    assert fetch(models, f"user/repo/{FILE}/mine")[-1].name == "mine"
+    assert names(models) == ["mine"]
+    remote.add("user/other", {"other.rkllm": b"1"})
+    with pytest.raises(PullError, match="already contains another model"):
+        fetch(models, "user/other/other.rkllm/mine")
+    (models / "free.rkllm").write_bytes(b"2")
+    with pytest.raises(PullError, match="free is another model's name"):
+        fetch(models, "user/other/other.rkllm/free")
+    assert names(models) == ["free", "mine"]
+
+
+def test_a_pull_of_what_is_here_makes_the_name_another_one(
+    remote: LoopbackHub, models: Path
+) -> None:
+    fetch(models)
+    service = LocalService(load_settings({"models": str(models)}), "test")
+    with contextlib.closing(service):
+        for _ in range(2):
+            assert list(service.pull(f"user/repo/{FILE}/mine"))[-1].name == "mine"
+    assert names(models) == ["m-w8a8-rk3588", "mine"]
+    assert len(remote.downloads(FILE)) == 1
+
+
+# --- What a failure leaves ---------------------------------------------------------------------
+
+
+def test_a_pull_that_brings_nothing_leaves_nothing(remote: LoopbackHub, models: Path) -> None:
+    remote.fail(FILE, *[Fault(drop_after=0)] * (pull.RETRIES + 1))
+    with pytest.raises(HubUnreachable):
+        fetch(models)
+    assert os.listdir(models) == []
+    remote.fail(FILE, Fault(content=bytes(len(CONTENT))))
+    with pytest.raises(IntegrityError):
+        fetch(models)
+    assert os.listdir(models) == []
+    steps = pull.pull(f"user/repo/{FILE}", str(models))
+    assert [next(steps).status for _ in range(2)] == ["resolving", "downloading"]
+    steps.close()
+    assert os.listdir(models) == []
+
+
+def test_an_interrupted_download_is_incomplete_until_it_is_removed(
+    remote: LoopbackHub, models: Path
+) -> None:
+    remote.add("user/repo", {FILE: CONTENT, **TEXTS})
+    break_off(remote, models, 1_000_000)
+    store = WritableStore(str(models))
+    assert store.list() == []
+    (found,) = store.incomplete()
+    assert (found.name, found.file) == ("m-w8a8-rk3588", FILE)
+    assert (found.completed, found.total) == (1_000_000, len(CONTENT))
+    for name in ("m-w8a8-rk3588", "m-w8a8", FILE):
+        with pytest.raises(ModelIncomplete) as caught:
+            store.resolve(name)
+        assert caught.value.hint is not None
+        assert f"rkllama pull user/repo/{FILE};" in caught.value.hint
+    with pytest.raises(ModelNotFound, match="'m-w8a8' not found"):
+        store.remove("m-w8a8")
+    held = part.Part.acquire(str(models / "m-w8a8-rk3588" / FILE), len(CONTENT), SHA256)
+    assert held is not None
+    with held, pytest.raises(InvalidRequest, match="is being downloaded"):
+        store.remove("m-w8a8-rk3588")
+    assert store.remove("M-W8A8-RK3588").size == 1_000_000
+    assert [name for name in os.listdir(models) if name != ".rkllama"] == []
+    assert store.incomplete() == []
+
+
+@pytest.mark.parametrize("reference", [f"user/repo/{FILE}/mine", f"user/repo/{FILE}/mine@v1"])
+def test_an_incomplete_download_tells_how_it_was_asked_for(
+    reference: str, remote: LoopbackHub, models: Path
+) -> None:
+    remote.fail(FILE, Fault(drop_after=1000), *[Fault(drop_after=0)] * pull.RETRIES)
+    remote.add("user/repo", {FILE: CONTENT}, revisions=("main", "v1"))
+    with pytest.raises(HubUnreachable):
+        fetch(models, reference)
+    with pytest.raises(ModelIncomplete) as caught:
+        WritableStore(str(models)).resolve("mine")
+    assert caught.value.reference == reference
 
 
 # --- The disk ----------------------------------------------------------------------------------

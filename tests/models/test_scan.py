@@ -197,6 +197,9 @@ def test_an_alias_of_nothing_is_not_listed(models: Path, put: Put, text: str) ->
 
 
 def passed_over(models: Path) -> list[str]:
+    look = Scan(str(models))
+    look.entries()
+    return sorted(look.passed_over)
     texts: list[str] = []
     scan(str(models), texts)
     return sorted(texts)
