@@ -579,6 +579,9 @@ def test_the_name_shrinks_and_nothing_else(columns: int, models: Path) -> None:
 
 def test_what_is_not_there_is_told_before_anything_is_asked(models: Path) -> None:
     write_model(models / "echo-w8a8.rkllm")
+    assert rkllama("rm", "-y", "ech").stderr == (
+        "Error: model 'ech' not found\nDeleting takes the full name: echo-w8a8.\n"
+    )
     with Terminal("rm", "ech", "nothing") as screen:
         screen.expect("Error: model 'nothing' not found")
         screen.expect("Delete echo-w8a8 (echo-w8a8.rkllm, 17 B)? [y/N] ")

@@ -7,7 +7,7 @@ import fcntl
 import os
 from dataclasses import replace
 
-from ..errors import InvalidRequest, ModelIncomplete, RKLLamaError
+from ..errors import AmbiguousName, InvalidRequest, ModelIncomplete, ModelNotFound, RKLLamaError
 from ..files import write_file
 from ..types import ModelInfo
 from .filename import strip_extension
@@ -89,6 +89,22 @@ class WritableStore(Store):
             part = self._incomplete(name, prefix=False)
             assert part is not None, "the error tells of it"
             return part
+        except ModelNotFound as error:
+            if names := self._beginning_with(name):
+                error.hint = f"Deleting takes the full name: {' or '.join(names)}."
+                error.candidates = names
+            raise
+
+    def _beginning_with(self, name: str) -> tuple[str, ...]:
+        """Return the full names of what `name` may be the beginning of."""
+        try:
+            return (self._look_up(name, prefix=True).name,)
+        except ModelIncomplete as error:
+            return (error.name,)
+        except AmbiguousName as error:
+            return error.candidates
+        except ModelNotFound:
+            return ()
 
     def _delete(self, entry: Entry) -> None:
         if entry.parent or not entry.format:

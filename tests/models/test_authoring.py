@@ -368,6 +368,13 @@ def test_removal_takes_no_beginnings(store: WritableStore, models: Path) -> None
             store.remove(name)
     with pytest.raises(AmbiguousName):
         store.remove("gemma")
+    for name, full in (
+        ("llam", "llama"),
+        ("gemma/", "gemma/gemma-2b-w4a16 or gemma/gemma-2b-w8a8"),
+    ):
+        with pytest.raises(ModelNotFound) as caught:
+            store.remove(name)
+        assert caught.value.hint == f"Deleting takes the full name: {full}."
     assert tree(models) == before
 
 
