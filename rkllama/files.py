@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 
 IMPORT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory from which `import rkllama` gets this very package, for the processes that it starts."""
@@ -22,6 +23,49 @@ def free_space(directory: str) -> int:
     while not os.path.isdir(directory) and directory != os.path.dirname(directory):
         directory = os.path.dirname(directory)
     return shutil.disk_usage(directory).free
+
+
+def private(path: str, flags: int) -> int:
+    """An opener for open(): the file is its owner's alone, whatever the umask, also one that was wider.
+
+    A device, and another user's file, stays as it is. Raises OSError.
+    """
+    fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    about = os.fstat(fd)
+    if stat.S_ISREG(about.st_mode) and stat.S_IMODE(about.st_mode) != 0o600:
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, 0o600)
+    return fd
+
+
+def make_private_directory(path: str) -> None:
+    """Make a directory of ours, and those above it that are missing, for this user alone.
+
+    One that is there and ours is closed to others, too. Raises OSError.
+    """
+    make_directory(path)
+    about = os.stat(path)
+    if about.st_uid == os.geteuid() and about.st_mode & 0o077:
+        os.chmod(path, 0o700)
+
+
+def make_directory(path: str) -> None:
+    """Make a directory, and those above it that are missing, for this user alone, whatever the umask.
+
+    What is there is left as it is: its owner may share it. Raises OSError.
+    """
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        make_directory(parent)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    else:
+        os.chmod(path, 0o700)
 
 
 class NewFile:

@@ -14,6 +14,7 @@ from .board.soc import read_soc
 from .config import Settings, is_loopback, server_address, server_url
 from .engine.service import LocalService
 from .errors import ModelsDirMissing, RKLLamaError
+from .files import make_directory
 from .rkllm.library import look_for_library
 from .server.app import Application, access_logged, create_app, routes
 from .server.transport import Server, listen
@@ -63,7 +64,7 @@ def _make_own_directory(settings: Settings) -> None:
     """
     if settings.models == os.path.join(settings.home, "models"):
         try:
-            os.makedirs(settings.models, exist_ok=True)
+            make_directory(settings.models)
         except OSError as error:
             log.warning("%s cannot be created: %s", settings.models, error.strerror)
     elif not os.path.isdir(settings.models):

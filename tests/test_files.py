@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.files import NewFile, write_file
+from rkllama.files import NewFile, make_directory, write_file
 
 
 @pytest.fixture
@@ -58,3 +58,20 @@ def test_permissions_are_as_the_umask_has_them(folder: Path) -> None:
     finally:
         os.umask(before)
     assert (folder / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_directory_of_ours_is_ours_alone_and_one_that_was_there_stays_as_it_is(
+    folder: Path,
+) -> None:
+    folder.chmod(0o775)
+    before = os.umask(0o000)
+    try:
+        make_directory(str(folder / "a" / "b"))
+        make_directory(str(folder / "a" / "b"))
+    finally:
+        os.umask(before)
+    modes = [os.stat(path).st_mode & 0o777 for path in (folder, folder / "a", folder / "a" / "b")]
+    assert modes == [0o775, 0o700, 0o700]
+    (folder / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        make_directory(str(folder / "file"))

@@ -7,6 +7,8 @@ import os
 import readline
 import sys
 
+from ..files import make_directory
+
 _FENCE = '"""'
 _OPENERS = (_FENCE, f"/set system {_FENCE}")
 _LIMIT = 1000
@@ -78,7 +80,7 @@ class LineReader:
             return
         readline.add_history(text)
         with contextlib.suppress(OSError):
-            os.makedirs(os.path.dirname(self._history), exist_ok=True)
+            make_directory(os.path.dirname(self._history))
             # Only the new line: another chat may be writing its own at the same time.
             os.close(os.open(self._history, os.O_WRONLY | os.O_CREAT, 0o600))
             if hasattr(readline, "append_history_file"):

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ..errors import InvalidRequest
 from ..files import IMPORT_ROOT
+from ..runner.environment import for_interpreter
 from .schema_references import find_dead_reference, no_documents
 
 Format = Literal["json"] | str | Mapping[str, Any]
@@ -106,6 +107,7 @@ def _examine_apart(schema: Mapping[str, Any], answer: str | None) -> dict[str, s
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=IMPORT_ROOT,  # where `-m` looks first
+            env=for_interpreter(),
             timeout=_MAX_SECONDS,
             start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
             check=True,

@@ -24,6 +24,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ..chat.renderer import BrokenTemplate, RenderError, TooCostly
 from ..errors import RKLLamaError
 from ..files import IMPORT_ROOT
+from ..runner.environment import for_interpreter
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -112,6 +113,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd=IMPORT_ROOT,  # where `-m` looks first
+            env=for_interpreter(),
             start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
         )
         self._unsent = [source.encode("utf-8", "surrogatepass")]

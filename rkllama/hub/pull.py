@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from ..errors import DiskFull, HubUnreachable, IntegrityError, PullError
-from ..files import free_space, is_full
+from ..files import free_space, is_full, make_directory
 from ..models.reference import Reference, choose_file, parse_reference
 from ..types import PullProgress
 from .api import DEFAULT_REVISION, Hub, RemoteFile, Repository, Response, lost_connection
@@ -68,7 +68,7 @@ def pull(
     report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
     with _local_errors(models):
         models = os.path.realpath(models)
-        os.makedirs(models, exist_ok=True)
+        make_directory(models)
         place = Place(models, remote)
         path = yield from _find(place, report)
         if path is None:

@@ -6,7 +6,7 @@ import os
 import shutil
 
 from ..errors import ConfigError, DiskFull, RKLLamaError
-from ..files import NewFile, free_space, is_full
+from ..files import NewFile, free_space, is_full, make_directory
 from .filename import strip_extension
 
 NAME = "guide"
@@ -21,7 +21,7 @@ def means_guide(name: str) -> bool:
 def install(models: str) -> None:
     """Put the guide into the directory `models`, which is created if needed. Raises DiskFull, ConfigError."""
     try:
-        os.makedirs(models, exist_ok=True)
+        make_directory(models)
         with NewFile(models) as new, open(FILE, "rb") as source:
             os.fchmod(new.stream.fileno(), 0o644)
             shutil.copyfileobj(source, new.stream)

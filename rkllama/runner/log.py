@@ -1,4 +1,7 @@
-"""The log file of a model's process, as its parent keeps it: below a limit, with marks to read from."""
+"""The log file of a model's process, as its parent keeps it: below a limit, with marks to read from.
+
+It may quote prompts and answers: only its owner can read it, whatever the umask.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ import logging
 import os
 import shutil
 from typing import BinaryIO
+
+from ..files import make_private_directory, private
 
 log = logging.getLogger("rkllama")
 
@@ -36,7 +41,11 @@ class ChildLog:
         self._command = self._size()
         if self._command > LIMIT:
             with contextlib.suppress(OSError):
-                shutil.copyfile(self.path, self.path + ".1")
+                with (
+                    open(self.path, "rb") as whole,
+                    open(self.path + ".1", "wb", opener=private) as aside,
+                ):
+                    shutil.copyfileobj(whole, aside)
                 os.truncate(self.path, 0)  # the process appends: it goes on at the new end
                 self._start = self._loaded = self._command = 0
 
@@ -67,7 +76,7 @@ def open_log(path: str) -> tuple[str, ChildLog]:
     """
     try:
         child_log = ChildLog(path)
-        with open(path, "ab"):
+        with open(path, "ab", opener=private):
             return path, child_log
     except OSError as error:
         log.warning(
@@ -87,8 +96,10 @@ def _end_of_part(stream: BinaryIO, start: int, end: int) -> str:
 
 def _rotate(path: str) -> int:
     """Keep the log below its limit; the size from which this process's lines start."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    make_private_directory(os.path.dirname(path))
     try:
+        with open(path, "ab", opener=private):  # an older release's may be open to all
+            pass
         size = os.path.getsize(path)
         if size > LIMIT:
             os.replace(path, path + ".1")

@@ -18,7 +18,8 @@ import sys
 import threading
 import time
 
-from ..files import IMPORT_ROOT
+from ..files import IMPORT_ROOT, private
+from .environment import without_secrets
 
 log = logging.getLogger("rkllama")
 
@@ -56,12 +57,13 @@ class Process:
             self.events, child_events = _pipe(ours, theirs)
             os.set_blocking(self._commands, False)
             pipes = (child_commands, child_events)
-            with open(log_path, "ab") as output:
+            with open(log_path, "ab", opener=private) as output:
                 self._popen = subprocess.Popen(
                     [sys.executable, "-c", _CHILD, IMPORT_ROOT, *map(str, pipes)],
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
+                    env=without_secrets(),
                     pass_fds=(*pipes, *inherit),
                     start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
                 )
