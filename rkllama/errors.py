@@ -33,6 +33,7 @@
     ├── Unauthorized              401  unauthorized         an API key is needed
     ├── Forbidden                 403  forbidden            this Host or Origin may not call
     ├── BodyTooLarge              413  body_too_large       the request's body is over the limit
+    ├── TooManyBodies             503  too_many_bodies      the bodies of requests fill their room
     ├── NoSuchRoute               404  no_such_route        no endpoint of that path
     ├── MethodNotAllowed          405  method_not_allowed   the endpoint takes other methods
     ├── ServerStopping            503  server_stopping      the server is about to end
@@ -414,6 +415,21 @@ class BodyTooLarge(RKLLamaError):
             hint="Raise RKLLAMA_MAX_BODY on the server to allow larger ones.",
         )
         self.limit = limit
+
+
+class TooManyBodies(RKLLamaError):
+    """The bodies of all requests together would have more than `limit` bytes."""
+
+    status = 503
+    code = "too_many_bodies"
+
+    def __init__(self, limit: int, *, retry_after: int = 5) -> None:
+        super().__init__(
+            f"the server is busy: the bodies of its requests would have more than {limit} bytes",
+            hint="Try again later, or raise RKLLAMA_MAX_BODY: together they may have 8 times that.",
+        )
+        self.limit = limit
+        self.retry_after = retry_after
 
 
 class NoSuchRoute(RKLLamaError):

@@ -17,6 +17,7 @@ from .errors import ModelsDirMissing, RKLLamaError
 from .files import make_directory
 from .rkllm.library import look_for_library
 from .server.app import Application, access_logged, create_app, routes
+from .server.memory import keep_little_memory
 from .server.transport import Server, listen
 
 __all__ = ["create_app", "routes", "serve"]
@@ -32,6 +33,7 @@ def serve(
     Raises ConfigError when the address cannot be used, ModelsDirMissing for a directory that the user
     named and that is not there, ModelNotFound for an unknown `model`.
     """
+    keep_little_memory()
     host, port = server_address(settings.host)
     _make_own_directory(settings)
     listener = listen(host, port)

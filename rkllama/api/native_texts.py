@@ -36,6 +36,7 @@ from ..errors import (
     RKLLamaError,
     RuntimeFailed,
     ServerStopping,
+    TooManyBodies,
     Unauthorized,
     UnknownRuntime,
     Unsupported,
@@ -119,6 +120,10 @@ _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
     Forbidden: ("Accès refusé : {text}", "{text}"),
     BodyTooLarge: (
         "Le corps de la requête dépasse {limit} octets ; RKLLAMA_MAX_BODY règle cette limite.",
+        "{text}",
+    ),
+    TooManyBodies: (
+        "Le serveur est occupé : les corps de ses requêtes dépassent {limit} octets. Réessayez plus tard.",
         "{text}",
     ),
     NoSuchRoute: ("Il n'y a rien à l'adresse {path}.", "{text}"),

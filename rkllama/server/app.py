@@ -5,9 +5,11 @@ Only this module imports Bottle, and nothing of a dialect is known here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import bottle
@@ -16,11 +18,15 @@ from ..config import Settings, load_settings
 from ..errors import BodyTooLarge, InvalidRequest, MethodNotAllowed, NoSuchRoute, RKLLamaError
 from ..service import ServerService, Upload
 from . import native, ollama, status, v1
+from .bodies import Bodies
 from .guard import Guard
 from .routing import Call, Group, Reply, Route, one_line
 
 log = logging.getLogger("rkllama")
 access_log = logging.getLogger("rkllama.access")
+
+_BODIES = 8
+"""How many of the largest bodies there is room for at once."""
 
 
 def routes() -> tuple[Route, ...]:
@@ -51,6 +57,7 @@ class Application:
             route.group.prefix: route.group for route in table if route.group.prefix is not None
         }
         self._uploads = tuple(route.path.partition("<")[0] for route in table if route.upload)
+        self.bodies = Bodies(_BODIES * settings.max_body)
         self.wsgi = bottle.Bottle()
         self.wsgi.config["json.enable"] = False
         self._add_routes(table)
@@ -106,7 +113,7 @@ class Application:
             self._service.count_request(route.path, reply.status)
             response = bottle.HTTPResponse(reply.body, reply.status)
             response.content_type = reply.content_type
-            for name, value in (*reply.headers, *self._guard.cors_headers(environ)):
+            for name, value in (*reply.headers, *self._cors_headers(environ)):
                 response.set_header(name, value)
             if isinstance(reply.body, bytes):
                 call.close()
@@ -129,7 +136,8 @@ class Application:
         except RKLLamaError as error:
             level = logging.ERROR if error.status >= 500 else logging.INFO
             log.log(level, "%s: %s", one_line(call.path), one_line(error.text))
-            problem = error
+            # Its traceback holds this frame, and so the body: nothing would free them before the collector.
+            problem = error.with_traceback(None)
         except Exception:
             log.exception("%s: internal error", one_line(call.path))
             problem = RKLLamaError("internal error", hint="See the server's log for details.")
@@ -137,19 +145,29 @@ class Application:
 
     # --- Before a request is complete; see transport.Frontend ----------------------------------
 
-    def error_body(self, error: RKLLamaError, environ: Mapping[str, Any]) -> bytes:
-        """The JSON that reports an error in the words of the API that the request's path belongs to."""
+    def error_reply(self, error: RKLLamaError, environ: Mapping[str, Any]) -> Reply:
+        """The report of an error in the words of the API that the request's path belongs to."""
         reply = self._group_of(environ["PATH_INFO"]).error_reply(error, environ)
-        assert isinstance(reply.body, bytes), "errors are not streamed"
-        return reply.body
+        return replace(reply, headers=(*reply.headers, *self._cors_headers(environ)))
 
-    def open_upload(self, environ: Mapping[str, Any], size: int) -> Upload | None:
-        """Where the body of a POST goes that is an upload, of somebody who may."""
-        if not environ["PATH_INFO"].startswith(self._uploads):
-            return None
+    def _cors_headers(self, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+        with contextlib.suppress(InvalidRequest):  # the Origin itself may be what is wrong
+            return self._guard.cors_headers(environ)
+        return ()
+
+    def admits(self, environ: Mapping[str, Any]) -> bool:
+        """Whether the guard lets the request pass. No endpoint that is open to all has a body."""
         try:
             self._guard.check(environ, False)
         except RKLLamaError:
+            return False
+        return True
+
+    def open_upload(self, environ: Mapping[str, Any], size: int) -> Upload | None:
+        """Where the body of a POST goes that is an upload."""
+        if environ["REQUEST_METHOD"] != "POST" or not environ["PATH_INFO"].startswith(
+            self._uploads
+        ):
             return None
         return self._service.open_upload(size)
 

@@ -18,7 +18,9 @@ import waitress.utilities
 
 from ..errors import InvalidRequest, RKLLamaError
 from ..service import Upload
+from .bodies import Bodies, Body
 from .guard import host_name
+from .routing import Reply
 
 MAX_HEADER = 64 << 10
 """Bytes that a header may have."""
@@ -28,17 +30,19 @@ _SLOWEST = 1000
 
 
 class Frontend(Protocol):
-    """What the transport asks before a request is complete; `environ` has its path and headers."""
+    """What the transport asks before a request is complete; `environ` has its method, path and headers."""
 
-    def error_body(self, error: RKLLamaError, environ: Mapping[str, Any]) -> bytes:
-        """The JSON that reports `error` in the dialect of the request's path."""
+    bodies: Bodies
+    """The room for all bodies."""
+
+    def error_reply(self, error: RKLLamaError, environ: Mapping[str, Any]) -> Reply:
+        """The report of `error` in the dialect of the request's path."""
+
+    def admits(self, environ: Mapping[str, Any]) -> bool:
+        """Return whether the body of this request may be read; the application will say why not."""
 
     def open_upload(self, environ: Mapping[str, Any], size: int) -> Upload | None:
-        """Where the body of an upload goes, `size` bytes long (0: not known).
-
-        None for every other request, and for an upload of somebody who may not: of that no more is read
-        than of any request.
-        """
+        """Where the body of an upload goes, `size` bytes long (0: not known); None for others."""
 
 
 class Refusal(waitress.utilities.Error):  # type: ignore[misc]
@@ -51,38 +55,46 @@ class Refusal(waitress.utilities.Error):  # type: ignore[misc]
 
 
 def environ_of(request: Any) -> dict[str, Any]:
-    """A request's path and headers as WSGI names them, as far as they have come."""
+    """A request's method, path and headers as WSGI names them, as far as they have come."""
     headers = {f"HTTP_{name}": text for name, text in request.headers.items()}
-    return {"PATH_INFO": getattr(request, "path", "/"), **headers}
+    method, path = getattr(request, "command", "GET"), getattr(request, "path", "/")
+    return {"REQUEST_METHOD": method, "PATH_INFO": path, **headers}
 
 
 class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
-    """A request as it comes. The body of an upload goes to where it is kept, and has any size."""
+    """A request as it comes. The body of an upload goes to where it is kept, and has any size; that of
+    somebody who may not call is not read.
+    """
 
     adj: Any
+    body_rcv: Any
     completed: bool
+    cut_short = False
+    """Whether it is answered before all of it has been read."""
 
     def __init__(self, adj: Any, frontend: Frontend) -> None:
         super().__init__(adj)
         self._frontend = frontend
-        self._upload: Upload | None = None
+        self._body: Body | Upload | None = None
         self._began = time.time()
 
     def received(self, data: bytes) -> int:
-        """Take the bytes that belong to this request.
+        """Take the bytes that belong to this request; of one that is cut short, whatever comes.
 
-        An upload that does not fit on the disk is rejected before its end, and the framing of chunks is
-        limited like a header. A request that is already rejected, or has no body, needs no "100 Continue",
-        after which waitress would wait for a body.
+        A body for which there is no room is rejected before its end, and the framing of chunks is limited
+        like a header. A request that is already rejected, or has no body, needs no "100 Continue", after
+        which waitress would wait for a body.
         """
         consumed: int = super().received(data)
-        if self._upload is not None and self._upload.failure is not None:
-            self._refuse(Refusal(self._upload.failure))
+        if self._body is not None and self._body.failure is not None:
+            self._refuse(Refusal(self._body.failure))
         elif self.chunked and not self.completed:
             self._check_chunk()
         if self.completed:
             self.expect_continue = False
-        return consumed
+        if self.error:
+            self.cut_short = True
+        return len(data) if self.cut_short else consumed
 
     def _check_chunk(self) -> None:
         """Limit the framing that is kept, and what a chunk that has just begun says of its size."""
@@ -110,13 +122,27 @@ class Parser(waitress.parser.HTTPRequestParser):  # type: ignore[misc]
             _check_version(self.version, self.headers)
         except (ValueError, InvalidRequest) as error:
             raise waitress.parser.ParsingError(f"Invalid header: {error}") from None
-        if self.body_rcv is None or self.command != "POST":
+        if self.body_rcv is None:
             return
-        upload = self._frontend.open_upload(environ_of(self), self.content_length)
-        if upload is not None:
-            self._upload = self.body_rcv.buf = upload
-            self.adj = copy(self.adj)
-            self.adj.max_request_body_size = sys.maxsize
+        environ = environ_of(self)
+        if self._frontend.admits(environ):
+            self._body = self.body_rcv.buf = self._open_body(environ)
+        else:
+            self._leave_out_body()
+
+    def _open_body(self, environ: Mapping[str, Any]) -> Body | Upload:
+        upload = self._frontend.open_upload(environ, self.content_length)
+        if upload is None:
+            return Body(self._frontend.bodies)
+        self.adj = copy(self.adj)
+        self.adj.max_request_body_size = sys.maxsize
+        return upload
+
+    def _leave_out_body(self) -> None:
+        """Have the request answered as if it had none, and the connection closed after that."""
+        self.cut_short = True
+        self.body_rcv, self.chunked, self.content_length = None, False, 0
+        self.headers["CONNECTION"] = "close"
 
 
 _FOLDED = re.compile(rb"\r\n[ \t]")

@@ -13,7 +13,15 @@ from typing import Any, TypeVar
 
 from ..api.common import FrameEncoder, Generation, dumps, load_json
 from ..config import Settings
-from ..errors import Cancelled, InvalidRequest, LoadFailed, NPUBusy, QueueFull, RKLLamaError
+from ..errors import (
+    Cancelled,
+    InvalidRequest,
+    LoadFailed,
+    NPUBusy,
+    QueueFull,
+    RKLLamaError,
+    TooManyBodies,
+)
 from ..service import Caller, ServerService
 
 T = TypeVar("T")
@@ -146,7 +154,7 @@ def _retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
     """Retry-After for an error that passes by itself, and x-should-retry for a model that cannot be loaded:
     the official clients of OpenAI and Anthropic repeat what fails with 5xx, and would have it loaded thrice.
     """
-    if isinstance(error, QueueFull):
+    if isinstance(error, QueueFull | TooManyBodies):
         return (("Retry-After", str(error.retry_after)),)
     if isinstance(error, LoadFailed) and not isinstance(error, NPUBusy):
         return (("x-should-retry", "false"),)

@@ -10,6 +10,7 @@ import logging
 import os
 import resource
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +29,12 @@ log = logging.getLogger("rkllama")
 
 _IDLE = 30.0
 """Seconds after which waitress looks for idle connections to close."""
+_MOMENT = 5.0
+"""Seconds within which a connection's first byte comes, and the last ones of a request that was refused."""
+_DRAINED = 64 << 20
+"""Bytes that are read and dropped after a refusal."""
+_ACCEPTED = 64
+"""Connections accepted in one turn of the loop."""
 _UNREAD = 1 << 20
 """Bytes of answers that are kept for a client that does not read."""
 _RECEIVED = 64 << 10
@@ -48,12 +55,12 @@ class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
             problem = error.problem
         elif error.code == 413:
             problem = BodyTooLarge(server.max_body)
-        body = server.frontend.error_body(problem, environ_of(self.request))
+        reply = server.frontend.error_reply(problem, environ_of(self.request))
         self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/json"))
+        self.response_headers += [("Content-Type", reply.content_type), *reply.headers]
         self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
+        self.content_length = len(reply.body)
+        self.write(reply.body)
 
 
 class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
@@ -65,6 +72,10 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
     error_task_class = _JSONErrorTask
     _patience = 0.0
+    _cut_short = False
+    """Whether a request was answered before all of it had been read: the client may still be sending."""
+    _to_drain: int | None = None
+    """Bytes that are still read and dropped before the connection is closed; None: it is in use."""
 
     def parser_class(self, adj: Any) -> Parser:
         """A new request on this connection."""
@@ -72,7 +83,56 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
 
     def service(self) -> None:
         self._patience = self.server.send_timeout
+        self._cut_short = self.requests[0].cut_short
         super().service()
+
+    def readable(self) -> bool:
+        return self._to_drain is not None or bool(super().readable())
+
+    def handle_read(self) -> None:
+        if self._to_drain is None:
+            self.server.unwatch(self)
+            super().handle_read()
+            return
+        self._to_drain -= len(self.recv(self.adj.recv_bytes))  # which closes at the client's end
+        if self._to_drain <= 0:
+            self.handle_close()
+
+    def writable(self) -> bool:
+        return self._to_drain is None and bool(super().writable())
+
+    def handle_close(self) -> None:
+        """Close it, but for a client that may still be sending: on closing at once the system would tell it
+        that the connection was reset, and simple clients would not see the answer.
+        """
+        if self._cut_short and self.connected and self._to_drain is None:
+            self._begin_to_drain()
+        else:
+            super().handle_close()
+
+    def _begin_to_drain(self) -> None:
+        self._to_drain = _DRAINED
+        self.will_close = False
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+        self.server.watch(self)
+
+    def add_channel(self, map: Any = None) -> None:
+        super().add_channel(map)
+        self.server.watch(self)
+
+    def del_channel(self, map: Any = None) -> None:
+        self.server.unwatch(self)
+        super().del_channel(map)
+
+    def is_idle(self) -> bool:
+        """Return whether no request of it is being read, beyond its header, or answered."""
+        coming = self.request is not None and self.request.headers_finished
+        return not (coming or self.requests or self.total_outbufs_len)
+
+    def idleness(self) -> tuple[bool, float]:
+        """Return what is smaller, the longer it is idle; a header that has begun counts for something."""
+        return self.request is not None, self.last_activity
 
     def _flush_outbufs_below_high_watermark(self) -> None:
         if self._is_low():
@@ -130,16 +190,67 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         self.frontend = frontend
         self.max_body = settings.max_body
         self.send_timeout = settings.send_timeout
+        self._watched: dict[_Channel, float] = {}
         # Every request that finds all threads busy would be logged as a warning: the queue is ours.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
     def run_until(self, stopping: threading.Event) -> None:
         """Serve until `stopping` is set, then cut off the clients that do not read."""
         while not stopping.is_set():
-            self.asyncore.loop(timeout=_IDLE, map=self._map, use_poll=True, count=1)
+            self.asyncore.loop(timeout=self._patience(), map=self._map, use_poll=True, count=1)
+            self.close_overdue(time.monotonic())
         for channel in list(self.active_channels.values()):
             if channel.total_outbufs_len > _UNREAD:
                 channel.hang_up()
+
+    # --- Connections that have a moment left: for their first byte, or for their client's last ones -----
+
+    def watch(self, channel: _Channel) -> None:
+        """Close a connection in a moment, unless `unwatch` is called before."""
+        self._watched[channel] = time.monotonic() + _MOMENT
+
+    def unwatch(self, channel: _Channel) -> None:
+        """Leave a connection alone, watched or not."""
+        self._watched.pop(channel, None)
+
+    def close_overdue(self, now: float) -> None:
+        """Close the connections whose moment is over at `now`, which is of time.monotonic()."""
+        for channel in [each for each, end in self._watched.items() if end <= now]:
+            channel.handle_close()
+
+    def _patience(self) -> float:
+        """Seconds until something has to be looked at, if nothing happens; the first watched is the next."""
+        end = next(iter(self._watched.values()), None)
+        return _IDLE if end is None else min(_IDLE, max(0.0, end - time.monotonic()) + 0.001)
+
+    # --- How many connections there may be ----------------------------------------------------------
+
+    def readable(self) -> bool:
+        """Return whether the next connection may come. When the limit is reached, the longest idle one makes
+        room; only with none idle does a new one wait.
+        """
+        if len(self._map) >= self.adj.connection_limit:
+            for channel in self._longest_idle_last()[-1:]:
+                channel.handle_close()
+        return bool(super().readable())
+
+    def handle_accept(self) -> None:
+        """Take what waits, not one in each turn of the loop: a turn looks at every connection."""
+        idle: list[_Channel] | None = None
+        for _ in range(_ACCEPTED):
+            before = len(self._map)
+            super().handle_accept()
+            if len(self._map) == before:
+                break
+            if len(self._map) >= self.adj.connection_limit:
+                idle = self._longest_idle_last() if idle is None else idle
+                if not idle:
+                    break
+                idle.pop().handle_close()
+
+    def _longest_idle_last(self) -> list[_Channel]:
+        idle = filter(_Channel.is_idle, self.active_channels.values())
+        return sorted(idle, key=_Channel.idleness, reverse=True)
 
     def maintenance(self, now: float) -> None:
         """waitress's own closing of idle connections, for those too whose client reads nothing, and for
@@ -164,6 +275,7 @@ def _adjustments(settings: Settings, listener: socket.socket, threads: int) -> A
         max_request_body_size=settings.max_body + 1,  # waitress refuses this very size too
         max_request_header_size=MAX_HEADER,
         recv_bytes=_RECEIVED,
+        inbuf_overflow=sys.maxsize,  # bodies have a buffer of their own
         outbuf_high_watermark=_UNREAD,
         outbuf_overflow=4 * _UNREAD,  # never on disk: that may be an SD card
         connection_limit=_most_connections(threads),

@@ -639,7 +639,7 @@ def test_sixty_connections_at_once_are_all_answered(shared: Server) -> None:
     assert results == [200] * 60
 
 
-def test_more_connections_than_a_process_may_open_wait(models: Path, npu: str) -> None:
+def test_more_connections_than_a_process_may_open_keep_nobody_out(models: Path, npu: str) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
     try:
@@ -652,7 +652,6 @@ def test_more_connections_than_a_process_may_open_wait(models: Path, npu: str) -
             for _ in range(250):
                 client = socket.create_connection((server.host, server.port), timeout=LIMIT)
                 clients.enter_context(closing(client))
-            until(lambda: any("connection limit" in line for line in server.log))
-            assert sum("WARNING" in line or "ERROR" in line for line in server.log) < 3
+            assert server.get("/health").status == 200
             assert len(os.listdir(f"/proc/{server.process.pid}/fd")) < 150
-        assert server.get("/health").status == 200
+        assert not any("WARNING" in line or "ERROR" in line for line in server.log)

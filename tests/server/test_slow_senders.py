@@ -11,6 +11,8 @@ import pytest
 
 from rkllama.config import load_settings
 from rkllama.errors import RKLLamaError
+from rkllama.server.bodies import Bodies
+from rkllama.server.routing import Reply
 from rkllama.server.transport import Server
 
 pytestmark = pytest.mark.integration
@@ -27,8 +29,13 @@ def app(_environ: dict[str, Any], start_response: Callable[..., object]) -> Iter
 class NoUploads:
     """A frontend to which nobody sends files."""
 
-    def error_body(self, error: RKLLamaError, environ: Mapping[str, Any]) -> bytes:
-        return error.text.encode()
+    bodies = Bodies(1 << 30)
+
+    def error_reply(self, error: RKLLamaError, environ: Mapping[str, Any]) -> Reply:
+        return Reply(body=error.text.encode(), status=error.status)
+
+    def admits(self, environ: Mapping[str, Any]) -> bool:
+        return True
 
     def open_upload(self, environ: Mapping[str, Any], size: int) -> None:
         return None
