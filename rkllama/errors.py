@@ -4,9 +4,11 @@
     ├── InvalidRequest            400  invalid_request      a value in the request is wrong
     │   ├── PromptTooLong         400  prompt_too_long      the prompt does not fit the context
     │   ├── ModelfileError        400  invalid_modelfile    a Modelfile cannot be understood (modelfile.py)
+    │   ├── NoPreviousResponse    400  previous_response_not_found  the response to go on from is not kept
     │   └── Unsupported           400  unsupported          this model or runtime cannot do that
     ├── ModelNotFound             404  model_not_found      no model of that name
     │   └── ModelIncomplete       404  model_incomplete     its download is not complete
+    ├── NotStored                 404  not_stored           no response or item of that id is kept
     ├── AmbiguousName             400  ambiguous_name       several models fit the name
     ├── NoModelLoaded             400  no_model_loaded      nothing is loaded and none was named
     ├── ModelsDirMissing          500  models_dir_missing   the models directory does not exist
@@ -121,6 +123,39 @@ class Unsupported(InvalidRequest):
     """The model, the runtime's version or the backend cannot do what was asked."""
 
     code = "unsupported"
+
+
+_KEPT = (
+    "Responses are kept in memory, the last ones only and until the server ends, unless 'store' is "
+    "false. Send the whole conversation as 'input'."
+)
+
+
+class NoPreviousResponse(InvalidRequest):
+    """The response that a request goes on from is not kept, or is another key's."""
+
+    code = "previous_response_not_found"
+
+    def __init__(self, response_id: str) -> None:
+        super().__init__(
+            f"Previous response with id '{response_id[:100]}' not found",
+            param="previous_response_id",
+            hint=_KEPT,
+        )
+        self.response_id = response_id
+
+
+class NotStored(RKLLamaError):
+    """No response or item (`kind`) of that id is kept, or it is another key's."""
+
+    status = 404
+    code = "not_stored"
+
+    def __init__(self, kind: str, id: str, *, param: str | None = None) -> None:
+        super().__init__(f"{kind.capitalize()} with id '{id[:100]}' not found", hint=_KEPT)
+        self.kind = kind
+        self.id = id
+        self.param = param
 
 
 class ModelNotFound(RKLLamaError):

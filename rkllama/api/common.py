@@ -223,6 +223,11 @@ class Fields:
     def __contains__(self, name: str) -> bool:
         return self._values.get(name) is not None
 
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The object as it came."""
+        return self._values
+
     def raw(self, name: str) -> Any:
         """Return the value as it came, None when absent."""
         return self._values.get(name)

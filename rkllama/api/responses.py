@@ -1,19 +1,19 @@
-"""OpenAI's Responses API, stateless: nothing is stored, so an answer cannot be referred to later.
+"""OpenAI's Responses API.
 
-What is asked and cannot be honoured is a 400 that names the field; bookkeeping (user, metadata, store,
-service_tier, prompt_cache_*, include of encrypted reasoning) is ignored, and the answer says
-`"store": false`. An answer that did not meet its JSON schema is incomplete ("format_not_met")
-and carries the reason in `error`. Thinking is a reasoning item whose content is reasoning_text.
+What is asked and cannot be honoured is a 400 that names the field; bookkeeping (user, metadata,
+service_tier, prompt_cache_*, include of encrypted reasoning) is ignored. An answer that did not meet its
+JSON schema is incomplete ("format_not_met") and carries the reason in `error`. Thinking is a reasoning
+item whose content is reasoning_text. What may be referred to later is kept by a `Memory`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..errors import InvalidRequest, RKLLamaError
+from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from ..types import (
     ChatRequest,
     Event,
@@ -39,15 +39,21 @@ from .common import (
     sse,
 )
 from .openai_parts import error_body
-from .responses_input import read_messages
+from .responses_input import Memory, earlier_items, identified, items_body, own_items, read_messages
 from .responses_tools import CallItem, Origin, ToolSet, read_choice, read_tools
 
-__all__ = ["ResponseEncoder", "decode_response", "error_body"]
+__all__ = [
+    "ResponseEncoder",
+    "decode_input_tokens",
+    "decode_response",
+    "deleted_body",
+    "error_body",
+    "input_tokens_body",
+    "items_body",
+]
 
-_STATELESS = "nothing is stored here; send the whole conversation as 'input'"
 _REFUSED = {
-    "previous_response_id": _STATELESS,
-    "conversation": _STATELESS,
+    "conversation": "go on with 'previous_response_id', or send the whole conversation as 'input'",
     "prompt": "there are no stored prompts",
     "background": "answers cannot be generated in the background",
     "moderation": "there is no moderation",
@@ -60,18 +66,19 @@ _LOGPROBS = "message.output_text.logprobs"
 
 
 def decode_response(
-    body: object, *, answer_id: str | None = None, created: int | None = None
+    body: object,
+    *,
+    memory: Memory | None = None,
+    answer_id: str | None = None,
+    created: int | None = None,
 ) -> Generation:
-    """`POST /v1/responses`. `answer_id` and `created` are made up unless given.
-
-    Raises InvalidRequest.
+    """`POST /v1/responses`. `memory` is what the request may refer to, and keeps its answer unless `store` is
+    false. `answer_id` and `created` are made up unless given. Raises InvalidRequest, NotStored.
     """
     fields = Fields(body)
-    parts.refuse(fields, _REFUSED)
-    if fields.text("truncation") not in (None, "disabled", "auto"):
-        raise fields.fail("truncation", "auto or disabled")
-    offered = read_tools(fields)
-    request = _request(fields, offered)
+    answer_id = answer_id or new_id("resp_")
+    offered, items = read_tools(fields), own_items(fields, memory)
+    request = _request(fields, offered, [*earlier_items(fields, memory), *items])
     encoder = ResponseEncoder(
         _echo(fields, request, offered),
         answer_id=answer_id,
@@ -79,14 +86,44 @@ def decode_response(
         logprobs=request.top_logprobs is not None,
         origins=offered.origins,
     )
+    if memory is not None and _is_stored(fields):
+        encoder.keep_in(memory, identified(items, answer_id))
     return Generation(request=request, stream=fields.flag("stream") or False, encoder=encoder)
 
 
-def _request(fields: Fields, offered: ToolSet) -> ChatRequest:
+def decode_input_tokens(body: object, *, memory: Memory | None = None) -> ChatRequest:
+    """`POST /v1/responses/input_tokens`: the request whose prompt is to be counted."""
+    fields = Fields(body)
+    items = [*earlier_items(fields, memory), *own_items(fields, memory)]
+    return _request(fields, read_tools(fields), items)
+
+
+def input_tokens_body(tokens: int | None) -> dict[str, Any]:
+    """Return the count; Unsupported where the model's backend cannot count."""
+    if tokens is None:
+        raise Unsupported("this model's runtime cannot count tokens")
+    return {"object": "response.input_tokens", "input_tokens": tokens}
+
+
+def deleted_body(response_id: str) -> dict[str, Any]:
+    """`DELETE /v1/responses/{id}`."""
+    return {"id": response_id, "object": "response", "deleted": True}
+
+
+def _is_stored(fields: Fields) -> bool:
+    return fields.flag("store") is not False
+
+
+def _request(fields: Fields, offered: ToolSet, items: Iterable[Fields]) -> ChatRequest:
+    parts.refuse(fields, _REFUSED)
+    if fields.text("truncation") not in (None, "disabled", "auto"):
+        raise fields.fail("truncation", "auto or disabled")
     text, reasoning = fields.object("text"), fields.object("reasoning")
+    instructions = fields.text("instructions")
+    system = [Message.of("system", instructions)] if instructions else []
     return ChatRequest(
         model=parts.model_name(fields),
-        messages=_messages(fields),
+        messages=(*system, *read_messages(items)),
         sampling=parts.sampling(fields),
         max_tokens=parts.max_tokens(fields, "max_output_tokens"),
         think=None if reasoning is None else parts.effort(reasoning, "effort"),
@@ -115,9 +152,9 @@ def _echo(fields: Fields, request: ChatRequest, offered: ToolSet) -> dict[str, A
         "metadata": fields.mapping("metadata") or {},
         "model": request.model,
         "parallel_tool_calls": fields.flag("parallel_tool_calls") is not False,
-        "previous_response_id": None,
+        "previous_response_id": fields.text("previous_response_id") or None,
         "reasoning": {"effort": reasoning and reasoning.text("effort"), "summary": None},
-        "store": False,
+        "store": False,  # see keep_in
         "temperature": request.sampling.temperature,
         "text": text or {"format": {"type": "text"}},
         "tool_choice": fields.raw("tool_choice") or "auto",
@@ -127,21 +164,6 @@ def _echo(fields: Fields, request: ChatRequest, offered: ToolSet) -> dict[str, A
         "truncation": "auto" if request.truncate else "disabled",
         "user": fields.text("user"),
     }
-
-
-# --- The conversation --------------------------------------------------------------------------
-
-
-def _messages(fields: Fields) -> tuple[Message, ...]:
-    instructions = fields.text("instructions")
-    messages = [Message.of("system", instructions)] if instructions else []
-    value = fields.need("input", fields.raw)
-    if isinstance(value, str):
-        messages.append(Message.of("user", fields.text("input") or ""))
-    elif not isinstance(value, list) or not value:
-        raise fields.fail("input", "a text or a list of at least one item")
-    items = fields.objects("input") or () if isinstance(value, list) else ()
-    return (*messages, *read_messages(items))
 
 
 # --- The answer --------------------------------------------------------------------------------
@@ -191,6 +213,12 @@ class ResponseEncoder:
         self._scores: list[dict[str, Any]] = []
         self._before_delta = b""
         self._final: dict[str, Any] | None = None
+        self._keep: Callable[[Mapping[str, Any]], None] | None = None
+
+    def keep_in(self, memory: Memory, inputs: Sequence[Any]) -> None:
+        """Have the complete response kept, with the items that it answers."""
+        self._echo = {**self._echo, "store": True}
+        self._keep = lambda response: memory.keep(response, inputs)
 
     def encode(self, event: Event) -> bytes:
         """Return the events of one event: of the item that it opens, of its text, of the end."""
@@ -336,6 +364,8 @@ class ResponseEncoder:
             incomplete_details=reason and {"reason": reason},
             usage=_usage_body(finished.usage),
         )
+        if self._keep is not None:
+            self._keep(self._final)
         return frames + self._event(f"response.{status}", response=self._final)
 
     # Objects

@@ -6,10 +6,12 @@ calls and their results, or left out where nothing of them can be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, Protocol
 
-from ..errors import Unsupported
+from ..errors import InvalidRequest, NotStored, Unsupported
 from ..types import Message, ToolCall
 from . import openai_parts as parts
 from .common import Fields, dumps
@@ -29,6 +31,101 @@ _LEFT_OUT = (
 """Bookkeeping, and what only OpenAI's servers can read."""
 _ASKED = ("action", "actions", "operation", "queries", "code", "arguments", "execution")
 _FOUND = ("output", "outputs", "results", "tools", "error")
+
+
+_MADE_HERE = re.compile(r"[a-z]+_(.+)_i?\d+")
+_MOST_LISTED = 100
+
+
+class Memory(Protocol):
+    """The responses to which a request may refer."""
+
+    def conversation(self, response_id: str) -> list[Any]:
+        """Return the items up to a response, its own included. Raises NoPreviousResponse."""
+
+    def item(self, item_id: str) -> Any:
+        """Return an item, None where it is not kept."""
+
+    def keep(self, response: Mapping[str, Any], inputs: Sequence[Any]) -> None:
+        """Keep a response and the items that it answers, without those of the response before it."""
+
+
+# --- Items -------------------------------------------------------------------------------------
+
+
+def earlier_items(fields: Fields, memory: Memory | None) -> list[Fields]:
+    """Return the items of the conversation that `previous_response_id` goes on from."""
+    name = "previous_response_id"
+    previous = fields.text(name)
+    if not previous:
+        return []
+    if memory is None:
+        raise Unsupported(f"'{name}' is not supported: nothing is kept here", param=name)
+    items = memory.conversation(previous)
+    return [Fields(item, f"{name}.items[{i}].") for i, item in enumerate(items)]
+
+
+def own_items(fields: Fields, memory: Memory | None) -> list[Fields]:
+    """Return the items of `input`; a reference becomes its item. Raises NotStored, InvalidRequest."""
+    value = fields.need("input", fields.raw)
+    if isinstance(value, str):
+        return [Fields({"type": "message", "role": "user", "content": value})]
+    if not isinstance(value, list) or not value:
+        raise fields.fail("input", "a text or a list of at least one item")
+    return [_looked_up(item, memory) for item in fields.objects("input") or ()]
+
+
+def _looked_up(item: Fields, memory: Memory | None) -> Fields:
+    """Return the item, or the one to which it refers."""
+    kind = item.text("type")
+    if kind != "item_reference" and (kind or "role" in item or "id" not in item):
+        return item
+    item_id = item.need("id", item.text)
+    found = None if memory is None else memory.item(item_id)
+    if found is None:
+        raise NotStored("item", item_id, param=f"{item.where}id")
+    return Fields(found, item.where)
+
+
+def identified(items: Iterable[Fields], response_id: str) -> list[Mapping[str, Any]]:
+    """Return the items as they are kept: each with an id that leads to the response."""
+    suffix = response_id.removeprefix("resp_")
+    return [
+        {**item.values, "id": item.raw("id") or f"item_{suffix}_i{number}"}
+        for number, item in enumerate(items)
+    ]
+
+
+def response_of_item(item_id: str) -> str:
+    """Return the id of the response that an item belongs to, "" for an id that was not made here."""
+    match = _MADE_HERE.fullmatch(item_id)
+    return f"resp_{match[1]}" if match else ""
+
+
+def items_body(items: Sequence[Any], query: Mapping[str, str]) -> dict[str, Any]:
+    """`GET /v1/responses/{id}/input_items`: a page, newest first unless `order` is asc."""
+    order, after = query.get("order", "desc"), query.get("after")
+    limit = query.get("limit", "20")
+    if order not in ("asc", "desc"):
+        raise InvalidRequest("'order' must be asc or desc", param="order")
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= _MOST_LISTED:
+        raise InvalidRequest(f"'limit' must be between 1 and {_MOST_LISTED}", param="limit")
+    ordered = list(items) if order == "asc" else list(reversed(items))
+    ids = [item.get("id") for item in ordered]
+    if after is not None and after not in ids:
+        raise InvalidRequest("'after' must be the id of an item in the list", param="after")
+    start = 0 if after is None else ids.index(after) + 1
+    page = ordered[start : start + int(limit)]
+    return {
+        "object": "list",
+        "data": page,
+        "first_id": page[0].get("id") if page else None,
+        "last_id": page[-1].get("id") if page else None,
+        "has_more": start + len(page) < len(ordered),
+    }
+
+
+# --- Messages ----------------------------------------------------------------------------------
 
 
 def read_messages(items: Iterable[Fields]) -> list[Message]:

@@ -20,6 +20,7 @@ from ..service import ServerService, Upload
 from . import native, ollama, status, v1
 from .bodies import Bodies
 from .guard import Guard
+from .response_store import ResponseStore
 from .routing import Call, Group, Reply, Route, one_line
 
 log = logging.getLogger("rkllama")
@@ -52,6 +53,7 @@ class Application:
         self._service = service
         self._settings = settings
         self._guard = Guard(host, settings.api_keys, settings.origins)
+        self._responses = ResponseStore()
         table = routes()
         self._groups = {
             route.group.prefix: route.group for route in table if route.group.prefix is not None
@@ -106,6 +108,7 @@ class Application:
             call = Call(
                 service=self._service,
                 settings=self._settings,
+                responses=self._responses,
                 environ=environ,
                 parameters=parameters,
             )

@@ -77,14 +77,10 @@ class Guard:
         return same or is_loopback(host_name(place))
 
     def _has_key(self, environ: Mapping[str, Any]) -> bool:
-        """Return whether either header has a key: clients put a filler into the one that they do not mean."""
-        sent = [environ.get("HTTP_X_API_KEY", "")]
-        scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        if scheme.lower() == "bearer":
-            sent.append(token.strip())
-        data = [value.encode("latin-1", "replace") for value in sent]
+        """Return whether either header has a key."""
+        sent = _sent_keys(environ)
         # Every key is compared, each in constant time: neither the match nor its place can be timed.
-        return sum(hmac.compare_digest(each, key) for each in data for key in self._keys) > 0
+        return sum(_same(each, key) for each in sent for key in self._keys) > 0
 
     def cors_headers(self, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Return the headers that let an allowed page read the answer."""
@@ -114,6 +110,26 @@ def host_name(place: str) -> str:
     if match is None:
         raise InvalidRequest(f"{place[:100]!r} is not a host and a port")
     return (match[1] or match[2] or "").lower()
+
+
+def key_number(environ: Mapping[str, Any], keys: tuple[str, ...]) -> int:
+    """Return which of the keys a request has, -1 without one."""
+    sent = _sent_keys(environ)
+    found = [n for n, key in enumerate(keys) for each in sent if _same(each, key.encode())]
+    return found[0] if found else -1
+
+
+def _same(sent: bytes, key: bytes) -> bool:
+    return hmac.compare_digest(sent, key)
+
+
+def _sent_keys(environ: Mapping[str, Any]) -> list[bytes]:
+    """What either header has for a key: clients put a filler into the one that they do not mean."""
+    sent = [environ.get("HTTP_X_API_KEY", "")]
+    scheme, _, token = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+    if scheme.lower() == "bearer":
+        sent.append(token.strip())
+    return [value.encode("latin-1", "replace") for value in sent]
 
 
 def _own_names() -> set[str]:

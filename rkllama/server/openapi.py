@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _JSON = "application/json"
 _PARAMETERS: dict[str, Schema] = {
     "digest": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+    "id": {"type": "string", "minLength": 1},
     "name": {"type": "string", "minLength": 1},
 }
 _PARAMETER = re.compile(r"<(\w+)(?::\w+)?>")

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 from ..api.common import FrameEncoder, Generation, dumps, load_json
 from ..config import Settings
@@ -23,6 +24,7 @@ from ..errors import (
     TooManyBodies,
 )
 from ..service import Caller, ServerService
+from .response_store import ResponseStore
 
 T = TypeVar("T")
 
@@ -95,6 +97,7 @@ class Call:
 
     service: ServerService
     settings: Settings
+    responses: ResponseStore
     environ: Mapping[str, Any]
     parameters: Mapping[str, str] = field(default_factory=dict)
     _client: int = -1
@@ -103,6 +106,10 @@ class Call:
     def path(self) -> str:
         """The URL's path."""
         return str(self.environ.get("PATH_INFO", "/"))
+
+    def query(self) -> dict[str, str]:
+        """Return the parameters behind the path, the last one of each name."""
+        return dict(parse_qsl(str(self.environ.get("QUERY_STRING", ""))))
 
     def raw_body(self) -> bytes:
         """Return the body's bytes."""

@@ -365,6 +365,7 @@ BODIES: dict[str, Schema] = {
         reasoning=_object(effort=_EFFORT),
         top_logprobs=_integer(0, 20),
         truncation=_one_of("auto", "disabled"),
+        store=_FLAG,
         metadata=_OBJECT,
         user=_TEXT,
     ),

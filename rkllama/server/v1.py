@@ -8,7 +8,9 @@ from typing import Any
 
 from ..api import anthropic, openai, responses
 from ..api.common import SSE_TYPE
-from ..errors import RKLLamaError
+from ..errors import RKLLamaError, Unsupported
+from .guard import key_number
+from .response_store import OwnStore
 from .routing import Call, Group, Reply, Route, generate, ok
 
 # --- OpenAI ------------------------------------------------------------------------------------
@@ -32,8 +34,33 @@ def _completions(call: Call) -> Reply:
     return generate(call, openai.decode_completion(call.json()))
 
 
+def _memory(call: Call) -> OwnStore:
+    """Return what is kept for the caller's API key."""
+    return call.responses.of(key_number(call.environ, call.settings.api_keys))
+
+
 def _responses(call: Call) -> Reply:
-    return generate(call, responses.decode_response(call.json()))
+    return generate(call, responses.decode_response(call.json(), memory=_memory(call)))
+
+
+def _input_tokens(call: Call) -> Reply:
+    request = responses.decode_input_tokens(call.json(), memory=_memory(call))
+    return ok(responses.input_tokens_body(call.service.count_tokens(request, call.caller())))
+
+
+def _response(call: Call) -> Reply:
+    if call.query().get("stream") == "true":
+        raise Unsupported("'stream' is not supported: kept responses are whole", param="stream")
+    return ok(_memory(call).response(call.parameters["id"]))
+
+
+def _delete_response(call: Call) -> Reply:
+    _memory(call).remove(call.parameters["id"])
+    return ok(responses.deleted_body(call.parameters["id"]))
+
+
+def _input_items(call: Call) -> Reply:
+    return ok(responses.items_body(_memory(call).inputs(call.parameters["id"]), call.query()))
 
 
 def _embeddings(call: Call) -> Reply:
@@ -118,10 +145,39 @@ ROUTES = (
         ("POST",),
         "/v1/responses",
         _responses,
-        "Answer a conversation (stateless)",
+        "Answer a conversation, and keep the answer",
         accepts="OpenAIResponse",
         returns=("id", "object", "created_at", "status", "output"),
         content_type=SSE_TYPE,
+    ),
+    _openai(
+        ("POST",),
+        "/v1/responses/input_tokens",
+        _input_tokens,
+        "Count a prompt's tokens",
+        accepts="OpenAIResponse",
+        returns=("object", "input_tokens"),
+    ),
+    _openai(
+        ("GET",),
+        "/v1/responses/<id>",
+        _response,
+        "A response that was kept",
+        returns=("id", "object", "created_at", "status", "output"),
+    ),
+    _openai(
+        ("DELETE",),
+        "/v1/responses/<id>",
+        _delete_response,
+        "Forget a response",
+        returns=("id", "object", "deleted"),
+    ),
+    _openai(
+        ("GET",),
+        "/v1/responses/<id>/input_items",
+        _input_items,
+        "What a kept response answers",
+        returns=("object", "data", "has_more"),
     ),
     _openai(
         ("POST",),

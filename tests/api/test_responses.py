@@ -9,7 +9,14 @@ from hypothesis import given, settings
 
 from rkllama.api import responses
 from rkllama.api.common import Generation
-from rkllama.errors import Cancelled, InvalidRequest, PromptTooLong, Unsupported, WorkerCrashed
+from rkllama.errors import (
+    Cancelled,
+    InvalidRequest,
+    NotStored,
+    PromptTooLong,
+    Unsupported,
+    WorkerCrashed,
+)
 from rkllama.types import (
     ChatRequest,
     Event,
@@ -351,7 +358,6 @@ def test_wrong_values_are_named(fields: dict[str, Any], param: str | None) -> No
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"background": True}, "background"),
         ({"tools": [{"type": "web_search"}, WEATHER], "tool_choice": "required"}, "tools[0].type"),
-        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_image"}]}]},
             "input[0].content[0].type",
@@ -492,3 +498,105 @@ def test_what_a_server_did_itself_is_told_to_the_model() -> None:
 def test_an_unknown_item_is_refused_by_its_type() -> None:
     with pytest.raises(Unsupported, match="telepathy"):
         messages_of({"type": "telepathy"})
+
+
+# --- What is kept ------------------------------------------------------------------------------
+
+
+class Notebook:
+    """A memory of one response, resp_0, whose only item is msg_0_0."""
+
+    def __init__(self) -> None:
+        self.kept: list[tuple[Any, Any]] = []
+
+    def conversation(self, response_id: str) -> list[Any]:
+        return [{"role": "user", "content": "before"}, self.item("msg_0_0")]
+
+    def item(self, item_id: str) -> Any:
+        told = {"type": "message", "role": "assistant", "content": [output_text("told")]}
+        return told if item_id == "msg_0_0" else None
+
+    def keep(self, response: Any, inputs: Any) -> None:
+        self.kept.append((response, inputs))
+
+
+def remembered(notebook: Notebook, **fields: Any) -> Generation:
+    body = body_with(**fields)
+    return responses.decode_response(body, memory=notebook, answer_id="resp_1", created=1)
+
+
+def test_a_response_goes_on_from_another() -> None:
+    generation = remembered(Notebook(), previous_response_id="resp_0")
+    assert [message.text for message in generation.request.messages] == ["before", "told", "Hello"]
+    answer = generation.encoder.whole(iter(scripts.TEXT))
+    assert (answer["previous_response_id"], answer["store"]) == ("resp_0", True)
+
+
+@pytest.mark.parametrize(
+    "reference", [{"type": "item_reference", "id": "msg_0_0"}, {"id": "msg_0_0"}]
+)
+def test_a_reference_is_the_item(reference: Any) -> None:
+    (message,) = remembered(Notebook(), input=[reference]).request.messages
+    assert message == Message.of("assistant", "told")
+
+
+def test_a_reference_to_nothing_is_named() -> None:
+    with pytest.raises(NotStored) as raised:
+        remembered(Notebook(), input=[{"type": "item_reference", "id": "msg_9_9"}])
+    assert (raised.value.param, raised.value.status) == ("input[0].id", 404)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_complete_is_kept_unless_refused(stream: bool) -> None:
+    notebook = Notebook()
+    for store in (None, False):
+        encoder = remembered(notebook, store=store).encoder
+        answer = (
+            sse_events(b"".join(map(encoder.encode, scripts.TEXT)))[-1][1]["response"]
+            if stream
+            else encoder.whole(iter(scripts.TEXT))
+        )
+        assert answer["store"] is (store is None)
+    ((response, inputs),) = notebook.kept
+    assert response["id"] == "resp_1"
+    assert inputs == [
+        {"type": "message", "role": "user", "content": "Hello", "id": "item_1_i0"},
+    ]
+
+
+def test_what_broke_off_is_not_kept() -> None:
+    notebook = Notebook()
+    encoder = remembered(notebook).encoder
+    encoder.encode(scripts.TEXT[0])
+    encoder.error(CRASH)
+    for event in scripts.CUT_OFF:
+        encoder.encode(event)
+    assert notebook.kept == []
+
+
+ITEMS = [{"id": f"item_1_i{number}"} for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers", "more"),
+    [
+        ({}, [2, 1, 0], False),
+        ({"order": "asc", "limit": "2"}, [0, 1], True),
+        ({"order": "asc", "after": "item_1_i1"}, [2], False),
+        ({"after": "item_1_i0"}, [], False),
+    ],
+)
+def test_items_are_listed_in_pages(query: dict[str, str], numbers: list[int], more: bool) -> None:
+    body = responses.items_body(ITEMS, query)
+    assert body["data"] == [ITEMS[number] for number in numbers]
+    assert body["has_more"] is more
+    assert body["first_id"] == (ITEMS[numbers[0]]["id"] if numbers else None)
+
+
+@pytest.mark.parametrize(
+    "query", [{"order": "up"}, {"limit": "0"}, {"limit": "x"}, {"limit": "101"}, {"after": "y"}]
+)
+def test_a_page_that_cannot_be_listed_is_named(query: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        responses.items_body(ITEMS, query)
+    assert raised.value.param in query

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from tests.clients.common import MODEL, ask, install, tool_call
 from tests.running import Server
-from tests.virtual_npu import directive, write_model
+from tests.virtual_npu import directive, read_trace, write_model
 
 pytestmark = pytest.mark.integration
 
@@ -209,6 +209,75 @@ def test_responses(client: openai.OpenAI) -> None:
     assert kinds[0] == "response.created"
     assert kinds[-1] == "response.completed"
     assert final.output_text == "In pieces."
+
+
+def last_prompt(trace: Path) -> str:
+    """The prompt of the last run."""
+    return str([run["prompt"] for run in read_trace(trace) if "prompt" in run][-1])
+
+
+def test_a_response_is_gone_on_from_read_and_deleted(
+    client: openai.OpenAI, models: Path, tmp_path: Path
+) -> None:
+    write_model(models / f"{MODEL}.rkllm", trace=tmp_path / "trace", trace_prompt=1)
+    first = client.responses.create(model=MODEL, input="one " + directive(reply="two"))
+    second = client.responses.create(model=MODEL, input="three", previous_response_id=first.id)
+    prompt = last_prompt(tmp_path / "trace")
+    assert prompt.index("user\none ") < prompt.index("assistant\ntwo") < prompt.index("user\nthree")
+    assert second.previous_response_id == first.id
+    assert client.responses.retrieve(second.id).output == second.output
+    items: list[Any] = list(client.responses.input_items.list(second.id, order="asc", limit=1))
+    assert [item.role for item in items] == ["user", "assistant", "user"]
+    client.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError, match=f"Response with id '{first.id}' not found"):
+        client.responses.retrieve(first.id)
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.responses.create(model=MODEL, input="x", previous_response_id=first.id)
+    assert caught.value.code == "previous_response_not_found"
+    assert caught.value.param == "previous_response_id"
+
+
+def test_an_item_is_referred_to(client: openai.OpenAI, models: Path, tmp_path: Path) -> None:
+    write_model(models / f"{MODEL}.rkllm", trace=tmp_path / "trace", trace_prompt=1)
+    with client.responses.stream(model=MODEL, input="x " + directive(reply="gold")) as stream:
+        first: Any = stream.get_final_response()
+    told: Any = [
+        {"role": "user", "content": "one"},
+        {"type": "item_reference", "id": first.output[0].id},
+        {"role": "user", "content": "three"},
+    ]
+    answer: Any = client.responses.create(model=MODEL, input=told, store=False)
+    assert "assistant\ngold" in last_prompt(tmp_path / "trace")
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(answer.id)
+    told[1] = {"type": "item_reference", "id": answer.output[0].id}
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.responses.create(model=MODEL, input=told)
+    assert caught.value.param == "input[1].id"
+
+
+def test_what_is_kept_for_one_key_is_not_there_for_another(models: Path, npu: str) -> None:
+    install(models)
+    with Server("--api-key", "first,second") as server:
+        url = f"{server.url}/v1"
+        with openai.OpenAI(base_url=url, api_key="first", max_retries=0) as one:
+            kept = one.responses.create(model=MODEL, input="secret")
+            assert one.responses.retrieve(kept.id).output_text == "secret"
+        with openai.OpenAI(base_url=url, api_key="second", max_retries=0) as other:
+            with pytest.raises(openai.NotFoundError):
+                other.responses.retrieve(kept.id)
+            with pytest.raises(openai.BadRequestError, match="not found"):
+                other.responses.create(model=MODEL, input="x", previous_response_id=kept.id)
+
+
+def test_the_tokens_of_a_prompt_are_counted(client: openai.OpenAI) -> None:
+    first = client.responses.create(model=MODEL, input="one two three")
+    short = client.responses.input_tokens.count(model=MODEL, input="hello")
+    assert short.input_tokens > 0
+    more = client.responses.input_tokens.count(
+        model=MODEL, input="hello", previous_response_id=first.id
+    )
+    assert more.input_tokens > short.input_tokens + 5
 
 
 def test_an_answer_is_not_whole_where_its_model_was_unloaded(
