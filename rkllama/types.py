@@ -150,6 +150,8 @@ class ChatRequest:
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
     think: bool | Literal["low", "medium", "high"] | None = None
+    template_variables: Mapping[str, Any] = field(default_factory=dict)
+    """What the chat template is given besides its usual variables; JSON values."""
     tools: tuple[Tool, ...] = ()
     tool_choice: str = "auto"
     """"auto", "none", "required", or "function:NAME"."""

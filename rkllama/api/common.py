@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from json.encoder import encode_basestring
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from ..errors import Cancelled, InvalidRequest, PromptTooLong, RKLLamaError
 from ..types import (
@@ -22,6 +22,8 @@ from ..types import (
     ToolCall,
     ToolCallDelta,
 )
+
+Think = bool | Literal["low", "medium", "high"] | None
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -314,6 +316,51 @@ class Fields:
         if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
             raise self.fail(name, "a string or a list of strings")
         return tuple(clean_text(item) for item in values)
+
+
+_EFFORTS: Mapping[str, Think] = {
+    "none": False,
+    "off": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+    "ultra": "high",
+}
+"""What clients call the efforts of thinking; templates know three."""
+_SET_HERE = (
+    "add_generation_prompt",
+    "bos_token",
+    "chat_template",
+    "continue_final_message",
+    "documents",
+    "eos_token",
+    "messages",
+    "tools",
+)
+"""Variables of a chat template that are not a client's to set."""
+
+
+def read_effort(body: Fields, name: str) -> Think:
+    """Return an effort of thinking as `think`, in three levels; "none" turns it off."""
+    value = body.raw(name)
+    if value is None:
+        return None
+    if not isinstance(value, str) or value.lower() not in _EFFORTS:
+        raise body.fail(name, f"one of {', '.join(_EFFORTS)}")
+    return _EFFORTS[value.lower()]
+
+
+def read_template_variables(body: Fields) -> dict[str, Any]:
+    """`chat_template_kwargs`: what a chat template is given besides its usual variables."""
+    variables = body.mapping("chat_template_kwargs") or {}
+    for name in variables:
+        if name in _SET_HERE:
+            where = f"{body.where}chat_template_kwargs.{name}"
+            raise InvalidRequest(f"'{where}' cannot be set: the server does", param=where)
+    return dict(variables)
 
 
 def clean_text(text: str) -> str:

@@ -26,7 +26,7 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
-from .common import Fields, Generation, dump_text, dumps, fold
+from .common import Fields, Generation, dump_text, dumps, fold, read_template_variables
 from .native_texts import Language, error_text, language, phrase
 from .options import (
     read_format,
@@ -98,6 +98,7 @@ def decode_generate(body: object, language: Language = "fr") -> Generation:
         max_tokens=options.max_tokens if limit is None else limit,
         stop=read_stop(fields) or options.stop,
         think=read_think(fields),
+        template_variables=read_template_variables(fields),
         format=read_format(fields),
         context_length=options.context_length,
         keep_alive=read_keep_alive(fields),

@@ -30,7 +30,7 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
-from .common import Fields, Generation, dump_text, dumps, fold, timestamp
+from .common import Fields, Generation, dump_text, dumps, fold, read_template_variables, timestamp
 from .options import read_format, read_keep_alive, read_options, read_think
 
 API_VERSION = "0.14.0"
@@ -127,6 +127,7 @@ def decode_chat(body: object) -> Generation | LoadCall:
         max_tokens=options.max_tokens,
         stop=options.stop,
         think=read_think(fields),
+        template_variables=read_template_variables(fields),
         tools=tuple(_tool(item) for item in fields.objects("tools") or ()),
         tool_choice=_tool_choice(fields),
         format=read_format(fields),
@@ -156,6 +157,7 @@ def decode_generate(body: object) -> Generation | LoadCall:
         max_tokens=options.max_tokens,
         stop=options.stop,
         think=read_think(fields),
+        template_variables=read_template_variables(fields),
         format=read_format(fields),
         context_length=options.context_length,
         keep_alive=read_keep_alive(fields),

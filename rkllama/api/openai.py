@@ -104,6 +104,7 @@ def decode_chat(
 def _chat_request(fields: Fields) -> ChatRequest:
     tools = _tools(fields)
     limit = parts.max_tokens(fields, "max_completion_tokens")
+    think, variables = parts.thinking(fields)
     older_limit = parts.max_tokens(fields, "max_tokens")
     return ChatRequest(
         model=parts.model_name(fields),
@@ -111,7 +112,8 @@ def _chat_request(fields: Fields) -> ChatRequest:
         sampling=parts.sampling(fields),
         max_tokens=older_limit if limit is None else limit,
         stop=parts.stop_strings(fields),
-        think=parts.effort(fields, "reasoning_effort"),
+        think=think,
+        template_variables=variables,
         tools=tools,
         tool_choice=parts.tool_choice(fields, tools, lambda choice: choice.object("function")),
         format=parts.output_format(

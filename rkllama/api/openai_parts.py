@@ -12,20 +12,11 @@ from typing import Any, Literal
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
 from ..types import Message, SamplingParams, TokenLogprob, Tool, ToolCall, Usage, fold_seed
-from .common import Fields, client_text, load_json
+from .common import Fields, Think, client_text, load_json, read_effort, read_template_variables
 
-Think = bool | Literal["low", "medium", "high"] | None
 Format = Literal["json"] | Mapping[str, Any] | None
 
-_EFFORTS: Mapping[str, Think] = {
-    "none": False,
-    "minimal": "low",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
-}
+_THINKING_SWITCHES = ("enable_thinking", "thinking")
 _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 499: "api_error"}
 _LEAST_LOGPROB = -9999.0
 """What the API writes for a probability of zero, for which JSON has no number."""
@@ -200,14 +191,39 @@ def stop_strings(body: Fields) -> tuple[str, ...]:
     return tuple(stop for stop in body.texts("stop") or () if stop)
 
 
-def effort(body: Fields, name: str) -> Think:
-    """Return a reasoning effort as `think`; "none" turns thinking off."""
-    value = body.text(name)
-    if value is None:
-        return None
-    if value not in _EFFORTS:
-        raise body.fail(name, f"one of {', '.join(_EFFORTS)}")
-    return _EFFORTS[value]
+def thinking(body: Fields) -> tuple[Think, dict[str, Any]]:
+    """Return `think`, by whichever of its names it is set, and the further variables of the template.
+
+    These names are `reasoning_effort` and `reasoning.effort` (OpenAI, OpenRouter), `enable_thinking`
+    (Qwen), `thinking.type` (GLM, DeepSeek), and the template's own in `chat_template_kwargs` (vLLM).
+    Whatever turns thinking off wins.
+    """
+    variables = read_template_variables(body)
+    given = body.object("chat_template_kwargs") or Fields({})
+    reasoning = body.object("reasoning") or Fields({})
+    said = [
+        *(given.flag(name) for name in _THINKING_SWITCHES),
+        read_effort(given, "reasoning_effort"),
+        body.flag("enable_thinking"),
+        _thinking_type(body),
+        reasoning.flag("enabled"),
+        read_effort(reasoning, "effort"),
+        read_effort(body, "reasoning_effort"),
+    ]
+    for name in (*_THINKING_SWITCHES, "reasoning_effort"):
+        variables.pop(name, None)
+    said = [think for think in said if think is not None]
+    if False in said:
+        return False, variables
+    efforts = [think for think in said if think is not True]
+    return (efforts or said or [None])[0], variables
+
+
+def _thinking_type(body: Fields) -> bool | None:
+    """`thinking`: an object whose type is enabled, disabled or auto."""
+    thinking = body.object("thinking")
+    kind = None if thinking is None else thinking.text("type")
+    return {"enabled": True, "disabled": False}.get(kind or "")
 
 
 def output_format(form: Fields | None, schema_at: Callable[[Fields], Fields | None]) -> Format:

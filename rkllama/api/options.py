@@ -9,17 +9,9 @@ from typing import Any, Literal
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS, SMALLEST_CONTEXT, parse_duration
 from ..errors import InvalidRequest
 from ..types import SamplingParams, fold_seed
-from .common import Fields
+from .common import Fields, Think, read_effort
 
-Think = bool | Literal["low", "medium", "high"] | None
 Format = Literal["json"] | Mapping[str, Any] | None
-
-_LEVELS: dict[str, Literal["low", "medium", "high"]] = {
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "max": "high",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +81,7 @@ def read_keep_alive(body: Fields) -> float | None:
 def read_think(body: Fields) -> Think:
     """`think`: true, false or an effort."""
     value = body.raw("think")
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value in _LEVELS:
-        return _LEVELS[value]
-    raise body.fail("think", 'true, false, "low", "medium" or "high"')
+    return value if isinstance(value, bool) else read_effort(body, "think")
 
 
 def read_format(body: Fields) -> Format:

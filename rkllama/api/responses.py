@@ -118,7 +118,8 @@ def _request(fields: Fields, offered: ToolSet, items: Iterable[Fields]) -> ChatR
     parts.refuse(fields, _REFUSED)
     if fields.text("truncation") not in (None, "disabled", "auto"):
         raise fields.fail("truncation", "auto or disabled")
-    text, reasoning = fields.object("text"), fields.object("reasoning")
+    text = fields.object("text")
+    think, variables = parts.thinking(fields)
     instructions = fields.text("instructions")
     system = [Message.of("system", instructions)] if instructions else []
     return ChatRequest(
@@ -126,7 +127,8 @@ def _request(fields: Fields, offered: ToolSet, items: Iterable[Fields]) -> ChatR
         messages=(*system, *read_messages(items)),
         sampling=parts.sampling(fields),
         max_tokens=parts.max_tokens(fields, "max_output_tokens"),
-        think=None if reasoning is None else parts.effort(reasoning, "effort"),
+        think=think,
+        template_variables=variables,
         tools=offered.tools,
         tool_choice=read_choice(fields, offered),
         format=parts.output_format(text and text.object("format"), lambda form: form),

@@ -125,9 +125,12 @@ class ChatTemplate:
         tools: Sequence[Tool] = (),
         think: Think = None,
         add_generation_prompt: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> Rendered:
         """Return the prompt for the answer to `messages`, or to be continued where the last one is the
-        assistant's. Raises InvalidRequest with the template's words where it refuses them.
+        assistant's. `variables` are further ones for the template.
+
+        Raises InvalidRequest with the template's words where it refuses them.
         """
         begun = ""
         if add_generation_prompt and messages and _can_be_continued(messages[-1]):
@@ -137,7 +140,7 @@ class ChatTemplate:
             self._prepare(messages, tools, think),
             tools=self._tool_dicts(tools),
             add_generation_prompt=add_generation_prompt,
-            **_thinking_variables(think),
+            **{**self._harmless(variables or {}), **_thinking_variables(think)},
         )
         opener, closer = self.think_markers
         # Some templates write a thought themselves, be it empty, before the calls of the last turn.
@@ -148,6 +151,14 @@ class ChatTemplate:
             prompt = f"{prompt.rstrip()}\n\n{closer}\n\n"
             thinking_open = False
         return Rendered(prompt=prompt + begun, thinking_open=thinking_open)
+
+    def _harmless(self, value: Any) -> Any:
+        """Return a JSON value with nothing in its texts that the template or the model could obey."""
+        if isinstance(value, str):
+            return self._neutralise(value)
+        if isinstance(value, Mapping):
+            return {name: self._harmless(inner) for name, inner in value.items()}
+        return [self._harmless(inner) for inner in value] if isinstance(value, list) else value
 
     def _tool_dicts(self, tools: Sequence[Tool]) -> list[dict[str, Any]] | None:
         if tools and self._traits.tools:

@@ -85,6 +85,7 @@ def _common_body(request: ChatRequest, model: str) -> dict[str, Any]:
         model=model,
         template=request.template,
         think=request.think,
+        chat_template_kwargs=dict(request.template_variables) or None,
         format=request.format,
         keep_alive=request.keep_alive,
         top_logprobs=request.top_logprobs,

@@ -26,7 +26,7 @@ from ..types import (
 )
 from .metrics import Metrics
 from .pool import Turn
-from .prompt import Prompt, build_prompt, markers_for, parser_for, tools_for
+from .prompt import Prompt, build_prompt, markers_for, parser_for, thinking_for, tools_for
 from .structured import demanded_call, structured
 
 log = logging.getLogger("rkllama")
@@ -135,11 +135,12 @@ class Generation:
 
     def _spec(self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any) -> GenerateSpec:
         request, model = self.request, self.model
+        think = thinking_for(request, model)
         limit = request.max_tokens if request.max_tokens is not None else model.max_tokens
         return GenerateSpec(
             prompt=prompt.text,
             raw=prompt.raw,
-            think=request.think if isinstance(request.think, bool) else None,
+            think=None if think is None else bool(think),
             sampling=request.sampling.over(model.sampling),
             max_tokens=-1 if limit is None else limit,
             schema=grammar,

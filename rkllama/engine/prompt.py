@@ -68,17 +68,29 @@ def _render(
     runtime_wraps: bool,
 ) -> Prompt:
     template = template_for(request, model)
+    variables = request.template_variables
     if request.prompt is not None and is_raw(request, template):
+        _refuse(variables, "the prompt goes to the model without a chat template")
         return Prompt(text=request.prompt, raw=True, template=template)
     messages = conversation(request, model, schema) + extra
     tools = tools_for(request)
     template = for_conversation(template, messages, tools, runtime_wraps=runtime_wraps)
     if template is None:
+        _refuse(variables, "this model has no chat template of its own here")
         return Prompt(text=messages[0].text, raw=False)
-    rendered = template.render(messages, tools=tools, think=thinking_for(request, model))
+    think = thinking_for(request, model)
+    rendered = template.render(messages, tools=tools, think=think, variables=variables)
     return Prompt(
         text=rendered.prompt, raw=True, template=template, thinking_open=rendered.thinking_open
     )
+
+
+def _refuse(variables: Mapping[str, Any], reason: str) -> None:
+    if variables:
+        raise Unsupported(
+            f"the template variables {', '.join(variables)} have no effect: {reason}",
+            param="chat_template_kwargs",
+        )
 
 
 def template_for(request: ChatRequest, model: StoredModel) -> ChatTemplate | None:

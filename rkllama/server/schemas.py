@@ -64,8 +64,11 @@ _KEEP_ALIVE = _either(
     {"type": "string", "pattern": r"^-?[0-9]{1,6}(\.[0-9]{1,3})?(ms|s|m|h)?$"},
 )
 _FORMAT = _either({"enum": ["json", ""]}, _ref("JSONSchema"))
-_THINK = _either(_FLAG, _one_of("low", "medium", "high", "max"))
-_EFFORT = _one_of("none", "minimal", "low", "medium", "high", "xhigh", "max")
+_EFFORT = _one_of("none", "off", "minimal", "low", "medium", "high", "xhigh", "max", "ultra")
+_THINK = _either(_FLAG, _EFFORT)
+_TEMPLATE_VARIABLES = _object(
+    enable_thinking=_FLAG, reasoning_effort=_EFFORT, preserve_thinking=_FLAG
+)
 
 _PARTS = _list(
     _either(
@@ -201,6 +204,7 @@ _OLLAMA: dict[str, Schema] = {
     "keep_alive": _KEEP_ALIVE,
     "format": _FORMAT,
     "think": _THINK,
+    "chat_template_kwargs": _TEMPLATE_VARIABLES,
     "stream": _FLAG,
 }
 _LOGPROBS: dict[str, Schema] = {"logprobs": _FLAG, "top_logprobs": _integer(0, 20)}
@@ -335,6 +339,9 @@ BODIES: dict[str, Schema] = {
         parallel_tool_calls=_FLAG,
         response_format=_OPENAI_FORMAT,
         reasoning_effort=_EFFORT,
+        reasoning=_object(effort=_EFFORT, enabled=_FLAG),
+        enable_thinking=_FLAG,
+        chat_template_kwargs=_TEMPLATE_VARIABLES,
         modalities=_list(_one_of("text")),
     ),
     "OpenAICompletion": _object(

@@ -228,7 +228,16 @@ def test_keep_alive(keep_alive: object, seconds: float | None) -> None:
 
 @pytest.mark.parametrize(
     ("think", "expected"),
-    [(None, None), (False, False), (True, True), ("low", "low"), ("high", "high"), ("max", "high")],
+    [
+        (None, None),
+        (False, False),
+        (True, True),
+        ("low", "low"),
+        ("high", "high"),
+        ("max", "high"),
+        ("minimal", "low"),
+        ("none", False),
+    ],
 )
 def test_think(think: object, expected: object) -> None:
     assert chat(think=think).think == expected

@@ -227,10 +227,41 @@ def test_stop(stop: Any, stops: tuple[str, ...]) -> None:
         ("medium", "medium"),
         ("high", "high"),
         ("xhigh", "high"),
+        ("Ultra", "high"),
+        ("off", False),
     ],
 )
 def test_reasoning_effort(effort: str | None, think: object) -> None:
     assert chat(reasoning_effort=effort).think == think
+    assert chat(reasoning={"effort": effort}).think == think
+    assert chat(chat_template_kwargs={"reasoning_effort": effort}).think == think
+
+
+@pytest.mark.parametrize(
+    ("fields", "think"),
+    [
+        ({"enable_thinking": False}, False),
+        ({"enable_thinking": True}, True),
+        ({"enable_thinking": True, "reasoning_effort": "low"}, "low"),
+        ({"enable_thinking": False, "reasoning_effort": "high"}, False),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, False),
+        ({"chat_template_kwargs": {"thinking": True}}, True),
+        ({"reasoning": {"enabled": False}}, False),
+        ({"reasoning": {"max_tokens": 100}}, None),
+        ({"thinking": {"type": "disabled"}}, False),
+        ({"thinking": {"type": "auto"}}, None),
+    ],
+)
+def test_thinking_is_switched_by_each_of_its_names(fields: dict[str, Any], think: object) -> None:
+    request = chat(**fields)
+    assert request.think == think
+    assert request.template_variables == {}
+
+
+def test_other_template_variables_are_passed_on() -> None:
+    given = {"enable_thinking": True, "preserve_thinking": True, "role": {"name": "x"}}
+    request = chat(chat_template_kwargs=given)
+    assert request.template_variables == {"preserve_thinking": True, "role": {"name": "x"}}
 
 
 SCHEMA = {"type": "object", "required": ["a"]}
@@ -406,6 +437,11 @@ def with_call(arguments: Any) -> list[Any]:
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": 1}, "logprobs"),
         ({"reasoning_effort": "huge"}, "reasoning_effort"),
+        ({"reasoning": {"effort": 3}}, "reasoning.effort"),
+        ({"enable_thinking": "no"}, "enable_thinking"),
+        ({"chat_template_kwargs": [1]}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs.messages"),
+        ({"chat_template_kwargs": {"enable_thinking": 0}}, "chat_template_kwargs.enable_thinking"),
         ({"response_format": "json"}, None),
         ({"response_format": {"type": "grammar"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),

@@ -220,6 +220,7 @@ def test_a_request_arrives_as_it_left() -> None:
         max_tokens=-1,
         stop=("a", "b"),
         think="low",
+        template_variables={"preserve_thinking": True},
         tools=(Tool(name="weather", description="d", parameters={"type": "object"}),),
         tool_choice="function:weather",
         format={"type": "object"},
