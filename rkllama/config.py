@@ -21,7 +21,7 @@ NUMBER_BOUNDS: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 5),
     "top_p": (0, 1),
     "min_p": (0, 1),
-    "repeat_penalty": (0.01, 10),
+    "repeat_penalty": (0, 10),
     "frequency_penalty": (-2, 2),
     "presence_penalty": (-2, 2),
     "mirostat_tau": (0, 100),

@@ -26,7 +26,15 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
-from .common import Fields, Generation, dump_text, dumps, fold, read_template_variables
+from .common import (
+    Fields,
+    Generation,
+    dump_text,
+    dumps,
+    fold,
+    read_template_variables,
+    read_text_content,
+)
 from .native_texts import Language, error_text, language, phrase
 from .options import (
     read_format,
@@ -128,7 +136,7 @@ def _message(fields: Fields) -> Message:
         raise fields.fail("role", "system, user, assistant or tool")
     return Message.of(
         next(known for known in _ROLES if known == role),
-        fields.need("content", fields.text),
+        fields.need("content", lambda name: read_text_content(fields, name)),
     )
 
 

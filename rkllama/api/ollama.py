@@ -30,7 +30,17 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
-from .common import Fields, Generation, dump_text, dumps, fold, read_template_variables, timestamp
+from .common import (
+    Fields,
+    Generation,
+    dump_text,
+    dumps,
+    fold,
+    read_arguments,
+    read_template_variables,
+    read_text_content,
+    timestamp,
+)
 from .options import read_format, read_keep_alive, read_options, read_think
 
 API_VERSION = "0.14.0"
@@ -216,7 +226,7 @@ def _message(fields: Fields, position: int) -> Message:
     calls = fields.objects("tool_calls") or ()
     return Message.of(
         next(known for known in _ROLES if known == role),
-        fields.text("content") or "",
+        read_text_content(fields) or "",
         reasoning=fields.text("thinking") or None,
         tool_calls=tuple(_call(call, f"call_{position}_{i}") for i, call in enumerate(calls)),
         tool_call_id=fields.text("tool_call_id") or None,
@@ -229,7 +239,7 @@ def _call(fields: Fields, default_id: str) -> ToolCall:
     return ToolCall(
         id=fields.text("id") or default_id,
         name=function.need("name", function.text),
-        arguments=function.mapping("arguments") or {},
+        arguments=read_arguments(function),
     )
 
 

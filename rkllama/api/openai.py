@@ -114,7 +114,7 @@ def _chat_request(fields: Fields) -> ChatRequest:
         stop=parts.stop_strings(fields),
         think=think,
         template_variables=variables,
-        tools=tools,
+        tools=parts.allowed_tools(fields, tools),
         tool_choice=parts.tool_choice(fields, tools, lambda choice: choice.object("function")),
         format=parts.output_format(
             fields.object("response_format"), lambda form: form.need("json_schema", form.object)

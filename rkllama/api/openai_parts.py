@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
 from ..types import Message, SamplingParams, TokenLogprob, Tool, ToolCall, Usage, fold_seed
-from .common import Fields, Think, client_text, load_json, read_effort, read_template_variables
+from .common import Fields, Think, client_text, read_arguments, read_effort, read_template_variables
 
 Format = Literal["json"] | Mapping[str, Any] | None
 
@@ -150,15 +150,9 @@ def _part(part: Fields) -> str:
 
 
 def arguments(call: Fields) -> Mapping[str, Any]:
-    """Return a call's `arguments`: a JSON object in a string; the empty string counts as no arguments."""
-    text = call.need("arguments", call.text)
-    try:
-        value = load_json(text) if text.strip() else {}
-    except InvalidRequest:
-        raise call.fail("arguments", "valid JSON") from None
-    if not isinstance(value, dict):
-        raise call.fail("arguments", "a JSON object in a string")
-    return value
+    """Return a call's `arguments`, which have to be there; see `read_arguments`."""
+    call.need("arguments", call.raw)
+    return read_arguments(call)
 
 
 def sampling(body: Fields) -> SamplingParams:
@@ -272,12 +266,36 @@ def tool_choice(
     if value is None:
         return "auto"
     if isinstance(value, dict):
-        return _forced(body.need("tool_choice", body.object), tools, named)
+        choice = body.need("tool_choice", body.object)
+        if choice.text("type") != "allowed_tools":
+            return _forced(choice, tools, named)
+        allowed = _allowed(choice)
+        value, tools = allowed.text("mode") or "auto", allowed_tools(body, tools)
+        if value not in ("auto", "required"):
+            raise allowed.fail("mode", "auto or required")
     if value not in ("none", "auto", "required"):
         raise body.fail("tool_choice", "none, auto, required or a function")
     if value == "required" and not tools:
         raise InvalidRequest("'tool_choice' is required, but there are no tools", param="tools")
     return str(value)
+
+
+def allowed_tools(body: Fields, tools: Sequence[Tool]) -> tuple[Tool, ...]:
+    """Return those of the tools that a `tool_choice` of the type allowed_tools names; all, without one."""
+    choice = body.object("tool_choice") if isinstance(body.raw("tool_choice"), dict) else None
+    if choice is None or choice.text("type") != "allowed_tools":
+        return tuple(tools)
+    names = set()
+    for entry in _allowed(choice).objects("tools") or ():
+        holder = entry.object("function") or entry
+        if entry.text("type") in ("function", "custom", None):
+            names.add(holder.need("name", holder.text))
+    return tuple(tool for tool in tools if tool.name in names)
+
+
+def _allowed(choice: Fields) -> Fields:
+    """Return the object with mode and tools: Chat Completions has it one level deeper than Responses."""
+    return choice.object("allowed_tools") or choice
 
 
 def _forced(choice: Fields, tools: Sequence[Tool], named: Callable[[Fields], Fields | None]) -> str:

@@ -129,7 +129,7 @@ def _request(fields: Fields, offered: ToolSet, items: Iterable[Fields]) -> ChatR
         max_tokens=parts.max_tokens(fields, "max_output_tokens"),
         think=think,
         template_variables=variables,
-        tools=offered.tools,
+        tools=parts.allowed_tools(fields, offered.tools),
         tool_choice=read_choice(fields, offered),
         format=parts.output_format(text and text.object("format"), lambda form: form),
         top_logprobs=_top_logprobs(fields),

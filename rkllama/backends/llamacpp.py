@@ -215,7 +215,7 @@ class CPUBackend:
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
             "min_p": sampling.min_p,
-            "repeat_penalty": sampling.repeat_penalty,
+            "repeat_penalty": 1.0 if sampling.repeat_penalty == 0 else sampling.repeat_penalty,
             "frequency_penalty": sampling.frequency_penalty,
             "presence_penalty": sampling.presence_penalty,
             "mirostat": sampling.mirostat,

@@ -12,6 +12,7 @@ from ..board.lock import NPULock
 from ..config import Settings
 from ..errors import ModelNotFound, NoModelLoaded, PullError
 from ..models.authoring import WritableStore
+from ..models.filename import without_registry
 from ..models.modelfile import parse_modelfile, render_modelfile
 from ..models.reference import parse_reference
 from ..models.uploads import Blobs, Source, Upload
@@ -110,7 +111,7 @@ class LocalService:
 
         Clients of Ollama pull whatever /api/tags does not list letter for letter.
         """
-        if "/" in reference:
+        if "/" in without_registry(reference.strip()):
             return None
         try:
             return self.store.resolve(reference).info

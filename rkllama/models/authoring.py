@@ -10,7 +10,7 @@ from dataclasses import replace
 from ..errors import AmbiguousName, InvalidRequest, ModelIncomplete, ModelNotFound, RKLLamaError
 from ..files import write_file
 from ..types import ModelInfo
-from .filename import strip_extension
+from .filename import strip_extension, without_registry
 from .labels import PULL_RECORD
 from .metadata import find_adapter
 from .modelfile import SIZE_LIMIT, Modelfile, ModelfileError, parse_modelfile, render_modelfile
@@ -219,7 +219,7 @@ class WritableStore(Store):
         """Return the name for something new, which may be that of an alias, or of `source` itself, but of
         nothing that `source` is made from: both would lead nowhere.
         """
-        spelling = name.strip().removesuffix(":latest").replace(":", "-")
+        spelling = without_registry(name.strip()).removesuffix(":latest").replace(":", "-")
         if not is_new_name(spelling):
             raise InvalidRequest(
                 f"'{name[:100]}' is not a valid model name",

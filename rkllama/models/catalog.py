@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import AmbiguousName, InvalidRequest, ModelNotFound
-from .filename import parse_model_name, strip_extension
+from .filename import parse_model_name, strip_extension, without_registry
 from .labels import origins
 from .scan import Entry, PathStamp, Scan, index_entries, stamp_at
 
@@ -86,7 +86,7 @@ class Catalog:
         by file, by folder, as it was pulled, and then (`prefix`) by a beginning that only one has, which
         may have a size or quantisation after it: `name:size`. Raises ModelNotFound, AmbiguousName.
         """
-        query = name.strip()
+        query = without_registry(name.strip())
         if not query or len(query) > _LONGEST or not query.isprintable():
             raise ModelNotFound(query[:_SHOWN])
         exact = self._by_name.get(query)

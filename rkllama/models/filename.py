@@ -15,6 +15,17 @@ from collections import namedtuple
 EXTENSIONS = (".rkllm", ".gguf")
 
 
+def without_registry(name: str) -> str:
+    """Return a name without what Ollama's registry puts before those of its own models: `library/qwen3`
+    is `qwen3`.
+    """
+    lower = name.lower()
+    for host in ("", "registry.ollama.ai/", "ollama.com/", "ollama.ai/"):
+        if lower.startswith(prefix := f"{host}library/"):
+            return name[len(prefix) :]
+    return name
+
+
 class ModelName(
     namedtuple(
         "ModelName",

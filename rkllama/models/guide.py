@@ -7,7 +7,7 @@ import shutil
 
 from ..errors import ConfigError, DiskFull, RKLLamaError
 from ..files import NewFile, free_space, is_full, make_directory
-from .filename import strip_extension
+from .filename import strip_extension, without_registry
 
 NAME = "guide"
 FILE = os.path.join(os.path.dirname(__file__), "guide.gguf")
@@ -15,7 +15,8 @@ FILE = os.path.join(os.path.dirname(__file__), "guide.gguf")
 
 def means_guide(name: str) -> bool:
     """Return whether `name` is the guide's, in any of the spellings that models have."""
-    return strip_extension(name.strip().removesuffix(":latest")).lower() == NAME
+    plain = without_registry(name.strip()).removesuffix(":latest")
+    return strip_extension(plain).lower() == NAME
 
 
 def install(models: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from ..errors import AmbiguousName, HubNotFound, InvalidRequest, Unsupported
-from .filename import EXTENSIONS, parse_quantization, strip_extension
+from .filename import EXTENSIONS, parse_quantization, strip_extension, without_registry
 
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if needed."
@@ -43,7 +43,7 @@ def parse_reference(text: str) -> Reference:
     a subfolder. The Hub's pages tell users of Ollama to write `hf.co/USER/REPO:QUANTIZATION`. Every part
     is safe to become a path or an address. Raises InvalidRequest.
     """
-    address = text.strip()
+    address = without_registry(text.strip())
     if _URL.match(address):
         return _parse_url(address)
     segments = _HUB.sub("", address).split("/")

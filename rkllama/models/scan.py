@@ -21,7 +21,7 @@ import re
 from collections import Counter, namedtuple
 
 from ..errors import ConfigError, ModelsDirMissing
-from .filename import EXTENSIONS, strip_extension
+from .filename import EXTENSIONS, strip_extension, without_registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -446,7 +446,7 @@ def _follow(
 ) -> tuple[str, Entry | None]:
     """Return what an alias is made from, and the model at the end of the chain, if there is exactly one."""
     source = sources[alias][1]
-    name = source.lower().removeprefix("./").removesuffix(":latest")
+    name = without_registry(source.lower()).removeprefix("./").removesuffix(":latest")
     if name in sources and name != alias:
         target = _follow(name, sources, index, depth - 1)[1] if depth else None
         return sources[name][0], target

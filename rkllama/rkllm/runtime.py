@@ -349,6 +349,8 @@ def sampling_values(sampling: SamplingParams | None) -> dict[str, float]:
     if sampling is None:
         return {}
     values = {name: _bounded(getattr(sampling, name), *_BOUNDS[name]) for name in _BOUNDS}
+    if sampling.repeat_penalty == 0:  # what clients send for "none", where it would be a divisor
+        values["repeat_penalty"] = 1.0
     if values["temperature"] == 0:
         values |= {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "mirostat": 0}
     return {name: value for name, value in values.items() if value is not None}

@@ -114,7 +114,7 @@ COMPONENTS: dict[str, Schema] = {
         top_k=_integer(),
         top_p=_number(0, 1),
         min_p=_number(0, 1),
-        repeat_penalty=_number(0.01, 10),
+        repeat_penalty=_number(0, 10),
         frequency_penalty=_number(-2, 2),
         presence_penalty=_number(-2, 2),
         mirostat=_integer(0, 2),
@@ -213,7 +213,7 @@ _SAMPLING: dict[str, Schema] = {
     "top_p": _number(0, 1),
     "top_k": _integer(0),
     "min_p": _number(0, 1),
-    "repeat_penalty": _number(0.01, 10),
+    "repeat_penalty": _number(0, 10),
     "frequency_penalty": _number(-2, 2),
     "presence_penalty": _number(-2, 2),
     "seed": _SEED,
@@ -229,6 +229,19 @@ _OPENAI: dict[str, Schema] = {
 _OPENAI_CHOICE = _either(
     _one_of("none", "auto", "required"),
     _object({"type": _FUNCTION_TYPE, "function": _object({"name": _ref("ToolName")})}),
+    _object(
+        {
+            "type": _one_of("allowed_tools"),
+            "allowed_tools": _object(
+                mode=_one_of("auto", "required"),
+                tools=_list(
+                    _object(
+                        {"type": _FUNCTION_TYPE, "function": _object({"name": _ref("ToolName")})}
+                    )
+                ),
+            ),
+        }
+    ),
 )
 _OPENAI_FORMAT = _either(
     _object({"type": _one_of("text", "json_object")}),

@@ -302,7 +302,7 @@ def test_options_fill_in_what_the_body_leaves_open() -> None:
         ({"messages": ["x"]}, None),
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
-        ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": "x", "stream": "yes"}, "stream"),
         ({"messages": "x", "model": 3}, "model"),

@@ -310,7 +310,14 @@ def test_a_conversation_with_tools() -> None:
         ({"messages": "Hello"}, "messages"),
         ({"messages": [{"content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "robot"}]}, "messages[0].role"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages[0].content[0].text",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0].type",
+        ),
         ({"messages": [{"role": "user", "images": ["aGk="]}]}, "messages[0].images"),
         (
             {"messages": [{"role": "assistant", "tool_calls": [{}]}]},
@@ -321,7 +328,7 @@ def test_a_conversation_with_tools() -> None:
                 "messages": [
                     {
                         "role": "assistant",
-                        "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}],
+                        "tool_calls": [{"function": {"name": "f", "arguments": 3}}],
                     }
                 ]
             },
@@ -843,3 +850,18 @@ def test_pull() -> None:
 def test_create_answers() -> None:
     lines = [json.loads(line) for line in ollama_models.create_lines().splitlines()]
     assert lines[-1] == ollama_models.SUCCESS == {"status": "success"}
+
+
+def test_what_openai_s_clients_send_is_taken() -> None:
+    """Content in parts, and arguments as a text, which may not even be JSON."""
+    parts = [{"type": "text", "text": "Good "}, {"type": "text", "text": "day"}]
+    calls = [{"function": {"name": "f", "arguments": text}} for text in ('{"x": 1}', "", "{x")]
+    messages = [
+        {"role": "user", "content": parts},
+        {"role": "assistant", "tool_calls": calls},
+    ]
+    request = chat(messages=messages, options={"repeat_penalty": 0})
+    assert request.messages[0].text == "Good day"
+    arguments = [call.arguments for call in request.messages[1].tool_calls]
+    assert arguments == [{"x": 1}, {}, {"arguments": "{x"}]
+    assert request.sampling.repeat_penalty == 0

@@ -264,6 +264,42 @@ def test_other_template_variables_are_passed_on() -> None:
     assert request.template_variables == {"preserve_thinking": True, "role": {"name": "x"}}
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        ("{", {"arguments": "{"}),
+        ("[]", {"arguments": []}),
+        ("[" * 9999, {"arguments": "[" * 9999}),
+        ("1" * 9999, {"arguments": "1" * 9999}),
+        ('{"a": NaN}', {"arguments": '{"a": NaN}'}),
+        ('{"a": 1e999}', {"arguments": '{"a": 1e999}'}),
+        ({"a": 1}, {"a": 1}),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_arguments_of_a_call_that_went_wrong_do_not_end_a_conversation(
+    text: Any, arguments: Any
+) -> None:
+    (message,) = chat(messages=with_call(text)).messages
+    assert message.tool_calls[0].arguments == arguments
+
+
+@pytest.mark.parametrize(
+    ("mode", "names", "told", "choice"),
+    [
+        ("auto", ["b"], ["b"], "auto"),
+        ("required", ["a", "b"], ["a", "b"], "required"),
+        ("auto", [], [], "auto"),
+    ],
+)
+def test_allowed_tools(mode: str, names: list[str], told: list[str], choice: str) -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in "abc"]
+    allowed = {"mode": mode, "tools": [t for t in tools if t["function"]["name"] in names]}  # type: ignore[index]
+    request = chat(tools=tools, tool_choice={"type": "allowed_tools", "allowed_tools": allowed})
+    assert [tool.name for tool in request.tools] == told
+    assert request.tool_choice == choice
+
+
 SCHEMA = {"type": "object", "required": ["a"]}
 
 
@@ -419,13 +455,16 @@ def with_call(arguments: Any) -> list[Any]:
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
         ({"messages": with_content("a")}, None),
         ({"messages": with_content({"text": "a"})}, "messages[0].content[0].type"),
-        ({"messages": with_call("{")}, "messages[0].tool_calls[0].function.arguments"),
-        ({"messages": with_call("[]")}, "messages[0].tool_calls[0].function.arguments"),
-        ({"messages": with_call("[" * 9999)}, "messages[0].tool_calls[0].function.arguments"),
-        ({"messages": with_call("1" * 9999)}, "messages[0].tool_calls[0].function.arguments"),
-        ({"messages": with_call('{"a": NaN}')}, "messages[0].tool_calls[0].function.arguments"),
-        ({"messages": with_call('{"a": 1e999}')}, "messages[0].tool_calls[0].function.arguments"),
-        ({"messages": with_call({})}, "messages[0].tool_calls[0].function.arguments"),
+        ({"messages": with_call(None)}, "messages[0].tool_calls[0].function.arguments"),
+        ({"messages": with_call(3)}, "messages[0].tool_calls[0].function.arguments"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": 3}},
+            None,
+        ),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "any"}}},
+            "tool_choice.allowed_tools.mode",
+        ),
         ({"temperature": "hot"}, "temperature"),
         ({"temperature": 3}, "temperature"),
         ({"top_p": -1}, "top_p"),
@@ -478,7 +517,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
         ({"messages": with_content(IMAGE)}, "messages[0].content[0].type"),
         ({"messages": with_content({"type": "input_audio"})}, "messages[0].content[0].type"),
         ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0].type"),
-        ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice.type"),
+        ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
     ],
 )
 def test_what_cannot_be_honoured_says_so(fields: dict[str, Any], param: str) -> None:

@@ -325,7 +325,6 @@ def test_the_answer_repeats_the_request() -> None:
         ({"input": ["a"]}, None),
         ({"input": [{"role": "user"}]}, "input[0].content"),
         ({"input": [{"role": "robot", "content": ""}]}, "input[0].role"),
-        ({"input": [function_call("c", "{")]}, "input[0].arguments"),
         ({"input": [{"type": "function_call_output", "output": ""}]}, "input[0].call_id"),
         ({"input": [{"type": "reasoning", "summary": 5}]}, "input[0].summary"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
@@ -600,3 +599,10 @@ def test_a_page_that_cannot_be_listed_is_named(query: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest) as raised:
         responses.items_body(ITEMS, query)
     assert raised.value.param in query
+
+
+def test_allowed_tools() -> None:
+    tools = [{"type": "function", "name": name} for name in "abc"]
+    choice = {"type": "allowed_tools", "mode": "required", "tools": [tools[1]]}
+    request = request_of(tools=tools, tool_choice=choice)
+    assert ([tool.name for tool in request.tools], request.tool_choice) == (["b"], "required")

@@ -454,7 +454,7 @@ _REFUSED = {
     "temperature": _NEVER | {"-1", "2147483651"},
     "top_p": _NEVER | {"-1", "2.0", "2147483651"},
     "min_p": _NEVER | {"-1", "2.0", "2147483651"},
-    "repeat_penalty": _NEVER | {"-1", "0", "2147483651"},
+    "repeat_penalty": _NEVER | {"-1", "2147483651"},
     "frequency_penalty": _NEVER | {"2147483651"},
     "presence_penalty": _NEVER | {"2147483651"},
     "mirostat_tau": _NEVER | {"-1", "2147483651"},

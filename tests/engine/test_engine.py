@@ -247,6 +247,16 @@ def test_counting_and_embedding_leave_a_chat_possible(service: LocalService, mod
         assert ask(service, name, user("hello")).text == "hello"
 
 
+def test_a_model_of_ollamas_library_that_is_here_is_pulled_at_once(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / "qwen2.5.rkllm")
+    (done,) = service.pull("library/qwen2.5:latest")
+    assert (done.status, done.name) == ("done", "qwen2.5")
+    with pytest.raises(InvalidRequest, match="no repository"):
+        list(service.pull("library/other"))
+
+
 # --- Loading and unloading ---------------------------------------------------------------------
 
 

@@ -176,6 +176,15 @@ def test_create_inherits_and_overrides(store: WritableStore, put: Put) -> None:
     assert store.details("two-v1").modelfile.startswith("FROM one\n")
 
 
+def test_names_of_ollamas_library_are_names(store: WritableStore, put: Put) -> None:
+    put("m.rkllm")
+    assert store.create("library/one", "FROM library/m:latest").name == "one"
+    store.copy("registry.ollama.ai/library/one", "library/two:v1")
+    assert store.resolve("library/two:v1").info.name == "two-v1"
+    store.remove("library/two:v1")
+    assert [info.name for info in store.list()] == ["m", "one"]
+
+
 def test_create_again_replaces_the_alias(store: WritableStore, put: Put) -> None:
     put("m.rkllm")
     store.create("x", "FROM m\nSYSTEM one\nPARAMETER top_k 1")

@@ -56,6 +56,9 @@ JINJA = "{% for message in messages %}{{ message.content }}{% endfor %}"
         ("tiny.gguf:latest", "tiny"),
         ("Poet", "poet"),
         ("poet:latest", "poet"),
+        ("library/poet", "poet"),
+        ("registry.ollama.ai/Library/poet:latest", "poet"),
+        ("library/qwen2.5:1.5b", "Qwen2.5-1.5B-Instruct-rk3588-w8a8"),
         ("p", "poet"),
     ],
 )

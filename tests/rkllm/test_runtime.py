@@ -440,6 +440,10 @@ def test_greedy_is_one_candidate_not_a_division_by_zero(temperature: float) -> N
     assert values == {"temperature": 1.0, "top_k": 1, "top_p": 1.0, "mirostat": 0}
 
 
+def test_no_penalty_for_repetition_is_no_division_by_zero() -> None:
+    assert sampling_values(SamplingParams(repeat_penalty=0)) == {"repeat_penalty": 1.0}
+
+
 @pytest.mark.parametrize("version", ["1.1.4", "1.3.0"])
 def test_numbers_too_small_for_a_float32_are_nought(version: str, tmp_path: Path) -> None:
     names = ("top_p", "temperature", "frequency_penalty", "presence_penalty", "mirostat_tau")
