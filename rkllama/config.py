@@ -103,6 +103,26 @@ def _integer(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def _mask(value: object) -> int:
+    """CPUs as bits, "0xF0"."""
+    try:
+        number = value if isinstance(value, int) else int(str(value), 0)
+    except ValueError:
+        raise ValueError("it must be a number such as 0xF0") from None
+    if not 1 <= number <= 0xFF:
+        raise ValueError("it must be between 0x01 and 0xFF: a bit for each of CPU 0 to 7")
+    return number
+
+
+def _switch(value: object) -> bool:
+    text = str(value).lower()
+    if text in ("true", "1", "yes", "on"):
+        return True
+    if text in ("false", "0", "no", "off"):
+        return False
+    raise ValueError("it must be true or false")
+
+
 def _seconds(value: object) -> float:
     seconds = parse_duration(value)
     if seconds <= 0:
@@ -188,6 +208,15 @@ class Settings:
     RKLLAMA_PREFILL_TIMEOUT, 30s."""
     threads: int
     """Threads of the CPU backend; 0 = the physical (big) cores. RKLLAMA_THREADS, 0."""
+    base_domain_id: int | None
+    """The NPU's memory domain of every model. RKLLAMA_BASE_DOMAIN_ID; default: one for each model."""
+    embed_flash: bool | None
+    """Whether the NPU's runtime reads embeddings from the file, which saves memory. RKLLAMA_EMBED_FLASH;
+    default: as the runtime has it."""
+    enabled_cpus_mask: int | None
+    """The CPUs that the NPU's runtime uses, as bits. RKLLAMA_ENABLED_CPUS_MASK; default: the big ones."""
+    enabled_cpus_num: int | None
+    """How many of them. RKLLAMA_ENABLED_CPUS_NUM; default: all in the mask."""
     api_keys: tuple[str, ...]
     """Keys of which a client must send one; none = open. RKLLAMA_API_KEY, @FILE for those in a file."""
     origins: tuple[str, ...]
@@ -200,7 +229,11 @@ class Settings:
 
     __slots__ = (
         "api_keys",
+        "base_domain_id",
         "context_length",
+        "embed_flash",
+        "enabled_cpus_mask",
+        "enabled_cpus_num",
         "home",
         "host",
         "keep_alive",
@@ -272,6 +305,10 @@ SETTINGS = (
     Setting("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),
     Setting("prefill_timeout", "RKLLAMA_PREFILL_TIMEOUT", _seconds, 30.0),
     Setting("threads", "RKLLAMA_THREADS", _integer(0, 256), 0),
+    Setting("base_domain_id", "RKLLAMA_BASE_DOMAIN_ID", _integer(0, 15), None),
+    Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
+    Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
+    Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
     Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),

@@ -29,7 +29,7 @@ from .rkllm.log import (
 )
 from .rkllm.model_file import what_else
 from .rkllm.runtime import RunOptions, Runtime
-from .types import Diagnosis, FinishReason, TokenLogprob
+from .types import Diagnosis, FinishReason, NPUParams, TokenLogprob
 
 _LORA = "default"
 _SPARE = 4
@@ -119,9 +119,7 @@ class NPUBackend:
             "skip_special_token": True,
             "is_async": False,
         }
-        if runtime.has("enabled_cpus_mask"):
-            mask, count = cpus(soc)
-            parameters |= {"enabled_cpus_mask": mask, "enabled_cpus_num": count}
+        parameters |= _extended(runtime, spec.npu, soc)
         self._output.mark()
         try:
             runtime.init(spec.path, sampling=spec.sampling, **parameters)
@@ -372,6 +370,20 @@ class NPUBackend:
             self._runtime.destroy()
             self._runtime = None
         self._output.close()
+
+
+def _extended(runtime: Runtime, wanted: NPUParams, soc: str | None) -> dict[str, float | str]:
+    """The members of RKLLMExtendParam. Raises Unsupported for one that is wanted and that it lacks."""
+    values: dict[str, float | str] = {}
+    if wanted.base_domain_id is not None:
+        values["base_domain_id"] = wanted.base_domain_id
+    if wanted.embed_flash is not None:
+        values["embed_flash"] = int(wanted.embed_flash)
+    mask, number = wanted.enabled_cpus_mask, wanted.enabled_cpus_num
+    if runtime.has("enabled_cpus_mask") or mask is not None or number is not None:
+        mask, number = cpus(soc, mask=mask, number=number)
+        values |= {"enabled_cpus_mask": mask, "enabled_cpus_num": number}
+    return values
 
 
 def _reason(results: Results, at_limit: bool) -> FinishReason:

@@ -123,6 +123,23 @@ class SamplingParams:
         return replace(defaults, **{name: v for name, v in own.items() if v is not None})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NPUParams:
+    """How the NPU's runtime loads a model, in its own words; what is None is chosen by RKLLama."""
+
+    base_domain_id: int | None = None
+    """The first of the NPU's memory domains that the model uses."""
+    embed_flash: bool | None = None
+    """Whether the table of embeddings is read from the file instead of being kept in memory."""
+    enabled_cpus_mask: int | None = None
+    enabled_cpus_num: int | None = None
+
+    def over(self, defaults: NPUParams) -> NPUParams:
+        """These values, with what they leave open taken from `defaults`."""
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return replace(defaults, **{name: v for name, v in own.items() if v is not None})
+
+
 def fold_seed(seed: int) -> int:
     """A seed in the 31 bits that backends take: equal seeds stay equal, whatever their size."""
     return seed % (1 << 31)

@@ -21,7 +21,7 @@ from rkllama.board.soc import cpus, read_soc, require_llm
 from rkllama.errors import LibraryNotFound, LoadFailed, PromptTooLong, RuntimeFailed, Unsupported
 from rkllama.npu import NPUBackend
 from rkllama.rkllm.log import diagnose
-from rkllama.types import SamplingParams
+from rkllama.types import NPUParams, SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 from tests.waiting import until
 
@@ -272,6 +272,31 @@ def test_cpus(soc: str | None, available: set[int], expected: tuple[int, int]) -
     mask, count = cpus(soc, available)
     assert (mask, count) == expected
     assert mask.bit_count() == count
+
+
+@pytest.mark.parametrize(
+    ("mask", "number", "expected"),
+    [
+        (0x3C, None, (0x3C, 4)),
+        (0x3C, 2, (0x30, 2)),
+        (0x80, 4, (0x80, 1)),
+        (None, 3, (0xE0, 3)),
+        (None, 6, (0xFC, 6)),
+    ],
+)
+def test_cpus_that_the_user_wants(
+    mask: int | None, number: int | None, expected: tuple[int, int]
+) -> None:
+    assert cpus("RK3588", set(range(8)), mask=mask, number=number) == expected
+
+
+def test_a_parameter_that_the_release_lacks_is_told(tmp_path: Path) -> None:
+    wanted = NPUParams(embed_flash=True)
+    with (
+        pytest.raises(Unsupported, match=r"1\.1\.4 has no embed_flash"),
+        loaded("1.1.4", tmp_path, {}, npu=wanted),
+    ):
+        pass
 
 
 # --- Generating --------------------------------------------------------------------------------

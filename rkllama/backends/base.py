@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ..types import FinishReason, SamplingParams, TokenLogprob
+from ..types import FinishReason, NPUParams, SamplingParams, TokenLogprob
 
 Emit = Callable[[str], None]
 """Takes new text, in order; called from the runtime's callback, so it is quick and raises nothing."""
@@ -31,6 +31,7 @@ class LoadSpec:
     library: str | None = None
     abi: str | None = None
     lora: str | None = None
+    npu: NPUParams = field(default_factory=NPUParams)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

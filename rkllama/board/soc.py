@@ -40,15 +40,37 @@ def require_llm(soc: str | None) -> None:
         )
 
 
-def cpus(soc: str | None, available: set[int] | None = None) -> tuple[int, int]:
+def has_domains(soc: str | None) -> bool:
+    """Return whether the NPU of `soc` has several domains of memory, as far as the vendor uses them."""
+    return soc not in ("RK3562", "RV1126B")
+
+
+def cpus(
+    soc: str | None,
+    available: set[int] | None = None,
+    *,
+    mask: int | None = None,
+    number: int | None = None,
+) -> tuple[int, int]:
     """(mask, number) of the CPUs to use: the vendor's choice for `soc` where it may be used here.
 
     Where fewer of those may be used than the NPU has cores, others join them. Elsewhere it is the last
-    four of those that this process may run on; the big cores come last.
+    four of those that this process may run on; the big cores come last. `mask` and `number` are what the
+    user wants: these CPUs, so many; without a mask the others join where the choice has fewer.
     """
-    usable = {cpu for cpu in (available or os.sched_getaffinity(0)) if cpu < 8} or {0}
+    if mask is not None:
+        chosen = [cpu for cpu in range(8) if mask >> cpu & 1]
+    else:
+        chosen = _choose(soc, available or os.sched_getaffinity(0), number)
+    if number is not None:
+        chosen = chosen[-number:]
+    return sum(1 << cpu for cpu in chosen), len(chosen)
+
+
+def _choose(soc: str | None, available: set[int], number: int | None) -> list[int]:
+    usable = {cpu for cpu in available if cpu < 8} or {0}
     family = (soc or "").removesuffix("S")
     chosen = sorted(usable.intersection(_CPUS.get(family, range(8))))[-4:]
-    if len(chosen) < _CORES.get(family, 1):
-        chosen = sorted(usable)[-4:]
-    return sum(1 << cpu for cpu in chosen), len(chosen)
+    if len(chosen) < (number or _CORES.get(family, 1)):
+        chosen = sorted(usable)[-(number or 4) :]
+    return chosen

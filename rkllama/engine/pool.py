@@ -9,18 +9,20 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 from ..backends.base import LoadedInfo, LoadSpec
 from ..backends.kinds import kind_of
 from ..board.lock import NPULock
+from ..board.soc import has_domains, read_soc
 from ..config import Settings
 from ..errors import Cancelled, NoModelLoaded, OutOfMemory, ServerStopping, WorkerError
 from ..models.metadata import StoredModel
+from ..rkllm.domains import Domains
 from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
-from ..types import LoadedModel, ModelInfo, SamplingParams
+from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
 from .scheduler import Scheduler, Slot
 
 log = logging.getLogger("rkllama")
@@ -31,6 +33,8 @@ _LONG = 0.05
 """Seconds of waiting after which a client may have gone: then it is asked."""
 _LONGEST_LOG = 255 - len(".log.1")
 """Bytes of a log's name without its endings."""
+_NPU_SETTINGS = tuple(field.name for field in fields(NPUParams))
+"""They are settings under the same names."""
 _FOR_EVER = 1e9
 """Seconds (30 years) from which a keep-alive has no end: clocks and dates overflow with such numbers."""
 
@@ -88,6 +92,8 @@ class Pool:
         self._settings = settings
         self._exact_sampling = exact_sampling
         self._npu_lock = npu_lock
+        self._npu = NPUParams(**{name: getattr(settings, name) for name in _NPU_SETTINGS})
+        self._domains = Domains(several=has_domains(read_soc()))
         self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
         self._timer = threading.Condition()
         self._janitor: threading.Thread | None = None
@@ -214,6 +220,7 @@ class Pool:
             library=self._settings.rkllm_lib,
             abi=self._settings.rkllm_abi,
             lora=model.lora,
+            npu=model.npu.over(self._npu),
         )
 
     @staticmethod
@@ -234,6 +241,8 @@ class Pool:
         if wanted > resident.wanted_context and spec.context_length > ready.context_length:
             return False
         if spec.lora != loaded.lora or spec.eos_tokens != loaded.eos_tokens:
+            return False
+        if spec.npu != loaded.npu:
             return False
         if ready.per_run_sampling or spec.sampling == loaded.sampling:
             return True
@@ -304,11 +313,19 @@ class Pool:
         if self._closed:  # `close` may have looked before it was there
             self._end(slot.resident, "the server is stopping")
         try:
+            spec = self._with_domain(spec, model)
             slot.resident.loaded = worker.load(spec, timeout=self._settings.load_timeout)
         except BaseException:
             self._close(slot)
             raise
         return slot.resident.loaded
+
+    def _with_domain(self, spec: LoadSpec, model: StoredModel) -> LoadSpec:
+        """Return a spec that names the model's domain in the NPU's memory, which is its own from now on."""
+        if not kind_of(spec.path).needs_npu:
+            return spec
+        first = self._domains.take(spec.path, model.info.size, spec.npu.base_domain_id)
+        return replace(spec, npu=replace(spec.npu, base_domain_id=first))
 
     def _log_path(self, name: str) -> str:
         """Return where a model's process logs; the name of one in a folder can be longer than a file's may
@@ -354,6 +371,7 @@ class Pool:
         if slot.resident is not None:
             resident, slot.resident = slot.resident, None
             resident.worker.close()
+            self._domains.give_back(slot.key)
             if resident.loaded is not None:
                 log.info("unloaded %s", resident.info.name)
 

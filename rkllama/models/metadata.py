@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 from ..chat.end_tokens import end_tokens
 from ..chat.families import find_family, thinks
-from ..types import Message, ModelInfo, SamplingParams, TemplateSource
+from ..types import Message, ModelInfo, NPUParams, SamplingParams, TemplateSource
 from .filename import parse_model_name
 from .gguf import GGUFError, GGUFHeader, read_header
 from .labels import origins
@@ -59,6 +59,7 @@ class StoredModel:
     think: bool | None = None
     system: str | None = None
     messages: tuple[Message, ...] = ()
+    npu: NPUParams = field(default_factory=NPUParams)
     lora: str | None = None
     """The adapter's file."""
     parent: str | None = None
@@ -195,6 +196,7 @@ class ModelReader:
             think=defaults.think,
             system=modelfile.system or None,
             messages=modelfile.messages,
+            npu=defaults.npu,
             lora=modelfile.adapter,
             parent=entry.parent or None,
             capabilities=_capabilities(info, template, good),

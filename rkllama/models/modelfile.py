@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import InvalidRequest
-from ..types import Message, Role, SamplingParams
+from ..types import Message, NPUParams, Role, SamplingParams
 
 SIZE_LIMIT = 1 << 20
 """Bytes that a Modelfile may have."""
@@ -63,6 +63,7 @@ class Defaults:
     context_length: int | None = None
     stop: tuple[str, ...] = ()
     think: bool | None = None
+    npu: NPUParams = field(default_factory=NPUParams)
 
 
 # --- Parameters --------------------------------------------------------------------------------
@@ -105,6 +106,16 @@ def _switch(text: str) -> bool:
     raise ValueError("must be true or false")
 
 
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text, 0) if text.lower().startswith("0x") else _integer(text)
+        if not low <= number <= high:
+            raise ValueError(f"must be between {low} and {high}")
+        return number
+
+    return parse
+
+
 def _max_tokens(text: str) -> int:
     return max(_integer(text), -1)
 
@@ -128,7 +139,13 @@ _OTHERS: dict[str, Callable[[str], Any]] = {
     "think": _switch,
     "stop": str,
 }
-_PARAMETERS = {**_SAMPLING, **_OTHERS}
+_NPU: dict[str, Callable[[str], Any]] = {
+    "base_domain_id": _between(0, 15),
+    "embed_flash": _switch,
+    "enabled_cpus_mask": _between(1, 0xFF),
+    "enabled_cpus_num": _between(1, 8),
+}
+_PARAMETERS = {**_SAMPLING, **_OTHERS, **_NPU}
 
 
 def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
@@ -148,6 +165,7 @@ def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
         context_length=values.get("num_ctx"),
         stop=tuple(text for name, text in parameters if name == "stop" and text),
         think=values.get("think"),
+        npu=NPUParams(**{name: values.get(name) for name in _NPU}),
     )
 
 

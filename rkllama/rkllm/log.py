@@ -94,7 +94,8 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
     _Complaint(
         r"number of enabled CPUs must be greater",
         "the model's process may use fewer CPUs than the model uses NPU cores",
-        "Give it more: look at taskset, CPUAffinity= in the systemd unit, or the container's CPUs.",
+        "Give it more: look at taskset, CPUAffinity= in the systemd unit, the container's CPUs, and "
+        "at RKLLAMA_ENABLED_CPUS_MASK and _NUM.",
     ),
     _Complaint(
         r"n_batch must be between 1 and 100, but got (-?\d+)",

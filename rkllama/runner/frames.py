@@ -20,7 +20,7 @@ from typing import Any
 
 from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from ..errors import RKLLamaError
-from ..types import SamplingParams, TokenLogprob
+from ..types import NPUParams, SamplingParams, TokenLogprob
 
 # Parent to child.
 LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES = range(1, 8)
@@ -114,6 +114,7 @@ def decode_load(payload: bytes) -> LoadSpec:
     values = decode(payload)
     values["sampling"] = SamplingParams(**values["sampling"])
     values["eos_tokens"] = tuple(values["eos_tokens"])
+    values["npu"] = NPUParams(**values["npu"])
     return LoadSpec(**values)
 
 

@@ -465,6 +465,50 @@ def test_a_load_that_lacks_memory_fails_when_no_idle_model_is_left(
     assert hall.names == {"big"}
 
 
+def domains(trace: Path) -> list[int]:
+    return [event["base_domain_id"] for event in read_trace(trace) if event["event"] == "init"]
+
+
+def test_models_fit_side_by_side_in_domains_of_their_own(hall: House, tmp_path: Path) -> None:
+    npu, trace = tmp_path / "npu", tmp_path / "trace"
+    for name in "abc":
+        write_model(hall.models / f"{name}.rkllm", npu=npu, memory_mb=2500, trace=trace)
+    for name in "abc":
+        hall.load(name)
+    hall.unload("b")
+    hall.load("b")
+    assert domains(trace) == [0, 1, 2, 1]
+    assert hall.names == {"a", "b", "c"}
+
+
+def test_a_large_model_takes_domains_in_a_row(hall: House, tmp_path: Path) -> None:
+    npu, trace, gibi = tmp_path / "npu", tmp_path / "trace", 1 << 30
+    for name, size in (("a", 2), ("big", 7), ("b", 1), ("c", 3)):
+        path = hall.models / f"{name}.rkllm"
+        write_model(path, size=size * gibi, npu=npu, memory_mb=size * 1024, trace=trace)
+        hall.load(name)
+    hall.unload("big")
+    hall.unload("b")
+    hall.load("b")
+    assert domains(trace) == [0, 1, 3, 4, 1]
+
+
+def test_a_modelfile_and_a_setting_name_domain_and_cpus(
+    models: Path, npu: str, lock_path: str, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace"
+    write_model(models / "m.rkllm", trace=trace)
+    house = House(models, lock_path, base_domain_id=3, enabled_cpus_mask="0x0F")
+    settings = "embed_flash true\nPARAMETER enabled_cpus_num 3\nPARAMETER base_domain_id 9"
+    house.store.create("own", f"FROM m\nPARAMETER {settings}")
+    for name in ("m", "m", "own", "m"):
+        house.load(name)
+    close(house)
+    names = ("base_domain_id", "embed_flash", "enabled_cpus_mask", "enabled_cpus_num")
+    found = [tuple(e[n] for n in names) for e in read_trace(trace) if e["event"] == "init"]
+    assert found == [(3, 0, 0x0F, 4), (9, 1, 0x0E, 3), (3, 0, 0x0F, 4)]
+
+
 @pytest.mark.parametrize("fault", [{"init_error": 1}, {"crash_in_init": 1}])
 def test_only_want_of_memory_costs_idle_models(hall: House, fault: dict[str, int]) -> None:
     write_model(hall.models / "idle.rkllm")

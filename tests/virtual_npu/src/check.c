@@ -91,7 +91,7 @@ Sampling sampling_of_param(const RKLLMParam *param) {
 static int check_extend(const RKLLMExtendParam *extend) {
     for (size_t i = 0; i < sizeof extend->reserved; i++)
         if (extend->reserved[i]) reject("extend_param.reserved[%zu] is not 0", i);
-    if (check_int("extend_param.base_domain_id", extend->base_domain_id, 0, 16)) return -1;
+    if (check_int("extend_param.base_domain_id", extend->base_domain_id, 0, 15)) return -1;
 #if HAS_CPUS
     if (extend->embed_flash != 0 && extend->embed_flash != 1)
         reject("extend_param.embed_flash=%d", extend->embed_flash);

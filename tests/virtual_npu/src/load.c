@@ -90,6 +90,21 @@ static void log_cpus(const RKLLMParam *param) {
 #endif
 }
 
+static void trace_init(const Instance *instance) {
+    const RKLLMParam *param = &instance->param;
+    int flash = 0, cpus = 0;
+    unsigned mask = 0;
+#if HAS_CPUS
+    flash = param->extend_param.embed_flash;
+    cpus = param->extend_param.enabled_cpus_num;
+    mask = param->extend_param.enabled_cpus_mask;
+#endif
+    trace_event(instance->trace, "init", now_ns(),
+                ", \"max_context_len\": %d, \"base_domain_id\": %d, \"embed_flash\": %d, "
+                "\"enabled_cpus_num\": %d, \"enabled_cpus_mask\": %u",
+                param->max_context_len, param->extend_param.base_domain_id, flash, cpus, mask);
+}
+
 static Instance *instance_new(const RKLLMParam *param, const Config *config) {
     Instance *instance = calloc(1, sizeof *instance);
     instance->config = *config;
@@ -154,8 +169,7 @@ int instance_load(const RKLLMParam *param, Instance **instance) {
     log_cpus(param);
     *instance = instance_new(param, &config);
     (*instance)->memory = memory;
-    trace_event((*instance)->trace, "init", now_ns(), ", \"max_context_len\": %d",
-                param->max_context_len);
+    trace_init(*instance);
     return 0;
 }
 
