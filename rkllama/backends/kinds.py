@@ -27,6 +27,8 @@ class Kind:
     may stand above this module."""
     needs_npu: bool
     """Whether a model's process needs the NPU, which has one owner per machine, and fills its memory."""
+    leaks: bool
+    """Whether memory that its process takes from run to run is lost; else it is a cache."""
     wraps_prompts: bool
     """Whether the runtime puts a prompt that is not raw into the model's own template."""
     abort_grace: float
@@ -52,6 +54,7 @@ KINDS = (
         extension=".rkllm",
         backend=("rkllama.npu", "NPUBackend"),
         needs_npu=True,
+        leaks=True,
         wraps_prompts=True,
         abort_grace=60.0,  # a prefill cannot be interrupted
         diagnose=_diagnose_rkllm,
@@ -60,6 +63,7 @@ KINDS = (
         extension=".gguf",
         backend=("rkllama.backends.llamacpp", "CPUBackend"),
         needs_npu=False,
+        leaks=False,
         wraps_prompts=False,
         # llama.cpp heeds an abort between two batches. Where one takes longer (a large model, a long text to
         # embed) its process is ended, since the next one has the file in the page cache.

@@ -17,12 +17,20 @@ from ..backends.kinds import kind_of
 from ..board.lock import NPULock
 from ..board.soc import has_domains, read_soc
 from ..config import Settings
-from ..errors import Cancelled, NoModelLoaded, OutOfMemory, ServerStopping, WorkerError
+from ..errors import (
+    Cancelled,
+    NoModelLoaded,
+    OutOfMemory,
+    RKLLamaError,
+    ServerStopping,
+    WorkerError,
+)
 from ..models.metadata import StoredModel
 from ..rkllm.domains import Domains
 from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
 from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
+from .growth import Growth
 from .scheduler import Scheduler, Slot
 
 log = logging.getLogger("rkllama")
@@ -43,16 +51,14 @@ _FOR_EVER = 1e9
 class Resident:
     """What occupies a slot. `loaded` is None while the model is being loaded."""
 
+    model: StoredModel
+    """As it was loaded."""
     info: ModelInfo
     """Under the name by which it was last asked for: an alias shares the process of its model."""
-    mtime_ns: int
-    """Of the file when it was loaded; with `info.size` it tells whether that has changed."""
     worker: Worker
     spec: LoadSpec
     wanted_context: int
     """The context length before it was clamped: asking for it again needs no new load."""
-    defaults: SamplingParams
-    """The sampling of its Modelfile, before the request's own went over it."""
     keep_alive: float
     pinned: bool = False
     """Stays until it is unloaded, whatever keep-alive requests ask for."""
@@ -61,6 +67,10 @@ class Resident:
     """Whether a complete prompt has been run: the runtime's own template is switched off for good."""
     memory: int | None = None
     """Bytes, as the runtime reported with the last answer."""
+    growth: Growth | None = None
+    """Of its memory since it was loaded; None where it is not minded."""
+    bloated: bool = False
+    """Whether it has to be loaded anew for that."""
     told: set[str] = field(default_factory=set)
     """What has been logged about templates, its own and its aliases': once is enough."""
 
@@ -144,6 +154,8 @@ class Pool:
         self._expire_after(slot, resident)
         if resident.worker.state is State.DEAD:
             self._lose(slot, resident)
+        elif resident.growth is not None:
+            resident.bloated = resident.growth.note_use(resident.memory)
 
     @staticmethod
     def _expire_after(slot: Slot[Resident], resident: Resident) -> None:
@@ -235,7 +247,7 @@ class Pool:
     def _serves(self, resident: Resident, model: StoredModel, spec: LoadSpec, wanted: int) -> bool:
         """Return whether a loaded model can serve a request, or has to be reloaded for it."""
         info, loaded, ready = model.info, resident.spec, resident.ready
-        if (info.size, model.mtime_ns) != (resident.info.size, resident.mtime_ns):
+        if (info.size, model.mtime_ns) != (resident.model.info.size, resident.model.mtime_ns):
             log.info("%s has changed on disk", info.name)
             return False
         if wanted > resident.wanted_context and spec.context_length > ready.context_length:
@@ -246,7 +258,7 @@ class Pool:
             return False
         if ready.per_run_sampling or spec.sampling == loaded.sampling:
             return True
-        if self._exact_sampling or model.sampling != resident.defaults:
+        if self._exact_sampling or model.sampling != resident.model.sampling:
             return False
         log.warning(
             "%s: this runtime keeps the sampling that the model was loaded with; the request's own "
@@ -301,12 +313,11 @@ class Pool:
             inherit = (self._npu_lock.fd,)
         worker = Worker(info.path, self._log_path(info.name), inherit=inherit)
         slot.resident = Resident(
+            model=model,
             info=info,
-            mtime_ns=model.mtime_ns,
             worker=worker,
             spec=spec,
             wanted_context=wanted,
-            defaults=model.sampling,
             keep_alive=self._settings.keep_alive if before is None else before.keep_alive,
             pinned=before is not None and before.pinned,
         )
@@ -318,6 +329,8 @@ class Pool:
         except BaseException:
             self._close(slot)
             raise
+        if worker.kind.leaks:
+            slot.resident.growth = Growth(worker.pid)
         return slot.resident.loaded
 
     def _with_domain(self, spec: LoadSpec, model: StoredModel) -> LoadSpec:
@@ -408,18 +421,42 @@ class Pool:
             self._timer.notify()
 
     def _expire(self) -> None:
-        """Close models whose keep-alive is over; sleeps until the next one's is."""
+        """Close models whose keep-alive is over, and load anew those that have grown; sleeps until the next
+        one's time is over.
+        """
         while not self._closed:
-            slot = self.scheduler.take_idle(_expired)
+            slot = self.scheduler.take_idle(lambda slot: _expired(slot) or _is_bloated(slot))
             if slot is not None:
                 try:
-                    self._close(slot)
+                    if _expired(slot):
+                        self._close(slot)
+                    else:
+                        self._renew(slot)
                 finally:
                     self.scheduler.put_back(slot)
                 continue
             with self._timer:
                 if not self._closed:
                     self._timer.wait(self._until_next())
+
+    def _renew(self, slot: Slot[Resident]) -> None:
+        """Load an idle model anew, since its process has grown; what its KV cache held is lost."""
+        old = slot.resident
+        assert old is not None
+        log.warning(
+            "%s: its process takes twice the memory that it took when it was loaded: it is loaded anew",
+            old.info.name,
+        )
+        self._remember(slot, old)
+        self._close(slot)
+        try:
+            self._load(slot, old.model, old.spec, old.wanted_context)
+        except RKLLamaError as error:  # the next request tries it again and says why
+            if not self._closed:
+                log.warning("%s", error.text)
+        else:
+            assert slot.resident is not None
+            slot.resident.info = old.info
 
     def _until_next(self) -> float | None:
         times = [s.expires for s in self.scheduler.slots() if s.expires is not None and not s.held]
@@ -430,6 +467,10 @@ def _end_of_life(resident: Resident) -> float | None:
     """Return the monotonic time at which a model goes if its last use ends now; None is never."""
     forever = resident.pinned or not 0 <= resident.keep_alive < _FOR_EVER
     return None if forever else time.monotonic() + resident.keep_alive
+
+
+def _is_bloated(slot: Slot[Resident]) -> bool:
+    return slot.resident is not None and slot.resident.bloated
 
 
 def _expired(slot: Slot[Resident]) -> bool:

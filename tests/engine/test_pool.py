@@ -19,8 +19,8 @@ import pytest
 from rkllama.backends.base import GenerateSpec
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
+from rkllama.engine import growth, scheduler, template_process
 from rkllama.engine import pool as module
-from rkllama.engine import scheduler, template_process
 from rkllama.engine.pool import Pool, Resident
 from rkllama.errors import (
     Cancelled,
@@ -643,6 +643,51 @@ def test_a_load_without_a_keep_alive_unpins_nothing(house: House) -> None:
     house.load("m")
     house.ask("m", keep_alive=0.0)
     assert house.pool.loaded()[0].expires is None
+
+
+@pytest.mark.parametrize(("leak", "renewed"), [(24, True), (0, False)])
+def test_an_idle_model_whose_memory_has_grown_is_loaded_anew(
+    house: House,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    leak: int,
+    renewed: bool,
+) -> None:
+    monkeypatch.setattr(growth, "FLOOR", 64 << 20)
+    monkeypatch.setattr(growth, "USES", 5)
+    write_model(house.models / "m.rkllm", leak_mb=leak)
+    first = house.load("m", keep_alive=-1.0)
+    for _ in range(3):
+        house.ask("m")
+    with house.pool.use(house.model("m")) as (resident, *_):
+        assert answer(resident, "hi") == "hi"
+        assert resident.worker.pid == first, "it is busy"
+    if not renewed:
+        assert house.ask("m") == "hi"
+        assert house.pid("m") == first
+        return
+    until(lambda: house.pid("m") not in (first, None))
+    until(lambda: house.pool.loaded()[0].state == "ready")
+    assert house.pool.loaded()[0].expires is None
+    assert "m: its process takes twice the memory" in caplog.text
+    assert house.ask("m") == "hi"
+    assert house.pool.restarts == 0
+
+
+def test_a_grown_model_that_cannot_be_loaded_anew_is_none(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "FLOOR", 64 << 20)
+    monkeypatch.setattr(growth, "USES", 1)
+    path = house.models / "m.rkllm"
+    write_model(path, leak_mb=128)
+    with house.pool.use(house.model("m")) as (resident, *_):
+        assert answer(resident, "hi") == "hi"
+        write_model(path, init_error=1)
+    until(lambda: not house.pool.loaded() and not house.pool.scheduler.slots())
+    assert house.pool.current().name == "m"
+    write_model(path, reply="well")
+    assert house.ask("m") == "well"
 
 
 # --- The end -----------------------------------------------------------------------------------

@@ -60,6 +60,7 @@ static const Key keys[] = {
     N(npu_core_num, 1, 8),
     N(memory_mb, 0, 1 << 20),
     N(npu_mb, 1, 1 << 20),
+    N(leak_mb, 0, 1 << 10),
     N(trace_tokens, 0, 1),
     N(trace_prompt, 0, 1),
     T(eos),

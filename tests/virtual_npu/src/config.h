@@ -27,7 +27,7 @@ typedef struct {
     int64_t init_error, init_null, crash_in_init, hang_in_init;
     int64_t run_error, run_fail, error_at, segv_at, abort_at, exit_at, exit_code, hang_at;
     int64_t abort_finish, magic_bad;
-    int64_t eos_id, vocab_size, embd_size, max_context, npu_core_num, memory_mb, npu_mb;
+    int64_t eos_id, vocab_size, embd_size, max_context, npu_core_num, memory_mb, npu_mb, leak_mb;
     int64_t trace_tokens, trace_prompt;
     char *eos, *toolkit, *platform, *board, *dtype, *driver, *log, *run_log, *trace, *npu;
 } Config;

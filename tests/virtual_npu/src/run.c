@@ -57,6 +57,11 @@ static void fill_perf(Instance *instance) {
 #endif
 }
 
+static void leak(int64_t megabytes) {
+    static void *volatile lost;
+    if (megabytes) memset(lost = malloc((size_t)megabytes << 20), 1, (size_t)megabytes << 20);
+}
+
 /* The end of a run: trace, free, and the callback's last call unless `state` is NORMAL. */
 static int finish(Instance *instance, const char *reason, LLMCallState state, int result) {
     int64_t given = 0;
@@ -65,6 +70,7 @@ static int finish(Instance *instance, const char *reason, LLMCallState state, in
         trace_tokens(instance->trace, instance->run.times, instance->run.steps);
     clear_results(instance);
     fill_perf(instance);
+    leak(instance->config.leak_mb);
     atomic_store(&instance->ending, true);
     if (state != RKLLM_RUN_NORMAL) call(instance, state);
     trace_event(instance->trace, "finish", now_ns(),
