@@ -23,7 +23,7 @@ class Growth:
         self._uses = 0
 
     def note_use(self, reported: int | None) -> bool:
-        """Return whether its memory has doubled, after a use in which the runtime `reported` so many bytes."""
+        """Return whether its memory has doubled, after a use in which the runtime `reported` its bytes."""
         self._uses += 1
         if self._reported is None:
             self._reported = reported
