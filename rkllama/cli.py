@@ -306,11 +306,15 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Answer a prompt, or start a chat."""
+    """Answer a prompt, or start a chat.
+
+    MODEL may be the path of a .rkllm or .gguf file, such as ./model.gguf, which runs without a server.
+    """
     wanted = _format(format)
     text = _prompt(prompt, no_stdin=no_stdin)
     if as_json and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--json")
+    from .console.one_file import service_for
     from .console.options import ChatOptions
     from .console.repl import Chat, answer_once
 
@@ -335,7 +339,7 @@ def run(
         num_predict=num_predict,
         num_ctx=ctx,
     )
-    service = _service("run")
+    service, model = service_for(model, _settings().models, lambda: _service("run"))
     try:
         if text is None:
             Chat(service, model, options, _settings().home).loop()
@@ -396,7 +400,7 @@ def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
 
     An argument `-` asks for stdin, also for what is typed on a terminal.
     """
-    from .console.inputs import read_stdin
+    from .console.inputs import check_no_picture, read_stdin
 
     # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
     asked = "-" in (words or ())
@@ -408,6 +412,7 @@ def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
         .decode(errors="replace")
     )
     unread = no_stdin or (sys.stdin.isatty() and not asked)
+    check_no_picture(typed)
     piped = "" if unread else read_stdin().strip()
     parts = [part for part in (piped, typed) if part.strip()]
     if not parts and (words or not sys.stdin.isatty()):

@@ -164,8 +164,11 @@ class ModelNotFound(RKLLamaError):
     status = 404
     code = "model_not_found"
 
-    def __init__(self, name: str, *, candidates: tuple[str, ...] = ()) -> None:
-        hint = f"Did you mean {', '.join(candidates)}?" if candidates else None
+    def __init__(
+        self, name: str, *, candidates: tuple[str, ...] = (), hint: str | None = None
+    ) -> None:
+        if candidates:
+            hint = f"Did you mean {', '.join(candidates)}?"
         super().__init__(f"model '{name}' not found", hint=hint)
         self.name = name
         self.candidates = candidates

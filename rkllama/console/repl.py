@@ -12,6 +12,7 @@ from ..errors import RKLLamaError
 from ..service import Service
 from ..types import Message
 from .answer import Completion, check_complete, print_completion, print_figures, print_json
+from .inputs import check_no_picture
 from .options import PARAMETERS, ChatOptions
 from .output import print_error
 from .show import details_text, part_text
@@ -105,6 +106,7 @@ class Chat:
             )
 
     def _answer(self, text: str) -> None:
+        check_no_picture(text)
         messages = (*self._messages, Message.of("user", text))
         request = self._options.request(self._model, messages)
         completion = Completion()

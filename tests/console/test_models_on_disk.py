@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from rkllama.files import IMPORT_ROOT
 from tests.hub.loopback import Fault, LoopbackHub
-from tests.running import Server
+from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
-from tests.test_cli import output, rkllama
+from tests.test_cli import failure, output, rkllama
 from tests.virtual_npu import write_model
 from tests.waiting import until
 
@@ -75,3 +79,55 @@ def test_an_interrupted_download_is_listed_and_goes_with_rm(
             screen.expect("Deleted mine\n")
             assert screen.end() == 0
     assert not (models / "mine").exists()
+
+
+def test_a_file_is_run_where_it_lies(
+    models: Path, npu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    folder = tmp_path / "my models"
+    folder.mkdir()
+    write_model(folder / "far-w8a8.rkllm")
+    (folder / "Modelfile").write_text("FROM far-w8a8.rkllm\nSYSTEM Be brief.")
+    before = sorted(os.listdir(folder))
+    assert "hello" in output("run", f"{folder}/far-w8a8.rkllm", "hello")
+    with Terminal("run", f"{folder}/far-w8a8.rkllm") as chat:
+        chat.expect("Chat with far-w8a8.")
+        chat.expect(">>> ")
+        assert chat.ask("/show system") == "Be brief."
+        assert "cannot be saved" in chat.ask("/save mine")
+        chat.type("/bye\n")
+        assert chat.end() == 0
+    done = subprocess.run(
+        [sys.executable, "-m", "rkllama", "run", "far-w8a8.rkllm", "hello"],
+        cwd=folder, capture_output=True, check=True, text=True, timeout=LIMIT,
+        env={**os.environ, "PYTHONPATH": IMPORT_ROOT},
+    )  # fmt: skip
+    assert "hello" in done.stdout
+    assert sorted(os.listdir(folder)) == before
+    assert os.listdir(models) == []
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_a_path_into_the_models_directory_is_a_name(models: Path, npu: str, server: Server) -> None:
+    (models / "deep").mkdir()
+    write_model(models / "deep" / "m.rkllm")
+    env = {"RKLLAMA_HOST": server.url}
+    assert output("run", f"{models}/deep/m.rkllm", "hello", env=env)
+    assert output("ps", env=env).splitlines()[1].startswith("deep ")
+
+
+def test_a_path_where_nothing_is_and_a_busy_npu(
+    models: Path, npu: str, server: Server, tmp_path: Path
+) -> None:
+    assert failure("run", "./far.rkllm", "hello") == (
+        "Error: model './far.rkllm' not found\nThere is no model file of this name.\n"
+    )
+    assert "rkllama list" in failure("run", "user/repo/far.rkllm", "hello")
+    write_model(models / "m.rkllm")
+    write_model(tmp_path / "far.rkllm")
+    env = {"RKLLAMA_HOST": server.url}
+    output("run", "m", "hello", env=env)
+    complaint = failure("run", f"{tmp_path}/far.rkllm", "hello", env=env)
+    assert "the NPU is in use by `rkllama serve`" in complaint

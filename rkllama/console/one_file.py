@@ -1,0 +1,90 @@
+"""`rkllama run ./file.rkllm`: a model file that is run where it lies, whatever the models directory is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+
+from ..config import load_settings
+from ..engine.service import LocalService
+from ..errors import ModelNotFound, RKLLamaError, Unsupported
+from ..models.filename import EXTENSIONS, strip_extension
+from ..models.scan import MODELFILE
+from ..models.sidecars import NAMES
+from ..service import Service
+from ..types import ModelInfo
+from .terminal import show_warnings
+
+
+def service_for(model: str, models: str, usual: Callable[[], Service]) -> tuple[Service, str]:
+    """Return the service that has a model, `usual()` for a name, and the model's name there.
+
+    A path has a slash: a bare name is a file's only where no model has it, and USER/REPO/FILE only if
+    there is such a file. One in the directory `models` has a name. Raises ModelNotFound for no file.
+    """
+    path = os.path.expanduser(model)
+    is_file = model.lower().endswith(EXTENSIONS) and os.path.isfile(path)
+    if "/" not in model:
+        service = usual()
+        if not is_file or _has(service, model):
+            return service, model
+        service.close()
+    elif not is_file:
+        if model.startswith(("/", "./", "../", "~")):
+            raise ModelNotFound(model[:300], hint="There is no model file of this name.")
+        return usual(), model
+    name = os.path.relpath(os.path.abspath(path), os.path.abspath(models))
+    if not name.startswith("../") and name.count("/") <= 1:
+        return usual(), name
+    show_warnings()
+    service = OneFile(path)
+    return service, service.name
+
+
+def _has(service: Service, model: str) -> bool:
+    try:
+        service.show(model)
+    except ModelNotFound:
+        return False
+    except RKLLamaError:
+        return True  # what is wrong is told when it is used
+    return True
+
+
+class OneFile(LocalService):
+    """A service that has the model in the file `path`, with what lies beside it for its sake.
+
+    Never a server's: that may be on another machine, and reads what lies in its models directory.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._folder = tempfile.mkdtemp(prefix="rkllama-")
+        file = os.path.basename(path)
+        self.name = strip_extension(file)
+        folder, beside = os.path.join(self._folder, self.name), os.path.dirname(path)
+        os.mkdir(folder)
+        for name in (file, MODELFILE, *NAMES, *(f"{self.name}.{name}" for name in NAMES)):
+            target = os.path.abspath(os.path.join(beside, name))
+            if os.path.isfile(target):
+                os.symlink(target, os.path.join(folder, name))
+        settings = load_settings({"models": self._folder})
+        super().__init__(settings, f"rkllama run {path}", exact_sampling=True)
+
+    def create(
+        self,
+        name: str,  # noqa: ARG002 - as Service has it
+        modelfile: str,  # noqa: ARG002
+        files: Sequence[tuple[str, str]] = (),  # noqa: ARG002
+    ) -> ModelInfo:
+        """Refuse what would be gone with this process."""
+        raise Unsupported(
+            "what a file outside the models directory is asked cannot be saved",
+            hint="Make a model of it first: rkllama create NAME, with FROM and its path in a Modelfile.",
+        )
+
+    def close(self) -> None:
+        """End every child, and remove what stood for the models directory."""
+        super().close()
+        shutil.rmtree(self._folder, ignore_errors=True)
