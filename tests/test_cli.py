@@ -160,7 +160,17 @@ def test_a_model_made_of_a_file(models: Path, tmp_path: Path) -> None:
     assert output("show", "mine", "--modelfile") == (
         "FROM own-w8a8-rk3588.rkllm\nSYSTEM Be brief.\n"
     )
-    assert "'mine' already exists" in failure("create", "mine", "-f", str(modelfile))
+    write_model(tmp_path / "other-w8a8.rkllm", size=100)
+    again = tmp_path / "Again"
+    again.write_text("FROM ./other-w8a8.rkllm\n")
+    for recipe, file in ((again, "other-w8a8.rkllm"), (modelfile, "own-w8a8-rk3588.rkllm")):
+        assert "Created mine." in rkllama("create", "mine", "-f", str(recipe)).stderr
+        kept = {".created", "Modelfile", file}
+        assert {path.name for path in (models / "mine").iterdir()} == kept
+    (models / "pulled").mkdir()
+    write_model(models / "pulled" / "own-w8a8-rk3588.rkllm")
+    assert "'pulled' already exists" in failure("create", "pulled", "-f", str(modelfile))
+    output("rm", "pulled")
     # What is in the models directory, or has no folder before it, is a model's name as ever.
     inside = models / "mine" / "own-w8a8-rk3588.rkllm"
     modelfile.write_text(f"FROM {inside}\n")

@@ -146,9 +146,9 @@ class LocalService:
         """Make a model out of a Modelfile."""
         if not files:
             return self.store.create(name, modelfile)
-        name = self.store.new_name(name)
+        name, old = self.store.new_name(name)
         text = render_modelfile(replace(parse_modelfile(modelfile), source=name))
-        with Blobs(self.store.models).placed(files, name) as (path, digest):
+        with Blobs(self.store.models).placed(files, name, old) as (path, digest):
             info = self.store.create(name, text)
             self.store.put_digest(path, digest)
         return info

@@ -18,11 +18,14 @@ from .reference import is_new_name
 from .scan import MODELFILE, PART, Entry
 from .sidecars import NAMES as SIDECARS
 from .store import ALIAS_DEPTH, Store
+from .uploads import CREATED, REPLACED
 
 _OWN_FILES = (
     *SIDECARS,
     MODELFILE,
     PULL_RECORD,
+    CREATED,
+    REPLACED,
     "tokenizer.json",
     "tokenizer.model",
     "special_tokens_map.json",
@@ -116,11 +119,7 @@ class WritableStore(Store):
         if os.path.islink(folder):
             os.unlink(folder)  # the link was the model's name; what it leads to stays
             return
-        if entry.path.endswith(PART):
-            _delete_part(entry)
-        else:
-            os.unlink(entry.path)
-        self._digests.forget(entry.path)
+        self._delete_file(entry)
         stem = strip_extension(file)
         own = [f"{file}{PART}", f"{file}{PART}.json", *(f"{stem}.{name}" for name in SIDECARS)]
         if folder != self._root and not self._others(entry):
@@ -130,6 +129,15 @@ class WritableStore(Store):
                 os.unlink(os.path.join(folder, name))
         if folder != self._root:
             _remove_if_empty(folder)
+
+    def _delete_file(self, entry: Entry) -> None:
+        if entry.path.endswith(PART):
+            _delete_part(entry)
+        else:
+            os.unlink(entry.path)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(os.path.dirname(entry.path), CREATED))
+        self._digests.forget(entry.path)
 
     def _others(self, entry: Entry) -> bool:
         """Return whether another model lies in the same folder."""
@@ -173,7 +181,10 @@ class WritableStore(Store):
             )
         with self._lock:
             entry = self._find_or_install(_model_name(parsed.source, self._root))
-            made = self._free_name(name, entry)
+            old = self._replaceable(name)
+            if old in self._chain(entry):
+                old = None
+            made = self._free_name(name, entry) if old is None else old.name
             if made != entry.name and len(self._chain(entry)) > ALIAS_DEPTH:
                 raise InvalidRequest(
                     f"'{entry.name}' is made from {ALIAS_DEPTH} others already",
@@ -188,6 +199,8 @@ class WritableStore(Store):
             else:
                 base = entry.parent if made == entry.name else entry.name
                 self._write(made, replace(parsed, source=base))
+            if old is not None:
+                self._delete_file(old)
             return self._info(self._find(made))
 
     def _adapter(self, adapter: str | None, folder: str) -> str | None:
@@ -207,19 +220,38 @@ class WritableStore(Store):
             hint=f"Copy it to {self._root} and name it from there.",
         )
 
-    def new_name(self, name: str) -> str:
-        """`name` as that of a new model, which may take the place of an alias. Raises InvalidRequest."""
+    def new_name(self, name: str) -> tuple[str, str | None]:
+        """Return `name` as that of a model that is made of a file, and the path of the file that it replaces.
+
+        It may take the place of an alias, and of a model that was made of a file. Raises InvalidRequest.
+        """
         with self._lock:
             self._scan()
-            free = self._free_name(name, None)
+            old = self._replaceable(name)
+            free = self._free_name(name, None) if old is None else old.name
             _check_no_link(os.path.join(self._root, free))
-            return free
+            return free, None if old is None else old.path
+
+    def _replaceable(self, name: str) -> Entry | None:
+        """Return the model `name` if `create` made it of a file: neither a pull nor the user put it there."""
+        spelling = _spelling(name).lower()
+        for entry in self._catalog.entries:
+            folder = os.path.join(self._root, entry.folder)
+            if (
+                entry.folder
+                and entry.name.lower() == spelling == entry.folder.lower()
+                and not entry.parent
+                and not os.path.islink(folder)
+                and os.path.exists(os.path.join(folder, CREATED))
+            ):
+                return entry
+        return None
 
     def _free_name(self, name: str, source: Entry | None) -> str:
         """Return the name for something new, which may be that of an alias, or of `source` itself, but of
         nothing that `source` is made from: both would lead nowhere.
         """
-        spelling = without_registry(name.strip()).removesuffix(":latest").replace(":", "-")
+        spelling = _spelling(name)
         if not is_new_name(spelling):
             raise InvalidRequest(
                 f"'{name[:100]}' is not a valid model name",
@@ -296,6 +328,10 @@ def _check_no_link(folder: str) -> None:
             param="name",
             hint="Choose another name, or remove the link first.",
         )
+
+
+def _spelling(name: str) -> str:
+    return without_registry(name.strip()).removesuffix(":latest").replace(":", "-")
 
 
 def _model_name(source: str, root: str) -> str:

@@ -12,11 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Literal
 
 from ..errors import DiskFull, InvalidRequest, RKLLamaError
-from ..files import NewFile, free_space, is_full
+from ..files import NewFile, free_space, is_full, write_file
 from ..types import PullProgress
 from .filename import EXTENSIONS
 from .modelfile import parse_modelfile
 
+CREATED = ".created"
+"""Lies beside a file that `create` has brought, which another `create` may replace."""
+REPLACED = ".replaced"
+"""Such a file while another one takes its place."""
 _BLOCK = 1 << 20
 """Bytes read at once."""
 _LONGEST = 200
@@ -185,31 +189,42 @@ class Blobs:
             upload.keep(digest)
 
     @contextlib.contextmanager
-    def placed(self, files: Sequence[tuple[str, str]], name: str) -> Iterator[tuple[str, str]]:
+    def placed(
+        self, files: Sequence[tuple[str, str]], name: str, old: str | None = None
+    ) -> Iterator[tuple[str, str]]:
         """The one upload among `files` (name, digest) as the file of the new model `name`, in a folder
-        of that name: its path and sha256.
+        of that name, where it takes the place of the file `old`: its path and sha256.
 
-        It stays where what is done with it succeeds, else it is an upload again. Raises InvalidRequest
-        when it is not exactly one model file, or was not uploaded; RKLLamaError.
+        It stays where what is done with it succeeds, else it is an upload again, and `old` is back. Raises
+        InvalidRequest when it is not exactly one model file, or was not uploaded; RKLLamaError.
         """
         file, digest = self._chosen(files)
         folder = os.path.join(self._models, name)
         upload, path = self._path(digest), os.path.join(folder, file)
+        aside = os.path.join(folder, REPLACED)
         try:
-            os.makedirs(folder, exist_ok=True)
-            os.replace(upload, path)
-        except OSError as error:
-            raise RKLLamaError(
-                f"{path} cannot be written: {error.strerror}",
-                hint=f"Check that the server may write to {self._models}.",
-            ) from error
-        try:
+            try:
+                os.makedirs(folder, exist_ok=True)
+                if old is not None:
+                    os.replace(old, aside)
+                os.replace(upload, path)
+                write_file(os.path.join(folder, CREATED), b"")
+            except OSError as error:
+                raise RKLLamaError(
+                    f"{path} cannot be written: {error.strerror}",
+                    hint=f"Check that the server may write to {self._models}.",
+                ) from error
             yield path, digest
         except BaseException:
+            _put_back(path, upload)
+            if old is None:
+                _remove(os.path.join(folder, CREATED))
+            else:
+                _put_back(aside, old)
             with contextlib.suppress(OSError):
-                os.replace(path, upload)
                 os.rmdir(folder)
             raise
+        _remove(aside)
 
     def _chosen(self, files: Sequence[tuple[str, str]]) -> tuple[str, str]:
         """Return the model file's name, and the digest of the upload that it is."""
@@ -227,3 +242,13 @@ class Blobs:
         if len(os.fsencode(file)) > _LONGEST:
             raise InvalidRequest(f"the name {file[:40]}… is too long", param="files")
         return file, digest
+
+
+def _put_back(path: str, original: str) -> None:
+    with contextlib.suppress(OSError):
+        os.replace(path, original)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)

@@ -469,6 +469,43 @@ def test_a_disk_that_refuses_says_so(
         store.remove("m")
 
 
+# --- Once more ---------------------------------------------------------------------------------
+
+
+def test_a_model_made_of_a_file_gives_way_to_another_of_its_name(
+    store: WritableStore, put: Put, models: Path
+) -> None:
+    put("m.rkllm")
+    put("mine/own.rkllm")
+    put("mine/.created")
+    put("mine/Modelfile", "FROM own.rkllm")
+    assert store.new_name("Mine") == ("mine", str(models / "mine" / "own.rkllm"))
+    store.copy("mine", "short")
+    with pytest.raises(InvalidRequest, match="'mine' already exists"):
+        store.create("mine", "FROM short")  # its own file
+    with pytest.raises(InvalidRequest, match="'mine' already exists"):
+        store.copy("m", "mine")
+    store.create("mine", "FROM mine\nSYSTEM one")
+    assert store.resolve("mine").system == "one"
+    store.create("mine", "FROM m\nSYSTEM two")
+    assert (store.resolve("mine").system, store.resolve("mine").parent) == ("two", "m")
+    assert tree(models) == {"m.rkllm", "mine", "mine/Modelfile", "short", "short/Modelfile"}
+
+
+@pytest.mark.parametrize("beside", [".pull.json", "Modelfile"])
+def test_what_was_not_made_by_create_is_never_replaced(
+    beside: str, store: WritableStore, put: Put, models: Path
+) -> None:
+    put("m.rkllm")
+    put("mine/own.rkllm")
+    put(f"mine/{beside}", "{}")
+    before = tree(models)
+    for replace in (store.new_name, lambda name: store.create(name, "FROM m")):
+        with pytest.raises(InvalidRequest, match="'mine' already exists"):
+            replace("mine")
+    assert tree(models) == before
+
+
 # --- Adapters ----------------------------------------------------------------------------------
 
 

@@ -78,8 +78,23 @@ def test_an_upload_is_one_again_where_no_model_came_of_it(models: Path) -> None:
     with blobs.placed(FILES, "made") as (path, digest):
         assert digest == DIGEST
         assert Path(path).read_bytes() == DATA
-    assert files(models) == {FILE}
+    assert files(models) == {FILE, os.path.join("made", ".created")}
     assert (models / FILE).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("name", ["m.rkllm", "other.rkllm"])
+def test_an_upload_takes_the_place_of_a_file_or_leaves_it(name: str, models: Path) -> None:
+    blobs = upload(models)
+    (models / "made").mkdir()
+    old = models / "made" / name
+    old.write_bytes(b"old")
+    with pytest.raises(RKLLamaError, match="no"), blobs.placed(FILES, "made", str(old)):
+        raise RKLLamaError("no")
+    assert old.read_bytes() == b"old"
+    assert blobs.has(DIGEST)
+    with blobs.placed(FILES, "made", str(old)):
+        pass
+    assert files(models) == {FILE, os.path.join("made", ".created")}
 
 
 def test_a_file_that_cannot_be_placed_stays_an_upload(models: Path) -> None:
