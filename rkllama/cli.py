@@ -432,11 +432,15 @@ def pull(
             help="A .rkllm or .gguf file on Hugging Face, and the model's name.",
         ),
     ],
+    unverified: Annotated[
+        bool,
+        typer.Option("--unverified", help="Take the file even if the Hub tells no hash of it."),
+    ] = False,
 ) -> None:
     """Download a model, or resume an interrupted download."""
     from .console.progress import show_progress
 
-    name = show_progress(_service("pull").pull(reference), reference)
+    name = show_progress(_service("pull").pull(reference, unverified=unverified), reference)
     sys.stderr.write(f"Done. Try it: rkllama run {name}\n")
 
 

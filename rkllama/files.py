@@ -57,7 +57,7 @@ def make_directory(path: str) -> None:
     if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
-    if parent != path:
+    if not os.path.exists(parent):
         make_directory(parent)
     try:
         os.mkdir(path, 0o700)

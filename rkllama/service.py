@@ -71,9 +71,12 @@ class Service(Protocol):
     def show(self, name: str) -> ModelDetails:
         """Return the details of one model. Raises ModelNotFound, AmbiguousName."""
 
-    def pull(self, reference: str) -> Generator[PullProgress, None, None]:
+    def pull(
+        self, reference: str, *, unverified: bool = False
+    ) -> Generator[PullProgress, None, None]:
         """Fetch `[hf/]USER/REPO/FILE[@REVISION]`. Nothing happens before the first `next`;
-        closing the iterator stops the download and leaves what came for a later try.
+        closing the iterator stops the download and leaves what came for a later try. With `unverified`
+        a file without a known hash is taken, too.
         """
 
     def remove(self, name: str) -> ModelInfo:

@@ -32,6 +32,8 @@ class PullCall:
 
     reference: str
     stream: bool
+    unverified: bool = False
+    """Take a file also where no hash of it is known; Ollama's "insecure" is as little concerned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,11 @@ def decode_name(body: object) -> str:
 def decode_pull(body: object) -> PullCall:
     """A `POST /api/pull`."""
     fields = read_body(body)
-    return PullCall(reference=read_model(fields, "model", "name"), stream=_stream(fields))
+    return PullCall(
+        reference=read_model(fields, "model", "name"),
+        stream=_stream(fields),
+        unverified=bool(fields.flag("insecure")),
+    )
 
 
 def decode_copy(body: object) -> tuple[str, str]:

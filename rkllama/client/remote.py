@@ -62,9 +62,11 @@ class RemoteService:
             model_details, self._call("POST", "/api/show", {"model": name}, timeout=QUICK)
         )
 
-    def pull(self, reference: str) -> Generator[PullProgress, None, None]:
+    def pull(
+        self, reference: str, *, unverified: bool = False
+    ) -> Generator[PullProgress, None, None]:
         """Have the server download a model."""
-        body = {"model": reference, "stream": True}
+        body = {"model": reference, "stream": True, "insecure": unverified}
         with contextlib.closing(self._lines("/api/pull", body)) as lines:
             for line in lines:
                 progress = self._understand(pull_progress, line)

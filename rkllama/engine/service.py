@@ -74,7 +74,9 @@ class LocalService:
         """All that is known of one model."""
         return self.store.details(name)
 
-    def pull(self, reference: str) -> Generator[PullProgress, None, None]:
+    def pull(
+        self, reference: str, *, unverified: bool = False
+    ) -> Generator[PullProgress, None, None]:
         """Download a model; a name that already exists here is done at once."""
         if (here := self._present(reference)) is not None:
             yield PullProgress(
@@ -93,7 +95,7 @@ class LocalService:
                 hint="Try again when one of them has finished.",
             )
         try:
-            for step in pull(reference, self.store.models):
+            for step in pull(reference, self.store.models, unverified=unverified):
                 yield self._named(step, reference) if step.status == "done" else step
         finally:
             self._pulls.release()

@@ -19,6 +19,7 @@ from urllib.parse import quote, urljoin, urlsplit
 from .. import __version__
 from ..errors import ConfigError, HubGated, HubNotFound, HubUnreachable, InvalidRequest, PullError
 from ..models.reference import is_repository
+from .partial import is_hash
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_REVISION = "main"
@@ -41,7 +42,10 @@ class Repository:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFile:
-    """A file as the Hub announces it; `etag` is its sha256, or its git object id when not in LFS."""
+    """A file as the Hub announces it; `etag` is its sha256, or its git object id when not in LFS.
+
+    Where the Hub tells neither, it is just a mark of the content; see `has_hash`.
+    """
 
     repo: str
     path: str
@@ -53,6 +57,11 @@ class RemoteFile:
     @property
     def name(self) -> str:
         return self.path.rpartition("/")[2]
+
+    @property
+    def has_hash(self) -> bool:
+        """Whether what arrives can be verified."""
+        return is_hash(self.etag)
 
     @property
     def sha256(self) -> str | None:
@@ -114,16 +123,41 @@ class Hub:
                 timeout=METADATA_TIMEOUT,
                 endpoint=self.endpoint,
             )
-            if metadata.size is None or not metadata.etag:
-                raise ValueError("the size or the hash is missing")
+            if metadata.size is None:
+                raise ValueError("the size is missing")
+            commit, etag = metadata.commit_hash or "", (metadata.etag or "").lower()
+            if not is_hash(etag):
+                etag = self._listed_hash(repository, path, commit) or etag or f"commit {commit}"
             return RemoteFile(
                 repo=repository.id,
                 path=path,
                 revision=repository.revision,
-                commit=metadata.commit_hash or "",
+                commit=commit,
                 size=metadata.size,
-                etag=metadata.etag.lower(),
+                etag=etag,
             )
+
+    def _listed_hash(self, repository: Repository, path: str, commit: str) -> str | None:
+        """Return the hash that the repository's own list has for a file; None where there is none.
+
+        Mirrors and proxies put marks of their own into the file's ETag.
+        """
+        revision = commit or repository.revision
+        try:
+            with self._explained(repository.id, revision, path):
+                from huggingface_hub import HfApi
+                from huggingface_hub.hf_api import RepoFile
+
+                api = HfApi(endpoint=self.endpoint, token=self._token() or False)
+                for entry in api.get_paths_info(repository.id, [path], revision=revision):
+                    if isinstance(entry, RepoFile) and entry.path == path:
+                        found = entry.lfs.sha256 if entry.lfs else entry.blob_id
+                        return found.lower() if is_hash(found.lower()) else None
+        except HubUnreachable:
+            raise
+        except PullError:  # it serves files only
+            pass
+        return None
 
     @contextmanager
     def open(self, file: RemoteFile, offset: int) -> Iterator[Response]:

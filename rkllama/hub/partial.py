@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -29,7 +30,7 @@ RESERVE = 32 << 20
 class Part:
     """The locked part of the file `path`, which will have `size` bytes and the hash `etag`.
 
-    `etag` is a sha256 (64 hex digits) or a git object id (40); anything else cannot be verified.
+    `etag` is a hash (see `is_hash`); with anything else nothing but the size is compared.
     """
 
     def __init__(self, lock: int, path: str, size: int, etag: str) -> None:
@@ -216,10 +217,18 @@ class _NoHash:
         return ""
 
 
+def is_hash(etag: str) -> bool:
+    """Return whether this is a hash of a file's content: a sha256, or a git object id (a sha1).
+
+    Any other server may send an md5, or what means something to itself alone.
+    """
+    return bool(re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{40}", etag))
+
+
 def _hasher(etag: str, size: int) -> Any:
-    if len(etag) == 64:
+    if is_hash(etag) and len(etag) == 64:
         return hashlib.sha256()
-    if len(etag) == 40:  # a git object: a header, then the content
+    if is_hash(etag):  # a git object: a header, then the content
         return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
     return _NoHash()
 

@@ -51,6 +51,7 @@ def pull(
     endpoint: str | None = None,
     token: str | None = None,
     backoff: float = 1.0,
+    unverified: bool = False,
 ) -> Generator[PullProgress, None, None]:
     """Fetch `[hf/]USER/REPO/FILE[/NAME][@REVISION]` into the directory `models`, which is created if needed.
 
@@ -58,13 +59,15 @@ def pull(
     login); `backoff` is the first pause in seconds after a lost connection. The last step has the status
     "done". Closing the iterator, or killing the process, leaves a part that the next pull continues.
     While another process fetches the same file, its progress is reported, and its work taken over
-    should it die. Raises PullError and its kin, InvalidRequest, AmbiguousName.
+    should it die. With `unverified` a file is also taken where the Hub tells no hash of it. Raises
+    PullError and its kin, InvalidRequest, AmbiguousName.
     """
-    target = parse_reference(reference)
-    yield PullProgress(status="resolving", file=target.file or target.repo)
     hub = Hub(endpoint, token)
+    target = parse_reference(reference, hub.endpoint)
+    yield PullProgress(status="resolving", file=target.file or target.repo)
     repository = _look_up(hub, target)
     remote = hub.file(repository, choose_file(repository.files, target))
+    _check_verifiable(hub, remote, unverified)
     report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
     with _local_errors(models):
         models = os.path.realpath(models)
@@ -98,6 +101,18 @@ def _look_up(hub: Hub, target: Reference) -> Repository:
         if target.file is None or type(error) is not PullError:
             raise
         return Repository(id=target.repo, revision=target.revision or DEFAULT_REVISION)
+
+
+def _check_verifiable(hub: Hub, remote: RemoteFile, unverified: bool) -> None:
+    if remote.has_hash:
+        return
+    if not unverified:
+        raise PullError(
+            f"{remote.name} could not be verified: {hub.endpoint} tells no hash of it",
+            hint="Check HF_ENDPOINT. `rkllama pull --unverified` takes the file as it comes; in a request "
+            "that is `insecure`.",
+        )
+    _log.warning("%s is taken unverified: %s tells no hash of it", remote.name, hub.endpoint)
 
 
 def _find(place: Place, report: _Report) -> Generator[PullProgress, None, str | None]:
@@ -147,7 +162,8 @@ def _download(
         yield report(status="downloading", completed=part.size, resumed=part.resumed)
         for count in _paced(_receive_all(hub, remote, part, backoff)):
             yield report(status="downloading", completed=count, resumed=part.resumed)
-        yield report(status="verifying", completed=part.size, resumed=part.resumed)
+        if remote.has_hash:
+            yield report(status="verifying", completed=part.size, resumed=part.resumed)
         if part.matches():
             return
         if not part.resumed:

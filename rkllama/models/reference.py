@@ -18,6 +18,9 @@ _FILE_THEN_REVISION = re.compile(r"(.+?\.(?:rkllm|gguf))@(.+)", re.IGNORECASE)
 _FILE_THEN_NAME = re.compile(r"([^@]+\.(?:rkllm|gguf))/([^/@]+)(@.+)?", re.IGNORECASE)
 _TAG = re.compile(r"\w[\w.+-]{0,199}", re.ASCII)
 _HUB = re.compile(r"^(?:hf|hf\.co|huggingface\.co)/", re.IGNORECASE)
+_HUB_PLACES = frozenset(
+    (host, port) for host in ("huggingface.co", "www.huggingface.co", "hf.co") for port in (80, 443)
+)
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SPLIT_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
@@ -36,16 +39,17 @@ class Reference:
     """What the model shall be called; None for the name of its file."""
 
 
-def parse_reference(text: str) -> Reference:
+def parse_reference(text: str, endpoint: str | None = None) -> Reference:
     """Return the parts of `[hf/]USER/REPO[/FILE[/NAME]][@REVISION]` or of a file's web address on the Hub.
 
     The revision stands at the end, where it may hold slashes, or after the repository. FILE may lie in
     a subfolder. The Hub's pages tell users of Ollama to write `hf.co/USER/REPO:QUANTIZATION`. Every part
-    is safe to become a path or an address. Raises InvalidRequest.
+    is safe to become a path or an address. A web address is one of the Hub, or of `endpoint`, its mirror.
+    Raises InvalidRequest.
     """
     address = without_registry(text.strip())
     if _URL.match(address):
-        return _parse_url(address)
+        return _parse_url(address, endpoint)
     segments = _HUB.sub("", address).split("/")
     if len(segments) < 2:
         raise _malformed(text, "it names no repository")
@@ -80,11 +84,19 @@ def is_new_name(name: str) -> bool:
     return bool(_NEW_NAME.fullmatch(name))
 
 
-def _parse_url(text: str) -> Reference:
+def _parse_url(text: str, endpoint: str | None) -> Reference:
     try:
-        path = urlsplit(text).path
+        path, place = urlsplit(text).path, _place(text)
+        known = {*_HUB_PLACES, _place(endpoint or "")}
     except ValueError as error:
         raise _malformed(text, str(error)) from None
+    if place not in known:
+        site = "{0.scheme}://{0.netloc}".format(urlsplit(text))
+        raise InvalidRequest(
+            f"{text[:300]!r} cannot be pulled: its site is not the Hub",
+            param="model",
+            hint=f"Set HF_ENDPOINT={site} if it is a mirror of the Hub, or download the file yourself.",
+        )
     segments = [unquote(part) for part in path.strip("/").split("/")]
     repo, rest = "/".join(segments[:2]), segments[2:]
     if not rest:
@@ -92,6 +104,13 @@ def _parse_url(text: str) -> Reference:
     if len(rest) < 2 or rest[0] not in ("blob", "resolve", "raw", "tree"):
         raise _malformed(text, "it is not the address of a file on the Hub")
     return _checked(text, repo, "/".join(rest[2:]) or None, rest[1])
+
+
+def _place(url: str) -> tuple[str, int | None]:
+    """Return host and port of an address. Raises ValueError."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme.lower())
+    return (parts.hostname or "").lower(), port
 
 
 def _checked(text: str, repo: str, file: str | None, revision: str | None) -> Reference:

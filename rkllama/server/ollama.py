@@ -116,7 +116,7 @@ def _copy(call: Call) -> Reply:
 
 def _pull(call: Call) -> Reply:
     pull = ollama_models.decode_pull(call.json())
-    steps = call.service.pull(pull.reference)
+    steps = call.service.pull(pull.reference, unverified=pull.unverified)
     if not pull.stream:
         for _ in steps:
             pass

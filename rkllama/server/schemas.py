@@ -324,7 +324,7 @@ BODIES: dict[str, Schema] = {
     "OllamaEmbeddings": _object(
         {"model": _MODEL}, prompt=_TEXT, options=_ref("Options"), keep_alive=_KEEP_ALIVE
     ),
-    "OllamaPull": _object({"model": _MODEL}, stream=_FLAG),
+    "OllamaPull": _object({"model": _MODEL}, stream=_FLAG, insecure=_FLAG),
     "OllamaCopy": _object({"source": _MODEL, "destination": _MODEL}),
     "OllamaCreate": _object(
         {"model": _MODEL, "from": _MODEL},

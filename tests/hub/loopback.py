@@ -44,6 +44,8 @@ class Fault:
 class HubFile:
     content: bytes
     lfs: bool = True
+    mark: str | None = None
+    """What a mirror sends as ETag, in the place of the hash."""
 
     @property
     def etag(self) -> str:
@@ -278,11 +280,12 @@ class _HubHandler(_Handler):
         if file is None:
             self.fail(404, "EntryNotFound", "Entry not found")
             return
-        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{file.etag}"'}
+        mark = f'"{file.etag}"' if file.mark is None else file.mark
+        headers = {"X-Repo-Commit": repo.commit, "ETag": mark}
         if not file.lfs:
             self.answer(200, headers, file.content)
             return
-        headers["X-Linked-Etag"] = f'"{file.etag}"'
+        headers["X-Linked-Etag"] = mark
         headers["X-Linked-Size"] = str(len(file.content))
         headers["Location"] = f"{self.server.hub.storage}/{name}/{path}"
         self.answer(302, headers)
@@ -299,7 +302,7 @@ _ROUTES: tuple[tuple[str, Any], ...] = (
 
 def _described(path: str, file: HubFile) -> dict[str, Any]:
     lfs = {"oid": file.etag, "size": len(file.content), "pointerSize": 130}
-    entry = {"type": "file", "path": path, "size": len(file.content), "oid": "0" * 40}
+    entry = {"type": "file", "path": path, "size": len(file.content), "oid": file.etag[:40]}
     return {**entry, "lfs": lfs} if file.lfs else entry
 
 

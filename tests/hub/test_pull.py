@@ -52,6 +52,7 @@ from rkllama.models.scan import scan
 from rkllama.models.store import Store
 from rkllama.types import PullProgress
 from tests.hub.loopback import Fault, HubFile, LoopbackHub
+from tests.running import LIMIT, Server
 
 pytestmark = pytest.mark.integration
 
@@ -438,6 +439,98 @@ def test_a_complete_part_needs_no_connection(remote: LoopbackHub, models: Path) 
     (folder / f"{FILE}.part.json").write_text(json.dumps({"size": len(CONTENT), "etag": SHA256}))
     assert fetch(models)[-1].name == "m-w8a8-rk3588"
     assert remote.downloads(FILE) == []
+
+
+MARKS = ['"d41d8cd98f00b204e9800998ecf8427e"', 'W/"5f3-18c"', f'"{"g" * 64}"', '"a-5"', ""]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+@pytest.mark.parametrize("lfs", [True, False])
+def test_a_mark_that_is_no_hash_gives_way_to_the_repositorys_own(
+    remote: LoopbackHub, models: Path, mark: str, lfs: bool
+) -> None:
+    remote.repos["user/repo"].files[FILE] = HubFile(content=CONTENT, lfs=lfs, mark=mark)
+    remote.fail(FILE, Fault(content=CONTENT[::-1]))
+    if lfs:  # what lies outside LFS comes from the Hub itself, which has no faults
+        with pytest.raises(IntegrityError, match=SHA256):
+            fetch(models)
+    steps = fetch(models)
+    assert "verifying" in [step.status for step in steps]
+    assert steps[-1].digest == (SHA256 if lfs else None)
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_what_nobody_can_verify_is_refused_unless_it_is_accepted(
+    remote: LoopbackHub, models: Path, mark: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    remote.repos["user/repo"].files[FILE] = HubFile(content=CONTENT, mark=mark)
+    remote.serve_api = False
+    with pytest.raises(PullError, match="could not be verified") as caught:
+        fetch(models)
+    assert "--unverified" in caught.value.text
+    assert not models.exists()
+    remote.fail(FILE, Fault(drop_after=1_000_000))
+    steps = fetch(models, unverified=True)
+    assert (models / "m-w8a8-rk3588" / FILE).read_bytes() == CONTENT
+    assert "verifying" not in [step.status for step in steps]
+    assert {step.digest for step in steps} == {None}
+    assert "is taken unverified" in caplog.text
+
+
+def test_the_flag_for_it(remote: LoopbackHub, models: Path) -> None:
+    """On the command line, and through a server."""
+    remote.repos["user/repo"].files[FILE] = HubFile(content=CONTENT, mark='"x"')
+    remote.serve_api = False
+    models.mkdir()
+
+    def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "rkllama", *arguments],
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+
+    here = ("--models", str(models), "pull", f"user/repo/{FILE}")
+    assert "could not be verified" in run(*here).stderr
+    done = run(*here, "--unverified")
+    assert done.returncode == 0, done.stderr
+    assert "is taken unverified" in done.stderr
+    assert "Verifying" not in done.stderr
+    with Server() as server:
+        there = {"RKLLAMA_HOST": server.url}
+        assert "could not be verified" in run("pull", f"user/repo/{FILE}", **there).stderr
+        assert run("pull", f"user/repo/{FILE}", "--unverified", **there).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.org/u/r/blob/main/f.rkllm",
+        "https://huggingface.co.example.org/u/r",
+        "https://huggingface.co@example.org/u/r",
+        "http://huggingface.co:8080/u/r",
+        "https://xn--huggingfac-6sb.co/u/r",
+        "HTTPS://modelscope.cn/u/r",
+    ],
+)
+def test_an_address_of_another_site_is_not_one_of_the_hubs(
+    remote: LoopbackHub, models: Path, text: str
+) -> None:
+    with pytest.raises(InvalidRequest, match="its site is not the Hub") as caught:
+        fetch(models, text)
+    assert "HF_ENDPOINT=http" in caught.value.text
+    assert remote.seen == []
+
+
+def test_addresses_of_the_hub_and_of_its_mirror_are_known(
+    remote: LoopbackHub, models: Path
+) -> None:
+    for site in ("https://HuggingFace.co", "http://hf.co", "https://www.huggingface.co:443"):
+        assert fetch(models, f"{site}/user/repo/blob/main/{FILE}")[-1].status == "done"
+    assert fetch(models, f"{remote.endpoint}/user/repo/resolve/main/{FILE}")[-1].status == "done"
 
 
 def test_a_file_outside_lfs_is_verified_by_its_git_hash(remote: LoopbackHub, models: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_full_disk_is_told_where_not_even_the_directory_fits(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "makedirs", full)
+    monkeypatch.setattr(os, "mkdir", full)
     with pytest.raises(DiskFull, match="No space left") as caught:
         bundled.install(str(tmp_path / "not" / "there"))
     assert caught.value.available > 0
