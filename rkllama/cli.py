@@ -137,7 +137,7 @@ def _service(command: str) -> "Service":
         if server is not None:
             from .client.remote import RemoteService
 
-            if command == "ps" or unused_settings(settings):
+            if command == "ps" or unused_settings(server, settings):
                 from .console.list import say_server
 
                 say_server(server, settings)

@@ -639,8 +639,22 @@ def test_it_is_told_whose_models_are_listed(
     own.mkdir()
     write_model(own / "mine.rkllm")
     done = rkllama("list", env={"RKLLAMA_MODELS": str(own)})
-    assert f"Through the server at {server.url}; RKLLAMA_MODELS may not be" in done.stderr
+    note = (
+        f"Through the server at {server.url}; RKLLAMA_MODELS set here: its models are in {models};"
+    )
+    assert done.stderr.startswith(note)
+    assert f"The server at {server.url} has no models in {models} yet." in done.stderr
     assert f"There is 1 model in {own}, which it does not serve" in done.stderr
+    (own / "mine.rkllm").unlink()
+    named = {"RKLLAMA_MODELS": str(own), "RKLLAMA_HOST": server.url}
+    for command in ("list", "ps"):
+        assert rkllama(command, env=named).stderr.startswith(note), "both were set"
+    assert f"Your own directory {own} has none either." in rkllama("list", env=named).stderr
+    (tmp_path / "link").symlink_to(models)
+    for same in (models, tmp_path / "link"):
+        done = rkllama("list", env={"RKLLAMA_MODELS": str(same)})
+        assert done.stderr.startswith(f"The server at {server.url} has no models in {models} yet.")
+        assert "own directory" not in done.stderr
     for command in ("list", "ps"):
         assert rkllama(command).stderr.count("Through the server") == 0
         with Terminal(command) as screen:

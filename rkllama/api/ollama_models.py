@@ -149,9 +149,9 @@ def _files(fields: Fields) -> tuple[tuple[str, str], ...]:
 # --- What is answered --------------------------------------------------------------------------
 
 
-def version_body(own: str) -> dict[str, Any]:
-    """`/api/version`: the Ollama API that is implemented, and RKLLama's own version beside it."""
-    return {"version": API_VERSION, "rkllama": own}
+def version_body(own: str, models: str) -> dict[str, Any]:
+    """`/api/version`: the Ollama API that is implemented; RKLLama's own version and models directory."""
+    return {"version": API_VERSION, "rkllama": own, "models": models}
 
 
 def tags_body(

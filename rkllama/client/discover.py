@@ -32,7 +32,7 @@ def find_server(settings: Settings) -> ServerAddress | None:
     """
     server = ServerAddress(settings, settings.host)
     if not is_this_machine(server.host) or _is_chosen(server, settings):
-        server.get("/api/version")  # the user has named it: its silence is an error
+        server.ask_version()  # the user has named it: its silence is an error
         return server
     if _is_serving(server):
         return server
@@ -46,15 +46,18 @@ def find_server(settings: Settings) -> ServerAddress | None:
     return None
 
 
-def unused_settings(settings: Settings) -> str:
-    """Return a note on what the user set and a server that was found does not heed; "" for nothing.
-
-    Who named the server knows that it has its own.
-    """
+def unused_settings(server: ServerAddress, settings: Settings) -> str:
+    """Return a note on what the user set and a server on this machine does not heed; "" for nothing."""
     names = [name for name in ("RKLLAMA_HOME", "RKLLAMA_MODELS") if os.environ.get(name)]
-    if not names or _is_chosen(ServerAddress(settings, settings.host), settings):
+    if not names or not is_this_machine(server.host) or not has_other_models(server, settings):
         return ""
-    return f"{' and '.join(names)} may not be what it uses; --models DIR reads a directory"
+    theirs = f"its models are in {server.models}" if server.models else "it may have other models"
+    return f"{' and '.join(names)} set here: {theirs}; --models DIR reads a directory"
+
+
+def has_other_models(server: ServerAddress, settings: Settings) -> bool:
+    """Return whether a server's models directory is not the one of the settings, as far as it tells."""
+    return not server.models or os.path.realpath(server.models) != os.path.realpath(settings.models)
 
 
 def _is_chosen(server: ServerAddress, settings: Settings) -> bool:
@@ -75,6 +78,8 @@ class ServerAddress:
     def __init__(self, settings: Settings, host: str, *, with_key: bool = True) -> None:
         self.host, self.port = server_address(host)
         self.url = server_url(self.host, self.port)
+        self.models = ""
+        """Its models directory, once `ask_version` has been told."""
         self._headers: dict[str, str] = {}
         self._keeps_key = bool(settings.api_keys) and not with_key
         if settings.api_keys and with_key:
@@ -102,6 +107,13 @@ class ServerAddress:
         if status != 200:
             raise self.refusal(status, data)
         return self.parse(data)
+
+    def ask_version(self) -> dict[str, Any]:
+        """Return what `/api/version` says. Raises as `get`."""
+        body = self.get("/api/version")
+        if isinstance(body.get("models"), str):
+            self.models = body["models"]
+        return body
 
     def parse(self, data: bytes) -> dict[str, Any]:
         """The JSON object in a body. Raises ServerUnreachable where there is none."""
@@ -147,7 +159,7 @@ class ServerAddress:
 def _is_serving(server: ServerAddress) -> bool:
     """Return whether RKLLama responds there, by its body: proxies put their own name into `Server`."""
     try:
-        return _listens(server) and "rkllama" in server.get("/api/version")
+        return _listens(server) and "rkllama" in server.ask_version()
     except ConfigError:
         raise  # it asks for a key
     except RKLLamaError:

@@ -9,7 +9,12 @@ from __future__ import annotations
 import os
 import sys
 
-from ..client.discover import ServerAddress, find_server, unused_settings
+from ..client.discover import (
+    ServerAddress,
+    find_server,
+    has_other_models,
+    unused_settings,
+)
 from ..config import Settings, load_settings
 from ..errors import ModelsDirMissing, RKLLamaError
 from .output import forget_stdout, human_size, human_time, print_error, table
@@ -55,25 +60,34 @@ def collect(models: str | None = None) -> list[dict[str, object]]:
 
 def say_server(server: ServerAddress, settings: Settings) -> None:
     """Tell on a terminal whose models these are, and anywhere what of the user's is not used for it."""
-    unused = unused_settings(settings)
+    unused = unused_settings(server, settings)
     if unused or sys.stderr.isatty():
         sys.stderr.write(f"Through the server at {server.url}{'; ' * bool(unused)}{unused}.\n")
 
 
 def _say_empty(settings: Settings, server: ServerAddress | None) -> None:
     """Tell what to do without models; behind a server the user's own directory may have some."""
-    text = "No models yet. Download one: rkllama pull USER/REPO/FILE.rkllm\n"
+    how = "Download one: rkllama pull USER/REPO/FILE.rkllm\n"
+    text = f"No models yet. {how}"
     if server is not None:
-        text = f"The server at {server.url} has n{text[1:]}"
-        try:
-            own = len(_from_directory(settings).models)
-        except RKLLamaError:
-            own = 0
-        if own:
-            models = "1 model" if own == 1 else f"{own} models"
-            text += f"There {'is' if own == 1 else 'are'} {models} in {settings.models}, "
-            text += f"which it does not serve: rkllama --models {settings.models} list\n"
+        there = f" in {server.models}" * bool(server.models)
+        text = f"The server at {server.url} has no models{there} yet. {how}"
+        if has_other_models(server, settings):
+            text += _own_models(settings)
     sys.stderr.write(f"{text}Or try the built-in guide: rkllama run guide\n")
+
+
+def _own_models(settings: Settings) -> str:
+    """Return a line on how many models lie in the user's own directory, which a server does not serve."""
+    try:
+        own = len(_from_directory(settings).models)
+    except RKLLamaError:
+        own = 0
+    if not own:
+        return f"Your own directory {settings.models} has none either.\n"
+    models = "is 1 model" if own == 1 else f"are {own} models"
+    how = f"rkllama --models {settings.models} list"
+    return f"There {models} in {settings.models}, which it does not serve: {how}\n"
 
 
 class _Found:

@@ -25,8 +25,8 @@ def _word_error(error: RKLLamaError, _environ: Mapping[str, Any]) -> tuple[int, 
 GROUP = Group(name="Ollama", prefix="/api/", word_error=_word_error)
 
 
-def _version(_call: Call) -> Reply:
-    return ok(ollama_models.version_body(__version__))
+def _version(call: Call) -> Reply:
+    return ok(ollama_models.version_body(__version__, call.settings.models))
 
 
 def _tags(call: Call) -> Reply:
