@@ -6,6 +6,7 @@ It overrides methods that waitress does not call public, so pyproject.toml pins 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -21,6 +22,7 @@ import waitress.channel
 import waitress.server
 import waitress.task
 
+from ..board.proc import describe_listener
 from ..config import Settings
 from ..errors import BodyTooLarge, ConfigError, InvalidRequest, RKLLamaError
 from .incoming import MAX_HEADER, Frontend, Parser, Refusal, environ_of
@@ -305,6 +307,11 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD // 4)
         return listener
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"cannot listen on {host}:{port}: {describe_listener(port)} does already",
+                hint="Stop it, or choose another port with --port.",
+            ) from None
         number = error.errno or 0  # below 0 where a name is not found: getaddrinfo's own
         reason = os.strerror(number) if number > 0 else error.strerror or error
         raise ConfigError(
