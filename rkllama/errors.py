@@ -105,6 +105,8 @@ class PromptTooLong(InvalidRequest):
     """The prompt's tokens do not fit; None where a count is not known."""
 
     code = "prompt_too_long"
+    at_limit = False
+    """Whether the model takes no longer context than this one."""
 
     def __init__(
         self,

@@ -252,7 +252,6 @@ class NPUBackend:
                 f"the prompt has {size}, but the context only {limit}",
                 prompt_tokens=tokens,
                 context_length=limit,
-                hint="Shorten it, or load the model with a longer context.",
             )
         if diagnosis := diagnose(log):
             return RuntimeFailed(diagnosis.message, hint=diagnosis.hint, log=log)

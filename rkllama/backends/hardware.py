@@ -67,7 +67,7 @@ def check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
         raise OutOfMemory(
             f"{name} with a context of {context} tokens needs about {needed / 1e9:.1f} GB of memory, "
             f"{available / 1e9:.1f} GB are free",
-            hint="Use a shorter context (--ctx, num_ctx) or a smaller model.",
+            hint="Use a shorter context (--ctx N, in the chat /set num_ctx N) or a smaller model.",
         )
     return available - needed
 

@@ -456,7 +456,6 @@ def _failure(problem: dict[str, Any]) -> RKLLamaError:
             f"the prompt has {tokens} tokens, but the context only {context}",
             prompt_tokens=tokens,
             context_length=context,
-            hint="Shorten it, or use a longer context (--ctx, num_ctx).",
         )
     if problem.get("type") == "invalid_request_error":
         return InvalidRequest(message)

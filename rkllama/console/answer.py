@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from ..errors import RKLLamaError
+from ..errors import PromptTooLong, RKLLamaError
 from ..service import Service
 from ..types import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
 from .streams import control
 from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
+
+_FULL = 0.9
+"""Of the context: an answer that was cut off there has filled it."""
 
 
 class Completion:
@@ -101,9 +104,13 @@ def print_completion(
     *,
     hide_thinking: bool,
     wrap: bool,
+    longer: str,
 ) -> None:
-    """Stream an answer to the terminal; `completion` holds what came, also when it is interrupted."""
-    with Spinner(_first_words(service, request)) as spinner, quiet_keys():
+    """Stream an answer to the terminal; `completion` holds what came, also when it is interrupted.
+
+    `longer` is how the user gets a longer context here.
+    """
+    with explained(longer), Spinner(_first_words(service, request)) as spinner, quiet_keys():
         printer = CompletionPrinter(spinner, hide_thinking=hide_thinking, wrap=wrap)
         try:
             with contextlib.closing(service.stream(request)) as events:
@@ -115,6 +122,32 @@ def print_completion(
     if completion.finished is not None:
         for note in _notes(completion.finished, request):
             sys.stderr.write(f"Note: {note}\n")
+        sys.stderr.write(_how_to_get_room(service, completion.finished, longer))
+
+
+@contextlib.contextmanager
+def explained(longer: str) -> Iterator[None]:
+    """Let the hint of a PromptTooLong name the way to a longer context that exists here."""
+    try:
+        yield
+    except PromptTooLong as error:
+        if not error.at_limit:
+            error.hint = f"Shorten it, or use a longer context: {longer}."
+        raise
+
+
+def _how_to_get_room(service: Service, finished: Finished, longer: str) -> str:
+    """Return a line on what helps where the context was too short for all; "" where it was not."""
+    if not finished.dropped and finished.reason != "length":
+        return ""
+    loaded = next((m for m in service.loaded() if m.info.name == finished.model), None)
+    context, limit = (loaded.context_length, loaded.info.context_length) if loaded else (None, None)
+    used = (finished.usage.prompt_tokens or 0) + (finished.usage.completion_tokens or 0)
+    if not context or (not finished.dropped and used < _FULL * context):
+        return ""
+    if limit and context >= limit:
+        return f"This model holds no more than {limit} tokens.\n"
+    return f"A longer context than {context} tokens makes room: {longer}.\n"
 
 
 def _notes(finished: Finished, request: ChatRequest) -> Iterator[str]:

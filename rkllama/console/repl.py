@@ -11,12 +11,21 @@ from typing import Any
 from ..errors import RKLLamaError
 from ..service import Service
 from ..types import Message
-from .answer import Completion, check_complete, print_completion, print_figures, print_json
+from .answer import (
+    Completion,
+    check_complete,
+    explained,
+    print_completion,
+    print_figures,
+    print_json,
+)
 from .inputs import check_no_picture
 from .options import PARAMETERS, ChatOptions
 from .output import print_error
 from .show import details_text, part_text
 from .terminal import Spinner, quiet_keys
+
+_LONGER_ONCE = "--ctx N"
 
 
 def answer_once(
@@ -27,11 +36,17 @@ def answer_once(
     """
     request = options.request(model, (Message.of("user", prompt),))
     if as_json:
-        check_complete(print_json(service, request))
+        with explained(_LONGER_ONCE):
+            check_complete(print_json(service, request))
         return
     completion = Completion()
     print_completion(
-        service, request, completion, hide_thinking=options.hide_thinking, wrap=options.wordwrap
+        service,
+        request,
+        completion,
+        hide_thinking=options.hide_thinking,
+        wrap=options.wordwrap,
+        longer=_LONGER_ONCE,
     )
     if options.verbose:
         print_figures(completion.finished)
@@ -117,6 +132,7 @@ class Chat:
                 completion,
                 hide_thinking=self._options.hide_thinking,
                 wrap=self._options.wordwrap,
+                longer="/set num_ctx N",
             )
         except KeyboardInterrupt:
             sys.stderr.write("(stopped)\n")

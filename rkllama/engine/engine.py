@@ -30,7 +30,7 @@ from ..types import (
 )
 from .generation import Generation
 from .metrics import Metrics
-from .pool import Pool
+from .pool import Pool, Resident
 from .prompt import build_prompt, empty_prompt, tools_for
 from .schema import check_schema
 from .tool_choice import forced_call_schema
@@ -75,7 +75,7 @@ class Engine:
                 metrics=self.metrics,
                 started=started,
             )
-            with _counting_tools(tools_for(request)):
+            with _explaining(turn.resident, tools_for(request)):
                 yield from _truncated(generation)
 
     def _model(self, name: str | None) -> StoredModel:
@@ -111,9 +111,10 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
-            result = turn.resident.worker.embed(
-                request.inputs, request.truncate, timeout=timeout, caller=caller
-            )
+            with _explaining(turn.resident):
+                result = turn.resident.worker.embed(
+                    request.inputs, request.truncate, timeout=timeout, caller=caller
+                )
         total = time.monotonic() - started
         return EmbeddingResult(
             model=model.info.name,
@@ -187,18 +188,20 @@ def _truncated(generation: Generation) -> Iterator[Event]:
 
 
 @contextmanager
-def _counting_tools(tools: tuple[Tool, ...]) -> Iterator[None]:
-    """Let the hint of a PromptTooLong say how many tools are in the prompt.
+def _explaining(resident: Resident, tools: tuple[Tool, ...] = ()) -> Iterator[None]:
+    """Let the hint of a PromptTooLong say what helps, and how many tools are in the prompt.
 
     Some clients send dozens unasked, so that a short question does not fit.
     """
     try:
         yield
     except PromptTooLong as error:
+        error.hint = "Shorten it, or use a longer context: num_ctx, or --ctx on the command line."
+        if resident.at_limit:
+            error.at_limit = True
+            error.hint = "Shorten it: this model holds no more."
         if tools:
-            error.hint = (
-                f"Its {len(tools)} tools count, too: send fewer. {error.hint or ''}".strip()
-            )
+            error.hint = f"Its {len(tools)} tools count, too: send fewer. {error.hint}"
         raise
 
 

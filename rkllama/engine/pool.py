@@ -80,6 +80,12 @@ class Resident:
         assert self.loaded is not None, "only a lease's holder asks, and it has loaded the model"
         return self.loaded
 
+    @property
+    def at_limit(self) -> bool:
+        """Whether the model takes no longer context than it has."""
+        own, limit = self.ready.context_length, self.info.context_length
+        return self.wanted_context > own or (limit is not None and own >= limit)
+
 
 class Turn(NamedTuple):
     """A request's turn on a loaded model, and what it waited for."""

@@ -159,12 +159,12 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
     _Complaint(
         r"max_context\w*\[(\d+)\] must be less than.*max_context_limit\[(\d+)\]",
         "the context of {0} tokens is above the model's limit of {1}",
-        "Use a shorter one with --ctx or RKLLAMA_CONTEXT_LENGTH.",
+        "Use a shorter one: --ctx N, in the chat /set num_ctx N, or RKLLAMA_CONTEXT_LENGTH.",
     ),
     _Complaint(
         r"meet unkown shape, op name",
         "the context is longer than what the model was made for",
-        "Use a shorter one with --ctx or RKLLAMA_CONTEXT_LENGTH.",
+        "Use a shorter one: --ctx N, in the chat /set num_ctx N, or RKLLAMA_CONTEXT_LENGTH.",
     ),
     _Complaint(
         r"[Tt]okenizer is unavailable",

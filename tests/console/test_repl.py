@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import readline
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -373,11 +374,13 @@ def test_a_conversation_that_fills_the_context_goes_on_without_its_oldest_turns(
 ) -> None:
     with Terminal("run", "echo", "--ctx", "64") as chat:
         chat.expect(">>> ")
-        assert "Shorten it" in chat.ask("word " * 100)
+        too_long = chat.ask("word " * 100)
+        assert "Shorten it, or use a longer context: /set num_ctx N." in too_long
         assert chat.ask("one two three " * 5).startswith("one two three")
         answer = chat.ask("four five six " * 5)
         assert answer.startswith("four five six")
         assert "2 oldest messages of the conversation did not fit and were left out" in answer
+        assert "A longer context than 64 tokens makes room: /set num_ctx N." in answer
         chat.ask("/set num_ctx 512")
         assert "left out" not in chat.ask("there is room")
 
@@ -388,6 +391,37 @@ def test_an_answer_that_repeats_one_token_is_ended_and_told(models: Path) -> Non
         answer = chat.ask("go " + directive(reply="&" * 40))
         assert answer.startswith("&" * 31 + "\n")
         assert "Note: the answer was stopped: the model wrote one token again and again" in answer
+
+
+def test_at_the_models_limit_no_longer_context_is_offered(models: Path) -> None:
+    write_model(models / "small.rkllm", max_context=64)
+    no_more = "Shorten it: this model holds no more."
+    with Terminal("run", "small") as chat:
+        chat.expect(">>> ")
+        assert no_more in chat.ask("word " * 100)
+    done = subprocess.run(
+        [*RKLLAMA, "run", "small", "word " * 100], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith(f"\n{no_more}\n")
+    done = subprocess.run(
+        [*RKLLAMA, "run", "echo", "--ctx", "64", "--json", "word " * 100],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.endswith("\nShorten it, or use a longer context: --ctx N.\n")
+
+
+def test_an_answer_that_fills_the_context_says_how_to_get_more(models: Path) -> None:
+    write_model(models / "talker.rkllm", tokens=100_000)
+    with Terminal("run", "talker", "--ctx", "64") as chat:
+        chat.expect(">>> ")
+        answer = chat.ask("hello")
+        assert "the answer was cut off" in answer
+        assert answer.endswith("A longer context than 64 tokens makes room: /set num_ctx N.")
+        chat.ask("/set num_predict 5")
+        chat.ask("/clear")
+        assert "makes room" not in chat.ask("hello")
 
 
 def test_rm_asks_on_a_terminal(models: Path) -> None:
