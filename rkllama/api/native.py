@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, get_args
 
-from ..errors import InvalidRequest, ModelNotFound, NoModelLoaded, RKLLamaError
+from ..errors import ModelNotFound, NoModelLoaded, RKLLamaError
 from ..types import (
     ChatRequest,
     Event,
@@ -268,8 +268,7 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
 
 def pull_error_text(error: RKLLamaError, language: Language = "fr") -> str:
     """Return the line for a download that failed: the body of a 400, or the last line of a stream."""
-    detail = error.text if isinstance(error, InvalidRequest) else error_text(error, language)
-    return phrase("pull_failed", language, error=detail) + "\n"
+    return phrase("pull_failed", language, error=error_text(error, language)) + "\n"
 
 
 class PullLines:

@@ -11,38 +11,19 @@ from typing import Any, Literal
 
 from ..errors import (
     AmbiguousName,
-    BackendMissing,
     BodyTooLarge,
     Cancelled,
-    ConfigError,
     DiskFull,
-    Forbidden,
-    HubGated,
-    HubNotFound,
-    HubUnreachable,
-    IntegrityError,
-    InvalidRequest,
-    LibraryNotFound,
-    LoadFailed,
     MethodNotAllowed,
     ModelNotFound,
     ModelsDirMissing,
     NoModelLoaded,
     NoSuchRoute,
-    NPUBusy,
-    PromptTooLong,
-    PullError,
     QueueFull,
     RKLLamaError,
-    RuntimeFailed,
     ServerStopping,
     TooManyBodies,
     Unauthorized,
-    UnknownRuntime,
-    Unsupported,
-    WorkerCrashed,
-    WorkerError,
-    WorkerHung,
 )
 
 Language = Literal["fr", "en"]
@@ -65,15 +46,10 @@ _PHRASES: dict[str, tuple[str, str]] = {
     "pull_failed": ("Erreur pendant le téléchargement : {error}", "Error during download: {error}"),
 }
 
-# An error's sentence is the one of its nearest class; {text} is the error's own English.
+# An error's sentence is the one of its nearest class. What has to quote the error's own English ({text}) is
+# English throughout: half a sentence in each language is neither.
 _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
-    RKLLamaError: ("Erreur interne : {text}", "{text}"),
-    InvalidRequest: ("Requête invalide : {text}", "{text}"),
-    PromptTooLong: (
-        "Le prompt est trop long pour le contexte du modèle : {text}",
-        "{text}",
-    ),
-    Unsupported: ("Le modèle ou son moteur ne peut pas faire cela : {text}", "{text}"),
+    RKLLamaError: ("{text}", "{text}"),
     ModelNotFound: ("Le modèle : {name} est introuvable.", "The model: {name} was not found."),
     AmbiguousName: (
         "Plusieurs modèles correspondent à « {name} » : {candidates}. Donnez le nom complet.",
@@ -88,36 +64,14 @@ _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
         "Le serveur est occupé : {limit} requêtes attendent déjà. Réessayez plus tard.",
         "{text}",
     ),
-    LoadFailed: ("Le chargement du modèle a échoué : {text}", "{text}"),
-    LibraryNotFound: ("librkllmrt.so est introuvable ou inutilisable : {text}", "{text}"),
-    UnknownRuntime: ("Cette version de librkllmrt n'est pas connue : {text}", "{text}"),
-    BackendMissing: ("Il manque un paquet pour exécuter ce modèle : {text}", "{text}"),
-    NPUBusy: (
-        "Le NPU est utilisé par {holder}. Arrêtez ce processus d'abord.",
-        "{text}",
-    ),
-    WorkerError: ("Le processus du modèle a échoué : {text}", "{text}"),
-    WorkerCrashed: ("Le processus du modèle s'est arrêté brutalement : {text}", "{text}"),
-    WorkerHung: (
-        "Le moteur n'a plus rien répondu pendant {seconds} s et a été arrêté : {text}",
-        "{text}",
-    ),
-    RuntimeFailed: ("Le moteur a signalé une erreur : {text}", "{text}"),
-    PullError: ("Le téléchargement a échoué : {text}", "{text}"),
-    HubNotFound: ("Dépôt, révision ou fichier introuvable : {text}", "{text}"),
-    HubGated: ("L'accès au dépôt est restreint : {text}", "{text}"),
-    HubUnreachable: ("Le Hub est injoignable : {text}", "{text}"),
     DiskFull: (
         "Espace disque insuffisant : {needed} octets nécessaires, {available} disponibles.",
         "{text}",
     ),
-    IntegrityError: ("Le fichier reçu n'est pas celui annoncé : {text}", "{text}"),
-    ConfigError: ("Réglage inutilisable : {text}", "{text}"),
     Unauthorized: (
         "Une clé d'API valide est nécessaire (Authorization: Bearer CLÉ, ou x-api-key: CLÉ).",
         "{text}",
     ),
-    Forbidden: ("Accès refusé : {text}", "{text}"),
     BodyTooLarge: (
         "Le corps de la requête dépasse {limit} octets ; RKLLAMA_MAX_BODY règle cette limite.",
         "{text}",
