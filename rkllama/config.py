@@ -39,6 +39,9 @@ INTEGER_BOUNDS: Mapping[str, tuple[int, int]] = {
 SMALLEST_CONTEXT = 4
 """As in Ollama, fewer tokens of context are taken for this many."""
 
+LONGEST_WAIT = 86400.0
+"""Seconds, a day: nothing is waited for longer. The system's clocks overflow at 24 of them."""
+
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -125,8 +128,8 @@ def _switch(value: object) -> bool:
 
 def _seconds(value: object) -> float:
     seconds = parse_duration(value)
-    if seconds <= 0:
-        raise ValueError("it must be more than 0")
+    if not 0 < seconds <= LONGEST_WAIT:
+        raise ValueError(f"it must be more than 0 and at most {LONGEST_WAIT / 3600:g}h")
     return seconds
 
 
@@ -267,7 +270,7 @@ class Settings:
 
     def prompt_timeout(self, characters: int) -> float:
         """Seconds that a prompt of so many characters may take until its first token."""
-        return self.token_timeout + self.prefill_timeout * characters / 1000
+        return min(LONGEST_WAIT, self.token_timeout + self.prefill_timeout * characters / 1000)
 
 
 class Setting:

@@ -9,6 +9,7 @@ import select
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
+from .config import LONGEST_WAIT
 from .errors import Cancelled, RKLLamaError
 from .types import (
     ChatRequest,
@@ -34,7 +35,7 @@ class Caller:
         self._fd = fd
 
     def wait(self, fd: int, timeout: float | None = None) -> bool:
-        """Wait until `fd` can be read; False when `timeout` seconds pass first.
+        """Wait until `fd` can be read; False when `timeout` seconds pass first, at most LONGEST_WAIT.
 
         Raises Cancelled when the caller hangs up.
         """
@@ -44,7 +45,7 @@ class Caller:
         poll.register(fd, select.POLLIN)
         if self._fd >= 0:
             poll.register(self._fd, select.POLLRDHUP)
-        ready = poll.poll(None if timeout is None else timeout * 1000)
+        ready = poll.poll(None if timeout is None else min(timeout, LONGEST_WAIT) * 1000)
         if any(number == self._fd for number, _ in ready):
             raise Cancelled
         return bool(ready)

@@ -291,6 +291,11 @@ def test_a_configuration_that_is_no_text(home: Path) -> None:
 def test_settings_that_cannot_be_used() -> None:
     complaint = failure("list", env={"RKLLAMA_THREADS": "all"})
     assert complaint == "Error: RKLLAMA_THREADS cannot be 'all': it must be a whole number\n"
+    for name in ("TOKEN_TIMEOUT", "LOAD_TIMEOUT", "PREFILL_TIMEOUT", "SEND_TIMEOUT"):
+        for value in ("25h", "1e308", "0"):
+            complaint = failure("list", env={f"RKLLAMA_{name}": value})
+            assert f"RKLLAMA_{name} cannot be {value!r}" in complaint
+            assert "more than 0 and at most 24h" in complaint
     complaint = failure("serve", "--host", "no-such-host.invalid", "--port", "0")
     assert complaint.startswith("Error: cannot listen on no-such-host.invalid:0: ")
     assert "Unknown error" not in complaint

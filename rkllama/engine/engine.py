@@ -38,6 +38,9 @@ from .truncation import truncate
 
 log = logging.getLogger("rkllama")
 
+MAX_INPUTS = 2048
+"""Texts that one request may have embedded: as many as OpenAI takes."""
+
 
 class Engine:
     """Answers requests with the models of a store."""
@@ -100,10 +103,13 @@ class Engine:
         started = time.monotonic()
         if not all(request.inputs):
             raise InvalidRequest("an input is empty", param="input")
+        if len(request.inputs) > MAX_INPUTS:
+            raise InvalidRequest(
+                f"the request has {len(request.inputs)} inputs, at most {MAX_INPUTS} are embedded at once",
+                param="input",
+                hint="Send them in several requests.",
+            )
         model = self._model(request.model)
-        characters = sum(map(len, request.inputs))
-        timeout = self._settings.token_timeout * (1 + len(request.inputs))
-        timeout += self._settings.prefill_timeout * characters / 1000
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -113,7 +119,10 @@ class Engine:
             turn.resident.raw = True
             with _explaining(turn.resident):
                 result = turn.resident.worker.embed(
-                    request.inputs, request.truncate, timeout=timeout, caller=caller
+                    request.inputs,
+                    request.truncate,
+                    limits=[self._settings.prompt_timeout(len(text)) for text in request.inputs],
+                    caller=caller,
                 )
         total = time.monotonic() - started
         return EmbeddingResult(

@@ -16,7 +16,7 @@ from ..backends.base import LoadedInfo, LoadSpec
 from ..backends.kinds import kind_of
 from ..board.lock import NPULock
 from ..board.soc import has_domains, read_soc
-from ..config import Settings
+from ..config import LONGEST_WAIT, Settings
 from ..errors import (
     Cancelled,
     NoModelLoaded,
@@ -466,7 +466,7 @@ class Pool:
 
     def _until_next(self) -> float | None:
         times = [s.expires for s in self.scheduler.slots() if s.expires is not None and not s.held]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+        return min(LONGEST_WAIT, max(0.0, min(times) - time.monotonic())) if times else None
 
 
 def _end_of_life(resident: Resident) -> float | None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, NoReturn, TypeVar
 
@@ -127,7 +127,7 @@ class Worker:
             payload = self._call(
                 frames.LOAD,
                 frames.encode_spec(spec),
-                timeout,
+                lambda: timeout,
                 LOCAL,
                 setting="RKLLAMA_LOAD_TIMEOUT",
             )
@@ -178,22 +178,32 @@ class Worker:
             self._give_up(run)
 
     def embed(
-        self, texts: tuple[str, ...], truncate: bool, *, timeout: float, caller: Caller = LOCAL
+        self,
+        texts: tuple[str, ...],
+        truncate: bool,
+        *,
+        limits: Sequence[float],
+        caller: Caller = LOCAL,
     ) -> EmbedResult:
-        """One vector per text. `timeout` are the seconds that the runtime may take for one text.
+        """One vector per text. `limits` are the seconds that the runtime may take for each text.
 
         Raises what `generate` raises.
         """
         vectors: list[bytes] = []
+
+        def limit() -> float:
+            return limits[min(len(vectors), len(limits) - 1)]
+
         payload = self._call(
-            frames.EMBED, frames.encode([texts, truncate]), timeout, caller, vectors=vectors
+            frames.EMBED, frames.encode([texts, truncate]), limit, caller, vectors=vectors
         )
         count: int | None = self._decoded(frames.decode, payload)
         return EmbedResult(vectors=tuple(vectors), prompt_tokens=count)
 
     def count_tokens(self, text: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
         """Return how many tokens the text is; None where the runtime cannot tell."""
-        payload = self._call(frames.COUNT, text.encode("utf-8", "replace"), timeout, caller)
+        data = text.encode("utf-8", "replace")
+        payload = self._call(frames.COUNT, data, lambda: timeout, caller)
         count: int | None = self._decoded(frames.decode, payload)
         return count
 
@@ -243,18 +253,21 @@ class Worker:
         self,
         kind: int,
         payload: bytes,
-        timeout: float,
+        limit: Callable[[], float],
         caller: Caller,
         vectors: list[bytes] | None = None,
         setting: str = "RKLLAMA_TOKEN_TIMEOUT",
     ) -> bytes:
-        """Run a command and give its RESULT; `setting` is what `timeout` comes from."""
+        """Run a command and give its RESULT. `limit` tells the seconds that the next frame may take;
+        `setting` is what they come from.
+        """
         run = self._begin(kind, payload, caller)
         try:
             while True:
-                batch = self._frames(run, timeout, caller)
+                seconds = limit()
+                batch = self._frames(run, seconds, caller)
                 if not batch:
-                    self._hung(f"sent nothing for {timeout:g} s", timeout, setting)
+                    self._hung(f"sent nothing for {seconds:g} s", seconds, setting)
                 for got, _, answer in batch:
                     if got == frames.RESULT:
                         self._enter(State.READY)

@@ -178,7 +178,7 @@ def test_images_are_refused(model: Worker) -> None:
 
 
 def test_vectors_are_the_same_for_the_same_text(model: Worker) -> None:
-    result = model.embed(("a board", "a board", "npu"), True, timeout=LIMIT)
+    result = model.embed(("a board", "a board", "npu"), True, limits=[LIMIT])
     vectors, tokens = result.vectors, result.prompt_tokens
     assert vectors[0] == vectors[1] != vectors[2]
     assert len({len(vector) for vector in vectors}) == 1
@@ -194,7 +194,7 @@ def test_an_encoder_makes_vectors_and_says_that_it_writes_no_text(tmp_path: Path
         child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
         with pytest.raises(Unsupported, match="embeddings"):
             ask(child, "a b")
-        result = child.embed(("a b",), True, timeout=LIMIT)
+        result = child.embed(("a b",), True, limits=[LIMIT])
         vectors, tokens = result.vectors, result.prompt_tokens
         assert (len(vectors[0]), tokens) == (32 * 4, 4)
     finally:
@@ -220,7 +220,7 @@ def vector_of(tmp_path: Path, pooling: gguf.PoolingType) -> bytes:
     child = Worker(str(path), str(tmp_path / "m.log"))
     try:
         child.load(LoadSpec(path=str(path), context_length=512), timeout=LIMIT)
-        return child.embed(("a b",), True, timeout=LIMIT).vectors[0]
+        return child.embed(("a b",), True, limits=[LIMIT]).vectors[0]
     finally:
         child.close()
 
@@ -271,8 +271,8 @@ def test_what_does_not_fit_the_context_is_said_or_cut(model: Worker) -> None:
         ask(model, TEXT * 100)
     assert caught.value.context_length
     with pytest.raises(PromptTooLong):
-        model.embed((TEXT * 100,), False, timeout=LIMIT)
-    result = model.embed((TEXT * 100,), True, timeout=LIMIT)
+        model.embed((TEXT * 100,), False, limits=[LIMIT])
+    result = model.embed((TEXT * 100,), True, limits=[LIMIT])
     vectors, tokens = result.vectors, result.prompt_tokens
     assert len(vectors) == 1
     assert tokens is not None
@@ -371,7 +371,9 @@ def test_an_embedding_of_many_texts_ends_with_its_client(model: Worker) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         texts = tuple(f"{TEXT} {n}" for n in range(5000))
-        task = Task(lambda: model.embed(texts, True, timeout=LIMIT, caller=Caller(theirs.fileno())))
+        task = Task(
+            lambda: model.embed(texts, True, limits=[LIMIT], caller=Caller(theirs.fileno()))
+        )
         until(lambda: model.state is State.RUNNING or task.done)
         ours.close()
         with pytest.raises(Cancelled):

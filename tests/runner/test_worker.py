@@ -477,6 +477,22 @@ def test_a_hang_is_ended_after_its_limit(start: Start, at: int) -> None:
     assert not child.alive
 
 
+def test_of_many_texts_each_has_its_own_limit(start: Start) -> None:
+    child = start()
+    texts = ("a", "b", "c " + directive(prefill_us=20_000_000), *"d" * 17)
+    began = time.monotonic()
+    with pytest.raises(WorkerHung) as caught:
+        child.embed(texts, True, limits=[LIMIT, LIMIT, 0.2, *[LIMIT] * 17])
+    assert caught.value.seconds == 0.2
+    assert time.monotonic() - began < 5
+
+
+def test_no_limit_is_too_long_for_the_system(start: Start) -> None:
+    """poll() counts milliseconds in 31 bits."""
+    child = start()
+    assert len(child.embed(("a", "b"), True, limits=[1e9, 1e18]).vectors) == 2
+
+
 def test_a_runtime_that_heeds_no_abort_is_ended_in_bounded_time(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -332,6 +332,20 @@ def test_tools_that_do_not_fit_are_named(server: Server, models: Path) -> None:
     assert "tools" not in answer.json["error"]
 
 
+def test_as_many_inputs_as_are_taken_are_embedded_and_more_are_refused(
+    server: Server, models: Path
+) -> None:
+    write_model(models / "m.rkllm")
+    for path, vectors in (("/v1/embeddings", "data"), ("/api/embed", "embeddings")):
+        answer = server.post(path, {"model": "m", "input": ["a"] * 2048})
+        assert answer.status == 200, answer.body
+        assert len(answer.json[vectors]) == 2048
+        answer = server.post(path, {"model": "m", "input": ["a"] * 72_000})
+        assert answer.status == 400
+        assert b"72000" in answer.body
+        assert b"2048" in answer.body
+
+
 def test_turn_ten_evaluates_its_new_tokens_only(server: Server, models: Path) -> None:
     write_model(models / "Qwen2.5-1.5B-rk3588-w8a8.rkllm", reply="Yes, of course. Anything else?")
     messages: list[dict[str, str]] = []
