@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import stat
 
 IMPORT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory from which `import rkllama` gets this very package, for the processes that it starts."""
+
+
+RESERVE = 32 << 20
+"""Bytes that downloads and uploads leave free: a system disk that is full to the last block stops working."""
+_NEW = ".new-"
 
 
 def is_full(error: OSError) -> bool:
@@ -76,8 +82,12 @@ class NewFile:
     """
 
     def __init__(self, directory: str, buffering: int = -1) -> None:
-        self._path = os.path.join(directory, f".new-{os.urandom(8).hex()}")
-        fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        while True:
+            self._path = os.path.join(directory, f"{_NEW}{os.urandom(8).hex()}")
+            fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            if _hold(fd, self._path):
+                break
+            os.close(fd)
         self.stream = os.fdopen(fd, "wb", buffering)
         self._placed = False
 
@@ -89,9 +99,10 @@ class NewFile:
 
     def place(self, path: str) -> None:
         """Make it the file `path` of the same file system in one step, in the place of what is there."""
-        self.stream.close()
-        os.replace(self._path, path)
+        self.stream.flush()
+        os.replace(self._path, path)  # still locked: nobody takes it for a leftover
         self._placed = True
+        self.stream.close()
 
     def discard(self) -> None:
         """Remove it, unless it has been placed."""
@@ -115,3 +126,35 @@ def link_target(path: str) -> str | None:
         return os.path.realpath(path)
     folder = os.path.dirname(path)
     return os.path.realpath(folder) if os.path.islink(folder) else None
+
+
+# --- What is left of processes that were killed ------------------------------------------------
+
+
+def _hold(fd: int, path: str) -> bool:
+    """Lock a new file until it is closed; False if `clear_new_files` has just found it and removes it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:  # a file system without locks, on which nothing is cleared either
+        return True
+
+
+def clear_new_files(directory: str) -> None:
+    """Remove the files there that a NewFile of a killed process has left. Those of a live one are locked."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(_NEW) and entry.is_file(follow_symlinks=False):
+                _remove_unlocked(entry.path)
+
+
+def _remove_unlocked(path: str) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(path)
+        finally:
+            os.close(fd)

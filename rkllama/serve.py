@@ -15,6 +15,7 @@ from .config import Settings, is_loopback, server_address, server_url
 from .engine.service import LocalService
 from .errors import ModelsDirMissing, RKLLamaError
 from .files import make_directory
+from .models.uploads import clear_leftovers
 from .rkllm.library import look_for_library
 from .server.app import Application, access_logged, create_app, routes
 from .server.memory import keep_little_memory
@@ -36,6 +37,7 @@ def serve(
     keep_little_memory()
     host, port = server_address(settings.host)
     _make_own_directory(settings)
+    clear_leftovers(settings.models)
     listener = listen(host, port)
     url = server_url(host, listener.getsockname()[1])
     service = LocalService(settings, "rkllama serve", url)

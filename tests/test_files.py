@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 import pytest
 
-from rkllama.files import NewFile, make_directory, write_file
+from rkllama.files import NewFile, clear_new_files, make_directory, write_file
 
 
 @pytest.fixture
@@ -33,6 +34,35 @@ def test_what_is_not_placed_leaves_nothing(folder: Path) -> None:
         new.stream.write(b"half")
         assert [name[0] for name in os.listdir(folder)] == ["."], "hidden from every list"
     assert os.listdir(folder) == []
+
+
+def test_what_nobody_writes_any_more_is_cleared_and_nothing_else(folder: Path) -> None:
+    (folder / ".new-left").write_bytes(b"x")
+    (folder / ".new-folder").mkdir()
+    (folder / ".other").write_bytes(b"x")
+    with NewFile(str(folder)) as new:
+        clear_new_files(str(folder))
+        assert len(os.listdir(folder)) == 3
+        new.stream.write(b"whole")
+        new.place(str(folder / "file"))
+    clear_new_files(str(folder / "nothing"))
+    assert sorted(os.listdir(folder)) == [".new-folder", ".other", "file"]
+    assert (folder / "file").read_bytes() == b"whole"
+
+
+def test_a_file_that_is_cleared_while_it_is_made_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def meanwhile(fd: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", real)
+        clear_new_files(str(folder))
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", meanwhile)
+    write_file(str(folder / "file"), b"whole")
+    assert os.listdir(folder) == ["file"]
 
 
 def test_a_name_that_cannot_be_taken_leaves_nothing(folder: Path) -> None:

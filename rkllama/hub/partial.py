@@ -19,12 +19,10 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import DiskFull, PullError
-from ..files import free_space, is_full, write_file
+from ..files import RESERVE, free_space, is_full, write_file
 from ..models.scan import PART
 
 CHUNK = 1 << 20
-RESERVE = 32 << 20
-"""Bytes that a download leaves free: a system disk that is full to the last block stops working."""
 
 
 class Part:

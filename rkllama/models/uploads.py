@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Literal
 
 from ..errors import DiskFull, InvalidRequest, RKLLamaError
-from ..files import NewFile, free_space, is_full, write_file
+from ..files import RESERVE, NewFile, clear_new_files, free_space, is_full, write_file
 from ..types import PullProgress
 from .filename import EXTENSIONS
 from .modelfile import parse_modelfile
@@ -91,9 +91,7 @@ class Upload:
         with self._explained():
             os.makedirs(_folder(models), exist_ok=True)
             _forget_old(_folder(models))
-            if size > (free := free_space(models)):
-                text = f"the upload has {size} bytes, but only {free} are free"
-                self.failure = DiskFull(text, needed=size, available=free)
+            if not self._fits(size):
                 return
             self._file = NewFile(_folder(models), _BLOCK)
             os.fchmod(self._file.stream.fileno(), 0o644)
@@ -103,11 +101,21 @@ class Upload:
 
     def append(self, data: bytes) -> None:
         """Add the next piece; after a failure it is dropped."""
-        self._length += len(data)
+        before, self._length = self._length, self._length + len(data)
+        if before // _BLOCK != self._length // _BLOCK:
+            self._fits(0)
         if self._file is not None and self.failure is None:
             with self._explained():
                 self._file.stream.write(data)
                 self._sha256.update(data)
+
+    def _fits(self, size: int) -> bool:
+        """Return whether so many bytes more leave the disk its reserve; if not, that is the failure."""
+        free = free_space(self._models)
+        if size + RESERVE > free and self.failure is None:
+            text = f"the upload has {size or self._length} bytes, but only {free} are free"
+            self.failure = DiskFull(text, needed=size + RESERVE, available=free)
+        return self.failure is None
 
     def getfile(self) -> Upload:
         """Return the application's input: this object is a buffer like waitress's own."""
@@ -163,6 +171,21 @@ def _forget_old(folder: str) -> None:
             with contextlib.suppress(FileNotFoundError):  # another upload may have deleted it
                 if entry.stat(follow_symlinks=False).st_mtime < long_ago:
                     os.unlink(entry.path)
+
+
+def clear_leftovers(models: str) -> None:
+    """Remove what killed processes have left in the directory `models`: files that were being written, and
+    uploads that nobody has come for. A download that was interrupted stays, to be continued.
+    """
+    own = os.path.join(models, ".rkllama")
+    with contextlib.suppress(OSError), os.scandir(models) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                clear_new_files(entry.path)
+    for folder in (models, own, _folder(models)):
+        clear_new_files(folder)
+    with contextlib.suppress(OSError):
+        _forget_old(_folder(models))
 
 
 class Blobs:

@@ -11,7 +11,7 @@ from typing import Any, cast
 from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import NDJSON_TYPE, Generation
-from ..errors import NoModelLoaded, RKLLamaError, Unsupported
+from ..errors import Cancelled, NoModelLoaded, RKLLamaError, Unsupported
 from ..models.modelfile import Modelfile, render_modelfile
 from ..types import Message, ModelDetails, Timings
 from .routing import Call, Group, Reply, Route, generate, ok, stream
@@ -118,8 +118,10 @@ def _pull(call: Call) -> Reply:
     pull = ollama_models.decode_pull(call.json())
     steps = call.service.pull(pull.reference, unverified=pull.unverified)
     if not pull.stream:
-        for _ in steps:
-            pass
+        with contextlib.closing(steps):
+            for _ in steps:
+                if call.caller().has_left():
+                    raise Cancelled
         return ok(ollama_models.SUCCESS)
     # As at Ollama the manifest is announced before the Hub is asked: what goes wrong there is a line.
     return stream(call, ollama_models.PullEncoder(), next(steps), steps)

@@ -42,6 +42,7 @@ from rkllama.errors import (
     PullError,
     Unsupported,
 )
+from rkllama.files import RESERVE
 from rkllama.hub import api as hub
 from rkllama.hub import partial as part
 from rkllama.hub import pull, sidecars
@@ -800,7 +801,7 @@ def test_a_disk_that_is_too_small_is_noticed_first(
     remote: LoopbackHub, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Usage:
-        free = part.RESERVE + len(CONTENT) - 1
+        free = RESERVE + len(CONTENT) - 1
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(DiskFull, match="3 MB more") as caught:

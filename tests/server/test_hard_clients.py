@@ -17,6 +17,7 @@ from rkllama.config import load_settings
 from rkllama.engine.service import MAX_PULLS, LocalService
 from rkllama.errors import PullError
 from rkllama.types import PullProgress
+from tests.hub.loopback import Fault, LoopbackHub
 from tests.running import LIMIT, Reply, Server
 from tests.server.test_robustness import assert_healthy, open_files, receive
 from tests.virtual_npu import directive, read_trace, write_model
@@ -99,6 +100,24 @@ def resident(server: Server) -> int:
     """Bytes of memory that the server's own process holds."""
     pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_client_that_leaves_ends_its_download_though_it_reads_no_progress(
+    models: Path, npu: str
+) -> None:
+    fault = Fault(hold_after=2 << 20)
+    part = models / "file" / "file.rkllm.part"
+    with LoopbackHub() as hub:
+        hub.add("user/repo", {"file.rkllm": b"model" * (6 << 20)})
+        hub.fail("file.rkllm", fault)
+        with Server(env={"HF_ENDPOINT": hub.endpoint}) as server:
+            body = {"model": "hf/user/repo/file.rkllm", "stream": False}
+            with server.stream("/api/pull", body):
+                until(lambda: part.exists() and part.stat().st_size > 0)
+            fault.released.set()
+            until(lambda: any("/api/pull" in line and "499" in line for line in server.log))
+            assert part.stat().st_size < 30 << 20
+            assert server.get("/models").json == {"models": []}
 
 
 def test_a_slow_reader_gets_every_word(models: Path, npu: str) -> None:

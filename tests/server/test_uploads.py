@@ -7,6 +7,8 @@ import hashlib
 import http.client
 import os
 import resource
+import shutil
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from rkllama.errors import DiskFull
+from rkllama.files import RESERVE
 from rkllama.models.uploads import Blobs, Upload
 from tests.running import LIMIT, Reply, Server
 from tests.waiting import until
@@ -80,6 +84,58 @@ def test_a_client_that_goes_away_leaves_nothing(server: Server, folder: Path) ->
         until(lambda: folder.is_dir() and any(folder.iterdir()))
     until(lambda: not any(folder.iterdir()))
     assert server.request("HEAD", f"/api/blobs/sha256:{DIGEST}").status == 404
+
+
+def test_what_a_killed_server_was_given_is_gone_at_the_next_start_and_no_live_upload(
+    server: Server, models: Path, folder: Path
+) -> None:
+    (models / ".rkllama").mkdir()
+    (models / "m").mkdir()
+    for left in (".new-0123456789abcdef", ".rkllama/.new-1", "m/.new-2"):
+        (models / left).touch()  # of a download, a digest, a Modelfile
+    kept = {models / "m" / "m.rkllm.part", models / "m" / ".pull.json"}
+    for path in kept:
+        path.touch()
+    with socket.create_connection((server.host, server.port), timeout=LIMIT) as client:
+        client.sendall(head(f"Content-Length: {len(DATA)}") + DATA[:-1])
+        until(lambda: folder.is_dir() and any(folder.iterdir()))
+        (live,) = folder.iterdir()
+        with Server():  # another one over the same models
+            assert list(folder.iterdir()) == [live]
+            assert set((models / "m").iterdir()) == kept
+            assert not (models / ".new-0123456789abcdef").exists()
+            assert not (models / ".rkllama" / ".new-1").exists()
+        client.sendall(DATA[-1:])
+        with http.client.HTTPResponse(client) as response:
+            response.begin()
+            assert response.status == 201
+        client.close()
+    with socket.create_connection((server.host, server.port), timeout=LIMIT) as client:
+        client.sendall(head(f"Content-Length: {len(DATA)}") + DATA[:-1])
+        until(lambda: len(list(folder.iterdir())) == 2)
+        server.stop(signal.SIGKILL)
+        assert len(list(folder.iterdir())) == 2
+        with Server():
+            assert [path.name for path in folder.iterdir()] == [DIGEST]
+
+
+def test_an_upload_leaves_as_much_room_as_a_download(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Usage:
+        free = RESERVE + len(DATA)
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage)
+    with contextlib.closing(Upload(str(models), len(DATA))) as fits:
+        assert fits.failure is None
+    with contextlib.closing(Upload(str(models), len(DATA) + 1)) as large:
+        assert isinstance(large.failure, DiskFull)
+    with contextlib.closing(Upload(str(models))) as unknown:
+        unknown.append(DATA)
+        assert unknown.failure is None
+        Usage.free = RESERVE - 1
+        unknown.append(DATA)
+        assert isinstance(unknown.failure, DiskFull)
 
 
 def test_a_file_that_does_not_fit_is_refused_before_it_is_sent(
