@@ -7,6 +7,7 @@ never made into a path: "..", "/etc", "%2e%2e" and the like are simply not the n
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ _LONGEST = 512
 _SHOWN = 100
 """Characters of an unknown name that an error repeats."""
 _CANDIDATES = 10
+_REMEMBERED = 1000
+"""Names that were found and are not one of an entry."""
 _SETTLED_NS = 2_000_000_000
 """A path that changed less than this before it was read may change again under the same mtime: some
 file systems count in steps of two seconds."""
@@ -38,6 +41,7 @@ class Watch:
     def __init__(self, models: str) -> None:
         self._models = models
         self._entries: tuple[Entry, ...] = ()
+        self._looked = -math.inf
         self._seen: dict[str, PathStamp | None] = {}
         self.incomplete: tuple[Entry, ...] = ()
         self.passed_over: tuple[str, ...] = ()
@@ -48,6 +52,7 @@ class Watch:
 
         Raises ModelsDirMissing, ConfigError.
         """
+        looked = time.monotonic()
         if not self._seen or not all(map(self._unchanged, self._seen)):
             self._seen = {}  # should the scan fail, nothing is known
             seen: dict[str, PathStamp] = {}
@@ -58,11 +63,20 @@ class Watch:
             self.passed_over = tuple(look.passed_over)
             self._entries = entries if entries != self._entries else self._entries
             self._seen = {path: at if at[0] < settled else None for path, at in seen.items()}
+        self._looked = looked
         return self._entries
 
+    def age(self) -> float:
+        """Return the seconds since `entries` last looked."""
+        return time.monotonic() - self._looked
+
     def is_current(self, entry: Entry) -> bool:
-        """Return whether a model, its folder, and which folders there are is as it was: three stats."""
+        """Return whether a model, its folder, and which folders there are is as it was: three stats, and two
+        more for an alias.
+        """
         around = {os.path.realpath(self._models), os.path.dirname(entry.path), entry.path}
+        if entry.parent:
+            around |= {os.path.dirname(entry.modelfile), entry.modelfile}
         return all(path in self._seen and self._unchanged(path) for path in around)
 
     def _unchanged(self, path: str) -> bool:
@@ -76,6 +90,11 @@ class Catalog:
         self.entries = entries
         self._by_name = {entry.name: entry for entry in self.entries}
         self._index: dict[str, list[Entry]] | None = None
+        self._found: dict[str, Entry] = {}
+
+    def known(self, name: str) -> Entry | None:
+        """Return the entry of this name, or what `find` has found for it."""
+        return self._by_name.get(name) or self._found.get(name)
 
     def exact(self, name: str) -> Entry | None:
         """Return the entry of exactly this name."""
@@ -92,8 +111,14 @@ class Catalog:
         exact = self._by_name.get(query)
         if exact is not None:
             return exact
+        match = self._found[name] = self._match(query, prefix)
+        return match
+
+    def _match(self, query: str, prefix: bool) -> Entry:
         if self._index is None:
             self._index = index_entries(self.entries)
+        if len(self._found) >= _REMEMBERED:
+            self._found.clear()
         matches = self._by_spelling(query) or self._by_origin(query)
         if not matches and prefix:
             matches = self._by_tag(query) or self._by_prefix(query)
@@ -172,6 +197,13 @@ def _spellings(query: str) -> Iterator[str]:
     for text in (lower, plain, lower.replace(":", "-"), plain.replace(":", "-")):
         yield text
         yield strip_extension(text)
+
+
+def is_spelt(name: str, entry: Entry) -> bool:
+    """Return whether a name that means an entry is the entry's own, in any case, with or without its
+    extension or `:latest`: no other entry that comes can take it.
+    """
+    return entry.name.lower() in _spellings(name.strip())
 
 
 def _is_from(origin: str, reference: Reference) -> bool:

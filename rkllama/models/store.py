@@ -19,7 +19,7 @@ from dataclasses import replace
 from ..errors import AmbiguousName, ModelIncomplete, ModelNotFound, ModelsDirMissing
 from ..types import IncompleteDownload, ModelDetails, ModelInfo
 from . import guide as bundled
-from .catalog import Catalog, Watch
+from .catalog import Catalog, Watch, is_spelt
 from .digests import DigestCache
 from .filename import strip_extension
 from .gguf import GGUFHeader
@@ -30,6 +30,8 @@ from .scan import Entry
 
 ALIAS_DEPTH = 8
 """How many aliases may be made one from another."""
+_FRESH = 1.0
+"""Seconds for which the whole directory counts as it was seen, for a name that is not spelt out."""
 
 
 class Store:
@@ -85,11 +87,21 @@ class Store:
     def resolve(self, name: str) -> StoredModel:
         """Return the model that `name` means. Raises ModelNotFound, AmbiguousName."""
         with self._lock:
-            entry = self._catalog.exact(name)
-            # Every request passes here: check one model's stat results instead of all.
-            if entry is None or entry.parent or not self._watch.is_current(entry):
-                entry = self._find_or_install(name)
-            return self._stored(entry)
+            return self._stored(self._unchanged(name) or self._find_or_install(name))
+
+    def _unchanged(self, name: str) -> Entry | None:
+        """Return what `name` meant before, if that is as it was; else None.
+
+        Every request passes here: check the stat results of one model, and of the aliases on the way to
+        it, instead of all. A name that is not spelt out, such as a beginning, depends on all of them.
+        """
+        entry = self._catalog.known(name)
+        if entry is None or not entry.format:
+            return None
+        if not is_spelt(name, entry) and self._watch.age() > _FRESH:
+            return None
+        chain = self._chain(entry)
+        return entry if all(map(self._watch.is_current, chain)) else None
 
     def details(self, name: str) -> ModelDetails:
         """Return all that is known of a model. Raises ModelNotFound, AmbiguousName."""

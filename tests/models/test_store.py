@@ -645,11 +645,63 @@ def test_500_models_cost_little_when_nothing_has_changed(store: Store, models: P
     assert made["open"] == made["scandir"] == 0
     assert made["stat"] <= 2 * 500 + 2
     assert made.total() < 20 * 500
-    name = first[250].name
-    store.resolve(name)
-    made = calls(lambda: store.resolve(name))
-    assert made["open"] == made["scandir"] == 0
-    assert made.total() < 500
+    for name in spellings(first[250].name):
+        store.resolve(name)
+        made = calls(lambda name=name: store.resolve(name))  # type: ignore[misc]
+        assert made["open"] == made["scandir"] == 0
+        assert made.total() < 500, name
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """A name as clients send it."""
+    return name, f"{name}:latest", name.upper(), f" {name}.rkllm"
+
+
+def settle(models: Path) -> None:
+    """Make everything old enough that its time tells whether it has changed."""
+    for path in (*models.rglob("*"), models):
+        age(path)
+
+
+def test_a_request_costs_the_same_with_500_aliases(store: Store, put: Put, models: Path) -> None:
+    put("m.rkllm")
+    for number in range(500):
+        put(f"alias-{number:03}/Modelfile", f"FROM {'m' if number else 'alias-001'}\n")
+    put("zebra/Modelfile", "FROM m\n")
+    settle(models)
+    for name in (*spellings("alias-000"), *spellings("alias-400"), *spellings("m"), "zeb"):
+        store.resolve(name)
+        made = calls(lambda name=name: store.resolve(name))  # type: ignore[misc]
+        assert made["open"] == made["scandir"] == 0
+        assert made.total() < 500, name
+
+
+def test_what_changes_below_a_name_that_was_found_is_noticed(
+    store: Store, put: Put, models: Path
+) -> None:
+    put("m.rkllm")
+    put("base/Modelfile", "FROM m\nSYSTEM one")
+    put("top/Modelfile", "FROM base")
+    settle(models)
+    for name in ("top", "top:latest", "TOP"):
+        assert store.resolve(name).system == "one"
+    put("base/Modelfile", "FROM m\nSYSTEM another")
+    for name in ("top", "top:latest", "TOP"):
+        assert store.resolve(name).system == "another"
+    settle(models)
+    assert store.resolve("top:latest").system == "another"
+    put("top/Modelfile", "FROM m\nSYSTEM mine")
+    assert store.resolve("top:latest").system == "mine"
+    settle(models)
+    assert store.resolve("to").info.name == "top"
+    put("tom.rkllm")
+    with pytest.raises(AmbiguousName):
+        store.resolve("to")
+    settle(models)
+    (models / "m.rkllm").unlink()
+    for name in ("top", "top:latest", "m:latest"):
+        with pytest.raises(ModelNotFound):
+            store.resolve(name)
 
 
 def test_many_threads_at_once(store: WritableStore, put: Put, models: Path) -> None:
