@@ -110,6 +110,7 @@ class Engine:
                 hint="Send them in several requests.",
             )
         model = self._model(request.model)
+        limits = [self._settings.prompt_timeout(len(text)) for text in (*request.inputs, "")]
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -119,10 +120,7 @@ class Engine:
             turn.resident.raw = True
             with _explaining(turn.resident):
                 result = turn.resident.worker.embed(
-                    request.inputs,
-                    request.truncate,
-                    limits=[self._settings.prompt_timeout(len(text)) for text in request.inputs],
-                    caller=caller,
+                    request.inputs, request.truncate, limits=limits, caller=caller
                 )
         total = time.monotonic() - started
         return EmbeddingResult(

@@ -185,7 +185,8 @@ class Worker:
         limits: Sequence[float],
         caller: Caller = LOCAL,
     ) -> EmbedResult:
-        """One vector per text. `limits` are the seconds that the runtime may take for each text.
+        """One vector per text. `limits` are the seconds that the runtime may take for each text, and then to
+        end; the last one holds for what is beyond them.
 
         Raises what `generate` raises.
         """
