@@ -18,7 +18,7 @@ from .files import make_directory
 from .models.uploads import clear_leftovers
 from .rkllm.library import look_for_library
 from .server.app import Application, access_logged, create_app, routes
-from .server.memory import keep_little_memory
+from .server.bodies import keep_little_memory
 from .server.transport import Server, listen
 
 __all__ = ["create_app", "routes", "serve"]

@@ -18,6 +18,7 @@ from ..config import Settings, load_settings
 from ..errors import BodyTooLarge, InvalidRequest, MethodNotAllowed, NoSuchRoute, RKLLamaError
 from ..service import ServerService, Upload
 from . import native, ollama, status, v1
+from .addresses import Addresses
 from .bodies import Bodies
 from .guard import Guard
 from .response_store import ResponseStore
@@ -59,9 +60,11 @@ class Application:
             route.group.prefix: route.group for route in table if route.group.prefix is not None
         }
         self._uploads = tuple(route.path.partition("<")[0] for route in table if route.upload)
+        self._addresses = Addresses([route.path for route in table])
         self.bodies = Bodies(_BODIES * settings.max_body)
         self.wsgi = bottle.Bottle()
         self.wsgi.config["json.enable"] = False
+        self.wsgi.add_hook("before_request", self._correct_path)
         self._add_routes(table)
         self._add_errors()
 
@@ -72,6 +75,14 @@ class Application:
             self.wsgi.route(route.path, list(route.methods), self._adapter(route))
         for path, methods in allowed.items():
             self.wsgi.route(path, ["OPTIONS"], self._preflight(", ".join(methods)))
+
+    def _correct_path(self) -> None:
+        environ = bottle.request.environ
+        path = environ["PATH_INFO"]
+        meant = self._addresses.canonical(path)
+        if meant != path and _is_utf8(environ):
+            environ["PATH_INFO"] = meant
+            environ["bottle.raw_path"] = meant.encode().decode("latin-1")
 
     def _add_errors(self) -> None:
         def unrouted(error: Any, make: Callable[[str, str, str], RKLLamaError]) -> Any:
@@ -91,6 +102,7 @@ class Application:
 
     def _group_of(self, path: str) -> Group:
         """The API that a path belongs to, whether there is a route or not."""
+        path = f"{self._addresses.canonical(path)}/"
         return self._groups[max(filter(path.startswith, self._groups), key=len)]
 
     def _preflight(self, methods: str) -> Callable[..., Any]:
@@ -168,9 +180,8 @@ class Application:
 
     def open_upload(self, environ: Mapping[str, Any], size: int) -> Upload | None:
         """Where the body of a POST goes that is an upload."""
-        if environ["REQUEST_METHOD"] != "POST" or not environ["PATH_INFO"].startswith(
-            self._uploads
-        ):
+        path = self._addresses.canonical(environ["PATH_INFO"])
+        if environ["REQUEST_METHOD"] != "POST" or not path.startswith(self._uploads):
             return None
         return self._service.open_upload(size)
 

@@ -535,7 +535,7 @@ def test_no_name_leads_out_of_the_models_directory(
 def test_no_path_leads_out_of_the_models_directory(shared: Server, name: str) -> None:
     for path in ("/v1/models/", "/api/blobs/", "/api/blobs/sha256:"):
         answer = shared.get(path + quote(name, safe=""))
-        assert 400 <= answer.status < 500 or path + name == "/v1/models/"
+        assert 400 <= answer.status < 500 or (path, name.strip("/")) == ("/v1/models/", "")
         assert 400 <= shared.post(path + quote(name, safe=""), b"x").status < 500
 
 
