@@ -1,9 +1,10 @@
 """OpenAI's Responses API.
 
 What is asked and cannot be honoured is a 400 that names the field; bookkeeping (user, metadata,
-service_tier, prompt_cache_*, include of encrypted reasoning) is ignored. An answer that did not meet its
-JSON schema is incomplete ("format_not_met") and carries the reason in `error`. Thinking is a reasoning
-item whose content is reasoning_text. What may be referred to later is kept by a `Memory`.
+service_tier, prompt_cache_*) is ignored. An answer that did not meet its JSON schema is incomplete
+("format_not_met") and carries the reason in `error`. Thinking is a reasoning item: its summary where the
+request asks for one, else its content, never both, since there are clients that show both. What may be
+referred to later is kept by a `Memory`.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ _REFUSED = {
     "context_management": "send the conversation as the model should see it",
 }
 _LOGPROBS = "message.output_text.logprobs"
+_SEALED = "reasoning.encrypted_content"
 
 
 # --- The request -------------------------------------------------------------------------------
@@ -85,6 +87,7 @@ def decode_response(
         created=created,
         logprobs=request.top_logprobs is not None,
         origins=offered.origins,
+        sealed=_SEALED in (fields.items("include") or ()),
     )
     if memory is not None and _is_stored(fields):
         encoder.keep_in(memory, identified(items, answer_id))
@@ -155,7 +158,11 @@ def _echo(fields: Fields, request: ChatRequest, offered: ToolSet) -> dict[str, A
         "model": request.model,
         "parallel_tool_calls": fields.flag("parallel_tool_calls") is not False,
         "previous_response_id": fields.text("previous_response_id") or None,
-        "reasoning": {"effort": reasoning and reasoning.text("effort"), "summary": None},
+        "reasoning": {
+            "effort": reasoning and reasoning.text("effort"),
+            "summary": reasoning
+            and (reasoning.text("summary") or reasoning.text("generate_summary")),
+        },
         "store": False,  # see keep_in
         "temperature": request.sampling.temperature,
         "text": text or {"format": {"type": "text"}},
@@ -173,22 +180,57 @@ def _echo(fields: Fields, request: ChatRequest, offered: ToolSet) -> dict[str, A
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """An output item that grows by text: its names, and where its text stands in it."""
+    """An output item that grows by text: its names, where its text stands in it, and the events that tell
+    of that.
+    """
 
     item: Literal["message", "reasoning"]
     prefix: str
-    part: Literal["output_text", "reasoning_text"]
+    list: Literal["content", "summary"]
+    part: Literal["output_text", "reasoning_text", "summary_text"]
+    part_event: str
+    text_event: str
+    index: str
     extras: Mapping[str, Any]
 
 
-_MESSAGE = _Kind(item="message", prefix="msg_", part="output_text", extras={"role": "assistant"})
-_REASONING = _Kind(item="reasoning", prefix="rs_", part="reasoning_text", extras={"summary": []})
+_MESSAGE = _Kind(
+    item="message",
+    prefix="msg_",
+    list="content",
+    part="output_text",
+    part_event="response.content_part",
+    text_event="response.output_text",
+    index="content_index",
+    extras={"role": "assistant"},
+)
+_THOUGHTS = _Kind(
+    item="reasoning",
+    prefix="rs_",
+    list="content",
+    part="reasoning_text",
+    part_event="response.content_part",
+    text_event="response.reasoning_text",
+    index="content_index",
+    extras={"summary": []},
+)
+_SUMMARY = _Kind(
+    item="reasoning",
+    prefix="rs_",
+    list="summary",
+    part="summary_text",
+    part_event="response.reasoning_summary_part",
+    text_event="response.reasoning_summary_text",
+    index="summary_index",
+    extras={},
+)
 
 
 class ResponseEncoder:
     """A response object that grows item by item, and the events that tell of it.
 
-    `echo` is what the object repeats of its request.
+    `echo` is what the object repeats of its request; thinking is a summary where that asks for one.
+    `sealed` gives it an `encrypted_content`: clients that ask for that send back no thinking without it.
     """
 
     content_type = SSE_TYPE
@@ -201,12 +243,15 @@ class ResponseEncoder:
         created: int | None = None,
         logprobs: bool = False,
         origins: Mapping[str, Origin] | None = None,
+        sealed: bool = False,
     ) -> None:
         self._origins = origins or {}
         self._suffix = (answer_id or new_id("resp_")).removeprefix("resp_")
         self._created = int(time.time()) if created is None else created
         self._echo = echo
         self._logprobs = logprobs
+        self._thinking = _SUMMARY if echo["reasoning"]["summary"] else _THOUGHTS
+        self._sealed = sealed
         self._one_call = echo.get("parallel_tool_calls") is False
         self._sequence = 0
         self._output: list[dict[str, Any]] = []
@@ -229,7 +274,7 @@ class ResponseEncoder:
             case TextDelta(text, logprobs):
                 return start + self._open(_MESSAGE) + self._text_delta(text, logprobs)
             case ReasoningDelta(text):
-                return start + self._open(_REASONING) + self._delta(text, b"")
+                return start + self._open(self._thinking) + self._delta(text, b"")
             case ToolCallDelta(index, call):
                 return start + (b"" if self._one_call and index else self._call(call))
             case Finished():
@@ -297,14 +342,14 @@ class ResponseEncoder:
         frames = self._close()
         self._kind, self._text, self._scores = kind, [], []
         where = self._where()
-        name = f"response.{kind.part}.delta"
-        head = dumps({"type": name, **where, "content_index": 0})
+        name = f"{kind.text_event}.delta"
+        head = dumps({"type": name, **where, kind.index: 0})
         self._before_delta = b'event: %b\ndata: %b,"delta":' % (name.encode(), head[:-1])
         return (
             frames
             + self._item_event("added", self._item(kind, "in_progress", []))
             + self._event(
-                "response.content_part.added", **where, content_index=0, part=self._part(kind, "")
+                f"{kind.part_event}.added", **where, **{kind.index: 0}, part=self._part(kind, "")
             )
         )
 
@@ -313,13 +358,13 @@ class ResponseEncoder:
         kind = self._kind
         if kind is None:
             return b""
-        text, where = "".join(self._text), self._where() | {"content_index": 0}
+        text, where = "".join(self._text), self._where() | {kind.index: 0}
         scores = {"logprobs": self._scores} if kind is _MESSAGE else {}
         part = self._part(kind, text)
         item = self._item(kind, status, [part])
         frames = (
-            self._event(f"response.{kind.part}.done", **where, text=text, **scores)
-            + self._event("response.content_part.done", **where, part=part)
+            self._event(f"{kind.text_event}.done", **where, text=text, **scores)
+            + self._event(f"{kind.part_event}.done", **where, part=part)
             + self._item_event("done", item)
         )
         self._kind = None
@@ -398,16 +443,19 @@ class ResponseEncoder:
         return f"{prefix}{self._suffix}_{len(self._output)}"
 
     def _item(self, kind: _Kind, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+        item_id = self._item_id(kind.prefix)
+        seal = {"encrypted_content": item_id} if self._sealed and kind is not _MESSAGE else {}
         return {
             "type": kind.item,
-            "id": self._item_id(kind.prefix),
+            "id": item_id,
             "status": status,
             **kind.extras,
-            "content": content,
+            **seal,
+            kind.list: content,
         }
 
     def _part(self, kind: _Kind, text: str) -> dict[str, Any]:
-        if kind is _REASONING:
+        if kind is not _MESSAGE:
             return {"type": kind.part, "text": text}
         return {"type": kind.part, "text": text, "annotations": [], "logprobs": self._scores}
 

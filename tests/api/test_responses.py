@@ -70,6 +70,7 @@ def whole(events: list[Event], **fields: Any) -> dict[str, Any]:
 TRANSCRIPTS: dict[str, tuple[dict[str, Any], list[Event]]] = {
     "text": ({"instructions": "Be brief."}, scripts.TEXT),
     "thinking": ({"reasoning": {"effort": "low"}}, scripts.THINKING),
+    "summary": ({"reasoning": {"summary": "auto"}}, scripts.THINKING),
     "tools": ({"tools": [WEATHER]}, scripts.TOOLS),
     "length": ({"max_output_tokens": 2}, scripts.CUT),
     "format_not_met": ({"text": {"format": {"type": "json_object"}}}, scripts.NOT_MET),
@@ -606,3 +607,24 @@ def test_allowed_tools() -> None:
     choice = {"type": "allowed_tools", "mode": "required", "tools": [tools[1]]}
     request = request_of(tools=tools, tool_choice=choice)
     assert ([tool.name for tool in request.tools], request.tool_choice) == (["b"], "required")
+
+
+# --- Thinking ----------------------------------------------------------------------------------
+
+
+def test_thinking_is_a_summary_where_one_is_asked_for_and_never_both() -> None:
+    item = whole(scripts.THINKING, reasoning={"summary": "auto"})["output"][0]
+    assert item["summary"] == [{"type": "summary_text", "text": "Two and two."}]
+    assert "content" not in item
+    (message,) = messages_of(item, {"role": "assistant", "content": "Four."})
+    assert (message.reasoning, message.text) == ("Two and two.", "Four.")
+    item = whole(scripts.THINKING)["output"][0]
+    assert item["summary"] == []
+    assert "encrypted_content" not in item
+
+
+def test_thinking_is_sealed_for_clients_that_send_back_no_other() -> None:
+    thought, told = whole(scripts.THINKING, include=["reasoning.encrypted_content"])["output"]
+    assert thought["encrypted_content"]
+    assert "encrypted_content" not in told
+    assert messages_of(thought, told)[0].reasoning == "Two and two."
