@@ -19,6 +19,7 @@ from ..errors import (
     ModelsDirMissing,
     NoModelLoaded,
     NoSuchRoute,
+    NotStored,
     QueueFull,
     RKLLamaError,
     ServerStopping,
@@ -50,6 +51,7 @@ _PHRASES: dict[str, tuple[str, str]] = {
 # English throughout: half a sentence in each language is neither.
 _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
     RKLLamaError: ("{text}", "{text}"),
+    NotStored: ("Rien n'est conservé sous l'identifiant {id}.", "{text}"),
     ModelNotFound: ("Le modèle : {name} est introuvable.", "The model: {name} was not found."),
     AmbiguousName: (
         "Plusieurs modèles correspondent à « {name} » : {candidates}. Donnez le nom complet.",

@@ -186,6 +186,8 @@ def all_errors() -> Iterator[errors.RKLLamaError]:
         "NoSuchRoute": {"path": "/nowhere"},
         "MethodNotAllowed": {"method": "PUT", "path": "/rm", "allowed": "DELETE, POST"},
         "ModelNotFound": {"name": "m"},
+        "NoPreviousResponse": {"response_id": "resp_1"},
+        "NotStored": {"kind": "item", "id": "msg_1"},
         "AmbiguousName": {"name": "m", "candidates": ("m1", "m2")},
         "NoModelLoaded": {},
         "ServerStopping": {},
