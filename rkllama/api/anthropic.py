@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
-from ..errors import InvalidRequest, RKLLamaError, Unsupported
+from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
 from ..types import (
     ChatRequest,
     Event,
@@ -27,6 +27,8 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
+from . import anthropic_content as content
+from .anthropic_tools import read_tool
 from .common import (
     SSE_TYPE,
     Fields,
@@ -36,6 +38,7 @@ from .common import (
     dump_text,
     dumps,
     new_id,
+    sent_now,
     sse,
     timestamp,
 )
@@ -76,9 +79,26 @@ def error_body(error: RKLLamaError) -> dict[str, Any]:
         "type": "error",
         "error": {
             "type": _ERROR_TYPES.get(error.status, default),
-            "message": client_text(error),
+            "message": _message_of(error),
+            **_details(error),
         },
     }
+
+
+def _message_of(error: RKLLamaError) -> str:
+    """Return the text of an error; clients read both figures out of that of a prompt that is too long."""
+    if isinstance(error, PromptTooLong) and error.prompt_tokens and error.context_length:
+        figures = f"{error.prompt_tokens} tokens > {error.context_length} maximum"
+        hint = f". {error.hint}" if error.hint else ""
+        return f"prompt is too long: {figures}{hint}"
+    return client_text(error)
+
+
+def _details(error: RKLLamaError) -> dict[str, Any]:
+    """Return what tells the SDKs' threads and tool runners to go on with the whole conversation."""
+    if not isinstance(error, Unsupported) or error.param != "thread":
+        return {}
+    return {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 
 
 # --- The request -------------------------------------------------------------------------------
@@ -119,7 +139,7 @@ def count_body(tokens: int | None) -> dict[str, Any]:
 
 def _request(fields: Fields, max_tokens: int | None) -> ChatRequest:
     _refuse(fields)
-    tools = tuple(_tool(entry) for entry in fields.objects("tools") or ())
+    tools = tuple(read_tool(entry) for entry in fields.objects("tools") or ())
     return ChatRequest(
         model=fields.need("model", fields.text) or None,
         messages=(*_system(fields), *_messages(fields)),
@@ -173,23 +193,6 @@ def _format(fields: Fields) -> Mapping[str, Any] | None:
     return form.need("schema", form.mapping)
 
 
-def _tool(entry: Fields) -> Tool:
-    kind = entry.text("type")
-    if kind not in (None, "custom"):
-        raise Unsupported(
-            f"'{entry.where}type' is '{kind[:40]}': there are no server-side tools",
-            param=f"{entry.where}type",
-        )
-    name = entry.need("name", entry.text)
-    if not name:
-        raise entry.fail("name", "the name of a tool")
-    return Tool(
-        name=name,
-        description=entry.text("description") or "",
-        parameters=entry.need("input_schema", entry.mapping),
-    )
-
-
 def _tool_choice(fields: Fields, tools: Sequence[Tool]) -> str:
     choice = fields.object("tool_choice")
     if choice is None:
@@ -213,7 +216,7 @@ def _tool_choice(fields: Fields, tools: Sequence[Tool]) -> str:
 
 
 def _system(fields: Fields) -> tuple[Message, ...]:
-    text = _texts(fields, "system") if "system" in fields else ""
+    text = content.texts(fields, "system") if "system" in fields else ""
     return (Message.of("system", text),) if text else ()
 
 
@@ -221,59 +224,35 @@ def _messages(fields: Fields) -> list[Message]:
     entries = fields.need("messages", fields.objects)
     if not entries:
         raise fields.fail("messages", "a list of at least one message")
+    now = sent_now([entry.text("role") for entry in entries])
     messages: list[Message] = []
-    for entry in entries:
-        messages += _turn(entry)
+    for at, entry in enumerate(entries):
+        messages += _turn(entry, at == now)
     return messages
 
 
-def _turn(entry: Fields) -> list[Message]:
+def _turn(entry: Fields, now: bool) -> list[Message]:
     role = entry.need("role", entry.text)
     if role == "user":
-        return _user(entry)
+        return _user(entry, now)
     if role == "assistant":
         return [_assistant(entry)]
     if role == "system":
-        return [Message.of("system", _texts(entry, "content"))]
+        return [Message.of("system", content.texts(entry, "content"))]
     raise entry.fail("role", "user, assistant or system")
 
 
-def _blocks(entry: Fields, name: str) -> list[Fields]:
-    """Return a content's blocks; a string is one block of text."""
-    value = entry.need(name, entry.raw)
-    if isinstance(value, str):
-        return [Fields({"type": "text", "text": value}, f"{entry.where}{name}.")]
-    if not isinstance(value, list):
-        raise entry.fail(name, "a string or a list of blocks")
-    return entry.objects(name) or []
-
-
-def _texts(entry: Fields, name: str) -> str:
-    """Return a content that is all text; its blocks stand apart as paragraphs."""
-    return "\n\n".join(_text(block) for block in _blocks(entry, name))
-
-
-def _text(block: Fields) -> str:
-    kind = block.need("type", block.text)
-    if kind != "text":
-        raise _unreadable(block, kind)
-    return block.need("text", block.text)
-
-
-def _unreadable(block: Fields, kind: str) -> Unsupported:
-    return Unsupported(
-        f"'{block.where}type' is '{kind[:40]}': models here accept only text",
-        param=f"{block.where}type",
-    )
-
-
-def _user(entry: Fields) -> list[Message]:
-    """Return a user's turn and the tool results in it, each a message of its own, in their order."""
+def _user(entry: Fields, now: bool) -> list[Message]:
+    """Return a user's turn and the tool results in it, each a message of its own, in their order. A picture
+    beside results is the tool's.
+    """
+    blocks = content.blocks(entry, "content")
+    refuse = now and all(block.text("type") != "tool_result" for block in blocks)
     messages: list[Message] = []
     texts: list[str] = []
-    for block in _blocks(entry, "content"):
+    for block in blocks:
         if block.text("type") != "tool_result":
-            texts.append(_text(block))
+            texts.append(content.text(block, refuse=refuse))
             continue
         if texts:
             messages.append(Message.of("user", "\n\n".join(texts)))
@@ -288,7 +267,7 @@ def _tool_result(block: Fields) -> Message:
     """Return a tool's answer; that it is an error is said in its text, since templates have no field for
     it.
     """
-    text = _texts(block, "content") if "content" in block else ""
+    text = content.texts(block, "content", refuse=False) if "content" in block else ""
     return Message.of(
         "tool",
         f"Error: {text}" if block.flag("is_error") else text,
@@ -298,16 +277,16 @@ def _tool_result(block: Fields) -> Message:
 
 def _assistant(entry: Fields) -> Message:
     text, reasoning, calls = "", "", []
-    for block in _blocks(entry, "content"):
+    for block in content.blocks(entry, "content"):
         kind = block.need("type", block.text)
         if kind == "text":
-            text += _text(block)
+            text += content.text(block)
         elif kind == "thinking":
             reasoning += block.need("thinking", block.text)
         elif kind == "tool_use":
             calls.append(_tool_use(block))
         elif kind != "redacted_thinking":
-            raise _unreadable(block, kind)
+            text += content.unreadable(block, refuse=False)
     return Message.of("assistant", text, reasoning=reasoning or None, tool_calls=tuple(calls))
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from json.encoder import encode_basestring
@@ -206,6 +207,38 @@ def fold_complete(events: Iterable[Event]) -> Completion:
     if (error := cut_off(answer.finished)) is not None:
         raise error
     return answer
+
+
+def sent_now(roles: Sequence[str | None]) -> int:
+    """Where the message stands that the user sends with these, -1 where the last one is not a user's.
+
+    Only that one is refused for a picture in it. In older ones, and in what tools gave back, a picture is
+    told in words (`left_out`), so that a conversation goes on that another model began.
+    """
+    for position in range(len(roles) - 1, -1, -1):
+        if roles[position] not in ("system", "developer"):
+            return position if roles[position] == "user" else -1
+    return -1
+
+
+def left_out(kind: str, name: str | None = None) -> str:
+    """Return the words in place of what is not text."""
+    named = f" {json.dumps(name[:100], ensure_ascii=False)}" if name else ""
+    return f"[{kind[:40]}{named} left out: this model reads only text]"
+
+
+def data_text(media_type: str, data: str) -> str | None:
+    """Return what a file in base64 holds, None where its type does not say that it is text."""
+    plain = media_type.partition(";")[0].strip().lower()
+    if not plain.startswith("text/") and plain not in _TEXT_TYPES:
+        return None
+    try:
+        return clean_text(base64.b64decode(data, validate=True).decode())
+    except ValueError:
+        return None
+
+
+_TEXT_TYPES = ("application/json", "application/xml", "application/yaml", "application/x-yaml")
 
 
 class Fields:

@@ -36,9 +36,11 @@ from .common import (
     dump_text,
     dumps,
     fold,
+    left_out,
     read_arguments,
     read_template_variables,
     read_text_content,
+    sent_now,
     timestamp,
 )
 from .options import read_format, read_keep_alive, read_options, read_think
@@ -126,9 +128,9 @@ def decode_chat(body: object) -> Generation | LoadCall:
     fields = read_body(body)
     model = read_model(fields)
     options = read_options(fields)
-    messages = tuple(
-        _message(item, position) for position, item in enumerate(fields.objects("messages") or ())
-    )
+    entries = fields.objects("messages") or []
+    now = sent_now([_lower(item.text("role")) for item in entries])
+    messages = tuple(_message(item, at, at == now) for at, item in enumerate(entries))
     request = ChatRequest(
         model=model,
         messages=messages,
@@ -218,15 +220,21 @@ def _refuse_images(fields: Fields) -> None:
         raise Unsupported("no model here supports images", param=fields.where + "images")
 
 
-def _message(fields: Fields, position: int) -> Message:
+def _lower(text: str | None) -> str | None:
+    return text and text.lower()
+
+
+def _message(fields: Fields, position: int, now: bool) -> Message:
     role = fields.need("role", fields.text).lower()
     if role not in _ROLES:
         raise fields.fail("role", "system, user, assistant or tool")
-    _refuse_images(fields)
+    if now:
+        _refuse_images(fields)
+    told = [left_out("image") for _ in fields.items("images") or ()]
     calls = fields.objects("tool_calls") or ()
     return Message.of(
         next(known for known in _ROLES if known == role),
-        read_text_content(fields) or "",
+        "\n".join(filter(None, [read_text_content(fields), *told])),
         reasoning=fields.text("thinking") or None,
         tool_calls=tuple(_call(call, f"call_{position}_{i}") for i, call in enumerate(calls)),
         tool_call_id=fields.text("tool_call_id") or None,

@@ -12,7 +12,17 @@ from typing import Any, Literal
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
 from ..types import Message, SamplingParams, TokenLogprob, Tool, ToolCall, Usage, fold_seed
-from .common import Fields, Think, client_text, read_arguments, read_effort, read_template_variables
+from .common import (
+    Fields,
+    Think,
+    client_text,
+    data_text,
+    left_out,
+    read_arguments,
+    read_effort,
+    read_template_variables,
+    sent_now,
+)
 
 Format = Literal["json"] | Mapping[str, Any] | None
 
@@ -68,13 +78,14 @@ def read_messages(fields: Fields) -> tuple[Message, ...]:
     messages = fields.need("messages", fields.objects)
     if not messages:
         raise fields.fail("messages", "a list of at least one message")
-    return tuple(_message(message) for message in messages)
+    now = sent_now([message.text("role") for message in messages])
+    return tuple(_message(message, at == now) for at, message in enumerate(messages))
 
 
-def _message(message: Fields) -> Message:
+def _message(message: Fields, now: bool) -> Message:
     role = message.need("role", message.text)
     if role == "user":
-        return Message.of("user", _content(message))
+        return Message.of("user", _content(message, refuse=now))
     if role in ("system", "developer"):
         return Message.of("system", _content(message))
     if role == "assistant":
@@ -82,22 +93,22 @@ def _message(message: Fields) -> Message:
     if role == "tool":
         return Message.of(
             "tool",
-            content(message) or "",
+            content(message, refuse=False) or "",
             tool_call_id=message.need("tool_call_id", message.text),
             tool_name=message.text("name"),
         )
     if role == "function":
         name = message.need("name", message.text)
-        return Message.of("tool", content(message) or "", tool_name=name)
+        return Message.of("tool", content(message, refuse=False) or "", tool_name=name)
     raise message.fail("role", "system, developer, user, assistant or tool")
 
 
-def _content(message: Fields) -> str:
-    return message.need("content", lambda name: content(message, name))
+def _content(message: Fields, *, refuse: bool = True) -> str:
+    return message.need("content", lambda name: content(message, name, refuse=refuse))
 
 
 def _assistant(message: Fields) -> Message:
-    text = content(message)
+    text = content(message, refuse=False)
     refusal = message.text("refusal")
     reasoning = message.text("reasoning_content")
     return Message.of(
@@ -127,26 +138,44 @@ def _called(call_id: str, function: Fields) -> ToolCall:
     return ToolCall(id=call_id, name=name, arguments=arguments(function))
 
 
-def content(message: Fields, name: str = "content") -> str | None:
-    """Text that came as a string or as parts; None when absent, Unsupported for what is not text."""
+def content(message: Fields, name: str = "content", *, refuse: bool = True) -> str | None:
+    """Text that came as a string or as parts; None when absent. What is not text is Unsupported, or told in
+    words unless `refuse`.
+    """
     value = message.raw(name)
     if value is None or isinstance(value, str):
         return message.text(name)
     if not isinstance(value, list):
         raise message.fail(name, "a string or a list of parts")
-    return "".join(_part(part) for part in message.objects(name) or ())
+    return "".join(_part(part, refuse) for part in message.objects(name) or ())
 
 
-def _part(part: Fields) -> str:
+def _part(part: Fields, refuse: bool) -> str:
     kind = part.need("type", part.text)
     if kind in ("text", "input_text", "output_text", "summary_text", "reasoning_text"):
         return part.need("text", part.text)
     if kind == "refusal":
         return part.need("refusal", part.text)
+    holder = part.object("file") if kind == "file" else part if kind == "input_file" else None
+    if holder is not None and (text := _file_text(holder)) is not None:
+        return text
+    if not refuse:
+        name = None if holder is None else holder.text("filename")
+        return left_out(kind.removeprefix("input_").removesuffix("_url"), name)
     raise Unsupported(
         f"'{part.where}type' is '{kind[:40]}': models here accept only text",
         param=f"{part.where}type",
     )
+
+
+def _file_text(file: Fields) -> str | None:
+    """Return the text of a file that came as a data URL of a text type, under its name."""
+    head, comma, data = (file.text("file_data") or "").partition(",")
+    if not comma or not head.startswith("data:") or not head.endswith(";base64"):
+        return None
+    text = data_text(head.removeprefix("data:").removesuffix(";base64"), data)
+    name = file.text("filename")
+    return text if text is None or not name else f"{name}:\n\n{text}\n\n"
 
 
 def arguments(call: Fields) -> Mapping[str, Any]:

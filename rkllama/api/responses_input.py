@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from ..errors import InvalidRequest, NotStored, Unsupported
 from ..types import Message, ToolCall
 from . import openai_parts as parts
-from .common import Fields, dumps
+from .common import Fields, dumps, sent_now
 from .responses_tools import read_call
 
 _LEFT_OUT = (
@@ -134,23 +134,30 @@ def read_messages(items: Iterable[Fields]) -> list[Message]:
     Thinking, text and calls in a row become one assistant's turn, as they were generated, so that the
     prompt begins with what the model has seen.
     """
+    items = list(items)
+    now = sent_now([_role_of(item) for item in items])
     messages: list[Message] = []
-    for item in items:
-        _add_item(messages, item)
+    for at, item in enumerate(items):
+        _add_item(messages, item, at == now)
     return [message for message in messages if not _is_only_reasoning(message)]
 
 
-def _add_item(messages: list[Message], item: Fields) -> None:
+def _role_of(item: Fields) -> str | None:
+    """Return the role of a message, None for other items."""
+    return item.text("role") if item.raw("type") in (None, "message") else None
+
+
+def _add_item(messages: list[Message], item: Fields, now: bool) -> None:
     kind = item.text("type") or ("message" if "role" in item else "")
     if kind == "message":
-        _add_message(messages, item)
+        _add_message(messages, item, now)
     elif kind == "reasoning":
         reasoning = parts.content(item) or parts.content(item, "summary")
         messages += [Message(role="assistant", reasoning=reasoning)] if reasoning else []
     elif kind in ("function_call", "custom_tool_call"):
         _add_call(messages, read_call(item))
     elif kind in ("function_call_output", "custom_tool_call_output"):
-        text = item.need("output", lambda name: parts.content(item, name))
+        text = item.need("output", lambda name: parts.content(item, name, refuse=False))
         _add_result(messages, item.need("call_id", item.text), text)
     elif kind.endswith(("_call", "_output")):
         _add_hosted(messages, item, kind)
@@ -161,9 +168,10 @@ def _add_item(messages: list[Message], item: Fields) -> None:
         )
 
 
-def _add_message(messages: list[Message], item: Fields) -> None:
+def _add_message(messages: list[Message], item: Fields, now: bool) -> None:
     role = item.need("role", item.text)
-    text = item.need("content", lambda name: parts.content(item, name))
+    refuse = now or role in ("system", "developer")
+    text = item.need("content", lambda name: parts.content(item, name, refuse=refuse))
     if role == "assistant" and messages and _is_only_reasoning(messages[-1]):
         messages[-1] = messages[-1].with_text(text)
     elif role in ("system", "developer"):

@@ -385,6 +385,10 @@ def test_wrong_values_are_named(fields: dict[str, Any], param: str | None) -> No
         assert raised.value.param == param
 
 
+def document(source: Any, **fields: Any) -> dict[str, Any]:
+    return {"type": "document", "source": source, **fields}
+
+
 IMAGE = {"type": "image", "source": {"type": "base64", "data": ""}}
 PREFILL = [*HELLO, {"role": "assistant", "content": "The answer is ("}]
 
@@ -394,11 +398,12 @@ PREFILL = [*HELLO, {"role": "assistant", "content": "The answer is ("}]
     [
         ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages[0].content[0].type"),
         (
-            {"messages": [{"role": "user", "content": [result(content=[IMAGE])]}]},
-            "messages[0].content[0].content[0].type",
+            {"messages": [{"role": "user", "content": [document({"type": "url", "url": "u"})]}]},
+            "messages[0].content[0].source",
         ),
         ({"messages": PREFILL}, "messages"),
         ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools[0].type"),
+        ({"tools": [{"type": "computer_20250124", "name": "computer"}]}, "tools[0].type"),
         ({"container": "c"}, "container"),
         ({"mcp_servers": [{"url": "u"}]}, "mcp_servers"),
         ({"thread": {"type": "continue", "previous_message_id": "msg_1"}}, "thread"),
@@ -441,3 +446,96 @@ WORDS = ("text", "tool_result", "tool_use", "thinking", "image", "assistant", "a
 def test_any_body_is_taken_or_refused(body: Any) -> None:
     assert_survives(anthropic.decode_messages, body)
     assert_survives(anthropic.decode_count, body)
+
+
+# --- Documents, pictures, tools that clients run -----------------------------------------------
+
+PDF = {"type": "base64", "media_type": "application/pdf", "data": ""}
+
+
+def asked(*content: Any, after: Any = ()) -> tuple[Message, ...]:
+    return request_of(messages=[*after, {"role": "user", "content": list(content)}]).messages
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (document({"type": "text", "media_type": "text/plain", "data": "Words"}), "Words"),
+        (
+            document({"type": "text", "data": "Words"}, title="Notes", context="Of May"),
+            "Notes\nOf May\n\nWords",
+        ),
+        (document({"type": "content", "content": [text("One"), text("Two")]}), "One\n\nTwo"),
+        (document({"type": "content", "content": "One"}), "One"),
+        (document({"type": "base64", "media_type": "text/csv", "data": "YSxi"}), "a,b"),
+        (
+            {"type": "search_result", "source": "http://x", "title": "X", "content": [text("y")]},
+            "X\nhttp://x\n\ny",
+        ),
+    ],
+)
+def test_documents_of_text_are_text(block: Any, expected: str) -> None:
+    assert asked(block, text("What?")) == (Message.of("user", f"{expected}\n\nWhat?"),)
+
+
+def test_pictures_in_results_and_older_turns_are_told() -> None:
+    messages = asked(
+        result(content=[IMAGE, text("a chart"), document(PDF, title="Q1")]),
+        IMAGE,
+        after=[
+            {"role": "user", "content": [IMAGE, text("Look")]},
+            {"role": "assistant", "content": "I look."},
+        ],
+    )
+    told = "left out: this model reads only text]"
+    assert [message.text for message in messages] == [
+        f"[image {told}\n\nLook",
+        "I look.",
+        f'[image {told}\n\na chart\n\n[document "Q1" {told}',
+        f"[image {told}",
+    ]
+
+
+def test_what_servers_did_for_another_model_is_told() -> None:
+    used = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    (_, message, _) = asked(
+        text("x"), after=[*HELLO, {"role": "assistant", "content": [used, text("So.")]}]
+    )
+    assert "web_search" in message.text
+    assert message.text.endswith("So.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "argument"),
+    [
+        ("bash_20250124", "bash", "command"),
+        ("text_editor_20250728", "str_replace_based_edit_tool", "insert_text"),
+        ("text_editor_20250124", "str_replace_editor", "new_str"),
+        ("memory_20250818", "memory", "old_path"),
+    ],
+)
+def test_tools_that_clients_run_have_their_known_schema(
+    kind: str, name: str, argument: str
+) -> None:
+    (tool,) = request_of(tools=[{"type": kind, "name": name}]).tools
+    assert tool.name == name
+    assert argument in tool.parameters["properties"]
+
+
+def test_a_thread_is_refused_in_the_words_from_which_sdks_go_on() -> None:
+    with pytest.raises(Unsupported) as raised:
+        request_of(thread={"type": "new"})
+    assert anthropic.error_body(raised.value)["error"]["details"] == {
+        "error_code": "thread_unsupported_request",
+        "unsupported": ["thread"],
+    }
+    assert "details" not in anthropic.error_body(InvalidRequest("x", param="thread"))["error"]
+
+
+def test_a_prompt_that_is_too_long_has_both_figures_where_they_are_known() -> None:
+    known = PromptTooLong("the prompt has …", prompt_tokens=5000, context_length=4096, hint="Cut.")
+    message = anthropic.error_body(known)["error"]["message"]
+    assert message == "prompt is too long: 5000 tokens > 4096 maximum. Cut."
+    unknown = PromptTooLong("the prompt has more tokens", context_length=4096)
+    message = anthropic.error_body(unknown)["error"]["message"]
+    assert message == "prompt is too long: the prompt has more tokens"

@@ -867,3 +867,15 @@ def test_what_openai_s_clients_send_is_taken() -> None:
     arguments = [call.arguments for call in request.messages[1].tool_calls]
     assert arguments == [{"x": 1}, {}, {"arguments": "{x"}]
     assert request.sampling.repeat_penalty == 0
+
+
+def test_images_in_results_and_older_turns_are_told() -> None:
+    request = chat(
+        messages=[
+            {"role": "user", "content": "Look", "images": ["aGk="]},
+            {"role": "tool", "images": ["aGk="]},
+            {"role": "user", "content": "And?"},
+        ],
+    )
+    told = "[image left out: this model reads only text]"
+    assert [message.text for message in request.messages] == [f"Look\n{told}", told, "And?"]

@@ -757,3 +757,22 @@ def test_any_completion_body_is_taken_or_refused(body: Any) -> None:
 @given(bodies({"model": "m", "input": ["a"], "dimensions": 1, "encoding_format": "float"}))
 def test_any_embedding_body_is_taken_or_refused(body: Any) -> None:
     assert_survives(openai.decode_embeddings, body)
+
+
+def test_pictures_in_results_and_older_turns_are_told() -> None:
+    file = {"type": "file", "file": {"filename": "a.txt", "file_data": "data:text/x;base64,SGk="}}
+    told = "[image left out: this model reads only text]"
+    request = chat(
+        messages=[
+            {"role": "user", "content": [IMAGE]},
+            {"role": "assistant", "content": "I look."},
+            {"role": "tool", "tool_call_id": "c", "content": [IMAGE]},
+            {"role": "user", "content": [file]},
+        ]
+    )
+    assert [message.text for message in request.messages] == [
+        told,
+        "I look.",
+        told,
+        "a.txt:\n\nHi\n\n",
+    ]

@@ -628,3 +628,28 @@ def test_thinking_is_sealed_for_clients_that_send_back_no_other() -> None:
     assert thought["encrypted_content"]
     assert "encrypted_content" not in told
     assert messages_of(thought, told)[0].reasoning == "Two and two."
+
+
+# --- Pictures and files ------------------------------------------------------------------------
+
+PICTURE = {"type": "input_image", "image_url": "data:,"}
+TOLD = "left out: this model reads only text]"
+
+
+def test_pictures_in_results_and_older_turns_are_told() -> None:
+    file = {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,"}
+    messages = messages_of(
+        {"role": "user", "content": [PICTURE, input_text("Look")]},
+        function_call("call_1", "{}"),
+        {"type": "function_call_output", "call_id": "call_1", "output": [PICTURE, file]},
+        {"role": "user", "content": "And?"},
+    )
+    assert messages[0].text == f"[image {TOLD}Look"
+    assert messages[2].text == f'[image {TOLD}[file "a.pdf" {TOLD}'
+
+
+def test_a_file_of_text_is_text() -> None:
+    data = "data:text/plain;base64,SGk="
+    file = {"type": "input_file", "filename": "a.txt", "file_data": data}
+    (message,) = messages_of({"role": "user", "content": [file, input_text("What?")]})
+    assert message.text == "a.txt:\n\nHi\n\nWhat?"
