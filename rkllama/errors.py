@@ -38,6 +38,7 @@
     ├── TooManyBodies             503  too_many_bodies      the bodies of requests fill their room
     ├── NoSuchRoute               404  no_such_route        no endpoint of that path
     ├── MethodNotAllowed          405  method_not_allowed   the endpoint takes other methods
+    ├── NoWebSocket               426  no_websocket         the endpoint is for plain HTTP requests
     ├── ServerStopping            503  server_stopping      the server is about to end
     └── Cancelled                 499  cancelled            the client disconnected before it was served
 
@@ -491,6 +492,17 @@ class MethodNotAllowed(RKLLamaError):
 
     def __init__(self, method: str, path: str, allowed: str) -> None:
         super().__init__(f"{path} does not accept {method}, only {allowed}")
+        self.allowed = allowed
+
+
+class NoWebSocket(RKLLamaError):
+    """The endpoint takes `allowed` methods only, and no WebSocket: by 426 Codex knows that at once."""
+
+    status = 426
+    code = "no_websocket"
+
+    def __init__(self, path: str, allowed: str) -> None:
+        super().__init__(f"{path} is not served as a WebSocket, only for {allowed}")
         self.allowed = allowed
 
 

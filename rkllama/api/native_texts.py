@@ -20,6 +20,7 @@ from ..errors import (
     NoModelLoaded,
     NoSuchRoute,
     NotStored,
+    NoWebSocket,
     QueueFull,
     RKLLamaError,
     ServerStopping,
@@ -51,6 +52,10 @@ _PHRASES: dict[str, tuple[str, str]] = {
 # English throughout: half a sentence in each language is neither.
 _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
     RKLLamaError: ("{text}", "{text}"),
+    NoWebSocket: (
+        "Cette adresse n'est pas servie comme WebSocket, seulement pour {allowed}.",
+        "{text}",
+    ),
     NotStored: ("Rien n'est conservé sous l'identifiant {id}.", "{text}"),
     ModelNotFound: ("Le modèle : {name} est introuvable.", "The model: {name} was not found."),
     AmbiguousName: (

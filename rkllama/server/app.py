@@ -15,7 +15,14 @@ from typing import Any
 import bottle
 
 from ..config import Settings, load_settings
-from ..errors import BodyTooLarge, InvalidRequest, MethodNotAllowed, NoSuchRoute, RKLLamaError
+from ..errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    MethodNotAllowed,
+    NoSuchRoute,
+    NoWebSocket,
+    RKLLamaError,
+)
 from ..service import ServerService, Upload
 from . import native, ollama, status, v1
 from .addresses import Addresses
@@ -96,7 +103,7 @@ class Application:
 
         app = self.wsgi
         app.error(404)(lambda error: unrouted(error, lambda _, path, __: NoSuchRoute(path[:200])))
-        app.error(405)(lambda error: unrouted(error, MethodNotAllowed))
+        app.error(405)(lambda error: unrouted(error, _wrong_method))
         app.error(400)(lambda error: unrouted(error, lambda *_: InvalidRequest("bad request")))
         app.error(500)(lambda error: unrouted(error, lambda *_: RKLLamaError("internal error")))
 
@@ -184,6 +191,12 @@ class Application:
         if environ["REQUEST_METHOD"] != "POST" or not path.startswith(self._uploads):
             return None
         return self._service.open_upload(size)
+
+
+def _wrong_method(method: str, path: str, allowed: str) -> RKLLamaError:
+    if bottle.request.environ.get("HTTP_UPGRADE", "").lower() == "websocket":
+        return NoWebSocket(path, allowed)
+    return MethodNotAllowed(method, path, allowed)
 
 
 def _is_utf8(environ: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,13 @@ def service(models: Path, npu: str) -> Iterator[LocalService]:
     made.close()
 
 
-def call(service: LocalService, method: str, path: str, body: bytes = b"") -> tuple[str, bytes]:
+def call(
+    service: LocalService,
+    method: str,
+    path: str,
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+) -> tuple[str, bytes]:
     """Status and body of a request's answer, which keeps the rules of WSGI."""
     app: Any = validator(create_app(service))
     environ: dict[str, Any] = {
@@ -36,6 +42,7 @@ def call(service: LocalService, method: str, path: str, body: bytes = b"") -> tu
         "QUERY_STRING": "",
         "CONTENT_LENGTH": str(len(body)),
         "wsgi.input": BytesIO(body),
+        **(headers or {}),
     }
     setup_testing_defaults(environ)
     environ["HTTP_HOST"] = "localhost"
@@ -98,3 +105,10 @@ def test_a_load_with_a_schema_that_is_none_is_refused(service: LocalService, mod
         status, _ = call(service, "POST", "/api/generate", json.dumps(body).encode())
         assert status == "400 Bad Request"
     assert service.loaded() == []
+
+
+def test_a_websocket_is_refused_so_that_the_client_goes_on_without(service: LocalService) -> None:
+    headers = {"HTTP_UPGRADE": "websocket"}
+    status, body = call(service, "GET", "/v1/responses", headers=headers)
+    assert status == "426 Upgrade Required"
+    assert json.loads(body)["error"]["code"] == "no_websocket"
