@@ -307,19 +307,20 @@ class NPUBackend:
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Return the last layer's state at each text's last token: what embedding models made from a
-        language model are trained to fill. Texts go in as written.
+        language model are trained to fill. Texts go in as written, with the token that they have to end with.
         """
         vectors, total = [], 0
+        end = self._spec.text_end if self._spec else ""
         for text in texts:
-            row, tokens = self._embed_fitting(text, truncate)
+            row, tokens = self._embed_fitting(text.removesuffix(end), end, truncate)
             vectors.append(row)
             total += tokens
         return EmbedResult(vectors=tuple(vectors), prompt_tokens=total)
 
-    def _embed_fitting(self, text: str, truncate: bool) -> tuple[bytes, int]:
+    def _embed_fitting(self, text: str, end: str, truncate: bool) -> tuple[bytes, int]:
         while True:
             try:
-                return self._embed_one(text)
+                return self._embed_one(text + end)
             except PromptTooLong as error:
                 if not truncate or len(text) < 2:
                     raise

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from .config import LONGEST_WAIT
-from .errors import Cancelled, RKLLamaError
+from .errors import Cancelled, RKLLamaError, Unsupported
 from .types import (
     ChatRequest,
     EmbeddingRequest,
@@ -23,6 +23,15 @@ from .types import (
     PullProgress,
     SamplingParams,
 )
+
+
+def no_text_error(name: str) -> Unsupported:
+    """Return the error for a chat with a model that only makes vectors."""
+    return Unsupported(
+        f"{name} makes embeddings and writes no text",
+        hint="Use it with /api/embed or /v1/embeddings, and another model to chat.",
+        param="model",
+    )
 
 
 class Caller:

@@ -223,6 +223,12 @@ def test_a_template_that_is_not_used_is_told_of_once(models: Path, npu: str) -> 
         assert sum(complaint in line for line in server.log) == 1
 
 
+def test_a_model_that_only_embeds_is_not_run(models: Path, npu: str) -> None:
+    write_model(models / "bge-m3.rkllm")
+    assert "bge-m3 makes embeddings and writes no text" in failure("run", "bge-m3", "hi")
+    assert "embedding" in output("show", "bge-m3")
+
+
 def test_names_that_fit_none_or_several(models: Path) -> None:
     write_model(models / "qwen-a.rkllm")
     write_model(models / "qwen-b.rkllm")

@@ -619,6 +619,18 @@ def test_a_text_too_long_to_embed_is_cut_or_refused(version: str, tmp_path: Path
         assert 32 < result.prompt_tokens < 70
 
 
+@pytest.mark.parametrize("long", [False, True])
+def test_a_text_to_embed_gets_its_end_even_where_it_is_cut(long: bool, tmp_path: Path) -> None:
+    end = "<|endoftext|>"
+    text = "word " * 300 if long else "short"
+    with loaded("1.3.0", tmp_path, context_length=64, text_end=end) as model:
+        first = model.backend.embed((text, text + end), True)
+        assert first.vectors[0] == first.vectors[1]
+        prompts = [run["prompt"] for run in model.runs() if "prompt" in run]
+        assert prompts
+        assert all(prompt.endswith(end) for prompt in prompts)
+
+
 def test_embedding_leaves_the_runtimes_template_where_it_is_in_use(tmp_path: Path) -> None:
     with loaded("1.2.3", tmp_path, {"mode": "params"}) as model:
         model.run("hi", raw=False)

@@ -27,6 +27,8 @@ class LoadSpec:
     """The model's own defaults (Modelfile); fixed for the model's life by runtimes before 1.3."""
     eos_tokens: tuple[int, ...] = ()
     """Ids that end an answer; watched where the runtime does not stop by itself."""
+    text_end: str = ""
+    """What each text to embed ends with, if it does not yet."""
     threads: int = 0
     library: str | None = None
     abi: str | None = None

@@ -241,14 +241,16 @@ class CPUBackend:
         if self._header is not None and self._header.pooling == _RANK:
             raise Unsupported("this model ranks texts and produces no embeddings")
         vectors, tokens = [], 0
+        end = self._spec.text_end if self._spec else ""
         for text in texts:
-            answer = self._embed_one(text)
+            text = text.removesuffix(end)
+            answer = self._embed_one(text + end)
             if truncate:
                 while (error := answer.get("error")) and error.get("n_prompt_tokens"):
                     # Cut by the measured ratio, with a margin, until it fits.
                     keep = len(text) * self._context_length / error["n_prompt_tokens"]
                     text = text[: min(len(text) - 1, int(keep * 0.95))]
-                    answer = self._embed_one(text)
+                    answer = self._embed_one(text + end)
             if "error" in answer:
                 raise _failure(answer["error"])
             vectors.append(array("f", answer["data"][0]["embedding"]).tobytes())

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import RKLLamaError
-from ..service import Service
+from ..service import Service, no_text_error
 from ..types import Message
 from .answer import (
     Completion,
@@ -112,6 +112,9 @@ class Chat:
                 sys.stderr.write("(stopped)\n")
 
     def _preload(self, model: str) -> None:
+        details = self._service.show(model)
+        if "completion" not in details.capabilities:
+            raise no_text_error(details.info.name)
         with Spinner(f"Loading {model}…"), quiet_keys():
             self._service.load(
                 model,

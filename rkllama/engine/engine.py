@@ -15,7 +15,7 @@ from ..config import Settings
 from ..errors import InvalidRequest, PromptTooLong, Unsupported
 from ..models.metadata import StoredModel
 from ..models.store import Store
-from ..service import LOCAL, Caller
+from ..service import LOCAL, Caller, no_text_error
 from ..types import (
     ChatRequest,
     EmbeddingRequest,
@@ -62,6 +62,8 @@ class Engine:
         if request.prompt is None and not request.messages:
             raise empty_prompt()
         model = self._model(request.model)
+        if "completion" not in model.capabilities:
+            raise no_text_error(model.info.name)
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -101,16 +103,16 @@ class Engine:
     def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
         """Return one normalised vector per input; see Service.embed."""
         started = time.monotonic()
-        if not all(request.inputs):
-            raise InvalidRequest("an input is empty", param="input")
         if len(request.inputs) > MAX_INPUTS:
             raise InvalidRequest(
                 f"the request has {len(request.inputs)} inputs, at most {MAX_INPUTS} are embedded at once",
                 param="input",
                 hint="Send them in several requests.",
             )
+        # A text without a word has a vector like any other: one among many must not cost the rest.
+        inputs = tuple(text or " " for text in request.inputs)
         model = self._model(request.model)
-        limits = [self._settings.prompt_timeout(len(text)) for text in (*request.inputs, "")]
+        limits = [self._settings.prompt_timeout(len(text)) for text in (*inputs, "")]
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -120,7 +122,7 @@ class Engine:
             turn.resident.raw = True
             with _explaining(turn.resident):
                 result = turn.resident.worker.embed(
-                    request.inputs, request.truncate, limits=limits, caller=caller
+                    inputs, request.truncate, limits=limits, caller=caller
                 )
         total = time.monotonic() - started
         return EmbeddingResult(

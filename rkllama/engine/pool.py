@@ -234,6 +234,7 @@ class Pool:
             max_tokens=model.max_tokens if model.max_tokens is not None else -1,
             sampling=sampling.over(model.sampling) if sampling else model.sampling,
             eos_tokens=model.eos_tokens,
+            text_end=model.text_end,
             threads=self._settings.threads,
             library=self._settings.rkllm_lib,
             abi=self._settings.rkllm_abi,

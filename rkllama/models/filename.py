@@ -123,7 +123,7 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("starcoder", "starcoder", ""),
     ("gpt-oss", "oss", r"gpt-?oss"),
     ("rwkv", "rwkv", ""),
-    ("bert", "", r"(?<![a-z])(bge|gte|e5|minilm|nomic-embed)(?![a-z])"),
+    ("bert", "", r"(?<![a-z])(bge|gte|e5|minilm|mpnet|labse|nomic-embed)(?![a-z])"),
     ("llama", "llama", ""),
     ("yi", "yi", r"(?<![a-z])yi(?![a-z])"),
 )
@@ -162,7 +162,7 @@ _MILLIONS = r"(?<![a-z0-9.])(\d+(?:\.\d+)?)m(?![a-z0-9])"
 _CONTEXT = r"(?<![a-z0-9.])(?:(\d{1,4})k|(\d)m|ctx-?(\d{3,7}))(?![a-z0-9])"
 _VARIANTS = (
     ("reranker", r"(?<![a-z])rerank"),
-    ("embedding", r"(?<![a-z])(?:embed|(?:bge|gte|e5|minilm)(?![a-z]))"),
+    ("embedding", r"(?<![a-z])(?:embed|(?:bge|gte|e5|minilm|mpnet|labse|stella)(?![a-z]))"),
     ("instruct", r"(?<![a-z])(?:instruct|chat|it)(?![a-z])"),
     ("base", r"(?<![a-z])base(?![a-z])"),
 )

@@ -65,6 +65,8 @@ class StoredModel:
     parent: str | None = None
     """For an alias: the name of what it is made from."""
     capabilities: tuple[str, ...] = ("completion",)
+    text_end: str = ""
+    """What each text ends with of which a vector is to be made."""
     notes: tuple[str, ...] = ()
     """What was passed over because it is broken."""
 
@@ -182,6 +184,7 @@ class ModelReader:
         # Not the one that is kept: a file beside the model may have been edited in place.
         info = self._with_template_family(self._new_info(entry), modelfile)
         template = _template(modelfile, sidecars, good)
+        variant = parse_model_name(entry.file, *origins(entry)).variant
         defaults = read_parameters(modelfile.parameters)
         return StoredModel(
             info=info,
@@ -199,7 +202,8 @@ class ModelReader:
             npu=defaults.npu,
             lora=modelfile.adapter,
             parent=entry.parent or None,
-            capabilities=_capabilities(info, template, good),
+            capabilities=_capabilities(info, variant, template, good),
+            text_end=_text_end(info, variant, good),
             notes=tuple(notes),
         )
 
@@ -308,12 +312,16 @@ def _eos_tokens(info: ModelInfo, sidecars: Sidecars, header: GGUFHeader | None) 
 
 
 def _capabilities(
-    info: ModelInfo, template: TemplateSource | None, header: GGUFHeader | None
+    info: ModelInfo,
+    variant: str | None,
+    template: TemplateSource | None,
+    header: GGUFHeader | None,
 ) -> tuple[str, ...]:
     """In Ollama's words. No "vision": no backend takes images here, and clients would send some."""
-    variant = parse_model_name(info.file).variant
-    if variant in ("embedding", "reranker") or (header is not None and _only_embeds(header)):
+    if variant == "embedding" or (header is not None and _only_embeds(header)):
         return ("embedding",)
+    if variant == "reranker":  # a language model that says yes or no
+        return ("completion",)
     family = find_family(info.family)
     if template is not None:
         tools = "tools" in template.source or "tool_call" in template.source
@@ -321,6 +329,16 @@ def _capabilities(
     else:
         tools, thinking = family is not None, family is not None and family.thinks
     return ("completion", *(["tools"] if tools else []), *(["thinking"] if thinking else []))
+
+
+def _text_end(info: ModelInfo, variant: str | None, header: GGUFHeader | None) -> str:
+    """Return the token at which embedding models made from Qwen expect a text to end, unless llama.cpp
+    appends it by itself.
+    """
+    if variant != "embedding" or not (info.family or "").startswith("qwen"):
+        return ""
+    appended = header is not None and header.metadata.get("tokenizer.ggml.add_eos_token") is True
+    return "" if appended else "<|endoftext|>"
 
 
 def _only_embeds(header: GGUFHeader) -> bool:

@@ -49,6 +49,13 @@ def test_a_picture_is_not_answered_as_if_it_were_text(tmp_path: Path) -> None:
 # --- A conversation ----------------------------------------------------------------------------
 
 
+def test_a_model_that_only_embeds_starts_no_chat(models: Path) -> None:
+    write_model(models / "bge-m3.rkllm")
+    with Terminal("run", "bge-m3") as chat:
+        chat.expect("bge-m3 makes embeddings and writes no text")
+        assert chat.end() == 1
+
+
 def test_a_conversation_and_its_end() -> None:
     with Terminal("run", "ech") as chat:
         chat.expect("Chat with echo. /? for help, /bye to leave.\n")

@@ -257,6 +257,32 @@ def test_a_model_of_ollamas_library_that_is_here_is_pulled_at_once(
         list(service.pull("library/other"))
 
 
+# --- Models that only embed --------------------------------------------------------------------
+
+EMBEDDER = "Qwen3-Embedding-0.6B-rk3588"
+
+
+def test_a_model_that_only_embeds_refuses_to_chat_before_it_is_loaded(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / f"{EMBEDDER}.rkllm")
+    with pytest.raises(Unsupported, match="makes embeddings"):
+        ask(service, EMBEDDER, user("hi"))
+    with pytest.raises(Unsupported, match="makes embeddings"):
+        ask(service, EMBEDDER, (), prompt="hi", raw=True)
+    assert service.loaded() == []
+
+
+def test_an_empty_text_among_others_has_a_vector(service: LocalService, models: Path) -> None:
+    write_model(models / f"{EMBEDDER}.rkllm")
+    shutil.copy(GUIDE_FILE, models / "other.gguf")
+    for model in (EMBEDDER, "other"):
+        vectors = service.embed(EmbeddingRequest(model=model, inputs=("a", "", "b"))).vectors
+        assert len({len(vector) for vector in vectors}) == 1
+        alone = service.embed(EmbeddingRequest(model=model, inputs=("a",))).vectors
+        assert list(alone[0]) == pytest.approx(list(vectors[0]), abs=1e-4)
+
+
 # --- Loading and unloading ---------------------------------------------------------------------
 
 

@@ -426,7 +426,17 @@ def test_templates_of_modelfiles(store: Store, put: Put) -> None:
         ("unknown.rkllm", "m.split('</think>')[-1]", ("completion", "thinking")),
         ("unknown.rkllm", "[THINK] [/THINK]", ("completion", "thinking")),
         ("Qwen3-Embedding-0.6B.rkllm", None, ("embedding",)),
+        ("Qwen3-Embedding-0.6B.rkllm", "<think>", ("embedding",)),
         ("bge-small-en-v1.5.gguf", None, ("embedding",)),
+        ("gte-Qwen2-1.5B-instruct-w8a8.rkllm", None, ("embedding",)),
+        ("nomic-embed-text-v1.5.Q8_0.gguf", None, ("embedding",)),
+        ("jina-embeddings-v3.gguf", None, ("embedding",)),
+        ("multilingual-e5-large.gguf", None, ("embedding",)),
+        ("all-MiniLM-L6-v2.gguf", None, ("embedding",)),
+        ("all-mpnet-base-v2.gguf", None, ("embedding",)),
+        ("mxbai-embed-large-v1.gguf", None, ("embedding",)),
+        ("embeddinggemma-300m.gguf", None, ("embedding",)),
+        ("Qwen3-Reranker-0.6B.rkllm", None, ("completion",)),
     ],
 )
 def test_capabilities(
@@ -437,6 +447,31 @@ def test_capabilities(
         put("m/chat_template.jinja", template)
     assert store.resolve("m").capabilities == expected
     assert store.details("m").capabilities == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "end"),
+    [
+        ("Qwen3-Embedding-0.6B.rkllm", "<|endoftext|>"),
+        ("gte-Qwen2-1.5B-instruct.rkllm", "<|endoftext|>"),
+        ("bge-m3.rkllm", ""),
+        ("Qwen3-0.6B.rkllm", ""),
+    ],
+)
+def test_what_a_text_ends_with_of_which_a_vector_is_made(
+    store: Store, put: Put, file: str, end: str
+) -> None:
+    put(f"m/{file}")
+    assert store.resolve("m").text_end == end
+
+
+def test_a_folder_or_repository_tells_that_a_model_embeds(store: Store, put: Put) -> None:
+    put("Qwen3-Embedding-0.6B-rk3588/model.rkllm")
+    put("m/m.rkllm")
+    put("m/.pull.json", '{"repo": "u/Qwen3-Embedding-4B", "file": "m.rkllm", "revision": "v1"}')
+    for name in ("Qwen3-Embedding-0.6B-rk3588", "m"):
+        model = store.resolve(name)
+        assert (model.capabilities, model.text_end) == (("embedding",), "<|endoftext|>")
 
 
 @pytest.mark.parametrize("value", [("pooling_type", U32, 3), ("attention.causal", BOOL, False)])

@@ -112,3 +112,26 @@ def test_a_websocket_is_refused_so_that_the_client_goes_on_without(service: Loca
     status, body = call(service, "GET", "/v1/responses", headers=headers)
     assert status == "426 Upgrade Required"
     assert json.loads(body)["error"]["code"] == "no_websocket"
+
+
+def test_a_model_that_only_embeds_is_a_client_s_mistake_in_every_dialect(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / "bge-m3.rkllm")
+    messages = [{"role": "user", "content": "hi"}]
+    for path, more in (
+        ("/api/chat", {"messages": messages}),
+        ("/api/generate", {"prompt": "hi"}),
+        ("/generate", {"messages": messages}),
+        ("/v1/chat/completions", {"messages": messages}),
+        ("/v1/completions", {"prompt": "hi"}),
+        ("/v1/responses", {"input": "hi"}),
+        ("/v1/messages", {"messages": messages, "max_tokens": 5}),
+    ):
+        for stream in (False, True):
+            body = {"model": "bge-m3", "stream": stream, **more}
+            status, answer = call(service, "POST", path, json.dumps(body).encode())
+            assert status == "400 Bad Request", path
+            assert b"makes embeddings" in answer, path
+    status, answer = call(service, "POST", "/api/show", b'{"model": "bge-m3"}')
+    assert json.loads(answer)["capabilities"] == ["embedding"]
