@@ -278,24 +278,25 @@ class NPUBackend:
     ) -> tuple[int | None, int | None]:
         """(tokens of the whole prompt, those of them that were cached), where they can be known.
 
-        The log names both. Where it does not, the KV cache tells: after a run it holds the prompt
-        and the answer, give or take a constant for each way to end, shown by a run on an empty one.
+        The runtime's figures tell, with the KV cache: after a run it holds the prompt and the answer, give
+        or take a constant for each way to end, shown by a run on an empty one. Where they do not, the log
+        may name both.
         """
-        if match := cache_match(log):
-            return match.prompt, match.cached
+        match = cache_match(log)
+        told = (match.prompt, match.cached) if match else (None, None)
         perf = results.perf
         if perf is None or self._runtime is None:
-            return None, None
+            return told
         size = self._runtime.get_kv_cache_size()[0]
         held, ending = size - perf.generate_tokens, results.stopped or _reason(results, at_limit)
         if was_fresh:
             self._surplus[ending] = held - perf.prefill_tokens
             return perf.prefill_tokens, 0
         if ending not in self._surplus or size >= self._context:  # a full cache has been cut
-            return None, None
+            return told
         prompt = held - self._surplus[ending]
         cached = prompt - perf.prefill_tokens
-        return (prompt, cached) if cached >= 0 else (None, None)
+        return (prompt, cached) if cached >= 0 else told
 
     def abort(self) -> None:
         """End the current run; see Backend."""

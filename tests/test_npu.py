@@ -372,6 +372,15 @@ def test_without_a_log_the_kv_cache_tells_the_prompts_size(version: str, tmp_pat
     assert figures == [(3, 0, "stop"), (5, 3, "stop"), (None, None, "length")]
 
 
+@pytest.mark.parametrize("version", WITH_PERF)
+def test_the_runtimes_own_figures_count_more_than_its_log(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path) as model:
+        prompt = "one two three " + directive(run_log="kv cache matches 70 / 99 tokens")
+        _, result = model.run(prompt)
+        (run,) = model.runs()
+    assert (result.prompt_tokens, result.cached_tokens) == (run["prompt_tokens"], 0)
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_run_ends_at_max_tokens(version: str, tmp_path: Path) -> None:
     with loaded(version, tmp_path, {"tokens": 50, "token_us": 500}) as model:

@@ -442,19 +442,16 @@ class EmbeddingCall:
     base64: bool
 
     def body(self, result: EmbeddingResult) -> dict[str, Any]:
-        """Return the answer; counts that the backend does not have are 0, since the API requires them."""
+        """Return the answer, without `usage` where the backend has no count."""
         write = _packed if self.base64 else _plain
         data = [
             {"object": "embedding", "index": index, "embedding": write(vector)}
             for index, vector in enumerate(result.vectors)
         ]
-        tokens = result.usage.prompt_tokens or 0
-        return {
-            "object": "list",
-            "data": data,
-            "model": self.request.model,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
+        body: dict[str, Any] = {"object": "list", "data": data, "model": self.request.model}
+        if (tokens := result.usage.prompt_tokens) is not None:
+            body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return body
 
 
 def _packed(vector: Sequence[float]) -> str:

@@ -362,7 +362,7 @@ def finite(logprob: float) -> float:
 
 
 def is_known(usage: Usage) -> bool:
-    """Return whether the backend counted anything. Where it counted only some, the rest is 0, since the
-    API's fields are integers; where it counted nothing, there is no usage at all.
+    """Return whether the backend counted all. Where it did not, there is no usage at all: its fields are
+    integers, which clients add up, but the whole may be null.
     """
-    return usage.prompt_tokens is not None or usage.completion_tokens is not None
+    return usage.prompt_tokens is not None and usage.completion_tokens is not None

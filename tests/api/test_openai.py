@@ -674,9 +674,11 @@ def test_embeddings_as_base64_are_little_endian_float32() -> None:
     assert struct.unpack("<2f", packed) == pytest.approx((0.6, -0.8))
 
 
-def test_embeddings_usage_is_an_integer_even_when_unknown() -> None:
-    body = embeddings().body(EmbeddingResult(model="m", vectors=((1.0,),)))
-    assert body["usage"] == {"prompt_tokens": 0, "total_tokens": 0}
+def test_usage_that_is_unknown_is_left_out_rather_than_nought() -> None:
+    assert "usage" not in embeddings().body(EmbeddingResult(model="m", vectors=((1.0,),)))
+    for half in (Usage(completion_tokens=7), Usage(prompt_tokens=7)):
+        events: list[Event] = [TextDelta("Hi"), scripts.finished(usage=half)]
+        assert openai.ChatEncoder("m").whole(events)["usage"] is None
 
 
 @pytest.mark.parametrize(
