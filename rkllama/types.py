@@ -358,6 +358,8 @@ class ModelDetails:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     """What lies beside the model and was passed over, and why."""
+    template_guess: str | None = None
+    """Which chat template is used for want of the model's own; None where that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

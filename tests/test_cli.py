@@ -223,6 +223,24 @@ def test_a_template_that_is_not_used_is_told_of_once(models: Path, npu: str) -> 
         assert sum(complaint in line for line in server.log) == 1
 
 
+def test_a_template_that_is_guessed_is_told(models: Path, npu: str) -> None:
+    write_model(models / "qwen2.5.rkllm", reply="Yes.")
+    write_model(models / "unknown.rkllm", reply="Yes.")
+    told = "its chat template is guessed"
+    assert f"{told} (the usual one of qwen2.5 models)" in output("show", "qwen2.5")
+    assert f"{told} (the runtime's or ChatML)" in output("show", "unknown")
+    with Server() as server:
+        for _ in range(2):
+            server.post("/api/generate", {"model": "qwen2.5", "prompt": "Really?"})
+        until(lambda: sum("/api/generate" in line for line in server.log) == 2)
+        assert sum(f"qwen2.5: {told}" in line for line in server.log) == 1
+        assert told in output("show", "qwen2.5", env={"RKLLAMA_HOST": server.url})
+    (models / "m").mkdir()
+    write_model(models / "m" / "m.rkllm", reply="Yes.")
+    (models / "m" / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert told not in output("show", "m")
+
+
 def test_a_model_that_only_embeds_is_not_run(models: Path, npu: str) -> None:
     write_model(models / "bge-m3.rkllm")
     assert "bge-m3 makes embeddings and writes no text" in failure("run", "bge-m3", "hi")

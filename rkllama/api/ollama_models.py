@@ -188,6 +188,7 @@ def show_body(details: ModelDetails, digest: Digest, context: int | None = None)
         **({"messages": messages} if messages else {}),
         "capabilities": list(details.capabilities),
         "notes": list(details.notes),
+        **({"template_guess": details.template_guess} if details.template_guess else {}),
         "metadata": {name: _plain(value) for name, value in details.metadata.items()},
     }
 

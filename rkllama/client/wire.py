@@ -238,6 +238,7 @@ def model_details(body: Json) -> ModelDetails:
         capabilities=tuple(body["capabilities"]),
         metadata=body["metadata"],
         notes=tuple(body.get("notes", ())),
+        template_guess=body.get("template_guess"),
     )
 
 

@@ -41,6 +41,8 @@ def details_text(details: ModelDetails) -> str:
         text += "\nParameters\n" + _rows(details.parameters)
     if details.system:
         text += "\nSystem\n" + _indented(details.system)
+    if details.template_guess:
+        text += "\nNote\n" + _indented(details.template_guess)
     if details.notes:
         text += "\nIgnored\n" + _indented("\n".join(details.notes))
     if details.license:

@@ -123,15 +123,17 @@ class Generation:
         )
         if prompt.template is not None and not self.request.template:
             self._tell_once(prompt.template.notice)
+        if not (self.request.template or self.request.raw):
+            self._tell_once(self.model.template_guess, level=logging.INFO)
         return prompt
 
-    def _tell_once(self, notice: str | None) -> None:
+    def _tell_once(self, notice: str | None, level: int = logging.WARNING) -> None:
         """Log why the model's own template is not used: the completion alone would not betray it."""
         text = f"{self.model.info.name}: {notice}"
         told = self.turn.resident.told
         if notice is not None and text not in told:
             told.add(text)
-            log.warning(text)
+            log.log(level, text)
 
     def _spec(self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any) -> GenerateSpec:
         request, model = self.request, self.model

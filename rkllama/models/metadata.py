@@ -70,6 +70,17 @@ class StoredModel:
     notes: tuple[str, ...] = ()
     """What was passed over because it is broken."""
 
+    @property
+    def template_guess(self) -> str | None:
+        """Say which chat template is used for want of the model's own; None where that is known."""
+        if self.template is not None or "completion" not in self.capabilities:
+            return None
+        family = find_family(self.info.family)
+        usual = (
+            f"the usual one of {self.info.family} models" if family else "the runtime's or ChatML"
+        )
+        return f"its chat template is guessed ({usual}): no tokenizer_config.json is beside it"
+
     def template_from(self, text: str) -> TemplateSource | None:
         """`text` as this model's template; None where it is not Jinja (Ollama's are Go's)."""
         if not is_jinja(text):

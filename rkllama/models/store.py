@@ -122,6 +122,7 @@ class Store:
             parent=model.parent,
             capabilities=model.capabilities,
             notes=model.notes,
+            template_guess=model.template_guess,
             metadata=show_metadata(model.info, header),
         )
 
