@@ -79,6 +79,7 @@ class Engine:
                 settings=self._settings,
                 metrics=self.metrics,
                 started=started,
+                minds_room=request.truncate,
             )
             with _explaining(turn.resident, tools_for(request)):
                 yield from _truncated(generation)
@@ -186,9 +187,14 @@ def _truncated(generation: Generation) -> Iterator[Event]:
             return
         except PromptTooLong as error:  # before any event
             request = generation.request
-            left = truncate(request.messages, error) if request.truncate else None
-            if left is None:
+            left = None
+            if request.truncate:
+                left = truncate(request.messages, error, generation.room)
+            if left is None and not generation.minds_room:
                 raise
+        if left is None:  # the last turn alone has to make do with what room there is
+            generation = replace(generation, minds_room=False)
+            continue
         generation = replace(
             generation,
             request=replace(request, messages=left),

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..backends.base import GenerateSpec, RunResult
 from ..config import Settings
+from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
 from ..service import Caller
 from ..types import (
@@ -45,6 +46,8 @@ class Generation:
     started: float
     dropped: int = 0
     """Messages that were left out, since the context does not hold them."""
+    minds_room: bool = False
+    """Whether a prompt that leaves too little of the context for the answer is too long, too."""
 
     def events(self) -> Iterator[Event]:
         """The completion, Finished last, in the shape that the request demands."""
@@ -72,6 +75,8 @@ class Generation:
         if grammar is not None:
             self = replace(self, request=replace(self.request, think=False))
         prompt = self._prompt(schema, extra)
+        if self.minds_room:
+            self._check_room(prompt)
         resident = self.turn.resident
         parser = parser_for(self.request, self.model, prompt, tools)
         resident.raw |= prompt.raw
@@ -104,6 +109,8 @@ class Generation:
         finally:
             pieces.close()
         assert result is not None
+        if result.prompt_tokens and prompt.raw:
+            resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
         resident.memory = result.memory or resident.memory
         # The backend calls a run cancelled that was aborted at its end or at a stop string.
         reason: FinishReason = result.reason if parser.stopped is None else "stop"
@@ -114,6 +121,48 @@ class Generation:
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
         self._count(finished)
         yield finished
+
+    @property
+    def room(self) -> int:
+        """Tokens of the context that are left to the answer: a quarter, or as many as it may have."""
+        quarter = self.turn.resident.ready.context_length // 4
+        return quarter if self._limit < 0 else min(quarter, self._limit)
+
+    @property
+    def _limit(self) -> int:
+        """Tokens that the answer may have; -1: as many as there is room for."""
+        limit = (
+            self.model.max_tokens if self.request.max_tokens is None else self.request.max_tokens
+        )
+        return -1 if limit is None else limit
+
+    def _check_room(self, prompt: Prompt) -> None:
+        """Raise PromptTooLong where less than `room` is left, as far as the prompt's size can be told."""
+        context = self.turn.resident.ready.context_length
+        if len(prompt.text) <= context - self.room:  # seldom has a text more tokens than characters
+            return
+        tokens = self._estimate(prompt)
+        if tokens is not None and tokens > context - self.room:
+            raise PromptTooLong(
+                f"the prompt has about {tokens} tokens, and the context only {context}",
+                prompt_tokens=tokens,
+                context_length=context,
+            )
+
+    def _estimate(self, prompt: Prompt) -> int | None:
+        """Return the prompt's tokens by those of the last one; the first one of a model is counted, which
+        leaves it in the cache for the run.
+        """
+        resident = self.turn.resident
+        if (ratio := resident.tokens_per_character) is not None:
+            return round(len(prompt.text) * ratio)
+        if not (prompt.raw and resident.ready.counts_tokens):
+            return None
+        resident.raw = True
+        timeout = self.settings.prompt_timeout(len(prompt.text))
+        tokens = resident.worker.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
+        resident.tokens_per_character = (tokens or 0) / len(prompt.text)
+        return tokens
 
     def _prompt(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
         resident = self.turn.resident
@@ -138,13 +187,12 @@ class Generation:
     def _spec(self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any) -> GenerateSpec:
         request, model = self.request, self.model
         think = thinking_for(request, model)
-        limit = request.max_tokens if request.max_tokens is not None else model.max_tokens
         return GenerateSpec(
             prompt=prompt.text,
             raw=prompt.raw,
             think=None if think is None else bool(think),
             sampling=request.sampling.over(model.sampling),
-            max_tokens=-1 if limit is None else limit,
+            max_tokens=self._limit,
             schema=grammar,
             top_logprobs=request.top_logprobs,
             markers=markers_for(request, prompt, tools),

@@ -65,6 +65,8 @@ class Resident:
     loaded: LoadedInfo | None = None
     raw: bool = False
     """Whether a complete prompt has been run: the runtime's own template is switched off for good."""
+    tokens_per_character: float | None = None
+    """Of the last prompt whose size was told; 0 where none is ever told."""
     memory: int | None = None
     """Bytes, as the runtime reported with the last answer."""
     growth: Growth | None = None

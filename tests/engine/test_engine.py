@@ -283,6 +283,51 @@ def test_an_empty_text_among_others_has_a_vector(service: LocalService, models: 
         assert list(alone[0]) == pytest.approx(list(vectors[0]), abs=1e-4)
 
 
+# --- Room for the answer -----------------------------------------------------------------------
+
+
+def long_talk(turns: int) -> tuple[Message, ...]:
+    """A conversation in which each turn has about ten tokens."""
+    talk: list[Message] = []
+    for number in range(turns):
+        talk.append(Message.of("user", f"Question number {number}, is it not?"))
+        talk.append(Message.of("assistant", f"Answer number {number}, it is."))
+    return (*talk, Message.of("user", "And?"))
+
+
+@pytest.mark.parametrize("model", ["qwen2.5", "guide"])
+def test_a_conversation_leaves_room_for_its_answer(
+    service: LocalService, models: Path, model: str
+) -> None:
+    write_model(models / "qwen2.5.rkllm")
+    shutil.copy(GUIDE_FILE, models / "guide.gguf")
+
+    def ended(messages: tuple[Message, ...], **more: Any) -> Finished:
+        wants: dict[str, Any] = {"truncate": True, "max_tokens": 400, **more}
+        request = ChatRequest(model=model, messages=messages, context_length=512, **wants)
+        *_, last = service.stream(request)
+        assert isinstance(last, Finished)
+        return last
+
+    whole = ended(long_talk(5), truncate=False).usage.prompt_tokens
+    assert whole is not None
+    each = (whole - (ended(long_talk(1), truncate=False).usage.prompt_tokens or 0)) / 4
+    turns = int((440 - whole) / each) + 5  # it fits, and leaves less than a quarter
+    service.unload(model)
+    for _ in range(2):  # its size is counted first, and estimated then
+        cut = ended(long_talk(turns))
+        assert cut.dropped % 8 == 0
+        assert cut.dropped > 0
+        assert 200 < (cut.usage.prompt_tokens or 0) <= 384
+    assert ended(long_talk(turns), max_tokens=16).dropped == 0
+    assert ended(long_talk(turns), truncate=False).dropped == 0
+    one = long_talk(turns)[0].text
+    ten, twenty = (ended(user(one * n)).usage.prompt_tokens or 0 for n in (10, 20))
+    long = ended(user(one * int(20 + (440 - twenty) / (twenty - ten) * 10)))
+    assert long.dropped == 0
+    assert (long.usage.prompt_tokens or 0) > 384
+
+
 # --- Loading and unloading ---------------------------------------------------------------------
 
 

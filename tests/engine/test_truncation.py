@@ -30,7 +30,7 @@ def too_long(tokens: int | None = None, context: int | None = None) -> PromptToo
 
 def test_the_oldest_turns_go_four_at_a_time_and_the_system_message_stays() -> None:
     messages = (SYSTEM, *turns(20))
-    left = truncate(messages, too_long(1100, 1000))
+    left = truncate(messages, too_long(1100, 1000), 250)
     assert left == (SYSTEM, *turns(20)[16:])
 
 
@@ -38,26 +38,26 @@ def test_the_next_turns_are_cut_in_the_same_place() -> None:
     """Else the runtime would evaluate everything anew, at every turn."""
     firsts = []
     for count in range(20, 23):
-        left = truncate(turns(count), too_long(50 * (2 * count - 1), 1900))
+        left = truncate(turns(count), too_long(50 * (2 * count - 1), 1900), 475)
         assert left is not None
         firsts.append(left[0].text)
     assert len(set(firsts)) == 1
 
 
 def test_where_no_count_is_known_half_of_it_goes() -> None:
-    left = truncate(turns(20), too_long())
+    left = truncate(turns(20), too_long(), 0)
     assert left == turns(20)[24:]
 
 
 def test_two_long_turns_leave_the_last_one() -> None:
-    assert truncate(turns(2), too_long(200, 100)) == turns(2)[2:]
+    assert truncate(turns(2), too_long(200, 100), 25) == turns(2)[2:]
 
 
 def test_the_last_turn_alone_is_not_shortened() -> None:
-    assert truncate(turns(1), too_long(200, 100)) is None
-    assert truncate((SYSTEM, *turns(1)), too_long(200, 100)) is None
-    assert truncate((SYSTEM,), too_long(200, 100)) is None
-    assert truncate((), too_long(200, 100)) is None
+    assert truncate(turns(1), too_long(200, 100), 25) is None
+    assert truncate((SYSTEM, *turns(1)), too_long(200, 100), 25) is None
+    assert truncate((SYSTEM,), too_long(200, 100), 25) is None
+    assert truncate((), too_long(200, 100), 25) is None
 
 
 def test_a_turn_is_cut_with_its_tool_calls_and_their_results() -> None:
@@ -69,7 +69,7 @@ def test_a_turn_is_cut_with_its_tool_calls_and_their_results() -> None:
         Message.of("assistant", "it is z"),
         Message.of("user", "two"),
     )
-    assert truncate(messages, too_long(100, 60)) == messages[4:]
+    assert truncate(messages, too_long(100, 60), 15) == messages[4:]
 
 
 def test_each_message_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_each_message_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(truncation, "_size", size)
     messages = turns(2000)
-    left = truncate(messages, too_long(3000, 100))
+    left = truncate(messages, too_long(3000, 100), 25)
     assert left is not None
     assert len(left) < 100
     assert len(measured) == len(messages)
@@ -101,7 +101,7 @@ def test_it_always_gets_shorter_and_keeps_the_end(
 ) -> None:
     messages = tuple(conversation)
     for _ in range(len(messages) + 1):
-        left = truncate(messages, too_long(tokens, context))
+        left = truncate(messages, too_long(tokens, context), context // 4)
         if left is None:
             return
         assert len(left) < len(messages)
