@@ -31,7 +31,7 @@ from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
 from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
 from .growth import Growth
-from .scheduler import Scheduler, Slot
+from .scheduler import Scheduler, Slot, Swaps
 
 log = logging.getLogger("rkllama")
 
@@ -113,6 +113,7 @@ class Pool:
         self._npu = NPUParams(**{name: getattr(settings, name) for name in _NPU_SETTINGS})
         self._domains = Domains(several=has_domains(read_soc()))
         self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
+        self._swaps = Swaps()
         self._timer = threading.Condition()
         self._janitor: threading.Thread | None = None
         self._closed = False
@@ -215,6 +216,7 @@ class Pool:
         if slot.evicted is not None:
             self._close(slot.evicted)
             self.scheduler.evicted_is_closed(slot)
+            self._note_swap()
         wanted = context_length or model.context_length or self._settings.context_length
         spec = self._spec(model, wanted, sampling)
         if slot.resident and not self._is_well(slot.resident, caller):
@@ -243,6 +245,16 @@ class Pool:
             lora=model.lora,
             npu=model.npu.over(self._npu),
         )
+
+    def _note_swap(self) -> None:
+        times = self._swaps.note(time.monotonic())
+        if times is not None:
+            log.warning(
+                "models took each other's place in memory %d times within a minute; if there is room "
+                "for more than %d, raise max_loaded (--max-loaded, RKLLAMA_MAX_LOADED)",
+                times,
+                self._settings.max_loaded,
+            )
 
     @staticmethod
     def _is_well(resident: Resident, caller: Caller) -> bool:

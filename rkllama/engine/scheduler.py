@@ -8,7 +8,8 @@ model's slot; the holder alone loads, runs, evicts or closes, and so no state ha
                                                       idle ◀──the taker went before it was closed──┘
 
 Tickets are served first come, first served. One whose model is busy or leaving lets later ones for other
-models pass; one that needs a place while all models are busy does not, so that it cannot starve.
+models pass. One that needs a place lets those pass for whose model it would have to go, since loading takes
+longer than an answer; but only so many, and only so long, so that it cannot starve.
 """
 
 from __future__ import annotations
@@ -25,6 +26,13 @@ from ..service import LOCAL, Caller
 
 T = TypeVar("T")
 
+_MOST_PASSING = 8
+"""Requests for models in memory that go before an earlier one that needs a place."""
+_LONGEST_PASSING = 30.0
+"""Seconds for which they do."""
+_SWAPS = 4
+"""So often in a minute models take each other's place before that is told."""
+_TOLD_EVERY = 300.0
 _MAX_CLOSING = 8
 """How many may wait to close a model: they hold a thread each, until a prefill has ended."""
 
@@ -47,7 +55,7 @@ class Slot(Generic[T]):
 
 
 class _Ticket(Generic[T]):
-    __slots__ = ("closing", "key", "slot", "wake")
+    __slots__ = ("closing", "key", "passed", "since", "slot", "wake")
 
     def __init__(self, key: str, closing: bool = False) -> None:
         self.key = key
@@ -55,6 +63,30 @@ class _Ticket(Generic[T]):
         """Goes first, is not counted as waiting, and takes no new place."""
         self.slot: Slot[T] | None = None
         self.wake = -1
+        self.since = time.monotonic()
+        self.passed = 0
+        """How many later ones went before it."""
+
+    def lets_pass(self) -> bool:
+        """Whether others may still go before it."""
+        waited = time.monotonic() - self.since
+        return self.passed < _MOST_PASSING and waited < _LONGEST_PASSING
+
+
+class Swaps:
+    """How often models took each other's place lately."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._told = -_TOLD_EVERY
+
+    def note(self, now: float) -> int | None:
+        """Count one at `now`; return how many there were in a minute, where that is worth a word."""
+        self._times = [*(then for then in self._times if then > now - 60), now]
+        if len(self._times) < _SWAPS or now < self._told + _TOLD_EVERY:
+            return None
+        self._told = now
+        return len(self._times)
 
 
 class Scheduler(Generic[T]):
@@ -218,25 +250,34 @@ class Scheduler(Generic[T]):
 
     def _dispatch(self) -> None:
         """Grant every ticket that can be served now."""
+        blocked: _Ticket[T] | None = None
         for ticket in list(self._tickets):
             slot = self._slots.get(ticket.key)
             if ticket.key in self._leaving or (slot is not None and slot.held):
                 continue
             if slot is None and not ticket.closing:
-                slot = self._new_slot(ticket.key)
+                if blocked is None:
+                    slot = self._new_slot(ticket)
                 if slot is None:
-                    return
+                    blocked = blocked or ticket
+                    continue
+            elif blocked is not None:
+                blocked.passed += 1
             if slot is not None:
                 slot.held = True
             ticket.slot = slot
             self._tickets.remove(ticket)
             self._notify(ticket)
 
-    def _new_slot(self, key: str) -> Slot[T] | None:
-        """Return a new place, taken from the least recently used idle model when all are taken."""
+    def _new_slot(self, ticket: _Ticket[T]) -> Slot[T] | None:
+        """Return a new place, taken from the least recently used idle model when all are taken: one for which
+        nobody waits, as long as the ticket lets others pass.
+        """
+        key = ticket.key
         slot: Slot[T] = Slot(key)
         if len(self._slots) >= self._max_loaded:
-            idle = [other for other in self._slots.values() if not other.held]
+            wanted = {other.key for other in self._tickets} if ticket.lets_pass() else set()
+            idle = [o for o in self._slots.values() if not o.held and o.key not in wanted]
             if not idle:
                 return None
             slot.evicted = min(idle, key=lambda other: other.last_used)

@@ -248,6 +248,18 @@ def test_a_model_is_closed_before_another_takes_its_place(house: House, tmp_path
     assert len(children()) == 1
 
 
+def test_models_that_keep_changing_places_are_told_of(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "ab":
+        write_model(house.models / f"{name}.rkllm")
+    for name in "ababab":
+        house.ask(name)
+    told = [r.getMessage() for r in caplog.records if "took each other's place" in r.getMessage()]
+    assert len(told) == 1
+    assert "raise max_loaded" in told[0]
+
+
 def test_a_model_whose_last_answer_was_left_goes_in_order(house: House, tmp_path: Path) -> None:
     for name in "ab":
         write_model(house.models / f"{name}.rkllm", tokens=100_000, trace=tmp_path / "trace")

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rkllama.engine.scheduler import Scheduler, Slot
+from rkllama.engine import scheduler as scheduling
+from rkllama.engine.scheduler import Scheduler, Slot, Swaps
 from rkllama.errors import Cancelled, QueueFull, ServerStopping
 from rkllama.service import LOCAL, Caller
 from tests.waiting import LIMIT, Task, until
@@ -99,23 +100,68 @@ def test_a_request_for_another_loaded_model_does_not_wait_for_a_busy_one() -> No
     queued.wait().leave()
 
 
-def test_one_who_needs_a_place_is_not_overtaken_for_ever() -> None:
-    scheduler: Scheduler[str] = Scheduler(1, 64)
+def served(scheduler: Scheduler[str], first: str, queue: str) -> str:
+    """The order in which those who wait while the model `first` is in use are served."""
     order: list[str] = []
 
     def note(key: str) -> None:
-        use(scheduler, key)
-        order.append(key)
+        with scheduler.lease(key) as slot:
+            occupy(scheduler, slot)
+            order.append(key)
 
-    busy = Holder(scheduler, "a").wait()
-    other = Task(lambda: note("b"))
-    until(lambda: scheduler.waiting == 1)
-    again = Task(lambda: note("a"))
-    until(lambda: scheduler.waiting == 2)
+    busy = Holder(scheduler, first).wait()
+    tasks = []
+    for number, key in enumerate(queue):
+        tasks.append(Task(lambda key=key: note(key)))  # type: ignore[misc]
+        until(lambda number=number: scheduler.waiting == number + 1)  # type: ignore[misc]
     busy.leave()
-    other.result()
-    again.result()
-    assert order == ["b", "a"]
+    for task in tasks:
+        task.result()
+    return "".join(order)
+
+
+def test_those_who_wait_for_the_loaded_model_go_first() -> None:
+    """Else two models in turn would be loaded anew for each request."""
+    assert served(Scheduler(1, 64), "a", "babab") == "aabbb"
+    assert served(Scheduler(1, 64), "a", "cbaba") == "aacbb"
+
+
+def test_one_who_needs_a_place_is_overtaken_by_so_many_only() -> None:
+    order = served(Scheduler(1, 64), "a", "b" + "a" * 20)
+    assert order == "a" * 8 + "b" + "a" * 12
+
+
+def test_one_who_needs_a_place_is_overtaken_for_so_long_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scheduling, "_LONGEST_PASSING", 0.0)
+    assert served(Scheduler(1, 64), "a", "baba") == "baba"
+
+
+def test_of_two_idle_models_the_one_that_nobody_wants_goes() -> None:
+    scheduler: Scheduler[str] = Scheduler(2, 64)
+    use(scheduler, "a")
+    use(scheduler, "b")
+    first, second = Holder(scheduler, "a").wait(), Holder(scheduler, "b").wait()
+    third, again = Holder(scheduler, "c"), None
+    until(lambda: scheduler.waiting == 1)
+    again = Holder(scheduler, "a")
+    until(lambda: scheduler.waiting == 2)
+    first.leave()
+    again.wait()
+    assert not third.holds.is_set()
+    second.leave()
+    third.wait()
+    assert sorted(keys(scheduler)) == ["a", "c"]
+    third.leave()
+    again.leave()
+
+
+def test_models_that_change_places_often_are_told_of_now_and_then() -> None:
+    swaps = Swaps()
+    assert [swaps.note(float(now)) for now in range(0, 100, 25)] == [None] * 4
+    told = [swaps.note(now) for now in range(1000, 1400, 10)]
+    assert [count for count in told if count] == [4, 6]
 
 
 def test_the_least_recently_used_idle_model_gives_its_place() -> None:
