@@ -23,6 +23,7 @@ from .common import (
     read_template_variables,
     sent_now,
 )
+from .options import read_think
 
 Format = Literal["json"] | Mapping[str, Any] | None
 
@@ -218,7 +219,8 @@ def thinking(body: Fields) -> tuple[Think, dict[str, Any]]:
     """Return `think`, by whichever of its names it is set, and the further variables of the template.
 
     These names are `reasoning_effort` and `reasoning.effort` (OpenAI, OpenRouter), `enable_thinking`
-    (Qwen), `thinking.type` (GLM, DeepSeek), and the template's own in `chat_template_kwargs` (vLLM).
+    (Qwen), `think` (Ollama), `thinking.type` (GLM, DeepSeek), and the template's own in
+    `chat_template_kwargs` (vLLM).
     Whatever turns thinking off wins.
     """
     variables = read_template_variables(body)
@@ -228,6 +230,7 @@ def thinking(body: Fields) -> tuple[Think, dict[str, Any]]:
         *(given.flag(name) for name in _THINKING_SWITCHES),
         read_effort(given, "reasoning_effort"),
         body.flag("enable_thinking"),
+        read_think(body),
         _thinking_type(body),
         reasoning.flag("enabled"),
         read_effort(reasoning, "effort"),

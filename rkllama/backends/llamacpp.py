@@ -192,7 +192,7 @@ class CPUBackend:
                 tried = tried or _result(last, aborted=aborted)
                 if aborted:
                     return schema, tried
-                if _NO_JSON not in text:
+                if "".join(text).strip() != _NO_JSON:
                     while len(self._grammars) >= _GRAMMARS:
                         self._grammars.pop(next(iter(self._grammars)))
                     self._grammars[key] = schema

@@ -75,8 +75,7 @@ class Generation:
         if grammar is not None:
             self = replace(self, request=replace(self.request, think=False))
         prompt = self._prompt(schema, extra)
-        if self.minds_room:
-            self._check_room(prompt)
+        counted = self.minds_room and self._check_room(prompt)
         resident = self.turn.resident
         parser = parser_for(self.request, self.model, prompt, tools)
         resident.raw |= prompt.raw
@@ -109,6 +108,8 @@ class Generation:
         finally:
             pieces.close()
         assert result is not None
+        if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
+            result = replace(result, cached_tokens=None, prompt_seconds=None)
         if result.prompt_tokens and prompt.raw:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
         resident.memory = result.memory or resident.memory
@@ -136,26 +137,27 @@ class Generation:
         )
         return -1 if limit is None else limit
 
-    def _check_room(self, prompt: Prompt) -> None:
-        """Raise PromptTooLong where less than `room` is left, as far as the prompt's size can be told."""
+    def _check_room(self, prompt: Prompt) -> bool:
+        """Raise PromptTooLong where less than `room` is left, as far as the prompt's size can be told; return
+        whether it had to be counted for that, which leaves it in the cache.
+        """
         context = self.turn.resident.ready.context_length
         if len(prompt.text) <= context - self.room:  # seldom has a text more tokens than characters
-            return
-        tokens = self._estimate(prompt)
+            return False
+        ratio = self.turn.resident.tokens_per_character
+        size = len(prompt.text)
+        tokens = self._count_prompt(prompt) if ratio is None else round(size * ratio)
         if tokens is not None and tokens > context - self.room:
             raise PromptTooLong(
                 f"the prompt has about {tokens} tokens, and the context only {context}",
                 prompt_tokens=tokens,
                 context_length=context,
             )
+        return ratio is None and tokens is not None
 
-    def _estimate(self, prompt: Prompt) -> int | None:
-        """Return the prompt's tokens by those of the last one; the first one of a model is counted, which
-        leaves it in the cache for the run.
-        """
+    def _count_prompt(self, prompt: Prompt) -> int | None:
+        """Return the prompt's tokens, None where the runtime cannot tell; done once for a loaded model."""
         resident = self.turn.resident
-        if (ratio := resident.tokens_per_character) is not None:
-            return round(len(prompt.text) * ratio)
         if not (prompt.raw and resident.ready.counts_tokens):
             return None
         resident.raw = True

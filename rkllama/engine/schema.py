@@ -145,8 +145,8 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
     try:
         if answer is None:
             return find_dead_reference(schema, kind.META_SCHEMA)
-    except RecursionError:
-        return {"unusable": "its references are nested too deeply"}
+    except Exception as unexpected:  # a reference may lead to what is no schema at all
+        return {"unusable": f"its references cannot be followed ({unexpected})"}
     exact = validators.extend(kind, {"multipleOf": _not_a_multiple})
     errors = exact(schema, registry=no_documents()).iter_errors(json.loads(answer))
     try:

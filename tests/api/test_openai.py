@@ -249,6 +249,7 @@ def test_reasoning_effort(effort: str | None, think: object) -> None:
         ({"reasoning": {"enabled": False}}, False),
         ({"reasoning": {"max_tokens": 100}}, None),
         ({"thinking": {"type": "disabled"}}, False),
+        ({"think": False}, False),
         ({"thinking": {"type": "auto"}}, None),
     ],
 )

@@ -135,6 +135,22 @@ def test_a_reference_that_leads_nowhere_is_refused_beforehand(schema: dict[str, 
 @pytest.mark.parametrize(
     "schema",
     [
+        {"properties": {"a": {"$id": "http://[", "$ref": "x"}}},
+        {"$ref": "#/x", "x": {"allOf": 3}},
+        {"$ref": "#/x", "x": {"properties": [1]}},
+        {"$ref": "#/x", "x": {"$ref": 5}},
+        {"$ref": "#/x/0", "x": [{"not": {"$ref": "#/x/0"}}]},
+    ],
+    ids=lambda schema: str(schema)[:60],
+)
+def test_a_reference_to_what_is_no_schema_is_the_client_s_error(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match="schema is not valid"):
+        check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
         PERSON,
         {"$defs": {"tree": {"items": {"$ref": "#/$defs/tree"}}}, "$ref": "#/$defs/tree"},
         {"properties": {"next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}},
