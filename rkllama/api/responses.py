@@ -2,7 +2,7 @@
 
 What is asked and cannot be honoured is a 400 that names the field; bookkeeping (user, metadata,
 service_tier, prompt_cache_*) is ignored. An answer that did not meet its JSON schema is incomplete
-("format_not_met") and carries the reason in `error`. Thinking is a reasoning item: its summary where the
+without `incomplete_details`, whose words do not fit, and carries the reason in `error`. Thinking is a reasoning item: its summary where the
 request asks for one, else its content, never both, since there are clients that show both. What may be
 referred to later is kept by a `Memory`.
 """
@@ -399,15 +399,14 @@ class ResponseEncoder:
 
     def _finish(self, finished: Finished) -> bytes:
         """Return the end; an answer without any item gets an empty message, as clients look for one."""
-        reason = _incomplete_reason(finished)
-        status = "completed" if reason is None else "incomplete"
+        reason = "max_output_tokens" if finished.reason == "length" else None
+        unmet = finished.error if reason is None else None
+        status = "completed" if reason is None and unmet is None else "incomplete"
         frames = b"" if self._output or self._kind else self._open(_MESSAGE)
         frames += self._close(status)
         self._final = self._response(
             status,
-            error={"code": "server_error", "message": finished.error}
-            if reason == "format_not_met"
-            else None,
+            error=unmet and {"code": "server_error", "message": unmet},
             incomplete_details=reason and {"reason": reason},
             usage=_usage_body(finished.usage),
         )
@@ -458,12 +457,6 @@ class ResponseEncoder:
         if kind is not _MESSAGE:
             return {"type": kind.part, "text": text}
         return {"type": kind.part, "text": text, "annotations": [], "logprobs": self._scores}
-
-
-def _incomplete_reason(finished: Finished) -> str | None:
-    if finished.reason == "length":
-        return "max_output_tokens"
-    return None if finished.error is None else "format_not_met"
 
 
 def _usage_body(usage: Usage) -> dict[str, Any] | None:
