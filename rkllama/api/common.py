@@ -386,14 +386,35 @@ def read_effort(body: Fields, name: str) -> Think:
     return _EFFORTS[value.lower()]
 
 
-def read_template_variables(body: Fields) -> dict[str, Any]:
-    """`chat_template_kwargs`: what a chat template is given besides its usual variables."""
-    variables = body.mapping("chat_template_kwargs") or {}
+def join_think(said: Iterable[Think]) -> Think:
+    """Return what several fields say of thinking together: whatever turns it off wins, then an effort."""
+    wishes = [think for think in said if think is not None]
+    if False in wishes:
+        return False
+    efforts = [think for think in wishes if think is not True]
+    return (efforts or wishes or [None])[0]
+
+
+def read_template_variables(body: Fields) -> tuple[Think, dict[str, Any]]:
+    """`chat_template_kwargs`: what a chat template is given besides its usual variables; what it says of
+    thinking stands apart.
+    """
+    variables = dict(body.mapping("chat_template_kwargs") or {})
+    given = body.object("chat_template_kwargs") or Fields({})
     for name in variables:
         if name in _SET_HERE:
-            where = f"{body.where}chat_template_kwargs.{name}"
+            where = f"{given.where}{name}"
             raise InvalidRequest(f"'{where}' cannot be set: the server does", param=where)
-    return dict(variables)
+    think = join_think(
+        (
+            given.flag("enable_thinking"),
+            given.flag("thinking"),
+            read_effort(given, "reasoning_effort"),
+        )
+    )
+    for name in ("enable_thinking", "thinking", "reasoning_effort"):
+        variables.pop(name, None)
+    return think, variables
 
 
 def read_arguments(call: Fields, name: str = "arguments") -> dict[str, Any]:

@@ -32,7 +32,6 @@ from .common import (
     dump_text,
     dumps,
     fold,
-    read_template_variables,
     read_text_content,
 )
 from .native_texts import Language, error_text, language, phrase
@@ -42,7 +41,7 @@ from .options import (
     read_max_tokens,
     read_options,
     read_stop,
-    read_think,
+    read_thinking,
 )
 
 __all__ = [
@@ -97,6 +96,7 @@ def decode_generate(body: object, language: Language = "fr") -> Generation:
     options = read_options(fields)
     prompt, messages = _read_messages(fields)
     limit = read_max_tokens(fields, "max_tokens")
+    think, variables = read_thinking(fields)
     request = ChatRequest(
         model=_name(fields, "model") if "model" in fields else None,
         messages=messages,
@@ -105,8 +105,8 @@ def decode_generate(body: object, language: Language = "fr") -> Generation:
         sampling=options.sampling,
         max_tokens=options.max_tokens if limit is None else limit,
         stop=read_stop(fields) or options.stop,
-        think=read_think(fields),
-        template_variables=read_template_variables(fields),
+        think=think,
+        template_variables=variables,
         format=read_format(fields),
         context_length=options.context_length,
         keep_alive=read_keep_alive(fields),

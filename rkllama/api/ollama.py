@@ -38,12 +38,11 @@ from .common import (
     fold,
     left_out,
     read_arguments,
-    read_template_variables,
     read_text_content,
     sent_now,
     timestamp,
 )
-from .options import read_format, read_keep_alive, read_options, read_think
+from .options import read_format, read_keep_alive, read_options, read_thinking
 
 API_VERSION = "0.14.0"
 """The Ollama whose API is implemented here: the first one with `/v1/responses` and `/v1/messages`.
@@ -131,6 +130,7 @@ def decode_chat(body: object) -> Generation | LoadCall:
     entries = fields.objects("messages") or []
     now = sent_now([_lower(item.text("role")) for item in entries])
     messages = tuple(_message(item, at, at == now) for at, item in enumerate(entries))
+    think, variables = read_thinking(fields)
     request = ChatRequest(
         model=model,
         messages=messages,
@@ -138,8 +138,8 @@ def decode_chat(body: object) -> Generation | LoadCall:
         sampling=options.sampling,
         max_tokens=options.max_tokens,
         stop=options.stop,
-        think=read_think(fields),
-        template_variables=read_template_variables(fields),
+        think=think,
+        template_variables=variables,
         tools=tuple(_tool(item) for item in fields.objects("tools") or ()),
         tool_choice=_tool_choice(fields),
         format=read_format(fields),
@@ -158,6 +158,7 @@ def decode_generate(body: object) -> Generation | LoadCall:
     _refuse_images(fields)
     options = read_options(fields)
     prompt = fields.text("prompt") or None
+    think, variables = read_thinking(fields)
     request = ChatRequest(
         model=model,
         prompt=prompt,
@@ -168,8 +169,8 @@ def decode_generate(body: object) -> Generation | LoadCall:
         sampling=options.sampling,
         max_tokens=options.max_tokens,
         stop=options.stop,
-        think=read_think(fields),
-        template_variables=read_template_variables(fields),
+        think=think,
+        template_variables=variables,
         format=read_format(fields),
         context_length=options.context_length,
         keep_alive=read_keep_alive(fields),

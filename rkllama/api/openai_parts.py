@@ -17,17 +17,16 @@ from .common import (
     Think,
     client_text,
     data_text,
+    join_think,
     left_out,
     read_arguments,
     read_effort,
-    read_template_variables,
     sent_now,
 )
-from .options import read_think
+from .options import read_thinking
 
 Format = Literal["json"] | Mapping[str, Any] | None
 
-_THINKING_SWITCHES = ("enable_thinking", "thinking")
 _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 499: "api_error"}
 _LEAST_LOGPROB = -9999.0
 """What the API writes for a probability of zero, for which JSON has no number."""
@@ -221,28 +220,18 @@ def thinking(body: Fields) -> tuple[Think, dict[str, Any]]:
     These names are `reasoning_effort` and `reasoning.effort` (OpenAI, OpenRouter), `enable_thinking`
     (Qwen), `think` (Ollama), `thinking.type` (GLM, DeepSeek), and the template's own in
     `chat_template_kwargs` (vLLM).
-    Whatever turns thinking off wins.
     """
-    variables = read_template_variables(body)
-    given = body.object("chat_template_kwargs") or Fields({})
+    think, variables = read_thinking(body)
     reasoning = body.object("reasoning") or Fields({})
-    said = [
-        *(given.flag(name) for name in _THINKING_SWITCHES),
-        read_effort(given, "reasoning_effort"),
+    said = (
+        think,
         body.flag("enable_thinking"),
-        read_think(body),
         _thinking_type(body),
         reasoning.flag("enabled"),
         read_effort(reasoning, "effort"),
         read_effort(body, "reasoning_effort"),
-    ]
-    for name in (*_THINKING_SWITCHES, "reasoning_effort"):
-        variables.pop(name, None)
-    said = [think for think in said if think is not None]
-    if False in said:
-        return False, variables
-    efforts = [think for think in said if think is not True]
-    return (efforts or said or [None])[0], variables
+    )
+    return join_think(said), variables
 
 
 def _thinking_type(body: Fields) -> bool | None:
@@ -322,12 +311,23 @@ def allowed_tools(body: Fields, tools: Sequence[Tool]) -> tuple[Tool, ...]:
         holder = entry.object("function") or entry
         if entry.text("type") in ("function", "custom", None):
             names.add(holder.need("name", holder.text))
+    for name in names:
+        _need_tool(name, tools)
     return tuple(tool for tool in tools if tool.name in names)
+
+
+def _need_tool(name: str, tools: Sequence[Tool]) -> None:
+    if all(tool.name != name for tool in tools):
+        raise InvalidRequest(
+            f"'tool_choice' names '{name}', which is not among the tools", param="tool_choice"
+        )
 
 
 def _allowed(choice: Fields) -> Fields:
     """Return the object with mode and tools: Chat Completions has it one level deeper than Responses."""
-    return choice.object("allowed_tools") or choice
+    allowed = choice.object("allowed_tools") or choice
+    allowed.need("tools", allowed.items)
+    return allowed
 
 
 def _forced(choice: Fields, tools: Sequence[Tool], named: Callable[[Fields], Fields | None]) -> str:
@@ -336,10 +336,7 @@ def _forced(choice: Fields, tools: Sequence[Tool], named: Callable[[Fields], Fie
     if holder is None:
         raise InvalidRequest("'tool_choice' does not name a function", param="tool_choice")
     name = holder.need("name", holder.text)
-    if all(tool.name != name for tool in tools):
-        raise InvalidRequest(
-            f"'tool_choice' names '{name}', which is not among the tools", param="tool_choice"
-        )
+    _need_tool(name, tools)
     return f"function:{name}"
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS, SMALLEST_CONTEXT, parse_duration
 from ..errors import InvalidRequest
 from ..types import SamplingParams, fold_seed
-from .common import Fields, Think, read_effort
+from .common import Fields, Think, join_think, read_effort, read_template_variables
 
 Format = Literal["json"] | Mapping[str, Any] | None
 
@@ -82,6 +82,12 @@ def read_think(body: Fields) -> Think:
     """`think`: true, false or an effort."""
     value = body.raw("think")
     return value if isinstance(value, bool) else read_effort(body, "think")
+
+
+def read_thinking(body: Fields) -> tuple[Think, dict[str, Any]]:
+    """Return `think`, which `chat_template_kwargs` may say too, and the rest of these variables."""
+    think, variables = read_template_variables(body)
+    return join_think((read_think(body), think)), variables
 
 
 def read_format(body: Fields) -> Format:

@@ -1,10 +1,10 @@
 """OpenAI's Responses API.
 
 What is asked and cannot be honoured is a 400 that names the field; bookkeeping (user, metadata,
-service_tier, prompt_cache_*) is ignored. An answer that did not meet its JSON schema is incomplete
-without `incomplete_details`, whose words do not fit, and carries the reason in `error`. Thinking is a reasoning item: its summary where the
-request asks for one, else its content, never both, since there are clients that show both. What may be
-referred to later is kept by a `Memory`.
+service_tier, prompt_cache_*) is ignored. An answer that did not meet its JSON schema is incomplete without
+`incomplete_details`, whose words do not fit, and carries the reason in `error`. Thinking is a reasoning
+item: its summary where the request asks for one, else its content, never both, since there are clients
+that show both. What may be referred to later is kept by a `Memory`.
 """
 
 from __future__ import annotations

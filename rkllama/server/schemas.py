@@ -66,9 +66,7 @@ _KEEP_ALIVE = _either(
 _FORMAT = _either({"enum": ["json", ""]}, _ref("JSONSchema"))
 _EFFORT = _one_of("none", "off", "minimal", "low", "medium", "high", "xhigh", "max", "ultra")
 _THINK = _either(_FLAG, _EFFORT)
-_TEMPLATE_VARIABLES = _object(
-    enable_thinking=_FLAG, reasoning_effort=_EFFORT, preserve_thinking=_FLAG
-)
+_TEMPLATE_VARIABLES = _object(enable_thinking=_FLAG, reasoning_effort=_EFFORT)
 
 _PARTS = _list(
     _either(
@@ -77,7 +75,7 @@ _PARTS = _list(
     )
 )
 _CONTENT = _either(_TEXT, _PARTS)
-_ARGUMENTS: Schema = {"type": "string", "enum": ["", "{}", '{"city": "Nantes", "days": [1, 2.5]}']}
+_ARGUMENTS = _either(_TEXT, _OBJECT)
 _TOOL_CALL = _object(
     {"id": _TEXT, "function": _object({"name": _TEXT, "arguments": _ARGUMENTS})},
     type=_FUNCTION_TYPE,
@@ -127,11 +125,11 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "OllamaMessage": _object(
         {"role": _one_of("system", "user", "assistant", "tool")},
-        content=_TEXT,
+        content=_either(_TEXT, _list(_object({"type": _one_of("text"), "text": _TEXT}))),
         thinking=_TEXT,
         images=_NOTHING,
         tool_calls=_list(
-            _object({"function": _object({"name": _TEXT}, arguments=_OBJECT)}, id=_TEXT)
+            _object({"function": _object({"name": _TEXT}, arguments=_ARGUMENTS)}, id=_TEXT)
         ),
         tool_call_id=_TEXT,
         tool_name=_TEXT,
@@ -233,12 +231,12 @@ _OPENAI_CHOICE = _either(
         {
             "type": _one_of("allowed_tools"),
             "allowed_tools": _object(
-                mode=_one_of("auto", "required"),
-                tools=_list(
-                    _object(
-                        {"type": _FUNCTION_TYPE, "function": _object({"name": _ref("ToolName")})}
+                {
+                    "tools": _list(
+                        _object({"function": _object({"name": _ref("ToolName")})}, type=_TEXT)
                     )
-                ),
+                },
+                mode=_one_of("auto", "required"),
             ),
         }
     ),

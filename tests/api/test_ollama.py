@@ -241,6 +241,9 @@ def test_keep_alive(keep_alive: object, seconds: float | None) -> None:
 )
 def test_think(think: object, expected: object) -> None:
     assert chat(think=think).think == expected
+    kwargs = {"enable_thinking": think} if isinstance(think, bool) else {"reasoning_effort": think}
+    request = chat(chat_template_kwargs={**kwargs, "style": "dry"})
+    assert (request.think, request.template_variables) == (expected, {"style": "dry"})
 
 
 @pytest.mark.parametrize(

@@ -301,6 +301,23 @@ def test_allowed_tools(mode: str, names: list[str], told: list[str], choice: str
     assert request.tool_choice == choice
 
 
+@pytest.mark.parametrize(
+    ("choice", "param"),
+    [
+        ({"type": "allowed_tools"}, "tool_choice.tools"),
+        (
+            {"type": "allowed_tools", "allowed_tools": {"tools": [{"function": {"name": "x"}}]}},
+            "tool_choice",
+        ),
+        ({"type": "allowed_tools", "allowed_tools": {"tools": [], "mode": "required"}}, "tools"),
+    ],
+)
+def test_allowed_tools_have_to_be_there(choice: Any, param: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        chat(tools=[WEATHER], tool_choice=choice)
+    assert refused.value.param == param
+
+
 SCHEMA = {"type": "object", "required": ["a"]}
 
 
@@ -463,7 +480,12 @@ def with_call(arguments: Any) -> list[Any]:
             None,
         ),
         (
-            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "any"}}},
+            {
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "allowed_tools": {"tools": [], "mode": "any"},
+                }
+            },
             "tool_choice.allowed_tools.mode",
         ),
         ({"temperature": "hot"}, "temperature"),
