@@ -302,7 +302,7 @@ def run(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Set how long a server keeps the model loaded, e.g. 5m; -1: forever.",
+            help="Set how long the idle model stays loaded, e.g. 5m; -1: forever.",
         ),
     ] = None,
 ) -> None:

@@ -46,11 +46,17 @@ class Engine:
     """Answers requests with the models of a store."""
 
     def __init__(
-        self, settings: Settings, store: Store, npu_lock: NPULock, *, exact_sampling: bool = False
+        self,
+        settings: Settings,
+        store: Store,
+        npu_lock: NPULock,
+        *,
+        exact_sampling: bool = False,
+        shares_npu: bool = False,
     ) -> None:
         self._settings = settings
         self._store = store
-        self.pool = Pool(settings, npu_lock, exact_sampling=exact_sampling)
+        self.pool = Pool(settings, npu_lock, exact_sampling=exact_sampling, shares_npu=shares_npu)
         self.metrics = Metrics()
 
     # --- Text ----------------------------------------------------------------------------------

@@ -101,15 +101,27 @@ class Pool:
     """The models in memory, and the lock of the NPU they run on."""
 
     def __init__(
-        self, settings: Settings, npu_lock: NPULock, *, exact_sampling: bool = False
+        self,
+        settings: Settings,
+        npu_lock: NPULock,
+        *,
+        exact_sampling: bool = False,
+        shares_npu: bool = False,
     ) -> None:
-        """`exact_sampling`: where a runtime fixes the sampling when it loads (before 1.3), a request
+        """`shares_npu`: whether others may have the NPU while no model is on it. A server keeps it, so that
+        it is found by its lock.
+
+        `exact_sampling`: where a runtime fixes the sampling when it loads (before 1.3), a request
         with another one reloads the model. A server does not: with clients of different habits it
         would do little else.
         """
         self._settings = settings
         self._exact_sampling = exact_sampling
         self._npu_lock = npu_lock
+        self._shares_npu = shares_npu
+        self._on_npu: set[str] = set()
+        """By path, the models whose processes inherit the NPU's lock."""
+        self._npu_mutex = threading.Lock()
         self._npu = NPUParams(**{name: getattr(settings, name) for name in _NPU_SETTINGS})
         self._domains = Domains(several=has_domains(read_soc()))
         self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
@@ -153,6 +165,7 @@ class Pool:
                 finally:
                     self._after_use(slot, resident, keep_alive)
         finally:
+            self._share_npu()
             self._wake_janitor()
 
     def _after_use(
@@ -328,11 +341,7 @@ class Pool:
         before, until = self._lost.get(slot.key, (None, None))
         if until is not None and until <= time.monotonic():
             before = None
-        inherit: tuple[int, ...] = ()
-        if kind_of(info.path).needs_npu:
-            self._npu_lock.acquire()
-            inherit = (self._npu_lock.fd,)
-        worker = Worker(info.path, self._log_path(info.name), inherit=inherit)
+        worker = self._start(info)
         slot.resident = Resident(
             model=model,
             info=info,
@@ -353,6 +362,23 @@ class Pool:
         if worker.kind.leaks:
             slot.resident.growth = Growth(worker.pid)
         return slot.resident.loaded
+
+    def _start(self, info: ModelInfo) -> Worker:
+        """Start a process for a model; one that is for the NPU inherits its lock."""
+        log_path = self._log_path(info.name)
+        if not kind_of(info.path).needs_npu:
+            return Worker(info.path, log_path)
+        with self._npu_mutex:
+            self._npu_lock.acquire()
+            worker = Worker(info.path, log_path, inherit=(self._npu_lock.fd,))
+            self._on_npu.add(info.path)
+            return worker
+
+    def _share_npu(self) -> None:
+        """Let others have the NPU while no model is on it."""
+        with self._npu_mutex:
+            if self._shares_npu and not self._on_npu:
+                self._npu_lock.release()
 
     def _with_domain(self, spec: LoadSpec, model: StoredModel) -> LoadSpec:
         """Return a spec that names the model's domain in the NPU's memory, which is its own from now on."""
@@ -389,6 +415,7 @@ class Pool:
         ) as held:
             if held is not None:
                 self._close(held)
+                self._share_npu()
 
     def _interrupt(self, resident: Resident, reason: str) -> None:
         if resident.loaded is None:
@@ -406,6 +433,7 @@ class Pool:
             resident, slot.resident = slot.resident, None
             resident.worker.close()
             self._domains.give_back(slot.key)
+            self._on_npu.discard(slot.key)
             if resident.loaded is not None:
                 log.info("unloaded %s", resident.info.name)
 
@@ -455,6 +483,7 @@ class Pool:
                         self._renew(slot)
                 finally:
                     self.scheduler.put_back(slot)
+                    self._share_npu()
                 continue
             with self._timer:
                 if not self._closed:

@@ -56,6 +56,7 @@ class LocalService:
             self.store,
             NPULock(settings.lock, command, url),
             exact_sampling=exact_sampling,
+            shares_npu=url is None,
         )
         self._pulls = threading.BoundedSemaphore(MAX_PULLS)
         self._loading = threading.Lock()

@@ -12,15 +12,17 @@ import pytest
 
 from rkllama.api.common import Fields
 from rkllama.api.options import read_options
+from rkllama.board.lock import NPULock, holder
 from rkllama.config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from rkllama.console.inputs import check_no_picture
 from rkllama.console.line_reader import LineReader
 from rkllama.console.options import ChatOptions
 from rkllama.console.terminal import WrappedText
-from rkllama.errors import InvalidRequest, Unsupported
+from rkllama.errors import InvalidRequest, NPUBusy, Unsupported
 from tests.running import Server
 from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -390,6 +392,31 @@ def test_a_conversation_that_fills_the_context_goes_on_without_its_oldest_turns(
         assert "A longer context than 64 tokens makes room: /set num_ctx N." in answer
         chat.ask("/set num_ctx 512")
         assert "left out" not in chat.ask("there is room")
+
+
+def test_an_idle_chat_gives_the_npu_back_and_takes_it_again(models: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "npu.lock")
+    other = NPULock(path, "rkllama serve")
+
+    def is_free() -> bool:
+        try:
+            other.acquire()
+        except NPUBusy:
+            return False
+        return True
+
+    with Terminal("run", "echo", "--keep-alive", "0.3s") as chat:
+        chat.expect(">>> ")
+        assert chat.ask("first") == "first"
+        until(is_free)
+        assert "NPU is in use by `rkllama serve`" in chat.ask("and now?")
+        other.release()
+        assert chat.ask("second") == "second"
+        until(is_free)
+        chat.type("/bye\n")
+        assert chat.end() == 0
+        assert holder(path) is not None
+    other.release()
 
 
 def test_an_answer_that_repeats_one_token_is_ended_and_told(models: Path) -> None:

@@ -49,9 +49,10 @@ class House:
     def __init__(self, models: Path, lock: str, **flags: object) -> None:
         self.models = models
         self.store = WritableStore(str(models))
+        shares_npu = bool(flags.pop("shares_npu", False))
         settings = load_settings(flags)
         self.lock = NPULock(lock, "test")
-        self.pool = Pool(settings, self.lock)
+        self.pool = Pool(settings, self.lock, shares_npu=shares_npu)
 
     def model(self, name: str) -> StoredModel:
         return self.store.resolve(name)
@@ -423,6 +424,47 @@ def test_unloads_while_it_comes_and_goes_are_done_or_find_nothing(house: House) 
             house.ask("m", keep_alive=0.0)
     over.set()
     assert sum(task.result() for task in tasks) > 0
+
+
+def npu_is_free(path: str) -> bool:
+    other = NPULock(path, "other")
+    try:
+        other.acquire()
+    except NPUBusy:
+        return False
+    other.release()
+    return True
+
+
+def test_the_npu_is_given_back_when_no_model_is_on_it(
+    models: Path, npu: str, lock_path: str
+) -> None:
+    house = House(models, lock_path, max_loaded=2, shares_npu=True)
+    for name in "ab":
+        write_model(models / f"{name}.rkllm")
+    write_model(models / "bad.rkllm", init_error=1)
+    house.ask("a", keep_alive=-1.0)
+    house.ask("b", keep_alive=0.0)
+    until(lambda: house.names == {"a"})
+    assert not npu_is_free(lock_path)
+    house.unload("a")
+    assert npu_is_free(lock_path)
+    with pytest.raises(LoadFailed):
+        house.load("bad")
+    assert npu_is_free(lock_path)
+    with pytest.raises(WorkerCrashed):
+        house.ask("a", directive(segv_at=0))
+    assert npu_is_free(lock_path)
+    house.ask("a", keep_alive=0.0)
+    until(lambda: npu_is_free(lock_path))
+    close(house)
+
+
+def test_a_server_keeps_the_npu(house: House, lock_path: str) -> None:
+    write_model(house.models / "a.rkllm")
+    house.ask("a", keep_alive=0.0)
+    until(lambda: house.names == set() and not children())
+    assert not npu_is_free(lock_path)
 
 
 # --- Memory ------------------------------------------------------------------------------------
