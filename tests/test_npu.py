@@ -21,6 +21,7 @@ from rkllama.board.soc import cpus, read_soc, require_llm
 from rkllama.errors import LibraryNotFound, LoadFailed, PromptTooLong, RuntimeFailed, Unsupported
 from rkllama.npu import NPUBackend
 from rkllama.rkllm.log import diagnose
+from rkllama.rkllm.model_file import what_else
 from rkllama.types import NPUParams, SamplingParams
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 from tests.waiting import until
@@ -165,6 +166,7 @@ def test_a_failed_load_says_why(
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b"GGUF\x03\0\0\0", "a GGUF model"),
         (bytes(4096), "a file of zeros"),
+        (b"model" * 500_000 + bytes(1 << 20), "a part of one"),
     ],
 )
 def test_a_file_that_is_no_model_is_told_before_the_runtime_is_asked(
@@ -177,6 +179,25 @@ def test_a_file_that_is_no_model_is_told_before_the_runtime_is_asked(
         backend.load(spec)
     assert caught.value.hint
     backend.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "beside", "words"),
+    [
+        ("m.rkllm", "m.rkllm.aria2", "a part of one"),
+        ("qwen_lora.rkllm", "m", "a LoRA adapter"),
+        ("Qwen-LoRA.RKLLM", "m", "a LoRA adapter"),
+        ("flora.rkllm", "flora.rkllm.part", None),
+        ("lora-merged.rkllm", "m", None),
+    ],
+)
+def test_names_tell_a_part_or_an_adapter(
+    name: str, beside: str, words: str | None, tmp_path: Path
+) -> None:
+    write_model(tmp_path / name)
+    (tmp_path / beside).touch()
+    found = what_else(str(tmp_path / name))
+    assert (found and found.message.partition(":")[0]) == words
 
 
 def test_out_of_npu_memory_is_found_on_standard_error_too(tmp_path: Path) -> None:

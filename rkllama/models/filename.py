@@ -202,6 +202,17 @@ def parse_parameter_size(name: str) -> str | None:
     return _size(lowered) or _size_and_context(_prepared(_take_quantization(lowered)[1])[0])[0]
 
 
+def least_size(name: str) -> int | None:
+    """Return the bytes that a .rkllm file of this name has at least; None where the name does not tell."""
+    named = parse_model_name(name)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([BM])", named.parameter_size or "")
+    if match is None or named.quantization is None or not name.lower().endswith(".rkllm"):
+        return None
+    weights = float(match[1]) * (1e9 if match[2] == "B" else 1e6)
+    bits = 4 if named.quantization.startswith("w4") else 8
+    return int(weights * bits / 8 / 2)  # half of it, as names are rounded
+
+
 def strip_extension(name: str) -> str:
     """`name` without .rkllm or .gguf, in any case; a repository's id can end in one, too."""
     stem, dot, extension = name.rpartition(".")

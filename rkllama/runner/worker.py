@@ -35,6 +35,7 @@ from ..errors import (
     WorkerError,
     WorkerHung,
 )
+from ..models.filename import least_size
 from ..service import LOCAL, Caller
 from ..types import Diagnosis, TokenLogprob
 from . import frames
@@ -137,9 +138,14 @@ class Worker:
             kind = OutOfMemory if error.memory else LoadFailed
             raise kind(
                 f"{os.path.basename(self.path)} could not be loaded: {error.message}",
-                hint=error.hint,
+                hint=_with_size(self.path, error.hint),
                 log=error.log,
             ) from None
+        except LoadFailed as error:
+            self.kill("it could not load the model")
+            self.close()
+            error.hint = _with_size(self.path, error.hint)
+            raise
         except BaseException:
             self.kill("the load was cancelled")
             self.close()
@@ -333,15 +339,16 @@ class Worker:
             self._garbage()
 
     def _error(self, payload: bytes) -> RKLLamaError:
-        """Return what the backend raised; where the runtime failed, its hint names the log."""
+        """Return what the backend raised; where it failed, its hint names the log."""
         error = self._decoded(frames.decode_error, payload)
-        if isinstance(error, LoadFailed | WorkerError) and error.log:
-            error.hint = " ".join(filter(None, (error.hint, self._where)))
+        if isinstance(error, LoadFailed | WorkerError):
+            error.hint = self._with_log(error.hint) or None
         return error
 
-    @property
-    def _where(self) -> str:
-        return f"Its log is {self._log.path}."
+    def _with_log(self, hint: str | None) -> str:
+        """Return the hint of a failure, with the place of the log where there is one."""
+        where = f"Its log is {self._log.path}." if self._log.path != os.devnull else ""
+        return " ".join(filter(None, (hint, where)))
 
     def _garbage(self) -> NoReturn:
         self.kill("it sent invalid data, so its memory is corrupt")
@@ -356,7 +363,9 @@ class Worker:
         raise WorkerHung(
             f"the runtime {what} and was stopped",
             seconds=seconds,
-            hint=f"The next request loads the model again. If it happens often, {remedy}",
+            hint=self._with_log(
+                f"The next request loads the model again. If it happens often, {remedy}"
+            ),
         )
 
     def _crashed(self) -> NoReturn:
@@ -371,9 +380,21 @@ class Worker:
             causes = (_SIGNALS.get(-(status or 0)), self.kind.diagnose(tail))
             found = [cause for cause in causes if cause is not None]
             message = ": ".join([message, *(cause.message for cause in found)])
-        hint = f"{found[0].hint if found else ''} {self._where}".lstrip()
+        hint = self._with_log(found[0].hint if found else "")
         memory = any(cause.memory for cause in found)
         raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail, memory=memory)
+
+
+def _with_size(path: str, hint: str | None) -> str | None:
+    """Return the hint of a failed load, and that the file is shorter than its name promises where it is."""
+    try:
+        size, least = os.stat(path).st_size, least_size(os.path.basename(path))
+    except OSError:
+        return hint
+    if least is None or size >= least:
+        return hint
+    short = f"Its file has {size / 1e9:.1f} GB, less than its name promises: it may be a part of the model."
+    return f"{short} {hint or ''}".rstrip()
 
 
 def _check_size(images: tuple[bytes, ...]) -> None:

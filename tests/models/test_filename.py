@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rkllama.models.filename import (
     FAMILIES,
     ModelName,
+    least_size,
     parse_model_name,
     parse_platform,
     parse_quantization,
@@ -31,6 +32,21 @@ def told(
     return ModelName(
         quantization, platform, parameter_size, family, context_length, toolkit, variant
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("Qwen2.5-1.5B-Instruct-w8a8-rk3588.rkllm", 750_000_000),
+        ("gemma-270m_W4A16_g64.rkllm", 67_500_000),
+        ("Qwen2.5-1.5B-Instruct.rkllm", None),
+        ("model-w8a8.rkllm", None),
+        ("Qwen3-30B-A3B-w8a8.rkllm", None),
+        ("Qwen2.5-1.5B-Instruct-w8a8.gguf", None),
+    ],
+)
+def test_a_name_tells_how_large_the_file_is_at_least(name: str, least: int | None) -> None:
+    assert least_size(name) == least
 
 
 REAL = [

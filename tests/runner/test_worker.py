@@ -402,6 +402,16 @@ def test_a_failure_of_the_runtime_names_the_log(start: Start) -> None:
     assert f"Its log is {failing._log.path}." in str(load_error.value.hint)
 
 
+def test_a_log_that_cannot_be_written_is_not_named(tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("in the way")
+    child = Worker(write_model(tmp_path / "m.rkllm"), str(tmp_path / "logs" / "m.log"))
+    load(child)
+    with pytest.raises(RuntimeFailed) as caught:
+        ask(child, "hi " + directive(run_error=1))
+    child.close()
+    assert "Its log" not in caught.value.text
+
+
 def test_a_models_process_may_open_as_many_files_as_the_system_lets(start: Start) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -472,6 +482,7 @@ def test_a_hang_is_ended_after_its_limit(start: Start, at: int) -> None:
     child = start(tokens=10)
     with pytest.raises(WorkerHung) as caught:
         ask(child, "hi " + directive(hang_at=at), first=0.2, each=0.1)
+    assert f"Its log is {child._log.path}." in caught.value.text
     assert caught.value.seconds == (0.2 if at == 0 else 0.1)
     assert state_of(child) is State.DEAD
     assert not child.alive
@@ -553,11 +564,24 @@ def test_a_load_that_fails_leaves_no_process(
     assert state_of(child) is State.DEAD
 
 
+@pytest.mark.parametrize("config", [{"init_error": 1}, {"crash_in_init": 1}])
+def test_a_file_shorter_than_its_name_promises_is_told_when_it_cannot_be_loaded(
+    tmp_path: Path, config: dict[str, object]
+) -> None:
+    path = write_model(tmp_path / "Qwen2.5-1.5B-w8a8.rkllm", size=200_000_000, **config)
+    child = Worker(path, str(tmp_path / "m.log"))
+    with pytest.raises(LoadFailed) as caught:
+        load(child)
+    assert "Its file has 0.2 GB, less than its name promises" in caught.value.text
+    assert f"Its log is {tmp_path / 'm.log'}." in caught.value.text
+
+
 def test_a_load_that_hangs_names_its_own_setting(start: Start) -> None:
     child = start(loaded=False, hang_in_init=1)
     with pytest.raises(WorkerHung) as caught:
         load(child, timeout=1.0)
     assert "RKLLAMA_LOAD_TIMEOUT" in caught.value.text
+    assert f"Its log is {child._log.path}." in caught.value.text
     assert state_of(child) is State.DEAD
 
 

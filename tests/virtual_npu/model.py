@@ -13,14 +13,17 @@ MAGIC = "vnpu model 1"
 def write_model(path: str | os.PathLike[str], *, size: int = 0, **config: object) -> str:
     """Write a model file whose keys (see README.md) script the virtual NPU; return its path.
 
-    With `size` the file is made that many bytes long, without taking them on the disk.
+    With `size` the file is made that many bytes long, without taking them on the disk; its end is
+    not all zero, as that of a model.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     lines = [MAGIC, *(f"{key}={escape(_text(value))}" for key, value in config.items()), "end", ""]
     target.write_text("\n".join(lines))
     if size > target.stat().st_size:
-        os.truncate(target, size)
+        with target.open("rb+") as stream:
+            stream.seek(size - 1)
+            stream.write(b"\1")
     return str(target)
 
 
