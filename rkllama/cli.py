@@ -577,17 +577,16 @@ def create(
 ) -> None:
     """Create a model from a Modelfile, based on a model or a file."""
     from .console.inputs import read_modelfile
-    from .models.uploads import source_of
+    from .console.progress import show_upload
+    from .models.uploads import adapter_of, source_of
 
-    text = read_modelfile(file)
-    path = source_of(text, file, _settings().models)
+    text, models = read_modelfile(file), _settings().models
     service = _service("create")
-    files: list[tuple[str, str]] = []
-    if path is not None:
-        from .console.progress import show_upload
-
-        files.append(show_upload(service, path))
-    info = service.create(name, text, files)
+    files, adapters = (
+        [show_upload(service, path) for path in [find(text, file, models)] if path is not None]
+        for find in (source_of, adapter_of)
+    )
+    info = service.create(name, text, files, adapters)
     sys.stderr.write(f"Created {info.name}. Try it: rkllama run {info.name}\n")
 
 

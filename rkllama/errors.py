@@ -319,24 +319,15 @@ class WorkerError(RKLLamaError):
 
 
 class WorkerCrashed(WorkerError):
-    """The model's process died; `exit_status` is negative for a signal, as in subprocess. `memory` tells
-    whether for want of it.
-    """
+    """The model's process died; `exit_status` is negative for a signal, as in subprocess."""
 
     code = "worker_crashed"
 
     def __init__(
-        self,
-        message: str,
-        *,
-        exit_status: int | None,
-        hint: str | None = None,
-        log: str = "",
-        memory: bool = False,
+        self, message: str, *, exit_status: int | None, hint: str | None = None, log: str = ""
     ) -> None:
         super().__init__(message, hint=hint, log=log)
         self.exit_status = exit_status
-        self.memory = memory
 
 
 class WorkerHung(WorkerError):

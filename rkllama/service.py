@@ -100,9 +100,16 @@ class Service(Protocol):
     def upload(self, path: str, report: Callable[[PullProgress], object]) -> str:
         """Bring a file of this machine to where `create` can use it; return its sha256."""
 
-    def create(self, name: str, modelfile: str, files: Sequence[tuple[str, str]] = ()) -> ModelInfo:
+    def create(
+        self,
+        name: str,
+        modelfile: str,
+        files: Sequence[tuple[str, str]] = (),
+        adapters: Sequence[tuple[str, str]] = (),
+    ) -> ModelInfo:
         """Make a model out of a Modelfile's text, and of an existing model or of what stands in for it:
-        the one upload in `files` (file name, sha256).
+        the one upload in `files` (file name, sha256). The one in `adapters` is its LoRA, whatever the
+        Modelfile's ADAPTER says.
         """
 
     def loaded(self) -> list[LoadedModel]:

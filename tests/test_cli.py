@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -178,6 +179,33 @@ def test_a_model_made_of_a_file(models: Path, tmp_path: Path) -> None:
     modelfile.write_text("FROM own-w8a8-rk3588\n")
     assert "Copying" not in rkllama("create", "other", "-f", str(modelfile)).stderr
     assert output("list").count("\n") == 4
+
+
+@pytest.mark.parametrize("through_server", [False, True])
+def test_an_adapter_is_copied_along(
+    models: Path, npu: str, tmp_path: Path, through_server: bool
+) -> None:
+    """As in Ollama an ADAPTER lies beside the Modelfile."""
+    write_model(models / "m.rkllm", reply="plain")
+    write_model(tmp_path / "pirate_lora.rkllm", reply="Arr")
+    write_model(tmp_path / "own.rkllm", reply="plain")
+    modelfile = tmp_path / "Modelfile"
+    with Server() if through_server else contextlib.nullcontext() as server:
+        env = {"RKLLAMA_HOST": server.url} if server else {}
+        for name, source in (("tuned", "m"), ("made", "./own.rkllm")):
+            modelfile.write_text(f"FROM {source}\nADAPTER ./pirate_lora.rkllm\n")
+            for _ in range(2 if source == "m" else 1):
+                made = rkllama("create", name, "-f", str(modelfile), env=env)
+                assert f"Created {name}" in made.stderr
+            assert output("run", name, "hi", env=env) == "Arr\n"
+        assert output("run", "m", "hi", env=env) == "plain\n"
+        names = [line.split()[0] for line in output("list", env=env).splitlines()[1:]]
+        assert names == ["m", "made", "tuned"]
+        output("cp", "tuned", "twin", env=env)
+        output("rm", "tuned", "made", "-y", env=env)
+        assert output("run", "twin", "hi", env=env) == "Arr\n"
+    modelfile.write_text("FROM m\nADAPTER ./gone.rkllm\n")
+    assert "the ADAPTER './gone.rkllm' is not in" in failure("create", "none", "-f", str(modelfile))
 
 
 def test_a_model_made_of_a_file_by_a_server(server: Server, models: Path, tmp_path: Path) -> None:

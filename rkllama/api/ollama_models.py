@@ -41,7 +41,8 @@ class CreateCall:
     """A `POST /api/create`. The new model is made from the model `source`, or from `files`.
 
     `modelfile` is the whole text that older clients send; else it is in the other fields.
-    `parameters` are Modelfile lines, `messages` pairs of role and content, `files` name and digest.
+    `parameters` are Modelfile lines, `messages` pairs of role and content, `files` and `adapters` name and
+    digest.
     """
 
     name: str
@@ -54,6 +55,7 @@ class CreateCall:
     messages: tuple[tuple[str, str], ...] = ()
     licenses: tuple[str, ...] = ()
     files: tuple[tuple[str, str], ...] = ()
+    adapters: tuple[tuple[str, str], ...] = ()
 
 
 def decode_name(body: object) -> str:
@@ -80,8 +82,8 @@ def decode_copy(body: object) -> tuple[str, str]:
 def decode_create(body: object) -> CreateCall:
     """Decode a `POST /api/create`."""
     fields = read_body(body)
-    if fields.text("quantize") or fields.mapping("adapters"):
-        raise Unsupported("a model cannot be quantized or given adapters here")
+    if fields.text("quantize"):
+        raise Unsupported("a model cannot be quantized here")
     call = CreateCall(
         name=read_model(fields, "model", "name"),
         stream=_stream(fields),
@@ -92,7 +94,8 @@ def decode_create(body: object) -> CreateCall:
         parameters=_parameters(fields),
         messages=tuple(_message(item) for item in fields.objects("messages") or ()),
         licenses=fields.texts("license") or (),
-        files=_files(fields),
+        files=_files(fields, "files"),
+        adapters=_files(fields, "adapters"),
     )
     if not (call.source or call.modelfile or call.files):
         raise InvalidRequest("'from' is required: the model to start from", param="from")
@@ -139,10 +142,10 @@ def _message(fields: Fields) -> tuple[str, str]:
     return role, fields.need("content", fields.text)
 
 
-def _files(fields: Fields) -> tuple[tuple[str, str], ...]:
-    files = fields.object("files") or Fields({})
+def _files(fields: Fields, key: str) -> tuple[tuple[str, str], ...]:
+    files = fields.object(key) or Fields({})
     return tuple(
-        (name, digest_hex(files.need(name, files.text))) for name in fields.mapping("files") or ()
+        (name, digest_hex(files.need(name, files.text))) for name in fields.mapping(key) or ()
     )
 
 

@@ -113,11 +113,19 @@ class RemoteService:
         with self._server.request("HEAD", path, timeout=QUICK) as response:
             return response.status == 200
 
-    def create(self, name: str, modelfile: str, files: Sequence[tuple[str, str]] = ()) -> ModelInfo:
+    def create(
+        self,
+        name: str,
+        modelfile: str,
+        files: Sequence[tuple[str, str]] = (),
+        adapters: Sequence[tuple[str, str]] = (),
+    ) -> ModelInfo:
         """Make a model out of a Modelfile."""
         body: dict[str, Any] = {"model": name, "modelfile": modelfile, "stream": False}
         if files:
             body["files"] = {file: f"sha256:{digest}" for file, digest in files}
+        if adapters:
+            body["adapters"] = {file: f"sha256:{digest}" for file, digest in adapters}
         self._call("POST", "/api/create", body)
         return self.show(name).info
 

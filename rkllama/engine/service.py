@@ -145,14 +145,22 @@ class LocalService:
                 upload.append(block)
             return upload.keep()
 
-    def create(self, name: str, modelfile: str, files: Sequence[tuple[str, str]] = ()) -> ModelInfo:
+    def create(
+        self,
+        name: str,
+        modelfile: str,
+        files: Sequence[tuple[str, str]] = (),
+        adapters: Sequence[tuple[str, str]] = (),
+    ) -> ModelInfo:
         """Make a model out of a Modelfile."""
+        blobs = Blobs(self.store.models)
+        adapter = blobs.adapter(adapters) if adapters else None
         if not files:
-            return self.store.create(name, modelfile)
+            return self.store.create(name, modelfile, adapter)
         name, old = self.store.new_name(name)
         text = render_modelfile(replace(parse_modelfile(modelfile), source=name))
-        with Blobs(self.store.models).placed(files, name, old) as (path, digest):
-            info = self.store.create(name, text)
+        with blobs.placed(files, name, old) as (path, digest):
+            info = self.store.create(name, text, adapter)
             self.store.put_digest(path, digest)
         return info
 

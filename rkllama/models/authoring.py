@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import AmbiguousName, InvalidRequest, ModelIncomplete, ModelNotFound, RKLLamaError
@@ -34,6 +35,10 @@ _OWN_FILES = (
     "merges.txt",
 )
 """The files in a model's folder that belong to the model and are deleted with it."""
+
+
+_ADAPTERS = "adapter"
+"""The folder beside a Modelfile for a LoRA that `create` was given: no models are looked for there."""
 
 
 class WritableStore(Store):
@@ -110,9 +115,11 @@ class WritableStore(Store):
             return ()
 
     def _delete(self, entry: Entry) -> None:
+        adapters = self._own_adapters(entry)
         if entry.parent or not entry.format:
             folder = os.path.dirname(entry.modelfile)
             os.unlink(folder if os.path.islink(folder) else entry.modelfile)
+            _remove_adapters(adapters)
             _remove_if_empty(folder)
             return
         folder, file = os.path.dirname(entry.path), entry.file
@@ -128,6 +135,7 @@ class WritableStore(Store):
             with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                 os.unlink(os.path.join(folder, name))
         if folder != self._root:
+            _remove_adapters(adapters)
             _remove_if_empty(folder)
 
     def _delete_file(self, entry: Entry) -> None:
@@ -138,6 +146,16 @@ class WritableStore(Store):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(os.path.dirname(entry.path), CREATED))
         self._digests.forget(entry.path)
+
+    def _own_adapters(self, entry: Entry) -> list[str]:
+        """Return the LoRAs that `create` moved into a model's folder, unless another model uses them."""
+        folder = os.path.join(os.path.dirname(entry.modelfile), _ADAPTERS)
+        if not entry.modelfile or not os.path.isdir(folder):
+            return []
+        others = [other for other in self._catalog.entries if other != entry and other.modelfile]
+        used = {self._stored(other).lora for other in others if other.format}
+        files = [os.path.realpath(item.path) for item in os.scandir(folder)]
+        return [path for path in files if path not in used and os.path.dirname(path) == folder]
 
     def _others(self, entry: Entry) -> bool:
         """Return whether another model lies in the same folder."""
@@ -166,11 +184,14 @@ class WritableStore(Store):
                 modelfile = replace(self._stored(entry).modelfile, source=entry.parent)
             self._write(name, modelfile)
 
-    def create(self, name: str, modelfile: str) -> ModelInfo:
+    def create(
+        self, name: str, modelfile: str, adapter: tuple[str, str] | None = None
+    ) -> ModelInfo:
         """Make the model `name` out of the one that the Modelfile's FROM names.
 
-        Under the name of that model itself, the Modelfile becomes that model's own. Raises
-        ModelfileError, ModelNotFound, AmbiguousName, InvalidRequest.
+        Under the name of that model itself, the Modelfile becomes that model's own. `adapter` is a LoRA's
+        name and the path from where it is moved into the new model's folder. Raises ModelfileError,
+        ModelNotFound, AmbiguousName, InvalidRequest, RKLLamaError.
         """
         parsed = parse_modelfile(modelfile)
         if parsed.source is None:
@@ -193,12 +214,13 @@ class WritableStore(Store):
                 )
             beside = made == entry.name and not entry.parent
             folder = os.path.dirname(entry.path) if beside else os.path.join(self._root, made)
-            parsed = replace(parsed, adapter=self._adapter(parsed.adapter, folder))
-            if beside:
-                self._write_beside(entry, parsed)
-            else:
-                base = entry.parent if made == entry.name else entry.name
-                self._write(made, replace(parsed, source=base))
+            with _moved(adapter, folder) as own:
+                parsed = replace(parsed, adapter=own or self._adapter(parsed.adapter, folder))
+                if beside:
+                    self._write_beside(entry, parsed)
+                else:
+                    base = entry.parent if made == entry.name else entry.name
+                    self._write(made, replace(parsed, source=base))
             if old is not None:
                 self._delete_file(old)
             return self._info(self._find(made))
@@ -332,6 +354,39 @@ def _check_no_link(folder: str) -> None:
 
 def _spelling(name: str) -> str:
     return without_registry(name.strip()).removesuffix(":latest").replace(":", "-")
+
+
+@contextlib.contextmanager
+def _moved(adapter: tuple[str, str] | None, folder: str) -> Iterator[str | None]:
+    """Move an adapter's file into the folder of its model, and back where that is not made.
+
+    Yields the path as a Modelfile there has it.
+    """
+    if adapter is None:
+        yield None
+        return
+    name, upload = adapter
+    path = os.path.join(folder, _ADAPTERS, name)
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        os.replace(upload, path)
+    except OSError as error:
+        raise RKLLamaError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        yield os.path.join(_ADAPTERS, name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.replace(path, upload)
+            _remove_adapters([path])
+            os.rmdir(folder)
+        raise
+
+
+def _remove_adapters(paths: list[str]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        _remove_if_empty(os.path.dirname(path))
 
 
 def _model_name(source: str, root: str) -> str:

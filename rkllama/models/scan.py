@@ -149,11 +149,13 @@ class Scan:
                 entries += self._entry(item)
             elif self._is_folder(item):
                 entries += self._folder(item)
+        aliases = [(name, path, *read_from(path)) for name, path in self._aliases]
+        entries = _without_adapters(entries, aliases)
         entries = _name_all(entries, self._aliases)
         if self.incomplete:
             self.incomplete = _name_incomplete(self.incomplete, entries, self._aliases)
-        if self._aliases:
-            entries += _resolve_aliases(self._aliases, entries)
+        if aliases:
+            entries += _resolve_aliases(aliases, entries)
         entries.sort(key=_by_name)
         return entries
 
@@ -188,7 +190,8 @@ class Scan:
         except OSError as error:
             self._pass_over(folder.path, f"it cannot be read: {error.strerror}")
             return ()
-        meant = self._meant(modelfile, [file.name for file in files])
+        meant, adapter = self._meant(modelfile, [file.name for file in files])
+        files = [file for file in files if file.name != adapter]
         entries: list[Entry] = []
         for file in files:
             own = modelfile if meant in ("", file.name) else ""
@@ -214,13 +217,18 @@ class Scan:
         if self._seen is not None:
             self._seen.pop(part.path, None)  # it grows all the time, and changes no model
 
-    def _meant(self, modelfile: str, files: list[str]) -> str:
-        """Return which of a folder's files its Modelfile is for; "" for all of them."""
-        if not modelfile or len(files) < 2:
-            return ""
+    def _meant(self, modelfile: str, files: list[str]) -> tuple[str, str]:
+        """Return which of a folder's files its Modelfile is for ("" for all of them), and which is its
+        adapter and no model. A file alone is looked at if its name says so.
+        """
+        if not modelfile or (len(files) < 2 and not re.search("(?i)lora|adapter", "".join(files))):
+            return "", ""
         self._note(modelfile)
-        source = read_from(modelfile).lower()
-        return next((file for file in files if file.lower() == source), "")
+        source, adapter = read_from(modelfile)
+        names = {file.lower(): file for file in files}
+        adapter = names.get(os.path.normpath(adapter).lower(), "")
+        meant = names.get(source.removeprefix("./").lower(), "")
+        return ("" if len(files) - bool(adapter) < 2 else meant), adapter
 
     def _entry(
         self, item: os.DirEntry[str], folder: str = "", modelfile: str = "", around: int = 0
@@ -392,24 +400,49 @@ _TRIPLE_QUOTED = r'(?s)""".*?(?:"""|\Z)'
 _FROM = r"(?im)^[ \t]*FROM(?:[ \t]*=[ \t]*|[ \t]+)(.+?)[ \t\r]*$"
 
 
-def read_from(modelfile: str) -> str:
-    """Return what the Modelfile at this path is made FROM, as it is written there; "" where it cannot be
-    read.
+_ADAPTER = _FROM.replace("FROM", "ADAPTER")
+
+
+def read_from(modelfile: str) -> tuple[str, str]:
+    """Return what the Modelfile at this path is made FROM, and its ADAPTER, as they are written there; ""
+    where there is none, or it cannot be read.
     """
     try:
         with open(modelfile, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
             text = stream.read(_MODELFILE_LIMIT)
     except OSError:
-        return ""
-    match = re.search(_FROM, re.sub(_TRIPLE_QUOTED, "", text))
+        return "", ""
+    text = re.sub(_TRIPLE_QUOTED, "", text)
+    adapter = _value(_ADAPTER, text) if "adapter" in text.lower() else ""
+    return _value(_FROM, text), adapter
+
+
+def _value(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
     return match[1].strip("\"'").strip() if match else ""
 
 
-def _resolve_aliases(aliases: list[tuple[str, str]], entries: list[Entry]) -> Iterator[Entry]:
+_Alias = tuple[str, str, str, str]
+"""Name, path of the Modelfile, its FROM and its ADAPTER."""
+
+
+def _without_adapters(entries: list[Entry], aliases: list[_Alias]) -> list[Entry]:
+    """Return the entries that no alias has as its ADAPTER."""
+    adapters = {
+        os.path.normpath(os.path.join(os.path.dirname(path), adapter))
+        for _, path, _, adapter in aliases
+        if adapter
+    }
+    if not adapters:
+        return entries
+    return [entry for entry in entries if entry.path not in adapters]
+
+
+def _resolve_aliases(aliases: list[_Alias], entries: list[Entry]) -> Iterator[Entry]:
     """Yield the aliases as entries, each with the file that its chain of FROMs ends at."""
-    sources = {name.lower(): (name, read_from(path)) for name, path in aliases}
+    sources = {name.lower(): (name, source) for name, _, source, _ in aliases}
     index = index_entries(entries)
-    for name, path in aliases:
+    for name, path, _, _ in aliases:
         try:
             modified = os.stat(path).st_mtime
         except OSError:

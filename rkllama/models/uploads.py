@@ -39,9 +39,20 @@ def source_of(text: str, modelfile: str, models: str) -> str | None:
     source = parse_modelfile(text).source or ""
     if "/" not in source or not source.lower().endswith(EXTENSIONS):
         return None
-    path = os.path.realpath(os.path.join(os.path.dirname(modelfile), os.path.expanduser(source)))
+    return _outside(source, modelfile, models)
+
+
+def adapter_of(text: str, modelfile: str, models: str) -> str | None:
+    """Return the path of the file that ADAPTER means, as `source_of`; None where it lies in `models`."""
+    adapter = parse_modelfile(text).adapter
+    return _outside(adapter, modelfile, models) if adapter else None
+
+
+def _outside(name: str, modelfile: str, models: str) -> str | None:
+    """Return the path of a file that a Modelfile names, unless it is none or lies in `models`."""
+    path = os.path.realpath(os.path.join(os.path.dirname(modelfile), os.path.expanduser(name)))
     inside = path.startswith(os.path.join(os.path.realpath(models), ""))
-    return path if os.path.isfile(path) and not inside else None
+    return path if "\0" not in path and os.path.isfile(path) and not inside else None
 
 
 class Source:
@@ -249,6 +260,13 @@ class Blobs:
             raise
         _remove(aside)
 
+    def adapter(self, files: Sequence[tuple[str, str]]) -> tuple[str, str]:
+        """Return the name and the path of the one LoRA that was uploaded. Raises InvalidRequest."""
+        if len(files) != 1:
+            raise InvalidRequest("'adapters' must contain exactly one file", param="adapters")
+        file, digest = self._uploaded(files[0], "adapters")
+        return file, self._path(digest)
+
     def _chosen(self, files: Sequence[tuple[str, str]]) -> tuple[str, str]:
         """Return the model file's name, and the digest of the upload that it is."""
         models = [(file, digest) for file, digest in files if file.lower().endswith(EXTENSIONS)]
@@ -256,14 +274,17 @@ class Blobs:
             raise InvalidRequest(
                 "'files' must contain exactly one .rkllm or .gguf file", param="files"
             )
-        file, digest = models[0]
+        return self._uploaded(models[0], "files")
+
+    def _uploaded(self, named: tuple[str, str], param: str) -> tuple[str, str]:
+        file, digest = named
         file = os.path.basename(file.replace("\\", "/"))
-        if file.startswith(".") or not file.isprintable() or not self.has(digest):
+        if not file or file.startswith(".") or not file.isprintable() or not self.has(digest):
             raise InvalidRequest(
-                f"{file!r} with sha256:{digest} has not been uploaded", param="files"
+                f"{file!r} with sha256:{digest} has not been uploaded", param=param
             )
         if len(os.fsencode(file)) > _LONGEST:
-            raise InvalidRequest(f"the name {file[:40]}… is too long", param="files")
+            raise InvalidRequest(f"the name {file[:40]}… is too long", param=param)
         return file, digest
 
 

@@ -96,6 +96,8 @@ class Worker:
         self.retired = False
         """Whether it was told to end, so that its end is expected."""
         self._state = State.STARTING
+        self._lacked_memory = False
+        """Whether the process died for want of memory, as far as is known."""
         self._run = 0
         self._buffer = frames.FrameBuffer()
         try:
@@ -135,7 +137,7 @@ class Worker:
             loaded = self._decoded(frames.decode_loaded, payload)
         except WorkerCrashed as error:
             self.close()
-            kind = OutOfMemory if error.memory else LoadFailed
+            kind = OutOfMemory if self._lacked_memory else LoadFailed
             raise kind(
                 f"{os.path.basename(self.path)} could not be loaded: {error.message}",
                 hint=_with_size(self.path, error.hint),
@@ -381,8 +383,8 @@ class Worker:
             found = [cause for cause in causes if cause is not None]
             message = ": ".join([message, *(cause.message for cause in found)])
         hint = self._with_log(found[0].hint if found else "")
-        memory = any(cause.memory for cause in found)
-        raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail, memory=memory)
+        self._lacked_memory = any(cause.memory for cause in found)
+        raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
 
 
 def _with_size(path: str, hint: str | None) -> str | None:

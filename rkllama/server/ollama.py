@@ -129,7 +129,7 @@ def _pull(call: Call) -> Reply:
 
 def _create(call: Call) -> Reply:
     create = ollama_models.decode_create(call.json())
-    call.service.create(create.name, _modelfile(create), create.files)
+    call.service.create(create.name, _modelfile(create), create.files, create.adapters)
     if create.stream:
         return Reply(body=ollama_models.create_lines(), content_type=NDJSON_TYPE)
     return ok(ollama_models.SUCCESS)

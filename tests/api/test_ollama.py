@@ -469,6 +469,7 @@ def test_create() -> None:
         {"from": "q", "messages": [{"role": "robot", "content": "x"}]},
         {"from": "q", "quantize": "q4"},
         {"from": "q", "adapters": {"a": "b"}},
+        {"from": "q", "adapters": ["a"]},
         {"files": {"a": "sha256:no"}},
     ],
 )

@@ -15,6 +15,7 @@ from rkllama.errors import (
     ModelNotFound,
     RKLLamaError,
 )
+from rkllama.models import authoring
 from rkllama.models.authoring import WritableStore
 from rkllama.models.modelfile import ModelfileError
 from tests.models.conftest import Put, tree
@@ -533,3 +534,52 @@ def test_an_adapter_is_named_from_the_models_directory(
     lora = put("m/lora.bin")
     store.create(name, "FROM m\nADAPTER m/lora.bin")
     assert store.resolve(name).lora == str(lora)
+
+
+@pytest.mark.parametrize("name", ["tuned", "m"])
+def test_an_adapter_that_was_uploaded_lies_with_its_model_and_goes_with_it(
+    name: str, store: WritableStore, put: Put, models: Path
+) -> None:
+    put("m/m.rkllm")
+    upload = put(".rkllama/blobs/abc", "weights")
+    store.create(name, "FROM m\nADAPTER ./x.rkllm", ("x.rkllm", str(upload)))
+    lora = models / name / "adapter" / "x.rkllm"
+    assert store.resolve(name).lora == str(lora)
+    assert lora.read_text() == "weights"
+    assert not upload.exists()
+    assert {info.name for info in store.list()} == {"m", name}
+    store.remove(name)
+    assert not (models / name).exists()
+
+
+def test_an_adapter_of_a_model_that_is_not_made_stays_an_upload(
+    store: WritableStore, put: Put, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put("m/m.rkllm")
+    upload = put(".rkllama/blobs/abc", "weights")
+    monkeypatch.setattr(authoring, "SIZE_LIMIT", 10)
+    with pytest.raises(InvalidRequest):
+        store.create("tuned", "FROM m\nSYSTEM word word", ("x.rkllm", str(upload)))
+    assert upload.read_text() == "weights"
+    assert not (models / "tuned").exists()
+
+
+@pytest.mark.parametrize(
+    ("modelfile", "adapter"),
+    [
+        ("tuned/Modelfile", "tuned/x_lora.rkllm"),
+        ("m/Modelfile", "m/x.rkllm"),
+        ("tuned/Modelfile", "x.rkllm"),
+        ("tuned/Modelfile", "other/x.rkllm"),
+    ],
+)
+def test_a_file_that_is_an_adapter_is_no_model(
+    modelfile: str, adapter: str, store: WritableStore, put: Put, models: Path
+) -> None:
+    put("m/m.rkllm")
+    put(adapter)
+    where = os.path.relpath(models / adapter, (models / modelfile).parent)
+    put(modelfile, f"FROM m\nADAPTER {where}\n")
+    name = modelfile.partition("/")[0]
+    assert {info.name for info in store.list()} == {"m", name}
+    assert store.resolve(name).lora == str(models / adapter)
