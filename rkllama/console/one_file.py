@@ -77,6 +77,7 @@ class OneFile(LocalService):
         name: str,  # noqa: ARG002 - as Service has it
         modelfile: str,  # noqa: ARG002
         files: Sequence[tuple[str, str]] = (),  # noqa: ARG002
+        adapters: Sequence[tuple[str, str]] = (),  # noqa: ARG002
     ) -> ModelInfo:
         """Refuse what would be gone with this process."""
         raise Unsupported(
