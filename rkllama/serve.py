@@ -85,15 +85,21 @@ def _say_what_is_here(settings: Settings, service: LocalService) -> None:
         for text in service.store.passed_over():
             log.warning("passed over: %s", text)
     path, version = look_for_library(settings.rkllm_lib, os.environ)
+    soc, own = read_soc(), os.path.join(settings.home, "lib")
     if path is None:
-        log.info(
-            "runtime: no librkllmrt.so in %s or the system's library paths; models in .gguf format "
-            "run without it",
-            os.path.join(settings.home, "lib"),
+        where = f"in {own} or the system's library paths"
+        if settings.rkllm_lib:
+            where = f"at {settings.rkllm_lib}"
+        log.log(
+            logging.INFO if soc is None else logging.WARNING,
+            "runtime: no librkllmrt.so %s; models in .gguf format run without it. For those in .rkllm "
+            "format copy the vendor's to %s, or set RKLLAMA_RKLLM_LIB to it",
+            where,
+            own,
         )
     else:
         log.info("runtime: %s (%s)", path, f"release {version}" if version else "release unknown")
-    log.info("SoC: %s", read_soc() or "none of Rockchip's")
+    log.info("SoC: %s", soc or "none of Rockchip's")
 
 
 def _stop_on_signals(wake: Callable[[], object]) -> threading.Event:

@@ -667,7 +667,11 @@ def test_serve_tells_at_its_start_what_it_works_with(models: Path, npu: str) -> 
     assert f"runtime: {npu} (release 1.2.3)" in said
     assert "SoC: none of Rockchip's" in said
     with Server(env={"RKLLAMA_RKLLM_LIB": ""}) as server:
-        assert "runtime: no librkllmrt.so in " in "".join(server.log)
+        said = "".join(server.log)
+    assert "runtime: no librkllmrt.so in " in said
+    assert "copy the vendor's to " in said
+    with Server(env={"RKLLAMA_RKLLM_LIB": "/nowhere.so"}) as server:
+        assert "runtime: no librkllmrt.so at /nowhere.so" in "".join(server.log)
 
 
 def test_a_log_that_cannot_be_written_is_no_reason_not_to_run(models: Path, npu: str) -> None:
