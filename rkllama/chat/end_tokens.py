@@ -22,7 +22,18 @@ _FAMILIES: tuple[tuple[str, tuple[int, ...]], ...] = (
 )
 
 
-def end_tokens(family: str | None) -> tuple[int, ...]:
-    """Return the ids that end an answer of a family such as "qwen2.5"; () where they are not known."""
-    condensed = re.sub(r"[-_ ]+", "", family or "").lower()
-    return next((ids for pattern, ids in _FAMILIES if re.match(pattern, condensed)), ())
+_OTHER_VOCABULARY = r"qwen3\.5|phi3small"
+"""Names of models whose vocabulary is not that of the family that they are counted among."""
+
+
+def end_tokens(family: str | None, *names: str) -> tuple[int, ...]:
+    """Return the ids that end an answer of a family such as "qwen2.5"; () where they are not known.
+
+    `names` are those of the model's file, folder and repository: they may tell more than the family, such
+    as what DeepSeek R1 was distilled into.
+    """
+    told = [re.sub(r"[-_ ]+", "", name).lower() for name in (family or "", *names)]
+    if any(re.search(_OTHER_VOCABULARY, name) for name in told):
+        return ()
+    found = (ids for name in told for pattern, ids in _FAMILIES if re.match(pattern, name))
+    return next(found, ())

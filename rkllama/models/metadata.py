@@ -202,7 +202,7 @@ class ModelReader:
             modelfile=modelfile,
             mtime_ns=entry.mtime_ns,
             template=template,
-            eos_tokens=_eos_tokens(info, sidecars, good),
+            eos_tokens=_eos_tokens(entry, info, sidecars, good),
             sampling=defaults.sampling,
             max_tokens=defaults.max_tokens,
             context_length=defaults.context_length,
@@ -312,14 +312,19 @@ def _template(
     return replace(base, source=modelfile.template, origin="Modelfile")
 
 
-def _eos_tokens(info: ModelInfo, sidecars: Sidecars, header: GGUFHeader | None) -> tuple[int, ...]:
+def _eos_tokens(
+    entry: Entry, info: ModelInfo, sidecars: Sidecars, header: GGUFHeader | None
+) -> tuple[int, ...]:
     """Return the ids that end an answer: the file's, its neighbours', else those of its family.
 
     A .gguf says them itself, and llama.cpp heeds them.
     """
     if header is not None and header.eos_tokens:
         return header.eos_tokens
-    return sidecars.eos_tokens or (end_tokens(info.family) if info.format == "rkllm" else ())
+    if sidecars.eos_tokens or info.format != "rkllm":
+        return sidecars.eos_tokens
+    names = (name.rpartition("/")[2] for name in (info.file, *origins(entry)))
+    return end_tokens(info.family, *names)
 
 
 def _capabilities(

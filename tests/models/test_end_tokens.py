@@ -41,3 +41,23 @@ def test_a_model_without_files_beside_it_has_its_familys(tmp_path: Path) -> None
         151645,
         151643,
     )
+
+
+@pytest.mark.parametrize(
+    ("path", "first"),
+    [
+        ("DeepSeek-R1-Distill-Qwen-1.5B_W8A8_RK3588.rkllm", 151645),
+        ("DeepSeek-R1-Distill-Llama-8B/model.rkllm", 128009),
+        ("Qwen3.5-2B-w8a8.rkllm", None),
+        ("Qwen3.5-2B/model.rkllm", None),
+        ("Phi-3-small-w8a8.rkllm", None),
+        ("DeepSeek-R1-0528.rkllm", None),
+    ],
+)
+def test_names_tell_more_than_the_family(path: str, first: int | None, tmp_path: Path) -> None:
+    file = tmp_path / path
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"x")
+    store = Store(str(tmp_path))
+    (info,) = store.list()
+    assert (store.resolve(info.name).eos_tokens or (None,))[0] == first
