@@ -56,6 +56,10 @@ _SIGNALS: dict[int, Diagnosis] = {
         hint="Use a smaller model or a shorter context, or end other programs.",
         memory=True,
     ),
+    signal.SIGBUS: Diagnosis(
+        message="most likely a file that it reads is cut off, or its disk failed",
+        hint="Download the model again, and look for errors of the disk in `dmesg`.",
+    ),
     signal.SIGILL: Diagnosis(
         message="this build of the runtime does not fit this CPU",
         hint="Install another release of the runtime; the newest is not always right.",

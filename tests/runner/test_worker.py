@@ -380,6 +380,7 @@ def test_a_crash_is_named(start: Start, fault: dict[str, int], status: int, word
     ("number", "words"),
     [
         (signal.SIGKILL, "most likely the memory ran out"),
+        (signal.SIGBUS, "a file that it reads is cut off"),
         (signal.SIGILL, "this build of the runtime does not fit this CPU"),
     ],
 )
