@@ -181,6 +181,11 @@ def test_a_file_that_is_no_model_is_told_before_the_runtime_is_asked(
     backend.close()
 
 
+def test_a_warning_about_an_older_model_fails_no_load(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"log": "W rkllm: The model version is too old"}) as model:
+        assert model.run("hi")[0] == "hi"
+
+
 @pytest.mark.parametrize(
     ("name", "beside", "words"),
     [

@@ -149,6 +149,7 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         r"model version is too old|reconvert the model",
         "the model was made by a toolkit too old for this runtime",
         _RECONVERT,
+        fatal=False,  # models of toolkit 1.1 run on runtime 1.2, more slowly
     ),
     _Complaint(
         r"target_platform does not match|platform (?:mismatch|not match)"

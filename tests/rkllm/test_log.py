@@ -141,8 +141,15 @@ def test_a_failure_has_its_cause(lines: str, words: str) -> None:
     assert known.hint
 
 
-def test_what_only_explains_a_failure_fails_no_load() -> None:
-    assert complaint(START + "I RKNN: hw_version = -1\nI rkllm: Your platform is lite\n") is None
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "I RKNN: hw_version = -1\nI rkllm: Your platform is lite",
+        "W rkllm: Warning: The model version is too old, please use the latest toolkit",
+    ],
+)
+def test_what_only_explains_a_failure_fails_no_load(lines: str) -> None:
+    assert complaint(f"{START}{lines}\n") is None
 
 
 def test_a_driver_that_is_too_old_is_named_beside_every_failure() -> None:
