@@ -50,6 +50,7 @@ class Results:
     __slots__ = (
         "_address",
         "_again",
+        "_again_at",
         "_ask_abort",
         "_decoder_rest",
         "_emit",
@@ -95,8 +96,8 @@ class Results:
         self._rows = rows
         self._decoder_rest = b""
         self._token: int | None = None
-        self._again = 0
-        """The last token, and how often it has come again since."""
+        self._again = self._again_at = 0
+        """The last token, how often one has come again in a row, and at which token it last did."""
         self.tokens = 0
         """Tokens of the answer, without one that ends it."""
         self.stopped: str | None = None
@@ -133,11 +134,11 @@ class Results:
             token = result.token_id
             if token in self._eos:
                 return self._stop("eos")
-            if token != self._token:
-                self._token, self._again = token, 0
-            else:
-                self._again += 1
             self.tokens += 1
+            if token == self._token:
+                self._mind_repeats(result.text)
+            else:
+                self._token = token
             data = result.text
             if data:
                 if self._decoder_rest:
@@ -148,11 +149,16 @@ class Results:
                     self._emit(text)
             if self.tokens == self._limit:
                 self._stop("length")
-            elif self._again >= MOST_REPEATS and not (data and data.isspace()):
-                self._stop("repeats")
         except BaseException as error:
             self._raised(error)
         return _GO_ON
+
+    def _mind_repeats(self, data: bytes | None) -> None:
+        """Stop after this token if it has come too often in a row. Spaces and newlines may."""
+        self._again = self._again + 1 if self._again_at == self.tokens - 1 else 1
+        self._again_at = self.tokens
+        if self._again >= MOST_REPEATS and not (data and data.isspace()):
+            self._stop("repeats")
 
     def _look_at(self, address: int | None) -> None:
         """Return one view of the struct, which the runtime passes again and again."""
