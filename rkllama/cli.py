@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .config import INTEGER_BOUNDS, NUMBER_BOUNDS
-from .console.output import forget_stdout, print_error
+from .console.output import forget_stdout, print_error, print_note, write_styled
 from .errors import Cancelled, InvalidRequest, ModelIncomplete, NoModelLoaded, RKLLamaError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _as_known_to_serve(arguments: list[str]) -> list[str]:
         elif argument.partition("=")[0] == "--processor":
             if argument == "--processor":
                 next(rest, None)
-            sys.stderr.write("Note: --processor is not needed: the SoC is detected.\n")
+            print_note("--processor is not needed: the SoC is detected.")
         elif argument.startswith("--keepalive"):
             known.append(argument.replace("--keepalive", "--keep-alive"))
         else:
@@ -490,8 +490,10 @@ def show(
     if parts:
         text = part_text(details, parts[0])
         sys.stdout.write(text + "\n" * (bool(text) and not text.endswith("\n")))
+    elif as_json:
+        sys.stdout.write(f"{details_json(details)}\n")
     else:
-        sys.stdout.write((details_json(details) if as_json else details_text(details)) + "\n")
+        write_styled(f"{details_text(details)}\n")
 
 
 @app.command("info", hidden=True)
@@ -601,7 +603,10 @@ def ps(as_json: JSONFlag = False) -> None:
 
     service = _service("ps")
     loaded = service.loaded()
-    sys.stdout.write(loaded_json(loaded) if as_json else loaded_text(loaded))
+    if as_json:
+        sys.stdout.write(loaded_json(loaded))
+    else:
+        write_styled(loaded_text(loaded))
     if not loaded:
         from .board.lock import describe_holder, holder
 

@@ -11,8 +11,9 @@ from dataclasses import asdict
 from ..errors import PromptTooLong, RKLLamaError
 from ..service import Service
 from ..types import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
+from .output import is_terminal, print_note, use_colour
 from .streams import control
-from .terminal import Spinner, WrappedText, is_terminal, quiet_keys, use_colour
+from .terminal import Spinner, WrappedText, quiet_keys
 
 _FULL = 0.9
 """Of the context: an answer that was cut off there has filled it."""
@@ -121,7 +122,7 @@ def print_completion(
             printer.close()
     if completion.finished is not None:
         for note in _notes(completion.finished, request):
-            sys.stderr.write(f"Note: {note}\n")
+            print_note(note)
         sys.stderr.write(_how_to_get_room(service, completion.finished, longer))
 
 

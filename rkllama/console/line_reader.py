@@ -6,28 +6,46 @@ import contextlib
 import os
 import readline
 import sys
+from collections.abc import Callable, Iterable
 
-from ..files import make_directory
+from ..files import make_directory, write_file
 
 _FENCE = '"""'
 _OPENERS = (_FENCE, f"/set system {_FENCE}")
 _LIMIT = 1000
-"""Lines of history that are kept."""
+"""Texts of history that are kept."""
+_NEWLINE = "\u2028"
+"""What stands for a newline in the file of the history, in which each text has one line."""
+
+Complete = Callable[[str], Iterable[str]]
+"""Given what is typed up to the cursor, what the word there may become."""
 
 
 class LineReader:
-    """Texts from the terminal. `history` is the file of earlier lines; readable by its owner only."""
+    """Texts from the terminal. `history` is the file of earlier ones, readable by its owner only."""
 
-    def __init__(self, history: str) -> None:
+    def __init__(self, history: str, complete: Complete = lambda _: ()) -> None:
         self._history = history
+        self._complete = complete
+        self._choices: list[str] = []
         self._keep = True
         self._several = False
         readline.set_auto_history(False)
-        readline.set_history_length(_LIMIT)
         # A pasted text of several lines is one text, not one question per line.
         readline.parse_and_bind("set enable-bracketed-paste on")
+        libedit = "libedit" in (readline.__doc__ or "")
+        readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
+        readline.set_completer_delims(" \n")
+        readline.set_completer(self._choice)
         with contextlib.suppress(OSError):
-            readline.read_history_file(history)
+            self._read_history()
+
+    def _choice(self, word: str, number: int) -> str | None:
+        """Return what readline offers for the word at the cursor: its n-th choice."""
+        if number == 0:
+            before = readline.get_line_buffer()[: readline.get_endidx()]
+            self._choices = [text for text in self._complete(before) if text.startswith(word)]
+        return self._choices[number] if number < len(self._choices) else None
 
     def keep_history(self, keep: bool) -> None:
         """Set whether further lines are remembered."""
@@ -50,9 +68,12 @@ class LineReader:
         text = self._line(">>> ").lstrip()
         opener = next((opener for opener in _OPENERS if text.startswith(opener)), None)
         if opener is None:
+            self._remember(text)
             return text
         self._several = True
-        return opener[: -len(_FENCE)] + self._rest(text[len(opener) :])
+        rest = self._rest(text[len(opener) :])
+        self._remember(f"{opener}{rest}{_FENCE}")
+        return opener[: -len(_FENCE)] + rest
 
     def _rest(self, line: str) -> str:
         """Return the lines up to the closing quotes."""
@@ -69,21 +90,26 @@ class LineReader:
             sys.stderr.write(prompt)
             sys.stderr.flush()
             prompt = ""
-        text = input(prompt)
-        if text.strip() and self._keep:
-            self._remember(text)
-        return text
+        return input(prompt)
+
+    def _read_history(self) -> None:
+        with open(self._history, encoding="utf-8", errors="replace", newline="\n") as stream:
+            lines = stream.read().split("\n")[:-1]
+        for line in lines[-_LIMIT:]:
+            readline.add_history(line.replace(_NEWLINE, "\n"))
+        if len(lines) > 2 * _LIMIT:
+            write_file(self._history, "".join(f"{line}\n" for line in lines[-_LIMIT:]).encode())
+            os.chmod(self._history, 0o600)
 
     def _remember(self, text: str) -> None:
         last = readline.get_current_history_length()
-        if last and readline.get_history_item(last) == text:
+        if not text.strip() or not self._keep or (last and readline.get_history_item(last) == text):
             return
         readline.add_history(text)
+        line = text.replace("\n", _NEWLINE) + "\n"
         with contextlib.suppress(OSError):
             make_directory(os.path.dirname(self._history))
             # Only the new line: another chat may be writing its own at the same time.
-            os.close(os.open(self._history, os.O_WRONLY | os.O_CREAT, 0o600))
-            if hasattr(readline, "append_history_file"):
-                readline.append_history_file(1, self._history)
-            else:  # if libedit replaces readline
-                readline.write_history_file(self._history)
+            fd = os.open(self._history, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with open(fd, "wb") as stream:
+                stream.write(line.encode(errors="replace"))

@@ -17,10 +17,23 @@ from ..client.discover import (
 )
 from ..config import Settings, load_settings
 from ..errors import ModelsDirMissing, RKLLamaError
-from .output import forget_stdout, human_size, human_time, print_error, table
+from .output import (
+    DIM,
+    GREEN,
+    YELLOW,
+    forget_stdout,
+    human_size,
+    human_time,
+    print_error,
+    print_note,
+    styled,
+    table,
+    write_styled,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 
@@ -30,6 +43,7 @@ def run(models: str | None, *, as_json: bool) -> int:
         settings = load_settings({"models": models})
         server = None if models else find_server(settings)
         found = _from_directory(settings) if server is None else _from_server(server)
+        loaded = [] if server is None or as_json else _loaded(server)
     except RKLLamaError as error:
         print_error(error)
         return 1
@@ -38,10 +52,13 @@ def run(models: str | None, *, as_json: bool) -> int:
     try:
         if not found.models and not as_json:
             _say_empty(settings, server)
-        sys.stdout.write(_json(found.models) if as_json else _table(found))
+        if as_json:
+            sys.stdout.write(_json(found.models))
+        else:
+            write_styled(_table(found, loaded), sys.stdout)
         sys.stdout.flush()
         for text in found.passed_over:
-            sys.stderr.write(f"Passed over {text}.\n")
+            print_note(f"passed over {text}.")
     except BrokenPipeError:
         forget_stdout()
     return 0
@@ -62,7 +79,8 @@ def say_server(server: ServerAddress, settings: Settings) -> None:
     """Tell on a terminal whose models these are, and anywhere what of the user's is not used for it."""
     unused = unused_settings(server, settings)
     if unused or sys.stderr.isatty():
-        sys.stderr.write(f"Through the server at {server.url}{'; ' * bool(unused)}{unused}.\n")
+        text = f"Through the server at {server.url}{'; ' * bool(unused)}{unused}."
+        write_styled(f"{styled(text, DIM, sys.stderr)}\n", sys.stderr)
 
 
 def _say_empty(settings: Settings, server: ServerAddress | None) -> None:
@@ -94,11 +112,14 @@ class _Found:
     """What a directory or a server has: models, incomplete downloads, and what is passed over."""
 
     def __init__(
-        self, models: list[dict[str, object]], incomplete: list[dict[str, Any]], notes: list[str]
+        self,
+        models: list[dict[str, object]],
+        incomplete: list[dict[str, Any]],
+        passed_over: Sequence[str] = (),
     ) -> None:
         self.models = models
         self.incomplete = incomplete
-        self.passed_over = notes
+        self.passed_over = passed_over
 
 
 def _from_directory(settings: Settings) -> _Found:
@@ -130,7 +151,12 @@ def _from_directory(settings: Settings) -> _Found:
             }
         )
     parts = [
-        {"name": part.name, "completed": part.size, "total": total_size(part)}
+        {
+            "name": part.name,
+            "completed": part.size,
+            "total": total_size(part),
+            "modified": part.modified,
+        }
         for part in look.incomplete
     ]
     return _Found(rows, parts, look.passed_over)
@@ -140,15 +166,23 @@ def _from_server(server: ServerAddress) -> _Found:
     """Return a server's models. Raises ServerUnreachable, also if something other than RKLLama responds."""
     body = server.get("/api/tags")
     try:
-        return _Found([_row(model) for model in body["models"]], body.get("incomplete", []), [])
+        return _Found([_row(model) for model in body["models"]], body.get("incomplete", []))
     except (KeyError, TypeError, ValueError):
         raise server.stranger() from None
+
+
+def _loaded(server: ServerAddress) -> list[str]:
+    """Return the names of a server's models in memory; none where it does not tell: they are only marked."""
+    try:
+        return [_untagged(model["name"]) for model in server.get("/api/ps")["models"]]
+    except (RKLLamaError, KeyError, TypeError):
+        return []
 
 
 def _row(model: dict[str, Any]) -> dict[str, object]:
     details = model["details"]
     return {
-        "name": str(model["name"]).removesuffix(":latest"),
+        "name": _untagged(model["name"]),
         "file": details["file"],
         "size": model["size"],
         "format": details["format"],
@@ -157,6 +191,10 @@ def _row(model: dict[str, Any]) -> dict[str, object]:
         "platform": details["platform"],
         "modified": _moment(model["modified_at"]),
     }
+
+
+def _untagged(name: object) -> str:
+    return str(name).removesuffix(":latest")
 
 
 def _moment(text: str) -> float:
@@ -171,8 +209,13 @@ def _json(rows: list[dict[str, object]]) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 
 
-def _table(found: _Found) -> str:
-    lines = [
+_HEAD = ("NAME", "SIZE", "PARAMS", "QUANT", "PLATFORM", "MODIFIED", "STATE")
+_LESSER = ("PLATFORM", "PARAMS", "QUANT", "MODIFIED")
+
+
+def _table(found: _Found, loaded: Sequence[str]) -> str:
+    """Return the models, and the incomplete downloads among them; a state has only what has a special one."""
+    lines: list[tuple[str, ...]] = [
         (
             str(row["name"]),
             human_size(row["size"]),
@@ -180,11 +223,21 @@ def _table(found: _Found) -> str:
             str(row["quantization"] or "-"),
             str(row["platform"] or "-"),
             human_time(row["modified"]),
+            "loaded" if row["name"] in loaded else "",
         )
         for row in found.models
     ]
-    for part in found.incomplete:
-        percent = f" {part['completed'] * 100 // part['total']}%" if part["total"] else ""
-        size = human_size(part["completed"])
-        lines.append((part["name"], size, "-", "-", "-", f"incomplete{percent}"))
-    return table(("NAME", "SIZE", "PARAMS", "QUANT", "PLATFORM", "MODIFIED"), lines)
+    if found.incomplete:
+        lines += map(_incomplete_line, found.incomplete)
+        lines.sort(key=lambda line: (line[0].lower(), line[0]))
+    states = [line[-1] for line in lines]
+    if not any(states):
+        return table(_HEAD[:-1], [line[:-1] for line in lines], lesser=_LESSER)
+    styles = [GREEN if state == "loaded" else YELLOW if state else "" for state in states]
+    return table(_HEAD, lines, lesser=_LESSER, styles=styles)
+
+
+def _incomplete_line(part: dict[str, Any]) -> tuple[str, ...]:
+    percent = f" {part['completed'] * 100 // part['total']}%" if part["total"] else ""
+    size, modified = human_size(part["completed"]), human_time(part["modified"])
+    return part["name"], size, "-", "-", "-", modified, f"incomplete{percent}"

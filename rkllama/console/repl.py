@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from .answer import (
 )
 from .inputs import check_no_picture
 from .options import PARAMETERS, ChatOptions
-from .output import print_error
-from .show import details_text, part_text
+from .output import print_error, write_styled
+from .show import details_text, part_text, two_columns
 from .terminal import Spinner, quiet_keys
 
 _LONGER_ONCE = "--ctx N"
@@ -53,22 +54,28 @@ def answer_once(
     check_complete(completion.finished)
 
 
-_HELP = """\
-/set system TEXT            set the system message; "" removes it
-/set parameter NAME VALUE   temperature, top_k, top_p, seed, num_predict, num_ctx, stop …
-/set verbose | quiet        show or hide counts and timings after each answer
-/set think | nothink        turn thinking before the answer on or off
-/set history | nohistory    turn the history of typed lines on or off
-/set wordwrap | nowordwrap  turn line breaks between words on or off
-/set format json | noformat  have the answers be JSON, or not
-/show [info | system | parameters | modelfile | license | template]
-/load MODEL                 switch to another model or a saved chat
-/save NAME                  save this chat and its settings as a model
-/clear                      forget the conversation
-/bye                        leave (also Ctrl-D)
-/?                          show this help
-
-Write \"\"\" before and after a text of several lines. Ctrl-C stops an answer.
+_HELP: tuple[tuple[str, str], ...] = (
+    ("/set system TEXT", 'set the system message; "" removes it'),
+    (
+        "/set parameter NAME VALUE",
+        "temperature, top_k, top_p, seed, num_predict, num_ctx, stop …",
+    ),
+    ("/set verbose | quiet", "show or hide counts and timings after each answer"),
+    ("/set think | nothink", "turn thinking before the answer on or off"),
+    ("/set history | nohistory", "turn the history of typed lines on or off"),
+    ("/set wordwrap | nowordwrap", "turn line breaks between words on or off"),
+    ("/set format json|noformat", "have the answers be JSON, or not"),
+    ("/show [PART]", "info, system, parameters, modelfile, license or template"),
+    ("/load MODEL", "switch to another model or a saved chat"),
+    ("/save NAME", "save this chat and its settings as a model"),
+    ("/clear", "forget the conversation"),
+    ("/bye", "leave (also Ctrl-D)"),
+    ("/?", "show this help"),
+)
+_HELP_TAIL = """
+Write \"\"\" around a text of several lines.
+TAB completes commands and names of models.
+Ctrl-C stops an answer.
 """
 
 
@@ -82,7 +89,7 @@ class Chat:
         self._model = service.show(model).info.name
         self._options = options
         self._messages: list[Message] = []
-        self._lines = LineReader(os.path.join(home, "history"))
+        self._lines = LineReader(os.path.join(home, "history"), self._complete)
         self._commands: dict[str, Callable[[str], None]] = {
             "/set": self._set,
             "/show": self._show,
@@ -163,8 +170,18 @@ class Chat:
         else:
             command(rest)
 
+    def _complete(self, typed: str) -> list[str]:
+        """Return what the word at the end of a command may be; text for the model is not completed."""
+        words = typed.split(" ")
+        if len(words) == 1:
+            return [*self._commands, "/bye"] if typed.startswith("/") else []
+        if words[:-1] == ["/load"]:
+            with contextlib.suppress(RKLLamaError):
+                return [info.name for info in self._service.models()]
+        return list(_CHOICES.get(" ".join(words[:-1]), ()))
+
     def _help(self, _rest: str) -> None:
-        sys.stderr.write(_HELP)
+        sys.stderr.write(two_columns(_HELP, indent="", stream=sys.stderr) + _HELP_TAIL)
 
     def _clear(self, _rest: str) -> None:
         self._messages = []
@@ -198,8 +215,9 @@ class Chat:
     def _show(self, what: str) -> None:
         details = self._service.show(self._model)
         if what in ("", "info"):
-            text = details_text(details)
-        elif what == "system":
+            write_styled(f"{details_text(details)}\n")
+            return
+        if what == "system":
             own = self._options.system
             text = (details.system if own is None else own) or "(none)"
         elif what == "parameters":
@@ -259,6 +277,13 @@ _SWITCHES: dict[str, dict[str, Any]] = {
     "nowordwrap": {"wordwrap": False},
     "noformat": {"format": None},
 }
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "/set": (*_SWITCHES, "format", "history", "nohistory", "parameter", "system"),
+    "/set parameter": PARAMETERS,
+    "/set format": ("json",),
+    "/show": ("info", "system", "parameters", "modelfile", "license", "template"),
+}
+"""What may follow the words of a command."""
 _SET_USAGE = """\
 /set system TEXT
 /set parameter NAME VALUE

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TextIO
 
 from ..types import LoadedModel, ModelDetails
-from .output import human_size, human_time, table
+from .output import (
+    BOLD,
+    columns_of,
+    display_width,
+    human_size,
+    human_time,
+    styled,
+    table,
+    use_colour,
+)
+from .streams import printable
 
 
 def details_json(details: ModelDetails) -> str:
@@ -36,18 +48,22 @@ def details_text(details: ModelDetails) -> str:
         ("made from", details.parent),
         ("capabilities", ", ".join(details.capabilities)),
     ]
-    text = "Model\n" + _rows(rows)
+    sections = [("Model", two_columns(rows))]
     if details.parameters:
-        text += "\nParameters\n" + _rows(details.parameters)
+        sections.append(("Parameters", two_columns(details.parameters)))
     if details.system:
-        text += "\nSystem\n" + _indented(details.system)
+        sections.append(("System", _indented(details.system)))
     if details.template_guess:
-        text += "\nNote\n" + _indented(details.template_guess)
+        sections.append(("Note", _indented(details.template_guess)))
     if details.notes:
-        text += "\nIgnored\n" + _indented("\n".join(details.notes))
+        sections.append(("Ignored", _indented("\n".join(details.notes))))
     if details.license:
-        text += "\nLicense\n" + _indented("\n".join(details.license.splitlines()[:2]))
-    return text.rstrip("\n")
+        first = "\n".join(details.license.splitlines()[:2])
+        sections.append(("License", _indented(first)))
+    if use_colour(sys.stdout):
+        sections = [(styled(head, BOLD, sys.stdout), printable(text)) for head, text in sections]
+    texts = (f"{head}\n{text}" for head, text in sections)
+    return "\n".join(texts).rstrip("\n")
 
 
 def part_text(details: ModelDetails, part: str) -> str:
@@ -58,14 +74,45 @@ def part_text(details: ModelDetails, part: str) -> str:
     return text or ""
 
 
-def _rows(rows: Sequence[tuple[str, object]]) -> str:
+def two_columns(
+    rows: Sequence[tuple[str, object]], *, indent: str = "  ", stream: TextIO | None = None
+) -> str:
+    """Return names and values beside each other; what is too long for the terminal of `stream` (stdout)
+    goes on below where it began. A row without a value is left out.
+    """
     filled = [(name, value) for name, value in rows if value not in (None, "")]
     width = max((len(name) for name, _ in filled), default=0)
-    return "".join(f"  {name:<{width}}  {value}\n" for name, value in filled)
+    columns = columns_of(stream or sys.stdout)
+    begin = len(indent) + width + 2
+    lines = []
+    for name, value in filled:
+        first, *more = _wrapped(str(value), columns - begin)
+        lines.append(f"{indent}{name:<{width}}  {first}")
+        lines += [" " * begin + line for line in more]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _indented(text: str) -> str:
-    return "".join(f"  {line}\n" for line in text.splitlines())
+    columns = columns_of(sys.stdout)
+    lines = (line for long in text.splitlines() for line in _wrapped(long, columns - 2))
+    return "".join(f"  {line}\n" for line in lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return a line as several that need no more than `width` columns; with less than ten as it is."""
+    if width < 10 or display_width(text) <= width:
+        return [text]
+    lines, line = [], ""
+    for word in text.split(" "):
+        if line and display_width(line) + 1 + display_width(word) > width:
+            lines.append(line)
+            line = ""
+        line = f"{line} {word}" if line else word
+        while display_width(line) > width:
+            fits = next(n for n in range(len(line), 0, -1) if display_width(line[:n]) <= width)
+            lines.append(line[:fits])
+            line = line[fits:]
+    return [*lines, line]
 
 
 def loaded_json(loaded: Sequence[LoadedModel]) -> str:
@@ -86,7 +133,8 @@ def loaded_text(loaded: Sequence[LoadedModel]) -> str:
         )
         for model in loaded
     ]
-    return table(("NAME", "SIZE", "CONTEXT", "RUNTIME", "STATE", "UNTIL"), lines)
+    head = ("NAME", "SIZE", "CONTEXT", "RUNTIME", "STATE", "UNTIL")
+    return table(head, lines, lesser=("RUNTIME", "CONTEXT", "SIZE"))
 
 
 def _until(model: LoadedModel) -> str:

@@ -10,23 +10,13 @@ import threading
 from collections.abc import Iterator
 from typing import TextIO
 
-from .output import char_width, display_width
+from .output import YELLOW, char_width, display_width, is_terminal, styled, write_styled
 from .streams import control, printable
 
 _DELAY, _PACE = 0.15, 0.1
 """Seconds until a spinner appears, so that what is quick doesn't flicker, and between two pictures."""
 
 _NO_LINE_BEGINS_WITH = "、。，．：；？！）］｝」』】〉》〕ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々…"
-
-
-def is_terminal(stream: TextIO) -> bool:
-    """Return whether control sequences may be written to a stream."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def use_colour(stream: TextIO) -> bool:
-    """Return whether colours may be written, too (see no-color.org)."""
-    return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
 @contextlib.contextmanager
@@ -76,11 +66,11 @@ def show_warnings() -> None:
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            text = record.getMessage()
             if is_terminal(sys.stderr):
                 control(sys.stderr, "\r\x1b[K")
-                text = printable(text)  # a bar's library may stand in for stderr
-            sys.stderr.write(f"{text}\n")
+            # A bar's library may stand in for stderr.
+            text = printable(record.getMessage())
+            write_styled(f"{styled(text, YELLOW, sys.stderr)}\n", sys.stderr)
             sys.stderr.flush()
 
     logging.basicConfig(level=logging.WARNING, handlers=[Lines()])

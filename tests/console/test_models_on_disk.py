@@ -29,7 +29,7 @@ def test_models_behind_links_are_used_and_others_told(
     (models / "gone.rkllm").symlink_to(tmp_path / "gone.rkllm")
     listed = rkllama("list")
     assert listed.stderr == (
-        f"Passed over gone.rkllm: it is a link to {tmp_path}/gone.rkllm, which is not there.\n"
+        f"Note: passed over gone.rkllm: it is a link to {tmp_path}/gone.rkllm, which is not there.\n"
     )
     assert listed.stdout.splitlines()[1].startswith("far ")
     assert output("run", "far", "hello")
@@ -64,7 +64,7 @@ def test_an_interrupted_download_is_listed_and_goes_with_rm(
             server = stack.enter_context(Server())
             env = {"RKLLAMA_HOST": f"127.0.0.1:{server.port}"}
         assert output("list", env=env).splitlines()[1].split() == [
-            *("mine", "1.0", "MB", "-", "-", "-", "incomplete", "50%")
+            *("mine", "1.0", "MB", "-", "-", "-", "just", "now", "incomplete", "50%")
         ]
         assert output("list", "--json", env=env) == "[]\n"
         said = rkllama("run", "mine", "hello", env=env)

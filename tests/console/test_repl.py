@@ -214,14 +214,61 @@ def test_bytes_that_are_no_utf8_do_not_end_the_chat() -> None:
         assert chat.end() == 0
 
 
-def test_a_readline_that_cannot_append_keeps_the_history_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """That of a Python with libedit in readline's place."""
-    monkeypatch.delattr(readline, "append_history_file")
+def test_a_text_of_several_lines_is_one_in_the_history(home: Path) -> None:
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.type('"""one\n')
+        chat.expect("... ")
+        chat.type('two"""\n')
+        chat.expect("one\ntwo\n")
+        chat.expect(">>> ")
+        chat.ask("last")
+        chat.type("/bye\n")
+        assert chat.end() == 0
+    kept = (home / "RKLLAMA" / "history").read_text()
+    assert kept.split("\n") == ['"""one\u2028two"""', "last", "/bye", ""]
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.type(UP * 3 + "\n")
+        chat.expect('two"""')
+        chat.expect("one\ntwo\n")
+
+
+def test_a_long_history_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "history"
+    file.write_text("".join(f"line {number}\n" for number in range(2001)))
+    readline.clear_history()
     monkeypatch.setattr("builtins.input", lambda prompt: "hello")
-    assert LineReader(str(tmp_path / "history")).read() == "hello"
-    assert (tmp_path / "history").read_text().endswith("hello\n")
+    assert LineReader(str(file)).read() == "hello"
+    lines = file.read_text().splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (1001, "line 1001", "hello")
+    assert readline.get_history_item(1) == "line 1001"
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("/sh\t", "/show"),
+        ("/show mod\t", "/show modelfile"),
+        ("/set parameter top_\t\t", "top_k  top_p"),
+        ("/load fa\t", "/load far-away"),
+    ],
+)
+def test_tab_completes_commands_and_names(typed: str, completed: str, models: Path) -> None:
+    write_model(models / "far-away.rkllm")
+    with Terminal("run", "echo") as chat:
+        chat.expect(">>> ")
+        chat.type(typed)
+        chat.expect(completed)
+
+
+def test_the_help_has_its_columns_on_a_narrow_terminal() -> None:
+    with Terminal("run", "echo", columns=50) as chat:
+        chat.expect(">>> ")
+        lines = chat.ask("/?").splitlines()
+    assert max(map(len, lines)) <= 50
+    assert "/set system TEXT            set the system" in lines
+    assert '                            message; "" removes it' in lines
 
 
 def test_lines_are_remembered_for_the_next_chat(home: Path) -> None:
@@ -357,7 +404,7 @@ def test_a_warning_has_a_line_of_its_own_beside_the_spinner(models: Path) -> Non
     write_model(models / "big.rkllm", load_ms=400, max_context=512, reply="Here.")
     with Terminal("run", "big", "hello", "--ctx", "1024") as command:
         assert command.end() == 0
-        assert "…\x1b[K\r\x1b[Kbig: The context is 512 tokens" in command.raw
+        assert "…\x1b[K\r\x1b[K\x1b[33mbig: The context is 512 tokens" in command.raw
         assert command.screen.endswith("limit.\nHere.\n")
 
 
