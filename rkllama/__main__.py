@@ -14,6 +14,11 @@ import sys
 
 def main() -> int:
     """Run the command line and return the exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    if sys.version_info < (3, 10):  # noqa: UP036 - a clone needs no installation
+        sys.stderr.write(
+            "Error: RKLLama needs Python 3.10 or newer; README.md tells how to get it.\n"
+        )
+        return 1
     _prepare_streams()
     try:
         try:
