@@ -11,6 +11,7 @@ from dataclasses import asdict
 from ..errors import PromptTooLong, RKLLamaError
 from ..service import Service
 from ..types import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
+from .loading import LoadingText
 from .output import is_terminal, print_note, use_colour
 from .streams import control
 from .terminal import Spinner, WrappedText, quiet_keys
@@ -195,15 +196,15 @@ def print_json(service: Service, request: ChatRequest) -> Finished:
     return finished
 
 
-def _first_words(service: Service, request: ChatRequest) -> str:
+def _first_words(service: Service, request: ChatRequest) -> str | LoadingText:
     """Return the spinner's text: whether the model has to be loaded. Empty if no spinner would be visible."""
     if not is_terminal(sys.stderr) or request.model is None:
         return ""
-    name = service.show(request.model).info.name
-    loaded = [model for model in service.loaded() if model.info.name == name]
+    info = service.show(request.model).info
+    loaded = [model for model in service.loaded() if model.info.name == info.name]
     if any(model.state in ("ready", "busy") for model in loaded):
         return "Reading the prompt…"
-    return f"Loading {name}…"
+    return LoadingText(service, info)
 
 
 def print_figures(finished: Finished | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import RKLLamaError
 from ..service import Service, no_text_error
-from ..types import Message
+from ..types import Message, ModelDetails
 from .answer import (
     Completion,
     check_complete,
@@ -21,6 +21,7 @@ from .answer import (
     print_json,
 )
 from .inputs import check_no_picture
+from .loading import LoadingText
 from .options import PARAMETERS, ChatOptions
 from .output import print_error, write_styled
 from .show import details_text, part_text, two_columns
@@ -102,7 +103,7 @@ class Chat:
 
     def loop(self) -> None:
         """Read, answer, until /bye or Ctrl-D."""
-        self._preload(self._model)
+        self._preload(self._service.show(self._model))
         sys.stderr.write(f"Chat with {self._model}. /? for help, /bye to leave.\n")
         while (text := self._lines.read()) is not None:
             word, _, rest = text.strip().partition(" ")
@@ -118,13 +119,13 @@ class Chat:
             except KeyboardInterrupt:
                 sys.stderr.write("(stopped)\n")
 
-    def _preload(self, model: str) -> None:
-        details = self._service.show(model)
+    def _preload(self, details: ModelDetails) -> None:
+        model = details.info
         if "completion" not in details.capabilities:
-            raise no_text_error(details.info.name)
-        with Spinner(f"Loading {model}…"), quiet_keys():
+            raise no_text_error(model.name)
+        with Spinner(LoadingText(self._service, model)), quiet_keys():
             self._service.load(
-                model,
+                model.name,
                 keep_alive=self._options.keep_alive,
                 context_length=self._options.context_length,
                 sampling=self._options.sampling,
@@ -238,9 +239,9 @@ class Chat:
         if not name:
             sys.stderr.write("Which model? /load MODEL\n")
             return
-        model = self._service.show(name).info.name
-        self._preload(model)
-        self._model, self._messages = model, []
+        details = self._service.show(name)
+        self._preload(details)
+        self._model, self._messages = details.info.name, []
         sys.stderr.write(f"Chat with {self._model}.\n")
 
     def _save(self, name: str) -> None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from .output import YELLOW, char_width, display_width, is_terminal, styled, write_styled
@@ -77,9 +77,12 @@ def show_warnings() -> None:
 
 
 class Spinner:
-    """Shows on stderr that something takes its time, from `start` to `stop`; only on a terminal."""
+    """Shows on stderr that something takes its time, from `start` to `stop`; only on a terminal.
 
-    def __init__(self, text: str) -> None:
+    A text that is a function is asked for each picture, in a thread of its own.
+    """
+
+    def __init__(self, text: str | Callable[[], str]) -> None:
         self.text = text
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -107,7 +110,8 @@ class Spinner:
         frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏" if fancy else "-\\|/"
         turn = 0
         while True:
-            text = printable(self.text)[: shutil.get_terminal_size().columns - 3]
+            text = printable(self.text if isinstance(self.text, str) else self.text())
+            text = text[: shutil.get_terminal_size().columns - 3]
             control(sys.stderr, f"\r{frames[turn % len(frames)]} {text}\x1b[K")
             sys.stderr.flush()
             turn += 1

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rkllama.console.loading import LoadingText, bytes_of
 from rkllama.console.output import human_time
+from rkllama.types import LoadedModel, ModelInfo
 from tests.running import Server
 from tests.terminal import Terminal
 from tests.test_cli import output
@@ -104,3 +110,43 @@ def test_long_values_go_on_in_their_own_column(columns: int, models: Path) -> No
     assert words == ("many words " * 30).strip()
     assert "\x1b[1mSystem\x1b[0m" in screen.raw
     assert output("show", "m").count("x.rkllm\n") == 1
+
+
+def test_loading_tells_how_far_it_is(tmp_path: Path) -> None:
+    """A process that reads a large file stands for one that loads it."""
+    file = tmp_path / "m.rkllm"
+    file.touch()
+    os.truncate(file, 419_430_400)
+    program = (
+        "import sys; f = open(sys.argv[1], 'rb')\n"
+        "print(sum(len(f.read(1 << 20)) for _ in range(400)), flush=True); input()"
+    )
+    info = ModelInfo(
+        name="m", file="m.rkllm", path=str(file), format="rkllm", size=419_430_400, modified=0
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program + " # rkllama.runner.child", str(file)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as reader:  # fmt: skip
+        service = _Loading(info, reader.pid)
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"419430400\n"
+        assert LoadingText(service, info)() == "Loading m… 99%"  # type: ignore[arg-type]
+        half = replace(info, size=bytes_of(reader.pid) * 2)
+        assert LoadingText(service, half)() == "Loading m… 50%"  # type: ignore[arg-type]
+        small = replace(info, size=100_000_000)
+        assert LoadingText(service, small)() == "Loading m…"  # type: ignore[arg-type]
+        reader.communicate(b"\n")
+    other = _Loading(info, os.getpid())  # as the number of another machine's process may be
+    assert LoadingText(other, info)() == "Loading m…"  # type: ignore[arg-type]
+    assert bytes_of(reader.pid) == 0
+
+
+class _Loading:
+    """As much of a service as tells which process loads a model."""
+
+    def __init__(self, info: ModelInfo, pid: int) -> None:
+        self._model = LoadedModel(info=info, state="loading", pid=pid)
+
+    def loaded(self) -> list[LoadedModel]:
+        return [self._model]
