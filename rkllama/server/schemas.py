@@ -18,6 +18,10 @@ _NAME: Schema = {"type": "string", "minLength": 1}
 _TEXTS: Schema = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT}]}
 _NOTHING: Schema = {"type": "array", "maxItems": 0, "description": "No model here supports images."}
 _SEED = {"type": "integer", "minimum": -(1 << 63), "maximum": 1 << 64}
+_DIGESTS: Schema = {
+    "type": "object",
+    "additionalProperties": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
+}
 _MODEL = {"$ref": "#/components/schemas/ModelName"}
 
 
@@ -335,10 +339,8 @@ BODIES: dict[str, Schema] = {
             "additionalProperties": _either(_TEXT, _FLAG, {"type": "number"}, _list(_TEXT)),
         },
         messages=_list(_object({"role": _one_of("system", "user", "assistant"), "content": _TEXT})),
-        files={
-            "type": "object",
-            "additionalProperties": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"},
-        },
+        files=_DIGESTS,
+        adapters=_DIGESTS,
     ),
     "OpenAIChat": _object(
         {"model": _MODEL, "messages": _list(_ref("OpenAIMessage"), 1)},
