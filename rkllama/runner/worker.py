@@ -366,13 +366,11 @@ class Worker:
         remedy = "use a smaller model or prompt."
         if setting is not None:
             remedy = f"raise {setting}, or {remedy}"
-        raise WorkerHung(
-            f"the runtime {what} and was stopped",
-            seconds=seconds,
-            hint=self._with_log(
-                f"The next request loads the model again. If it happens often, {remedy}"
-            ),
-        )
+        message = f"the runtime {what} and was stopped"
+        hint = f"The next request loads the model again. If it happens often, {remedy}"
+        if cause := self.kind.diagnose(self._log.tail()):
+            message, hint = f"{message}: {cause.message}", f"{cause.hint} {hint}"
+        raise WorkerHung(message, seconds=seconds, hint=self._with_log(hint))
 
     def _crashed(self) -> NoReturn:
         """Explain the end of the event pipe."""

@@ -505,6 +505,14 @@ def test_no_limit_is_too_long_for_the_system(start: Start) -> None:
     assert len(child.embed(("a", "b"), True, limits=[1e9, 1e18]).vectors) == 2
 
 
+def test_a_hang_has_the_cause_that_the_log_names(start: Start) -> None:
+    child = start()
+    script = directive(hang_at=0, run_log="E RKNN: failed to submit!, op id: 3")
+    with pytest.raises(WorkerHung, match="was stopped: the NPU failed to compute") as caught:
+        ask(child, "hi " + script, first=0.5)
+    assert "driver 0.9.8" in caught.value.text
+
+
 def test_a_runtime_that_heeds_no_abort_is_ended_in_bounded_time(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
