@@ -35,6 +35,7 @@
     ├── Unauthorized              401  unauthorized         an API key is needed
     ├── Forbidden                 403  forbidden            this Host or Origin may not call
     ├── BodyTooLarge              413  body_too_large       the request's body is over the limit
+    ├── UnsupportedEncoding       415  unsupported_encoding the body's Content-Encoding is not known
     ├── TooManyBodies             503  too_many_bodies      the bodies of requests fill their room
     ├── NoSuchRoute               404  no_such_route        no endpoint of that path
     ├── MethodNotAllowed          405  method_not_allowed   the endpoint takes other methods
@@ -447,6 +448,20 @@ class BodyTooLarge(RKLLamaError):
             hint="Raise RKLLAMA_MAX_BODY on the server to allow larger ones.",
         )
         self.limit = limit
+
+
+class UnsupportedEncoding(RKLLamaError):
+    """The request's body has the Content-Encoding `encoding`, which cannot be unpacked here."""
+
+    status = 415
+    code = "unsupported_encoding"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"a body of the Content-Encoding {encoding!r} cannot be read",
+            hint="Send it as it is, or with gzip or deflate; zstd needs Python 3.14 or rkllama[zstd].",
+        )
+        self.encoding = encoding
 
 
 class TooManyBodies(RKLLamaError):

@@ -26,6 +26,7 @@ from ..errors import (
     ServerStopping,
     TooManyBodies,
     Unauthorized,
+    UnsupportedEncoding,
 )
 
 Language = Literal["fr", "en"]
@@ -81,6 +82,10 @@ _ERRORS: dict[type[RKLLamaError], tuple[str, str]] = {
     ),
     BodyTooLarge: (
         "Le corps de la requête dépasse {limit} octets ; RKLLAMA_MAX_BODY règle cette limite.",
+        "{text}",
+    ),
+    UnsupportedEncoding: (
+        "L'encodage {encoding} du corps de la requête n'est pas pris en charge.",
         "{text}",
     ),
     TooManyBodies: (

@@ -26,7 +26,7 @@ from ..errors import (
 from ..service import ServerService, Upload
 from . import native, ollama, status, v1
 from .addresses import Addresses
-from .bodies import Bodies
+from .bodies import Bodies, decoder_of
 from .guard import Guard
 from .response_store import ResponseStore
 from .routing import Call, Group, Reply, Route, one_line
@@ -129,6 +129,7 @@ class Application:
                 settings=self._settings,
                 responses=self._responses,
                 environ=environ,
+                bodies=self.bodies,
                 parameters=parameters,
             )
             reply = self._handle(route, call)
@@ -178,9 +179,12 @@ class Application:
         return ()
 
     def admits(self, environ: Mapping[str, Any]) -> bool:
-        """Whether the guard lets the request pass. No endpoint that is open to all has a body."""
+        """Whether the guard lets the request pass, and its body can be unpacked. No endpoint that is open
+        to all has a body.
+        """
         try:
             self._guard.check(environ, False)
+            decoder_of(environ.get("HTTP_CONTENT_ENCODING", ""))
         except RKLLamaError:
             return False
         return True

@@ -11,7 +11,7 @@ from typing import Any, cast
 from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import NDJSON_TYPE, Generation
-from ..errors import Cancelled, NoModelLoaded, RKLLamaError, Unsupported
+from ..errors import Cancelled, NoModelLoaded, RKLLamaError, Unsupported, UnsupportedEncoding
 from ..models.modelfile import Modelfile, render_modelfile
 from ..types import Message, ModelDetails, Timings
 from .routing import Call, Group, Reply, Route, generate, ok, stream
@@ -160,6 +160,8 @@ def _has_blob(call: Call) -> Reply:
 
 def _put_blob(call: Call) -> Reply:
     digest = ollama_models.digest_hex(call.parameters["digest"])
+    if encoding := call.environ.get("HTTP_CONTENT_ENCODING"):
+        raise UnsupportedEncoding(encoding)  # a file is kept as it comes
     call.service.keep_upload(digest, call.environ["wsgi.input"])
     return Reply(status=201)
 

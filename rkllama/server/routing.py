@@ -24,6 +24,7 @@ from ..errors import (
     TooManyBodies,
 )
 from ..service import Caller, ServerService
+from .bodies import Bodies, decode, decoder_of
 from .response_store import ResponseStore
 
 T = TypeVar("T")
@@ -99,8 +100,11 @@ class Call:
     settings: Settings
     responses: ResponseStore
     environ: Mapping[str, Any]
+    bodies: Bodies
     parameters: Mapping[str, str] = field(default_factory=dict)
     _client: int = -1
+    _taken: int = 0
+    """Bytes of the room for bodies that unpacking has taken."""
 
     @property
     def path(self) -> str:
@@ -112,10 +116,21 @@ class Call:
         return dict(parse_qsl(str(self.environ.get("QUERY_STRING", ""))))
 
     def raw_body(self) -> bytes:
-        """Return the body's bytes."""
+        """Return the body's bytes, unpacked. Raises UnsupportedEncoding, InvalidRequest, BodyTooLarge,
+        TooManyBodies.
+        """
+        decoder = decoder_of(self.environ.get("HTTP_CONTENT_ENCODING", ""))
         size = int(self.environ.get("CONTENT_LENGTH") or 0)
         data: bytes = self.environ["wsgi.input"].read(size)
-        return data
+        if decoder is None or not data:
+            return data
+        pieces = []
+        for piece in decode(data, decoder, self.settings.max_body):
+            if not self.bodies.take(len(piece)):
+                raise TooManyBodies(self.bodies.limit)
+            self._taken += len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
 
     def json(self) -> Any:
         """Return the body as JSON, whatever its Content-Type says. Raises InvalidRequest."""
@@ -138,7 +153,9 @@ class Call:
         return Caller(self._client)
 
     def close(self) -> None:
-        """Free what `caller` took."""
+        """Free what `caller` and unpacking took."""
+        self.bodies.give_back(self._taken)
+        self._taken = 0
         if self._client >= 0:
             os.close(self._client)
             self._client = -1

@@ -183,6 +183,8 @@ def all_errors() -> Iterator[errors.RKLLamaError]:
     values: dict[str, dict[str, Any]] = {
         "Unauthorized": {},
         "BodyTooLarge": {"limit": 1024},
+        "TooManyBodies": {"limit": 1024},
+        "UnsupportedEncoding": {"encoding": "br"},
         "NoSuchRoute": {"path": "/nowhere"},
         "MethodNotAllowed": {"method": "PUT", "path": "/rm", "allowed": "DELETE, POST"},
         "ModelNotFound": {"name": "m"},

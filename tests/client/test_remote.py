@@ -471,6 +471,8 @@ ERRORS = [
     errors.NoModelLoaded(),
     errors.ModelsDirMissing("/m"),
     errors.QueueFull(64, retry_after=7),
+    errors.TooManyBodies(1024, retry_after=7),
+    errors.UnsupportedEncoding("br"),
     errors.LoadFailed("refused", hint="Convert it again."),
     errors.LibraryNotFound((("/a", "absent"), ("/b", "broken")), hint="Install it."),
     errors.NPUBusy("pid 7"),
