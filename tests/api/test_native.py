@@ -189,7 +189,6 @@ def all_errors() -> Iterator[errors.RKLLamaError]:
         "MethodNotAllowed": {"method": "PUT", "path": "/rm", "allowed": "DELETE, POST"},
         "ModelNotFound": {"name": "m"},
         "NoPreviousResponse": {"response_id": "resp_1"},
-        "TooManyBodies": {"limit": 1024},
         "ModelIncomplete": {"name": "m", "completed": 5, "reference": "u/r"},
         "NoWebSocket": {"path": "/rm", "allowed": "DELETE, POST"},
         "NotStored": {"kind": "item", "id": "msg_1"},
