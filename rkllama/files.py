@@ -9,6 +9,8 @@ import os
 import shutil
 import stat
 
+from .errors import DiskFull, RKLLamaError
+
 IMPORT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory from which `import rkllama` gets this very package, for the processes that it starts."""
 
@@ -72,6 +74,14 @@ def make_directory(path: str) -> None:
             raise
     else:
         os.chmod(path, 0o700)
+
+
+def not_written(error: OSError, path: str) -> RKLLamaError:
+    """Return what to tell of a file or folder `path` that could not be written: DiskFull if that is why."""
+    text, folder = f"{path} cannot be written: {error.strerror or error}", os.path.dirname(path)
+    if is_full(error):
+        return DiskFull(text, needed=1, available=free_space(folder))
+    return RKLLamaError(text, hint=f"Check that the server may write to {folder}.")
 
 
 class NewFile:

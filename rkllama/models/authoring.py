@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ..errors import AmbiguousName, InvalidRequest, ModelIncomplete, ModelNotFound, RKLLamaError
-from ..files import write_file
+from ..files import not_written, write_file
 from ..types import ModelInfo
 from .filename import strip_extension, without_registry
 from .labels import PULL_RECORD
@@ -323,7 +323,7 @@ class WritableStore(Store):
             os.makedirs(folder, exist_ok=True)
             write_file(path, content)
         except OSError as error:
-            raise RKLLamaError(f"{path} cannot be written: {error.strerror}") from None
+            raise not_written(error, path) from None
 
 
 def _delete_part(part: Entry) -> None:
@@ -371,7 +371,7 @@ def _moved(adapter: tuple[str, str] | None, folder: str) -> Iterator[str | None]
         os.makedirs(os.path.dirname(path), exist_ok=True)
         os.replace(upload, path)
     except OSError as error:
-        raise RKLLamaError(f"{path} cannot be written: {error.strerror}") from None
+        raise not_written(error, path) from None
     try:
         yield os.path.join(_ADAPTERS, name)
     except BaseException:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Literal
 
 from ..errors import DiskFull, InvalidRequest, RKLLamaError
-from ..files import RESERVE, NewFile, clear_new_files, free_space, is_full, write_file
+from ..files import RESERVE, NewFile, clear_new_files, free_space, is_full, not_written, write_file
 from ..types import PullProgress
 from .filename import EXTENSIONS
 from .modelfile import parse_modelfile
@@ -244,10 +244,7 @@ class Blobs:
                 os.replace(upload, path)
                 write_file(os.path.join(folder, CREATED), b"")
             except OSError as error:
-                raise RKLLamaError(
-                    f"{path} cannot be written: {error.strerror}",
-                    hint=f"Check that the server may write to {self._models}.",
-                ) from error
+                raise not_written(error, path) from error
             yield path, digest
         except BaseException:
             _put_back(path, upload)

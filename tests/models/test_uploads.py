@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.errors import DiskFull, RKLLamaError
+from rkllama.models.authoring import WritableStore
 from rkllama.models.uploads import Blobs
 
 DATA = b"a model's bytes"
@@ -102,4 +103,23 @@ def test_a_file_that_cannot_be_placed_stays_an_upload(models: Path) -> None:
     (models / "made").write_text("no folder")
     with pytest.raises(RKLLamaError, match="cannot be written"), blobs.placed(FILES, "made"):
         pass
+    assert blobs.has(DIGEST)
+
+
+@pytest.mark.parametrize("step", ["makedirs", "replace"])
+def test_a_model_for_which_the_disk_has_no_room_is_told_so(
+    models: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    blobs, store = upload(models), WritableStore(str(models))
+    (models / "m.rkllm").write_bytes(DATA)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, refuse)
+        with pytest.raises(DiskFull, match="cannot be written"), blobs.placed(FILES, "made"):
+            pass
+        with pytest.raises(DiskFull, match="Modelfile cannot be written"):
+            store.create("other", "FROM m\nSYSTEM hi")
+    store.close()
     assert blobs.has(DIGEST)
