@@ -72,7 +72,8 @@ def read_tools(fields: Fields) -> ToolSet:
         if kind == "namespace":
             space = entry.need("name", entry.text)
             inner = [take(each, space) for each in entry.objects("tools") or ()]
-            echo.append({"type": kind, "name": space, "tools": inner})
+            description = entry.text("description") or ""
+            echo.append({"type": kind, "name": space, "description": description, "tools": inner})
         elif optional and kind not in _OWN:
             _log.info("left out the tool of type %r: it is not available here", (kind or "")[:40])
         else:

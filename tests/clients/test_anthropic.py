@@ -154,3 +154,35 @@ def test_errors(client: anthropic.Anthropic) -> None:
         client.messages.create(model="nothing-here", max_tokens=5, messages=[ask("x")])
     with pytest.raises(anthropic.APIStatusError, match="SIGSEGV"):
         create(client, [ask("x", segv_at=0)])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_tool_runner_goes_on_without_a_thread(
+    client: anthropic.Anthropic, server: Server, stream: bool
+) -> None:
+    """It asks for a thread first, and sends the whole conversation when that is refused."""
+
+    @anthropic.beta_tool
+    def get_weather(city: str) -> str:
+        """Tell the weather."""
+        return f"rain in {city} " + directive(reply="Take an umbrella.")
+
+    runner: Any = client.beta.messages.tool_runner(
+        model=MODEL,
+        max_tokens=100,
+        tools=[get_weather],
+        messages=[ask("weather?", reply=tool_call("Nantes"))],
+        stream=stream,
+    )
+    final: Any = None
+    for turn in runner:
+        final = turn.get_final_message() if stream else turn
+    assert final.content[0].text == "Take an umbrella."
+    assert any("'thread' is not supported" in line for line in server.log)
+
+
+def test_a_prompt_that_is_too_long_tells_both_figures(client: anthropic.Anthropic) -> None:
+    with pytest.raises(
+        anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 4096 max"
+    ):
+        create(client, [ask("word " * 5000)])

@@ -61,7 +61,15 @@ def test_responses() -> None:
     wholes: TypeAdapter[Any] = TypeAdapter(openai.types.responses.Response)
     events_of: TypeAdapter[Any] = TypeAdapter(openai.types.responses.ResponseStreamEvent)
     body: dict[str, Any] = {"model": "qwen", "input": "Hello"}
-    for fields in ({}, {"include": ["message.output_text.logprobs"], "reasoning": {}}):
+    weather = {"type": "custom", "name": "weather"}
+    clock = {"type": "namespace", "name": "my", "tools": [{"type": "function", "name": "clock"}]}
+    asked: tuple[dict[str, Any], ...] = (
+        {},
+        {"include": ["message.output_text.logprobs"], "reasoning": {}},
+        {"include": ["reasoning.encrypted_content"], "reasoning": {"summary": "auto"}},
+        {"tools": [weather, clock]},
+    )
+    for fields in asked:
         for events in scripts.ALL.values():
             check(wholes, responses_api.decode_response(body | fields).encoder.whole(events))
             check(events_of, *frames(responses_api.decode_response(body | fields), events))
