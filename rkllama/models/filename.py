@@ -159,7 +159,7 @@ _SIZE = (
     r"(?:-?(a\d+(?:\.\d+)?)b)?(?![a-z0-9])"
 )
 _MILLIONS = r"(?<![a-z0-9.])(\d+(?:\.\d+)?)m(?![a-z0-9])"
-_CONTEXT = r"(?<![a-z0-9.])(?:(\d{1,4})k|(\d)m|ctx-?(\d{3,7}))(?![a-z0-9])"
+_CONTEXT = r"(?<![a-z0-9.])(?:(?:ctx-?)?(\d{1,4})k|(\d)m|ctx-?(\d{3,7}))(?![a-z0-9])"
 _VARIANTS = (
     ("reranker", r"(?<![a-z])rerank"),
     ("embedding", r"(?<![a-z])(?:embed|(?:bge|gte|e5|minilm|mpnet|labse|stella)(?![a-z]))"),
@@ -239,7 +239,7 @@ def _prepared(text: str) -> tuple[str, str | None]:
     """Return the words of `text` without what the converter put into it, and the converter's version."""
     version = _toolkit(text)
     text = re.sub(_CONVERTER_OPTIONS, "", text)
-    return _words(text.replace(version, "") if version else text), version
+    return plain_words(text.replace(version, "") if version else text), version
 
 
 def _toolkit(text: str) -> str | None:
@@ -254,10 +254,14 @@ def _toolkit(text: str) -> str | None:
     return None
 
 
-def _words(text: str) -> str:
-    """Words with single "-" between them; a "_" between digits is a decimal point (1_8B)."""
+def plain_words(text: str) -> str:
+    """Return the words of a text in lower case with single "-" between them.
+
+    A "_" between digits is a decimal point (1_8B), but not between a generation and a size (qwen3_0.6b).
+    """
     if "_" in text:
-        text = re.sub(r"(?<=\d)_(?=\d)", ".", text)
+        text = re.sub(r"(?<=[a-z]\d)_(?=\d+(?:[._]\d+)?[bm](?![a-z]))", "-", text)
+        text = re.sub(r"(?<=\d)(?<!\.\d)_(?=\d)(?!\d+\.)", ".", text)
     return "-".join(re.findall(r"[a-z0-9.]+", text))
 
 

@@ -22,7 +22,7 @@ _HUB_PLACES = frozenset(
     (host, port) for host in ("huggingface.co", "www.huggingface.co", "hf.co") for port in (80, 443)
 )
 _URL = re.compile(r"https?://", re.IGNORECASE)
-_SPLIT_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+SPLIT_GGUF = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,13 +156,13 @@ def choose_file(files: tuple[str, ...], reference: Reference) -> str:
     Without any files, the named one is assumed to exist. Raises HubNotFound with near names, AmbiguousName
     with all candidates, or Unsupported.
     """
-    models = tuple(path for path in files if _is_model(path))
+    models = tuple(path for path in files if is_model(path))
     path = reference.file
     if path is None:
         path = _only_one(models, reference)
     elif files and path not in files:
         raise HubNotFound(f"{reference.repo} has no file {path}", hint=_near(path, models))
-    if _SPLIT_GGUF.search(path):
+    if SPLIT_GGUF.search(path):
         raise Unsupported(f"{path} is one part of a model that is split over several files")
     return path
 
@@ -189,7 +189,8 @@ def is_tagged(path: str, tag: str) -> bool:
     return tag in (name, plain, quantization) or plain.endswith((f"-{tag}", f".{tag}", f"_{tag}"))
 
 
-def _is_model(path: str) -> bool:
+def is_model(path: str) -> bool:
+    """Return whether a path in a repository is that of a model that can be pulled."""
     name = path.rpartition("/")[2].lower()
     # llama.cpp's vision encoders are named mmproj. The list is the Hub's: it is not to be trusted.
     return name.endswith(EXTENSIONS) and not name.startswith("mmproj") and _is_safe_path(path)

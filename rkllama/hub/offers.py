@@ -1,0 +1,158 @@
+"""Values of the search for a model: what is offered, and for which board."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ..models.filename import EXTENSIONS
+from ..models.reference import SPLIT_GGUF, is_model
+from .reading import Reading, billions, read_names
+
+MEMORY_SHARE = 0.7
+"""The part of a board's memory that a model and its context may take."""
+USUAL_CONTEXT = 4096
+_BITS = {"w4a16": 4.5, "w4a8": 4.5, "w8a8": 8.6, "Q4": 4.8, "Q5": 5.7, "Q6": 6.6, "Q8": 8.5}
+_UNKNOWN_BITS = {"rkllm": 8.6, "gguf": 16.0}
+_KV_SMALL, _KV_LARGE = 112 << 10, 144 << 10
+"""Bytes of the context per token, of models up to 3 and of more billions; few need more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """The machine that a model is wanted for. `soc` is "RK3588" or the like, None where no NPU is;
+    `memory` is in bytes, None where it is not known; `release` the newest runtime to be had.
+    """
+
+    soc: str | None = None
+    memory: int | None = None
+    release: str | None = None
+
+    @property
+    def platform(self) -> str | None:
+        """The SoC as models name it: the rk3588s runs what the rk3588 runs."""
+        return self.soc.lower().removesuffix("s") if self.soc else None
+
+    @property
+    def format(self) -> str:
+        """The format of the models for it."""
+        return "rkllm" if self.soc else "gguf"
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that a model with its context may take."""
+        return None if self.memory is None else int(self.memory * MEMORY_SHARE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A model's file on the Hub and what is known of it."""
+
+    repo: str
+    file: str
+    reading: Reading
+    size: int | None = None
+    downloads: int | None = None
+    gated: bool = False
+    encoder: str | None = None
+    """The repository's vision encoder, for a model that sees."""
+    here: bool = False
+    """Whether it has been pulled already."""
+
+    @property
+    def reference(self) -> str:
+        """What `pull` takes for just this file."""
+        return f"{self.repo}/{self.file}"
+
+    @property
+    def format(self) -> str:
+        """ "rkllm" or "gguf"."""
+        return self.file.rpartition(".")[2].lower()
+
+    @property
+    def kind(self) -> str:
+        """What it is for: "text", "vision", "embedding" or "reranker"."""
+        for word in ("reranker", "embedding"):
+            if word in self.reading.words:
+                return word
+        seeing = self.encoder or "vl" in self.reading.words or self.reading.brand in _SEEING
+        return "vision" if seeing else "text"
+
+    def footprint(self) -> int | None:
+        """Return the bytes that it takes in memory with its context, guessed from the parameters where the
+        size is not known; None where both are not.
+        """
+        weights = self.size if self.size is not None else self.guessed_size()
+        if weights is None:
+            return None
+        number = billions(self.reading.size)
+        per_token = _KV_SMALL if number is not None and number <= 3 else _KV_LARGE
+        return weights + per_token * min(self.reading.context_length or USUAL_CONTEXT, 16384)
+
+    def guessed_size(self) -> int | None:
+        """Return the file's size as the number of parameters and the quantization tell it."""
+        number = billions(self.reading.size)
+        if number is None:
+            return None
+        label = self.reading.quantization or ""
+        bits = next((b for name, b in _BITS.items() if name in label), _UNKNOWN_BITS[self.format])
+        return int(number * 1e9 * bits / 8)
+
+
+_SEEING = frozenset(
+    {"internvl", "smolvlm", "minicpm-v", "minicpm-o", "janus", "deepseek-ocr", "deepseek-vl"}
+    | {"llava", "moondream", "fastvlm", "paligemma"}
+)
+
+
+def offers_of(
+    repo: str,
+    files: Iterable[str],
+    *,
+    downloads: int | None = None,
+    gated: bool = False,
+    here: Iterable[str] = (),
+) -> Iterator[Offer]:
+    """Yield the models among a repository's files; adapters and parts of models are none."""
+    files = tuple(files)
+    known = frozenset(here)
+    for file in files:
+        if not is_model(file) or SPLIT_GGUF.search(file):
+            continue
+        reading = read_names(file, repo)
+        if "lora" in reading.words and file.lower().endswith("lora.rkllm"):
+            continue
+        yield Offer(
+            repo=repo,
+            file=file,
+            reading=reading,
+            downloads=downloads,
+            gated=gated,
+            encoder=find_encoder(file, files, reading.platform),
+            here=f"{repo}/{file}" in known,
+        )
+
+
+def find_encoder(file: str, files: Iterable[str], platform: str | None) -> str | None:
+    """Return the vision encoder that goes with the model `file`: the only one of its repository, of several
+    the one that is named so, is for the platform and lies nearest. None where there is none to be sure of.
+    """
+    folder = file.rpartition("/")[0]
+    found = [name for name in files if name.lower().endswith(".rknn") or _is_mmproj(name)]
+    if file.lower().endswith(EXTENSIONS[1]):
+        found = [name for name in found if _is_mmproj(name)]
+        return found[0] if found else None
+    found = [name for name in found if not _is_mmproj(name)]
+    for narrower in (
+        lambda name: any(word in name.lower() for word in ("vision", "vit", "encoder", "visual")),
+        lambda name: platform is not None and platform in name.lower(),
+        lambda name: name.rpartition("/")[0] == folder,
+    ):
+        if len(found) > 1:
+            found = [name for name in found if narrower(name)] or found
+    foreign = len(found) == 1 and read_names(found[0]).platform not in (None, platform)
+    return found[0] if len(found) == 1 and not foreign else None
+
+
+def _is_mmproj(name: str) -> bool:
+    return name.rpartition("/")[2].lower().startswith("mmproj") and name.lower().endswith(".gguf")
