@@ -428,8 +428,8 @@ def pull(
     reference: Annotated[
         str,
         typer.Argument(
-            metavar="[hf/]USER/REPO/FILE[/NAME][@REVISION]",
-            help="A .rkllm or .gguf file on Hugging Face, and the model's name.",
+            metavar="MODEL",
+            help="A name such as qwen3:4b, or USER/REPO[/FILE[/NAME]][@REVISION] on Hugging Face.",
         ),
     ],
     unverified: Annotated[

@@ -268,6 +268,11 @@ class Settings:
         """The directory of the workers' log files."""
         return os.path.join(self.home, "logs")
 
+    @property
+    def cache(self) -> str:
+        """Where answers of the Hub are kept for a while."""
+        return os.path.join(self.home, "cache")
+
     def prompt_timeout(self, characters: int) -> float:
         """Seconds that a prompt of so many characters may take until its first token."""
         return min(LONGEST_WAIT, self.token_timeout + self.prefill_timeout * characters / 1000)

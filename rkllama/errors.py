@@ -200,18 +200,21 @@ class ModelIncomplete(ModelNotFound):
 
 
 class AmbiguousName(RKLLamaError):
-    """Several models match `name`: `candidates`."""
+    """Several models match `name`: `candidates`; `reason` says why none of them is the one."""
 
     status = 400
     code = "ambiguous_name"
 
-    def __init__(self, name: str, candidates: tuple[str, ...]) -> None:
+    def __init__(
+        self, name: str, candidates: tuple[str, ...], *, reason: str | None = None
+    ) -> None:
+        what = f"'{name}' matches several models" if reason is None else reason
         super().__init__(
-            f"'{name}' matches several models: {', '.join(candidates)}",
-            hint="Use the full name of one of them.",
+            f"{what}: {', '.join(candidates)}", hint="Use the full name of one of them."
         )
         self.name = name
         self.candidates = candidates
+        self.reason = reason
 
 
 class NoModelLoaded(RKLLamaError):

@@ -402,3 +402,5 @@ class PullProgress:
     """With `done`: the name under which the model can be used."""
     resumed: int = 0
     """Bytes that an earlier try had left."""
+    note: str | None = None
+    """With `resolving`: what was chosen, and why."""

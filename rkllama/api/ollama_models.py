@@ -322,7 +322,8 @@ class PullEncoder:
         """Return the lines of a step."""
         lines: tuple[dict[str, Any], ...]
         if progress.status == "resolving":
-            lines = ({"status": "pulling manifest", "file": progress.file},)
+            line = {"status": progress.note or "pulling manifest", "file": progress.file}
+            lines = ({**line, "note": progress.note} if progress.note else line,)
         elif progress.status == "downloading":
             lines = (_download_line(progress),)
         elif progress.status == "verifying":

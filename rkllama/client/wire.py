@@ -267,6 +267,8 @@ def pull_progress(line: Json) -> PullProgress | None:
     status = line["status"]
     if status == "writing manifest":
         return None
+    if note := line.get("note"):
+        return PullProgress(status="resolving", file=line["file"], note=note)
     return PullProgress(
         status=_STEPS.get(status, "downloading"),
         file=line["file"],

@@ -64,6 +64,8 @@ class _Lines:
         self._status = ""
 
     def report(self, step: PullProgress) -> None:
+        if step.note:
+            sys.stderr.write(f"{_sentence(step.note)}\n")
         doing = _DOING.get(step.status)
         if doing is not None and step.total:
             if not self._announced:
@@ -80,6 +82,10 @@ class _Lines:
                 sys.stderr.write("100%\n")
             sys.stderr.write("Verifying sha256\n")
         self._status = step.status
+
+
+def _sentence(note: str) -> str:
+    return note[:1].upper() + note[1:]
 
 
 def _from(step: PullProgress) -> str:
@@ -124,6 +130,10 @@ class _Bar:
 
     def report(self, step: PullProgress) -> None:
         if step.status == "resolving":
+            self._spinner.text = f"Asking the Hub: {step.file}"
+            if step.note:
+                self._spinner.stop()
+                sys.stderr.write(f"{_sentence(step.note)}\n")
             return
         if self._task is None:
             self._spinner.stop()

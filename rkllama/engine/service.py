@@ -14,7 +14,6 @@ from ..errors import ModelNotFound, NoModelLoaded, PullError
 from ..models.authoring import WritableStore
 from ..models.filename import without_registry
 from ..models.modelfile import parse_modelfile, render_modelfile
-from ..models.reference import parse_reference
 from ..models.uploads import Blobs, Source, Upload
 from ..service import LOCAL, Caller
 from ..types import (
@@ -88,6 +87,8 @@ class LocalService:
                 name=here.name,
             )
             return
+        from ..board.soc import read_soc
+        from ..hub.offers import this_board
         from ..hub.pull import pull
 
         if not self._pulls.acquire(blocking=False):
@@ -96,17 +97,25 @@ class LocalService:
                 hint="Try again when one of them has finished.",
             )
         try:
-            for step in pull(reference, self.store.models, unverified=unverified):
+            board, cache = this_board(read_soc()), self.settings.cache
+            steps = pull(
+                reference, self.store.models, unverified=unverified, board=board, cache=cache
+            )
+            for step in steps:
                 yield self._named(step, reference) if step.status == "done" else step
         finally:
             self._pulls.release()
 
     def _named(self, done: PullProgress, reference: str) -> PullProgress:
         """Return the last step of a pull; a file that is here under another name gets the wanted one."""
-        wanted = parse_reference(reference).name
+        from ..hub.wanted import parse_wanted
+
+        wanted = (
+            None if "://" in reference else parse_wanted(reference).name
+        )  # an address names a file
         if wanted is None or done.name is None or done.name.lower() == wanted.lower():
             return done
-        self.store.copy(done.name, wanted)
+        self.store.copy(done.name, wanted, literal=True)
         return replace(done, name=wanted)
 
     def _present(self, reference: str) -> ModelInfo | None:

@@ -8,13 +8,14 @@ notices wrong bytes of the right length. Its exceptions end here; what leaves is
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 from .. import __version__
 from ..errors import ConfigError, HubGated, HubNotFound, HubUnreachable, InvalidRequest, PullError
@@ -28,6 +29,8 @@ METADATA_TIMEOUT = 10.0
 STALL_TIMEOUT = 30.0
 """Seconds without a byte after which a download counts as broken off."""
 MAX_REDIRECTS = 5
+SEARCH_LIMIT = 16 << 20
+"""Bytes of an answer to a search; a hundred repositories with their files' names take about one million."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +101,7 @@ class Hub:
         self, repo: str, revision: str | None = None, *, timeout: float = METADATA_TIMEOUT
     ) -> Repository:
         """Return what `repo` holds at `revision`. Raises HubNotFound, HubUnreachable, PullError."""
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        if is_offline():
             raise _offline()
         with self._explained(repo, revision):
             from huggingface_hub import HfApi
@@ -111,6 +114,24 @@ class Hub:
                 files=tuple(sibling.rfilename for sibling in info.siblings or ()),
                 base_models=_base_models(info.card_data),
             )
+
+    def list_models(self, parameters: Mapping[str, str | list[str]]) -> object:
+        """Return the answer to a search for repositories, as JSON; nothing of it has been checked.
+
+        Raises HubUnreachable, HubGated, PullError.
+        """
+        if is_offline():
+            raise _offline()
+        url = f"{self.endpoint}/api/models?{urlencode(parameters, doseq=True)}"
+        with self._explained("a search"), self._get(url, {}, METADATA_TIMEOUT) as (_, response):
+            if response.status_code != 200:
+                _raise_status(response)
+            content = bytearray()
+            for chunk in response.iter_raw():
+                content += chunk
+                if len(content) > SEARCH_LIMIT:
+                    raise ValueError(f"it has more than {SEARCH_LIMIT} bytes")
+            return json.loads(content)
 
     def file(self, repository: Repository, path: str) -> RemoteFile:
         """Return size and hash of a file, and proof that it may be read. Raises HubGated, HubNotFound, …"""
@@ -297,6 +318,18 @@ def lost_connection() -> type[Exception]:
 
     base: type[Exception] = HfHubHTTPError.__bases__[0]
     return base
+
+
+def _raise_status(response: Any) -> None:
+    from huggingface_hub import hf_raise_for_status
+
+    response.read()
+    hf_raise_for_status(response)
+
+
+def is_offline() -> bool:
+    """Return whether the user has told huggingface_hub to stay offline."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def _offline() -> HubUnreachable:

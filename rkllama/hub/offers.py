@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..models.filename import EXTENSIONS
 from ..models.reference import SPLIT_GGUF, is_model
+from ..rkllm.abi import RELEASES
 from .reading import Reading, billions, read_names
 
 MEMORY_SHARE = 0.7
@@ -99,6 +101,15 @@ class Offer:
         return int(number * 1e9 * bits / 8)
 
 
+def this_board(soc: str | None, release: str | None = None) -> Board:
+    """Return this machine as one that models are wanted for; `release` None is the newest known runtime."""
+    try:
+        memory: int | None = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        memory = None
+    return Board(soc=soc, memory=memory, release=release or RELEASES[-1])
+
+
 _SEEING = frozenset(
     {"internvl", "smolvlm", "minicpm-v", "minicpm-o", "janus", "deepseek-ocr", "deepseek-vl"}
     | {"llava", "moondream", "fastvlm", "paligemma"}
@@ -116,6 +127,7 @@ def offers_of(
     """Yield the models among a repository's files; adapters and parts of models are none."""
     files = tuple(files)
     known = frozenset(here)
+    encoders = tuple(file for file in files if file.lower().endswith(".rknn") or _is_mmproj(file))
     for file in files:
         if not is_model(file) or SPLIT_GGUF.search(file):
             continue
@@ -128,7 +140,7 @@ def offers_of(
             reading=reading,
             downloads=downloads,
             gated=gated,
-            encoder=find_encoder(file, files, reading.platform),
+            encoder=find_encoder(file, encoders, reading.platform),
             here=f"{repo}/{file}" in known,
         )
 

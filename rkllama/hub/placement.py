@@ -17,10 +17,12 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
-from ..errors import PullError
+from ..errors import InvalidRequest, PullError
 from ..models.digests import DigestCache
 from ..models.filename import EXTENSIONS, strip_extension
+from ..models.reference import Reference, parse_reference
 from ..models.scan import MODELFILE, Entry, scan
 from .api import DEFAULT_REVISION, RemoteFile
 from .partial import FileCheck, read_json, write_json
@@ -115,6 +117,20 @@ def is_claimed(path: str) -> bool:
     """Return whether the file at `path` lies in a folder that a pull has made, here and not behind a link."""
     folder = os.path.dirname(path)
     return not os.path.islink(folder) and bool(_record(folder))
+
+
+def begun_under(models: str, name: str) -> Reference | None:
+    """Return what a pull has begun to fetch under `name`; None where that is nothing."""
+    folder = os.path.join(models, name)
+    record = None if os.path.islink(folder) else _record(folder)
+    if not isinstance(record, dict):
+        return None
+    repo, file, revision = (record.get(key) for key in ("repo", "file", "revision"))
+    try:
+        reference = parse_reference(f"{repo}/{file}@{revision}")
+    except InvalidRequest:
+        return None
+    return replace(reference, name=name)
 
 
 def _folder_names(origin: dict[str, str]) -> Iterator[str]:

@@ -7,22 +7,28 @@ executed, and of its texts only the ones named in sidecars.py are fetched.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from ..errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from ..files import free_space, is_full, make_directory
-from ..models.reference import Reference, choose_file, parse_reference
+from ..models.reference import Reference, parse_reference
 from ..types import PullProgress
 from .api import DEFAULT_REVISION, Hub, RemoteFile, Repository, Response, lost_connection
+from .find import Library, file_in, find, settled
+from .offers import Board
 from .partial import Part, unfinished
-from .placement import Place, is_claimed
+from .placement import Place, begun_under, is_claimed
+from .reading import Reading
 from .sidecars import fetch_sidecars, has_template
+from .wanted import Wanted, parse_wanted
 
 RETRIES = 5
 """Connections in a row that may bring nothing before the download is given up."""
@@ -52,8 +58,13 @@ def pull(
     token: str | None = None,
     backoff: float = 1.0,
     unverified: bool = False,
+    board: Board | None = None,
+    cache: str | None = None,
 ) -> Generator[PullProgress, None, None]:
     """Fetch `[hf/]USER/REPO/FILE[/NAME][@REVISION]` into the directory `models`, which is created if needed.
+
+    For a `board` also what a name such as `qwen3:4b` means on it, and the best file of a repository;
+    `cache` is a directory for the Hub's answers to searches.
 
     `endpoint` and `token` default to HF_ENDPOINT and to what huggingface_hub finds (HF_TOKEN, a
     login); `backoff` is the first pause in seconds after a lost connection. The last step has the status
@@ -63,10 +74,17 @@ def pull(
     PullError and its kin, InvalidRequest, AmbiguousName.
     """
     hub = Hub(endpoint, token)
-    target = parse_reference(reference, hub.endpoint)
+    wanted = _parsed(reference, board, hub.endpoint)
+    target = wanted.reference
+    if target is None:
+        assert board is not None
+        target = yield from _searched(hub, wanted, board, Library(cache=cache, models=models))
     yield PullProgress(status="resolving", file=target.file or target.repo)
     repository = _look_up(hub, target)
-    remote = hub.file(repository, choose_file(repository.files, target))
+    file, note = file_in(repository, replace(wanted, reference=target), board)
+    if note is not None:
+        yield PullProgress(status="resolving", file=file, note=note)
+    remote = hub.file(repository, file)
     _check_verifiable(hub, remote, unverified)
     report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
     with _local_errors(models):
@@ -75,7 +93,7 @@ def pull(
         place = Place(models, remote)
         path = yield from _find(place, report)
         if path is None:
-            path = place.claim(target.revision or DEFAULT_REVISION, target.name)
+            path = _claimed(place, target)
             try:
                 for part in _turns(place, path):
                     if part is None:
@@ -91,6 +109,40 @@ def pull(
             fetch_sidecars(hub, repository, remote, os.path.dirname(path))
         name = place.name(path)
     yield report(status="done", completed=remote.size, name=name)
+
+
+def _parsed(reference: str, board: Board | None, endpoint: str) -> Wanted:
+    """Return what is wanted; without a board only what names a repository."""
+    if board is not None:
+        return parse_wanted(reference, endpoint)
+    target = parse_reference(reference, endpoint)
+    return Wanted(text=reference, reading=Reading(), reference=target, name=target.name)
+
+
+def _searched(
+    hub: Hub, wanted: Wanted, board: Board, where: Library
+) -> Generator[PullProgress, None, Reference]:
+    """Return the reference to the file that a name means: one that was begun, or the best to be had."""
+    name = wanted.name or wanted.text
+    begun = begun_under(where.models, name) if where.models else None
+    if begun is not None:
+        return begun
+    plan = yield from find(hub, wanted, board, where)
+    chosen = settled(hub, wanted, plan, board, where)
+    note = f"chose {chosen.reference}: {plan.choice.reason}"
+    yield PullProgress(status="resolving", file=wanted.text, note=note)
+    return Reference(repo=chosen.repo, file=chosen.file, name=name)
+
+
+def _claimed(place: Place, target: Reference) -> str:
+    """Return the path for the file; not every file system has names like qwen3:4b."""
+    revision = target.revision or DEFAULT_REVISION
+    try:
+        return place.claim(revision, target.name)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not target.name:
+            raise
+        return place.claim(revision, target.name.replace(":", "-"))
 
 
 def _look_up(hub: Hub, target: Reference) -> Repository:

@@ -49,9 +49,18 @@ class Reading:
 
 _VERSION = r"(?:-?v?(\d+(?:\.\d+)*)(?!\d)(?![\d.]*[bmk](?![a-z])))?"
 """The generation behind a name, unless it is a size or a context."""
+
+
+def _longest_word(pattern: str) -> str:
+    """Return letters that every text has that fits the pattern: most names are passed over by them."""
+    plain = re.sub(r"\(.*?\)+\??|\[.*?\]", "-", pattern.replace(_VERSION, ""))
+    words: list[str] = re.findall(r"[a-z]+(?![?+a-z])", plain)
+    return max(words, key=len)
+
+
 # Fine-tunes stand before what they are made from, so the first row that fits names the model.
 _BRANDS = tuple(
-    (brand, re.compile(r"(?<![a-z])" + pattern))
+    (brand, _longest_word(pattern), re.compile(r"(?<![a-z])" + pattern))
     for brand, pattern in (
         ("deepseek-r1", r"deepseek-?r1"),
         ("deepseek-coder", r"deepseek-?coder(?:-?v(\d))?"),
@@ -267,8 +276,8 @@ def _plain_words(lower: str, quantization: str | None, toolkit: str | None) -> s
 def _brand(words: str) -> tuple[str | None, str | None, list[str]]:
     """Return the model's name, its generation, and the words that are left."""
     brand = version = None
-    for name, pattern in _BRANDS:
-        matches = list(pattern.finditer(words))
+    for name, word, pattern in _BRANDS:
+        matches = list(pattern.finditer(words)) if word in words else []
         if not matches:
             continue
         if brand is None:

@@ -6,13 +6,12 @@ import re
 from dataclasses import dataclass
 
 from ..errors import InvalidRequest
-from ..models.filename import EXTENSIONS
+from ..models.filename import without_registry
 from ..models.reference import Reference, parse_reference
 from .reading import Reading, read_words
 
 _TYPED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}(?::[A-Za-z0-9][A-Za-z0-9._+-]{0,127})?")
-_LIBRARY = re.compile(r"(?:https?://)?(?:(?:www\.|registry\.)?ollama\.(?:com|ai)/)?library/", re.I)
-_HUB = re.compile(r"(?:https?://)?(?:hf|hf\.co|huggingface\.co)/", re.I)
+_URL = re.compile(r"https?://(?:www\.)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +27,15 @@ class Wanted:
     name: str | None = None
 
 
-def parse_wanted(text: str) -> Wanted:
+def parse_wanted(text: str, endpoint: str | None = None) -> Wanted:
     """Return what `qwen3:4b`, `library/NAME`, `[hf/]USER/REPO[:QUANT]`, `USER/REPO/FILE[/NAME]` or the
-    address of a page mean. Raises InvalidRequest.
+    address of a page of the Hub, or of `endpoint`, its mirror, mean. Raises InvalidRequest.
     """
-    typed = _LIBRARY.sub("", text.strip())
+    typed = without_registry(_URL.sub("", text.strip()))
     if "/" in typed:
-        return _referenced(typed)
+        reference = parse_reference(text, endpoint)
+        tag = read_words(reference.tag) if reference.tag else Reading()
+        return Wanted(text=text.strip(), reading=tag, reference=reference, name=reference.name)
     if not _TYPED.fullmatch(typed):
         raise InvalidRequest(
             f"{text[:100]!r} is not the name of a model",
@@ -43,21 +44,3 @@ def parse_wanted(text: str) -> Wanted:
         )
     name = typed.removesuffix(":latest")
     return Wanted(text=name, reading=read_words(name), name=name)
-
-
-def _referenced(text: str) -> Wanted:
-    """Return a reference; the name behind the file is what the older RKLLama's users wrote."""
-    bare = _HUB.sub("", text)
-    segments = bare.split("/")
-    name = None
-    if len(segments) >= 4 and segments[-2].lower().endswith(EXTENSIONS):
-        *_, name = segments
-        if name.lower().endswith(EXTENSIONS) or "@" in segments[-2]:
-            name = None
-        else:
-            text = text[: -len(name) - 1]
-            if not _TYPED.fullmatch(name):
-                raise InvalidRequest(f"{name[:100]!r} is not a name for a model", param="model")
-    reference = parse_reference(text)
-    quantization = read_words(reference.tag) if reference.tag else Reading()
-    return Wanted(text=text, reading=quantization, reference=reference, name=name)

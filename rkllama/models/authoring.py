@@ -167,14 +167,15 @@ class WritableStore(Store):
 
     # --- Making --------------------------------------------------------------------------------
 
-    def copy(self, source: str, destination: str) -> None:
-        """Make `destination` another name of `source`; it takes no room on disk.
+    def copy(self, source: str, destination: str, *, literal: bool = False) -> None:
+        """Make `destination` another name of `source`; it takes no room on disk. A ":" in it becomes a "-",
+        unless it is to be taken literally.
 
         Raises ModelNotFound, AmbiguousName, and InvalidRequest for a name that is taken or unusable.
         """
         with self._lock:
             entry = self._find_or_install(source)
-            name = self._free_name(destination, entry)
+            name = self._free_name(destination, entry, literal=literal)
             if name == entry.name:
                 raise InvalidRequest(
                     f"'{name}' already refers to '{entry.name}'", param="destination"
@@ -269,11 +270,11 @@ class WritableStore(Store):
                 return entry
         return None
 
-    def _free_name(self, name: str, source: Entry | None) -> str:
+    def _free_name(self, name: str, source: Entry | None, *, literal: bool = False) -> str:
         """Return the name for something new, which may be that of an alias, or of `source` itself, but of
         nothing that `source` is made from: both would lead nowhere.
         """
-        spelling = _spelling(name)
+        spelling = _spelling(name, literal=literal)
         if not is_new_name(spelling):
             raise InvalidRequest(
                 f"'{name[:100]}' is not a valid model name",
@@ -352,8 +353,9 @@ def _check_no_link(folder: str) -> None:
         )
 
 
-def _spelling(name: str) -> str:
-    return without_registry(name.strip()).removesuffix(":latest").replace(":", "-")
+def _spelling(name: str, *, literal: bool = False) -> str:
+    spelling = without_registry(name.strip()).removesuffix(":latest")
+    return spelling if literal else spelling.replace(":", "-")
 
 
 @contextlib.contextmanager

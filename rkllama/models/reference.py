@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 from ..errors import AmbiguousName, HubNotFound, InvalidRequest, Unsupported
 from .filename import EXTENSIONS, parse_quantization, strip_extension, without_registry
 
-_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?::[A-Za-z0-9._-]{1,64})?")
 _FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if needed."
 _NAME = re.compile(r"\w(?:[\w.-]{0,94}\w)?", re.ASCII)
 _REVISION = re.compile(r"[^\s~^:?*\[\]\\@/][^\s~^:?*\[\]\\@]{0,199}")

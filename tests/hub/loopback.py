@@ -46,6 +46,8 @@ class HubFile:
     lfs: bool = True
     mark: str | None = None
     """What a mirror sends as ETag, in the place of the hash."""
+    announced: int | None = None
+    """A size to announce instead of the real one."""
 
     @property
     def etag(self) -> str:
@@ -66,6 +68,8 @@ class HubRepo:
     """Answer questions about the repository only when this is set."""
     commit: str = COMMIT
     revisions: tuple[str, ...] = ("main",)
+    downloads: int = 0
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +92,8 @@ class LoopbackHub:
         self.token = token
         self.api_fault: tuple[int, dict[str, str]] | None = None
         """Answer every request to the Hub itself with this status and these headers."""
+        self.search_faults: dict[str, tuple[int, bytes]] = {}
+        """Status and body for a search, by its words and filters: "qwen3[rkllm]"."""
         self.serve_api = True
         """Whether there are answers about repositories, and not only files."""
         self._lock = threading.Lock()
@@ -220,11 +226,38 @@ class _HubHandler(_Handler):
         if path.startswith("/api/") and not hub.serve_api:
             self.fail(404, "")
             return
+        if path == "/api/models":
+            self.search(parse_qs(urlsplit(self.path).query))
+            return
         for pattern, handle in _ROUTES:
             if match := re.fullmatch(pattern, path):
                 self.in_repo(match, body, handle)
                 return
         self.fail(404, "")
+
+    def search(self, asked: Mapping[str, list[str]]) -> None:
+        """Every word must stand in the repository's id, and every filter among its tags."""
+        hub = self.server.hub
+        words = " ".join(asked.get("search", [])).lower().split()
+        filters = asked.get("filter", [])
+        authorization = self.headers.get("Authorization")
+        if authorization and authorization != f"Bearer {hub.token}":
+            self.fail(401, "", "Invalid credentials in Authorization header")
+            return
+        key = f"{' '.join(words)}[{','.join(filters)}]"
+        if key in hub.search_faults:
+            status, body = hub.search_faults[key]
+            self.answer(status, {"Content-Type": "application/json"}, body)
+            return
+        found = [
+            _entry(name, repo, asked.get("expand", []))
+            for name, repo in hub.repos.items()
+            if all(word in name.lower() for word in words)
+            and all(tag in (*repo.tags, *_told(repo)) for tag in filters)
+            and (not repo.private or authorization)
+        ]
+        found.sort(key=lambda entry: -int(entry.get("downloads", 0)))
+        self.send_object(found[: int(asked.get("limit", ["1000"])[0])])
 
     def in_repo(
         self,
@@ -286,7 +319,7 @@ class _HubHandler(_Handler):
             self.answer(200, headers, file.content)
             return
         headers["X-Linked-Etag"] = mark
-        headers["X-Linked-Size"] = str(len(file.content))
+        headers["X-Linked-Size"] = str(file.announced or len(file.content))
         headers["Location"] = f"{self.server.hub.storage}/{name}/{path}"
         self.answer(302, headers)
 
@@ -298,6 +331,24 @@ _ROUTES: tuple[tuple[str, Any], ...] = (
     (r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<rev>[^/]+)", _HubHandler.tree),
     (r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)", _HubHandler.resolve),
 )
+
+
+def _told(repo: HubRepo) -> tuple[str, ...]:
+    """The tag that the real Hub adds by itself, for the format that it knows."""
+    return ("gguf",) if any(path.endswith(".gguf") for path in repo.files) else ()
+
+
+def _entry(name: str, repo: HubRepo, expand: list[str]) -> dict[str, Any]:
+    """A repository in the answer to a search: with `expand` only what was asked for."""
+    known = {
+        "siblings": [{"rfilename": path} for path in repo.files],
+        "downloads": repo.downloads,
+        "likes": 0,
+        "lastModified": "2026-01-01T00:00:00.000Z",
+        "tags": [*repo.tags, *_told(repo)],
+        "gated": "auto" if repo.gated else False,
+    }
+    return {"_id": "0" * 24, "id": name, **{key: known[key] for key in expand if key in known}}
 
 
 def _described(path: str, file: HubFile) -> dict[str, Any]:

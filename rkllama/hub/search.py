@@ -1,0 +1,238 @@
+"""The search for models on the Hub: a few cheap questions, and what is to be believed of the answers.
+
+Not every publisher sets the tag `rkllm`, so the answer is the union of three searches. One that fails takes
+nothing from the others. Answers are kept for an hour in <home>/cache. Numbers, sizes and characters are
+bounded, whoever answers; a file's size stands in another answer, and is asked for when the file is wanted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import HubGated, PullError
+from ..files import write_file
+from ..models.labels import PULL_RECORD
+from ..models.reference import is_model, is_repository
+from .api import Hub
+from .offers import Offer, offers_of
+from .partial import read_json
+from .reading import Reading, read_words
+
+FRESH = 3600.0
+"""Seconds for which an answer is used again."""
+LIMIT = 100
+"""Repositories that one question may bring."""
+_FILES = 1000
+"""Files of one repository that are looked at."""
+_EXPANDED = ("siblings", "downloads", "lastModified", "tags", "gated")
+_HYPHENATED = frozenset({"llama", "gemma", "phi", "granite", "glm", "exaone", "falcon", "telechat"})
+"""Families whose repositories are called Llama-3.2-1B, not Llama3.2-1B."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A search of the Hub, and what it is called in a report of progress."""
+
+    words: str
+    tag: str | None = None
+
+    @property
+    def label(self) -> str:
+        """The question for people."""
+        return f"{self.words} [{self.tag}]" if self.tag else self.words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search brought; `failures` tells which of its questions were not answered, and why."""
+
+    offers: tuple[Offer, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+def questions(text: str, format: str, soc: str | None) -> tuple[Question, ...]:
+    """Return what to ask the Hub about a text that somebody typed."""
+    words = _searched(read_words(text)) or " ".join(text.replace(":", " ").split())
+    if format == "gguf":
+        return (Question(words=words, tag="gguf"),)
+    asked = [Question(words=words, tag="rkllm"), Question(words=f"{words} rkllm")]
+    if soc:
+        asked.append(Question(words=f"{words} {soc.lower().removesuffix('s')}"))
+    return tuple(asked)
+
+
+def _searched(reading: Reading) -> str:
+    """Return a model's name as repositories have it; without the size, which not every one tells."""
+    if reading.brand is None:
+        return ""
+    name, version = reading.brand, reading.version
+    if version:
+        # InternVL3_5 is 3.5 with a character of its own.
+        version = version.partition(".")[0] if name in ("internvl", "minicpm-v") else version
+        name += f"-{version}" if name in _HYPHENATED else version
+    return " ".join((name, *sorted(reading.words - {"abliterated"}), *sorted(reading.rest)))
+
+
+def search(
+    hub: Hub,
+    asked: Iterable[Question],
+    *,
+    cache: str | None = None,
+    refresh: bool = False,
+    models: str | None = None,
+) -> Generator[str, None, Found]:
+    """Ask the Hub each question and return the union; yields what is being asked.
+
+    `cache` is the directory for the answers, `models` that of what is here. Raises the first error where
+    no question is answered.
+    """
+    repositories: dict[str, dict[str, Any]] = {}
+    failures: list[str] = []
+    first: PullError | None = None
+    answered = False
+    for question in asked:
+        yield question.label
+        try:
+            rows = _answer(hub, question, cache, refresh)
+        except PullError as error:
+            first = first or error
+            failures.append(f"{question.label}: {error.message}")
+            if isinstance(error, HubGated):
+                break  # the token is wrong for every question
+            continue
+        answered = True
+        repositories.update({row["id"]: row for row in rows if row["id"] not in repositories})
+    if first is not None and not answered:
+        raise first
+    here = frozenset(pulled_files(models)) if models else frozenset()
+    offers = [
+        offer
+        for row in repositories.values()
+        for offer in offers_of(
+            row["id"], row["files"], downloads=row["downloads"], gated=row["gated"], here=here
+        )
+    ]
+    return Found(offers=tuple(offers), failures=tuple(failures))
+
+
+def pulled_files(models: str) -> Iterator[str]:
+    """Yield USER/REPO/FILE of what `pull` brought into the directory `models`."""
+    with contextlib.suppress(OSError), os.scandir(models) as folders:
+        for folder in folders:
+            record = read_json(os.path.join(folder.path, PULL_RECORD))
+            if isinstance(record, dict):
+                yield f"{record.get('repo')}/{record.get('file')}"
+
+
+# --- Answers -----------------------------------------------------------------------------------
+
+
+def _answer(hub: Hub, question: Question, cache: str | None, refresh: bool) -> list[dict[str, Any]]:
+    parameters: dict[str, str | list[str]] = {
+        "search": question.words[:200],
+        "sort": "downloads",
+        "limit": str(LIMIT),
+        "expand": list(_EXPANDED),
+    }
+    if question.tag:
+        parameters["filter"] = question.tag
+    path = _cached(cache, hub.endpoint, parameters)
+    if path is not None and not refresh and (kept := _read(path)) is not None:
+        return kept
+    rows = [row for entry in _listed(hub.list_models(parameters)) if (row := _believed(entry))]
+    if path is not None:
+        _keep(path, rows)
+    return rows
+
+
+def _listed(answer: object) -> list[object]:
+    if not isinstance(answer, list):
+        raise PullError(
+            "the Hub's answer to a search is no list",
+            hint="Check HF_ENDPOINT and the proxy settings.",
+        )
+    return answer[:LIMIT]
+
+
+def _believed(entry: object) -> dict[str, Any] | None:
+    """Return what is used of a repository's entry; None for one that is none, or has no model."""
+    if not isinstance(entry, Mapping):
+        return None
+    name = entry.get("id")
+    if not isinstance(name, str) or len(name) > 200 or not is_repository(name):
+        return None
+    siblings = entry.get("siblings")
+    names = [
+        sibling.get("rfilename")
+        for sibling in (siblings if isinstance(siblings, list) else [])[:_FILES]
+        if isinstance(sibling, Mapping)
+    ]
+    files = [name for name in names if isinstance(name, str) and _is_of_use(name)]
+    if not any(is_model(name) for name in files):
+        return None
+    downloads = entry.get("downloads")
+    known = isinstance(downloads, int) and 0 <= downloads < 1 << 50
+    return {
+        "id": name,
+        "files": files,
+        "downloads": downloads if known else None,
+        "gated": bool(entry.get("gated")),
+    }
+
+
+def _is_of_use(file: str) -> bool:
+    return (
+        len(file) <= 300
+        and file.isprintable()
+        and file.lower().endswith((".rkllm", ".gguf", ".rknn"))
+    )
+
+
+# --- The cache ---------------------------------------------------------------------------------
+
+
+def _cached(cache: str | None, endpoint: str, parameters: Mapping[str, Any]) -> str | None:
+    """Return the path of the answer's file."""
+    if cache is None:
+        return None
+    key = json.dumps([endpoint, parameters], sort_keys=True).encode()
+    return os.path.join(cache, f"search-{hashlib.sha256(key).hexdigest()[:32]}.json")
+
+
+def _read(path: str) -> list[dict[str, Any]] | None:
+    """Return a kept answer that is fresh; what the file holds is not believed either."""
+    try:
+        age = time.time() - os.stat(path).st_mtime
+    except OSError:
+        return None
+    rows = read_json(path) if 0 <= age < FRESH else None
+    if not isinstance(rows, list):
+        return None
+    entries = (
+        {**row, "siblings": [{"rfilename": file} for file in row.get("files") or ()]}
+        for row in rows
+        if isinstance(row, dict)
+    )
+    return [row for entry in entries if (row := _believed(entry))]
+
+
+def _keep(path: str, rows: list[dict[str, Any]]) -> None:
+    """Keep an answer, and none that is older than a day; a disk that takes none costs nothing."""
+    folder = os.path.dirname(path)
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                old = (
+                    entry.name.startswith("search-") and entry.stat().st_mtime < time.time() - 86400
+                )
+                if old:
+                    os.unlink(entry.path)
+        write_file(path, json.dumps(rows).encode())
