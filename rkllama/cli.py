@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .commands.search import search
 from .config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from .console.output import forget_stdout, print_error, print_note, write_styled
 from .errors import Cancelled, InvalidRequest, ModelIncomplete, NoModelLoaded, RKLLamaError
@@ -305,6 +306,13 @@ def run(
             help="Set how long the idle model stays loaded, e.g. 5m; -1: forever.",
         ),
     ] = None,
+    pull: Annotated[
+        bool | None,
+        typer.Option(
+            "--pull/--no-pull",
+            help="Fetch a model that is not here, or do not; by default a terminal asks.",
+        ),
+    ] = None,
 ) -> None:
     """Answer a prompt, or start a chat.
 
@@ -314,6 +322,7 @@ def run(
     text = _prompt(prompt, no_stdin=no_stdin)
     if as_json and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--json")
+    from .commands.fetch import ensure_model
     from .console.one_file import service_for
     from .console.options import ChatOptions
     from .console.repl import Chat, answer_once
@@ -341,6 +350,7 @@ def run(
     )
     service, model = service_for(model, _settings().models, lambda: _service("run"))
     try:
+        model = ensure_model(service, model, _settings(), decision=pull)
         if text is None:
             Chat(service, model, options, _settings().home).loop()
         else:
@@ -436,12 +446,24 @@ def pull(
         bool,
         typer.Option("--unverified", help="Take the file even if the Hub tells no hash of it."),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what a name may mean, with scores.")
+    ] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="With --dry-run: do not use answers of the last hour.")
+    ] = False,
 ) -> None:
     """Download a model, or resume an interrupted download."""
-    from .console.progress import show_progress
+    from .commands.fetch import pull_model, show_candidates
 
-    name = show_progress(_service("pull").pull(reference, unverified=unverified), reference)
+    if dry_run:
+        show_candidates(_settings(), reference, refresh=refresh)
+        return
+    name = pull_model(_service("pull"), reference, unverified=unverified)
     sys.stderr.write(f"Done. Try it: rkllama run {name}\n")
+
+
+app.command()(search)
 
 
 @app.command("list")

@@ -98,7 +98,8 @@ def test_version_imports_nothing() -> None:
 def test_help_imports_typer_and_no_work() -> None:
     modules = imported("--help", site=True)
     assert "typer" in modules
-    assert ours(modules) == {"__main__", "cli", "config", "console", "console.output", "errors"}
+    found = {name for name in ours(modules) if name.partition(".")[0] != "commands"}
+    assert found == {"__main__", "cli", "config", "console", "console.output", "errors"}
     for name in ("rich", "pydantic", "huggingface_hub", "jinja2", "bottle", "ctypes", "logging"):
         assert name not in modules
 

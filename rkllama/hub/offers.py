@@ -14,8 +14,10 @@ from .reading import Reading, billions, read_names
 MEMORY_SHARE = 0.7
 """The part of a board's memory that a model and its context may take."""
 USUAL_CONTEXT = 4096
-_BITS = {"w4a16": 4.5, "w4a8": 4.5, "w8a8": 8.6, "Q4": 4.8, "Q5": 5.7, "Q6": 6.6, "Q8": 8.5}
-_UNKNOWN_BITS = {"rkllm": 8.6, "gguf": 16.0}
+_BITS = {"w4a16": 4.5, "w4a8": 4.5, "w8a8": 8.4, "Q4": 4.8, "Q5": 5.7, "Q6": 6.6, "Q8": 8.5}
+_UNKNOWN_BITS = {"rkllm": 8.4, "gguf": 16.0}
+_UNQUANTIZED = {"rkllm": 400_000_000, "gguf": 0}
+"""Bytes of what stays as it was, mostly the embeddings: Qwen3 1.7B in w8a8 has 2.4 GB, 4B 4.6 GB."""
 _KV_SMALL, _KV_LARGE = 112 << 10, 144 << 10
 """Bytes of the context per token, of models up to 3 and of more billions; few need more."""
 
@@ -73,10 +75,12 @@ class Offer:
 
     @property
     def kind(self) -> str:
-        """What it is for: "text", "vision", "embedding" or "reranker"."""
+        """What it is for: "text", "vision", "embedding", "reranker", or "speech" as a part of that."""
         for word in ("reranker", "embedding"):
             if word in self.reading.words:
                 return word
+        if self.reading.words & {"asr", "tts"}:
+            return "speech"
         seeing = self.encoder or "vl" in self.reading.words or self.reading.brand in _SEEING
         return "vision" if seeing else "text"
 
@@ -98,7 +102,7 @@ class Offer:
             return None
         label = self.reading.quantization or ""
         bits = next((b for name, b in _BITS.items() if name in label), _UNKNOWN_BITS[self.format])
-        return int(number * 1e9 * bits / 8)
+        return int(number * 1e9 * bits / 8) + _UNQUANTIZED[self.format]
 
 
 def this_board(soc: str | None, release: str | None = None) -> Board:

@@ -1,0 +1,1 @@
+"""Commands of several steps, a module for each group of them."""

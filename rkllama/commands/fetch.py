@@ -1,0 +1,208 @@
+"""Fetching models by name: what was chosen, what has to be asked, and `run` of what is not here."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import AmbiguousName, HubNotFound, InvalidRequest, ModelIncomplete, ModelNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..config import Settings
+    from ..hub.find import Plan
+    from ..service import Service
+
+_LISTED = 9
+"""Candidates that a question lists."""
+
+
+def pull_model(service: "Service", reference: str, *, unverified: bool = False) -> str:
+    """Fetch a model with its progress on stderr; on a terminal ask which one is meant. Returns its name."""
+    from ..console.progress import show_progress
+
+    try:
+        return show_progress(service.pull(reference, unverified=unverified), reference)
+    except AmbiguousName as error:
+        # Models that are here have no slash in their names; there is nothing to fetch.
+        if not _can_ask() or not all(name.count("/") >= 2 for name in error.candidates):
+            raise
+        sys.stderr.write(f"{error.reason or error.name}:\n")
+        picked = pick(error.candidates)
+        if picked is None:
+            raise
+    picked = _named(picked, reference)
+    return show_progress(service.pull(picked, unverified=unverified), picked)
+
+
+def ensure_model(
+    service: "Service", model: str, settings: "Settings", *, decision: bool | None
+) -> str:
+    """Return the name of a model that is here, having fetched it where the user wants that.
+
+    `decision` True fetches without asking, False never, None asks on a terminal. Raises ModelNotFound.
+    """
+    if decision is False or not (decision or _can_ask()):
+        return model
+    try:
+        service.show(model)
+    except ModelIncomplete as error:
+        if decision or agreed_to(f"{error.message}. Continue it?"):
+            return pull_model(service, error.reference or model)
+        raise
+    except ModelNotFound as error:
+        picked = _wanted(model, settings, error, decided=bool(decision))
+        return pull_model(service, picked)
+    return model
+
+
+def show_candidates(settings: "Settings", reference: str, *, refresh: bool) -> None:
+    """Print what `pull` would choose from, best first, and what it would choose."""
+    from ..console.output import table, write_styled
+
+    plan = _plan(settings, reference, refresh=refresh)
+    head = ("FILE", "QUANT", "KIT", "SIZE", "SCORE", "")
+    cells = [
+        (
+            one.offer.reference,
+            one.offer.reading.quantization or "-",
+            one.offer.reading.toolkit or "-",
+            _human_size(one.offer.size, one.offer.guessed_size()),
+            "-" if one.obstacle else str(one.score),
+            "<" if one.offer == plan.choice.chosen else one.remark if not _on_terminal() else "",
+        )
+        for one in plan.choice.candidates
+    ]
+    if cells:
+        write_styled(table(head, cells))
+        sys.stdout.flush()
+    chosen = plan.choice.chosen
+    sys.stderr.write(
+        f"{plan.choice.reason}\n"
+        if chosen is None
+        else f"Would fetch {chosen.reference}: {plan.choice.reason}\n"
+    )
+
+
+def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: bool) -> str:
+    """Return what to pull for a name that is not here. Raises `error` where that is nothing."""
+    from ..errors import PullError
+
+    try:
+        plan = _plan(settings, model, refresh=False)
+    except (PullError, InvalidRequest) as problem:
+        if decided:
+            raise
+        raise _explained(error, problem.message) from None
+    choice = plan.choice
+    if choice.chosen is not None and plan.remote is not None:
+        if not decided:
+            sys.stderr.write(
+                f"{model} is not here. On the Hub, {choice.reason}:\n  {choice.chosen.reference}\n"
+            )
+            if not agreed_to(f"Fetch it ({_human_size(plan.remote.size, None)})?"):
+                raise error
+        return _named(choice.chosen.reference, model)
+    if choice.usable and _can_ask():
+        sys.stderr.write(f"{model} is not here. On the Hub, {choice.reason}:\n")
+        picked = pick([one.offer.reference for one in choice.usable])
+        if picked is None:
+            raise error
+        return _named(picked, model)
+    if decided and choice.usable:
+        candidates = tuple(one.offer.reference for one in choice.usable[:_LISTED])
+        raise AmbiguousName(model, candidates, reason=choice.reason)
+    if decided:
+        raise HubNotFound(
+            choice.reason, hint=f"`rkllama search {model} --all` lists what there is."
+        )
+    raise _explained(error, choice.reason)
+
+
+def _explained(error: ModelNotFound, reason: str) -> ModelNotFound:
+    """Return the error with what the Hub has to say to it."""
+    first = f"{error.hint} " if error.hint else ""
+    error.hint = f"{first}Not on the Hub either: {reason}."
+    return error
+
+
+def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
+    """Ask the Hub what a name means here. Raises PullError, InvalidRequest."""
+    from ..board.soc import read_soc
+    from ..console.terminal import Spinner
+    from ..hub.api import Hub
+    from ..hub.find import Library, find
+    from ..hub.offers import this_board
+    from ..hub.wanted import parse_wanted
+
+    wanted = parse_wanted(text)
+    if wanted.reference is not None:
+        raise InvalidRequest(
+            f"{text[:200]!r} names a repository, not a model by its short name", param="model"
+        )
+    where = Library(cache=settings.cache, models=settings.models)
+    with Spinner("Asking the Hub…") as spinner:
+        steps = find(Hub(), wanted, this_board(read_soc()), where, refresh=refresh)
+        while True:
+            try:
+                spinner.text = f"Asking the Hub: {next(steps).file}"
+            except StopIteration as stop:
+                plan: Plan = stop.value
+                return plan
+
+
+# --- Questions ---------------------------------------------------------------------------------
+
+
+def pick(references: "Sequence[str]") -> str | None:
+    """Have the user pick a file from a numbered list; None for none of them."""
+    from ..hub.reading import read_names
+
+    listed = references[:_LISTED]
+    for number, reference in enumerate(listed, 1):
+        user, repo, file = reference.split("/", 2)
+        reading = read_names(file, f"{user}/{repo}")
+        facts = (reading.size, reading.quantization, reading.platform, reading.variant)
+        told = " ".join(fact for fact in facts if fact) or "-"
+        sys.stderr.write(f"{number:>2}  {told}\n    {reference}\n")
+    answer = _answer(f"Which one? [1-{len(listed)}, Enter: none] ").strip()
+    return listed[int(answer) - 1] if answer in map(str, range(1, len(listed) + 1)) else None
+
+
+def agreed_to(question: str) -> bool:
+    """Ask the user a question; the default answer is yes."""
+    return _answer(f"{question} [Y/n] ").lower() in ("\n", "y\n", "yes\n", "o\n", "oui\n")
+
+
+def _answer(question: str) -> str:
+    """Return the line that was typed, with its end; "" for Ctrl-D."""
+    answer = ""
+    try:
+        sys.stderr.write(question)
+        sys.stderr.flush()
+        answer = sys.stdin.readline()
+    finally:
+        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
+            sys.stderr.write("\n")
+    return answer
+
+
+def _can_ask() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _on_terminal() -> bool:
+    return sys.stdout.isatty()
+
+
+def _named(reference: str, text: str) -> str:
+    """Return a reference to a file under the name that was typed."""
+    from ..hub.wanted import parse_wanted
+
+    name = parse_wanted(text).name
+    return reference if name is None else f"{reference}/{name}"
+
+
+def _human_size(size: int | None, guessed: int | None) -> str:
+    from ..console.output import human_size
+
+    return human_size(size) if size is not None else f"~{human_size(guessed)}" if guessed else "-"
