@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .commands.importing import import_model
+from .commands.outdated import outdated
 from .commands.search import search
 from .config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from .console.output import forget_stdout, print_error, print_note, write_styled
@@ -436,18 +438,22 @@ def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
 @app.command()
 def pull(
     reference: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="MODEL",
+            metavar="[MODEL]",
             help="A name such as qwen3:4b, or USER/REPO[/FILE[/NAME]][@REVISION] on Hugging Face.",
         ),
-    ],
+    ] = None,
     unverified: Annotated[
         bool,
         typer.Option("--unverified", help="Take the file even if the Hub tells no hash of it."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only show what a name may mean, with scores.")
+    ] = False,
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Fetch newer files of the pulled models, or of MODEL alone."),
     ] = False,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="With --dry-run: do not use answers of the last hour.")
@@ -456,6 +462,13 @@ def pull(
     """Download a model, or resume an interrupted download."""
     from .commands.fetch import pull_model, show_candidates
 
+    if update:
+        from .commands.outdated import update_models
+
+        update_models(_service("pull"), _settings(), reference)
+        return
+    if reference is None:
+        raise typer.BadParameter("it is missing", param_hint="MODEL")
     if dry_run:
         show_candidates(_settings(), reference, refresh=refresh)
         return
@@ -464,6 +477,8 @@ def pull(
 
 
 app.command()(search)
+app.command("import")(import_model)
+app.command()(outdated)
 
 
 @app.command("list")

@@ -50,7 +50,9 @@ def search(
         _print_json(listed)
         return
     shown = listed if everything else _worth_showing(listed)
-    sys.stdout.write(_table(shown, remarks=everything))
+    from ..console.output import write_styled
+
+    write_styled(_table(shown, remarks=everything))
     sys.stdout.flush()
     _tell(text, listed, shown, board)
 
