@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from ..config import Settings
     from ..hub.find import Plan
+    from ..hub.offers import Offer
     from ..service import Service
 
 _LISTED = 9
@@ -26,7 +27,7 @@ def pull_model(service: "Service", reference: str, *, unverified: bool = False) 
         # Models that are here have no slash in their names; there is nothing to fetch.
         if not _can_ask() or not all(name.count("/") >= 2 for name in error.candidates):
             raise
-        sys.stderr.write(f"{error.reason or error.name}:\n")
+        say(f"{error.reason or error.name}:")
         picked = pick(error.candidates)
         if picked is None:
             raise
@@ -76,11 +77,8 @@ def show_candidates(settings: "Settings", reference: str, *, refresh: bool) -> N
         write_styled(table(head, cells))
         sys.stdout.flush()
     chosen = plan.choice.chosen
-    sys.stderr.write(
-        f"{plan.choice.reason}\n"
-        if chosen is None
-        else f"Would fetch {chosen.reference}: {plan.choice.reason}\n"
-    )
+    would = "" if chosen is None else f"Would fetch {chosen.reference}: "
+    say(f"{would}{plan.choice.reason}")
 
 
 def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: bool) -> str:
@@ -96,14 +94,11 @@ def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: 
     choice = plan.choice
     if choice.chosen is not None and plan.remote is not None:
         if not decided:
-            sys.stderr.write(
-                f"{model} is not here. On the Hub, {choice.reason}:\n  {choice.chosen.reference}\n"
-            )
-            if not agreed_to(f"Fetch it ({_human_size(plan.remote.size, None)})?"):
-                raise error
+            say(f"{model} is not here. The Hub has it {choice.reason}:")
+            _offer(choice.chosen, plan.remote.size, error)
         return _named(choice.chosen.reference, model)
     if choice.usable and _can_ask():
-        sys.stderr.write(f"{model} is not here. On the Hub, {choice.reason}:\n")
+        say(f"{model} is not here. On the Hub, {choice.reason}:")
         picked = pick([one.offer.reference for one in choice.usable])
         if picked is None:
             raise error
@@ -115,7 +110,32 @@ def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: 
         raise HubNotFound(
             choice.reason, hint=f"`rkllama search {model} --all` lists what there is."
         )
-    raise _explained(error, choice.reason)
+    other = _for_the_cpu(model, settings)
+    if other is None:
+        raise _explained(error, choice.reason)
+    say(f"{model} is not here, and the Hub has it for the CPU only:")
+    _offer(other, None, error)
+    return _named(other.reference, model)
+
+
+def _offer(offer: "Offer", size: int | None, error: ModelNotFound) -> None:
+    """Ask whether to fetch a file. Raises `error` where the answer is no."""
+    sys.stderr.write(f"  {offer.repo}\n  {offer.file}\n")
+    if not agreed_to(f"Fetch it ({_human_size(size, offer.guessed_size())})?"):
+        raise error
+
+
+def _for_the_cpu(model: str, settings: "Settings") -> "Offer | None":
+    """Return the best .gguf of a name that has no .rkllm for this board, if there is one to be sure of."""
+    from ..errors import PullError
+    from ..hub.api import Hub
+    from ..hub.find import Library, other_format
+    from ..hub.wanted import parse_wanted
+
+    try:
+        return other_format(Hub(), parse_wanted(model), Library(cache=settings.cache)).chosen
+    except PullError:
+        return None
 
 
 def _explained(error: ModelNotFound, reason: str) -> ModelNotFound:
@@ -153,6 +173,15 @@ def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
 # --- Questions ---------------------------------------------------------------------------------
 
 
+def say(text: str) -> None:
+    """Write a sentence to stderr, broken between words on a terminal."""
+    from ..console.terminal import WrappedText
+
+    writer = WrappedText(sys.stderr, wrap=True)
+    writer.write(f"{text}\n")
+    writer.finish()
+
+
 def pick(references: "Sequence[str]") -> str | None:
     """Have the user pick a file from a numbered list; None for none of them."""
     from ..hub.reading import read_names
@@ -163,7 +192,7 @@ def pick(references: "Sequence[str]") -> str | None:
         reading = read_names(file, f"{user}/{repo}")
         facts = (reading.size, reading.quantization, reading.platform, reading.variant)
         told = " ".join(fact for fact in facts if fact) or "-"
-        sys.stderr.write(f"{number:>2}  {told}\n    {reference}\n")
+        sys.stderr.write(f"{number:>2}  {told}, {user}/{repo}\n    {file}\n")
     answer = _answer(f"Which one? [1-{len(listed)}, Enter: none] ").strip()
     return listed[int(answer) - 1] if answer in map(str, range(1, len(listed) + 1)) else None
 

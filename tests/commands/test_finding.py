@@ -153,8 +153,10 @@ def test_an_ambiguous_name_is_asked_about_on_a_terminal(remote: LoopbackHub, mod
     assert done.returncode == 1
     assert "Error: deepseek-r1 is ambiguous: there are 1.5B and 7B: radxa/" in done.stderr
     with Terminal("pull", "deepseek-r1", program=ON_BOARD) as terminal:
-        terminal.expect(" 1  1.5B w8a8 rk3588\n    radxa/")
-        terminal.expect(" 2  7B w8a8 rk3588\n")
+        terminal.expect(
+            " 1  1.5B w8a8 rk3588, radxa/DeepSeek-R1-Distill-Qwen-1.5B_RKLLM\n    DeepSeek"
+        )
+        terminal.expect(" 2  7B w8a8 rk3588, VRxiaojie/")
         terminal.expect("Which one? [1-")
         terminal.type("2\n")
         terminal.expect("Done. Try it: rkllama run deepseek-r1\n")
@@ -186,7 +188,7 @@ def test_pull_through_a_server_asks_too(remote: LoopbackHub, home: Path) -> None
 @pytest.mark.usefixtures("npu")
 def test_run_fetches_what_is_not_here_after_asking(remote: LoopbackHub, models: Path) -> None:
     with Terminal("run", "qwen3:1.7b", "hello", program=ON_BOARD) as terminal:
-        terminal.expect("qwen3:1.7b is not here. On the Hub, for RK3588, w8a8, ")
+        terminal.expect("qwen3:1.7b is not here. The Hub has it for RK3588, w8a8, ")
         terminal.expect("Fetch it (")
         terminal.expect(")? [Y/n] ")
         terminal.type("\n")
@@ -230,3 +232,14 @@ def test_run_of_what_nobody_has_says_so(remote: LoopbackHub, models: Path) -> No
         terminal.expect("Error: model 'nosuchmodel' not found")
         terminal.expect("Not on the Hub either: no .rkllm model on the Hub is called nosuchmodel.")
         assert terminal.end() == 1
+
+
+@pytest.mark.usefixtures("npu")
+def test_run_offers_a_gguf_where_nothing_else_is_there(remote: LoopbackHub, models: Path) -> None:
+    with Terminal("run", "mistral:7b", "hello", program=ON_BOARD) as terminal:
+        terminal.expect("mistral:7b is not here, and the Hub has it for the CPU only:\n")
+        terminal.expect("  Mistral-7B-Instruct-v0.3-Q4_K_M.gguf\nFetch it (~4.2 GB)? [Y/n] ")
+        terminal.type("n\n")
+        terminal.expect("Error: model 'mistral:7b' not found")
+        assert terminal.end() == 1
+        assert max(map(len, terminal.screen.splitlines())) <= 80
