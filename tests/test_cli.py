@@ -96,7 +96,7 @@ def test_an_empty_home_lists_nothing_and_says_what_to_do() -> None:
     assert done.returncode == 0
     assert done.stdout == "NAME  SIZE  PARAMS  QUANT  PLATFORM  MODIFIED\n"
     assert done.stderr.startswith(
-        "No models yet. Download one: rkllama pull USER/REPO/FILE.rkllm\n"
+        "No models yet. Find one: rkllama search qwen3; download it: rkllama pull NAME\n"
     )
     assert output("list", "--json") == "[]\n"
     assert "the models directory /nowhere does not exist" in failure(

@@ -85,7 +85,7 @@ def say_server(server: ServerAddress, settings: Settings) -> None:
 
 def _say_empty(settings: Settings, server: ServerAddress | None) -> None:
     """Tell what to do without models; behind a server the user's own directory may have some."""
-    how = "Download one: rkllama pull USER/REPO/FILE.rkllm\n"
+    how = "Find one: rkllama search qwen3; download it: rkllama pull NAME\n"
     text = f"No models yet. {how}"
     if server is not None:
         there = f" in {server.models}" * bool(server.models)
