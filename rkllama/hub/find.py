@@ -124,7 +124,8 @@ def file_in(repository: Repository, wanted: Wanted, board: Board | None) -> tupl
     target = wanted.reference
     assert target is not None
     if target.file is not None or board is None or board.soc is None:
-        return choose_file(repository.files, target), None
+        file = choose_file(repository.files, target)
+        return file, _warning(repository.id, file, board)
     tagged = tuple(
         path for path in repository.files if target.tag is None or is_tagged(path, target.tag)
     )
@@ -141,6 +142,15 @@ def file_in(repository: Repository, wanted: Wanted, board: Board | None) -> tupl
     if len(offers) > 1 and len(choice.usable) > 0:
         raise AmbiguousName(repository.id, _references(choice.usable), reason=choice.reason)
     return choose_file(repository.files, target), None
+
+
+def _warning(repo: str, file: str, board: Board | None) -> str | None:
+    """Return what is to be said of a file that was named in full but is for another board."""
+    for offer in offers_of(repo, [file]) if board is not None and board.soc else ():
+        if board is not None and _is_foreign(offer, board):
+            platform = (offer.reading.platform or "").upper()
+            return f"{file} is for {platform}, and this is an {board.soc}: it will not run here"
+    return None
 
 
 def _is_foreign(offer: Offer, board: Board) -> bool:

@@ -12,7 +12,7 @@ import pytest
 
 from rkllama.config import load_settings
 from rkllama.engine.service import LocalService
-from rkllama.errors import InvalidRequest, NoModelLoaded, Unsupported
+from rkllama.errors import HubUnreachable, InvalidRequest, NoModelLoaded, Unsupported
 from rkllama.types import (
     ChatRequest,
     EmbeddingRequest,
@@ -248,12 +248,13 @@ def test_counting_and_embedding_leave_a_chat_possible(service: LocalService, mod
 
 
 def test_a_model_of_ollamas_library_that_is_here_is_pulled_at_once(
-    service: LocalService, models: Path
+    service: LocalService, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_model(models / "qwen2.5.rkllm")
     (done,) = service.pull("library/qwen2.5:latest")
     assert (done.status, done.name) == ("done", "qwen2.5")
-    with pytest.raises(InvalidRequest, match="no repository"):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(HubUnreachable, match="HF_HUB_OFFLINE"):
         list(service.pull("library/other"))
 
 

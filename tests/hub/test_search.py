@@ -321,7 +321,10 @@ def test_a_repository_for_another_board_is_refused_but_not_its_file(
     repo, file = "RKNNAI/RK3576-LLM-Qwen3-1.7B", "Qwen3-1.7B_w4a16_g128_rk3576.rkllm"
     with pytest.raises(Unsupported, match="no file for RK3588: it is for RK3576"):
         fetch(repo, models)
-    assert fetch(f"{repo}/{file}", models)[-1].status == "done"
+    steps = fetch(f"{repo}/{file}", models)
+    assert steps[-1].status == "done"
+    (note,) = [step.note for step in steps if step.note]
+    assert note == f"{file} is for RK3576, and this is an RK3588: it will not run here"
 
 
 def test_a_repository_that_names_no_platform_is_asked_about(
