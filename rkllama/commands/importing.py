@@ -43,10 +43,9 @@ def import_model(
     make_directory(models)
     store = WritableStore(models)
     try:
-        free = store.new_name(name or strip_extension(os.path.basename(path)))
-        if os.path.lexists(
-            os.path.join(models, free)
-        ):  # an alias, which others could take the place of
+        free, _ = store.new_name(name or strip_extension(os.path.basename(path)))
+        # What is there is not replaced, not even an alias or a model that `create` made.
+        if os.path.lexists(os.path.join(models, free)):
             raise InvalidRequest(f"'{free}' already exists", hint="Choose another name.")
         with shown_progress(f"Reading {os.path.basename(path)}…") as report:
             _bring(store, path, free, report, link=link)
