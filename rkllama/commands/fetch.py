@@ -85,6 +85,10 @@ def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: 
     """Return what to pull for a name that is not here. Raises `error` where that is nothing."""
     from ..errors import PullError
 
+    if _is_file(model):
+        if not decided and not agreed_to(f"{model} is not here. Fetch it?"):
+            raise error
+        return model
     try:
         plan = _plan(settings, model, refresh=False)
     except (PullError, InvalidRequest) as problem:
@@ -92,10 +96,10 @@ def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: 
             raise
         raise _explained(error, problem.message) from None
     choice = plan.choice
-    if choice.chosen is not None and plan.remote is not None:
+    if choice.chosen is not None:
         if not decided:
             say(f"{model} is not here. The Hub has it {choice.reason}:")
-            _offer(choice.chosen, plan.remote.size, error)
+            _offer(choice.chosen, plan.remote.size if plan.remote else None, error)
         return _named(choice.chosen.reference, model)
     if choice.usable and _can_ask():
         say(f"{model} is not here. On the Hub, {choice.reason}:")
@@ -116,6 +120,17 @@ def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: 
     say(f"{model} is not here, and the Hub has it for the CPU only:")
     _offer(other, None, error)
     return _named(other.reference, model)
+
+
+def _is_file(model: str) -> bool:
+    """Return whether a name is that of one file on the Hub."""
+    from ..hub.wanted import parse_wanted
+
+    try:
+        reference = parse_wanted(model).reference
+    except InvalidRequest:
+        return False
+    return reference is not None and reference.file is not None
 
 
 def _offer(offer: "Offer", size: int | None, error: ModelNotFound) -> None:
@@ -150,18 +165,17 @@ def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
     from ..board.soc import read_soc
     from ..console.terminal import Spinner
     from ..hub.api import Hub
-    from ..hub.find import Library, find
+    from ..hub.find import Library, find, find_in_repository
     from ..hub.offers import this_board
     from ..hub.wanted import parse_wanted
 
-    wanted = parse_wanted(text)
+    hub, board = Hub(), this_board(read_soc())
+    wanted = parse_wanted(text, hub.endpoint)
     if wanted.reference is not None:
-        raise InvalidRequest(
-            f"{text[:200]!r} names a repository, not a model by its short name", param="model"
-        )
+        return find_in_repository(hub, wanted, board)
     where = Library(cache=settings.cache, models=settings.models)
     with Spinner("Asking the Hub…") as spinner:
-        steps = find(Hub(), wanted, this_board(read_soc()), where, refresh=refresh)
+        steps = find(hub, wanted, board, where, refresh=refresh)
         while True:
             try:
                 spinner.text = f"Asking the Hub: {next(steps).file}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
-from ..errors import AmbiguousName, HubNotFound, PullError, Unsupported
+from ..errors import AmbiguousName, HubNotFound, InvalidRequest, PullError, Unsupported
 from ..models.reference import choose_file, is_tagged
 from ..types import PullProgress
 from .api import Hub, RemoteFile, Repository
@@ -64,6 +64,20 @@ def find(
     if choice.chosen is not None:
         choice = replace(choice, chosen=None)
     return Plan(choice=choice, failures=found.failures)
+
+
+def find_in_repository(hub: Hub, wanted: Wanted, board: Board) -> Plan:
+    """Return what `file_in` would choose from. Raises PullError, InvalidRequest for one file."""
+    target = wanted.reference
+    assert target is not None
+    if target.file is not None:
+        raise InvalidRequest(f"{wanted.text} is one file: there is no choice", param="model")
+    repository = hub.repository(target.repo, target.revision)
+    tagged = [
+        path for path in repository.files if target.tag is None or is_tagged(path, target.tag)
+    ]
+    wanted = replace(wanted, text=repository.id)
+    return Plan(choice=choose_in_repository(wanted, offers_of(repository.id, tagged), board))
 
 
 def _announced(hub: Hub, offer: Offer) -> RemoteFile:

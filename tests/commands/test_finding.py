@@ -14,6 +14,7 @@ from tests.hub.loopback import LoopbackHub
 from tests.hub.names import REPOSITORIES
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_D, Terminal
+from tests.test_cli import rkllama
 from tests.virtual_npu.model import write_model
 
 pytestmark = pytest.mark.integration
@@ -148,6 +149,20 @@ def test_dry_run_lists_the_candidates_with_scores(remote: LoopbackHub, models: P
     assert pulled(models) == []
 
 
+def test_dry_run_of_a_repository(remote: LoopbackHub, models: Path) -> None:
+    done = command("pull", "dulimov/Qwen3-8B-rk3588-1.2.1-unsloth-16k", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 3
+    assert "w8a8-opt-1-hybrid-ratio-0.0.rkllm: for RK3588" in done.stderr
+    assert "there is no choice" in command("pull", CHOSEN, "--dry-run").stderr
+
+
+def test_a_machine_without_npu_searches_for_gguf(remote: LoopbackHub) -> None:
+    done = rkllama("search", "qwen3:4b")
+    assert done.stdout.splitlines()[1].split()[:3] == ["qwen3:4b", "4B", "Q4_K_M"]
+    assert done.stderr.startswith("For the CPU; 4 more with --all.")
+
+
 def test_an_ambiguous_name_is_asked_about_on_a_terminal(remote: LoopbackHub, models: Path) -> None:
     done = command("pull", "deepseek-r1")
     assert done.returncode == 1
@@ -210,6 +225,17 @@ def test_run_takes_no_for_an_answer(remote: LoopbackHub, models: Path, key: str)
         terminal.expect("Error: model 'qwen3:1.7b' not found")
         assert terminal.end() == 1
     assert pulled(models) == []
+
+
+@pytest.mark.usefixtures("npu")
+def test_run_of_a_file_or_a_repository_of_the_hub(remote: LoopbackHub, models: Path) -> None:
+    with Terminal("run", CHOSEN, "hello", program=ON_BOARD) as terminal:
+        terminal.expect("is not here. Fetch it? [Y/n] ")
+        terminal.type("\n")
+        terminal.expect("hello\n")
+        assert terminal.end() == 0
+    done = command("run", "GatekeeperZA/Qwen3-1.7B-RKLLM-v1.2.3", "hi", "--no-stdin", "--pull")
+    assert (done.returncode, done.stdout) == (0, "hi\n")
 
 
 @pytest.mark.usefixtures("npu")
