@@ -18,6 +18,7 @@
     │   ├── UnknownRuntime        500  unknown_runtime      a version whose layout is not known
     │   ├── BackendMissing        500  backend_missing      an extra package has to be installed
     │   ├── OutOfMemory           500  out_of_memory        the memory does not suffice for the model
+    │   ├── WrongRuntime          500  wrong_runtime        another release of librkllmrt may load the model
     │   ├── GGUFError             500  gguf                 the file is damaged or no .gguf (gguf.py)
     │   └── NPUBusy               503  npu_busy             another process owns the NPU
     ├── WorkerError               500  worker_error
@@ -298,6 +299,18 @@ class OutOfMemory(LoadFailed):
     code = "out_of_memory"
 
 
+class WrongRuntime(LoadFailed):
+    """The runtime cannot use the model, or not on this CPU; `release` is one that may, to be installed."""
+
+    code = "wrong_runtime"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, log: str = "", release: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint, log=log)
+        self.release = release
+
+
 class NPUBusy(LoadFailed):
     """Another process owns the NPU; `holder` says which."""
 
@@ -332,6 +345,11 @@ class WorkerCrashed(WorkerError):
     ) -> None:
         super().__init__(message, hint=hint, log=log)
         self.exit_status = exit_status
+
+
+def load_failure(cause: str) -> type[LoadFailed]:
+    """Return the class of a failed load whose Diagnosis has this cause."""
+    return {"memory": OutOfMemory, "runtime": WrongRuntime}.get(cause, LoadFailed)
 
 
 class WorkerHung(WorkerError):

@@ -11,8 +11,15 @@ from collections.abc import Callable
 
 from .backends.base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .backends.own_log import OwnOutput
-from .board.soc import COMPATIBLE, cpus, read_soc, require_llm
-from .errors import LoadFailed, OutOfMemory, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
+from .board.soc import cpus, read_soc, require_llm
+from .errors import (
+    LoadFailed,
+    PromptTooLong,
+    RKLLamaError,
+    RuntimeFailed,
+    Unsupported,
+    load_failure,
+)
 from .rkllm.callback import Results, Rows
 from .rkllm.inputs import PromptInput
 from .rkllm.library import open_library
@@ -45,7 +52,7 @@ class NPUBackend:
     `max_tokens` is honoured by counting tokens.
     """
 
-    def __init__(self, log_path: str | None = None, *, compatible: str = COMPATIBLE) -> None:
+    def __init__(self, log_path: str | None = None, *, compatible: str | None = None) -> None:
         self._output = OwnOutput(log_path)
         self._compatible = compatible
         self._runtime: Runtime | None = None
@@ -95,6 +102,7 @@ class NPUBackend:
             context_length=self._context,
             runtime=f"librkllmrt {library.version or library.release}",
             platform=facts.platform or soc,
+            toolkit=facts.toolkit,
             dtype=facts.dtype,
             per_run_sampling=self._samples_per_run,
             counts_tokens=True,
@@ -136,7 +144,7 @@ class NPUBackend:
         hint, kind = "Try another release of librkllmrt, or a model made for this one.", LoadFailed
         if diagnosis is not None:
             message, hint = diagnosis.message, diagnosis.hint
-            kind = OutOfMemory if diagnosis.memory else LoadFailed
+            kind = load_failure(diagnosis.cause)
         return kind(f"{name} could not be loaded: {message}", hint=hint, log=self._output.gained())
 
     def _load_lora(self, runtime: Runtime, path: str) -> None:

@@ -294,14 +294,18 @@ class EmbeddingResult:
     timings: Timings = field(default_factory=Timings)
 
 
+FailureCause = Literal["memory", "runtime", "other"]
+"""Why a model does not load where something else may help: another model's end, or another release of the
+runtime."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
     """The cause of a failure, as a log names it: what happened, and what to do about it."""
 
     message: str
     hint: str
-    memory: bool = False
-    """Whether it is memory that lacks, so that another model's end may help."""
+    cause: FailureCause = "other"
 
 
 # --- Models ------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ class LoadedInfo:
     runtime: str
     """Name and version, such as "librkllmrt 1.2.3"."""
     platform: str | None = None
+    toolkit: str | None = None
+    """The version of the converter that made the model."""
     dtype: str | None = None
     memory: int | None = None
     constrains: bool = False

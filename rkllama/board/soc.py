@@ -6,6 +6,7 @@ import os
 import re
 
 from ..errors import LoadFailed
+from .sysroot import system_path
 
 COMPATIBLE = "/proc/device-tree/compatible"
 
@@ -16,10 +17,10 @@ _CPUS = {"RK3588": _BIG, "RK3576": _BIG, "RK3562": _FIRST, "RV1126B": _FIRST}
 _WITHOUT_LLM = frozenset({"RK3566", "RK3568", "RK3399", "RK3399PRO", "RV1103", "RV1106", "RV1126"})
 
 
-def read_soc(path: str = COMPATIBLE) -> str | None:
+def read_soc(path: str | None = None) -> str | None:
     """Return the SoC's name as Rockchip writes it, "RK3588"; None on a machine without one."""
     try:
-        with open(path, "rb") as stream:
+        with open(path or system_path(COMPATIBLE), "rb") as stream:
             entries = stream.read().decode("ascii", "replace").split("\0")
     except OSError:
         return None

@@ -27,10 +27,11 @@ from ..errors import (
 )
 from ..models.metadata import StoredModel
 from ..rkllm.domains import Domains
+from ..runner.growth import Growth
 from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
 from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
-from .growth import Growth
+from .runtimes import RuntimeLoader
 from .scheduler import Scheduler, Slot, Swaps
 
 log = logging.getLogger("rkllama")
@@ -124,6 +125,7 @@ class Pool:
         self._npu_mutex = threading.Lock()
         self._npu = NPUParams(**{name: getattr(settings, name) for name in _NPU_SETTINGS})
         self._domains = Domains(several=has_domains(read_soc()))
+        self._runtimes = RuntimeLoader(settings)
         self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
         self._swaps = Swaps()
         self._timer = threading.Condition()
@@ -302,19 +304,31 @@ class Pool:
         return True
 
     def _load(self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int) -> None:
-        """Load a model; where memory lacks, idle ones go for it one by one."""
+        """Load a model, on the NPU with the release of the runtime that fits it."""
         started = time.monotonic()
-        while True:
-            try:
-                loaded = self._try_load(slot, model, spec, wanted)
-                break
-            except OutOfMemory as error:
-                if not self._close_an_idle_one(error.message):
-                    raise
+
+        def attempt(spec: LoadSpec) -> LoadedInfo:
+            return self._load_in_memory(slot, model, spec, wanted)
+
+        if kind_of(spec.path).needs_npu:
+            loaded = self._runtimes.load(model.info, spec, attempt)
+        else:
+            loaded = attempt(spec)
         self._lost.pop(slot.key, None)
         for notice in (*model.notes, *loaded.notices):
             log.warning("%s: %s", model.info.name, notice)
         log.info("loaded %s in %.2f s", model.info.name, time.monotonic() - started)
+
+    def _load_in_memory(
+        self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int
+    ) -> LoadedInfo:
+        """Load a model; where memory lacks, idle ones go for it one by one."""
+        while True:
+            try:
+                return self._try_load(slot, model, spec, wanted)
+            except OutOfMemory as error:
+                if not self._close_an_idle_one(error.message):
+                    raise
 
     def _close_an_idle_one(self, reason: str) -> bool:
         """Close the least recently used idle model to free its memory; return whether there was one."""

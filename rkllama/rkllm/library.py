@@ -98,7 +98,10 @@ class _Unusable(Exception):
 def _places(explicit: str | None, environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """(setting or "", path) of each place, in order; a bare name is for the loader to find."""
     if explicit:
-        return [("the setting rkllm_lib", _file(explicit))]
+        ours = explicit.startswith(
+            _home(environ) + os.sep
+        )  # a release that was chosen for the model
+        return [("" if ours else "the setting rkllm_lib", _file(explicit))]
     if named := environ.get("RKLLAMA_RKLLM_LIB"):
         return [("RKLLAMA_RKLLM_LIB", _file(named))]
     return [("", os.path.join(_home(environ), FILE)), ("the system's library paths", FILE)]
@@ -175,6 +178,12 @@ def _check_file(path: str) -> None:
         raise _Unusable(f"made for {_name(library)}, but this Python is {_name(ours)}")
     if os.path.getsize(path) < _elf_size(path, library[0]):
         raise _Unusable("incomplete: a copy or download was interrupted")  # loading it would crash
+
+
+def machine() -> str | None:
+    """Return the machine that this Python was made for, as the vendor names it, "aarch64" or "armhf"."""
+    ours = _elf_machine(os.path.realpath(sys.executable)) or _elf_machine("/proc/self/exe")
+    return None if ours is None else _MACHINES.get(ours[1])
 
 
 def _elf_machine(path: str) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..types import Diagnosis
+from ..types import Diagnosis, FailureCause
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +80,7 @@ class _Complaint(NamedTuple):
     hint: str
     fatal: bool = True
     """Whether a load that reports success is none after it; else it only explains a failure."""
-    memory: bool = False
-    """Whether it is memory that lacks."""
+    cause: FailureCause = "other"
 
 
 # The first that is found is the cause of those below it.
@@ -125,30 +124,31 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         r"can not create weight memory for domain",
         "the model does not fit the NPU's memory domain",
         _MEMORY,
-        memory=True,
+        cause="memory",
     ),
     _Complaint(
         r"failed to malloc npu memory,? size: (\d+)",
         "the NPU does not have enough memory for the model ({0} more bytes were requested)",
         _MEMORY,
-        memory=True,
+        cause="memory",
     ),
     _Complaint(
         r"failed to malloc npu memory|failed to allocate handle|mmap fail.*Cannot allocate memory",
         "the NPU does not have enough memory for the model",
         _MEMORY,
-        memory=True,
+        cause="memory",
     ),
     _Complaint(
         r"ggml_calloc: failed to allocate|^:0: fatal error",
         "the board does not have enough memory for the model",
         "Unload other models or end other programs, or use a smaller model or a shorter context.",
-        memory=True,
+        cause="memory",
     ),
     _Complaint(  # such a model's platform is not read rightly, so this stands before the platforms
         r"model version is too old|reconvert the model",
         "the model was made by a toolkit too old for this runtime",
         _RECONVERT,
+        cause="runtime",
         fatal=False,  # models of toolkit 1.1 run on runtime 1.2, more slowly
     ),
     _Complaint(
@@ -176,11 +176,13 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         r"invalid (?:rknn llm model magic|magic characters|rkllm model)",
         "this runtime does not know the model's file format",
         _RECONVERT,
+        cause="runtime",
     ),
     _Complaint(
         r"load model file error|failed to load model|open model file .* failed|Invalid RKNN model version",
         "the runtime could not read the model's file",
         _RECONVERT,
+        cause="runtime",
     ),
     _Complaint(
         _NOT_COMPUTED,
@@ -196,11 +198,13 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         r"(GGML_ASSERT[^\n]{0,200})",
         "the runtime stopped itself: {0}",
         "The model and this runtime may be incompatible. " + _RECONVERT,
+        cause="runtime",
     ),
     _Complaint(
         r"rknn_init fail",
         "the NPU could not be started with this model",
         _RECONVERT,
+        cause="runtime",
     ),
 )
 
@@ -229,7 +233,7 @@ def _known(log: str, complaints: Iterable[_Complaint]) -> Diagnosis | None:
     for known in complaints:
         if match := re.search(known.pattern, log, re.M):
             message = known.message.format(*match.groups())
-            return Diagnosis(message=message, hint=known.hint, memory=known.memory)
+            return Diagnosis(message=message, hint=known.hint, cause=known.cause)
     return None
 
 
@@ -286,6 +290,7 @@ def _mismatch(facts: Facts) -> Diagnosis | None:
         return Diagnosis(
             message=f"the model's toolkit {facts.toolkit} is newer than the runtime {facts.runtime}",
             hint=f"Install librkllmrt {facts.toolkit} or newer.",
+            cause="runtime",
         )
     return _old_driver(facts)
 

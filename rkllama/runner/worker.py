@@ -29,15 +29,15 @@ from ..backends.kinds import kind_of
 from ..errors import (
     InvalidRequest,
     LoadFailed,
-    OutOfMemory,
     RKLLamaError,
     WorkerCrashed,
     WorkerError,
     WorkerHung,
+    load_failure,
 )
 from ..models.filename import least_size
 from ..service import LOCAL, Caller
-from ..types import Diagnosis, TokenLogprob
+from ..types import Diagnosis, FailureCause, TokenLogprob
 from . import frames
 from .log import open_log
 from .process import Process, exit_in_words
@@ -54,7 +54,7 @@ _SIGNALS: dict[int, Diagnosis] = {
     signal.SIGKILL: Diagnosis(
         message="most likely the memory ran out",
         hint="Use a smaller model or a shorter context, or end other programs.",
-        memory=True,
+        cause="memory",
     ),
     signal.SIGBUS: Diagnosis(
         message="most likely a file that it reads is cut off, or its disk failed",
@@ -63,6 +63,7 @@ _SIGNALS: dict[int, Diagnosis] = {
     signal.SIGILL: Diagnosis(
         message="this build of the runtime does not fit this CPU",
         hint="Install another release of the runtime; the newest is not always right.",
+        cause="runtime",
     ),
 }
 """What the signals mean that end a process before it can write anything."""
@@ -100,8 +101,8 @@ class Worker:
         self.retired = False
         """Whether it was told to end, so that its end is expected."""
         self._state = State.STARTING
-        self._lacked_memory = False
-        """Whether the process died for want of memory, as far as is known."""
+        self._cause: FailureCause = "other"
+        """Why the process died, as far as is known."""
         self._run = 0
         self._buffer = frames.FrameBuffer()
         try:
@@ -141,8 +142,7 @@ class Worker:
             loaded = self._decoded(frames.decode_loaded, payload)
         except WorkerCrashed as error:
             self.close()
-            kind = OutOfMemory if self._lacked_memory else LoadFailed
-            raise kind(
+            raise load_failure(self._cause)(
                 f"{os.path.basename(self.path)} could not be loaded: {error.message}",
                 hint=_with_size(self.path, error.hint),
                 log=error.log,
@@ -385,7 +385,7 @@ class Worker:
             found = [cause for cause in causes if cause is not None]
             message = ": ".join([message, *(cause.message for cause in found)])
         hint = self._with_log(found[0].hint if found else "")
-        self._lacked_memory = any(cause.memory for cause in found)
+        self._cause = next((one.cause for one in found if one.cause != "other"), "other")
         raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
 
 

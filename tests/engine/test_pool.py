@@ -19,8 +19,8 @@ import pytest
 from rkllama.backends.base import GenerateSpec
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
-from rkllama.engine import growth, scheduler, template_process
 from rkllama.engine import pool as module
+from rkllama.engine import scheduler, template_process
 from rkllama.engine.pool import Pool, Resident
 from rkllama.errors import (
     Cancelled,
@@ -34,7 +34,7 @@ from rkllama.errors import (
 )
 from rkllama.models.authoring import WritableStore
 from rkllama.models.metadata import StoredModel
-from rkllama.runner import worker
+from rkllama.runner import growth, worker
 from rkllama.runner.worker import State
 from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, read_trace, write_model

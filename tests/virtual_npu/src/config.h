@@ -29,7 +29,7 @@ typedef struct {
     int64_t abort_finish, magic_bad;
     int64_t eos_id, vocab_size, embd_size, max_context, npu_core_num, memory_mb, npu_mb, leak_mb;
     int64_t trace_tokens, trace_prompt;
-    char *eos, *toolkit, *platform, *board, *dtype, *driver, *log, *run_log, *trace, *npu;
+    char *eos, *toolkit, *runtimes, *platform, *board, *dtype, *driver, *log, *run_log, *trace, *npu;
 } Config;
 
 /* The defaults; give it back with config_free. */

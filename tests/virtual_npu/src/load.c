@@ -53,7 +53,19 @@ void log_scripted(const char *names) {
     free(copy);
 }
 
+/* Whether `release` is one of those in `list`, which are separated by commas. */
+static bool is_listed(const char *list, const char *release) {
+    size_t length = strlen(release);
+    for (const char *at = list; (at = strstr(at, release)); at += length)
+        if ((at == list || at[-1] == ',') && (at[length] == ',' || !at[length])) return true;
+    return false;
+}
+
 static int check_limits(const RKLLMParam *param, const Config *config) {
+    if (*config->runtimes && !is_listed(config->runtimes, VNPU_REPORTED)) {
+        log_line('E', "invalid rkllm model!");
+        return -1;
+    }
     log_line('I',
              "rkllm-toolkit version: %s, max_context_limit: %lld, npu_core_num: %lld, "
              "target_platform: %s, model_dtype: %s",
