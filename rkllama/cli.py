@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from .commands import runtime
 from .commands.importing import import_model
 from .commands.outdated import outdated
 from .commands.search import search
@@ -353,10 +354,14 @@ def run(
     service, model = service_for(model, _settings().models, lambda: _service("run"))
     try:
         model = ensure_model(service, model, _settings(), decision=pull)
-        if text is None:
-            Chat(service, model, options, _settings().home).loop()
-        else:
-            answer_once(service, model, text, options, as_json=as_json)
+
+        def answer() -> None:
+            if text is None:
+                Chat(service, model, options, _settings().home).loop()
+            else:
+                answer_once(service, model, text, options, as_json=as_json)
+
+        runtime.with_runtime(answer, service, _settings(), decision=pull)
         sys.stdout.flush()
     except BrokenPipeError:
         forget_stdout()
@@ -477,6 +482,7 @@ def pull(
 
 
 app.command()(search)
+app.add_typer(runtime.app)
 app.command("import")(import_model)
 app.command()(outdated)
 

@@ -36,6 +36,8 @@ INTEGER_BOUNDS: Mapping[str, tuple[int, int]] = {
     "num_ctx": (1, 1 << 24),
 }
 """The same of those that are whole numbers."""
+RUNTIME_URL = "https://raw.githubusercontent.com/airockchip/rknn-llm"
+"""Where the vendor's repository is served; below it stand a commit and a path."""
 SMALLEST_CONTEXT = 4
 """As in Ollama, fewer tokens of context are taken for this many."""
 
@@ -198,6 +200,8 @@ class Settings:
     """debug, info, warning or error. RKLLAMA_LOG_LEVEL, info."""
     rkllm_lib: str | None
     """The file librkllmrt.so. RKLLAMA_RKLLM_LIB; default: searched for."""
+    runtime_url: str
+    """Where releases of librkllmrt are fetched from. RKLLAMA_RUNTIME_URL; default: RUNTIME_URL."""
     rkllm_abi: str | None
     """The runtime's version, where its file does not tell it. RKLLAMA_RKLLM_ABI."""
     lock: str | None
@@ -251,6 +255,7 @@ class Settings:
         "prefill_timeout",
         "rkllm_abi",
         "rkllm_lib",
+        "runtime_url",
         "send_timeout",
         "threads",
         "token_timeout",
@@ -307,6 +312,7 @@ SETTINGS = (
     Setting("context_length", "RKLLAMA_CONTEXT_LENGTH", _integer(32, 1 << 20), 4096),
     Setting("log_level", "RKLLAMA_LOG_LEVEL", _level, "info"),
     Setting("rkllm_lib", "RKLLAMA_RKLLM_LIB", _path, None),
+    Setting("runtime_url", "RKLLAMA_RUNTIME_URL", _text, RUNTIME_URL),
     Setting("rkllm_abi", "RKLLAMA_RKLLM_ABI", _text, None),
     Setting("lock", "RKLLAMA_LOCK", _path, None),
     Setting("load_timeout", "RKLLAMA_LOAD_TIMEOUT", _seconds, 600.0),

@@ -25,7 +25,7 @@ def pull_model(service: "Service", reference: str, *, unverified: bool = False) 
         return show_progress(service.pull(reference, unverified=unverified), reference)
     except AmbiguousName as error:
         # Models that are here have no slash in their names; there is nothing to fetch.
-        if not _can_ask() or not all(name.count("/") >= 2 for name in error.candidates):
+        if not can_ask() or not all(name.count("/") >= 2 for name in error.candidates):
             raise
         say(f"{error.reason or error.name}:")
         picked = pick(error.candidates)
@@ -42,7 +42,7 @@ def ensure_model(
 
     `decision` True fetches without asking, False never, None asks on a terminal. Raises ModelNotFound.
     """
-    if decision is False or not (decision or _can_ask()):
+    if decision is False or not (decision or can_ask()):
         return model
     try:
         service.show(model)
@@ -101,7 +101,7 @@ def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: 
             say(f"{model} is not here. The Hub has it {choice.reason}:")
             _offer(choice.chosen, plan.remote.size if plan.remote else None, error)
         return _named(choice.chosen.reference, model)
-    if choice.usable and _can_ask():
+    if choice.usable and can_ask():
         say(f"{model} is not here. On the Hub, {choice.reason}:")
         picked = pick([one.offer.reference for one in choice.usable])
         if picked is None:
@@ -229,7 +229,7 @@ def _answer(question: str) -> str:
     return answer
 
 
-def _can_ask() -> bool:
+def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 

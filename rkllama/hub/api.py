@@ -82,13 +82,56 @@ class Response(Protocol):
     def close(self) -> None: ...
 
 
-class Hub:
+class Site:
+    """A web site and one connection that brings its bytes: through the Hub's session, which has the user's
+    proxies and certificates.
+    """
+
+    endpoint: str
+
+    def _token(self) -> str | None:
+        """Return what the site's own origin is shown."""
+        return None
+
+    def _headers(self, url: str) -> dict[str, str]:
+        """Return headers with the token only for the site's own origin, wherever a redirect leads."""
+        headers = {"user-agent": f"rkllama/{__version__}", "accept-encoding": "identity"}
+        if _origin(url) == _origin(self.endpoint) and (token := self._token()):
+            headers["authorization"] = f"Bearer {token}"
+        return headers
+
+    @contextmanager
+    def _get(
+        self, url: str, extra: Mapping[str, str], timeout: float
+    ) -> Iterator[tuple[str, Response]]:
+        """The last address and its response; redirects are followed here for the token's sake."""
+        from huggingface_hub import get_session
+
+        session = get_session()
+        for _ in range(MAX_REDIRECTS):
+            headers = {**self._headers(url), **extra}
+            try:
+                request = session.build_request("GET", url, headers=headers, timeout=timeout)
+            except Exception as error:  # of the classes that httpx, idna and urllib use for it
+                raise PullError(f"{url} is not a usable address: {error}") from error
+            response = session.send(request, stream=True, follow_redirects=False)
+            try:
+                if not response.has_redirect_location:
+                    yield url, response
+                    return
+                url = next_hop(url, response.headers["location"])
+            finally:
+                response.close()
+        raise PullError(f"{url} was redirected more than {MAX_REDIRECTS} times")
+
+
+class Hub(Site):
     """Questions to one Hub. `token` None is whatever huggingface_hub finds (HF_TOKEN, a login)."""
 
     def __init__(self, endpoint: str | None = None, token: str | None = None) -> None:
         # huggingface_hub reads HF_ENDPOINT when it is imported; a server lives longer than that.
         address = endpoint or os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT
-        if not _is_web_address(address):
+        if not is_web_address(address):
             raise ConfigError(
                 f"HF_ENDPOINT cannot be '{address}'", hint=f"Write it like {DEFAULT_ENDPOINT}."
             )
@@ -213,37 +256,6 @@ class Hub:
         except OSError:  # a login file that this user may not read, as left behind by sudo
             return None
 
-    def _headers(self, url: str) -> dict[str, str]:
-        """Return the token is for the Hub's own origin only, wherever a redirect leads."""
-        headers = {"user-agent": f"rkllama/{__version__}", "accept-encoding": "identity"}
-        if _origin(url) == _origin(self.endpoint) and (token := self._token()):
-            headers["authorization"] = f"Bearer {token}"
-        return headers
-
-    @contextmanager
-    def _get(
-        self, url: str, extra: Mapping[str, str], timeout: float
-    ) -> Iterator[tuple[str, Response]]:
-        """The last address and its response; redirects are followed here for the token's sake."""
-        from huggingface_hub import get_session
-
-        session = get_session()
-        for _ in range(MAX_REDIRECTS):
-            headers = {**self._headers(url), **extra}
-            try:
-                request = session.build_request("GET", url, headers=headers, timeout=timeout)
-            except Exception as error:  # of the classes that httpx, idna and urllib use for it
-                raise PullError(f"{url} is not a usable address: {error}") from error
-            response = session.send(request, stream=True, follow_redirects=False)
-            try:
-                if not response.has_redirect_location:
-                    yield url, response
-                    return
-                url = next_hop(url, response.headers["location"])
-            finally:
-                response.close()
-        raise PullError(f"{url} was redirected more than {MAX_REDIRECTS} times")
-
     def _refuse(self, response: Any, file: RemoteFile) -> None:
         from huggingface_hub import hf_raise_for_status
 
@@ -338,7 +350,7 @@ def _offline() -> HubUnreachable:
     )
 
 
-def _is_web_address(text: str) -> bool:
+def is_web_address(text: str) -> bool:
     try:
         scheme, host, _ = _origin(text)
     except ValueError:

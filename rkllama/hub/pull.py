@@ -13,9 +13,10 @@ import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from ..errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from ..files import free_space, is_full, make_directory
@@ -39,7 +40,7 @@ LOOK_EVERY = 0.5
 """Seconds between two looks at a download that another process is doing."""
 
 _log = logging.getLogger(__name__)
-_Report = Callable[..., PullProgress]
+Report = Callable[..., PullProgress]
 
 
 class _LostError(Exception):
@@ -87,7 +88,7 @@ def pull(
     remote = hub.file(repository, file)
     _check_verifiable(hub, remote, unverified)
     report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
-    with _local_errors(models):
+    with local_errors(models):
         models = os.path.realpath(models)
         make_directory(models)
         place = Place(models, remote)
@@ -99,7 +100,7 @@ def pull(
                     if part is None:
                         yield report(status="downloading", completed=unfinished(path))
                         continue
-                    yield from _download(hub, remote, part, report, backoff)
+                    yield from download(hub, remote, part, report, backoff)
                     fetch_sidecars(hub, repository, remote, os.path.dirname(path))
                     part.finish()
                     place.remember(path)
@@ -167,7 +168,7 @@ def _check_verifiable(hub: Hub, remote: RemoteFile, unverified: bool) -> None:
     _log.warning("%s is taken unverified: %s tells no hash of it", remote.name, hub.endpoint)
 
 
-def _find(place: Place, report: _Report) -> Generator[PullProgress, None, str | None]:
+def _find(place: Place, report: Report) -> Generator[PullProgress, None, str | None]:
     """Return the path of the wanted file if it is already on disk, however it got there; else None."""
     for path in place.namesakes():
         if place.holds(path):
@@ -203,8 +204,16 @@ def _turns(place: Place, path: str) -> Iterator[Part | None]:
         return
 
 
-def _download(
-    hub: Hub, remote: RemoteFile, part: Part, report: _Report, backoff: float
+class Source(Protocol):
+    """Where a file comes from."""
+
+    def open(self, file: RemoteFile, offset: int) -> AbstractContextManager[Response]:
+        """Return the bytes from `offset` on; see Hub.open."""
+        ...
+
+
+def download(
+    source: Source, remote: RemoteFile, part: Part, report: Report, backoff: float
 ) -> Iterator[PullProgress]:
     """Complete the part and verify it. Raises IntegrityError, HubUnreachable, DiskFull, …"""
     for count in _paced(part.resume()):
@@ -212,7 +221,7 @@ def _download(
     part.reserve()
     while True:
         yield report(status="downloading", completed=part.size, resumed=part.resumed)
-        for count in _paced(_receive_all(hub, remote, part, backoff)):
+        for count in _paced(_receive_all(source, remote, part, backoff)):
             yield report(status="downloading", completed=count, resumed=part.resumed)
         if remote.has_hash:
             yield report(status="verifying", completed=part.size, resumed=part.resumed)
@@ -224,19 +233,19 @@ def _download(
         part.reset()
     part.discard()
     raise IntegrityError(
-        f"{remote.name} is damaged: its hash is not the {remote.etag} that the Hub announced",
-        hint="Run the command again; if it happens again, the file on the Hub is at fault.",
+        f"{remote.name} is damaged: its hash is not {remote.etag}, as it should be",
+        hint="Run the command again; if it happens again, the file where it comes from is at fault.",
     )
 
 
-def _receive_all(hub: Hub, remote: RemoteFile, part: Part, backoff: float) -> Iterator[int]:
+def _receive_all(source: Source, remote: RemoteFile, part: Part, backoff: float) -> Iterator[int]:
     """Fill the part over as many connections as it takes, yielding its size."""
     failures = 0
     while part.size < remote.size:
         before, pause = part.size, 0.0
         reason = "the connection ended early"
         try:
-            yield from _receive(hub, remote, part)
+            yield from _receive(source, remote, part)
         except _LostError as error:
             reason, pause = str(error), error.pause
         except lost_connection() as error:
@@ -253,9 +262,9 @@ def _receive_all(hub: Hub, remote: RemoteFile, part: Part, backoff: float) -> It
         time.sleep(max(pause, min(backoff * 2 ** (failures - 1), LONGEST_PAUSE)))
 
 
-def _receive(hub: Hub, remote: RemoteFile, part: Part) -> Iterator[int]:
+def _receive(source: Source, remote: RemoteFile, part: Part) -> Iterator[int]:
     """Fill the part from one connection, until that ends."""
-    with hub.open(remote, part.size) as response:
+    with source.open(remote, part.size) as response:
         if response.status_code == 416:
             part.reset()
         skip = part.size - _first_byte(response, remote, part.size)
@@ -313,7 +322,7 @@ def _paced(counts: Iterable[int]) -> Iterator[int]:
 
 
 @contextmanager
-def _local_errors(models: str) -> Iterator[None]:
+def local_errors(models: str) -> Iterator[None]:
     """Turn errors of the file system into a PullError."""
     try:
         yield

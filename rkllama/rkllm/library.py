@@ -21,8 +21,8 @@ from .ctypes_types import CTypes
 
 FILE = "librkllmrt.so"
 _HINT = (
-    "Copy librkllmrt.so for this machine (rknn-llm repository, rkllm-runtime/Linux/librkllm_api) to "
-    "{home}, or set RKLLAMA_RKLLM_LIB to it. Models in .gguf format run without it."
+    "Run `rkllama runtime install` to fetch it, or copy librkllmrt.so for this machine to {home}, or set "
+    "RKLLAMA_RKLLM_LIB to it. Models in .gguf format run without it."
 )
 
 

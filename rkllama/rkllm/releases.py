@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 from ..errors import InvalidRequest
 
-BASE_URL = "https://raw.githubusercontent.com/airockchip/rknn-llm"
-"""Where the vendor's repository is served; below it stand a commit and a path."""
 LICENCE = "LICENSE"
 """The path of the vendor's licence at each commit."""
 

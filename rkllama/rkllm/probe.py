@@ -1,0 +1,53 @@
+"""Looking at a librkllmrt in a process of its own: a strange library may do anything when it is loaded.
+
+`python -m rkllama.rkllm.probe PATH` prints what it found as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from ..errors import LoadFailed, UnknownRuntime
+from ..files import IMPORT_ROOT
+from .library import open_library
+
+_TIMEOUT = 30.0
+"""Seconds after which a library that is being loaded counts as hung."""
+
+
+def probe(path: str, abi: str | None = None) -> str:
+    """Return the release whose header fits the library at `path`. Raises LoadFailed, UnknownRuntime."""
+    command = [sys.executable, "-m", "rkllama.rkllm.probe", path, abi or ""]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=_TIMEOUT, check=False, cwd=IMPORT_ROOT
+        )
+    except subprocess.TimeoutExpired:
+        raise LoadFailed(f"{path} cannot be used: loading it does not end") from None
+    try:
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        raise LoadFailed(
+            f"{path} cannot be used: loading it ended its process (status {done.returncode})",
+            hint="It may be for another CPU, or damaged: copy it again, or take another release.",
+        ) from None
+    if "error" in found:
+        raise LoadFailed(found["error"], hint=found["hint"])
+    release: str = found["release"]
+    return release
+
+
+def main() -> None:
+    """Print the release, or the error."""
+    try:
+        library = open_library(sys.argv[1], sys.argv[2] or None, {})
+        found = {"release": library.version or library.release}
+    except (LoadFailed, UnknownRuntime) as error:
+        found = {"error": error.message, "hint": error.hint or ""}
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
+
+
+if __name__ == "__main__":
+    main()
