@@ -231,7 +231,8 @@ def _message(fields: Fields, position: int, now: bool) -> Message:
         raise fields.fail("role", "system, user, assistant or tool")
     if now:
         _refuse_images(fields)
-    told = [left_out("image") for _ in fields.items("images") or ()]
+    fields.items("images")  # a text alone is none
+    told = [left_out("image") for _ in fields.texts("images") or ()]
     calls = fields.objects("tool_calls") or ()
     return Message.of(
         next(known for known in _ROLES if known == role),

@@ -150,6 +150,12 @@ def content(message: Fields, name: str = "content", *, refuse: bool = True) -> s
     return "".join(_part(part, refuse) for part in message.objects(name) or ())
 
 
+_NOT_TEXT = frozenset(
+    {"image_url", "image_file", "input_image", "input_audio", "file", "input_file", "input_video"}
+    | {"video_url", "audio_url", "computer_screenshot"}
+)
+
+
 def _part(part: Fields, refuse: bool) -> str:
     kind = part.need("type", part.text)
     if kind in ("text", "input_text", "output_text", "summary_text", "reasoning_text"):
@@ -159,7 +165,7 @@ def _part(part: Fields, refuse: bool) -> str:
     holder = part.object("file") if kind == "file" else part if kind == "input_file" else None
     if holder is not None and (text := _file_text(holder)) is not None:
         return text
-    if not refuse:
+    if not refuse and kind in _NOT_TEXT:
         name = None if holder is None else holder.text("filename")
         return left_out(kind.removeprefix("input_").removesuffix("_url"), name)
     raise Unsupported(

@@ -96,9 +96,7 @@ def decode_response(
 
 def decode_input_tokens(body: object, *, memory: Memory | None = None) -> ChatRequest:
     """`POST /v1/responses/input_tokens`: the request whose prompt is to be counted."""
-    fields = Fields(body)
-    items = [*earlier_items(fields, memory), *own_items(fields, memory)]
-    return _request(fields, read_tools(fields), items)
+    return decode_response(body, memory=memory).request  # which checks the fields that count nothing, too
 
 
 def input_tokens_body(tokens: int | None) -> dict[str, Any]:
