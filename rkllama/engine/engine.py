@@ -95,6 +95,7 @@ class Engine:
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Return tokens of the prompt that `request` renders to; see Service.count_tokens."""
+        _check_shape(request)
         model = self._model(request.model)
         with self.pool.use(model, keep_alive=request.keep_alive, caller=caller) as turn:
             resident = turn.resident
