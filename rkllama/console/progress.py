@@ -124,6 +124,9 @@ class _Bar:
             *((TransferSpeedColumn(),) if wide else ()),
             TimeRemainingColumn(compact=True),
             console=console,
+            # Ctrl-C in its start would leave sys.stderr as a stand-in that writes to a closed stream.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
         self._task: TaskID | None = None
         self._spinner = spinner
@@ -158,6 +161,8 @@ class _Bar:
 
     def close(self) -> None:
         """Leave the bar where it is."""
-        if self._task is not None:
-            self._progress.stop()
-        self._stream.close()
+        try:
+            if self._progress.live.is_started:
+                self._progress.stop()
+        finally:
+            self._stream.close()
