@@ -148,6 +148,45 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(word for word in str(value).replace(",", " ").split() if word)
 
 
+def server_command(value: object) -> tuple[str, ...]:
+    """Return the words of a llama-server to start: a program and its arguments, quoted as in a shell.
+
+    Raises ValueError for quotes that do not match, and for arguments that are not the user's to set.
+    """
+    import shlex  # its own imports take as long as all of this module's
+
+    try:
+        words = shlex.split(str(value)) if isinstance(value, str) else [*_words(value)]
+    except ValueError as error:
+        raise ValueError(f"must be a program and its arguments: {str(error).lower()}") from None
+    for word in words:
+        flag = word.partition("=")[0]
+        flag = flag.replace("_", "-") if flag.startswith("--") else flag
+        if flag in _OWN_FLAGS.split():
+            raise ValueError(f"must not contain {flag}, which RKLLama sets itself")
+    return tuple(words)
+
+
+_OWN_FLAGS = (
+    "-m --model -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file --models-dir "
+    "--models-preset --host --port --reuse-port --api-prefix --api-key --api-key-file --ssl-key-file "
+    "--ssl-cert-file -c --ctx-size -np --parallel --embedding --embeddings --rerank --reranking "
+    "--tools -ag --agent -h --help --usage --version"
+)
+"""What decides which model llama-server runs and who may ask it, and what we have to know of it."""
+
+
+def _program(value: object) -> tuple[str, ...]:
+    try:
+        words = server_command(value)
+    except ValueError as error:
+        raise ValueError(f"it {error}") from None
+    if not words or words[0].startswith("-"):
+        raise ValueError("it must begin with a program")
+    program = _path(words[0]) if "/" in words[0] else words[0]  # else it is looked for in PATH
+    return (program, *words[1:])
+
+
 def _keys(value: object) -> tuple[str, ...]:
     """API keys, separated by commas or spaces; @FILE stands for those in a file, one a line."""
     keys: list[str] = []
@@ -204,6 +243,9 @@ class Settings:
     """Where releases of librkllmrt are fetched from. RKLLAMA_RUNTIME_URL; default: RUNTIME_URL."""
     rkllm_abi: str | None
     """The runtime's version, where its file does not tell it. RKLLAMA_RKLLM_ABI."""
+    llama_server: tuple[str, ...]
+    """A llama-server for .gguf models, program and arguments; none = the CPU backend.
+    RKLLAMA_LLAMA_SERVER."""
     lock: str | None
     """The lock file of the NPU's owner. RKLLAMA_LOCK; default: /run/lock/rkllama-npu.lock."""
     load_timeout: float
@@ -244,6 +286,7 @@ class Settings:
         "home",
         "host",
         "keep_alive",
+        "llama_server",
         "load_timeout",
         "lock",
         "log_level",
@@ -314,6 +357,7 @@ SETTINGS = (
     Setting("rkllm_lib", "RKLLAMA_RKLLM_LIB", _path, None),
     Setting("runtime_url", "RKLLAMA_RUNTIME_URL", _text, RUNTIME_URL),
     Setting("rkllm_abi", "RKLLAMA_RKLLM_ABI", _text, None),
+    Setting("llama_server", "RKLLAMA_LLAMA_SERVER", _program, ()),
     Setting("lock", "RKLLAMA_LOCK", _path, None),
     Setting("load_timeout", "RKLLAMA_LOAD_TIMEOUT", _seconds, 600.0),
     Setting("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),

@@ -16,7 +16,7 @@
     ├── LoadFailed                500  load_failed          the runtime refused the model
     │   ├── LibraryNotFound       500  library_not_found    librkllmrt.so is not there or unusable
     │   ├── UnknownRuntime        500  unknown_runtime      a version whose layout is not known
-    │   ├── BackendMissing        500  backend_missing      an extra package has to be installed
+    │   ├── BackendMissing        500  backend_missing      a package or program is not there
     │   ├── OutOfMemory           500  out_of_memory        the memory does not suffice for the model
     │   ├── WrongRuntime          500  wrong_runtime        another release of librkllmrt may load the model
     │   ├── GGUFError             500  gguf                 the file is damaged or no .gguf (gguf.py)

@@ -99,6 +99,8 @@ def _say_what_is_here(settings: Settings, service: LocalService) -> None:
         )
     else:
         log.info("runtime: %s (%s)", path, f"release {version}" if version else "release unknown")
+    if settings.llama_server:
+        log.info(".gguf models run on %s", settings.llama_server[0])
     log.info("SoC: %s", soc or "none of Rockchip's")
 
 

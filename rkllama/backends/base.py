@@ -32,6 +32,8 @@ class LoadSpec:
     threads: int = 0
     library: str | None = None
     abi: str | None = None
+    llama_server: tuple[str, ...] = ()
+    """Program and arguments of the llama-server to run a .gguf file with; none is the CPU backend."""
     lora: str | None = None
     npu: NPUParams = field(default_factory=NPUParams)
 

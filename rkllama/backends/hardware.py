@@ -72,6 +72,11 @@ def check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
     return available - needed
 
 
+def spare_memory(size: int) -> int:
+    """The bytes that are left beside a file of `size` bytes; 0 where the machine does not tell."""
+    return max(0, (_available_memory() or 0) - size)
+
+
 def _available_memory() -> int | None:
     for line in _read("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):

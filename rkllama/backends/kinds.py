@@ -1,6 +1,7 @@
 """The kinds of backends: what the rest of the program has to know of one, without importing it.
 
-A backend is chosen by the extension of a model's file. A new one is a new entry of KINDS.
+A backend is chosen by the extension of a model's file, and by whether a program of the user's is to run it.
+A new one is a new entry of KINDS.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Kind:
     """Seconds that the runtime may take to heed an abort; then the model's process is ended."""
     diagnose: Callable[[str], Diagnosis | None]
     """Reads the cause of a failure out of the log of a model's process; None: the log names none."""
+    external: bool = False
+    """Whether it runs models by starting a program that the user names."""
 
     def create(self) -> Backend:
         """A backend without a model; imports its module."""
@@ -70,13 +73,27 @@ KINDS = (
         abort_grace=1.0,
         diagnose=llamacpp_log.diagnose,
     ),
+    Kind(
+        extension=".gguf",
+        backend=("rkllama.backends.llama_server", "LlamaServerBackend"),
+        needs_npu=False,  # whether the program uses it, only the program knows
+        leaks=False,
+        wraps_prompts=False,
+        # An aborted request is given up at once; this is for the batch that llama-server is at.
+        abort_grace=5.0,
+        diagnose=llamacpp_log.diagnose_server,
+        external=True,
+    ),
 )
 
 
-def kind_of(path: str) -> Kind:
-    """The kind that runs a model's file. Raises LoadFailed for a file that none runs."""
+def kind_of(path: str, *, external: bool = False) -> Kind:
+    """The kind that runs a model's file; `external`: with a program of the user's.
+
+    Raises LoadFailed for a file that none runs.
+    """
     for kind in KINDS:
-        if path.lower().endswith(kind.extension):
+        if path.lower().endswith(kind.extension) and kind.external == external:
             return kind
-    extensions = " or ".join(kind.extension for kind in KINDS)
+    extensions = " or ".join(dict.fromkeys(kind.extension for kind in KINDS))
     raise LoadFailed(f"{os.path.basename(path)} is not a {extensions} file")

@@ -38,3 +38,28 @@ def diagnose(log: str) -> Diagnosis | None:
             hint="Raise the limit: LimitNOFILE= in the systemd unit, or `ulimit -n 16384`.",
         )
     return None
+
+
+_ERROR_LINE = re.compile(
+    r"^(?:[\d.]+ E .+|.*\b(?:error|failed|cannot|couldn't|invalid|terminate called|what\(\)).*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A line in which a llama-server, of whatever build, tells what goes wrong."""
+_LONGEST_LINE = 300
+
+
+def last_error(log: str) -> str | None:
+    """Return the last line of a llama-server's log that tells of an error; None where none does."""
+    lines: list[str] = _ERROR_LINE.findall(log)
+    return re.sub(r"^[\d.]+ E ", "", lines[-1]).strip()[:_LONGEST_LINE] if lines else None
+
+
+def diagnose_server(log: str) -> Diagnosis | None:
+    """The cause of a llama-server's end that `log` names, else its last error; None: it names none."""
+    line = last_error(log)
+    if (known := diagnose(log)) is not None or line is None:
+        return known
+    return Diagnosis(
+        message=f"llama-server said: {line}",
+        hint="Try the model with another build of llama-server, or without one.",
+    )

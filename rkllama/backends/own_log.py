@@ -5,8 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import time
+from collections.abc import Callable
 
 _LINE_BUFFERED = 1  # _IOLBF of glibc and musl
+_PATIENCE = 1.0
+"""Seconds in which a failure's reason has come into the log."""
 
 
 class OwnOutput:
@@ -40,6 +44,16 @@ class OwnOutput:
         size = os.fstat(self._fd).st_size
         start = max(self._mark, size - (64 << 10))
         return os.pread(self._fd, max(0, size - start), start).decode("utf-8", "replace")
+
+    def wait_for(self, find: Callable[[str], str | None]) -> str | None:
+        """Return what `find` finds in what was written since `mark`; None where it does not come in time.
+
+        llama.cpp's log is written by a thread, or a process, of its own: it may come after the failure.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while (found := find(self.gained())) is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return found
 
     def close(self) -> None:
         """Close the file."""

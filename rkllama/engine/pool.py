@@ -257,6 +257,7 @@ class Pool:
             threads=self._settings.threads,
             library=self._settings.rkllm_lib,
             abi=self._settings.rkllm_abi,
+            llama_server=self._llama_server(model),
             lora=model.lora,
             npu=model.npu.over(self._npu),
         )
@@ -270,6 +271,18 @@ class Pool:
                 times,
                 self._settings.max_loaded,
             )
+
+    def _llama_server(self, model: StoredModel) -> tuple[str, ...]:
+        """Return the words of the llama-server to run a model with; none for the backend of its format.
+
+        The Modelfile's are another program, or further arguments of the setting's, or "off".
+        """
+        own, setting = model.llama_server, self._settings.llama_server
+        if model.info.format != "gguf" or own == ("off",):
+            return ()
+        if own is None:
+            return setting
+        return (*setting, *own) if own[0].startswith("-") else own
 
     @staticmethod
     def _is_well(resident: Resident, caller: Caller) -> bool:
@@ -287,6 +300,8 @@ class Pool:
             log.info("%s has changed on disk", info.name)
             return False
         if wanted > resident.wanted_context and spec.context_length > ready.context_length:
+            return False
+        if spec.llama_server != loaded.llama_server:
             return False
         if spec.lora != loaded.lora or spec.eos_tokens != loaded.eos_tokens:
             return False
@@ -355,7 +370,7 @@ class Pool:
         before, until = self._lost.get(slot.key, (None, None))
         if until is not None and until <= time.monotonic():
             before = None
-        worker = self._start(info)
+        worker = self._start(info, external=bool(spec.llama_server))
         slot.resident = Resident(
             model=model,
             info=info,
@@ -377,11 +392,14 @@ class Pool:
             slot.resident.growth = Growth(worker.pid)
         return slot.resident.loaded
 
-    def _start(self, info: ModelInfo) -> Worker:
-        """Start a process for a model; one that is for the NPU inherits its lock."""
+    def _start(self, info: ModelInfo, *, external: bool) -> Worker:
+        """Start a process for a model; one that is for the NPU inherits its lock.
+
+        `external`: a llama-server is to run it.
+        """
         log_path = self._log_path(info.name)
-        if not kind_of(info.path).needs_npu:
-            return Worker(info.path, log_path)
+        if external or not kind_of(info.path).needs_npu:
+            return Worker(info.path, log_path, external=external)
         with self._npu_mutex:
             self._npu_lock.acquire()
             worker = Worker(info.path, log_path, inherit=(self._npu_lock.fd,))

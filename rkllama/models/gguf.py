@@ -171,6 +171,12 @@ class GGUFHeader(
         """The number of weights as people write it: counted, else as the converter labelled it."""
         return parameter_size(self.parameters) if self.parameters else self.size_label
 
+    @property
+    def only_embeds(self) -> bool:
+        """Whether it was made for embeddings, or is an encoder such as BERT, which can write nothing."""
+        causal = self.metadata.get(f"{self.architecture}.attention.causal")
+        return bool(self.pooling) or causal is False
+
 
 def read_header(path: str, *, brief: bool = False) -> GGUFHeader:
     """Return the header of the file `path`; `brief` takes microseconds where all of it takes 0.1 s.

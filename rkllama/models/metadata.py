@@ -20,6 +20,7 @@ from .filename import parse_model_name
 from .gguf import GGUFError, GGUFHeader, read_header
 from .labels import origins
 from .modelfile import (
+    PROGRAM,
     SIZE_LIMIT,
     Modelfile,
     ModelfileError,
@@ -62,6 +63,8 @@ class StoredModel:
     npu: NPUParams = field(default_factory=NPUParams)
     lora: str | None = None
     """The adapter's file."""
+    llama_server: tuple[str, ...] | None = None
+    """The words of the Modelfile's llama_server."""
     parent: str | None = None
     """For an alias: the name of what it is made from."""
     capabilities: tuple[str, ...] = ("completion",)
@@ -212,6 +215,7 @@ class ModelReader:
             messages=modelfile.messages,
             npu=defaults.npu,
             lora=modelfile.adapter,
+            llama_server=defaults.llama_server,
             parent=entry.parent or None,
             capabilities=_capabilities(info, variant, template, good),
             text_end=_text_end(info, variant, good),
@@ -241,6 +245,11 @@ class ModelReader:
         except (OSError, ModelfileError) as error:
             return Modelfile(), (f"{where} is ignored: {error}",)
         notes = tuple(f"a line of {where} is ignored: {reason}" for reason in bad)
+        if PROGRAM in dict(modelfile.parameters) and not _is_owners_alone(path):
+            kept = tuple(pair for pair in modelfile.parameters if pair[0] != PROGRAM)
+            modelfile = replace(modelfile, parameters=kept)
+            why = "others than this server's user or root may write the file"
+            notes = (*notes, f"{PROGRAM} in {where} is ignored: {why}")
         if modelfile.adapter is None:
             return modelfile, notes
         adapter = find_adapter(modelfile.adapter, os.path.dirname(path), self.root)
@@ -268,6 +277,15 @@ def find_adapter(adapter: str, folder: str, root: str) -> str | None:
         return os.path.realpath(path)
     is_near = root in (os.path.dirname(path), os.path.dirname(os.path.dirname(path)))
     return path if is_near and may_follow(path, root) else None
+
+
+def _is_owners_alone(path: str) -> bool:
+    """Return whether only this process's user and root can have written a file: it names a program."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & stat.S_IWOTH
 
 
 def _stamp(path: str) -> _ModelfileStamp:
@@ -334,7 +352,7 @@ def _capabilities(
     header: GGUFHeader | None,
 ) -> tuple[str, ...]:
     """In Ollama's words. No "vision": no backend takes images here, and clients would send some."""
-    if variant == "embedding" or (header is not None and _only_embeds(header)):
+    if variant == "embedding" or (header is not None and header.only_embeds):
         return ("embedding",)
     if variant == "reranker":  # a language model that says yes or no
         return ("completion",)
@@ -355,14 +373,6 @@ def _text_end(info: ModelInfo, variant: str | None, header: GGUFHeader | None) -
         return ""
     appended = header is not None and header.metadata.get("tokenizer.ggml.add_eos_token") is True
     return "" if appended else "<|endoftext|>"
-
-
-def _only_embeds(header: GGUFHeader) -> bool:
-    """Return whether it was made for embeddings, or is an encoder such as BERT, which can write nothing."""
-    return (
-        bool(header.pooling)
-        or header.metadata.get(f"{header.architecture}.attention.causal") is False
-    )
 
 
 def show_metadata(info: ModelInfo, header: GGUFHeader | None) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..config import server_command
 from ..errors import InvalidRequest
 from ..types import Message, NPUParams, Role, SamplingParams
 
@@ -64,6 +65,8 @@ class Defaults:
     stop: tuple[str, ...] = ()
     think: bool | None = None
     npu: NPUParams = field(default_factory=NPUParams)
+    llama_server: tuple[str, ...] | None = None
+    """A llama-server with arguments, or arguments, or "off"; see engine.pool."""
 
 
 # --- Parameters --------------------------------------------------------------------------------
@@ -120,6 +123,8 @@ def _max_tokens(text: str) -> int:
     return max(_integer(text), -1)
 
 
+PROGRAM = "llama_server"
+"""The parameter that names a program: it is only taken from the owner of the models directory."""
 _SAMPLING: dict[str, Callable[[str], Any]] = {
     "temperature": _at_least(0, _number),
     "top_k": _integer,
@@ -138,6 +143,7 @@ _OTHERS: dict[str, Callable[[str], Any]] = {
     "num_ctx": _at_least(1, _integer),
     "think": _switch,
     "stop": str,
+    PROGRAM: server_command,
 }
 _NPU: dict[str, Callable[[str], Any]] = {
     "base_domain_id": _between(0, 15),
@@ -166,6 +172,7 @@ def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
         stop=tuple(text for name, text in parameters if name == "stop" and text),
         think=values.get("think"),
         npu=NPUParams(**{name: values.get(name) for name in _NPU}),
+        llama_server=values.get(PROGRAM),
     )
 
 

@@ -11,6 +11,7 @@ import faulthandler
 import os
 import queue
 import resource
+import signal
 import sys
 import threading
 import traceback
@@ -110,6 +111,8 @@ class Child:
         except BaseException:
             traceback.print_exc()
             os._exit(1)
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)  # with all that it has started
         os._exit(0)
 
     def _abort(self, run: int) -> None:
@@ -141,7 +144,7 @@ class Child:
 
     def _load(self, _run: int, payload: bytes) -> bytes:
         spec = frames.decode_load(payload)
-        backend = kind_of(spec.path).create()
+        backend = kind_of(spec.path, external=bool(spec.llama_server)).create()
         loaded = backend.load(spec)
         self._backend = backend
         return frames.encode_spec(loaded)

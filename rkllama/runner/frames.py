@@ -115,6 +115,7 @@ def decode_load(payload: bytes) -> LoadSpec:
     values["sampling"] = SamplingParams(**values["sampling"])
     values["eos_tokens"] = tuple(values["eos_tokens"])
     values["npu"] = NPUParams(**values["npu"])
+    values["llama_server"] = tuple(values["llama_server"])
     return LoadSpec(**values)
 
 

@@ -121,8 +121,13 @@ class Process:
         """End it at once; safe from any thread."""
         if self.kill_reason is None:
             self.kill_reason = reason
+        if self._popen.poll() is None:
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        """End it and all that it has started: it is the first of its process group."""
         with contextlib.suppress(ProcessLookupError):
-            self._popen.kill()
+            os.killpg(self.pid, signal.SIGKILL)
 
     def end(self, patience: float) -> int | None:
         """Wait for it to end, kill it after `patience` seconds; its exit status.
@@ -130,8 +135,9 @@ class Process:
         None means that even this did not end it.
         """
         if (status := self._wait(patience)) is None:
-            self._popen.kill()
+            self._kill_group()
             status = self._wait(KILL_GRACE)
+        self._kill_group()  # what it has left behind
         if status is None:
             log.error("process %d cannot be killed: it may be stuck in the NPU's driver", self.pid)
         return status

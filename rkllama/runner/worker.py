@@ -94,10 +94,20 @@ class State(Enum):
 class Worker:
     """One child process with one model. Not thread-safe but for `abort`, `retire` and `kill`."""
 
-    def __init__(self, path: str, log_path: str, *, inherit: tuple[int, ...] = ()) -> None:
-        """Start the process; it inherits the descriptors `inherit`. Raises LoadFailed."""
+    def __init__(
+        self,
+        path: str,
+        log_path: str,
+        *,
+        inherit: tuple[int, ...] = (),
+        external: bool = False,
+    ) -> None:
+        """Start the process; it inherits the descriptors `inherit`. Raises LoadFailed.
+
+        `external`: the model is for the kind of backend that starts a program to run it.
+        """
         self.path = path
-        self.kind = kind_of(path)
+        self.kind = kind_of(path, external=external)
         self.retired = False
         """Whether it was told to end, so that its end is expected."""
         self._state = State.STARTING

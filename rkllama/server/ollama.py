@@ -11,8 +11,15 @@ from typing import Any, cast
 from .. import __version__
 from ..api import ollama, ollama_models
 from ..api.common import NDJSON_TYPE, Generation
-from ..errors import Cancelled, NoModelLoaded, RKLLamaError, Unsupported, UnsupportedEncoding
-from ..models.modelfile import Modelfile, render_modelfile
+from ..errors import (
+    Cancelled,
+    InvalidRequest,
+    NoModelLoaded,
+    RKLLamaError,
+    Unsupported,
+    UnsupportedEncoding,
+)
+from ..models.modelfile import PROGRAM, Modelfile, parse_modelfile, render_modelfile
 from ..types import Message, ModelDetails, Timings
 from .routing import Call, Group, Reply, Route, generate, ok, stream
 
@@ -129,10 +136,22 @@ def _pull(call: Call) -> Reply:
 
 def _create(call: Call) -> Reply:
     create = ollama_models.decode_create(call.json())
-    call.service.create(create.name, _modelfile(create), create.files, create.adapters)
+    text = _modelfile(create)
+    _refuse_programs(text)
+    call.service.create(create.name, text, create.files, create.adapters)
     if create.stream:
         return Reply(body=ollama_models.create_lines(), content_type=NDJSON_TYPE)
     return ok(ollama_models.SUCCESS)
+
+
+def _refuse_programs(modelfile: str) -> None:
+    """Raise InvalidRequest for a Modelfile that names a program: a client must not choose what runs."""
+    if PROGRAM in dict(parse_modelfile(modelfile).parameters):
+        raise InvalidRequest(
+            f"the parameter {PROGRAM} names a program, so it is not taken over HTTP",
+            param="modelfile",
+            hint="Write it into the model's Modelfile on the machine of the server.",
+        )
 
 
 def _modelfile(create: ollama_models.CreateCall) -> str:

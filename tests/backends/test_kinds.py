@@ -16,7 +16,7 @@ from rkllama.models.filename import EXTENSIONS
 def test_every_file_that_is_a_model_has_its_kind() -> None:
     assert {kind.extension for kind in KINDS} == set(EXTENSIONS)
     for kind in KINDS:
-        assert kind_of(f"/models/A.b{kind.extension.upper()}") is kind
+        assert kind_of(f"/models/A.b{kind.extension.upper()}", external=kind.external) is kind
 
 
 def test_a_file_that_no_backend_runs_is_named() -> None:
@@ -24,7 +24,7 @@ def test_a_file_that_no_backend_runs_is_named() -> None:
         kind_of("/models/m.bin")
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.extension)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.backend[1])
 def test_every_kind_names_a_backend(kind: Kind) -> None:
     backend = kind.create()
     operations = [name for name, _ in getmembers(Backend, isfunction) if not name.startswith("_")]
@@ -32,7 +32,7 @@ def test_every_kind_names_a_backend(kind: Kind) -> None:
     assert not [name for name in operations if not callable(getattr(backend, name, None))]
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.extension)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.backend[1])
 def test_every_kind_reads_the_log_of_a_crash(kind: Kind) -> None:
     diagnosis = kind.diagnose("I load\nGGML_ASSERT(n > 0) failed\n")
     assert diagnosis is not None

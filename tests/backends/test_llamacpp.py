@@ -18,9 +18,9 @@ import pytest
 import xllamacpp
 
 from rkllama.backends import hardware
-from rkllama.backends import llamacpp as cpu
 from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from rkllama.backends.hardware import cache_bytes
+from rkllama.backends.llama_wire import adds_space
 from rkllama.backends.llamacpp import CPUBackend
 from rkllama.backends.llamacpp_log import load_error
 from rkllama.backends.own_log import OwnOutput
@@ -31,6 +31,7 @@ from rkllama.runner.worker import State, Worker
 from rkllama.service import LOCAL, Caller
 from rkllama.types import SamplingParams
 from tests.clients.common import GUIDE_FILE, serving_guide
+from tests.llama_server import SERVERS, command
 from tests.model_files import BOOL, STRING, Pair, header
 from tests.running import Server
 from tests.virtual_npu import write_model
@@ -42,13 +43,38 @@ GREEDY = SamplingParams(temperature=0.0)
 TEXT = "Once upon a time there was a small board that wanted to speak. "
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Worker, LoadedInfo]]:
-    """The model in a process of its own; the module's tests share it."""
+CPU = "the binding"
+
+
+@pytest.fixture(scope="module", params=(CPU, *SERVERS))
+def loaded(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Worker, LoadedInfo]]:
+    """The model in a process of its own, in which llama.cpp is a library, or starts a llama-server; the
+    module's tests share it.
+    """
     assert GUIDE_FILE.is_file(), "the guide is missing: python -m tools.guide.train makes it"
-    child = Worker(str(GUIDE_FILE), str(tmp_path_factory.mktemp("logs") / "guide.log"))
-    yield child, child.load(LoadSpec(path=str(GUIDE_FILE), context_length=512), timeout=LIMIT)
+    words = None
+    if request.param != CPU:
+        words = command(request.param, tmp_path_factory.mktemp("bin"))
+        if words is None:
+            pytest.skip("there is no llama-server: TEST_LLAMA_SERVER names one")
+    child = Worker(
+        str(GUIDE_FILE),
+        str(tmp_path_factory.mktemp("logs") / "guide.log"),
+        external=words is not None,
+    )
+    spec = LoadSpec(path=str(GUIDE_FILE), context_length=512, llama_server=words or ())
+    yield child, child.load(spec, timeout=LIMIT)
     child.close()
+
+
+@pytest.fixture
+def alone(model: Worker) -> Worker:
+    """The model where it is in the child itself."""
+    if model.kind.external:
+        pytest.skip("it is not in the child")
+    return model
 
 
 @pytest.fixture
@@ -74,8 +100,9 @@ def test_what_a_load_tells(loaded: tuple[Worker, LoadedInfo]) -> None:
     assert info.constrains
     assert info.per_run_sampling
     assert info.counts_tokens
-    assert info.memory is not None
-    assert info.memory >= GUIDE_FILE.stat().st_size
+    if not loaded[0].kind.external:  # what a llama-server takes, and where, it does not tell
+        assert info.memory is not None
+        assert info.memory >= GUIDE_FILE.stat().st_size
 
 
 def test_a_prefix_that_is_known_is_not_evaluated_again(model: Worker) -> None:
@@ -146,7 +173,7 @@ def test_a_tokenizer_that_puts_a_blank_before_texts_is_told(
     if flag is not None:
         pairs.append(("tokenizer.ggml.add_space_prefix", BOOL, flag))
     (tmp_path / "m.gguf").write_bytes(header(pairs))
-    assert cpu._adds_space(read_header(str(tmp_path / "m.gguf"))) is blank
+    assert adds_space(read_header(str(tmp_path / "m.gguf"))) is blank
 
 
 def test_max_tokens_and_the_figures(model: Worker) -> None:
@@ -383,8 +410,8 @@ def test_an_embedding_of_many_texts_ends_with_its_client(model: Worker) -> None:
         assert time.monotonic() - began < 1
 
 
-def test_its_listener_answers_nobody_without_the_key(model: Worker) -> None:
-    ports = _listening(model.pid)
+def test_its_listener_answers_nobody_without_the_key(alone: Worker) -> None:
+    ports = _listening(alone.pid)
     assert ports
     for port in ports:
         for path in ("/v1/models", "/completion", "/props", "/slots"):
@@ -441,7 +468,7 @@ def test_the_reason_is_waited_for(tmp_path: Path) -> None:
     log = tmp_path / "m.log"
     log.touch()
     output = OwnOutput(str(log))
-    task = Task(lambda: cpu._reason(output, load_error))
+    task = Task(lambda: output.wait_for(load_error))
     with log.open("w") as stream:
         for text in ("0.1 E error loading ", "model: it is too old", "\n"):
             stream.write(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ GUIDE_FILE = Path(guide.FILE)
 
 
 @contextlib.contextmanager
-def serving_guide(base: Path, *arguments: str) -> Iterator[tuple[Server, Path]]:
+def serving_guide(
+    base: Path, *arguments: str, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[Server, Path]]:
     """A server with a home of its own below `base`, the guide in its models directory, and the virtual
-    NPU for what is put there meanwhile; with it comes that directory.
+    NPU for what is put there meanwhile; with it comes that directory. `env` is added to its environment.
     """
     assert GUIDE_FILE.is_file(), "the guide is missing: python -m tools.guide.train makes it"
     with pytest.MonkeyPatch.context() as patch:
@@ -33,7 +35,7 @@ def serving_guide(base: Path, *arguments: str) -> Iterator[tuple[Server, Path]]:
         models.mkdir(parents=True)
         shutil.copy(GUIDE_FILE, models)
         patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
-        with Server(*arguments) as running:
+        with Server(*arguments, env=env) as running:
             yield running, models
 
 

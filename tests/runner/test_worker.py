@@ -316,7 +316,7 @@ class Seeing:
 class Kind:
     create = Seeing
 
-child.kind_of = lambda path: Kind
+child.kind_of = lambda *_, **__: Kind
 child.main()
 """
 """The end of the child's program, with a backend that says what images it got."""
@@ -694,7 +694,7 @@ def test_a_process_that_even_the_kernel_cannot_end_is_left_alone(
     child = start()
     os.kill(child.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
-        patch.setattr(child._process._popen, "kill", lambda: None)
+        patch.setattr(child._process, "_kill_group", lambda: None)
         child.close()
     assert str(child.pid) in caplog.text
     child._process._popen.kill()

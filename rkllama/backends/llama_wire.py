@@ -1,0 +1,327 @@
+"""What llama.cpp's server takes and answers, whether it is a library in this process or a program of its own:
+both speak in the JSON of its `/v1/completions` and `/v1/embeddings`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from array import array
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
+from ..models.gguf import GGUFHeader
+from ..types import MOST_REPEATS, FinishReason, SamplingParams, TokenLogprob
+from .base import EmbedResult, Emit, GenerateSpec, RunResult
+from .grammar import grammar_schemas
+
+EmitLogprobs = Callable[[str, tuple[TokenLogprob, ...]], None]
+
+_RANK = 4
+"""llama.cpp's pooling type of rerankers."""
+_GRAMMARS = 64
+"""Schemas that are remembered."""
+_NO_JSON = "X"
+"""What no JSON begins with."""
+_TRIAL = {"n_predict": 1, "temperature": 0, "mirostat": 0, "logit_bias": [[_NO_JSON, 1000]]}
+"""A run whose token is _NO_JSON, unless something forbids it."""
+
+
+# --- Completions -------------------------------------------------------------------------------
+
+
+def completion_request(
+    spec: GenerateSpec, header: GGUFHeader | None, context_length: int
+) -> dict[str, Any]:
+    """One run as the body of a request, with the client's own schema; see `Constraints`."""
+    sampling = spec.sampling
+    request: dict[str, Any] = {
+        "prompt": _without_bos(spec.prompt, header),
+        "stream": True,
+        "return_progress": True,
+        "timings_per_token": True,  # else what is ended by a stop string has no figures
+        "cache_prompt": _reuses(sampling),
+        "n_predict": spec.max_tokens if spec.max_tokens >= 0 else context_length,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": sampling.min_p,
+        "repeat_penalty": 1.0 if sampling.repeat_penalty == 0 else sampling.repeat_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "mirostat": sampling.mirostat,
+        "mirostat_tau": sampling.mirostat_tau,
+        "mirostat_eta": sampling.mirostat_eta,
+        "seed": sampling.seed,
+        "json_schema": spec.schema,
+        "preserved_tokens": list(spec.markers),
+    }
+    if spec.top_logprobs is not None:
+        request["n_probs"] = max(1, spec.top_logprobs)
+    return {name: value for name, value in request.items() if value is not None}
+
+
+def _without_bos(prompt: str, header: GGUFHeader | None) -> str:
+    """Return the prompt without what llama.cpp puts before every prompt by itself."""
+    if header is None or not header.bos_token or not _adds_bos(header):
+        return prompt
+    return prompt.removeprefix(header.bos_token)
+
+
+def _adds_bos(header: GGUFHeader) -> bool:
+    """Return whether llama.cpp begins prompts with the token: as the header says, else as its tokenizer
+    does.
+    """
+    flag = header.metadata.get("tokenizer.ggml.add_bos_token")
+    return flag if isinstance(flag, bool) else header.tokenizer == "llama"
+
+
+def adds_space(header: GGUFHeader) -> bool:
+    """Return whether llama.cpp puts a blank before texts (Llama 2, Mistral 7B). It takes one off each token,
+    too, when it tells its grammar engine what the token says, so that answers are not held to their form.
+    """
+    flag = header.metadata.get("tokenizer.ggml.add_space_prefix")
+    return flag if isinstance(flag, bool) else header.tokenizer in ("llama", "t5")
+
+
+def _reuses(sampling: SamplingParams) -> bool:
+    """Return whether the cache may serve a prompt's beginning. Not where a seed is to give the same answer
+    twice: what was evaluated in other batches differs in the last bits, and so, in the end, do the words.
+    """
+    return sampling.seed is None or sampling.temperature == 0
+
+
+class Completion:
+    """Takes the chunks of one run, and makes its result of them."""
+
+    def __init__(self, emit: Emit, emit_logprobs: EmitLogprobs | None = None) -> None:
+        self._emit = emit
+        self._emit_logprobs = emit_logprobs
+        self.problem: dict[str, Any] | None = None
+        """The error that ended the run."""
+        self.reason: str | None = None
+        """llama.cpp's own word for how the run ended; None while it has not."""
+        self._figures: dict[str, Any] = {}
+        self._repetition = Repetition()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether a token came again so often that the run is to end."""
+        return self._repetition.is_too_much
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether llama.cpp found something in the request that it cannot do."""
+        return (self.problem or {}).get("type") == "invalid_request_error"
+
+    def take(self, chunk: dict[str, Any]) -> None:
+        """Pass the text of a chunk on, and keep its figures."""
+        if "error" in chunk:
+            self.problem = chunk["error"]
+        for choice in chunk.get("choices", ()):
+            self._take_choice(choice)
+        self._figures.update({key: chunk[key] for key in ("usage", "timings") if key in chunk})
+
+    def _take_choice(self, choice: dict[str, Any]) -> None:
+        text = choice.get("text") or ""
+        logprobs = (choice.get("logprobs") or {}).get("content")
+        if logprobs and self._emit_logprobs is not None:
+            self._emit_logprobs(text, tuple(TokenLogprob.from_dict(item) for item in logprobs))
+        elif text:
+            self._emit(text)
+        self._repetition.add(text)
+        self.reason = choice.get("finish_reason") or self.reason
+
+    def result(self, *, aborted: bool) -> RunResult:
+        """Return how the run ended, with its figures, as far as they have come.
+
+        Raises the error that ended it.
+        """
+        if self.problem and not aborted and not self.repeats:
+            raise failure(self.problem)
+        timings = self._figures.get("timings", {})
+        usage = self._figures.get("usage") or _usage_so_far(timings)
+        is_cut = self.repeats or self.reason == "length"
+        reason: FinishReason = "length" if is_cut else "stop"
+        return RunResult(
+            reason="cancelled" if aborted else reason,
+            prompt_tokens=usage.get("prompt_tokens"),
+            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+            completion_tokens=usage.get("completion_tokens"),
+            prompt_seconds=_seconds(timings.get("prompt_ms")),
+            generation_seconds=_seconds(timings.get("predicted_ms")),
+            repeats=self.repeats,
+        )
+
+
+class Repetition:
+    """Notices a token that comes again and again; what is only spaces and newlines may."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._again = 0
+
+    def add(self, text: str) -> None:
+        """Take the next token's text; one without text (half a character) counts for nothing."""
+        if not text:
+            return
+        self._again = self._again + 1 if text == self._text and not text.isspace() else 0
+        self._text = text
+
+    @property
+    def is_too_much(self) -> bool:
+        """Whether it came again more often than a model that works would write it."""
+        return self._again >= MOST_REPEATS
+
+
+def _usage_so_far(timings: dict[str, Any]) -> dict[str, Any]:
+    """Return the counts of a run that was ended before llama.cpp summed it up; {} where no token came."""
+    if not timings.get("predicted_n"):
+        return {}
+    return {
+        "prompt_tokens": timings["cache_n"] + timings["prompt_n"],
+        "prompt_tokens_details": {"cached_tokens": timings["cache_n"]},
+        "completion_tokens": timings["predicted_n"],
+    }
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000
+
+
+# --- Schemas -----------------------------------------------------------------------------------
+
+
+class Constraints:
+    """The schemas that hold a model's answers to those of its clients.
+
+    One that llama.cpp cannot read may constrain nothing: so each is tried, once.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, Any]] = {}
+        """By a client's schema: the one that constrains."""
+
+    def find(
+        self,
+        request: dict[str, Any],
+        run: Callable[[dict[str, Any], Emit], Completion],
+        *,
+        aborted: Callable[[], bool],
+        log_tells: Callable[[], str | None],
+    ) -> tuple[dict[str, Any], RunResult | None]:
+        """Return the request's schema as llama.cpp can use it.
+
+        It is tried by a `run` of the request's own prompt, which is in the cache then; the second value is
+        that run's. `log_tells` is asked why llama.cpp passed over a schema. Raises InvalidRequest where none
+        constrains.
+        """
+        client_schema = request["json_schema"]
+        key = json.dumps(client_schema)
+        if key in self._known:
+            return self._known[key], None
+        tried: RunResult | None = None
+        refusal: str | None = None
+        for schema in grammar_schemas(client_schema):
+            text: list[str] = []
+            completion = run({**request, **_TRIAL, "json_schema": schema}, text.append)
+            ended = aborted()
+            if completion.problem and completion.is_refused and not ended:
+                refusal = str(completion.problem.get("message"))
+                continue
+            result = completion.result(aborted=ended)
+            tried = tried or result
+            if ended:
+                return schema, tried
+            if "".join(text).strip() != _NO_JSON:
+                self._keep(key, schema)
+                return schema, tried
+        reason = refusal or log_tells() or "llama.cpp cannot constrain an answer by it"
+        raise InvalidRequest(f"the JSON schema cannot be used: {reason}", param="format")
+
+    def _keep(self, key: str, schema: dict[str, Any]) -> None:
+        while len(self._known) >= _GRAMMARS:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = schema
+
+
+def with_prompt_of(tried: RunResult, result: RunResult) -> RunResult:
+    """Return the figures of a run whose prompt had been evaluated in a trial before it."""
+    seconds = [s for s in (tried.prompt_seconds, result.prompt_seconds) if s is not None]
+    return replace(
+        result,
+        cached_tokens=tried.cached_tokens,
+        prompt_seconds=sum(seconds) if seconds else None,
+    )
+
+
+# --- Embeddings --------------------------------------------------------------------------------
+
+
+def embed(
+    ask: Callable[[str], dict[str, Any]],
+    texts: tuple[str, ...],
+    truncate: bool,
+    header: GGUFHeader | None,
+    context_length: int,
+    end: str = "",
+) -> EmbedResult:
+    """Vectors pooled as the model says, else the mean of its tokens'. `ask` answers a text with the reply
+    of llama.cpp, or with its `{"error": …}`; each text has `end` at its end. Raises Unsupported,
+    PromptTooLong.
+    """
+    if header is not None and header.pooling == _RANK:
+        raise Unsupported("this model ranks texts and produces no embeddings")
+
+    def answer_to(text: str) -> dict[str, Any]:
+        return _with_counts(ask(text + end or " "), context_length)
+
+    vectors, tokens = [], 0
+    for text in texts:
+        text = text.removesuffix(end)
+        answer = answer_to(text)
+        if truncate:
+            while (error := answer.get("error")) and error.get("n_prompt_tokens"):
+                # Cut by the measured ratio, with a margin, until it fits.
+                keep = len(text) * context_length / error["n_prompt_tokens"]
+                text = text[: min(len(text) - 1, int(keep * 0.95))]
+                answer = answer_to(text)
+        if "error" in answer:
+            raise failure(answer["error"])
+        vectors.append(array("f", answer["data"][0]["embedding"]).tobytes())
+        tokens += answer["usage"]["prompt_tokens"]
+    return EmbedResult(vectors=tuple(vectors), prompt_tokens=tokens)
+
+
+def _with_counts(answer: dict[str, Any], context_length: int) -> dict[str, Any]:
+    """The reply to a text, where that was too long with the figures of such an error."""
+    problem = str((answer.get("error") or {}).get("message"))
+    match = re.search(r"input \((\d+) tokens\) is too large", problem)
+    if match is None:
+        return answer
+    error = {
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": int(match[1]),
+        "n_ctx": context_length,
+    }
+    return {"error": error}
+
+
+# --- Errors ------------------------------------------------------------------------------------
+
+
+def failure(problem: dict[str, Any]) -> RKLLamaError:
+    """llama.cpp's own error as one of ours, by its type."""
+    message = str(problem.get("message", problem))
+    if problem.get("type") == "exceed_context_size_error":
+        tokens, context = problem.get("n_prompt_tokens"), problem.get("n_ctx")
+        return PromptTooLong(
+            f"the prompt has {tokens} tokens, but the context only {context}",
+            prompt_tokens=tokens,
+            context_length=context,
+        )
+    if problem.get("type") == "invalid_request_error":
+        return InvalidRequest(message)
+    return RuntimeFailed(f"llama.cpp: {message}")

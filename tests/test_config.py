@@ -1,0 +1,47 @@
+"""The setting that names a program: how it is read, and what it must not say."""
+
+from __future__ import annotations
+
+import pytest
+
+from rkllama.config import load_settings
+from rkllama.errors import ConfigError
+from rkllama.models.modelfile import ModelfileError, parse_modelfile, read_parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("llama-server", ("llama-server",)),
+        (r"/opt/rk\ llama/x -ngl 99", ("/opt/rk llama/x", "-ngl", "99")),
+        ("/b/ls '--flag' 'a b'", ("/b/ls", "--flag", "a b")),
+    ],
+)
+def test_a_llama_server_is_a_program_and_its_arguments(text: str, words: tuple[str, ...]) -> None:
+    assert load_settings(environ={"RKLLAMA_LLAMA_SERVER": text}).llama_server == words
+    parsed = parse_modelfile(f"FROM m\nPARAMETER llama_server {text}\n")
+    assert read_parameters(parsed.parameters).llama_server == words
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--port 1",
+        "--host 0.0.0.0",
+        "--api-key x",
+        "--api_key=x",
+        "-m other.gguf",
+        "--tools all",
+        "'",
+    ],
+)
+def test_what_is_set_for_it_cannot_be_set(arguments: str) -> None:
+    with pytest.raises(ConfigError, match="RKLLAMA_LLAMA_SERVER"):
+        load_settings(environ={"RKLLAMA_LLAMA_SERVER": f"/bin/x {arguments}"})
+    with pytest.raises(ModelfileError, match="line 2: llama_server cannot be"):
+        parse_modelfile(f"FROM m\nPARAMETER llama_server {arguments}\n")
+
+
+def test_arguments_alone_are_no_setting() -> None:
+    with pytest.raises(ConfigError, match="begin with a program"):
+        load_settings(environ={"RKLLAMA_LLAMA_SERVER": "-ngl 99"})
