@@ -96,6 +96,22 @@ def without_high_limits(schema: Any) -> Any:
     return lowered
 
 
+def without_patterns(schema: Any) -> Any:
+    """The schema without its texts' patterns: llama.cpp's own grammars, in builds without llguidance, refuse
+    those with no ^ and $ around them, and what such expressions cannot say at all.
+    """
+    if isinstance(schema, list):
+        return [without_patterns(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    literal = ("const", "enum", "default")
+    return {
+        name: value if name in literal else without_patterns(value)
+        for name, value in schema.items()
+        if name != "pattern" or not isinstance(value, str)
+    }
+
+
 def with_closed_objects(schema: Any) -> Any:
     """Return the schema with each object limited to the properties that it names, where it leaves that open.
 

@@ -15,7 +15,7 @@ from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, RuntimeFailed,
 from ..models.gguf import GGUFHeader
 from ..types import MOST_REPEATS, FinishReason, SamplingParams, TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, RunResult
-from .grammar import grammar_schemas
+from .grammar import grammar_schemas, without_patterns
 
 EmitLogprobs = Callable[[str, tuple[TokenLogprob, ...]], None]
 
@@ -197,7 +197,8 @@ def _seconds(milliseconds: float | None) -> float | None:
 class Constraints:
     """The schemas that hold a model's answers to those of its clients.
 
-    One that llama.cpp cannot read may constrain nothing: so each is tried, once.
+    One that llama.cpp cannot read may constrain nothing: so each is tried, once. One that it refuses, as
+    builds without llguidance do, is tried without its patterns, too.
     """
 
     def __init__(self) -> None:
@@ -219,23 +220,32 @@ class Constraints:
         constrains.
         """
         client_schema = request["json_schema"]
-        key = json.dumps(client_schema)
+        key = json.dumps(client_schema, ensure_ascii=False)
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:  # to llama.cpp this is no JSON at all
+            text = f"the JSON schema cannot be used: {error}"
+            raise InvalidRequest(text, param="format") from None
         if key in self._known:
             return self._known[key], None
         tried: RunResult | None = None
         refusal: str | None = None
-        for schema in grammar_schemas(client_schema):
-            text: list[str] = []
-            completion = run({**request, **_TRIAL, "json_schema": schema}, text.append)
+        schemas = grammar_schemas(client_schema)
+        for schema in schemas:
+            tokens: list[str] = []
+            completion = run({**request, **_TRIAL, "json_schema": schema}, tokens.append)
             ended = aborted()
             if completion.problem and completion.is_refused and not ended:
                 refusal = str(completion.problem.get("message"))
+                simpler = without_patterns(schema)
+                if simpler not in schemas:
+                    schemas.append(simpler)  # the engine checks the answer in any case
                 continue
             result = completion.result(aborted=ended)
             tried = tried or result
             if ended:
                 return schema, tried
-            if "".join(text).strip() != _NO_JSON:
+            if "".join(tokens).strip() != _NO_JSON:
                 self._keep(key, schema)
                 return schema, tried
         reason = refusal or log_tells() or "llama.cpp cannot constrain an answer by it"

@@ -11,6 +11,7 @@ from rkllama.backends.grammar import (
     with_closed_objects,
     with_few_digits,
     without_high_limits,
+    without_patterns,
 )
 
 pytestmark = pytest.mark.integration
@@ -85,3 +86,17 @@ def test_numbers_get_a_limit_of_digits() -> None:
     first, second = grammar_schemas({"type": "integer"})
     assert first["maximum"] == BOUNDED["maximum"]
     assert second.keys() == {"type", "x-guidance"}
+
+
+def test_patterns_go_and_properties_of_that_name_stay() -> None:
+    schema = {
+        "properties": {
+            "pattern": {"type": "string", "pattern": "x"},
+            "n": {"anyOf": [{"pattern": "y"}]},
+        },
+        "const": {"pattern": "z"},
+    }
+    assert without_patterns(schema) == {
+        "properties": {"pattern": {"type": "string"}, "n": {"anyOf": [{}]}},
+        "const": {"pattern": "z"},
+    }

@@ -24,7 +24,14 @@ from rkllama.backends.llama_wire import adds_space
 from rkllama.backends.llamacpp import CPUBackend
 from rkllama.backends.llamacpp_log import load_error
 from rkllama.backends.own_log import OwnOutput
-from rkllama.errors import BackendMissing, Cancelled, LoadFailed, PromptTooLong, Unsupported
+from rkllama.errors import (
+    BackendMissing,
+    Cancelled,
+    InvalidRequest,
+    LoadFailed,
+    PromptTooLong,
+    Unsupported,
+)
 from rkllama.models.gguf import read_header
 from rkllama.runner import process
 from rkllama.runner.worker import State, Worker
@@ -197,6 +204,22 @@ def test_log_probabilities_come_with_their_tokens(model: Worker) -> None:
     figures = [figure for piece in pieces for figure in piece.logprobs]
     assert figures
     assert all(figure.logprob <= 0 and len(figure.top) == 2 for figure in figures)
+
+
+def test_a_pattern_that_no_grammar_can_express_is_refused_or_left_to_the_check(
+    model: Worker,
+) -> None:
+    """llguidance passes over all of such a schema; llama.cpp's own grammars refuse it."""
+    try:
+        text, _ = ask(model, TEXT, schema={"type": "string", "pattern": "^(?=.*x)"})
+    except InvalidRequest as error:
+        text = error.message
+    assert "look-ahead" in text or text.startswith('"')
+
+
+def test_a_schema_that_is_no_text_is_the_client_s_fault(model: Worker) -> None:
+    with pytest.raises(InvalidRequest, match=r"schema cannot be used: .*surrogates"):
+        ask(model, TEXT, schema={"enum": ["\ud800"]})
 
 
 def test_images_are_refused(model: Worker) -> None:

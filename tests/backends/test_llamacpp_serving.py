@@ -1,4 +1,6 @@
-"""The CPU backend through a running server: what `.rkllm` models have, `.gguf` models have too."""
+"""llama.cpp through a running server, as a library and as a program: what `.rkllm` models have, `.gguf`
+models have too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.clients.common import GUIDE_FILE, MODEL, ask, install, serving_guide
+from tests.llama_server import WHEEL, command
 from tests.running import Server
 from tests.waiting import until
 
@@ -21,10 +24,15 @@ pytestmark = pytest.mark.integration
 QUESTION = "How do I pull a model?"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=["the binding", WHEEL])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server that may hold three models: two .gguf and one of the virtual NPU."""
-    with serving_guide(tmp_path_factory.mktemp("cpu"), "--max-loaded", "3") as (running, models):
+    base, env = tmp_path_factory.mktemp("cpu"), {}
+    if request.param == WHEEL:
+        env = {"RKLLAMA_LLAMA_SERVER": " ".join(command(WHEEL, base) or ())}
+    with serving_guide(base, "--max-loaded", "3", env=env) as (running, models):
         shutil.copy(GUIDE_FILE, models / "other.gguf")
         install(models)
         yield running
