@@ -141,10 +141,12 @@ class LlamaServer:
 
     def wait_ready(self) -> None:
         """Wait until the model is loaded, however long it takes. Raises Ended."""
-        while not self._is_ready():
-            if self._ended.wait(_POLL):
-                raise Ended(self._popen.returncode)
-        self._address.forget()
+        try:
+            while not self._is_ready():
+                if self._ended.wait(_POLL):
+                    raise Ended(self._popen.returncode)
+        finally:
+            self._address.forget()
 
     def _is_ready(self) -> bool:
         try:

@@ -190,9 +190,14 @@ def test_a_program_for_another_machine_says_so(start: Start, tmp_path: Path) -> 
         start(str(tmp_path / "arm"))
 
 
-def test_why_it_does_not_start_is_quoted(start: Start, program: str, tmp_path: Path) -> None:
+def test_why_it_does_not_start_is_quoted(
+    start: Start, program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "t"))
     with pytest.raises(LoadFailed, match="cannot be loaded: error: invalid argument: --fast"):
         start(program, "--fast")
+    assert os.listdir(tmp_path / "t") == []
     assert not running(Path(program))
 
 
