@@ -173,11 +173,22 @@ def _bring_neighbours(path: str, folder: str, *, link: bool) -> None:
 
 
 def _bring_modelfile(around: str, file: str, folder: str) -> None:
-    """Bring the Modelfile, unless it is another model's; a FROM with a path leads to the new place."""
+    """Bring the Modelfile, unless it is another model's; a FROM with a path leads to the new place.
+
+    A program that it names is left out: whoever made the folder must not choose what runs here.
+    """
     from dataclasses import replace
 
     from ..files import write_file
-    from ..models.modelfile import SIZE_LIMIT, ModelfileError, parse_leniently, render_modelfile
+    from ..models.modelfile import (
+        PROGRAM,
+        SIZE_LIMIT,
+        ModelfileError,
+        names_program,
+        parse_leniently,
+        render_modelfile,
+        without_program,
+    )
     from ..models.scan import MODELFILE
 
     try:
@@ -192,8 +203,10 @@ def _bring_modelfile(around: str, file: str, folder: str) -> None:
     source = (parsed.source or file).removeprefix("./")
     if os.path.basename(source) != file:
         return
-    if source != file:
-        text = render_modelfile(replace(parsed, source=file))
+    if names_program(parsed):
+        sys.stderr.write(f"Note: the Modelfile's {PROGRAM} is left out: it names a program.\n")
+    if source != file or names_program(parsed):
+        text = render_modelfile(replace(without_program(parsed), source=file))
     write_file(os.path.join(folder, MODELFILE), text.encode())
 
 

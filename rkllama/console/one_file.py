@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
 from ..config import load_settings
 from ..engine.service import LocalService
 from ..errors import ModelNotFound, RKLLamaError, Unsupported
+from ..files import write_file
 from ..models.filename import EXTENSIONS, strip_extension
+from ..models.modelfile import (
+    PROGRAM,
+    SIZE_LIMIT,
+    ModelfileError,
+    names_program,
+    parse_leniently,
+    render_modelfile,
+    without_program,
+)
 from ..models.scan import MODELFILE
 from ..models.sidecars import NAMES
 from ..service import Service
@@ -53,6 +65,24 @@ def _has(service: Service, model: str) -> bool:
     return True
 
 
+def _bring(target: str, path: str) -> None:
+    """Make `path` a link to `target`, or a copy of a Modelfile without the program that it names.
+
+    Who made the file need not be its owner: it may have been downloaded.
+    """
+    if os.path.basename(path) == MODELFILE:
+        with contextlib.suppress(OSError, ModelfileError):
+            with open(target, encoding="utf-8", errors="replace") as stream:
+                modelfile, _ = parse_leniently(stream.read(SIZE_LIMIT))
+            if names_program(modelfile):
+                sys.stderr.write(
+                    f"Note: the Modelfile's {PROGRAM} is left out: it names a program.\n"
+                )
+                write_file(path, render_modelfile(without_program(modelfile)).encode())
+                return
+    os.symlink(target, path)
+
+
 class OneFile(LocalService):
     """A service that has the model in the file `path`, with what lies beside it for its sake.
 
@@ -68,7 +98,7 @@ class OneFile(LocalService):
         for name in (file, MODELFILE, *NAMES, *(f"{self.name}.{name}" for name in NAMES)):
             target = os.path.abspath(os.path.join(beside, name))
             if os.path.isfile(target):
-                os.symlink(target, os.path.join(folder, name))
+                _bring(target, os.path.join(folder, name))
         settings = load_settings({"models": self._folder})
         super().__init__(settings, f"rkllama run {path}", exact_sampling=True)
 

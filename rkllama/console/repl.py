@@ -253,10 +253,15 @@ class Chat:
 
     def _modelfile(self) -> str:
         """Return the model's Modelfile, with the settings and messages of this chat."""
-        from ..models.modelfile import merge_parameters, parse_modelfile, render_modelfile
+        from ..models.modelfile import (
+            merge_parameters,
+            parse_modelfile,
+            render_modelfile,
+            without_program,
+        )
 
         details = self._service.show(self._model)
-        own = parse_modelfile(details.modelfile)
+        own = without_program(parse_modelfile(details.modelfile))  # it is not taken over HTTP
         system = self._options.system
         return render_modelfile(
             replace(

@@ -26,9 +26,11 @@ from .modelfile import (
     ModelfileError,
     is_jinja,
     merge_parameters,
+    names_program,
     parse_leniently,
     read_parameters,
     template_family,
+    without_program,
 )
 from .scan import Entry, is_inside, may_follow, open_nonblocking
 from .sidecars import CONFIG, Sidecars, SidecarStamp, read_sidecars, stamp_sidecars
@@ -245,9 +247,8 @@ class ModelReader:
         except (OSError, ModelfileError) as error:
             return Modelfile(), (f"{where} is ignored: {error}",)
         notes = tuple(f"a line of {where} is ignored: {reason}" for reason in bad)
-        if PROGRAM in dict(modelfile.parameters) and not _is_owners_alone(path):
-            kept = tuple(pair for pair in modelfile.parameters if pair[0] != PROGRAM)
-            modelfile = replace(modelfile, parameters=kept)
+        if names_program(modelfile) and not _is_owners_alone(path):
+            modelfile = without_program(modelfile)
             why = "others than this server's user or root may write the file"
             notes = (*notes, f"{PROGRAM} in {where} is ignored: {why}")
         if modelfile.adapter is None:

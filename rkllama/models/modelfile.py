@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..config import server_command
@@ -184,6 +184,17 @@ def merge_parameters(
     """
     hidden = {name for name, _ in over}
     return tuple(pair for pair in base if pair[0] not in hidden) + over
+
+
+def names_program(modelfile: Modelfile) -> bool:
+    """Return whether a Modelfile chooses a program to run, or its arguments."""
+    return any(name == PROGRAM for name, _ in modelfile.parameters)
+
+
+def without_program(modelfile: Modelfile) -> Modelfile:
+    """Return what is taken of a Modelfile that somebody else may have written: all but a program to run."""
+    kept = tuple(pair for pair in modelfile.parameters if pair[0] != PROGRAM)
+    return replace(modelfile, parameters=kept)
 
 
 # --- Reading -----------------------------------------------------------------------------------

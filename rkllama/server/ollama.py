@@ -19,7 +19,7 @@ from ..errors import (
     Unsupported,
     UnsupportedEncoding,
 )
-from ..models.modelfile import PROGRAM, Modelfile, parse_modelfile, render_modelfile
+from ..models.modelfile import PROGRAM, Modelfile, names_program, parse_modelfile, render_modelfile
 from ..types import Message, ModelDetails, Timings
 from .routing import Call, Group, Reply, Route, generate, ok, stream
 
@@ -146,7 +146,7 @@ def _create(call: Call) -> Reply:
 
 def _refuse_programs(modelfile: str) -> None:
     """Raise InvalidRequest for a Modelfile that names a program: a client must not choose what runs."""
-    if PROGRAM in dict(parse_modelfile(modelfile).parameters):
+    if names_program(parse_modelfile(modelfile)):
         raise InvalidRequest(
             f"the parameter {PROGRAM} names a program, so it is not taken over HTTP",
             param="modelfile",

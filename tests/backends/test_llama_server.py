@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from rkllama.backends.base import GenerateSpec, LoadSpec
+from rkllama.console.one_file import OneFile
 from rkllama.errors import BackendMissing, LoadFailed, OutOfMemory, WorkerCrashed, WorkerHung
 from rkllama.runner.worker import Worker
 from tests.clients.common import GUIDE_FILE, ask, serving_guide
@@ -337,6 +339,22 @@ def test_a_modelfile_may_choose_a_program_and_a_client_may_not(
             assert reply.status == 400, body
             assert "llama_server" in reply.json["error"]
             assert not (models / "theirs").exists()
+
+
+def test_a_file_elsewhere_is_run_without_the_program_beside_it(
+    tmp_path: Path, program: str
+) -> None:
+    folder = tmp_path / "download"
+    folder.mkdir()
+    shutil.copy(GUIDE_FILE, folder)
+    ran = tmp_path / "ran"
+    write_program(Path(program), before=f"open({str(ran)!r}, 'w')")
+    text = f"FROM guide.gguf\nPARAMETER llama_server {program}\nSYSTEM \xff\n"
+    (folder / "Modelfile").write_bytes(text.encode("latin-1"))
+    with contextlib.closing(OneFile(str(folder / "guide.gguf"))) as service:
+        assert service.show(service.name).system == "\ufffd"
+        service.load(service.name)
+    assert not ran.exists()
 
 
 def test_a_program_is_not_taken_from_a_file_that_others_may_write(

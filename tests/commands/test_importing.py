@@ -78,6 +78,22 @@ def test_the_modelfile_comes_along_unless_it_is_anothers(folder: Path, models: P
     assert "Modelfile" not in brought(models, "b")
 
 
+@pytest.mark.parametrize("source", [f"./{FILE}", FILE])
+def test_a_program_that_a_foreign_modelfile_names_stays_behind(
+    folder: Path, models: Path, source: str
+) -> None:
+    lines = 'parameter Llama_Server /bin/false\nLLAMA_SERVER="-v"\nSYSTEM Be brief.\n'
+    (folder / "Modelfile").write_text(f"FROM {source}\n{lines}")
+    done = rkllama("import", str(folder), "a")
+    assert done.returncode == 0, done.stderr
+    assert "Note: the Modelfile's llama_server is left out" in done.stderr
+    assert "llama_server" not in (models / "a" / "Modelfile").read_text().lower()
+    store = Store(str(models))
+    assert store.resolve("a").system == "Be brief."
+    assert store.resolve("a").llama_server is None
+    store.close()
+
+
 def test_what_is_no_model_is_refused(folder: Path, models: Path, tmp_path: Path) -> None:
     pointer = tmp_path / "pointer.rkllm"
     pointer.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")

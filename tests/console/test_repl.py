@@ -334,6 +334,20 @@ def test_commands_say_what_is_wrong() -> None:
             assert chat.ask(typed).startswith(answer), typed
 
 
+def test_what_is_saved_names_no_program(models: Path) -> None:
+    (models / "own").mkdir()
+    lines = "FROM echo\nPARAMETER llama_server /bin/false\nPARAMETER top_k 3\n"
+    (models / "own" / "Modelfile").write_text(lines)
+    with Terminal("run", "own") as chat:
+        chat.expect(">>> ")
+        assert chat.ask("/save talk") == "Saved. To continue later: rkllama run talk"
+        chat.type("/bye\n")
+        assert chat.end() == 0
+    saved = (models / "talk" / "Modelfile").read_text()
+    assert "top_k" in saved
+    assert "llama_server" not in saved
+
+
 def test_save_and_load_go_on_with_the_conversation(models: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     write_model(models / "noted.rkllm", trace=str(trace), trace_prompt=1)
