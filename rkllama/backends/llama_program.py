@@ -33,11 +33,9 @@ _STOP_GRACE = 2.0
 """Seconds that it may take to end by itself."""
 _CRASH_GRACE = 5.0
 """Seconds in which a process whose connection broke has ended, if it was that."""
-_NOT_PASSED = re.compile(
-    r"(RKLLAMA|HF|HUGGING_?FACE|LLAMA)_|.*(TOKEN|SECRET|PASSWORD|API_?KEY|CREDENTIAL)",
-    re.IGNORECASE,
-)
-"""Variables that the program does not get: our keys, and what would set its arguments."""
+_NOT_PASSED = re.compile(r"(RKLLAMA|HF|HUGGING_?FACE|LLAMA)_", re.IGNORECASE)
+"""Variables that the program does not get: ours, and what would set its arguments. Secrets are not even in
+this process's environment; see runner.environment."""
 
 # PR_SET_PDEATHSIG outlasts the exec. Its parent may have ended before it was set.
 _LAUNCH = """import ctypes, os, signal, sys
