@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import cpu
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
@@ -35,6 +36,9 @@ def main() -> None:
     """Run all measurements and print a table, or JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--gguf", metavar="FILE", help="measure the CPU backend alone, with this model"
+    )
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
 
@@ -44,8 +48,11 @@ def main() -> None:
             sys.stdout.write(f"{name:<58} {value:>22}   {target}\n")
             sys.stdout.flush()
 
-    with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
-        Bench(Path(home), report).run()
+    if arguments.gguf:
+        cpu.measure(arguments.gguf, report)
+    else:
+        with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
+            Bench(Path(home), report).run()
     if arguments.json:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
 

@@ -129,7 +129,7 @@ def _bring(
         digest = _upload(store.models, path, report)
         from ..models.uploads import Blobs
 
-        with Blobs(store.models).placed([(file, digest)], name) as (placed, _):
+        with Blobs(store.models).placed([(file, digest)], name, replaceable=False) as (placed, _):
             _bring_neighbours(path, folder, link=False)
         store.put_digest(placed, digest)
     except BaseException as error:

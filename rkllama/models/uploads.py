@@ -224,10 +224,16 @@ class Blobs:
 
     @contextlib.contextmanager
     def placed(
-        self, files: Sequence[tuple[str, str]], name: str, old: str | None = None
+        self,
+        files: Sequence[tuple[str, str]],
+        name: str,
+        old: str | None = None,
+        *,
+        replaceable: bool = True,
     ) -> Iterator[tuple[str, str]]:
         """The one upload among `files` (name, digest) as the file of the new model `name`, in a folder
-        of that name, where it takes the place of the file `old`: its path and sha256.
+        of that name, where it takes the place of the file `old`: its path and sha256. `replaceable` says
+        whether another one may take its place in turn.
 
         It stays where what is done with it succeeds, else it is an upload again, and `old` is back. Raises
         InvalidRequest when it is not exactly one model file, or was not uploaded; RKLLamaError.
@@ -242,7 +248,8 @@ class Blobs:
                 if old is not None:
                     os.replace(old, aside)
                 os.replace(upload, path)
-                write_file(os.path.join(folder, CREATED), b"")
+                if replaceable:
+                    write_file(os.path.join(folder, CREATED), b"")
             except OSError as error:
                 raise not_written(error, path) from error
             yield path, digest

@@ -112,6 +112,8 @@ def test_what_is_no_model_is_refused(folder: Path, models: Path, tmp_path: Path)
 def test_a_disk_that_is_full_leaves_nothing(folder: Path, models: Path) -> None:
     with open(folder / FILE, "ab") as stream:
         stream.truncate(1 << 43)
+        stream.seek(0, os.SEEK_END)
+        stream.write(b"the end")
     assert "free" in failure("import", str(folder))
     assert [name for name in os.listdir(models) if name[0] != "."] == []
 

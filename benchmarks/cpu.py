@@ -1,0 +1,142 @@
+"""The CPU backend beside the wheel's own HTTP server: one model, both servers, asked in turn.
+
+The wheel's server runs as it comes (its threads, its batches); RKLLama as `serve` starts it. The ratios
+count, in one run on one machine: 1 is as fast as the wheel's own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.llama_server import write_program
+from tests.running import Server
+
+_ROUNDS = 9
+_CONTEXT = "4096"
+_WORDS = [
+    "river",
+    "stone",
+    "cloud",
+    "light",
+    "paper",
+    "glass",
+    "green",
+    "silent",
+    "winter",
+    "market",
+    "window",
+    "garden",
+]
+_LONG, _SHORT = 800, 12
+"""Words of a prompt whose evaluation is measured, and of one whose answer is."""
+_TOKENS = 96
+
+
+def measure(model: str, report: Callable[..., None]) -> None:
+    """Report the speed of prompts and of answers with the file `model`, and the ratios to the wheel's own."""
+    with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
+        models = Path(home) / "RKLLAMA" / "models"
+        models.mkdir(parents=True)
+        (models / "model.gguf").symlink_to(os.path.abspath(model))
+        os.environ.update(HOME=home, RKLLAMA_HOST="127.0.0.1:0", RKLLAMA_CONTEXT_LENGTH=_CONTEXT)
+        with _wheel(Path(home), model) as wheel, Server("--log-level", "warning") as server:
+            places = {"the wheel's own": wheel, "RKLLama": (server.host, server.port)}
+            _compare(places, report)
+
+
+def _compare(places: dict[str, tuple[str, int]], report: Callable[..., None]) -> None:
+    names = list(places)
+    prefill: dict[str, list[float]] = {name: [] for name in names}
+    decode: dict[str, list[float]] = {name: [] for name in names}
+    for address in places.values():
+        _ask(address, _prompt(_SHORT, random.Random(0)), 4)
+    for number in range(_ROUNDS):
+        for name in names if number % 2 else reversed(names):
+            dice = random.Random(number)
+            first, _ = _ask(places[name], _prompt(_LONG, dice), 1)
+            prefill[name].append(1 / first)
+            _, rate = _ask(places[name], _prompt(_SHORT, dice), _TOKENS)
+            decode[name].append(rate)
+    for what, unit, values in (
+        (f"prompts of {_LONG} words", "/s", prefill),
+        ("decode", "tokens/s", decode),
+    ):
+        for name in names:
+            report(f"CPU: {what}, {name}", f"{statistics.median(values[name]):.2f} {unit}")
+        pairs = zip(values[names[1]], values[names[0]], strict=True)
+        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        report(f"CPU: {what}, ratio to the wheel's own", f"{ratio:.2f}", ">= 0.97")
+
+
+def _prompt(words: int, dice: random.Random) -> str:
+    return "Go on: " + " ".join(dice.choice(_WORDS) for _ in range(words))
+
+
+def _ask(address: tuple[str, int], prompt: str, tokens: int) -> tuple[float, float]:
+    """(seconds to the first token, tokens a second after it) of a streamed completion."""
+    body = {
+        "model": "model",
+        "prompt": prompt,
+        "max_tokens": tokens,
+        "temperature": 0,
+        "stream": True,
+    }
+    client = http.client.HTTPConnection(*address)
+    asked = time.perf_counter()
+    client.request(
+        "POST", "/v1/completions", json.dumps(body), {"Content-Type": "application/json"}
+    )
+    times = []
+    for line in client.getresponse():
+        if line.startswith(b"data: {") and b'"text":""' not in line.replace(b": ", b":"):
+            times.append(time.perf_counter())
+    client.close()
+    if not times:
+        raise RuntimeError("no token came")
+    passed = times[-1] - times[0]
+    return times[0] - asked, (len(times) - 1) / passed if passed else 0.0
+
+
+@contextmanager
+def _wheel(directory: Path, model: str) -> Iterator[tuple[str, int]]:
+    """Run llama.cpp's own server out of the wheel."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = write_program(directory / "llama-server")
+    command = [program, "--model", model, "--ctx-size", _CONTEXT, "--parallel", "1"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    log = (directory / "llama-server.log").open("w")
+    with log, subprocess.Popen(command, stdout=log, stderr=log) as server:
+        try:
+            _until_it_serves(server, port)
+            yield "127.0.0.1", port
+        finally:
+            server.send_signal(signal.SIGTERM)
+
+
+def _until_it_serves(server: subprocess.Popen[bytes], port: int) -> None:
+    while server.poll() is None:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            client.request("GET", "/health")
+            if client.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            client.close()
+        time.sleep(0.05)
+    raise RuntimeError(f"the wheel's server ended with status {server.returncode}")
