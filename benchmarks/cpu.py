@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.llama_server import write_program
 from tests.running import Server
 
-_ROUNDS = 9
+_ROUNDS = 5
 _CONTEXT = "4096"
 _WORDS = [
     "river",

@@ -20,7 +20,7 @@ from ..errors import (
 from ..models.gguf import GGUFError, GGUFHeader, read_header
 from ..types import TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .hardware import cache_bytes, check_memory, threads_for
+from .hardware import batch_for, cache_bytes, check_memory, threads_for
 from .llama_wire import (
     Completion,
     Constraints,
@@ -34,9 +34,6 @@ from .own_log import OwnOutput
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 """What the extra `cpu` installs, see pyproject.toml."""
-_BATCH = 64
-"""Prompt tokens evaluated at once. llama.cpp reacts to an abort only between two batches, and on a CPU
-larger ones are hardly faster."""
 
 
 class CPUBackend:
@@ -219,13 +216,13 @@ def _import_llama() -> Any:
 
 
 def _parameters(
-    llama: Any, spec: LoadSpec, header: GGUFHeader, context: int, batch: int = _BATCH
+    llama: Any, spec: LoadSpec, header: GGUFHeader, context: int, batch: int | None = None
 ) -> Any:
     parameters = llama.CommonParams()
     parameters.model.path = spec.path
     parameters.n_ctx = context
     parameters.n_parallel = 1
-    parameters.n_batch = parameters.n_ubatch = batch
+    parameters.n_batch = parameters.n_ubatch = batch or batch_for(spec.path)
     parameters.cpuparams.n_threads = spec.threads or threads_for(spec.path)
     parameters.warmup = False
     parameters.n_gpu_layers = 0

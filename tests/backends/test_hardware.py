@@ -7,9 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.backends.hardware import cache_bytes, physical_cores
+from rkllama.backends.hardware import batch_for, cache_bytes, physical_cores, threads_for
 from rkllama.models.gguf import read_header
 from tests.model_files import ARRAY, I32, STRING, U32, Pair, header
+
+
+@pytest.mark.parametrize(
+    ("size", "batch"), [(3 << 20, 512), (98_362_432, 256), (253_113_024, 128), (1 << 30, 64)]
+)
+def test_batches_are_smaller_for_larger_models(size: int, batch: int, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    with path.open("wb") as stream:
+        stream.truncate(size)
+    assert batch_for(str(path)) == batch
+    assert threads_for(str(path)) == (1 if size < 16 << 20 else physical_cores())
 
 
 @pytest.mark.parametrize(
