@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from .backends.base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .backends.own_log import OwnOutput
+from .backends.tokenizer import TokenCounter
 from .board.soc import cpus, read_soc, require_llm
 from .errors import (
     LoadFailed,
@@ -82,6 +84,7 @@ class NPUBackend:
         library = open_library(spec.library, spec.abi)
         self._output.line_buffer()
         self._spec, self._runtime = spec, Runtime(library)
+        self._counter = TokenCounter(spec.path)
         self._context = spec.context_length
         facts, clamped = self._init(self._runtime, spec, soc)
         if spec.lora is not None:
@@ -201,7 +204,10 @@ class NPUBackend:
             raise self._run_failed(log)
         if results.stopped != "cancelled":
             _check_computed(log)
-        return self._result(results, log, most, was_fresh)
+        result = self._result(results, log, most, was_fresh)
+        if result.prompt_tokens is None and spec.raw:  # else the runtime adds its template
+            return replace(result, prompt_tokens=self._counter.count(spec.prompt))
+        return result
 
     def _loaded(self) -> Runtime:
         if self._runtime is None:

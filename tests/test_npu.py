@@ -736,3 +736,23 @@ def test_the_log_survives_a_crash_in_a_run(tmp_path: Path) -> None:
     known = diagnose(log)
     assert known is not None
     assert "GGML_ASSERT" in known.message
+
+
+def test_where_the_runtime_does_not_tell_the_tokenizer_beside_the_model_counts(
+    tmp_path: Path,
+) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "hello": 1}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    model = Model(tmp_path)
+    model.load("1.1.4", {})
+    assert model.run("hello big world")[1].prompt_tokens is None
+    model.backend.close()
+    words.save(str(Path(model.path).with_name("tokenizer.json")))
+    model.load("1.1.4", {})
+    assert model.run("hello big world")[1].prompt_tokens == 3
+    Path(model.path).with_name("tokenizer.json").write_text("{")
+    model.backend.close()
+    model.load("1.1.4", {})
+    assert model.run("hello big world")[1].prompt_tokens is None

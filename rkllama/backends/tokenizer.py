@@ -1,0 +1,50 @@
+"""Counting a prompt's tokens with the tokenizer beside a model, where the runtime does not tell them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..models.filename import EXTENSIONS, strip_extension
+
+_FILE = "tokenizer.json"
+
+
+class TokenCounter:
+    """Counts with `tokenizer.json` beside the model's file, through the extra `tokenizer`.
+
+    It is read when it is first needed: that takes a second and the memory of its vocabulary.
+    """
+
+    def __init__(self, model: str) -> None:
+        self._path = _beside(model)
+        self._tokenizer: Any = None
+
+    def count(self, text: str) -> int | None:
+        """Return how many tokens a complete prompt has; None without a usable tokenizer."""
+        if self._path is None:
+            return None
+        try:
+            if self._tokenizer is None:
+                from tokenizers import Tokenizer
+
+                self._tokenizer = Tokenizer.from_file(self._path)
+            return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        except (
+            Exception
+        ):  # what the package raises for a file that it cannot read has no class of its own
+            self._path = None
+            return None
+
+
+def _beside(model: str) -> str | None:
+    """Return the path of a model's tokenizer: one with its name, or the folder's if it holds one model."""
+    folder, file = os.path.split(model)
+    own = os.path.join(folder, f"{strip_extension(file)}.{_FILE}")
+    if os.path.isfile(own):
+        return own
+    shared = os.path.join(folder, _FILE)
+    if not os.path.isfile(shared):
+        return None
+    models = [name for name in os.listdir(folder) if name.lower().endswith(EXTENSIONS)]
+    return shared if len(models) == 1 else None
