@@ -408,3 +408,5 @@ class PullProgress:
     """Bytes that an earlier try had left."""
     note: str | None = None
     """With `resolving`: what was chosen, and why."""
+    toolkit: str | None = None
+    """With `done`: the version of the converter that the repository's card names."""

@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 from ..board.lock import NPULock
 from ..config import Settings
-from ..errors import ModelNotFound, NoModelLoaded, PullError
+from ..errors import ModelNotFound, NoModelLoaded, PullError, RKLLamaError
 from ..models.authoring import WritableStore
 from ..models.filename import without_registry
 from ..models.modelfile import parse_modelfile, render_modelfile
 from ..models.uploads import Blobs, Source, Upload
+from ..rkllm.installed import Runtimes
 from ..service import LOCAL, Caller
 from ..types import (
     ChatRequest,
@@ -102,9 +103,19 @@ class LocalService:
                 reference, self.store.models, unverified=unverified, board=board, cache=cache
             )
             for step in steps:
-                yield self._named(step, reference) if step.status == "done" else step
+                if step.status == "done":
+                    self._note_toolkit(step)
+                    step = self._named(step, reference)
+                yield step
         finally:
             self._pulls.release()
+
+    def _note_toolkit(self, done: PullProgress) -> None:
+        """Keep what the model's card says of its toolkit: that tells which runtime fits."""
+        if done.name is not None and done.toolkit is not None:
+            with contextlib.suppress(OSError, RKLLamaError):
+                path = self.store.resolve(done.name).info.path
+                Runtimes(self.settings.home).remember(path, None, done.toolkit)
 
     def _named(self, done: PullProgress, reference: str) -> PullProgress:
         """Return the last step of a pull; a file that is here under another name gets the wanted one."""

@@ -158,15 +158,21 @@ class Hub(Site):
                 base_models=_base_models(info.card_data),
             )
 
-    def list_models(self, parameters: Mapping[str, str | list[str]]) -> object:
-        """Return the answer to a search for repositories, as JSON; nothing of it has been checked.
+    def list_models(
+        self, parameters: Mapping[str, str | list[str]], etag: str | None = None
+    ) -> tuple[object, str | None]:
+        """Return the answer to a search for repositories, as JSON, and its ETag; nothing of it has been
+        checked. The answer is None where it is still the one that has `etag`.
 
         Raises HubUnreachable, HubGated, PullError.
         """
         if is_offline():
             raise _offline()
         url = f"{self.endpoint}/api/models?{urlencode(parameters, doseq=True)}"
-        with self._explained("a search"), self._get(url, {}, METADATA_TIMEOUT) as (_, response):
+        known = {"if-none-match": etag} if etag else {}
+        with self._explained("a search"), self._get(url, known, METADATA_TIMEOUT) as (_, response):
+            if etag and response.status_code == 304:
+                return None, etag
             if response.status_code != 200:
                 _raise_status(response)
             content = bytearray()
@@ -174,7 +180,7 @@ class Hub(Site):
                 content += chunk
                 if len(content) > SEARCH_LIMIT:
                     raise ValueError(f"it has more than {SEARCH_LIMIT} bytes")
-            return json.loads(content)
+            return json.loads(content), response.headers.get("etag")
 
     def file(self, repository: Repository, path: str) -> RemoteFile:
         """Return size and hash of a file, and proof that it may be read. Raises HubGated, HubNotFound, …"""

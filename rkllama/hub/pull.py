@@ -28,7 +28,7 @@ from .offers import Board
 from .partial import Part, unfinished
 from .placement import Place, begun_under, is_claimed
 from .reading import Reading
-from .sidecars import fetch_sidecars, has_template
+from .sidecars import card_toolkit, fetch_sidecars, has_template
 from .wanted import Wanted, parse_wanted
 
 RETRIES = 5
@@ -87,6 +87,7 @@ def pull(
         yield PullProgress(status="resolving", file=file, note=note)
     remote = hub.file(repository, file)
     _check_verifiable(hub, remote, unverified)
+    toolkit = None
     report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
     with local_errors(models):
         models = os.path.realpath(models)
@@ -102,6 +103,7 @@ def pull(
                         continue
                     yield from download(hub, remote, part, report, backoff)
                     fetch_sidecars(hub, repository, remote, os.path.dirname(path))
+                    toolkit = card_toolkit(hub, repository, remote)
                     part.finish()
                     place.remember(path)
             finally:
@@ -109,7 +111,7 @@ def pull(
         elif is_claimed(path) and not has_template(os.path.dirname(path)):
             fetch_sidecars(hub, repository, remote, os.path.dirname(path))
         name = place.name(path)
-    yield report(status="done", completed=remote.size, name=name)
+    yield report(status="done", completed=remote.size, name=name, toolkit=toolkit)
 
 
 def _parsed(reference: str, board: Board | None, endpoint: str) -> Wanted:

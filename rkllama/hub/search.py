@@ -1,8 +1,9 @@
 """The search for models on the Hub: a few cheap questions, and what is to be believed of the answers.
 
 Not every publisher sets the tag `rkllm`, so the answer is the union of three searches. One that fails takes
-nothing from the others. Answers are kept for an hour in <home>/cache. Numbers, sizes and characters are
-bounded, whoever answers; a file's size stands in another answer, and is asked for when the file is wanted.
+nothing from the others. Answers are kept for an hour in <home>/cache, and then asked for by their ETag.
+Numbers, sizes and characters are bounded, whoever answers; a file's size stands in another answer, and is
+asked for when the file is wanted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import HubGated, PullError
 from ..files import write_file
@@ -144,11 +145,16 @@ def _answer(hub: Hub, question: Question, cache: str | None, refresh: bool) -> l
     if question.tag:
         parameters["filter"] = question.tag
     path = _cached(cache, hub.endpoint, parameters)
-    if path is not None and not refresh and (kept := _read(path)) is not None:
-        return kept
-    rows = [row for entry in _listed(hub.list_models(parameters)) if (row := _believed(entry))]
+    kept = _read(path) if path is not None else None
+    if kept is not None and kept.fresh and not refresh:
+        return kept.rows
+    answer, etag = hub.list_models(parameters, kept.etag if kept else None)
+    if answer is None and kept is not None:
+        rows = kept.rows
+    else:
+        rows = [row for entry in _listed(answer) if (row := _believed(entry))]
     if path is not None:
-        _keep(path, rows)
+        _keep(path, rows, etag)
     return rows
 
 
@@ -206,24 +212,36 @@ def _cached(cache: str | None, endpoint: str, parameters: Mapping[str, Any]) -> 
     return os.path.join(cache, f"search-{hashlib.sha256(key).hexdigest()[:32]}.json")
 
 
-def _read(path: str) -> list[dict[str, Any]] | None:
-    """Return a kept answer that is fresh; what the file holds is not believed either."""
+class _Kept(NamedTuple):
+    """An answer of an earlier search; a `fresh` one is not asked about again."""
+
+    rows: list[dict[str, Any]]
+    etag: str | None
+    fresh: bool
+
+
+def _read(path: str) -> _Kept | None:
+    """Return a kept answer; what the file holds is not believed either."""
     try:
         age = time.time() - os.stat(path).st_mtime
     except OSError:
         return None
-    rows = read_json(path) if 0 <= age < FRESH else None
-    if not isinstance(rows, list):
+    kept = read_json(path)
+    rows = kept.get("rows") if isinstance(kept, dict) else None
+    if not isinstance(kept, dict) or not isinstance(rows, list):
         return None
+    etag = kept.get("etag")
+    usable = isinstance(etag, str) and len(etag) < 200 and etag.isascii() and etag.isprintable()
     entries = (
         {**row, "siblings": [{"rfilename": file} for file in row.get("files") or ()]}
         for row in rows
         if isinstance(row, dict)
     )
-    return [row for entry in entries if (row := _believed(entry))]
+    believed = [row for entry in entries if (row := _believed(entry))]
+    return _Kept(believed, etag if usable else None, 0 <= age < FRESH)
 
 
-def _keep(path: str, rows: list[dict[str, Any]]) -> None:
+def _keep(path: str, rows: list[dict[str, Any]], etag: str | None) -> None:
     """Keep an answer, and none that is older than a day; a disk that takes none costs nothing."""
     folder = os.path.dirname(path)
     with contextlib.suppress(OSError):
@@ -235,4 +253,4 @@ def _keep(path: str, rows: list[dict[str, Any]]) -> None:
                 )
                 if old:
                     os.unlink(entry.path)
-        write_file(path, json.dumps(rows).encode())
+        write_file(path, json.dumps({"etag": etag, "rows": rows}).encode())

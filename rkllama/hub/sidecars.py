@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 
 from ..files import write_file
+from ..models.filename import parse_model_name
 from .api import Hub, RemoteFile, Repository
 
 TEMPLATES = ("tokenizer_config.json", "chat_template.jinja", "chat_template.json")
@@ -22,6 +24,13 @@ TIME_LIMIT = 6.0
 """Seconds that all of them together may delay a pull."""
 STEP_LIMIT = 3.0
 """Seconds that one request may stall."""
+
+_CARD = "README.md"
+_CARD_TOOLKIT = re.compile(
+    r"(?i)rkllm(?:[- ](?:toolkit|runtime))?[* ]{0,4}(?:version)?[*:= |`]{0,8}"
+    r"v?(\d\.\d{1,2}\.\d{1,2}(?:b\d)?)(?![\d.])"
+)
+"""As in "RKLLM version: 1.1.4", "rkllm-toolkit 1.2.0" or a table of these."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +57,23 @@ def fetch_sidecars(hub: Hub, repository: Repository, model: RemoteFile, folder: 
                     fetched.add(name)
         except Exception as error:  # the model matters more than any error of the server
             _log.info("cannot fetch the template and tokenizer files of %s: %s", model.name, error)
+
+
+def card_toolkit(hub: Hub, repository: Repository, model: RemoteFile) -> str | None:
+    """Return the toolkit's version that the repository's card names; None if it names none or several, or is
+    not to be had within seconds.
+    """
+    if not model.path.lower().endswith(".rkllm") or _CARD not in repository.files:
+        return None
+    if parse_model_name(model.path, repository.id).toolkit is not None:  # which is surer
+        return None
+    try:
+        text = _read(hub, repository, _CARD, time.monotonic() + STEP_LIMIT) or b""
+    except Exception as error:  # the model matters more than any error of the server
+        _log.info("cannot fetch the card of %s: %s", model.name, error)
+        return None
+    versions = {match[1] for match in _CARD_TOOLKIT.finditer(text.decode("utf-8", "replace"))}
+    return versions.pop() if len(versions) == 1 else None
 
 
 def has_template(folder: str) -> bool:

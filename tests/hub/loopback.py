@@ -90,6 +90,8 @@ class LoopbackHub:
         self.faults: dict[str, deque[Fault]] = {}
         self.seen: list[Seen] = []
         self.token = token
+        self.unchanged = 0
+        """Searches that were answered with 304."""
         self.api_fault: tuple[int, dict[str, str]] | None = None
         """Answer every request to the Hub itself with this status and these headers."""
         self.search_faults: dict[str, tuple[int, bytes]] = {}
@@ -257,7 +259,15 @@ class _HubHandler(_Handler):
             and (not repo.private or authorization)
         ]
         found.sort(key=lambda entry: -int(entry.get("downloads", 0)))
-        self.send_object(found[: int(asked.get("limit", ["1000"])[0])])
+        rows = found[: int(asked.get("limit", ["1000"])[0])]
+        mark = f'"{hashlib.sha1(json.dumps(rows).encode()).hexdigest()}"'
+        if self.headers.get("If-None-Match") == mark:
+            hub.unchanged += 1
+            self.answer(304, {"ETag": mark})
+            return
+        self.answer(
+            200, {"Content-Type": "application/json", "ETag": mark}, json.dumps(rows).encode()
+        )
 
     def in_repo(
         self,

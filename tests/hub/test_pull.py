@@ -360,7 +360,7 @@ def test_an_expired_storage_address_is_renewed(remote: LoopbackHub, models: Path
     remote.fail(FILE, Fault(status=403), Fault(status=404))
     fetch(models)
     asked_hub = [s for s in remote.seen if s.origin == remote.endpoint and s.method == "GET"]
-    assert len([s for s in asked_hub if "/resolve/" in s.path]) == 3
+    assert len([s for s in asked_hub if "/resolve/" in s.path and "README" not in s.path]) == 3
 
 
 def test_another_status_is_not_retried(remote: LoopbackHub, models: Path) -> None:
@@ -1088,7 +1088,7 @@ def test_a_proxy_is_used_for_all_of_it(
         output, _ = child.communicate(timeout=20)
     assert output.splitlines()[-1].startswith("done")
     through = [seen.path for seen in remote.seen if seen.origin == remote.endpoint]
-    assert len(through) == 3
+    assert len(through) == 4  # the list, the file's size and hash, the file, the card
     assert all(path.startswith("http://hub.invalid/") for path in through)
 
 
@@ -1390,3 +1390,20 @@ def test_a_models_directory_behind_a_link(
     models.symlink_to(tmp_path / "disk")
     assert fetch(models)[-1].name == "m-w8a8-rk3588"
     assert (tmp_path / "disk" / "m-w8a8-rk3588" / FILE).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("card", "toolkit"),
+    [
+        ("This model was converted with RKLLM version: 1.1.4 for the RK3588.", "1.1.4"),
+        ("- **RKLLM Toolkit version:** `v1.2.1b1`", "1.2.1b1"),
+        ("| rkllm-runtime | 1.2.3 |\nNeeds transformers 4.45.2", "1.2.3"),
+        ("rkllm-toolkit 1.1.4 or rkllm-toolkit 1.2.0", None),
+        ("TinyLlama v1.0.0", None),
+    ],
+)
+def test_the_card_tells_the_toolkit(card: str, toolkit: str | None, tmp_path: Path) -> None:
+    with LoopbackHub() as hub:
+        hub.add("user/repo", {"m.rkllm": b"model", "README.md": card.encode()})
+        *_, done = pull.pull("user/repo/m.rkllm", str(tmp_path / "models"), endpoint=hub.endpoint)
+    assert done.toolkit == toolkit

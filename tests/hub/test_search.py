@@ -208,6 +208,7 @@ def test_answers_are_used_for_an_hour(remote: LoopbackHub, tmp_path: Path) -> No
         os.utime(path, (time.time() - FRESH - 1,) * 2)
     assert look("qwen3:4b", cache=str(cache)) == first
     assert len(searches(remote)) == 6
+    assert remote.unchanged == 3, "what is the same is not sent again"
     look("qwen3:4b", cache=str(cache), refresh=True)
     assert len(searches(remote)) == 9
 
