@@ -101,6 +101,7 @@ def test_what_is_learned_by_loading(version: str, tmp_path: Path) -> None:
             context_length=512,
             runtime=f"librkllmrt {version}",
             platform="RK3588",
+            toolkit=version,
             dtype="W8A8",
             per_run_sampling=version == "1.3.0",
             counts_tokens=True,

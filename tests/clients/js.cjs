@@ -94,7 +94,7 @@ async function status() {
 async function errors() {
   return {
     unknown: await failure(client.show({ model: 'nothing-here' }).then(() => [])),
-    pull: await failure(client.pull({ model: 'llama3.2', stream: true })),
+    pull: await failure(client.pull({ model: 'not a model', stream: true })),
     midway: await failure(ask({ stream: true })),
   }
 }

@@ -162,7 +162,7 @@ def test_errors_are_the_packages_own(js: Run) -> None:
     assert seen["unknown"]["status"] == 404
     assert "nothing-here" in seen["unknown"]["message"]
     assert seen["pull"]["status"] == 400
-    assert "llama3.2" in seen["pull"]["message"]
+    assert "not a model" in seen["pull"]["message"]
     assert seen["midway"]["name"] == "Error"
     assert "SIGSEGV" in seen["midway"]["message"]
 

@@ -151,16 +151,17 @@ def test_all_bodies_share_one_limit(models: Path, npu: str) -> None:
     part = CHAT + b"Content-Length: %d\r\n\r\n" % (MIB - 1) + b" " * (MIB - 2)
     with Server(env={"RKLLAMA_MAX_BODY": str(MIB)}) as server:
         with ExitStack() as stack:
+            answers = []
 
             def is_full() -> bool:
                 client = socket.create_connection((server.host, server.port), timeout=LIMIT)
                 stack.enter_context(closing(client))
                 client.sendall(part)
-                return server.post("/generate", body[:MIB]).status == 503
+                answers.append(server.post("/v1/chat/completions", body[:MIB]))
+                return answers[-1].status == 503
 
             until(is_full)
-            answer = server.post("/v1/chat/completions", body[:MIB])
-            assert answer.status == 503
+            answer = answers[-1]
             assert answer.headers["retry-after"] == "5"
             assert "8388608" in answer.json["error"]["message"]
             assert server.post("/generate", body[:40]).status == 200

@@ -270,7 +270,7 @@ def test_requests_during_the_shutdown_end_too(models: Path, npu: str) -> None:
 
 
 def test_downloads_cannot_take_every_thread(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def endless(_reference: str, _models: str, *, unverified: bool) -> Iterator[PullProgress]:
+    def endless(_reference: str, _models: str, **_: object) -> Iterator[PullProgress]:
         while True:
             yield PullProgress(status="resolving", file="x")
 
