@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rkllama.models.gguf import read_header
 from tests.llama_server import write_program
 from tests.running import Server
 
@@ -39,8 +40,9 @@ _WORDS = [
     "window",
     "garden",
 ]
-_LONG, _SHORT = 800, 12
-"""Words of a prompt whose evaluation is measured, and of one whose answer is."""
+_LONG = 800
+"""Words of a prompt whose evaluation is measured; fewer in a short context."""
+_QUESTION = "<|im_start|>user\nHow do I download a model?<|im_end|>\n<|im_start|>assistant\n"
 _TOKENS = 96
 
 
@@ -53,24 +55,25 @@ def measure(model: str, report: Callable[..., None]) -> None:
         os.environ.update(HOME=home, RKLLAMA_HOST="127.0.0.1:0", RKLLAMA_CONTEXT_LENGTH=_CONTEXT)
         with _wheel(Path(home), model) as wheel, Server("--log-level", "warning") as server:
             places = {"the wheel's own": wheel, "RKLLama": (server.host, server.port)}
-            _compare(places, report)
+            context = read_header(model).context_length or int(_CONTEXT)
+            _compare(places, min(_LONG, context // 8), report)
 
 
-def _compare(places: dict[str, tuple[str, int]], report: Callable[..., None]) -> None:
+def _compare(places: dict[str, tuple[str, int]], words: int, report: Callable[..., None]) -> None:
     names = list(places)
     prefill: dict[str, list[float]] = {name: [] for name in names}
     decode: dict[str, list[float]] = {name: [] for name in names}
     for address in places.values():
-        _ask(address, _prompt(_SHORT, random.Random(0)), 4)
+        _ask(address, _QUESTION, 4)
     for number in range(_ROUNDS):
         for name in names if number % 2 else reversed(names):
             dice = random.Random(number)
-            first, _ = _ask(places[name], _prompt(_LONG, dice), 1)
+            first, _ = _ask(places[name], _prompt(words, dice), 1)
             prefill[name].append(1 / first)
-            _, rate = _ask(places[name], _prompt(_SHORT, dice), _TOKENS)
+            _, rate = _ask(places[name], _QUESTION, _TOKENS)
             decode[name].append(rate)
     for what, unit, values in (
-        (f"prompts of {_LONG} words", "/s", prefill),
+        (f"prompts of {words} words", "/s", prefill),
         ("decode", "tokens/s", decode),
     ):
         for name in names:
