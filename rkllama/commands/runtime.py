@@ -212,7 +212,7 @@ def with_runtime(
             sys.stderr.write(
                 f"{error.message}.\n" * bool(offered or isinstance(error, WrongRuntime))
             )
-            question = f"This model needs librkllmrt {release}, the NPU's runtime (8 MB). Fetch it?"
+            question = f"This model needs librkllmrt {release}, the NPU's runtime. Fetch it?"
             if not (decision or agreed_to(question)):
                 raise
             offered.add(release)

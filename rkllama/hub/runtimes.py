@@ -30,7 +30,7 @@ from .partial import FileCheck, Part
 from .pull import download, local_errors
 
 _LARGEST = 256 << 20
-"""Bytes that a release may have: the published ones have some 7 MB."""
+"""Bytes that a release may have; the library is a small part of this."""
 _LICENCE_LIMIT = 1 << 20
 _OTHERWISE = (
     "Set RKLLAMA_RUNTIME_URL to a mirror, or copy the file here and run `rkllama runtime add FILE`."
