@@ -16,6 +16,7 @@ from .engine.service import LocalService
 from .errors import ModelsDirMissing, RKLLamaError
 from .files import make_directory
 from .models.uploads import clear_leftovers
+from .rkllm.installed import UNKNOWN, Runtimes
 from .rkllm.library import look_for_library
 from .server.app import Application, access_logged, create_app, routes
 from .server.bodies import keep_little_memory
@@ -84,24 +85,34 @@ def _say_what_is_here(settings: Settings, service: LocalService) -> None:
     with contextlib.suppress(RKLLamaError):
         for text in service.store.passed_over():
             log.warning("passed over: %s", text)
-    path, version = look_for_library(settings.rkllm_lib, os.environ)
-    soc, own = read_soc(), os.path.join(settings.home, "lib")
-    if path is None:
-        where = f"in {own} or the system's library paths"
-        if settings.rkllm_lib:
-            where = f"at {settings.rkllm_lib}"
-        log.log(
-            logging.INFO if soc is None else logging.WARNING,
-            "runtime: no librkllmrt.so %s; models in .gguf format run without it. For those in .rkllm "
-            "format copy the vendor's to %s, or set RKLLAMA_RKLLM_LIB to it",
-            where,
-            own,
-        )
-    else:
-        log.info("runtime: %s (%s)", path, f"release {version}" if version else "release unknown")
+    soc = read_soc()
+    _say_which_runtime(settings, soc)
     if settings.llama_server:
         log.info(".gguf models run on %s", settings.llama_server[0])
     log.info("SoC: %s", soc or "none of Rockchip's")
+
+
+def _say_which_runtime(settings: Settings, soc: str | None) -> None:
+    """Log the library that was set, else each release that is here."""
+    own = os.path.join(settings.home, "lib")
+    if settings.rkllm_lib:
+        where = f"at {settings.rkllm_lib}"
+        path, version = look_for_library(settings.rkllm_lib, os.environ)
+        found = [(version or UNKNOWN, path)] if path else []
+    else:
+        where = f"in {own} or the system's library paths"
+        found = [(one.release, one.path) for one in Runtimes(settings.home).installed()]
+    for release, path in found:
+        known = "release unknown" if release == UNKNOWN else f"release {release}"
+        log.info("runtime: %s (%s)", path, known)
+    if not found:
+        log.log(
+            logging.INFO if soc is None else logging.WARNING,
+            "runtime: no librkllmrt.so %s; models in .gguf format run without it. For those in .rkllm "
+            "format run `rkllama runtime install`, copy the vendor's to %s, or set RKLLAMA_RKLLM_LIB to it",
+            where,
+            own,
+        )
 
 
 def _stop_on_signals(wake: Callable[[], object]) -> threading.Event:

@@ -669,7 +669,15 @@ def test_serve_tells_at_its_start_what_it_works_with(models: Path, npu: str) -> 
     with Server(env={"RKLLAMA_RKLLM_LIB": ""}) as server:
         said = "".join(server.log)
     assert "runtime: no librkllmrt.so in " in said
+    assert "run `rkllama runtime install`" in said
     assert "copy the vendor's to " in said
+    folder = models.parent / "lib" / "1.2.3"
+    folder.mkdir(parents=True)
+    (folder / "librkllmrt.so").symlink_to(npu)
+    with Server(env={"RKLLAMA_RKLLM_LIB": ""}) as server:
+        said = "".join(server.log)
+    assert f"runtime: {folder}/librkllmrt.so (release 1.2.3)" in said
+    assert "no librkllmrt.so" not in said
     with Server(env={"RKLLAMA_RKLLM_LIB": "/nowhere.so"}) as server:
         assert "runtime: no librkllmrt.so at /nowhere.so" in "".join(server.log)
 

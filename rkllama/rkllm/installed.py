@@ -55,8 +55,8 @@ class Candidates(NamedTuple):
 class Runtimes:
     """The releases below one home directory."""
 
-    def __init__(self, home: str, environ: Mapping[str, str] | None = None) -> None:
-        self._environ = {**(os.environ if environ is None else environ), "RKLLAMA_HOME": home}
+    def __init__(self, home: str) -> None:
+        self._home = home
         self._library = os.path.join(home, "lib")
         self._file = os.path.join(home, "runtimes.json")
 
@@ -73,13 +73,11 @@ class Runtimes:
             path = os.path.join(self._library, name, FILE)
             if is_release(name) and os.path.isfile(path):
                 found[name] = Installed(name, path, managed=True)
-        elsewhere, version = look_for_library(None, self._without_choice())
+        environ = {**os.environ, "RKLLAMA_HOME": self._home, "RKLLAMA_RKLLM_LIB": ""}
+        elsewhere, version = look_for_library(None, environ)
         if elsewhere is not None and (release := version or UNKNOWN) not in found:
             found[release] = Installed(release, elsewhere, managed=False)
         return sorted(found.values(), key=lambda one: age(one.release), reverse=True)
-
-    def _without_choice(self) -> dict[str, str]:
-        return {name: v for name, v in self._environ.items() if name != "RKLLAMA_RKLLM_LIB"}
 
     # --- Which one a model gets ------------------------------------------------------------------
 
