@@ -80,8 +80,8 @@ def add(
     from ..console.terminal import Spinner
     from ..files import NewFile, make_directory
     from ..rkllm.library import FILE
-    from ..rkllm.probe import probe
     from ..rkllm.releases import is_release
+    from ..runner.probe import probe
 
     path = os.path.abspath(os.path.expanduser(file))
     path = os.path.join(path, FILE) if os.path.isdir(path) else path

@@ -1,6 +1,6 @@
 """Looking at a librkllmrt in a process of its own: a strange library may do anything when it is loaded.
 
-`python -m rkllama.rkllm.probe PATH` prints what it found as JSON.
+`python -m rkllama.runner.probe PATH` prints what it found as JSON.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import sys
 
 from ..errors import LoadFailed, UnknownRuntime
 from ..files import IMPORT_ROOT
-from .library import open_library
+from ..rkllm.library import open_library
+from .environment import without_secrets
 
 _TIMEOUT = 30.0
 """Seconds after which a library that is being loaded counts as hung."""
@@ -19,10 +20,15 @@ _TIMEOUT = 30.0
 
 def probe(path: str, abi: str | None = None) -> str:
     """Return the release whose header fits the library at `path`. Raises LoadFailed, UnknownRuntime."""
-    command = [sys.executable, "-m", "rkllama.rkllm.probe", path, abi or ""]
+    command = [sys.executable, "-m", "rkllama.runner.probe", path, abi or ""]
     try:
         done = subprocess.run(
-            command, capture_output=True, timeout=_TIMEOUT, check=False, cwd=IMPORT_ROOT
+            command,
+            capture_output=True,
+            timeout=_TIMEOUT,
+            check=False,
+            cwd=IMPORT_ROOT,
+            env=without_secrets(),
         )
     except subprocess.TimeoutExpired:
         raise LoadFailed(f"{path} cannot be used: loading it does not end") from None

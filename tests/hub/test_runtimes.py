@@ -312,3 +312,18 @@ def test_a_strange_library_is_looked_at_in_another_process(tmp_path: Path) -> No
     status, _, error = rkllama("runtime", "add", str(target))
     assert status == 1
     assert "loading it ended its process (status -6)" in error
+
+
+def test_a_strange_library_sees_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "curious.c", tmp_path / "librkllmrt.so"
+    source.write_text(
+        "#include <stdio.h>\n#include <stdlib.h>\n"
+        "__attribute__((constructor)) void look(void)\n"
+        '{ FILE *seen = fopen(getenv("SEEN"), "w"); char *token = getenv("HF_TOKEN");\n'
+        '  fprintf(seen, "token: %s", token ? token : "none"); fclose(seen); }\n'
+    )
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", target], check=True)
+    monkeypatch.setenv("HF_TOKEN", "hf_sesame")
+    monkeypatch.setenv("SEEN", str(tmp_path / "seen"))
+    assert rkllama("runtime", "add", str(target))[0] == 1
+    assert (tmp_path / "seen").read_text() == "token: none"
