@@ -409,4 +409,4 @@ class PullProgress:
     note: str | None = None
     """With `resolving`: what was chosen, and why."""
     toolkit: str | None = None
-    """With `done`: the version of the converter that the repository's card names."""
+    """With `done`: the version of the converter, as the repository tells it."""

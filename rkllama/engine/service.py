@@ -111,7 +111,7 @@ class LocalService:
             self._pulls.release()
 
     def _note_toolkit(self, done: PullProgress) -> None:
-        """Keep what the model's card says of its toolkit: that tells which runtime fits."""
+        """Keep what the Hub tells of the model's toolkit: that tells which runtime fits."""
         if done.name is not None and done.toolkit is not None:
             with contextlib.suppress(OSError, RKLLamaError):
                 path = self.store.resolve(done.name).info.path

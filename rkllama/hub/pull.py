@@ -28,7 +28,7 @@ from .offers import Board
 from .partial import Part, unfinished
 from .placement import Place, begun_under, is_claimed
 from .reading import Reading
-from .sidecars import card_toolkit, fetch_sidecars, has_template
+from .sidecars import fetch_sidecars, has_template, told_toolkit
 from .wanted import Wanted, parse_wanted
 
 RETRIES = 5
@@ -103,7 +103,7 @@ def pull(
                         continue
                     yield from download(hub, remote, part, report, backoff)
                     fetch_sidecars(hub, repository, remote, os.path.dirname(path))
-                    toolkit = card_toolkit(hub, repository, remote)
+                    toolkit = told_toolkit(hub, repository, remote)
                     part.finish()
                     place.remember(path)
             finally:

@@ -59,14 +59,16 @@ def fetch_sidecars(hub: Hub, repository: Repository, model: RemoteFile, folder: 
             _log.info("cannot fetch the template and tokenizer files of %s: %s", model.name, error)
 
 
-def card_toolkit(hub: Hub, repository: Repository, model: RemoteFile) -> str | None:
-    """Return the toolkit's version that the repository's card names; None if it names none or several, or is
-    not to be had within seconds.
+def told_toolkit(hub: Hub, repository: Repository, model: RemoteFile) -> str | None:
+    """Return the toolkit that made a model, as its file, its repository's name or else the card tells; None
+    if the card names none or several, or is not to be had within seconds.
     """
-    if not model.path.lower().endswith(".rkllm") or _CARD not in repository.files:
+    if not model.path.lower().endswith(".rkllm"):
         return None
-    if parse_model_name(model.path, repository.id).toolkit is not None:  # which is surer
-        return None
+    # What the repository is called is lost under the name that the model gets here.
+    named = parse_model_name(model.path, repository.id).toolkit
+    if named is not None or _CARD not in repository.files:
+        return named
     try:
         text = _read(hub, repository, _CARD, time.monotonic() + STEP_LIMIT) or b""
     except Exception as error:  # the model matters more than any error of the server

@@ -1407,3 +1407,13 @@ def test_the_card_tells_the_toolkit(card: str, toolkit: str | None, tmp_path: Pa
         hub.add("user/repo", {"m.rkllm": b"model", "README.md": card.encode()})
         *_, done = pull.pull("user/repo/m.rkllm", str(tmp_path / "models"), endpoint=hub.endpoint)
     assert done.toolkit == toolkit
+
+
+def test_the_repositorys_name_tells_the_toolkit(tmp_path: Path) -> None:
+    """It is surer than the card, and gone once the model has the name that was typed."""
+    with LoopbackHub() as hub:
+        files = {"m.rkllm": b"model", "README.md": b"RKLLM version: 1.1.4"}
+        hub.add("user/m-rk3588-1.2.0", files)
+        reference = "user/m-rk3588-1.2.0/m.rkllm/typed"
+        *_, done = pull.pull(reference, str(tmp_path / "models"), endpoint=hub.endpoint)
+    assert (done.name, done.toolkit) == ("typed", "1.2.0")
