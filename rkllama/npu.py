@@ -31,12 +31,12 @@ from .rkllm.log import (
     complaint,
     diagnose,
     failed_to_compute,
-    never_ends,
     notices,
     prompt_too_long,
     read_facts,
 )
 from .rkllm.model_file import what_else
+from .rkllm.releases import are_bad_together
 from .rkllm.runtime import RunOptions, Runtime
 from .types import Diagnosis, FinishReason, NPUParams, TokenLogprob
 
@@ -90,7 +90,7 @@ class NPUBackend:
         if spec.lora is not None:
             self._load_lora(self._runtime, spec.lora)
         notes = [*library.notices, *notices(facts)]
-        if not spec.eos_tokens and never_ends(library.release, facts):
+        if not spec.eos_tokens and are_bad_together(library.release, facts.toolkit):
             notes.append(
                 f"Answers of this model may not end: runtime {library.release} does not heed the end "
                 f"token that toolkit {facts.toolkit} writes. Put the model's generation_config.json "

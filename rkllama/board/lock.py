@@ -82,10 +82,8 @@ def _about(fd: int) -> dict[str, Any] | None:
     pid = locking_process(fd)
     if pid is None:
         return None
-    if not os.path.isdir(
-        f"/proc/{pid}"
-    ):  # its child has the lock now, or it is in another container
-        return {}
+    if not os.path.isdir(f"/proc/{pid}"):
+        return {}  # its child has the lock now, or it is in another container
     about: dict[str, Any] = {"pid": pid}
     trusted = _trusted_uids()
     uids = uids_of(pid)

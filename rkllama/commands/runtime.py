@@ -158,13 +158,18 @@ def install_release(settings: "Settings", release: str | None) -> str:
     from ..console.progress import shown_progress
     from ..hub.runtimes import install as fetch
     from ..rkllm.library import machine
-    from ..rkllm.releases import PUBLISHED, SIGILL_RISK, default_release, is_doubtful
+    from ..rkllm.releases import (
+        PUBLISHED,
+        SIGILL_RISK,
+        default_release,
+        is_doubtful,
+        published_for,
+    )
 
     soc, here = read_soc(), machine() or "this machine"
     chosen = release or default_release(soc, here)
-    published = PUBLISHED.get(chosen)
-    if published is None or here not in published.blobs:
-        known = [name for name, one in PUBLISHED.items() if here in one.blobs]
+    known = published_for(here)
+    if chosen not in known:
         raise InvalidRequest(
             f"there is no librkllmrt {chosen[:50]} for {here}",
             hint=f"Published for it: {', '.join(known) or 'none; aarch64 and armhf have some'}.",
@@ -172,7 +177,7 @@ def install_release(settings: "Settings", release: str | None) -> str:
     if is_doubtful(chosen, soc):
         sys.stderr.write(f"Note: {SIGILL_RISK}\n")
     folder = _runtimes(settings).folder(chosen)
-    steps = fetch(folder, chosen, published, here, base=settings.runtime_url)
+    steps = fetch(folder, chosen, PUBLISHED[chosen], here, base=settings.runtime_url)
     try:
         with (
             contextlib.closing(steps),
@@ -224,12 +229,12 @@ def _missing(error: RKLLamaError, service: "Service", settings: "Settings") -> s
     from ..board.soc import read_soc
     from ..engine.service import LocalService
     from ..rkllm.library import machine
-    from ..rkllm.releases import PUBLISHED, default_release
+    from ..rkllm.releases import default_release, published_for
 
     here = machine() or ""
     if not isinstance(service, LocalService) or settings.rkllm_lib is not None:
         return None
-    if not any(here in published.blobs for published in PUBLISHED.values()):
+    if not published_for(here):
         return None
     return error.release if isinstance(error, WrongRuntime) else default_release(read_soc(), here)
 
@@ -277,15 +282,15 @@ class _Row(NamedTuple):
 def _rows(settings: "Settings") -> "Iterator[_Row]":
     from ..board.soc import read_soc
     from ..rkllm.library import machine
-    from ..rkllm.releases import PUBLISHED, age, is_doubtful
+    from ..rkllm.releases import age, is_doubtful, published_for
 
     runtimes, soc, here = _runtimes(settings), read_soc(), machine()
     installed = {one.release: one for one in runtimes.installed()}
-    known = {name for name, one in PUBLISHED.items() if here in one.blobs} | set(installed)
-    users = _users(settings, runtimes)
+    known = {*published_for(here), *installed}
+    users, first = _users(settings, runtimes), runtimes.default()
     for release in sorted(known, key=age, reverse=True):
         one = installed.get(release)
-        notes = ["the first choice"] if release == runtimes.default() else []
+        notes = ["the first choice"] if release == first else []
         if one is not None and not one.managed:
             notes.append(one.path)
         if is_doubtful(release, soc):
@@ -308,8 +313,10 @@ def _users(settings: "Settings", runtimes: "Runtimes") -> dict[str, list[str]]:
         models = Store(settings.models).list()
     except RKLLamaError:
         return users
+    models = [info for info in models if info.path.lower().endswith(".rkllm")]
+    choices = runtimes.choices(info.path for info in models)
     for info in models:
-        release = runtimes.choice(info.path).release
-        if release is not None and info.path.lower().endswith(".rkllm"):
+        release = choices[info.path].release
+        if release is not None:
             users.setdefault(release, []).append(info.name)
     return users

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ..rkllm.releases import numbers
 from .offers import Board, Offer
 from .reading import Reading, billions, same_size
 from .wanted import Wanted
@@ -317,10 +318,10 @@ def _toolkit_score(toolkit: str | None, release: str | None) -> int:
     """Return more for a model of the same minor version as the runtime, and for a newer one."""
     if toolkit is None:
         return -_MINOR - _MINOR // 2
-    major, minor = _numbers(toolkit)[:2]
-    newest = _numbers(release)[:2] if release else (major, minor)
+    major, minor = numbers(toolkit)[:2]
+    newest = numbers(release)[:2] if release else (major, minor)
     behind = (newest[0] - major) * 10 + newest[1] - minor
-    return 4 * _numbers(toolkit)[2] - _MINOR * min(max(behind, 0), 3)
+    return 4 * numbers(toolkit)[2] - _MINOR * min(max(behind, 0), 3)
 
 
 def _gguf_score(reading: Reading) -> int:
@@ -328,11 +329,4 @@ def _gguf_score(reading: Reading) -> int:
 
 
 def _is_newer(toolkit: str | None, release: str | None) -> bool:
-    return bool(toolkit and release) and _numbers(toolkit or "") > _numbers(release or "")
-
-
-def _numbers(version: str) -> tuple[int, int, int]:
-    """Return "1.2.1b1" as numbers that compare; a beta counts as its release."""
-    parts = [int(part) for part in version.partition("b")[0].split(".") if part.isdigit()]
-    major, minor, patch = (*parts, 0, 0, 0)[:3]
-    return major, minor, patch
+    return bool(toolkit and release) and numbers(toolkit or "") > numbers(release or "")

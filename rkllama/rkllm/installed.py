@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -107,9 +107,10 @@ class Runtimes:
             "`rkllama runtime use`.",
         )
 
-    def choice(self, model: str) -> Choice:
-        """Return what is known of a model's runtime."""
-        return _choice(self._read(), model)
+    def choices(self, models: Iterable[str]) -> dict[str, Choice]:
+        """Return what is known of each model's runtime."""
+        choices = self._read()
+        return {model: _choice(choices, model) for model in models}
 
     def default(self) -> str | None:
         """Return the release that the user wants for all models."""
@@ -127,7 +128,7 @@ class Runtimes:
 
     def remember(self, model: str, release: str | None, toolkit: str | None) -> None:
         """Note the release that has loaded a model, and what made the model. Raises OSError."""
-        known = self.choice(model)
+        known = _choice(self._read(), model)
         if known.chosen or known == Choice(release, toolkit=toolkit or known.toolkit):
             return
         with self._changing() as choices:

@@ -98,9 +98,8 @@ class _Unusable(Exception):
 def _places(explicit: str | None, environ: Mapping[str, str]) -> list[tuple[str, str]]:
     """(setting or "", path) of each place, in order; a bare name is for the loader to find."""
     if explicit:
-        ours = explicit.startswith(
-            _home(environ) + os.sep
-        )  # a release that was chosen for the model
+        # One of our own directory is a release that was chosen for the model.
+        ours = explicit.startswith(_home(environ) + os.sep)
         return [("" if ours else "the setting rkllm_lib", _file(explicit))]
     if named := environ.get("RKLLAMA_RKLLM_LIB"):
         return [("RKLLAMA_RKLLM_LIB", _file(named))]
@@ -173,7 +172,7 @@ def _check_file(path: str) -> None:
         raise _Unusable(str(reason)) from None
     if library is None:
         raise _Unusable("not an ELF shared library (perhaps a Git LFS pointer or a web page)")
-    ours = _elf_machine(os.path.realpath(sys.executable)) or _elf_machine("/proc/self/exe")
+    ours = _own_machine()
     if ours is not None and library != ours:
         raise _Unusable(f"made for {_name(library)}, but this Python is {_name(ours)}")
     if os.path.getsize(path) < _elf_size(path, library[0]):
@@ -182,8 +181,12 @@ def _check_file(path: str) -> None:
 
 def machine() -> str | None:
     """Return the machine that this Python was made for, as the vendor names it, "aarch64" or "armhf"."""
-    ours = _elf_machine(os.path.realpath(sys.executable)) or _elf_machine("/proc/self/exe")
+    ours = _own_machine()
     return None if ours is None else _MACHINES.get(ours[1])
+
+
+def _own_machine() -> tuple[int, int] | None:
+    return _elf_machine(os.path.realpath(sys.executable)) or _elf_machine("/proc/self/exe")
 
 
 def _elf_machine(path: str) -> tuple[int, int] | None:

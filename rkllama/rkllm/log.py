@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..types import Diagnosis, FailureCause
+from .releases import numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,11 +300,7 @@ def _toolkit_is_newer(facts: Facts) -> bool:
     """Whether the model was made by a toolkit newer than the runtime."""
     if not facts.runtime or not facts.toolkit:
         return False
-    return _version(facts.toolkit) > _version(facts.runtime)
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+    return numbers(facts.toolkit) > numbers(facts.runtime)
 
 
 def notices(facts: Facts) -> tuple[str, ...]:
@@ -320,11 +317,6 @@ def notices(facts: Facts) -> tuple[str, ...]:
             f"{facts.runtime}: a newer librkllmrt may be needed."
         )
     return tuple(result)
-
-
-def never_ends(release: str, facts: Facts) -> bool:
-    """Return whether a runtime overlooks the end token of a model that this toolkit made."""
-    return release.startswith("1.3.") and facts.toolkit in ("1.2.2", "1.2.3")
 
 
 class Overflow(NamedTuple):

@@ -101,7 +101,7 @@ _DOUBTFUL: Mapping[str, tuple[str, ...]] = {"RK3588": ("1.3.0",)}
 _BAD_TOGETHER: Mapping[str, tuple[str, ...]] = {"1.3.0": ("1.2.2", "1.2.3")}
 """Toolkits whose models do not end their answers on a release."""
 
-_RELEASE = re.compile(r"(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?:b(\d{1,3}))?")
+_RELEASE = re.compile(r"\d{1,3}\.\d{1,3}\.\d{1,3}(?:b(\d{1,3}))?")
 
 
 def is_release(name: str) -> bool:
@@ -109,13 +109,24 @@ def is_release(name: str) -> bool:
     return _RELEASE.fullmatch(name) is not None
 
 
+def numbers(version: str) -> tuple[int, int, int]:
+    """Return the version of a runtime or toolkit as numbers that compare; a beta counts as its release."""
+    found = re.findall(r"\d+", version.partition("b")[0])
+    major, minor, patch = (*map(int, found), 0, 0, 0)[:3]
+    return major, minor, patch
+
+
 def age(release: str) -> tuple[int, ...]:
     """Return what orders releases, the oldest first; a beta stands before its release."""
     match = _RELEASE.fullmatch(release)
     if match is None:
         return ()
-    beta = int(match[4]) if match[4] else 1000
-    return (int(match[1]), int(match[2]), int(match[3]), beta)
+    return (*numbers(release), int(match[1]) if match[1] else 1000)
+
+
+def published_for(machine: str | None) -> list[str]:
+    """Return the releases that the vendor has published for a machine, oldest first."""
+    return [release for release, one in PUBLISHED.items() if machine in one.blobs]
 
 
 def is_doubtful(release: str, soc: str | None) -> bool:
@@ -130,8 +141,7 @@ def are_bad_together(release: str, toolkit: str | None) -> bool:
 
 def default_release(soc: str | None, machine: str) -> str:
     """Return the newest release for `machine` that is known to run on `soc`. Raises InvalidRequest."""
-    fitting = [release for release, one in PUBLISHED.items() if machine in one.blobs]
-    sure = [release for release in fitting if not is_doubtful(release, soc)]
+    sure = [release for release in published_for(machine) if not is_doubtful(release, soc)]
     if not sure:
         raise InvalidRequest(
             f"there is no librkllmrt for {machine}",
@@ -153,7 +163,7 @@ def in_order(releases: Iterable[str], *, toolkit: str | None, first: Iterable[st
         if release in wished:
             return (0, wished.index(release))
         bad = are_bad_together(release, toolkit)
-        return (1, bad, toolkit is None or age(release)[:2] != age(toolkit)[:2])
+        return (1, bad, toolkit is None or numbers(release)[:2] != numbers(toolkit)[:2])
 
     return sorted(newest_first, key=rank)
 
@@ -166,8 +176,7 @@ def wanted_release(
 
     It is the newest of the toolkit's minor version, else the newest; what is doubtful on `soc` comes last.
     """
-    here = [release for release, one in PUBLISHED.items() if machine in one.blobs]
-    left = set(here or PUBLISHED).difference(tried)
+    left = set(published_for(machine) or PUBLISHED).difference(tried)
     order = in_order(left, toolkit=toolkit, first=())
     order.sort(key=lambda release: is_doubtful(release, soc))
     return order[0] if order else None
