@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..hub.find import Plan
     from ..hub.offers import Offer
     from ..service import Service
+    from ..types import PullProgress
 
 _LISTED = 9
 """Candidates that a question lists."""
@@ -167,6 +168,7 @@ def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
     from ..hub.api import Hub
     from ..hub.find import Library, find, find_in_repository
     from ..hub.offers import this_board
+    from ..hub.search import finish
     from ..hub.wanted import parse_wanted
 
     hub, board = Hub(), this_board(read_soc())
@@ -175,13 +177,11 @@ def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
         return find_in_repository(hub, wanted, board)
     where = Library(cache=settings.cache, models=settings.models)
     with Spinner("Asking the Hub…") as spinner:
-        steps = find(hub, wanted, board, where, refresh=refresh)
-        while True:
-            try:
-                spinner.text = f"Asking the Hub: {next(steps).file}"
-            except StopIteration as stop:
-                plan: Plan = stop.value
-                return plan
+
+        def tell(step: "PullProgress") -> None:
+            spinner.text = f"Asking the Hub: {step.file}"
+
+        return finish(find(hub, wanted, board, where, refresh=refresh), tell)
 
 
 # --- Questions ---------------------------------------------------------------------------------

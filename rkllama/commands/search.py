@@ -1,6 +1,7 @@
 """`rkllama search`: which models there are for this board."""
 
 import sys
+from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -76,20 +77,17 @@ def _board(soc: str | None, *, gguf: bool) -> "Board":
 def _found(text: str, board: "Board", cache: str, models: str, *, refresh: bool) -> "Found":
     from ..console.terminal import Spinner
     from ..hub.api import Hub
-    from ..hub.search import questions, search
+    from ..hub.search import finish, questions, search
 
     asked = questions(text, board.format, board.soc)
     steps = search(Hub(), asked, cache=cache, refresh=refresh, models=models)
+    numbers = count(1)
     with Spinner("Asking the Hub…") as spinner:
-        number = 0
-        while True:
-            try:
-                label = next(steps)
-            except StopIteration as stop:
-                found: Found = stop.value
-                return found
-            number += 1
-            spinner.text = f"Asking the Hub ({number} of {len(asked)}): {label}"
+
+        def tell(label: str) -> None:
+            spinner.text = f"Asking the Hub ({next(numbers)} of {len(asked)}): {label}"
+
+        return finish(steps, tell)
 
 
 def _worth_showing(listed: "tuple[Row, ...]") -> "tuple[Row, ...]":
@@ -120,21 +118,15 @@ def _tell(text: str, listed: "tuple[Row, ...]", shown: "tuple[Row, ...]", board:
 
 
 def _table(shown: "tuple[Row, ...]", *, remarks: bool) -> str:
-    from ..console.output import table
+    from ..console.output import columns_of, table
 
     if not shown:
         return ""
     head = ["NAME", "PARAMS", "QUANT", "CTX", "KIT", "SIZE", "LOADS", "BY", ""]
     cells = [_cells(row, remarks=remarks) for row in shown]
-    if _is_narrow():  # the name has them, too
+    if 0 < columns_of(sys.stdout) < _WIDE:  # the name has them, too
         head, cells = _without(head, 1), [_without(row, 1) for row in cells]
     return table(head, cells)
-
-
-def _is_narrow() -> bool:
-    import os
-
-    return sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns < _WIDE
 
 
 def _without(cells: list[str], column: int) -> list[str]:

@@ -240,7 +240,8 @@ class Hub(Site):
             url, response = hop
             from_hub = _origin(url) == _origin(self.endpoint)
             if from_hub and response.status_code in (401, 403, 404, 410):
-                self._refuse(response, file)
+                with self._explained(file.repo, file.revision, file.path):
+                    _raise_status(response)
             yield response
 
     @contextmanager
@@ -261,13 +262,6 @@ class Hub(Site):
             return get_token()
         except OSError:  # a login file that this user may not read, as left behind by sudo
             return None
-
-    def _refuse(self, response: Any, file: RemoteFile) -> None:
-        from huggingface_hub import hf_raise_for_status
-
-        with self._explained(file.repo, file.revision, file.path):
-            response.read()
-            hf_raise_for_status(response)
 
     @contextmanager
     def _explained(
@@ -305,7 +299,7 @@ class Hub(Site):
                 f"{self.endpoint} cannot be reached: {error or type(error).__name__}",
                 hint="Check the network connection, HF_ENDPOINT and the proxy settings.",
             ) from error
-        except (ValueError, KeyError, TypeError, ImportError) as error:
+        except (ValueError, KeyError, TypeError, ImportError, RecursionError) as error:
             raise PullError(
                 f"{self.endpoint} sent no usable response about {repo}: {error}",
                 hint="Check HF_ENDPOINT and the proxy settings.",
@@ -357,6 +351,7 @@ def _offline() -> HubUnreachable:
 
 
 def is_web_address(text: str) -> bool:
+    """Return whether a text is the address of a site, http or https."""
     try:
         scheme, host, _ = _origin(text)
     except ValueError:

@@ -82,25 +82,11 @@ def choose_in_repository(wanted: Wanted, offers: Iterable[Offer], board: Board) 
     """Return the best of one repository's files. What the repository is was said: only the rest counts."""
     asked = wanted.reading
     judged = [
-        judge(_like(offer.reading, asked), offer, board)
+        judge(offer.reading.wish(asked.quantization), offer, board)
         for offer in offers
         if asked.quantization is None or asked.quantization == offer.reading.quantization
     ]
     return _decided(wanted, judged, board)
-
-
-def _like(reading: Reading, asked: Reading) -> Reading:
-    """Return a wish for just this model, in the quantization that was asked for."""
-    return Reading(
-        brand=reading.brand,
-        version=reading.version,
-        size=reading.size,
-        words=reading.words,
-        rest=reading.rest,
-        date=reading.date,
-        variant=reading.variant,
-        quantization=asked.quantization,
-    )
 
 
 def _decided(wanted: Wanted, judged: Iterable[Candidate], board: Board) -> Choice:

@@ -6,12 +6,12 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import AmbiguousName, HubNotFound, InvalidRequest, PullError, Unsupported
-from ..models.reference import choose_file, is_tagged
+from ..models.reference import choose_file
 from ..types import PullProgress
 from .api import Hub, RemoteFile, Repository
 from .choice import SHOWN, Candidate, Choice, choose, choose_in_repository
 from .offers import Board, Offer, offers_of
-from .search import Found, questions, search
+from .search import Found, finish, questions, search
 from .wanted import Wanted
 
 _ROUNDS = 4
@@ -73,9 +73,7 @@ def find_in_repository(hub: Hub, wanted: Wanted, board: Board) -> Plan:
     if target.file is not None:
         raise InvalidRequest(f"{wanted.text} is one file: there is no choice", param="model")
     repository = hub.repository(target.repo, target.revision)
-    tagged = [
-        path for path in repository.files if target.tag is None or is_tagged(path, target.tag)
-    ]
+    tagged = target.tagged(repository.files)
     wanted = replace(wanted, text=repository.id)
     return Plan(choice=choose_in_repository(wanted, offers_of(repository.id, tagged), board))
 
@@ -89,11 +87,7 @@ def other_format(
 ) -> Choice:
     """Return what there is of a name as .gguf, for a board that has no .rkllm of it."""
     steps = search(hub, questions(wanted.text, "gguf", None), cache=where.cache, refresh=refresh)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            return choose(wanted, stop.value.offers, Board())
+    return choose(wanted, finish(steps).offers, Board())
 
 
 def settled(
@@ -140,10 +134,7 @@ def file_in(repository: Repository, wanted: Wanted, board: Board | None) -> tupl
     if target.file is not None or board is None or board.soc is None:
         file = choose_file(repository.files, target)
         return file, _warning(repository.id, file, board)
-    tagged = tuple(
-        path for path in repository.files if target.tag is None or is_tagged(path, target.tag)
-    )
-    offers = list(offers_of(repository.id, tagged))
+    offers = list(offers_of(repository.id, target.tagged(repository.files)))
     choice = choose_in_repository(replace(wanted, text=repository.id), offers, board)
     if len(offers) > 1 and choice.chosen is not None:
         return choice.chosen.file, f"chose {choice.chosen.file}: {choice.reason}"

@@ -64,21 +64,8 @@ def _row(
         if chosen[name] == offer:
             candidate = judge(parse_wanted(name).reading, offer, board)
             return Row(name=name, candidate=candidate, is_short=True, is_plain=step == 0)
-    candidate = judge(_itself(offer.reading), offer, board)
+    candidate = judge(offer.reading.wish(), offer, board)
     return Row(name=offer.reference, candidate=candidate, is_short=False)
-
-
-def _itself(reading: Reading) -> Reading:
-    """Return a wish for a model in whatever quantization and context it comes."""
-    return Reading(
-        brand=reading.brand,
-        version=reading.version,
-        size=reading.size,
-        words=reading.words,
-        rest=reading.rest,
-        variant=reading.variant,
-        date=reading.date,
-    )
 
 
 def _names(reading: Reading) -> Iterator[str]:

@@ -131,7 +131,7 @@ def offers_of(
     """Yield the models among a repository's files; adapters and parts of models are none."""
     files = tuple(files)
     known = frozenset(here)
-    encoders = tuple(file for file in files if file.lower().endswith(".rknn") or _is_mmproj(file))
+    encoders = tuple(file for file in files if _is_encoder(file))
     for file in files:
         if not is_model(file) or SPLIT_GGUF.search(file):
             continue
@@ -154,7 +154,7 @@ def find_encoder(file: str, files: Iterable[str], platform: str | None) -> str |
     the one that is named so, is for the platform and lies nearest. None where there is none to be sure of.
     """
     folder = file.rpartition("/")[0]
-    found = [name for name in files if name.lower().endswith(".rknn") or _is_mmproj(name)]
+    found = [name for name in files if _is_encoder(name)]
     if file.lower().endswith(EXTENSIONS[1]):
         found = [name for name in found if _is_mmproj(name)]
         return found[0] if found else None
@@ -168,6 +168,10 @@ def find_encoder(file: str, files: Iterable[str], platform: str | None) -> str |
             found = [name for name in found if narrower(name)] or found
     foreign = len(found) == 1 and read_names(found[0]).platform not in (None, platform)
     return found[0] if len(found) == 1 and not foreign else None
+
+
+def _is_encoder(name: str) -> bool:
+    return name.lower().endswith(".rknn") or _is_mmproj(name)
 
 
 def _is_mmproj(name: str) -> bool:

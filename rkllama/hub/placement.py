@@ -18,16 +18,16 @@ import fcntl
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from ..errors import InvalidRequest, PullError
 from ..models.digests import DigestCache
 from ..models.filename import EXTENSIONS, strip_extension
+from ..models.labels import PULL_RECORD
 from ..models.reference import Reference, parse_reference
 from ..models.scan import MODELFILE, Entry, scan
 from .api import DEFAULT_REVISION, RemoteFile
 from .partial import FileCheck, read_json, write_json
-
-_RECORD = ".pull.json"
 
 
 class Place:
@@ -88,8 +88,8 @@ class Place:
         """Remove the folder that was claimed for `path` unless something has come or is expected there."""
         folder = os.path.dirname(path)
         with self._locked(), contextlib.suppress(OSError):
-            if os.listdir(folder) == [_RECORD]:
-                os.unlink(os.path.join(folder, _RECORD))
+            if os.listdir(folder) == [PULL_RECORD]:
+                os.unlink(os.path.join(folder, PULL_RECORD))
                 os.rmdir(folder)
 
     @contextlib.contextmanager
@@ -116,14 +116,14 @@ class Place:
 def is_claimed(path: str) -> bool:
     """Return whether the file at `path` lies in a folder that a pull has made, here and not behind a link."""
     folder = os.path.dirname(path)
-    return not os.path.islink(folder) and bool(_record(folder))
+    return not os.path.islink(folder) and bool(read_record(folder))
 
 
 def begun_under(models: str, name: str) -> Reference | None:
     """Return what a pull has begun to fetch under `name`; None where that is nothing."""
     folder = os.path.join(models, name)
-    record = None if os.path.islink(folder) else _record(folder)
-    if not isinstance(record, dict):
+    record = {} if os.path.islink(folder) else read_record(folder)
+    if not record:
         return None
     repo, file, revision = (record.get(key) for key in ("repo", "file", "revision"))
     try:
@@ -145,10 +145,10 @@ def _take(folder: str, origin: dict[str, str]) -> bool:
     """Return whether the folder belongs to this origin; makes and marks it when it belongs to nobody."""
     if os.path.islink(folder):
         return False
-    record = _record(folder)
+    record = read_record(folder)
     if not record and _is_free(folder):
         os.makedirs(folder, exist_ok=True)
-        write_json(os.path.join(folder, _RECORD), origin)
+        write_json(os.path.join(folder, PULL_RECORD), origin)
         return True
     return record == origin
 
@@ -164,6 +164,7 @@ def _is_free(folder: str) -> bool:
     return not any(name == MODELFILE or name.lower().endswith(EXTENSIONS) for name in names)
 
 
-def _record(folder: str) -> object:
-    """Return where the model in `folder` came from, as noted there; None when nothing is."""
-    return read_json(os.path.join(folder, _RECORD))
+def read_record(folder: str) -> dict[str, Any]:
+    """Return the `repo`, `file` and `revision` that a pull has noted in a model's folder; {} for none."""
+    record = read_json(os.path.join(folder, PULL_RECORD))
+    return record if isinstance(record, dict) else {}

@@ -46,6 +46,19 @@ class Reading:
         parts = (self.brand, self.version, self.size, *sorted(self.words), self.variant)
         return " ".join(part for part in parts if part) or "unknown model"
 
+    def wish(self, quantization: str | None = None) -> Reading:
+        """Return what asks for just this model, in a quantization or in whatever it comes."""
+        return Reading(
+            brand=self.brand,
+            version=self.version,
+            size=self.size,
+            words=self.words,
+            rest=self.rest,
+            variant=self.variant,
+            date=self.date,
+            quantization=quantization,
+        )
+
 
 _VERSION = r"(?:-?v?(\d+(?:\.\d+)*)(?!\d)(?![\d.]*[bmk](?![a-z])))?"
 """The generation behind a name, unless it is a size or a context."""

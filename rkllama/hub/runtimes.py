@@ -154,8 +154,6 @@ def install(
 
 def _is_published(path: str, blob: str) -> bool:
     """Return whether the file at `path` is there and has the blob id."""
-    check = FileCheck(path, blob)
     with contextlib.suppress(OSError):
-        for _ in check:
-            pass
-    return check.matches
+        return FileCheck(path, blob).run()
+    return False

@@ -13,17 +13,17 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..errors import HubGated, PullError
 from ..files import write_file
-from ..models.labels import PULL_RECORD
 from ..models.reference import is_model, is_repository
 from .api import Hub
 from .offers import Offer, offers_of
 from .partial import read_json
+from .placement import read_record
 from .reading import Reading, read_words
 
 FRESH = 3600.0
@@ -35,6 +35,9 @@ _FILES = 1000
 _EXPANDED = ("siblings", "downloads", "lastModified", "tags", "gated")
 _HYPHENATED = frozenset({"llama", "gemma", "phi", "granite", "glm", "exaone", "falcon", "telechat"})
 """Families whose repositories are called Llama-3.2-1B, not Llama3.2-1B."""
+
+Step = TypeVar("Step")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +126,24 @@ def search(
     return Found(offers=tuple(offers), failures=tuple(failures))
 
 
+def finish(
+    steps: Generator[Step, None, Result], tell: Callable[[Step], object] = lambda _: None
+) -> Result:
+    """Run a search to its end, telling each of its steps, and return what it returns."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+        tell(step)
+
+
 def pulled_files(models: str) -> Iterator[str]:
     """Yield USER/REPO/FILE of what `pull` brought into the directory `models`."""
     with contextlib.suppress(OSError), os.scandir(models) as folders:
         for folder in folders:
-            record = read_json(os.path.join(folder.path, PULL_RECORD))
-            if isinstance(record, dict):
+            if record := read_record(folder.path):
                 yield f"{record.get('repo')}/{record.get('file')}"
 
 

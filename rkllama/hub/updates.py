@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from ..models.digests import DigestCache
 from ..models.filename import strip_extension
-from ..models.labels import PULL_RECORD
 from ..models.reference import is_repository
 from ..models.scan import scan
 from .api import DEFAULT_REVISION, Hub, RemoteFile, Repository
-from .partial import FileCheck, read_json
+from .partial import FileCheck
+from .placement import read_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,8 @@ def pulled_models(models: str) -> Iterator[Pulled]:
         folder = os.path.dirname(entry.path)
         if entry.parent or os.path.islink(folder):
             continue
-        repo, file, revision = _origin(folder)
+        record = read_record(folder)
+        repo, file, revision = (str(record.get(key) or "") for key in ("repo", "file", "revision"))
         if is_repository(repo) and revision and file.rpartition("/")[2] == entry.file:
             yield Pulled(
                 name=entry.name,
@@ -66,14 +67,6 @@ def pulled_models(models: str) -> Iterator[Pulled]:
             )
 
 
-def _origin(folder: str) -> tuple[str, str, str]:
-    """Return repository, file and revision as they are noted in a folder; "" for what is not."""
-    record = read_json(os.path.join(folder, PULL_RECORD))
-    noted = record if isinstance(record, dict) else {}
-    repo, file, revision = (noted.get(key) for key in ("repo", "file", "revision"))
-    return str(repo or ""), str(file or ""), str(revision or "")
-
-
 def newer(hub: Hub, pulled: Pulled) -> Update | None:
     """Return the file that the Hub has by now where it is another one. Raises PullError."""
     remote = hub.file(Repository(id=pulled.repo, revision=pulled.revision), pulled.file)
@@ -81,10 +74,7 @@ def newer(hub: Hub, pulled: Pulled) -> Update | None:
         if pulled.sha256 is not None and remote.sha256 is not None:
             same = pulled.sha256 == remote.sha256
         else:
-            check = FileCheck(pulled.path, remote.etag)
-            for _ in check:
-                pass
-            same = check.matches
+            same = FileCheck(pulled.path, remote.etag).run()
         if same:
             return None
     return Update(pulled=pulled, remote=remote)

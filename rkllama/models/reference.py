@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
@@ -37,6 +38,10 @@ class Reference:
     tag: str | None = None
     name: str | None = None
     """What the model shall be called; None for the name of its file."""
+
+    def tagged(self, files: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `files` that the tag names, all without a tag."""
+        return tuple(path for path in files if self.tag is None or is_tagged(path, self.tag))
 
 
 def parse_reference(text: str, endpoint: str | None = None) -> Reference:
@@ -168,8 +173,7 @@ def choose_file(files: tuple[str, ...], reference: Reference) -> str:
 
 
 def _only_one(models: tuple[str, ...], reference: Reference) -> str:
-    tag = reference.tag
-    matches = models if tag is None else tuple(path for path in models if is_tagged(path, tag))
+    tag, matches = reference.tag, reference.tagged(models)
     if len(matches) > 1:
         raise AmbiguousName(reference.repo, tuple(f"{reference.repo}/{name}" for name in matches))
     if not models:
