@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .commands import runtime
+from .commands.common import JSONFlag
 from .commands.importing import import_model
 from .commands.outdated import outdated
 from .commands.search import search
@@ -172,7 +173,6 @@ Model = Annotated[
         autocompletion=_model_names,
     ),
 ]
-JSONFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _range(name: str) -> dict[str, Any]:

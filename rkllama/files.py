@@ -81,7 +81,7 @@ def not_written(error: OSError, path: str) -> RKLLamaError:
     text, folder = f"{path} cannot be written: {error.strerror or error}", os.path.dirname(path)
     if is_full(error):
         return DiskFull(text, needed=1, available=free_space(folder))
-    return RKLLamaError(text, hint=f"Check that the server may write to {folder}.")
+    return RKLLamaError(text, hint=f"Check that RKLLama may write to {folder}.")
 
 
 class NewFile:
@@ -127,6 +127,15 @@ def write_file(path: str, content: bytes) -> None:
     """Replace the file `path` in one step, also where a link has its name. Raises OSError."""
     with NewFile(os.path.dirname(path)) as new:
         new.stream.write(content)
+        new.place(path)
+
+
+def copy_file(source: str, path: str, mode: int | None = None) -> None:
+    """Replace the file `path` by a copy in one step, with `mode` as its permissions. Raises OSError."""
+    with open(source, "rb") as stream, NewFile(os.path.dirname(path)) as new:
+        if mode is not None:
+            os.fchmod(new.stream.fileno(), mode)
+        shutil.copyfileobj(stream, new.stream, 1 << 20)
         new.place(path)
 
 

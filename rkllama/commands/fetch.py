@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING
 
+from ..console.terminal import Spinner, agreed, ask, can_ask, say
 from ..errors import AmbiguousName, HubNotFound, InvalidRequest, ModelIncomplete, ModelNotFound
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def ensure_model(
     try:
         service.show(model)
     except ModelIncomplete as error:
-        if decision or agreed_to(f"{error.message}. Continue it?"):
+        if decision or agreed(f"{error.message}. Continue it?", default=True):
             return pull_model(service, error.reference or model)
         raise
     except ModelNotFound as error:
@@ -87,7 +88,7 @@ def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: 
     from ..errors import PullError
 
     if _is_file(model):
-        if not decided and not agreed_to(f"{model} is not here. Fetch it?"):
+        if not decided and not agreed(f"{model} is not here. Fetch it?", default=True):
             raise error
         return model
     try:
@@ -137,7 +138,7 @@ def _is_file(model: str) -> bool:
 def _offer(offer: "Offer", size: int | None, error: ModelNotFound) -> None:
     """Ask whether to fetch a file. Raises `error` where the answer is no."""
     sys.stderr.write(f"  {offer.repo}\n  {offer.file}\n")
-    if not agreed_to(f"Fetch it ({_human_size(size, offer.guessed_size())})?"):
+    if not agreed(f"Fetch it ({_human_size(size, offer.guessed_size())})?", default=True):
         raise error
 
 
@@ -164,7 +165,6 @@ def _explained(error: ModelNotFound, reason: str) -> ModelNotFound:
 def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
     """Ask the Hub what a name means here. Raises PullError, InvalidRequest."""
     from ..board.soc import read_soc
-    from ..console.terminal import Spinner
     from ..hub.api import Hub
     from ..hub.find import Library, find, find_in_repository
     from ..hub.offers import this_board
@@ -187,15 +187,6 @@ def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
 # --- Questions ---------------------------------------------------------------------------------
 
 
-def say(text: str) -> None:
-    """Write a sentence to stderr, broken between words on a terminal."""
-    from ..console.terminal import WrappedText
-
-    writer = WrappedText(sys.stderr, wrap=True)
-    writer.write(f"{text}\n")
-    writer.finish()
-
-
 def pick(references: "Sequence[str]") -> str | None:
     """Have the user pick a file from a numbered list; None for none of them."""
     from ..hub.reading import read_names
@@ -207,30 +198,8 @@ def pick(references: "Sequence[str]") -> str | None:
         facts = (reading.size, reading.quantization, reading.platform, reading.variant)
         told = " ".join(fact for fact in facts if fact) or "-"
         sys.stderr.write(f"{number:>2}  {told}, {user}/{repo}\n    {file}\n")
-    answer = _answer(f"Which one? [1-{len(listed)}, Enter: none] ").strip()
+    answer = ask(f"Which one? [1-{len(listed)}, Enter: none] ").strip()
     return listed[int(answer) - 1] if answer in map(str, range(1, len(listed) + 1)) else None
-
-
-def agreed_to(question: str) -> bool:
-    """Ask the user a question; the default answer is yes."""
-    return _answer(f"{question} [Y/n] ").lower() in ("\n", "y\n", "yes\n", "o\n", "oui\n")
-
-
-def _answer(question: str) -> str:
-    """Return the line that was typed, with its end; "" for Ctrl-D."""
-    answer = ""
-    try:
-        sys.stderr.write(question)
-        sys.stderr.flush()
-        answer = sys.stdin.readline()
-    finally:
-        if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
-            sys.stderr.write("\n")
-    return answer
-
-
-def can_ask() -> bool:
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _on_terminal() -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import AmbiguousName, InvalidRequest, RKLLamaError, Unsupported
+from .common import settings_of
 
 if TYPE_CHECKING:
     from ..models.authoring import WritableStore
@@ -31,13 +32,12 @@ def import_model(
     ] = False,
 ) -> None:
     """Bring a model file of this machine, with its template, Modelfile and encoder, to the models."""
-    from ..config import load_settings
     from ..console.progress import shown_progress
     from ..files import make_directory
     from ..models.authoring import WritableStore
     from ..models.filename import strip_extension
 
-    models = load_settings({"models": context.find_root().params.get("models")}).models
+    models = settings_of(context).models
     path = _model_in(source)
     _check(path)
     make_directory(models)
@@ -100,11 +100,12 @@ def _check(path: str) -> None:
 
 def _warn_of_platform(file: str) -> None:
     from ..board.soc import read_soc
+    from ..console.output import print_note
     from ..models.filename import parse_platform
 
     platform, soc = parse_platform(file), read_soc()
     if platform and soc and platform != soc.lower().removesuffix("s"):
-        sys.stderr.write(f"Note: {file} is for {platform.upper()}, and this is an {soc}.\n")
+        print_note(f"{file} is for {platform.upper()}, and this is an {soc}.")
 
 
 # --- Bringing ----------------------------------------------------------------------------------
@@ -173,28 +174,18 @@ def _bring_neighbours(path: str, folder: str, *, link: bool) -> None:
 
 
 def _bring_modelfile(around: str, file: str, folder: str) -> None:
-    """Bring the Modelfile, unless it is another model's; a FROM with a path leads to the new place.
-
-    A program that it names is left out: whoever made the folder must not choose what runs here.
-    """
+    """Bring the Modelfile, unless it is another model's; a FROM with a path leads to the new place."""
     from dataclasses import replace
 
+    from ..console.output import print_note
     from ..files import write_file
-    from ..models.modelfile import (
-        PROGRAM,
-        SIZE_LIMIT,
-        ModelfileError,
-        names_program,
-        parse_leniently,
-        render_modelfile,
-        without_program,
-    )
+    from ..models.modelfile import SIZE_LIMIT, ModelfileError, parse_foreign, render_modelfile
     from ..models.scan import MODELFILE
 
     try:
         with open(os.path.join(around, MODELFILE), encoding="utf-8") as stream:
             text = stream.read(SIZE_LIMIT)
-        parsed, _ = parse_leniently(text)
+        parsed, left_out = parse_foreign(text)
     except (OSError, UnicodeDecodeError):
         return
     except ModelfileError as error:
@@ -203,10 +194,10 @@ def _bring_modelfile(around: str, file: str, folder: str) -> None:
     source = (parsed.source or file).removeprefix("./")
     if os.path.basename(source) != file:
         return
-    if names_program(parsed):
-        sys.stderr.write(f"Note: the Modelfile's {PROGRAM} is left out: it names a program.\n")
-    if source != file or names_program(parsed):
-        text = render_modelfile(replace(without_program(parsed), source=file))
+    if left_out is not None:
+        print_note(left_out)
+    if source != file or left_out is not None:
+        text = render_modelfile(replace(parsed, source=file))
     write_file(os.path.join(folder, MODELFILE), text.encode())
 
 
@@ -225,16 +216,12 @@ def _copy_small(source: str, target: str) -> bool:
 
 
 def _bring_file(source: str, target: str, *, link: bool) -> None:
-    import shutil
-
-    from ..files import NewFile
+    from ..files import copy_file
 
     if link:
         os.symlink(source, target)
-        return
-    with NewFile(os.path.dirname(target)) as new, open(source, "rb") as stream:
-        shutil.copyfileobj(stream, new.stream, 1 << 20)
-        new.place(target)
+    else:
+        copy_file(source, target)
 
 
 def _remove(folder: str) -> None:

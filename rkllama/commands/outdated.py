@@ -2,11 +2,12 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from ..errors import InvalidRequest, PullError
+from .common import JSONFlag, print_json, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,17 +19,14 @@ if TYPE_CHECKING:
 
 def outdated(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JSONFlag = False,
 ) -> None:
     """List the pulled models of which the Hub has a newer file."""
-    from ..config import load_settings
     from ..console.output import human_size, table, write_styled
 
-    settings = load_settings({"models": context.find_root().params.get("models")})
+    settings = settings_of(context)
     found, failed = _updates(settings, None)
     if as_json:
-        import json
-
         rows = [
             {
                 "name": update.pulled.name,
@@ -40,7 +38,7 @@ def outdated(
             }
             for update in found
         ]
-        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        print_json(rows)
     elif found:
         cells = [
             (update.pulled.name, human_size(update.remote.size), update.pulled.repo)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ..errors import InvalidRequest, LibraryNotFound, RKLLamaError, WrongRuntime
+from .common import JSONFlag, print_json, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,15 +31,12 @@ Release = Annotated[str, typer.Argument(metavar="RELEASE", help="A release, such
 @app.command("list")
 def list_runtimes(
     context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JSONFlag = False,
 ) -> None:
     """List the releases that are installed or can be, and the models that use them."""
-    rows = list(_rows(_settings(context)))
+    rows = list(_rows(settings_of(context)))
     if as_json:
-        import json
-
-        values = [row._asdict() for row in rows]
-        sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+        print_json([row._asdict() for row in rows])
         return
     from ..console.output import table, write_styled
 
@@ -60,7 +58,7 @@ def install(
     ] = None,
 ) -> None:
     """Fetch a release from the vendor's repository, or resume that."""
-    settings = _settings(context)
+    settings = settings_of(context)
     done = install_release(settings, release)
     sys.stderr.write(f"Installed librkllmrt {done}.\n")
 
@@ -78,7 +76,7 @@ def add(
 ) -> None:
     """Add a library that you have; it is used although its origin is not known."""
     from ..console.terminal import Spinner
-    from ..files import NewFile, make_directory
+    from ..files import copy_file, make_directory, not_written
     from ..rkllm.library import FILE
     from ..rkllm.releases import is_release
     from ..runner.probe import probe
@@ -90,15 +88,12 @@ def add(
     name = release or found
     if not is_release(name):
         raise InvalidRequest(f"'{name[:50]}' is not a release", hint="Write it like 1.2.3.")
-    folder = _runtimes(_settings(context)).folder(name)
+    folder = _runtimes(settings_of(context)).folder(name)
     try:
         make_directory(folder)
-        with open(path, "rb") as source, NewFile(folder) as copy:
-            while chunk := source.read(1 << 20):
-                copy.stream.write(chunk)
-            copy.place(os.path.join(folder, FILE))
+        copy_file(path, os.path.join(folder, FILE))
     except OSError as error:
-        raise RKLLamaError(f"{folder} cannot be written: {error.strerror}") from None
+        raise not_written(error, os.path.join(folder, FILE)) from None
     sys.stderr.write(f"Added librkllmrt {name}.\n")
 
 
@@ -109,7 +104,7 @@ def remove(context: typer.Context, release: Release) -> None:
 
     from ..rkllm.releases import is_release
 
-    folder = _runtimes(_settings(context)).folder(release)
+    folder = _runtimes(settings_of(context)).folder(release)
     if not is_release(release) or not os.path.isdir(folder):
         raise InvalidRequest(
             f"librkllmrt {release[:50]} is not installed here",
@@ -133,7 +128,7 @@ def use(
     ] = None,
 ) -> None:
     """Choose the release for one model, or the one that is tried first for all."""
-    settings = _settings(context)
+    settings = settings_of(context)
     runtimes = _runtimes(settings)
     chosen = None if release == "auto" else release
     if chosen is not None and chosen not in [one.release for one in runtimes.installed()]:
@@ -155,6 +150,7 @@ def use(
 def install_release(settings: "Settings", release: str | None) -> str:
     """Fetch a release with its progress on stderr, and return it. Raises PullError, InvalidRequest, …"""
     from ..board.soc import read_soc
+    from ..console.output import print_note
     from ..console.progress import shown_progress
     from ..hub.runtimes import install as fetch
     from ..rkllm.library import machine
@@ -175,7 +171,7 @@ def install_release(settings: "Settings", release: str | None) -> str:
             hint=f"Published for it: {', '.join(known) or 'none; aarch64 and armhf have some'}.",
         )
     if is_doubtful(chosen, soc):
-        sys.stderr.write(f"Note: {SIGILL_RISK}\n")
+        print_note(SIGILL_RISK)
     folder = _runtimes(settings).folder(chosen)
     steps = fetch(folder, chosen, PUBLISHED[chosen], here, base=settings.runtime_url)
     try:
@@ -202,7 +198,7 @@ def with_runtime(
 
     `decision` True fetches without asking, False never, None asks on a terminal. Raises what `action` does.
     """
-    from .fetch import agreed_to, can_ask
+    from ..console.terminal import agreed, can_ask
 
     offered: set[str] = set()
     while True:
@@ -218,7 +214,7 @@ def with_runtime(
                 f"{error.message}.\n" * bool(offered or isinstance(error, WrongRuntime))
             )
             question = f"This model needs librkllmrt {release}, the NPU's runtime. Fetch it?"
-            if not (decision or agreed_to(question)):
+            if not (decision or agreed(question, default=True)):
                 raise
             offered.add(release)
             install_release(settings, release)
@@ -240,12 +236,6 @@ def _missing(error: RKLLamaError, service: "Service", settings: "Settings") -> s
 
 
 # --- The rest ----------------------------------------------------------------------------------
-
-
-def _settings(context: typer.Context) -> "Settings":
-    from ..config import load_settings
-
-    return load_settings({"models": context.find_root().params.get("models")})
 
 
 def _runtimes(settings: "Settings") -> "Runtimes":

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .common import JSONFlag, print_json, settings_of
+
 if TYPE_CHECKING:
     from ..hub.listing import Row
     from ..hub.offers import Board
@@ -23,7 +25,7 @@ def search(
         list[str],
         typer.Argument(metavar="WORDS...", help="A model's name, such as qwen3 or qwen3:4b."),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JSONFlag = False,
     soc: Annotated[
         str | None, typer.Option(metavar="SOC", help="Search for another board, such as RK3576.")
     ] = None,
@@ -38,17 +40,16 @@ def search(
     ] = False,
 ) -> None:
     """Search Hugging Face for models that run on this board."""
-    from ..config import load_settings
     from ..hub.listing import rows
 
-    settings = load_settings({"models": context.find_root().params.get("models")})
+    settings = settings_of(context)
     text, board = " ".join(words), _board(soc, gguf=gguf)
     found = _found(text, board, settings.cache, settings.models, refresh=refresh)
     listed = rows(text, found.offers, board)
     for failure in found.failures:
         sys.stderr.write(f"Not answered: {failure}\n")
     if as_json:
-        _print_json(listed)
+        print_json([_object(row) for row in listed])
         return
     shown = listed if everything else _worth_showing(listed)
     from ..console.output import write_styled
@@ -164,13 +165,6 @@ def _thousands(number: int | None, unit: int) -> str:
     if number is None:
         return "-"
     return str(number) if number < unit else f"{number // unit}k"
-
-
-def _print_json(listed: "tuple[Row, ...]") -> None:
-    import json
-
-    objects = [_object(row) for row in listed]
-    sys.stdout.write(json.dumps(objects, indent=2, ensure_ascii=False) + "\n")
 
 
 def _object(row: "Row") -> dict[str, Any]:

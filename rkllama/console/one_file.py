@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
@@ -14,19 +13,12 @@ from ..engine.service import LocalService
 from ..errors import ModelNotFound, RKLLamaError, Unsupported
 from ..files import write_file
 from ..models.filename import EXTENSIONS, strip_extension
-from ..models.modelfile import (
-    PROGRAM,
-    SIZE_LIMIT,
-    ModelfileError,
-    names_program,
-    parse_leniently,
-    render_modelfile,
-    without_program,
-)
+from ..models.modelfile import SIZE_LIMIT, ModelfileError, parse_foreign, render_modelfile
 from ..models.scan import MODELFILE
 from ..models.sidecars import NAMES
 from ..service import Service
 from ..types import ModelInfo
+from .output import print_note
 from .terminal import show_warnings
 
 
@@ -73,12 +65,10 @@ def _bring(target: str, path: str) -> None:
     if os.path.basename(path) == MODELFILE:
         with contextlib.suppress(OSError, ModelfileError):
             with open(target, encoding="utf-8", errors="replace") as stream:
-                modelfile, _ = parse_leniently(stream.read(SIZE_LIMIT))
-            if names_program(modelfile):
-                sys.stderr.write(
-                    f"Note: the Modelfile's {PROGRAM} is left out: it names a program.\n"
-                )
-                write_file(path, render_modelfile(without_program(modelfile)).encode())
+                modelfile, left_out = parse_foreign(stream.read(SIZE_LIMIT))
+            if left_out is not None:
+                print_note(left_out)
+                write_file(path, render_modelfile(modelfile).encode())
                 return
     os.symlink(target, path)
 

@@ -11,7 +11,7 @@ from ..service import Service
 from ..types import PullProgress
 from .output import cut_middle, human_size
 from .streams import printable
-from .terminal import Spinner, WrappedText, quiet_keys
+from .terminal import Spinner, quiet_keys, say
 
 Report = Callable[[PullProgress], object]
 
@@ -136,9 +136,7 @@ class _Bar:
             self._spinner.text = f"Asking the Hub: {step.file}"
             if step.note:
                 self._spinner.stop()
-                note = WrappedText(sys.stderr, wrap=True)
-                note.write(f"{_sentence(step.note)}\n")
-                note.finish()
+                say(_sentence(step.note))
             return
         if self._task is None:
             self._spinner.stop()

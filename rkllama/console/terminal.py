@@ -47,17 +47,37 @@ def _in_foreground(fd: int) -> bool:
         return False
 
 
-def agreed(question: str) -> bool:
-    """Ask the user a question; the default answer is no."""
+def can_ask() -> bool:
+    """Return whether somebody sees a question and can answer it."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def agreed(question: str, *, default: bool = False) -> bool:
+    """Ask the user a question; `default` is the answer of a mere Enter, and no that of Ctrl-D."""
+    answer = ask(f"{question} [{'Y/n' if default else 'y/N'}] ")
+    if answer == "\n":
+        return default
+    return answer.strip().lower() in ("y", "yes", "o", "oui")
+
+
+def ask(question: str) -> str:
+    """Return the line that the user types, with its end; "" for Ctrl-D."""
     answer = ""
     try:
-        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.write(question)
         sys.stderr.flush()
         answer = sys.stdin.readline()
     finally:
         if not answer.endswith("\n"):  # Ctrl-C or Ctrl-D: what comes next has a line of its own
             sys.stderr.write("\n")
-    return answer.strip().lower() in ("y", "yes", "o", "oui")
+    return answer
+
+
+def say(text: str) -> None:
+    """Write a sentence to stderr, broken between words on a terminal."""
+    writer = WrappedText(sys.stderr, wrap=True)
+    writer.write(f"{text}\n")
+    writer.finish()
 
 
 def show_warnings() -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 from ..errors import ConfigError, DiskFull, RKLLamaError
-from ..files import NewFile, free_space, is_full, make_directory
+from ..files import copy_file, free_space, is_full, make_directory
 from .filename import strip_extension, without_registry
 
 NAME = "guide"
@@ -23,10 +22,7 @@ def install(models: str) -> None:
     """Put the guide into the directory `models`, which is created if needed. Raises DiskFull, ConfigError."""
     try:
         make_directory(models)
-        with NewFile(models) as new, open(FILE, "rb") as source:
-            os.fchmod(new.stream.fileno(), 0o644)
-            shutil.copyfileobj(source, new.stream)
-            new.place(os.path.join(models, os.path.basename(FILE)))
+        copy_file(FILE, os.path.join(models, os.path.basename(FILE)), 0o644)
     except OSError as error:
         raise _explained(error, models) from None
 

@@ -197,6 +197,17 @@ def without_program(modelfile: Modelfile) -> Modelfile:
     return replace(modelfile, parameters=kept)
 
 
+def parse_foreign(text: str) -> tuple[Modelfile, str | None]:
+    """Return a Modelfile that came with a model, without a program that it names: whoever made it must not
+    choose what runs here. The second is what to tell of that. Raises ModelfileError.
+    """
+    modelfile, _ = parse_leniently(text)
+    if not names_program(modelfile):
+        return modelfile, None
+    note = f"the Modelfile's {PROGRAM} is left out: it names a program."
+    return without_program(modelfile), note
+
+
 # --- Reading -----------------------------------------------------------------------------------
 
 _OLD_STYLE = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")

@@ -166,7 +166,7 @@ class Upload:
                 free = free_space(self._models)
                 self.failure = DiskFull(reason, needed=1, available=free)
             else:
-                hint = f"Check that the server may write to {_folder(self._models)}."
+                hint = f"Check that RKLLama may write to {_folder(self._models)}."
                 self.failure = RKLLamaError(reason, hint=hint)
 
 
