@@ -31,9 +31,8 @@ def main() -> int:
         from .console.output import forget_stdout
 
         forget_stdout()
-        if not isinstance(
-            error, BrokenPipeError
-        ):  # the reader has gone, so there is nobody to tell
+        # Where the reader has gone there is nobody to tell.
+        if not isinstance(error, BrokenPipeError):
             sys.stderr.write(f"Error: {error}\n")
         return 1
 

@@ -373,9 +373,8 @@ def _with_numbers(options: "ChatOptions", **numbers: float | None) -> "ChatOptio
     for name, number in numbers.items():
         try:
             options = options.with_number(name, number)
-        except (
-            InvalidRequest
-        ) as error:  # what Typer lets pass: NaN, and what is larger than it asks
+        except InvalidRequest as error:
+            # What Typer lets pass: NaN, and what is larger than it asks.
             raise typer.BadParameter(error.message) from None
     return options
 

@@ -96,9 +96,8 @@ def decode_response(
 
 def decode_input_tokens(body: object, *, memory: Memory | None = None) -> ChatRequest:
     """`POST /v1/responses/input_tokens`: the request whose prompt is to be counted."""
-    return decode_response(
-        body, memory=memory
-    ).request  # which checks the fields that count nothing, too
+    # The fields that count nothing are checked, too.
+    return decode_response(body, memory=memory).request
 
 
 def input_tokens_body(tokens: int | None) -> dict[str, Any]:

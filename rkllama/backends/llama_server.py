@@ -32,7 +32,7 @@ from .llama_wire import (
     failure,
     with_prompt_of,
 )
-from .llamacpp_log import last_error, load_error, schema_error
+from .llamacpp_log import last_error, load_error
 from .own_log import OwnOutput
 
 _MOST_CACHE_MIB = 8192
@@ -147,28 +147,14 @@ class LlamaServerBackend:
         request = completion_request(spec, self._header, self._context_length)
         tried = None
         if spec.schema is not None:
-            request["json_schema"], tried = self._constraining(request, aborted)
+            tried = self._constraints.apply(
+                request,
+                lambda trial, emit: self._run(trial, Completion(emit), aborted),
+                aborted,
+            )
         completion = self._run(request, Completion(emit, emit_logprobs), aborted)
         result = completion.result(aborted=aborted())
         return result if tried is None else with_prompt_of(tried, result)
-
-    def _constraining(
-        self, request: dict[str, Any], aborted: Callable[[], bool]
-    ) -> tuple[dict[str, Any], RunResult | None]:
-        """Return a schema that constrains and the run that tried it. Raises InvalidRequest.
-
-        A build with llguidance passes over what it cannot read, any other refuses it.
-        """
-        output = OwnOutput()
-        try:
-            return self._constraints.find(
-                request,
-                lambda trial, emit: self._run(trial, Completion(emit), aborted),
-                aborted=aborted,
-                log_tells=lambda: output.wait_for(schema_error),
-            )
-        finally:
-            output.close()
 
     def _run(
         self, request: dict[str, Any], completion: Completion, aborted: Callable[[], bool]

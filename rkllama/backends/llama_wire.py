@@ -16,6 +16,8 @@ from ..models.gguf import GGUFHeader
 from ..types import MOST_REPEATS, FinishReason, SamplingParams, TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, RunResult
 from .grammar import grammar_schemas, without_patterns
+from .llamacpp_log import schema_error
+from .own_log import OwnOutput
 
 EmitLogprobs = Callable[[str, tuple[TokenLogprob, ...]], None]
 
@@ -204,6 +206,24 @@ class Constraints:
     def __init__(self) -> None:
         self._known: dict[str, dict[str, Any]] = {}
         """By a client's schema: the one that constrains."""
+
+    def apply(
+        self,
+        request: dict[str, Any],
+        run: Callable[[dict[str, Any], Emit], Completion],
+        aborted: Callable[[], bool],
+    ) -> RunResult | None:
+        """Give the request a schema that llama.cpp can use, and return what `find` has run for that. Why one
+        is passed over stands in this process's log. Raises InvalidRequest.
+        """
+        output = OwnOutput()
+        try:
+            request["json_schema"], tried = self.find(
+                request, run, aborted=aborted, log_tells=lambda: output.wait_for(schema_error)
+            )
+        finally:
+            output.close()
+        return tried
 
     def find(
         self,

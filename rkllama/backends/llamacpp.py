@@ -29,7 +29,7 @@ from .llama_wire import (
     embed,
     with_prompt_of,
 )
-from .llamacpp_log import load_error, schema_error
+from .llamacpp_log import load_error
 from .own_log import OwnOutput
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
@@ -108,7 +108,11 @@ class CPUBackend:
         request = completion_request(spec, self._header, self._context_length)
         tried = None
         if spec.schema is not None:
-            request["json_schema"], tried = self._constraining(request, cancelled)
+            tried = self._constraints.apply(
+                request,
+                lambda trial, emit: self._run(trial, emit, None, cancelled),
+                lambda: self._is_aborted(cancelled),
+            )
         completion = self._run(request, emit, emit_logprobs, cancelled)
         result = completion.result(aborted=self._is_aborted(cancelled))
         return result if tried is None else with_prompt_of(tried, result)
@@ -148,21 +152,6 @@ class CPUBackend:
             completion.problem = (answer or {}).get("error")
         return completion
 
-    def _constraining(
-        self, request: dict[str, Any], cancelled: Callable[[], bool]
-    ) -> tuple[dict[str, Any], RunResult | None]:
-        """Return a schema that constrains and the run that tried it. Raises InvalidRequest."""
-        output = OwnOutput()
-        try:
-            return self._constraints.find(
-                request,
-                lambda trial, emit: self._run(trial, emit, None, cancelled),
-                aborted=lambda: self._is_aborted(cancelled),
-                log_tells=lambda: output.wait_for(schema_error),
-            )
-        finally:
-            output.close()
-
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Vectors pooled as the model says, else the mean of its tokens'."""
         end = self._spec.text_end if self._spec else ""
@@ -184,8 +173,8 @@ class CPUBackend:
         return answer
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
-        """Return the binding has no tokenizer, but it evaluates a prompt (which a request that follows
-        reuses) and says how long it was.
+        """Return how many tokens a prompt has. The binding has no tokenizer, but it evaluates a prompt (which
+        a request that follows reuses) and says how long it was.
         """
         if not self._writes:
             return None

@@ -30,9 +30,8 @@ class TokenCounter:
 
                 self._tokenizer = Tokenizer.from_file(self._path)
             return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        except (
-            Exception
-        ):  # what the package raises for a file that it cannot read has no class of its own
+        except Exception:
+            # What the package raises for a file that it cannot read has no class of its own.
             self._path = None
             return None
 

@@ -142,9 +142,9 @@ def _read(fd: int) -> dict[str, Any]:
 
 def _plain(value: object) -> str:
     """Return a text that stands in the file, harmless to print; "" for what is none."""
-    if not isinstance(value, str):
-        return ""
-    return "".join(char if char.isprintable() else "?" for char in value[:_LONGEST])
+    from .proc import printable
+
+    return printable(value[:_LONGEST]) if isinstance(value, str) else ""
 
 
 class NPULock:

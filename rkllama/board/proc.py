@@ -88,7 +88,12 @@ def process_name(pid: int) -> str:
             name = stream.read(64).strip()
     except OSError:
         return "?"
-    return "".join(char if char.isprintable() else "?" for char in name) or "?"
+    return printable(name) or "?"
+
+
+def printable(text: str) -> str:
+    """Return a text of others, harmless to print."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def user_name(uid: int) -> str:

@@ -177,9 +177,8 @@ class Scheduler(Generic[T]):
                 raise QueueFull(limit)
             try:
                 ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
-            except (
-                OSError
-            ):  # out of file descriptors: a ticket without a waiter must not be granted
+            except OSError:
+                # Out of file descriptors: a ticket without a waiter must not be granted.
                 self._tickets.remove(ticket)
                 raise
         try:

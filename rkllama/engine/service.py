@@ -121,9 +121,8 @@ class LocalService:
         """Return the last step of a pull; a file that is here under another name gets the wanted one."""
         from ..hub.wanted import parse_wanted
 
-        wanted = (
-            None if "://" in reference else parse_wanted(reference).name
-        )  # an address names a file
+        # An address names a file.
+        wanted = None if "://" in reference else parse_wanted(reference).name
         if wanted is None or done.name is None or done.name.lower() == wanted.lower():
             return done
         self.store.copy(done.name, wanted, literal=True)

@@ -31,7 +31,7 @@ class Guard:
 
     def __init__(self, host: str, api_keys: tuple[str, ...], origins: tuple[str, ...]) -> None:
         self._loopback = is_loopback(host)
-        self._keys = tuple(key.encode() for key in api_keys)
+        self._keys = api_keys
         self._origins = origins
         named = {place for origin in origins if (place := origin.partition("://")[2])}
         self._names = {host.lower(), *map(host_name, named)}
@@ -51,7 +51,7 @@ class Guard:
                 f"web pages of {origin!r} may not call this server",
                 hint="Allow the origin with --origins or RKLLAMA_ORIGINS.",
             )
-        if self._keys and not public and not self._has_key(environ):
+        if self._keys and not public and key_number(environ, self._keys) < 0:
             raise Unauthorized
 
     def _check_host(self, name: str) -> None:
@@ -75,12 +75,6 @@ class Guard:
             return True
         same = place != "" and place == environ.get("HTTP_HOST")
         return same or is_loopback(host_name(place))
-
-    def _has_key(self, environ: Mapping[str, Any]) -> bool:
-        """Return whether either header has a key."""
-        sent = _sent_keys(environ)
-        # Every key is compared, each in constant time: neither the match nor its place can be timed.
-        return sum(_same(each, key) for each in sent for key in self._keys) > 0
 
     def cors_headers(self, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         """Return the headers that let an allowed page read the answer."""
@@ -113,14 +107,13 @@ def host_name(place: str) -> str:
 
 
 def key_number(environ: Mapping[str, Any], keys: tuple[str, ...]) -> int:
-    """Return which of the keys a request has, -1 without one."""
+    """Return which of the keys stands in either header of a request, -1 without one."""
     sent = _sent_keys(environ)
-    found = [n for n, key in enumerate(keys) for each in sent if _same(each, key.encode())]
-    return found[0] if found else -1
-
-
-def _same(sent: bytes, key: bytes) -> bool:
-    return hmac.compare_digest(sent, key)
+    # Every key is compared, each in constant time: neither the match nor its place can be timed.
+    same = [
+        (n, hmac.compare_digest(each, key.encode())) for n, key in enumerate(keys) for each in sent
+    ]
+    return min((n for n, found in same if found), default=-1)
 
 
 def _sent_keys(environ: Mapping[str, Any]) -> list[bytes]:
