@@ -9,17 +9,18 @@ import json
 import subprocess
 import sys
 
-from ..errors import LoadFailed, UnknownRuntime
+from ..errors import LibraryNotFound, LoadFailed
 from ..files import IMPORT_ROOT
 from ..rkllm.library import open_library
 from .environment import without_secrets
 
 _TIMEOUT = 30.0
 """Seconds after which a library that is being loaded counts as hung."""
+_HINT = "Name a librkllmrt.so for this machine, or run `rkllama runtime install` to fetch one."
 
 
 def probe(path: str, abi: str | None = None) -> str:
-    """Return the release whose header fits the library at `path`. Raises LoadFailed, UnknownRuntime."""
+    """Return the release whose header fits the library at `path`. Raises LoadFailed."""
     command = [sys.executable, "-m", "rkllama.runner.probe", path, abi or ""]
     try:
         done = subprocess.run(
@@ -50,7 +51,10 @@ def main() -> None:
     try:
         library = open_library(sys.argv[1], sys.argv[2] or None, {})
         found = {"release": library.version or library.release}
-    except (LoadFailed, UnknownRuntime) as error:
+    except LibraryNotFound as error:  # which is about a setting; here a file was named
+        reasons = "; ".join(reason for _, reason in error.tried)
+        found = {"error": f"{sys.argv[1]} cannot be used: {reasons}", "hint": _HINT}
+    except LoadFailed as error:
         found = {"error": error.message, "hint": error.hint or ""}
     sys.stdout.write(f"\n{json.dumps(found)}\n")
 

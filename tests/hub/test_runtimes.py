@@ -299,7 +299,11 @@ def test_a_file_that_one_has_is_added(runtimes: Runtimes, tmp_path: Path) -> Non
     bad.write_bytes(b"<html>")
     status, _, error = rkllama("runtime", "add", str(bad))
     assert status == 1
-    assert "not an ELF shared library" in error
+    assert f"{bad} cannot be used: not an ELF shared library" in error
+    status, _, error = rkllama("runtime", "add", str(tmp_path / "nowhere.so"))
+    assert status == 1
+    assert f"{tmp_path}/nowhere.so cannot be used: not found" in error
+    assert "rkllm_lib" not in error
     assert [one.release for one in runtimes.installed()] == ["1.2.1"]
 
 
