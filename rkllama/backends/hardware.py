@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from ..board.sysroot import read_number, read_text
+from ..board.telemetry import read_memory
 from ..errors import OutOfMemory
 from ..models.gguf import GGUFHeader
 
@@ -11,6 +13,7 @@ _LEAST_BATCH, _MOST_BATCH = 64, 512
 """llama.cpp's own is the most."""
 _BATCH_BYTES = 36 << 30
 """A batch's tokens times the model's bytes: some two seconds of two cores."""
+_CPUS = "/sys/devices/system/cpu"
 _TINY = 16 << 20
 """Bytes up to which a model is computed by one thread."""
 
@@ -34,26 +37,17 @@ def batch_for(path: str) -> int:
     return max(_LEAST_BATCH, min(_MOST_BATCH, 1 << max(0, fitting.bit_length() - 1)))
 
 
-def physical_cores(cpus: str = "/sys/devices/system/cpu") -> int:
+def physical_cores() -> int:
     """Return the cores to compute on: one per physical core, on big.LITTLE the big ones only; at least 1."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
     capacities: dict[str, int] = {}
     for cpu in allowed:
-        siblings = _read(f"{cpus}/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
-        capacity = _read(f"{cpus}/cpu{cpu}/cpu_capacity")
-        capacities[siblings] = int(capacity) if capacity.isdigit() else 0
+        siblings = read_text(f"{_CPUS}/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+        capacities[siblings] = read_number(f"{_CPUS}/cpu{cpu}/cpu_capacity") or 0
     strongest = max(capacities.values(), default=0)
     # Cores of three classes are common: all but the weakest class count as big.
     big = [capacity for capacity in capacities.values() if 2 * capacity >= strongest]
     return max(1, len(big))
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path) as stream:
-            return stream.read().strip()
-    except OSError:
-        return ""
 
 
 def cache_bytes(header: GGUFHeader, context: int) -> int:
@@ -73,7 +67,7 @@ def check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
 
     Raises OutOfMemory for what it cannot hold, before the kernel ends the process for it.
     """
-    available = _available_memory()
+    available = read_memory().available
     if available is None:
         return 0
     needed = size + cache_bytes(header, context)
@@ -88,11 +82,4 @@ def check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
 
 def spare_memory(size: int) -> int:
     """The bytes that are left beside a file of `size` bytes; 0 where the machine does not tell."""
-    return max(0, (_available_memory() or 0) - size)
-
-
-def _available_memory() -> int | None:
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+    return max(0, (read_memory().available or 0) - size)

@@ -38,15 +38,16 @@ def test_as_many_threads_as_there_are_real_or_big_cores(
     cores: list[tuple[str | None, int | None]],
     wanted: int,
 ) -> None:
+    monkeypatch.setenv("RKLLAMA_SYSROOT", str(tmp_path))
     for number, (siblings, capacity) in enumerate(cores):
-        folder = tmp_path / f"cpu{number}" / "topology"
+        folder = tmp_path / f"sys/devices/system/cpu/cpu{number}/topology"
         folder.mkdir(parents=True)
         if siblings is not None:
             (folder / "thread_siblings_list").write_text(f"{siblings}\n")
         if capacity is not None:
-            (tmp_path / f"cpu{number}" / "cpu_capacity").write_text(f"{capacity}\n")
+            (folder.parent / "cpu_capacity").write_text(f"{capacity}\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(len(cores))))
-    assert physical_cores(str(tmp_path)) == wanted
+    assert physical_cores() == wanted
 
 
 def test_a_hybrid_model_has_a_cache_in_the_layers_with_attention_only(tmp_path: Path) -> None:

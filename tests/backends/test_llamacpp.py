@@ -24,6 +24,7 @@ from rkllama.backends.llama_wire import adds_space
 from rkllama.backends.llamacpp import CPUBackend
 from rkllama.backends.llamacpp_log import load_error
 from rkllama.backends.own_log import OwnOutput
+from rkllama.board.telemetry import Memory
 from rkllama.errors import (
     BackendMissing,
     Cancelled,
@@ -527,7 +528,7 @@ def test_a_broken_file_is_a_load_that_failed(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_context_too_large_for_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_available_memory", lambda: 1 << 20)
+    monkeypatch.setattr(hardware, "read_memory", lambda: Memory(None, 1 << 20, None, None))
     with pytest.raises(LoadFailed, match="memory") as caught:
         CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     assert "context" in caught.value.text
@@ -548,7 +549,7 @@ def test_other_conversations_are_remembered_in_a_quarter_of_what_is_left(
             return {}
 
     needed = GUIDE_FILE.stat().st_size + cache_bytes(read_header(str(GUIDE_FILE)), 512)
-    monkeypatch.setattr(hardware, "_available_memory", lambda: needed + left)
+    monkeypatch.setattr(hardware, "read_memory", lambda: Memory(None, needed + left, None, None))
     monkeypatch.setattr(xllamacpp, "Server", Server)
     CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     assert made == [kept]

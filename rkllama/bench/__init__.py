@@ -1,0 +1,1 @@
+"""How fast a model runs here, measured so that two boards can be compared."""

@@ -1,0 +1,1 @@
+"""What is wrong with this board, its models and its server, and what to do about it."""
