@@ -43,6 +43,8 @@ from .log import open_log
 from .process import Process, exit_in_words
 
 T = TypeVar("T")
+Wait = Callable[[float], bool]
+"""Waits so many seconds for the process to send something; see Caller.waiter."""
 
 CLOSE_GRACE = 5.0
 """Seconds that a runtime may take to free a model before its process is killed."""
@@ -180,10 +182,10 @@ class Worker:
         """
         _check_size(spec.images)
         run = self._begin(frames.GENERATE, frames.encode_generate(spec), caller, spec.images)
-        limit = first
+        limit, wait = first, caller.waiter(self._process.events)
         try:
             while True:
-                batch = self._frames(run, limit, caller)
+                batch = self._frames(run, limit, wait)
                 if not batch:
                     self._hung(f"sent nothing for {limit:g} s", limit, "RKLLAMA_TOKEN_TIMEOUT")
                 limit = each
@@ -251,8 +253,9 @@ class Worker:
         """
         grace = self.kind.abort_grace
         deadline = time.monotonic() + grace
+        wait = caller.waiter(self._process.events)
         while self._state is State.DRAINING:
-            batch = self._frames(self._run, deadline - time.monotonic(), caller)
+            batch = self._frames(self._run, deadline - time.monotonic(), wait)
             if not batch:
                 self._hung(f"did not react to an abort for {grace:g} s", grace, None)
             if batch[-1][0] >= frames.RESULT:
@@ -284,11 +287,11 @@ class Worker:
         """Run a command and give its RESULT. `limit` tells the seconds that the next frame may take;
         `setting` is what they come from.
         """
-        run = self._begin(kind, payload, caller)
+        run, wait = self._begin(kind, payload, caller), caller.waiter(self._process.events)
         try:
             while True:
                 seconds = limit()
-                batch = self._frames(run, seconds, caller)
+                batch = self._frames(run, seconds, wait)
                 if not batch:
                     self._hung(f"sent nothing for {seconds:g} s", seconds, setting)
                 for got, _, answer in batch:
@@ -329,12 +332,12 @@ class Worker:
         """Write a command whole, from any thread; see Process.send."""
         self._process.send(frames.pack_header(len(payload), kind, run) + payload)
 
-    def _frames(self, run: int, timeout: float, caller: Caller) -> list[tuple[int, int, bytes]]:
+    def _frames(self, run: int, timeout: float, wait: Wait) -> list[tuple[int, int, bytes]]:
         """Return the next frames of `run`, none after `timeout` seconds. RESULT or ERROR is always the
         last.
         """
         deadline = time.monotonic() + timeout
-        while caller.wait(self._process.events, deadline - time.monotonic()):
+        while wait(deadline - time.monotonic()):
             if batch := [frame for frame in self._read() if frame[1] == run]:
                 return batch
         return []
