@@ -255,6 +255,9 @@ class Settings:
     prefill_timeout: float
     """Seconds added to that per 1000 characters of prompt until the first token.
     RKLLAMA_PREFILL_TIMEOUT, 30s."""
+    parallel: int
+    """Answers that the CPU backend writes at a time with one model, as far as the memory allows.
+    RKLLAMA_PARALLEL, 4."""
     threads: int
     """Threads of the CPU backend; 0 = the physical (big) cores. RKLLAMA_THREADS, 0."""
     base_domain_id: int | None
@@ -295,6 +298,7 @@ class Settings:
         "max_queue",
         "models",
         "origins",
+        "parallel",
         "prefill_timeout",
         "rkllm_abi",
         "rkllm_lib",
@@ -362,6 +366,7 @@ SETTINGS = (
     Setting("load_timeout", "RKLLAMA_LOAD_TIMEOUT", _seconds, 600.0),
     Setting("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),
     Setting("prefill_timeout", "RKLLAMA_PREFILL_TIMEOUT", _seconds, 30.0),
+    Setting("parallel", "RKLLAMA_PARALLEL", _integer(1, 64), 4),
     Setting("threads", "RKLLAMA_THREADS", _integer(0, 256), 0),
     Setting("base_domain_id", "RKLLAMA_BASE_DOMAIN_ID", _integer(0, 15), None),
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),

@@ -1,7 +1,8 @@
 """What a backend is: the code that runs one model, inside that model's child process.
 
-A backend is driven by one thread; only `abort` is called from another. It never sees messages, names
-or HTTP: a prompt goes in, text comes out.
+A backend is driven by one thread; only `abort` is called from another. One that can do several runs at a
+time is driven by as many, and heeds `cancelled` instead of `abort`. It never sees messages, names or HTTP: a
+prompt goes in, text comes out.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class LoadSpec:
     text_end: str = ""
     """What each text to embed ends with, if it does not yet."""
     threads: int = 0
+    parallel: int = 1
+    """How many runs at a time there are to be at most."""
     library: str | None = None
     abi: str | None = None
     llama_server: tuple[str, ...] = ()
@@ -56,6 +59,8 @@ class LoadedInfo:
     """Whether sampling and max_tokens can change from run to run."""
     counts_tokens: bool = False
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
+    parallel: int = 1
+    """How many runs it can do at a time."""
     notices: tuple[str, ...] = ()
     """What the user should know: a clamped context, an old driver."""
 

@@ -273,7 +273,7 @@ class Constraints:
 
     def _keep(self, key: str, schema: dict[str, Any]) -> None:
         while len(self._known) >= _GRAMMARS:
-            self._known.pop(next(iter(self._known)))
+            self._known.pop(next(iter(self._known)), None)  # another lane may be at it, too
         self._known[key] = schema
 
 

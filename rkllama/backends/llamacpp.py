@@ -20,7 +20,7 @@ from ..errors import (
 from ..models.gguf import GGUFError, GGUFHeader, read_header
 from ..types import TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .hardware import batch_for, cache_bytes, check_memory, threads_for
+from .hardware import batch_for, cache_bytes, check_memory, slots_for, threads_for
 from .llama_wire import (
     Completion,
     Constraints,
@@ -48,7 +48,7 @@ class CPUBackend:
         self._context_length = 0
         self._writes = True
         """Encoders (BERT) only make vectors."""
-        self._aborted = threading.Event()
+        self._embedding = threading.Lock()
         self._constraints = Constraints()
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
@@ -65,6 +65,9 @@ class CPUBackend:
         output = OwnOutput()
         try:
             parameters = _parameters(llama, spec, header, context)
+            parallel = slots_for(spec.parallel, header, context, spare)
+            parameters.n_parallel, parameters.n_ctx = parallel, context * parallel
+            spare -= (parallel - 1) * cache_bytes(header, context)
             # Of the rest llama.cpp may use some to remember other conversations.
             parameters.cache_ram_mib = min(parameters.cache_ram_mib, spare // 4 >> 20)
             self._server = llama.Server(parameters)
@@ -83,10 +86,11 @@ class CPUBackend:
             context_length=context,
             runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
             dtype=header.quantization,
-            memory=os.path.getsize(spec.path) + cache_bytes(header, context),
+            memory=os.path.getsize(spec.path) + parallel * cache_bytes(header, context),
             constrains=not adds_space(header),
             per_run_sampling=True,
             counts_tokens=True,
+            parallel=parallel,
         )
 
     def generate(
@@ -104,21 +108,17 @@ class CPUBackend:
             raise Unsupported("this model produces only embeddings, no text")
         if spec.images:
             raise Unsupported("the CPU backend cannot read images", param="images")
-        self._aborted.clear()
         request = completion_request(spec, self._header, self._context_length)
         tried = None
         if spec.schema is not None:
             tried = self._constraints.apply(
                 request,
                 lambda trial, emit: self._run(trial, emit, None, cancelled),
-                lambda: self._is_aborted(cancelled),
+                cancelled,
             )
         completion = self._run(request, emit, emit_logprobs, cancelled)
-        result = completion.result(aborted=self._is_aborted(cancelled))
+        result = completion.result(aborted=cancelled())
         return result if tried is None else with_prompt_of(tried, result)
-
-    def _is_aborted(self, cancelled: Callable[[], bool]) -> bool:
-        return self._aborted.is_set() or cancelled()
 
     def _run(
         self,
@@ -138,7 +138,7 @@ class CPUBackend:
             except BaseException as error:
                 failures.append(error)
                 return True
-            return self._is_aborted(cancelled) or completion.repeats
+            return cancelled() or completion.repeats
 
         try:
             answer = self._server.handle_completions(request, on_chunk)
@@ -158,19 +158,23 @@ class CPUBackend:
         return embed(self._embed_one, texts, truncate, self._header, self._context_length, end)
 
     def _embed_one(self, text: str) -> dict[str, Any]:
-        if self._embedder is None:
-            assert self._spec is not None
-            assert self._header is not None
-            llama, context = _import_llama(), self._context_length
-            # The weights are mapped from the file once; what this adds is a cache and a batch.
-            parameters = _parameters(llama, self._spec, self._header, context, batch=context)
-            parameters.cache_ram_mib = 0
-            try:
-                self._embedder = llama.Server(parameters)
-            except RuntimeError as error:
-                raise RuntimeFailed(f"there is not enough memory to embed texts: {error}") from None
+        with self._embedding:
+            if self._embedder is None:
+                self._embedder = self._make_embedder()
         answer: dict[str, Any] = self._embedder.handle_embeddings({"input": text})
         return answer
+
+    def _make_embedder(self) -> Any:
+        assert self._spec is not None
+        assert self._header is not None
+        llama, context = _import_llama(), self._context_length
+        # The weights are mapped from the file once; what this adds is a cache and a batch.
+        parameters = _parameters(llama, self._spec, self._header, context, batch=context)
+        parameters.cache_ram_mib = 0
+        try:
+            return llama.Server(parameters)
+        except RuntimeError as error:
+            raise RuntimeFailed(f"there is not enough memory to embed texts: {error}") from None
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
         """Return how many tokens a prompt has. The binding has no tokenizer, but it evaluates a prompt (which
@@ -185,8 +189,7 @@ class CPUBackend:
             return error.prompt_tokens
 
     def abort(self) -> None:
-        """End the run at the next token, or at the next batch of the prompt."""
-        self._aborted.set()
+        """Do nothing: each run asks for itself, at each token and at each batch of the prompt."""
 
     def close(self) -> None:
         """Free the model."""

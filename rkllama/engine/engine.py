@@ -104,7 +104,7 @@ class Engine:
             text = build_prompt(request, model, runtime_wraps=False).text
             resident.raw = True
             timeout = self._settings.prompt_timeout(len(text))
-            return resident.worker.count_tokens(text, timeout=timeout, caller=caller)
+            return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
 
     # --- Vectors -------------------------------------------------------------------------------
 
@@ -129,9 +129,7 @@ class Engine:
         ) as turn:
             turn.resident.raw = True
             with _explaining(turn.resident):
-                result = turn.resident.worker.embed(
-                    inputs, request.truncate, limits=limits, caller=caller
-                )
+                result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
         total = time.monotonic() - started
         return EmbeddingResult(
             model=model.info.name,

@@ -81,7 +81,7 @@ class Generation:
         resident.raw |= prompt.raw
         calls = 0
         result: RunResult | None = None
-        pieces = resident.worker.generate(
+        pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar),
             first=self.settings.prompt_timeout(len(prompt.text)),
             each=self.settings.token_timeout,
@@ -101,7 +101,7 @@ class Generation:
                     calls += isinstance(event, ToolCallDelta)
                     yield event
                 if parser.stopped is not None:
-                    resident.worker.abort()
+                    self.turn.lane.abort()
             for event in parser.finish():
                 calls += isinstance(event, ToolCallDelta)
                 yield event
@@ -162,7 +162,7 @@ class Generation:
             return None
         resident.raw = True
         timeout = self.settings.prompt_timeout(len(prompt.text))
-        tokens = resident.worker.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
+        tokens = self.turn.lane.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
         resident.tokens_per_character = (tokens or 0) / len(prompt.text)
         return tokens
 

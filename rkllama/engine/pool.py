@@ -28,7 +28,8 @@ from ..errors import (
 from ..models.metadata import StoredModel
 from ..rkllm.domains import Domains
 from ..runner.growth import Growth
-from ..runner.worker import State, Worker
+from ..runner.lane import Lane, State
+from ..runner.worker import Worker
 from ..service import LOCAL, Caller
 from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
 from .runtimes import RuntimeLoader
@@ -76,6 +77,21 @@ class Resident:
     """Whether it has to be loaded anew for that."""
     told: set[str] = field(default_factory=set)
     """What has been logged about templates, its own and its aliases': once is enough."""
+    _taken: set[Lane] = field(default_factory=set)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> Lane:
+        """Return a lane that nobody uses, rather one without a run that was given up and still goes on."""
+        with self._mutex:
+            free = [lane for lane in self.worker.lanes if lane not in self._taken]
+            lane = min(free, key=lambda lane: lane.state is State.DRAINING)
+            self._taken.add(lane)
+            return lane
+
+    def leave(self, lane: Lane) -> None:
+        """Give a lane back."""
+        with self._mutex:
+            self._taken.discard(lane)
 
     @property
     def ready(self) -> LoadedInfo:
@@ -94,6 +110,8 @@ class Turn(NamedTuple):
     """A request's turn on a loaded model, and what it waited for."""
 
     resident: Resident
+    lane: Lane
+    """What its runs go over."""
     queue_seconds: float
     load_seconds: float
 
@@ -155,20 +173,66 @@ class Pool:
         what the model was loaded with. Raises QueueFull, Cancelled, LoadFailed.
         """
         started = time.monotonic()
+        key, alone = model.info.path, False
         try:
-            with self.scheduler.lease(model.info.path, caller=caller) as slot:
-                granted = time.monotonic()
-                resident = self._ensure(slot, model, context_length, sampling, caller)
-                if time.monotonic() - granted > _LONG and caller.has_left():
-                    self._expire_after(slot, resident)
-                    raise Cancelled
-                try:
-                    yield Turn(resident, granted - started, time.monotonic() - granted)
-                finally:
-                    self._after_use(slot, resident, keep_alive)
+            while True:
+                with self.scheduler.lease(key, alone=alone, caller=caller) as slot:
+                    granted = time.monotonic()
+                    lane = self._enter(slot, model, context_length, sampling, caller)
+                    if lane is None:  # it has to be loaded anew, when the others have left
+                        alone = True
+                        continue
+                    resident = slot.resident
+                    assert resident is not None
+                    try:
+                        if time.monotonic() - granted > _LONG and caller.has_left():
+                            self._expire_after(slot, resident)
+                            raise Cancelled
+                        loaded = time.monotonic() - granted
+                        try:
+                            yield Turn(resident, lane, granted - started, loaded)
+                        finally:
+                            self._after_use(slot, resident, keep_alive)
+                    finally:
+                        resident.leave(lane)
+                    return
         finally:
             self._share_npu()
             self._wake_janitor()
+
+    def _enter(
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        context_length: int | None,
+        sampling: SamplingParams | None,
+        caller: Caller,
+    ) -> Lane | None:
+        """Return a lane to the slot's model, which is loaded if the holder is alone; None where others
+        hold it and it would have to be loaded anew.
+        """
+        if not slot.shared:
+            loaded = self._ensure(slot, model, context_length, sampling, caller)
+            lane = loaded.take()
+            self.scheduler.share(slot, len(loaded.worker.lanes))
+            return lane
+        wanted = self._wanted_context(model, context_length)
+        spec, resident = self._spec(model, wanted, sampling), slot.resident
+        if resident is None or not resident.worker.alive:
+            return None
+        if not self._serves(resident, model, spec, wanted):
+            return None
+        lane = resident.take()
+        try:
+            lane.settle(caller)
+        except WorkerError as error:
+            log.warning("%s: %s", resident.info.name, error)
+            resident.leave(lane)
+            return None
+        except BaseException:
+            resident.leave(lane)
+            raise
+        return lane
 
     def _after_use(
         self, slot: Slot[Resident], resident: Resident, keep_alive: float | None
@@ -176,8 +240,9 @@ class Pool:
         if keep_alive is not None:
             resident.keep_alive = keep_alive
         self._expire_after(slot, resident)
-        if resident.worker.state is State.DEAD:
-            self._lose(slot, resident)
+        if resident.worker.dead:
+            if self.scheduler.be_alone(slot):
+                self._lose(slot, resident)
         elif resident.growth is not None:
             resident.bloated = resident.growth.note_use(resident.memory)
 
@@ -232,7 +297,7 @@ class Pool:
             self._close(slot.evicted)
             self.scheduler.evicted_is_closed(slot)
             self._note_swap()
-        wanted = context_length or model.context_length or self._settings.context_length
+        wanted = self._wanted_context(model, context_length)
         spec = self._spec(model, wanted, sampling)
         if slot.resident and not self._is_well(slot.resident, caller):
             self._lose(slot, slot.resident)
@@ -245,6 +310,9 @@ class Pool:
         slot.resident.info = model.info
         return slot.resident
 
+    def _wanted_context(self, model: StoredModel, context_length: int | None) -> int:
+        return context_length or model.context_length or self._settings.context_length
+
     def _spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
         limit = model.info.context_length
         return LoadSpec(
@@ -255,6 +323,7 @@ class Pool:
             eos_tokens=model.eos_tokens,
             text_end=model.text_end,
             threads=self._settings.threads,
+            parallel=self._settings.parallel,
             library=self._settings.rkllm_lib,
             abi=self._settings.rkllm_abi,
             llama_server=self._llama_server(model),
@@ -399,7 +468,8 @@ class Pool:
         """
         log_path = self._log_path(info.name)
         if external or not kind_of(info.path).needs_npu:
-            return Worker(info.path, log_path, external=external)
+            lanes = self._settings.parallel
+            return Worker(info.path, log_path, external=external, lanes=lanes)
         with self._npu_mutex:
             self._npu_lock.acquire()
             worker = Worker(info.path, log_path, inherit=(self._npu_lock.fd,))
@@ -457,8 +527,7 @@ class Pool:
 
     @staticmethod
     def _end(resident: Resident, reason: str) -> None:
-        resident.worker.retired = True
-        resident.worker.kill(reason)
+        resident.worker.kill(reason, expected=True)
 
     def _close(self, slot: Slot[Resident]) -> None:
         if slot.resident is not None:

@@ -226,7 +226,8 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     def __init__(
         self, app: WSGI, listener: socket.socket, settings: Settings, frontend: Frontend
     ) -> None:
-        threads = settings.max_queue + settings.max_loaded + _SPARE_THREADS
+        answers = settings.max_loaded * settings.parallel
+        threads = settings.max_queue + answers + _SPARE_THREADS
         dispatcher = waitress.task.ThreadedTaskDispatcher()
         dispatcher.set_thread_count(threads)
         super().__init__(

@@ -35,7 +35,8 @@ from rkllama.errors import (
 )
 from rkllama.models.gguf import read_header
 from rkllama.runner import process
-from rkllama.runner.worker import State, Worker
+from rkllama.runner.lane import State
+from rkllama.runner.worker import Worker
 from rkllama.service import LOCAL, Caller
 from rkllama.types import SamplingParams
 from tests.clients.common import GUIDE_FILE, serving_guide
@@ -370,12 +371,8 @@ def test_a_run_that_is_ended_has_the_figures_of_what_it_gave() -> None:
     backend.load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     given: list[str] = []
 
-    def emit(text: str) -> None:
-        given.append(text)
-        if len(given) == 5:
-            backend.abort()
-
-    result = backend.generate(GenerateSpec(prompt=TEXT, schema="json"), emit)
+    spec = GenerateSpec(prompt=TEXT, schema="json")
+    result = backend.generate(spec, given.append, cancelled=lambda: len(given) >= 5)
     whole = backend.generate(GenerateSpec(prompt=TEXT, max_tokens=1), print)
     backend.close()
     assert (result.reason, result.completion_tokens) == ("cancelled", 5)
