@@ -65,8 +65,9 @@ class CPUBackend:
         output = OwnOutput()
         try:
             parameters = _parameters(llama, spec, header, context)
-            parallel = slots_for(spec.parallel, header, context, spare)
+            parallel = 1 if header.only_embeds else slots_for(spec.parallel, header, context, spare)
             parameters.n_parallel, parameters.n_ctx = parallel, context * parallel
+            parameters.embedding = header.only_embeds
             spare -= (parallel - 1) * cache_bytes(header, context)
             # Of the rest llama.cpp may use some to remember other conversations.
             parameters.cache_ram_mib = min(parameters.cache_ram_mib, spare // 4 >> 20)

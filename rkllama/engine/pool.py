@@ -81,10 +81,12 @@ class Resident:
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self) -> Lane:
-        """Return a lane that nobody uses, rather one without a run that was given up and still goes on."""
+        """Return a lane that nobody uses; one whose last run was given up and goes on comes first, since it
+        tells whether the process still reacts.
+        """
         with self._mutex:
             free = [lane for lane in self.worker.lanes if lane not in self._taken]
-            lane = min(free, key=lambda lane: lane.state is State.DRAINING)
+            lane = max(free, key=lambda lane: lane.state is State.DRAINING)
             self._taken.add(lane)
             return lane
 
@@ -223,16 +225,19 @@ class Pool:
         if not self._serves(resident, model, spec, wanted):
             return None
         lane = resident.take()
+        settled = False
         try:
-            lane.settle(caller)
+            settled = lane.settles(caller)
         except WorkerError as error:
             log.warning("%s: %s", resident.info.name, error)
-            resident.leave(lane)
-            return None
-        except BaseException:
-            resident.leave(lane)
-            raise
-        return lane
+        finally:
+            if not settled:
+                resident.leave(lane)
+        if settled:
+            return lane
+        if self.scheduler.be_alone(slot):  # nobody else has an answer to lose
+            resident.worker.kill("it did not react to an abort")
+        return None
 
     def _after_use(
         self, slot: Slot[Resident], resident: Resident, keep_alive: float | None
@@ -355,9 +360,9 @@ class Pool:
 
     @staticmethod
     def _is_well(resident: Resident, caller: Caller) -> bool:
-        """Return whether a loaded model's process runs, and has ended the run that was given up."""
+        """Return whether a loaded model's process runs, and has ended the runs that were given up."""
         try:
-            resident.worker.settle(caller)
+            resident.worker.settle_all(caller)
         except WorkerError as error:
             log.warning("%s: %s", resident.info.name, error)
         return resident.worker.alive

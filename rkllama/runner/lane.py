@@ -181,15 +181,21 @@ class Lane:
 
         Raises WorkerCrashed, WorkerHung, and Cancelled when the client goes first.
         """
-        grace = self.kind.abort_grace
-        deadline = time.monotonic() + grace
+        if not self.settles(caller):
+            grace = self.kind.abort_grace
+            self._hung(f"did not react to an abort for {grace:g} s", grace, None)
+
+    def settles(self, caller: Caller = LOCAL) -> bool:
+        """Return whether a run that was given up ends in time. Raises WorkerCrashed, Cancelled."""
+        deadline = time.monotonic() + self.kind.abort_grace
         wait = caller.waiter(self._pipes.events)
         while self._state is State.DRAINING:
             batch = self._frames(self._run, deadline - time.monotonic(), wait)
             if not batch:
-                self._hung(f"did not react to an abort for {grace:g} s", grace, None)
+                return False
             if batch[-1][0] >= frames.RESULT:
                 self._enter(State.READY)
+        return True
 
     # --- Frames --------------------------------------------------------------------------------
 

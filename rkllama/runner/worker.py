@@ -11,7 +11,7 @@ from ..backends.base import LoadedInfo, LoadSpec
 from ..backends.kinds import kind_of
 from ..errors import LoadFailed, WorkerCrashed, load_failure
 from ..models.filename import least_size
-from ..service import LOCAL
+from ..service import LOCAL, Caller
 from . import frames
 from .lane import CLOSE_GRACE, Lane, State
 from .log import open_log
@@ -104,6 +104,11 @@ class Worker(Lane):
         for lane in self.lanes:
             lane._enter(State.READY)
         return loaded
+
+    def settle_all(self, caller: Caller = LOCAL) -> None:
+        """Wait until no run goes on that its reader gave up; see `settle`."""
+        for lane in self.lanes:
+            lane.settle(caller)
 
     def retire(self) -> None:
         """Abort the running answers and every later one; safe from any thread."""
