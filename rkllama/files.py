@@ -123,9 +123,14 @@ class NewFile:
                 os.unlink(self._path)
 
 
-def write_file(path: str, content: bytes) -> None:
-    """Replace the file `path` in one step, also where a link has its name. Raises OSError."""
+def write_file(path: str, content: bytes, mode: int | None = None) -> None:
+    """Replace the file `path` in one step, also where a link has its name, with `mode` as its permissions.
+
+    Raises OSError.
+    """
     with NewFile(os.path.dirname(path)) as new:
+        if mode is not None:
+            os.fchmod(new.stream.fileno(), mode)
         new.stream.write(content)
         new.place(path)
 

@@ -15,10 +15,10 @@ from rkllama.api.options import read_options
 from rkllama.board.lock import NPULock, holder
 from rkllama.config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from rkllama.console.inputs import check_no_picture
-from rkllama.console.line_reader import LineReader
 from rkllama.console.options import ChatOptions
 from rkllama.console.terminal import WrappedText
 from rkllama.errors import InvalidRequest, NPUBusy, Unsupported
+from rkllama.repl.line_reader import LineReader
 from tests.running import Server
 from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model
