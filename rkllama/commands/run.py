@@ -25,7 +25,7 @@ def _least(name: str) -> int:
     return INTEGER_BOUNDS[name][0]
 
 
-def _chat_names(context: typer.Context, incomplete: str) -> list[str]:
+def chat_names(context: typer.Context, incomplete: str) -> list[str]:
     """Return the names that the shell completes a saved chat's name to."""
     try:
         names = saved_chats(context).names()
@@ -147,7 +147,7 @@ def run(
         typer.Option(
             metavar="CHAT",
             help="Go on with a saved chat, with its model if no MODEL is named.",
-            autocompletion=_chat_names,
+            autocompletion=chat_names,
         ),
     ] = None,
     format: Annotated[

@@ -18,6 +18,8 @@ from .terminal import Spinner
 
 _PADDING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 """Spaces up to the end of the line, which would be copied along with the text."""
+_BLANK = re.compile(r"\A(?:(?:\x1b\[[0-9;]*m)*\n)+|(?:\n(?:\x1b\[[0-9;]*m)*)+\Z")
+"""Lines without text at both ends."""
 _UNDECIDED = re.compile(r"\s*(?:\d{0,9}[.)]?|[-*+>#]+|`+|~+)")
 """A line of which only this has come may still become anything."""
 _CLEAR = 8
@@ -69,11 +71,26 @@ class MarkdownText:
             legacy_windows=False,
         )
         # A link would hide where it leads to.
-        console.print(Markdown(text, code_theme="ansi_dark", hyperlinks=False))
-        body = _PADDING.sub(r"\1", drawn.getvalue()).strip("\n")
+        markdown = Markdown(text, code_theme="ansi_dark", hyperlinks=False)
+        _keep_all(markdown)
+        console.print(markdown)
+        body = _BLANK.sub("", _PADDING.sub(r"\1", drawn.getvalue()))
         control(self._stream, f"{self._gap}{body}\n")
         self._stream.flush()
         self._gap = "" if in_list else "\n"
+
+
+def _keep_all(markdown: Markdown) -> None:
+    """Have rich show what it would leave out: tags, as in `List<int>`, and where pictures are."""
+    for block in markdown.parsed:
+        if block.type == "html_block":
+            block.type, block.info = "fence", "html"
+        for token in block.children or ():
+            if token.type == "image":
+                token.content = f"![{token.content}]({token.attrs.get('src')})"
+                token.children = None
+            if token.type in ("html_inline", "image"):
+                token.type = "text"
 
 
 def _complete(text: str) -> tuple[int, bool]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from typing import NamedTuple
 
 from ..errors import RKLLamaError
+from ..files import open_regular
 
 LIMIT = 1 << 20
 """Bytes that a file may have: more than the longest context of a model here holds."""
@@ -31,10 +31,7 @@ def read_text_file(path: str) -> TextFile:
     """Return a text file. Raises RKLLamaError for what is no file, too large, or not UTF-8 text."""
     path = os.path.expanduser(path)
     try:
-        # A pipe would be waited for, a terminal would take the keys.
-        with open(path, "rb", opener=_without_waiting) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise RKLLamaError(f"{path} is not a file")
+        with open_regular(path) as stream:
             data = stream.read(LIMIT + 1)
     except OSError as error:
         raise RKLLamaError(f"{path} cannot be read: {error.strerror or error}") from None
@@ -46,10 +43,6 @@ def read_text_file(path: str) -> TextFile:
     if not data.strip():
         raise RKLLamaError(f"{path} is empty")
     return TextFile(os.path.basename(path), _decoded(path, data))
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def _decoded(path: str, data: bytes) -> str:

@@ -109,7 +109,7 @@ def _edit(chat: Conversation, rest: str) -> None:
         sys.stderr.write(f"The text {reason}; nothing was changed.\n")
         return
     check_no_picture(text)
-    show_typed(text)
+    show_typed(text, sys.stderr)
     if last is None:
         chat.ask(text)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from ..console.answer import Completion, check_complete, print_completion, print_figures
 from ..console.inputs import check_no_picture
@@ -99,7 +100,7 @@ class Conversation:
     def resume(self, chat: SavedChat) -> None:
         """Have what was saved be what was said, and show it."""
         self.messages, self.name = chat.messages, chat.name
-        show_messages(chat.messages)
+        show_messages(chat.messages, sys.stderr)
 
     def _answer(self, before: tuple[Message, ...], message: Message) -> None:
         self._unanswered = (before, message)
@@ -121,22 +122,22 @@ class Conversation:
         sys.stderr.write("\n")
 
 
-def show_messages(messages: Iterable[Message]) -> None:
-    """Show on stderr what was said before, as it looked when it was typed and answered."""
+def show_messages(messages: Iterable[Message], stream: TextIO) -> None:
+    """Write what was said before, as it looked when it was typed and answered."""
     for message in messages:
         if message.role == "user":
-            show_typed(message.text)
-            continue
-        writer = WrappedText(sys.stderr, wrap=True)
-        writer.write(f"{message.text}\n\n")
-        writer.finish()
+            show_typed(message.text, stream)
+        else:
+            writer = WrappedText(stream, wrap=True)
+            writer.write(f"{message.text}\n\n")
+            writer.finish()
 
 
-def show_typed(text: str) -> None:
-    """Show on stderr a message that was not typed at the prompt."""
+def show_typed(text: str, stream: TextIO) -> None:
+    """Write a message that was not typed at the prompt as if it were."""
     first, *more = text.split("\n")
     lines = [f"{PROMPT}{first}", *(f"{CONTINUED}{line}" for line in more)]
-    sys.stderr.write("".join(f"{line}\n" for line in lines))
+    stream.write("".join(f"{line}\n" for line in lines))
 
 
 def beginning(text: str, length: int = 60) -> str:

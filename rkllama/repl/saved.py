@@ -82,17 +82,21 @@ class SavedChats:
         """Write a chat, in the place of the one of the same name. Raises RKLLamaError."""
         check_name(chat.name)
         path = self._path(chat.name)
-        content = json.dumps(_to_json(chat), indent=1, ensure_ascii=False) + "\n"
+        content = json.dumps(to_json(chat), indent=1, ensure_ascii=False) + "\n"
         try:
             make_private_directory(self._directory)
             write_file(path, content.encode(errors="replace"), 0o600)
         except OSError as error:
             raise not_written(error, path) from None
 
-    def remove(self, name: str) -> None:
-        """Delete the chat of exactly this name, also one that cannot be read. Raises RKLLamaError."""
+    def check(self, name: str) -> None:
+        """Raise RKLLamaError where no chat has exactly this name."""
         if name not in self.names():
             raise self._missing(name)
+
+    def remove(self, name: str) -> None:
+        """Delete the chat of exactly this name, also one that cannot be read. Raises RKLLamaError."""
+        self.check(name)
         try:
             os.unlink(self._path(name))
         except OSError as error:
@@ -157,7 +161,8 @@ def check_name(name: str) -> None:
         )
 
 
-def _to_json(chat: SavedChat) -> dict[str, Any]:
+def to_json(chat: SavedChat) -> dict[str, Any]:
+    """Return what the file of a chat holds."""
     options = chat.options
     numbers = {name: getattr(options.sampling, name) for name in SAMPLING}
     numbers |= {"num_predict": options.max_tokens, "num_ctx": options.context_length}
@@ -173,18 +178,18 @@ def _to_json(chat: SavedChat) -> dict[str, Any]:
         "think": options.think,
         "format": options.format,
         "parameters": parameters or None,
-        "messages": [_message_to_json(message) for message in chat.messages],
+        "messages": [_messageto_json(message) for message in chat.messages],
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _message_to_json(message: Message) -> dict[str, str]:
+def _messageto_json(message: Message) -> dict[str, str]:
     values = {"role": message.role, "content": message.text}
     return values | ({"reasoning": message.reasoning} if message.reasoning else {})
 
 
 def _from_json(name: str, values: object) -> SavedChat:
-    """Return what `_to_json` made. Raises ValueError, InvalidRequest for what it cannot have made."""
+    """Return what `to_json` made. Raises ValueError, InvalidRequest for what it cannot have made."""
     chat = _mapping(values, "the file")
     version = chat.get("version")
     if version != _VERSION:
