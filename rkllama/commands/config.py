@@ -256,7 +256,7 @@ def _say_what_else(setting: Setting, before: Any, *, changed: bool) -> None:
     except RKLLamaError:
         return
     if server is not None and os.path.realpath(server.home) == os.path.realpath(home_directory()):
-        print_note(f"the server at {server.url} goes on with the old one until it is restarted.")
+        print_note(f"restart the server at {server.url} for it to count there.")
 
 
 def _loaded() -> Any:

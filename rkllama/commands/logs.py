@@ -147,7 +147,10 @@ def _show(path: str, lines: int, *, follow: bool) -> None:
 
     reader = LogReader(path)
     try:
-        _write(reader.last(lines))
+        text = reader.last(lines)
+        _write(text)
+        if not (text or follow or os.path.getsize(path)):
+            sys.stderr.write("The log is empty.\n")
     except FileNotFoundError:
         if not follow:
             name = os.path.basename(path).removesuffix(".log")
@@ -185,18 +188,35 @@ def _show_server(settings: "Settings", lines: int, *, follow: bool) -> None:
     scope = _service_scope()
     if scope is not None:
         _show_journal(scope, lines, follow=follow)
-    from ..board.lock import holder
-
-    owner = holder(settings.lock) or {}
-    place = _stderr_of(owner["pid"]) if "serve" in owner.get("command", "") else None
+    pid = _server_process(settings)
+    place = None if pid is None else _stderr_of(pid)
     if place is None:
         raise RKLLamaError(
-            "nothing keeps the server's log: it goes to stderr, and no service runs the server",
+            "no service keeps the server's log; it goes to stderr",
             hint="To keep it, start the server with: rkllama serve 2>> server.log",
         )
     if not os.path.isfile(place):
-        raise RKLLamaError(f"the server (process {owner['pid']}) writes its log to {place}")
+        raise RKLLamaError(f"the server (process {pid}) writes its log to {place}")
     _show(place, lines, follow=follow)
+
+
+def _server_process(settings: "Settings") -> int | None:
+    """Return the process of a server on this machine, as far as that can be known."""
+    from ..board.lock import holder
+    from ..board.proc import listener
+    from ..client.discover import find_server
+    from ..config import is_this_machine
+
+    try:
+        server = find_server(settings)
+    except RKLLamaError:
+        server = None
+    if server is not None:
+        found = listener(server.port) if is_this_machine(server.host) else None
+        return None if found is None else found[0]
+    owner = holder(settings.lock) or {}  # one that hangs, maybe
+    pid: int | None = owner.get("pid") if "serve" in owner.get("command", "") else None
+    return pid
 
 
 def _service_scope() -> list[str] | None:

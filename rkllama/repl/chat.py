@@ -13,7 +13,7 @@ from ..errors import RKLLamaError
 from ..service import Service
 from .commands import COMMANDS, completions
 from .conversation import Conversation
-from .keeping import ACTIONS, chat_command
+from .keeping import ACTIONS, chat_command, offer_to_save
 from .line_reader import LineReader
 from .saved import SavedChat, SavedChats
 
@@ -47,19 +47,21 @@ class Chat:
         sys.stderr.write(f"Chat with {chat.model}. /? for help, /bye to leave.\n")
         if self._saved is not None:
             chat.resume(self._saved)
-        while (text := self._lines.read()) is not None:
-            word, _, rest = text.strip().partition(" ")
-            if word in _LEAVE:
-                return
+        while (text := self._lines.read()) is not None and text.strip() not in _LEAVE:
             try:
-                if self._is_command(word, text):
-                    self._command(word, rest.strip())
-                elif text.strip():
-                    chat.ask(text)
+                self._heed(text)
             except RKLLamaError as error:
                 print_error(error)
             except KeyboardInterrupt:
                 sys.stderr.write("(stopped)\n")
+        offer_to_save(self._chats, chat)
+
+    def _heed(self, text: str) -> None:
+        word, _, rest = text.strip().partition(" ")
+        if self._is_command(word, text):
+            self._command(word, rest.strip())
+        elif text.strip():
+            self._conversation.ask(text)
 
     def _is_command(self, word: str, text: str) -> bool:
         """Return whether a text is a command; a path at its beginning, or a pasted comment, is not."""

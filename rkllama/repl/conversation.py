@@ -31,7 +31,9 @@ class Conversation:
         self.files: list[TextFile] = []
         """What goes along with the next message."""
         self.name: str | None = None
-        """The name of the saved chat that this is, or goes on from."""
+        """The name of the saved chat that this is, or goes on from,"""
+        self.kept: tuple[Message, ...] = ()
+        """and the messages that it holds."""
         self.keep_history = True
         self._unanswered: tuple[tuple[Message, ...], Message] | None = None
         """A message whose answer failed, and what was said before it."""
@@ -83,7 +85,8 @@ class Conversation:
 
     def clear(self) -> None:
         """Forget what was said."""
-        self.messages, self.files, self.name, self._unanswered = (), [], None, None
+        self.messages = self.kept = ()
+        self.files, self.name, self._unanswered = [], None, None
 
     def switch(self, model: str, options: ChatOptions | None = None) -> None:
         """Go on with another model, and forget what was said. Nothing is changed by one that fails."""
@@ -99,7 +102,8 @@ class Conversation:
 
     def resume(self, chat: SavedChat) -> None:
         """Have what was saved be what was said, and show it."""
-        self.messages, self.name = chat.messages, chat.name
+        self.messages = self.kept = chat.messages
+        self.name = chat.name
         show_messages(chat.messages, sys.stderr)
 
     def _answer(self, before: tuple[Message, ...], message: Message) -> None:

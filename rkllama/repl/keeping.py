@@ -6,6 +6,7 @@ import sys
 
 from ..console.one_file import lasting_name
 from ..console.output import human_time, print_note, table, write_styled
+from ..console.terminal import agreed, can_ask
 from ..errors import InvalidRequest
 from .conversation import Conversation, beginning
 from .saved import SavedChat, SavedChats
@@ -53,27 +54,38 @@ def print_chats(chats: SavedChats) -> None:
         print_note(f"passed over: {text}.")
 
 
+def offer_to_save(chats: SavedChats, chat: Conversation) -> None:
+    """Ask whether what a saved chat has become is to be saved, too, before it is left."""
+    if chat.name is None or chat.messages in ((), chat.kept) or not can_ask():
+        return
+    if agreed(f"Save the chat {chat.name} as it is now?", default=True):
+        _write(chats, chat, chat.name)
+
+
 def _save(chats: SavedChats, chat: Conversation, name: str) -> None:
     if not chat.messages:
         sys.stderr.write("Nothing was said yet.\n")
         return
-    title = beginning(chat.messages[0].text)
-    name = name or chat.name or chats.free_name(title)
+    name = name or chat.name or chats.free_name(beginning(chat.messages[0].text))
     if name != chat.name and name in chats.names():
         raise InvalidRequest(
             f"there is a saved chat '{name}' already",
             hint=f"Choose another name, or delete it first: /chat rm {name}",
         )
+    _write(chats, chat, name)
+
+
+def _write(chats: SavedChats, chat: Conversation, name: str) -> None:
     chats.save(
         SavedChat(
             name=name,
             model=lasting_name(chat.service, chat.model),
             messages=chat.messages,
             options=chat.options,
-            title=title,
+            title=beginning(chat.messages[0].text),
         )
     )
-    chat.name = name
+    chat.name, chat.kept = name, chat.messages
     sys.stderr.write(f"Saved. To continue later: rkllama chats resume {name}\n")
 
 
