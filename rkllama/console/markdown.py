@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -22,8 +22,17 @@ _BLANK = re.compile(r"\A(?:(?:\x1b\[[0-9;]*m)*\n)+|(?:\n(?:\x1b\[[0-9;]*m)*)+\Z"
 """Lines without text at both ends."""
 _UNDECIDED = re.compile(r"\s*(?:\d{0,9}[.)]?|[-*+>#]+|`+|~+)")
 """A line of which only this has come may still become anything."""
+_DEFINITION = re.compile(r"^( {0,3})\[(?=[^\]\n]+\]:)", re.MULTILINE)
+"""Begins a line that says where links lead, of which Markdown shows nothing."""
 _CLEAR = 8
 """Characters of a line that tell which block it begins."""
+
+
+class _Block(NamedTuple):
+    """The line where a block starts; whether it goes on with a list: then no empty line precedes it."""
+
+    start: int
+    goes_on: bool
 
 
 class MarkdownText:
@@ -35,7 +44,9 @@ class MarkdownText:
         self._rest = ""
         """What is not drawn yet."""
         self._gap = ""
-        """What separates it from what is."""
+        """What separates it from what is,"""
+        self._goes_on = False
+        """unless it goes on with a list."""
 
     def write(self, text: str) -> None:
         """Take some more, and draw what is complete by now."""
@@ -47,21 +58,31 @@ class MarkdownText:
             return
         if _UNDECIDED.fullmatch(lines[-1]):
             lines[-1] = ""
-        end, in_list = _complete("\n".join(lines))
-        if end:
+        blocks = _blocks("\n".join(lines))
+        if len(blocks) > 1:  # the last one, or the last item of a list, may still grow
             self._spinner.stop()
-            self._draw("\n".join(lines[:end]), in_list=in_list)
-            self._rest = self._rest.split("\n", end)[end]
+            self._draw(lines[: blocks[-1].start], blocks[:-1])
+            self._goes_on = blocks[-1].goes_on
+            self._rest = self._rest.split("\n", blocks[-1].start)[blocks[-1].start]
             self._spinner.start()
 
     def finish(self) -> None:
         """Draw the rest, complete or not."""
         self._spinner.stop()
-        if self._rest.strip():
-            self._draw(self._rest, in_list=False)
+        self._draw(self._rest.split("\n"), _blocks(self._rest))
         self._rest = ""
 
-    def _draw(self, text: str, *, in_list: bool) -> None:
+    def _draw(self, lines: list[str], blocks: list[_Block]) -> None:
+        """Draw each block by itself: how it looks does not depend on what came with it."""
+        starts = [*(block.start for block in blocks), len(lines)]
+        for block, end in zip(blocks, starts[1:], strict=True):
+            if not (block.goes_on or self._goes_on):
+                control(self._stream, self._gap)
+            self._goes_on, self._gap = False, "\n"
+            control(self._stream, f"{self._drawn(lines[block.start : end])}\n")
+        self._stream.flush()
+
+    def _drawn(self, lines: list[str]) -> str:
         drawn = io.StringIO()
         console = Console(
             file=drawn,
@@ -70,14 +91,14 @@ class MarkdownText:
             color_system="standard" if use_colour(self._stream) else None,
             legacy_windows=False,
         )
+        text = "\n".join(lines)
+        if not text.lstrip().startswith(("```", "~~~")):
+            text = _DEFINITION.sub(r"\1\[", text)
         # A link would hide where it leads to.
         markdown = Markdown(text, code_theme="ansi_dark", hyperlinks=False)
         _keep_all(markdown)
         console.print(markdown)
-        body = _BLANK.sub("", _PADDING.sub(r"\1", drawn.getvalue()))
-        control(self._stream, f"{self._gap}{body}\n")
-        self._stream.flush()
-        self._gap = "" if in_list else "\n"
+        return _BLANK.sub("", _PADDING.sub(r"\1", drawn.getvalue()))
 
 
 def _keep_all(markdown: Markdown) -> None:
@@ -93,22 +114,15 @@ def _keep_all(markdown: Markdown) -> None:
                 token.type = "text"
 
 
-def _complete(text: str) -> tuple[int, bool]:
-    """Return how many lines of a text belong to blocks that are complete, and whether a list goes on
-    after them. The last block, or the last item of a list, may still grow.
-    """
-    starts = [
-        (token.map[0], token.type == "list_item_open")
-        for token in Markdown(text).parsed
-        if token.map and token.nesting != -1 and _may_be_cut_before(token.type, token.level)
-    ]
-    if not starts:
-        return 0, False
-    end, is_item = starts[-1]
-    # The first item of a list begins where the list does.
-    is_first = starts[-2:-1] == [(end, False)]
-    return end, is_item and not is_first
-
-
-def _may_be_cut_before(kind: str, level: int) -> bool:
-    return level == 0 or (level == 1 and kind == "list_item_open")
+def _blocks(text: str) -> list[_Block]:
+    """Return where the blocks of a text begin; each item of a list is one."""
+    blocks: list[_Block] = []
+    for token in Markdown(_DEFINITION.sub(r"\1\[", text)).parsed:
+        if token.map is None or token.nesting < 0:
+            continue
+        if token.level == 1 and token.type == "list_item_open":
+            if token.map[0] != blocks[-1].start:  # the first one begins where its list does
+                blocks.append(_Block(token.map[0], True))
+        elif token.level == 0:
+            blocks.append(_Block(token.map[0], False))
+    return blocks
