@@ -57,22 +57,22 @@ def logs(
 def _places(settings: "Settings", context: typer.Context) -> tuple[str, str]:
     """Return the home whose logs are meant, and the models directory: those of a server that is running."""
     from ..client.discover import find_server
-    from ..config import is_this_machine
+    from ..config import is_this_machine, server_address
 
     own = settings.home, settings.models
     if models_option(context) is not None:
         return own
+    if not is_this_machine(server_address(settings.host)[0]):
+        raise RKLLamaError(
+            f"the logs of the server at {settings.host} are on its machine",
+            hint="Run this command there; unset RKLLAMA_HOST to see the logs of this one.",
+        )
     try:
         server = find_server(settings)
     except RKLLamaError:
         return own  # a server that is in trouble is why logs are read
     if server is None:
         return own
-    if not is_this_machine(server.host):
-        raise RKLLamaError(
-            f"the logs of the server at {server.url} are on its machine",
-            hint="Run this command there; unset RKLLAMA_HOST to see the logs of this one.",
-        )
     return server.home or own[0], server.models or own[1]
 
 
@@ -225,7 +225,7 @@ def _service_scope() -> list[str] | None:
     """
     import subprocess
 
-    known = []
+    idle: list[str] | None = None
     for scope in (["--user"], []):
         command = ["systemctl", *scope, "show", _UNIT, "--property=LoadState,ActiveState"]
         try:
@@ -236,8 +236,10 @@ def _service_scope() -> list[str] | None:
             continue
         properties = done.stdout.split()
         if "LoadState=loaded" in properties:
-            known.append(("ActiveState=active" not in properties, scope))
-    return min(known)[1] if known else None
+            if "ActiveState=active" in properties:
+                return scope
+            idle = scope if idle is None else idle
+    return idle
 
 
 def _show_journal(scope: list[str], lines: int, *, follow: bool) -> NoReturn:
