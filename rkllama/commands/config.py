@@ -117,7 +117,7 @@ def set_value(
     try:
         written = toml_value(setting, value)
     except (ValueError, TypeError) as error:
-        shown = "it" if name == _SECRET else repr(value)
+        shown = "used" if name == _SECRET else repr(value)
         raise ConfigError(f"{name} cannot be {shown}: {error}") from None
     path = _config_file()
     before = _loaded()

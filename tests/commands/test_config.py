@@ -212,7 +212,7 @@ WRONG = [
     (("max_loaded", "65"), "it must be between 1 and 64"),
     (("llama_server", "-ngl 9"), "it must begin with a program"),
     (("origins", "example.org"), "is not an origin"),
-    (("api_keys", ", "), "api_keys cannot be it: it contains no key"),
+    (("api_keys", ", "), "api_keys cannot be used: it contains no key"),
     (("api_keys", "@/no/such"), "/no/such cannot be read"),
     (("host", "https://x:1"), "cannot be 'https://x:1'"),
     (("home", "/x"), "home cannot be set in the file, which lies there\nSet the variable"),

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 @pytest.fixture(autouse=True)
 def trace(models: Path, npu: str, tmp_path: Path) -> Path:
     path = tmp_path / "trace"
-    write_model(models / "bge-m3.rkllm", embed_dim=16, trace=str(path))
+    write_model(models / "bge-m3.rkllm", embd_size=16, trace=str(path))
     return path
 
 

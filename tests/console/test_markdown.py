@@ -89,7 +89,8 @@ def draw(pieces: list[str]) -> str:
 
 
 def in_pieces(text: str, lengths: list[int]) -> list[str]:
-    pieces, place = [], 0
+    pieces: list[str] = []
+    place = 0
     while place < len(text):
         length = lengths[len(pieces) % len(lengths)]
         pieces.append(text[place : place + length])
