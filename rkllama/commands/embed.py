@@ -54,13 +54,15 @@ def embed(
 
     Each has the text's index, the text, and its embedding, a vector of length 1.
     """
+    from ..console.one_file import service_for
     from ..types import EmbeddingRequest
     from .hub.fetch import ensure_model
     from .hub.runtime import with_runtime
 
-    service = service_of(context, "embed")
+    settings = settings_of(context)
+    service, name = service_for(model, settings.models, lambda: service_of(context, "embed"))
     try:
-        name = ensure_model(service, model, settings_of(context), decision=None)
+        name = ensure_model(service, name, settings, decision=None)
         for batch in _batches(_texts(texts or ["-"])):
             request = EmbeddingRequest(
                 model=name,
@@ -73,7 +75,7 @@ def embed(
             def answer(batch: list[Numbered] = batch, request: EmbeddingRequest = request) -> None:
                 _print(service, request, batch)
 
-            with_runtime(answer, service, settings_of(context), decision=None)
+            with_runtime(answer, service, settings, decision=None)
     finally:
         service.close()
 

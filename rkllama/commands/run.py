@@ -40,7 +40,7 @@ def run(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="The model's name as shown by `rkllama list`, or a unique prefix.",
+            help="The model's name as shown by `rkllama list`, or a unique prefix; needed without --resume.",
             autocompletion=model_names,
         ),
     ] = None,

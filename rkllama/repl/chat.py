@@ -43,10 +43,10 @@ class Chat:
     def loop(self) -> None:
         """Read, answer, until /bye or Ctrl-D."""
         chat = self._conversation
+        if self._saved is not None:
+            chat.resume(self._saved)  # it can be read while the model is loaded
         chat.preload(chat.service.show(chat.model))
         sys.stderr.write(f"Chat with {chat.model}. /? for help, /bye to leave.\n")
-        if self._saved is not None:
-            chat.resume(self._saved)
         while (text := self._lines.read()) is not None and text.strip() not in _LEAVE:
             try:
                 self._heed(text)

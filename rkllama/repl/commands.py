@@ -44,7 +44,7 @@ _HELP: tuple[tuple[str, str], ...] = (
     ("/?", "show this help"),
 )
 _HELP_TAIL = """
-Write \"\"\" around a text of several lines.
+Put \"\"\" around a text of several lines.
 TAB completes commands, names and files.
 Ctrl-C stops an answer.
 """

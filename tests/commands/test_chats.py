@@ -87,8 +87,8 @@ def test_a_chat_is_saved_and_gone_on_with(where: dict[str, str], trace: Path, ch
     assert head.split() == ["NAME", "MODEL", "MESSAGES", "SAVED", "TITLE"]
     assert line.split() == ["my-name-is-ada", "echo", "2", "just", "now", "my", "name", "is", "Ada"]
     with Terminal("chats", "resume", "my", env=where) as chat:
-        chat.expect("Chat with echo. /? for help, /bye to leave.\n")
-        chat.expect(">>> my name is Ada\nmy name is Ada\n\n>>> ")
+        chat.expect(">>> my name is Ada\nmy name is Ada\n\n")
+        chat.expect("Chat with echo. /? for help, /bye to leave.\n>>> ")
         chat.ask("who am I?")
         assert chat.ask("/show system") == "Be kind."
         assert chat.ask("/show parameters").split() == ["temperature", "0.5"]
@@ -100,7 +100,8 @@ def test_a_chat_is_saved_and_gone_on_with(where: dict[str, str], trace: Path, ch
     assert prompt.count("my name is Ada") == 2
     assert [path.name for path in chats.iterdir()] == ["my-name-is-ada.json"]
     with Terminal("run", "--resume", "my-name-is-ada", "--system", "Be brief.", env=where) as chat:
-        chat.expect("who am I?\nwho am I?\n\n>>> ")
+        chat.expect("who am I?\nwho am I?\n\n")
+        chat.expect("\n>>> ")
         assert chat.ask("/show system") == "Be brief."
 
 
@@ -141,8 +142,8 @@ def test_a_chat_of_another_model_and_of_one_that_is_gone(models: Path) -> None:
     save()
     write_model(models / "other.rkllm")
     with Terminal("chats", "resume", "talk", "--model", "other") as chat:
-        chat.expect("Chat with other.")
         chat.expect(">>> my name is Ada")
+        chat.expect("Chat with other.")
     (models / "echo.rkllm").unlink()
     assert "model 'echo' not found" in failure("chats", "resume", "talk")
     with Terminal("run", "other", "--resume", "talk") as chat:
@@ -160,7 +161,8 @@ def test_a_chat_with_a_file_names_the_file(tmp_path: Path, models: Path) -> None
     (row,) = json.loads(output("chats", "--json"))
     assert row["model"] == f"{tmp_path}/mine.rkllm"
     with Terminal("chats", "resume", "talk") as chat:
-        chat.expect(">>> hello\nhello\n\n>>> ")
+        chat.expect(">>> hello\nhello\n\n")
+        chat.expect("Chat with mine.")
 
 
 def test_chats_in_the_chat(chats: Path) -> None:

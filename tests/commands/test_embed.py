@@ -103,6 +103,12 @@ def test_a_text_that_is_too_long_is_cut_or_refused(where: dict[str, str]) -> Non
     assert "32" in error
 
 
+def test_a_file_that_is_no_model_yet(tmp_path: Path) -> None:
+    write_model(tmp_path / "own-bge-m3.rkllm", embd_size=8)
+    (row,) = rows(f"{tmp_path}/own-bge-m3.rkllm", "hello")
+    assert len(row["embedding"]) == 8
+
+
 def test_what_goes_wrong() -> None:
     assert "model 'nothing' not found" in failure("embed", "nothing", "hello")
     done = rkllama("embed", "bge", stdin=b"caf\xe9\n")

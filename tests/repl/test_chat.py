@@ -271,6 +271,18 @@ def test_the_help_has_its_columns_on_a_narrow_terminal() -> None:
     assert '                            message; "" removes it' in lines
 
 
+def test_where_no_room_is_left_the_help_stands_below() -> None:
+    with Terminal("run", "echo", columns=40) as chat:
+        chat.expect(">>> ")
+        lines = chat.ask("/?").splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[:3] == [
+        "/set system TEXT",
+        '    set the system message; "" removes',
+        "    it",
+    ]
+
+
 def test_lines_are_remembered_for_the_next_chat(home: Path) -> None:
     with Terminal("run", "echo") as chat:
         chat.expect(">>> ")
