@@ -344,6 +344,11 @@ class Setting:
         """Its option on the command line."""
         return "--" + self.variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
 
+    @property
+    def is_duration(self) -> bool:
+        """Whether its value is seconds."""
+        return self.parse in (parse_duration, _seconds)
+
 
 SETTINGS = (
     Setting("home", "RKLLAMA_HOME", _path, "~/RKLLAMA"),

@@ -229,7 +229,7 @@ def toml_value(setting: Setting, text: str) -> str:
         import shlex
 
         value = shlex.join(value)
-    elif isinstance(value, float):
+    elif setting.is_duration:
         value = int(text) if text.strip().lstrip("-").isdecimal() else text.strip()
     elif isinstance(value, int) and not isinstance(value, bool) and text.lower().startswith("0x"):
         return text.lower()
@@ -313,7 +313,7 @@ def value_text(value: Any, setting: Setting) -> str:
     """Return a value as it can be set again."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float):
+    if setting.is_duration:
         return duration_text(value)
     if setting.name == "enabled_cpus_mask":
         return f"0x{value:02X}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from ..console.one_file import lasting_name
 from ..console.output import human_time, print_note, table, write_styled
 from ..console.terminal import agreed, can_ask
 from ..errors import InvalidRequest
@@ -76,6 +75,8 @@ def _save(chats: SavedChats, chat: Conversation, name: str) -> None:
 
 
 def _write(chats: SavedChats, chat: Conversation, name: str) -> None:
+    from ..console.one_file import lasting_name  # lists of chats do without the engine
+
     chats.save(
         SavedChat(
             name=name,
