@@ -1,6 +1,7 @@
 """`rkllama embed`: the vectors of texts."""
 
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,6 +55,8 @@ def embed(
 
     Each has the text's index, the text, and its embedding, a vector of length 1.
     """
+    from functools import partial
+
     from ..console.one_file import service_for
     from ..types import EmbeddingRequest
     from .hub.fetch import ensure_model
@@ -63,19 +66,15 @@ def embed(
     service, name = service_for(model, settings.models, lambda: service_of(context, "embed"))
     try:
         name = ensure_model(service, name, settings, decision=None)
-        for batch in _batches(_texts(texts or ["-"])):
-            request = EmbeddingRequest(
-                model=name,
-                inputs=tuple(text for _, text in batch),
-                truncate=truncate,
-                dimensions=dimensions,
-                context_length=ctx,
-            )
-
-            def answer(batch: list[Numbered] = batch, request: EmbeddingRequest = request) -> None:
-                _print(service, request, batch)
-
-            with_runtime(answer, service, settings, decision=None)
+        asked = EmbeddingRequest(
+            model=name, inputs=(), truncate=truncate, dimensions=dimensions, context_length=ctx
+        )
+        arguments = texts or ["-"]
+        typed = "-" in arguments and sys.stdin.isatty()
+        if typed:
+            sys.stderr.write("Each line is a text; Ctrl-D ends them.\n")
+        for batch in _batches(_texts(arguments), 1 if typed else _BATCH):
+            with_runtime(partial(_print, service, asked, batch), service, settings, decision=None)
     finally:
         service.close()
 
@@ -99,21 +98,20 @@ def _lines() -> "Iterator[str]":
         raise ConfigError("the text on stdin is not UTF-8") from None
 
 
-def _batches(texts: "Iterator[Numbered]") -> "Iterator[list[Numbered]]":
-    batch = []
-    for text in texts:
-        batch.append(text)
-        if len(batch) == _BATCH:
-            yield batch
-            batch = []
-    if batch:
+def _batches(texts: "Iterator[Numbered]", size: int) -> "Iterator[list[Numbered]]":
+    while batch := list(islice(texts, size)):
         yield batch
 
 
-def _print(service: "Service", request: "EmbeddingRequest", batch: list[Numbered]) -> None:
+def _print(service: "Service", asked: "EmbeddingRequest", batch: list[Numbered]) -> None:
     import json
+    from dataclasses import replace
 
-    vectors = service.embed(request).vectors
+    from ..console.terminal import Spinner
+
+    texts = tuple(text for _, text in batch)
+    with Spinner("Embedding…"):  # the first time it is loaded, too
+        vectors = service.embed(replace(asked, inputs=texts)).vectors
     for (index, text), vector in zip(batch, vectors, strict=True):
         # As many digits as a float of 32 bits has.
         numbers = [float(f"{number:.9g}") for number in vector]

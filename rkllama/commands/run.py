@@ -12,6 +12,7 @@ from .common import model_names, service_of, settings_of
 if TYPE_CHECKING:
     from ..console.options import ChatOptions
     from ..repl.saved import SavedChat, SavedChats
+    from ..service import Service
 
 
 def _range(name: str) -> dict[str, Any]:
@@ -232,31 +233,24 @@ def converse(
 
     `decision` is whether a model or runtime that is not here is fetched; None asks on a terminal.
     """
-    from ..console.answer import answer_once
+    from functools import partial
+
     from ..console.one_file import service_for
-    from ..types import Message
     from .hub.fetch import ensure_model
     from .hub.runtime import with_runtime
 
     settings = settings_of(context)
-    before: tuple[Message, ...] = ()
     if saved is not None:
-        model, options, before = model or saved.model, options.over(saved.options), saved.messages
+        model, options = model or saved.model, options.over(saved.options)
     assert model is not None, "without a saved chat one is named"
     service, name = service_for(model, settings.models, lambda: service_of(context, "run"))
     try:
         name = ensure_model(service, name, settings, decision=decision)
-
-        def answer() -> None:
-            if text is None:
-                from ..repl.chat import Chat
-
-                Chat(service, name, options, settings.home, saved).loop()
-            else:
-                messages = (*before, Message.of("user", text))
-                answer_once(service, name, messages, options, as_json=as_json)
-
-        with_runtime(answer, service, settings, decision=decision)
+        if text is None:
+            action = partial(_chat, service, name, options, settings.home, saved)
+        else:
+            action = partial(_answer, service, name, text, options, saved, as_json)
+        with_runtime(action, service, settings, decision=decision)
         sys.stdout.flush()
     except BrokenPipeError:
         from ..console.output import forget_stdout
@@ -264,6 +258,29 @@ def converse(
         forget_stdout()
     finally:
         service.close()
+
+
+def _chat(
+    service: "Service", model: str, options: "ChatOptions", home: str, saved: "SavedChat | None"
+) -> None:
+    from ..repl.chat import Chat
+
+    Chat(service, model, options, home, saved).loop()
+
+
+def _answer(
+    service: "Service",
+    model: str,
+    text: str,
+    options: "ChatOptions",
+    saved: "SavedChat | None",
+    as_json: bool,
+) -> None:
+    from ..console.answer import answer_once
+    from ..types import Message
+
+    messages = (*(saved.messages if saved else ()), Message.of("user", text))
+    answer_once(service, model, messages, options, as_json=as_json)
 
 
 def saved_chats(context: typer.Context) -> "SavedChats":

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.running import LIMIT, Server
+from tests.terminal import CTRL_D, Terminal
 from tests.test_cli import failure, output, rkllama
 from tests.virtual_npu import read_trace, write_model
 
@@ -85,6 +86,19 @@ def test_vectors_come_while_stdin_is_still_open() -> None:
     assert len(process.stdout.readlines()) == 16
     assert process.wait(LIMIT) == 0
     process.stdout.close()
+
+
+def test_texts_typed_on_a_terminal_are_embedded_one_by_one(models: Path) -> None:
+    write_model(models / "slow-bge-m3.rkllm", embd_size=4, load_ms=400)
+    with Terminal("embed", "slow", columns=300) as terminal:
+        terminal.expect("Each line is a text; Ctrl-D ends them.\n")
+        terminal.type("one\n")
+        terminal.expect_spinner("Embedding…")
+        terminal.expect('{"index": 0, "text": "one", "embedding": [')
+        terminal.type("two\n")
+        terminal.expect('{"index": 1, "text": "two", "embedding": [')
+        terminal.type(CTRL_D)
+        assert terminal.end() == 0
 
 
 def test_fewer_dimensions() -> None:
