@@ -96,13 +96,15 @@ class MarkdownText:
             text = _DEFINITION.sub(r"\1\[", text)
         # A link would hide where it leads to.
         markdown = Markdown(text, code_theme="ansi_dark", hyperlinks=False)
-        _keep_all(markdown)
+        _keep_all(markdown, coloured=use_colour(self._stream))
         console.print(markdown)
         return _BLANK.sub("", _PADDING.sub(r"\1", drawn.getvalue()))
 
 
-def _keep_all(markdown: Markdown) -> None:
-    """Have rich show what it would leave out: tags, as in `List<int>`, and where pictures are."""
+def _keep_all(markdown: Markdown, *, coloured: bool) -> None:
+    """Have rich show what it would leave out: tags, as in `List<int>`, where pictures are, and without
+    colours what is code.
+    """
     for block in markdown.parsed:
         if block.type == "html_block":
             block.type, block.info = "fence", "html"
@@ -110,6 +112,8 @@ def _keep_all(markdown: Markdown) -> None:
             if token.type == "image":
                 token.content = f"![{token.content}]({token.attrs.get('src')})"
                 token.children = None
+            if token.type == "code_inline" and not coloured:
+                token.content = f"`{token.content}`"
             if token.type in ("html_inline", "image"):
                 token.type = "text"
 

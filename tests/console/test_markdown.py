@@ -109,6 +109,10 @@ def test_everything_is_drawn_in_its_order() -> None:
     assert not re.search(r"\n\n\n|[ \t]$", WHOLE, re.M)
 
 
+def test_without_colours_code_keeps_its_marks() -> None:
+    assert draw(["run `ls -l` now"]) == "run `ls -l` now\n"
+
+
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=20))
 def test_it_does_not_matter_how_it_arrives(lengths: list[int]) -> None:
     assert draw(in_pieces(TEXT, lengths)) == WHOLE
@@ -174,7 +178,7 @@ def test_control_characters_of_the_model_are_not_drawn() -> None:
 
 # --- On a terminal -----------------------------------------------------------------------------
 
-ANSWER = "# Head\n\nSome **bold** word.\n\n- one\n- two\n"
+ANSWER = "# Head\n\nSome **bold** `word`.\n\n- one\n- two\n"
 
 
 @pytest.fixture
@@ -201,7 +205,7 @@ def test_without_colours_it_is_drawn_without_any_sequence(marked: str) -> None:
     with Terminal("run", marked, "--markdown", "hi", env={"NO_COLOR": "1"}) as command:
         assert command.end() == 0
     assert re.findall("\x1b[^\r]*", command.raw.replace("\x1b[K", "")) == []
-    assert "Some bold word." in command.screen
+    assert "Some bold `word`." in command.screen
 
 
 @pytest.mark.integration
