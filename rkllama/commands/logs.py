@@ -19,6 +19,10 @@ _PATIENCE = 10.0
 """Seconds for systemd to tell of a unit."""
 
 
+def _names(incomplete: str) -> list[str]:
+    return [*model_names(incomplete), *(name for name in (SERVER,) if name.startswith(incomplete))]
+
+
 def logs(
     context: typer.Context,
     name: Annotated[
@@ -26,7 +30,7 @@ def logs(
         typer.Argument(
             metavar="[MODEL|server]",
             help="The model whose log to show, or the server; by default the logs are listed.",
-            autocompletion=model_names,
+            autocompletion=_names,
         ),
     ] = None,
     follow: Annotated[
