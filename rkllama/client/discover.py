@@ -79,7 +79,9 @@ class ServerAddress:
         self.host, self.port = server_address(host)
         self.url = server_url(self.host, self.port)
         self.models = ""
-        """Its models directory, once `ask_version` has been told."""
+        """Its models directory, once `ask_version` has been told,"""
+        self.home = ""
+        """and its home, where its logs and settings are."""
         self._headers: dict[str, str] = {}
         self._keeps_key = bool(settings.api_keys) and not with_key
         if settings.api_keys and with_key:
@@ -113,6 +115,8 @@ class ServerAddress:
         body = self.get("/api/version")
         if isinstance(body.get("models"), str):
             self.models = body["models"]
+        if isinstance(body.get("home"), str):
+            self.home = body["home"]
         return body
 
     def parse(self, data: bytes) -> dict[str, Any]:
