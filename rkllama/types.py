@@ -389,6 +389,8 @@ class LoadedModel:
     pid: int | None = None
     uses_npu: bool = False
     """Whether its weights are in the NPU's memory; else they are in ordinary memory."""
+    tokens_per_second: float | None = None
+    """How fast it wrote its last answer, as the runtime says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
