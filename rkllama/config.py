@@ -128,6 +128,13 @@ def _switch(value: object) -> bool:
     raise ValueError("it must be true or false")
 
 
+def _governors(value: object) -> str | None:
+    text = str(value).lower()
+    if text not in ("performance", "off"):
+        raise ValueError("it must be performance, or off")
+    return None if text == "off" else text
+
+
 def _seconds(value: object) -> float:
     seconds = parse_duration(value)
     if not 0 < seconds <= LONGEST_WAIT:
@@ -266,6 +273,9 @@ class Settings:
     """The CPUs that the NPU's runtime uses, as bits. RKLLAMA_ENABLED_CPUS_MASK; default: the big ones."""
     enabled_cpus_num: int | None
     """How many of them. RKLLAMA_ENABLED_CPUS_NUM; default: all in the mask."""
+    governors: str | None
+    """"performance": the governors of NPU, memory and CPU while a model is in memory. RKLLAMA_GOVERNORS;
+    default: they stay as they are."""
     api_keys: tuple[str, ...]
     """Keys of which a client must send one; none = open. RKLLAMA_API_KEY, @FILE for those in a file."""
     origins: tuple[str, ...]
@@ -283,6 +293,7 @@ class Settings:
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
+        "governors",
         "home",
         "host",
         "keep_alive",
@@ -367,6 +378,7 @@ SETTINGS = (
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
     Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
     Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
+    Setting("governors", "RKLLAMA_GOVERNORS", _governors, None),
     Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
