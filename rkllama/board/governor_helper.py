@@ -310,9 +310,9 @@ def _may_ask(connection: socket.socket, listener: socket.socket) -> bool:
 
 
 def _groups(connection: socket.socket) -> set[int]:
-    """Return the further groups of a peer; none where the kernel does not tell, before 4.13."""
+    """Return the further groups of a peer; none before Linux 4.13, or where there are more than 256."""
     try:
-        data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4 * 1024)
+        data = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
     except OSError:
         return set()
     return {number for (number,) in struct.iter_unpack("I", data)}
