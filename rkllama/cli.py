@@ -37,6 +37,7 @@ COMMANDS = {
     "cp": ("models:copy", "Give a model another name, without using more disk space."),
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "ps": ("memory:ps", "List the models in memory."),
+    "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
 }

@@ -189,7 +189,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "jsonschema": (set(), {"engine.schema"}),
     "referencing": (set(), {"engine.schema_references"}),
     "huggingface_hub": (set(), {"hub.api"}),
-    "rich": (set(), {"console.progress"}),
+    "rich": (set(), {"console.progress", "console.top"}),
     "zstandard": (set(), {"server.bodies"}),
     "xllamacpp": (set(), {"backends.llamacpp"}),
     "tokenizers": (set(), {"backends.tokenizer"}),

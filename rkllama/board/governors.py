@@ -127,7 +127,7 @@ class GovernorLease:
         with theirs:
             self._child = subprocess.Popen(
                 [sys.executable, "-I", "-c", _CHILD, IMPORT_ROOT],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 start_new_session=True,  # Ctrl-C, or the end of a terminal, is not for it

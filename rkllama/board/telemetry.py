@@ -20,6 +20,7 @@ __all__ = [
     "CoreTime",
     "Memory",
     "Temperature",
+    "core_ranges",
     "read_core_times",
     "read_cpu_clocks",
     "read_ddr_clock",
@@ -118,7 +119,7 @@ def read_cpu_clocks() -> Iterator[Clock]:
         cores = _numbers(read_text(f"{folder}/related_cpus")) or [int(policy[6:])]
         governors = read_text(f"{folder}/scaling_available_governors") or ""
         yield Clock(
-            name="cpu" + _ranges(cores),
+            name="cpu" + core_ranges(cores),
             current=_kilo(read_number(f"{folder}/scaling_cur_freq")),
             highest=_kilo(read_number(f"{folder}/cpuinfo_max_freq")),
             limit=_kilo(read_number(f"{folder}/scaling_max_freq")),
@@ -192,7 +193,7 @@ def _in_order(prefix: str) -> list[str]:
     return sorted(names, key=lambda name: int(name[len(prefix) :]))
 
 
-def _ranges(cores: Sequence[int]) -> str:
+def core_ranges(cores: Sequence[int]) -> str:
     """Return the numbers of cores as the kernel writes them: "4-5"."""
     if len(cores) > 1 and list(cores) == list(range(cores[0], cores[-1] + 1)):
         return f"{cores[0]}-{cores[-1]}"

@@ -56,7 +56,7 @@ def samples(state: BoardState) -> dict[str, str]:
     lines = Metrics().exposition(0, 0, [], state).splitlines()
     counted = set(Metrics().exposition(0, 0, [], BoardState()).splitlines())
     mine = [line for line in lines if line not in counted and not line.startswith("#")]
-    return dict(line.rsplit(" ", 1) for line in mine)  # type: ignore[misc]
+    return dict(line.rsplit(" ", 1) for line in mine)
 
 
 @pytest.mark.integration
