@@ -431,8 +431,8 @@ class Clock:
     governor: str | None = None
     governors: tuple[str, ...] = ()
     """Those that the kernel offers."""
-    governor_file: str | None = None
-    """Where the governor is set on that board, as an absolute path."""
+    governor_file: str = ""
+    """Where the governor is set, as an absolute path; "" on another machine's board."""
     cores: tuple[int, ...] = ()
     """Of a CPU's clock: the numbers of the cores that it drives."""
     load: tuple[int, ...] = ()

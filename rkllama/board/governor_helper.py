@@ -107,7 +107,7 @@ class Keeper:
         changes = {
             clock.governor_file: clock
             for clock in scaled_clocks()
-            if clock.governor_file and clock.governor_file not in before
+            if clock.governor_file not in before
             if clock.governor != PERFORMANCE and PERFORMANCE in clock.governors
         }
         if not changes:
@@ -139,11 +139,11 @@ class Keeper:
     def _restore(self) -> None:
         before = self._read()
         for clock in scaled_clocks():
-            governor = before.get(clock.governor_file or "")
+            governor = before.get(clock.governor_file)
             # Another one is what somebody has set meanwhile.
             if governor in clock.governors and clock.governor == PERFORMANCE:
                 with contextlib.suppress(OSError):
-                    _write_governor(str(clock.governor_file), str(governor))
+                    _write_governor(clock.governor_file, str(governor))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._before)
 

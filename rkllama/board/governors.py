@@ -114,7 +114,7 @@ class GovernorLease:
 
     def _start(self) -> socket.socket | None:
         """Start a helper as a child where this process may do what it does."""
-        files = [system_path(str(clock.governor_file)) for clock in scaled_clocks()]
+        files = [system_path(clock.governor_file) for clock in scaled_clocks()]
         if not files:
             self._warn("this kernel has none that can be set")
             return None

@@ -45,9 +45,9 @@ def without_paths(state: BoardState) -> BoardState:
     """A state as it is told: where a governor is set is this machine's own affair."""
 
     def told(clock: Clock | None) -> Clock | None:
-        return clock and replace(clock, governor_file=None)
+        return clock and replace(clock, governor_file="")
 
-    cpus = tuple(replace(clock, governor_file=None) for clock in state.cpus)
+    cpus = tuple(replace(clock, governor_file="") for clock in state.cpus)
     return replace(state, npu=told(state.npu), ddr=told(state.ddr), cpus=cpus)
 
 
