@@ -11,8 +11,9 @@ What stood there before is in a file before anything is written, so that a helpe
 harm: the next one, or systemd with `--restore`, puts it back. Several helpers share that file, as servers of
 root's have one each where systemd has none.
 
-It takes its connections from systemd's socket (LISTEN_FDS), or has one connection as its standard input.
-It ends when nobody has been there for a while.
+Its unit, rkllama-governors.service, runs it as `rkllama governor-helper`. It takes its connections from
+systemd's socket (LISTEN_FDS), or has one connection as its standard input. It ends when nobody has been
+there for a while.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..files import NewFile, make_directory
@@ -332,15 +333,18 @@ def _wake_on_signals() -> int:
     return wake
 
 
-def main() -> int:
-    """Serve, or with `--restore` only put back what a killed helper has left."""
+def main(arguments: Sequence[str]) -> int:
+    """Serve, or with `--restore` only put back what a killed helper has left; return the exit code."""
     wake = _wake_on_signals()
     try:
         keeper = Keeper(state_directory())
     except OSError as error:
         sys.stderr.write(f"{state_directory()} cannot be used: {error.strerror or error}\n")
         return 1
-    if sys.argv[1:] == ["--restore"]:
+    if arguments:
+        if list(arguments) != ["--restore"]:
+            sys.stderr.write("The only option is --restore.\n")
+            return 2
         return 0
     try:
         if os.environ.get("LISTEN_PID") == str(os.getpid()):
@@ -355,4 +359,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -30,7 +30,7 @@ _LIMIT = 1.0
 _CHILD = """import sys
 sys.path.insert(0, sys.argv.pop(1))
 from rkllama.board.governor_helper import main
-sys.exit(main())"""
+sys.exit(main(sys.argv[1:]))"""
 """Isolated (-I), so that neither the current directory nor a variable chooses what runs as root."""
 
 
@@ -92,7 +92,10 @@ class GovernorLease:
             reply = b""
         if not reply:
             connection.close()
-            self._warn("their helper refuses this user: it serves root and the group of its socket")
+            self._warn(
+                "their helper hung up: it serves root and the group rkllama, and is run from no home "
+                "directory (journalctl -u rkllama-governors)"
+            )
             return None
         self._tell(reply)
         return connection

@@ -52,7 +52,7 @@ def running_helper(
     listener: socket.socket, *arguments: str, before: tuple[str, ...] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A helper as systemd starts it: the socket is its descriptor 3."""
-    program = [*before, sys.executable, "-m", "rkllama.board.governor_helper", *arguments]
+    program = [*before, sys.executable, "-m", "rkllama", "governor-helper", *arguments]
     with subprocess.Popen(
         ["sh", "-c", 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"', "sh", *program],
         stdin=listener.fileno(),

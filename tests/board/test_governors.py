@@ -82,7 +82,7 @@ def test_unset_nothing_is_tried(board: Path, caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(
     ("reply", "warning"),
     [
-        (b"", "governors: their helper refuses this user"),
+        (b"", "governors: their helper hung up: "),
         (b"not json\n", ""),
         (b"{}\n", ""),
         (b'{"error": "no room"}\n', "governors: no room"),
