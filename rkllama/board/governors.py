@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 from ..files import IMPORT_ROOT
@@ -34,14 +35,14 @@ sys.exit(main(sys.argv[1:]))"""
 """Isolated (-I), so that neither the current directory nor a variable chooses what runs as root."""
 
 
-class GovernorLease:
+class Governors:
     """Holds the governors while at least one model is in memory. Safe from several threads.
 
     It never fails: what cannot be done is logged once, and models run at the speed that they find.
     """
 
     def __init__(self, governors: str | None) -> None:
-        """`governors` is the setting: "performance", or None for a lease that does nothing."""
+        """`governors` is the setting: "performance", or None to leave them alone."""
         self._wanted = governors is not None
         self._mutex = threading.Lock()
         self._models: set[str] = set()
@@ -76,10 +77,11 @@ class GovernorLease:
 
     def _ask(self) -> socket.socket | None:
         """Return a connection that holds the governors; None where there is no helper."""
+        deadline = time.monotonic() + _LIMIT
         connection = self._connect()
         if connection is None:
             return None
-        connection.settimeout(_LIMIT)
+        connection.settimeout(max(0.01, deadline - time.monotonic()))
         try:
             connection.sendall(HOLD)
             reply = connection.recv(1 << 12)

@@ -157,15 +157,20 @@ def _draw_until(live: "Live", source: _Source, now: "Snapshot", keys: int, signa
             typed = os.read(keys, 64)
             if not typed or b"q" in typed.lower() or b"\x04" in typed:
                 return False
-        if signals in ready and signal.SIGTSTP in os.read(signals, 64):
+        told = os.read(signals, 64) if signals in ready else b""
+        if signal.SIGTSTP in told:
             return True
+        if signal.SIGTERM in told or signal.SIGHUP in told:
+            return False
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[int]:
-    """A descriptor that brings the numbers of the signals for Ctrl-Z and for another size of the terminal."""
+    """A descriptor that brings the numbers of signals: for Ctrl-Z, for another size of the terminal, and for
+    an end that leaves the terminal as it was.
+    """
     read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    numbers = (signal.SIGTSTP, signal.SIGWINCH)
+    numbers = (signal.SIGTSTP, signal.SIGWINCH, signal.SIGTERM, signal.SIGHUP)
     handlers = [signal.signal(number, lambda *_: None) for number in numbers]
     waker = signal.set_wakeup_fd(write)
     try:

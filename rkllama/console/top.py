@@ -47,7 +47,7 @@ class Snapshot(NamedTuple):
 
 
 def summary(board: BoardState) -> str:
-    """Return how a board is doing in one line: "NPU 1000 MHz, DDR 2112 MHz, 47 °C, 15.2 GB free"."""
+    """Return how a board is doing in one line: "NPU 1000 MHz, DDR 2112 MHz, 47 °C, 15.2 GB of memory free"."""
     parts = [
         f"{clock.name.upper()} {_megahertz(clock.current)}"
         for clock in (board.npu, board.ddr)
@@ -56,7 +56,7 @@ def summary(board: BoardState) -> str:
     if board.hottest is not None:
         parts.append(f"{board.hottest.celsius:.0f} °C")
     if board.memory.available is not None:
-        parts.append(f"{human_size(board.memory.available)} free")
+        parts.append(f"{human_size(board.memory.available)} of memory free")
     if board.throttled:
         parts.append("slowed by heat")
     return ", ".join(parts)

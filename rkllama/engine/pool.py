@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ..backends.base import LoadedInfo, LoadSpec
 from ..backends.kinds import kind_of
-from ..board.governors import GovernorLease
+from ..board.governors import Governors
 from ..board.lock import NPULock
 from ..board.soc import has_domains, read_soc
 from ..config import LONGEST_WAIT, Settings
@@ -126,7 +126,7 @@ class Pool:
         self._on_npu: set[str] = set()
         """By path, the models whose processes inherit the NPU's lock."""
         self._npu_mutex = threading.Lock()
-        self._governors = GovernorLease(settings.governors)
+        self._governors = Governors(settings.governors)
         self._npu = NPUParams(**{name: getattr(settings, name) for name in _NPU_SETTINGS})
         self._domains = Domains(several=has_domains(read_soc()))
         self._runtimes = RuntimeLoader(settings)

@@ -1,4 +1,4 @@
-"""A lease on the governors where something is amiss: what is logged, once, and that models go on."""
+"""Holding the governors where something is amiss: what is logged, once, and that models go on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.board.governor_helper import Keeper, state_directory
-from rkllama.board.governors import GovernorLease
+from rkllama.board.governors import Governors
 from tests.board.governors import BEFORE, FAST, as_delivered, governors, listen
 from tests.board.test_governor_helper import Serving
 from tests.boards import build_board
@@ -30,10 +30,10 @@ def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.fixture
-def lease(caplog: pytest.LogCaptureFixture) -> Iterator[GovernorLease]:
-    """A lease of somebody who wants it."""
+def held(caplog: pytest.LogCaptureFixture) -> Iterator[Governors]:
+    """What a process holds whose user wants it."""
     caplog.set_level(logging.INFO, "rkllama")
-    wanted = GovernorLease("performance")
+    wanted = Governors("performance")
     yield wanted
     wanted.drop("m")
     wanted.settle()
@@ -41,13 +41,13 @@ def lease(caplog: pytest.LogCaptureFixture) -> Iterator[GovernorLease]:
 
 def test_without_a_helper_and_without_rights_the_cure_is_told_once(
     board: Path,
-    lease: GovernorLease,
+    held: Governors,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     for model in ("m", "m", "n"):
-        lease.hold(model)
+        held.hold(model)
     assert governors() == BEFORE
     [text] = caplog.messages
     assert text.startswith("governors: only root may set them, and their helper is not here: ")
@@ -56,23 +56,23 @@ def test_without_a_helper_and_without_rights_the_cure_is_told_once(
 
 def test_a_kernel_without_governors_is_told(
     board: Path,
-    lease: GovernorLease,
+    held: Governors,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("RKLLAMA_SYSROOT", str(tmp_path))
-    lease.hold("m")
+    held.hold("m")
     assert caplog.messages == ["governors: this kernel has none that can be set"]
 
 
 def test_unset_nothing_is_tried(board: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "rkllama")
-    lease = GovernorLease(None)
+    held = Governors(None)
     with listen(board) as listener:
-        lease.hold("m")
-        lease.drop("m")
-        lease.settle()
+        held.hold("m")
+        held.drop("m")
+        held.settle()
         listener.setblocking(False)
         with pytest.raises(BlockingIOError):
             listener.accept()
@@ -90,7 +90,7 @@ def test_unset_nothing_is_tried(board: Path, caplog: pytest.LogCaptureFixture) -
     ],
 )
 def test_whatever_answers_at_the_socket_stops_no_load(
-    board: Path, lease: GovernorLease, caplog: pytest.LogCaptureFixture, reply: bytes, warning: str
+    board: Path, held: Governors, caplog: pytest.LogCaptureFixture, reply: bytes, warning: str
 ) -> None:
     with listen(board) as listener:
 
@@ -103,27 +103,27 @@ def test_whatever_answers_at_the_socket_stops_no_load(
             return connection
 
         task = Task(answer)
-        lease.hold("m")
+        held.hold("m")
         task.result().close()
     assert "".join(caplog.messages).startswith(warning)
     assert len(caplog.messages) == bool(warning)
 
 
-def test_the_lease_ends_with_the_last_model(
-    board: Path, lease: GovernorLease, caplog: pytest.LogCaptureFixture
+def test_the_hold_ends_with_the_last_model(
+    board: Path, held: Governors, caplog: pytest.LogCaptureFixture
 ) -> None:
     serving = Serving(Keeper(state_directory()), board, idle=60)
-    lease.hold("m")
-    lease.hold("n")
+    held.hold("m")
+    held.hold("n")
     assert governors() == FAST
-    lease.drop("m")
-    lease.settle()
-    lease.drop("n")
-    lease.hold("o")  # it takes the place of the last one
-    lease.settle()
+    held.drop("m")
+    held.settle()
+    held.drop("n")
+    held.hold("o")  # it takes the place of the last one
+    held.settle()
     assert governors() == FAST
-    lease.drop("o")
-    lease.settle()
+    held.drop("o")
+    held.settle()
     until(lambda: governors() == BEFORE)
     serving.stop()
     assert caplog.messages == ["governors: performance for npu, ddr, cpu0-3, cpu4-5, cpu6-7"]

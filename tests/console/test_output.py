@@ -65,7 +65,7 @@ def test_lists_fit_the_terminal(columns: int, models: Path, npu: str, server: Se
             assert screen.end() == 0
         through, *lines = screen.screen.splitlines()
         if command == "ps":
-            assert " free" in lines.pop(0)  # of the board
+            assert "memory free" in lines.pop(0)  # of the board
         head, *rows = lines
         assert through == f"Through the server at {server.url}."
         assert max(map(len, (head, *rows))) <= columns

@@ -156,7 +156,9 @@ def test_what_others_named_cannot_command_the_terminal() -> None:
 
 
 def test_one_line_for_ps() -> None:
-    assert summary(BOARD) == "NPU 1000 MHz, DDR 528 MHz, 62 °C, 12.0 GB free, slowed by heat"
+    assert (
+        summary(BOARD) == "NPU 1000 MHz, DDR 528 MHz, 62 °C, 12.0 GB of memory free, slowed by heat"
+    )
     assert summary(BoardState()) == ""
     assert len(summary(BOARD)) < 80
 
@@ -282,6 +284,16 @@ def test_ctrl_z_gives_the_terminal_back_until_it_goes_on(board: Path) -> None:
         assert terminal.end() == 0
 
 
+@pytest.mark.integration
+def test_who_ends_it_from_elsewhere_finds_the_terminal_as_before(board: Path) -> None:
+    with Terminal("top") as terminal:
+        terminal.expect("q quits")
+        terminal.process.terminate()
+        assert terminal.end() == 0
+        assert "\x1b[?1049l" in terminal.raw
+        assert "\x1b[?25h" in terminal.raw
+
+
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
@@ -299,7 +311,7 @@ def test_ps_tells_of_the_board_on_a_terminal_only(board: Path, models: Path, npu
     with Server() as server:
         with Terminal("ps", env=at(server)) as terminal:
             assert terminal.end() == 0
-            assert "NPU 1000 MHz, DDR 2112 MHz, 47 °C, 15.2 GB free" in terminal.screen
+            assert "NPU 1000 MHz, DDR 2112 MHz, 47 °C, 15.2 GB of memory free" in terminal.screen
         done = subprocess.run(
             [sys.executable, "-m", "rkllama", "ps"],
             stdin=subprocess.DEVNULL,
