@@ -47,7 +47,7 @@ class Snapshot(NamedTuple):
 
 
 def summary(board: BoardState) -> str:
-    """Return how a board is doing in one line: "NPU 1000 MHz, DDR 2112 MHz, 47 °C, 15.2 GB of memory free"."""
+    """Return how a board is doing in a line: "NPU 1000 MHz, 47 °C, 15.2 GB of memory free"."""
     parts = [
         f"{clock.name.upper()} {_megahertz(clock.current)}"
         for clock in (board.npu, board.ddr)
