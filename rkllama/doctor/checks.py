@@ -41,11 +41,12 @@ class Told(NamedTuple):
     finding: Finding
 
 
-def examine(subject: Subject, groups: Sequence[Group] = GROUPS) -> list[Told]:
-    """Return what all checks have found, in their order.
+def examine(subject: Subject, groups: Sequence[Group] | None = None) -> list[Told]:
+    """Return what the checks of all groups, or of these, have found, in their order.
 
     A check that fails, or that takes too long, is told as one whose matter is unseen.
     """
+    groups = GROUPS if groups is None else groups
     chosen = [group for group in groups if not group.npu or _concerns_npu(subject)]
     waiting = {
         check: _Waiting(check, subject) for group in chosen if group.waits for check in group.checks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import NamedTuple
 
 from ..board.sysroot import Node, list_nodes, members, read_node, read_user
@@ -104,10 +105,10 @@ def check_dma_heap(_subject: Subject) -> Iterator[Finding]:
         return
     heaps = [node for node in list_nodes(_HEAPS) if node.mode[0] == "c"]
     needed = not npu_nodes()
-    if heaps:
+    if heaps and not _are_closed_together(heaps):
         names = ", ".join(node.path.rpartition("/")[2] for node in heaps)
         yield _about_access("dma-heap", "DMA heaps", heaps, names, at_least_one=not needed)
-    elif needed or in_container():
+    elif not heaps and (needed or in_container()):
         yield Finding(
             check="dma-heap",
             status="broken" if needed else "warning",
@@ -117,6 +118,15 @@ def check_dma_heap(_subject: Subject) -> Iterator[Finding]:
             advice=_FOR_CONTAINERS if in_container() else "Use a kernel of the board's vendor.",
             source=_HEAPS,
         )
+
+
+def _are_closed_together(heaps: list[Node]) -> bool:
+    """Whether what opens the NPU's device, which was told before, opens the heaps too."""
+    device, closed = _npu(), [heap for heap in heaps if not heap.usable]
+    if not closed or any(node.usable for node in device):
+        return False
+    ways = _way(device), _way(closed)
+    return (ways[0].advice, ways[0].cure) == (ways[1].advice, ways[1].cure)
 
 
 class _Way(NamedTuple):
@@ -157,10 +167,9 @@ def _way(closed: list[Node]) -> _Way:
         return _Way(reason, "A udev rule gives it to a group of yours.", _rule(node.path, user))
     groups = sorted({node.group for node in closed})
     if all(user in members(group) for group in groups):
-        joined = f"{user} is in the group {' and '.join(groups)}, but not since this login"
-        return _Way(reason, f"{joined}: log out and in again.")
+        return _Way(reason, f"{user} has joined the groups, but not in this session: log in again.")
     names = ",".join(dict.fromkeys([*_GROUPS, *groups]))
-    cure = f"sudo usermod -aG {names} {user}"
+    cure = f"sudo usermod -aG {quote(names)} {quote(user)}"
     return _Way(reason, "Join the groups, then log out and in again.", (cure,))
 
 
@@ -172,7 +181,7 @@ def _rule(path: str, user: str) -> tuple[str, ...]:
         f"echo '{rule}, MODE=\"0660\"' | sudo tee -a {_RULES}",
         "sudo udevadm control --reload",
         f"sudo udevadm trigger --subsystem-match={subsystem}",
-        f"sudo usermod -aG {','.join(_GROUPS)} {user}",
+        f"sudo usermod -aG {','.join(_GROUPS)} {quote(user)}",
     )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from shlex import quote
 
 from ..board.lock import holder
-from ..board.soc import cpus, npu_cores, read_soc, runs_llm
+from ..board.soc import cpus, npu_cores, read_soc
 from ..board.sysroot import exists, list_names, read_kernel_log, read_text
 from ..board.telemetry import Memory, read_memory
 from ..errors import ConfigError, ModelsDirMissing
@@ -108,12 +109,12 @@ def check_memory(subject: Subject) -> Iterator[Finding]:
     ):
         yield _not_now(largest, memory)
         return
-    beside = f"; the largest model has {_size(largest.size)}" if largest else ""
+    beside = f"; the largest model: {_size(largest.size)}" if largest else ""
     yield Finding(
         check="memory",
         status="good",
         title="Memory",
-        found=f"{_size(memory.available)} of {_size(memory.total)} available{beside}",
+        found=f"{_size(memory.available)} of {_size(memory.total)} free{beside}",
         source="/proc/meminfo",
     )
 
@@ -123,10 +124,10 @@ def _too_large(entry: Entry, memory: Memory) -> Finding:
         check="memory",
         status="warning",
         title="Memory",
-        found=f"{entry.name} has {_size(entry.size)}, the board {_size(memory.total or 0)}",
+        found=f"{entry.name} is {_size(entry.size)}, the board has {_size(memory.total or 0)}",
         good="models that leave room for the system",
         advice="Use a smaller model or a stronger quantization.",
-        cure=(f"rkllama rm {entry.name}",),
+        cure=(f"rkllama rm {quote(entry.name)}",),
         source="/proc/meminfo (MemTotal)",
     )
 
@@ -136,9 +137,9 @@ def _not_now(entry: Entry, memory: Memory) -> Finding:
         check="memory",
         status="warning",
         title="Memory",
-        found=f"{_size(memory.available or 0)} available, and {entry.name} has {_size(entry.size)}",
-        good=f"{_size(entry.size)} and more",
-        advice="End other programs before it is used; this line shows the largest ones.",
+        found=f"{_size(memory.available or 0)} free, and {entry.name} is {_size(entry.size)}",
+        good=f"more than {_size(entry.size)} free",
+        advice="End other programs before it is used. The largest ones are:",
         cure=("ps -eo rss,pid,comm --sort=-rss | head",),
         source="/proc/meminfo (MemAvailable)",
     )
@@ -155,7 +156,7 @@ def check_affinity(_subject: Subject) -> Iterator[Finding]:
     """Whether this process may use as many CPUs as the NPU has cores, and the fast ones among them."""
     soc = read_soc()
     allowed = _allowed_cpus()
-    if not allowed or not runs_llm(soc):
+    if not allowed or not has_npu():
         return
     source = "/proc/self/status (Cpus_allowed_list)"
     shown = _ranges(allowed)
