@@ -19,7 +19,7 @@ import pytest
 import typer.main
 
 from rkllama import config, errors
-from rkllama.cli import app
+from rkllama.cli import COMMANDS, app
 from rkllama.errors import RKLLamaError
 from rkllama.rkllm.abi import RELEASES, first_release, header
 from rkllama.rkllm.ctypes_types import CTypes
@@ -311,6 +311,12 @@ def test_the_readme_lists_every_command() -> None:
     visible = [name for name, c in getattr(group, "commands", {}).items() if not c.hidden]
     listed = [cells[0].strip("`").split()[1] for cells in table("README.md", "command")]
     assert sorted(listed) == sorted(visible)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_of_commands_says_what_their_help_says(name: str) -> None:
+    command = getattr(typer.main.get_command(app), "commands", {})[name]
+    assert command.help.partition("\n")[0] == COMMANDS[name][1]
 
 
 def test_the_settings_are_documented() -> None:

@@ -1,13 +1,36 @@
-"""What several commands begin and end with: their settings, and JSON."""
+"""What several commands begin and end with: their settings, the service, a model's name, and JSON."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import RKLLamaError
+
 if TYPE_CHECKING:
     from ..config import Settings
+    from ..service import Service
 
+
+def model_names(incomplete: str) -> list[str]:
+    """Return the names that the shell completes a model's name to."""
+    from ..console.list import collect
+
+    try:
+        names = [str(row["name"]) for row in collect()]
+    except RKLLamaError:
+        return []
+    return [name for name in names if name.lower().startswith(incomplete.lower())]
+
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="The model's name as shown by `rkllama list`, or a unique prefix.",
+        autocompletion=model_names,
+    ),
+]
 JSONFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -15,7 +38,35 @@ def settings_of(context: typer.Context) -> "Settings":
     """Return the settings, with what stands before the command (`rkllama --models DIRECTORY …`)."""
     from ..config import load_settings
 
-    return load_settings({"models": context.find_root().params.get("models")})
+    return load_settings({"models": models_option(context)})
+
+
+def models_option(context: typer.Context) -> str | None:
+    """Return the directory of `rkllama --models DIRECTORY …`; it is used without a server."""
+    directory: str | None = context.find_root().params.get("models")
+    return directory
+
+
+def service_of(context: typer.Context, command: str) -> "Service":
+    """Return the running server if there is one, else this process."""
+    settings = settings_of(context)
+    if models_option(context) is None:
+        from ..client.discover import find_server, unused_settings
+
+        server = find_server(settings)
+        if server is not None:
+            from ..client.remote import RemoteService
+
+            if command == "ps" or unused_settings(server, settings):
+                from ..console.list import say_server
+
+                say_server(server, settings)
+            return RemoteService(server)
+    from ..console.terminal import show_warnings
+    from ..engine.service import LocalService
+
+    show_warnings()
+    return LocalService(settings, f"rkllama {command}", exact_sampling=True)
 
 
 def print_json(values: object) -> None:

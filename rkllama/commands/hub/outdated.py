@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from ..errors import InvalidRequest, PullError
-from .common import JSONFlag, print_json, settings_of
+from ...errors import InvalidRequest, PullError
+from ..common import JSONFlag, print_json, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..config import Settings
-    from ..hub.updates import Pulled, Update
-    from ..service import Service
+    from ...config import Settings
+    from ...hub.updates import Pulled, Update
+    from ...service import Service
 
 
 def outdated(
@@ -22,7 +22,7 @@ def outdated(
     as_json: JSONFlag = False,
 ) -> None:
     """List the pulled models of which the Hub has a newer file."""
-    from ..console.output import human_size, table, write_styled
+    from ...console.output import human_size, table, write_styled
 
     settings = settings_of(context)
     found, failed = _updates(settings, None)
@@ -55,7 +55,7 @@ def outdated(
 
 def update_models(service: "Service", settings: "Settings", name: str | None) -> None:
     """Fetch the newer files of all pulled models, or of the one that is named."""
-    from ..console.progress import show_progress
+    from ...console.progress import show_progress
 
     found, failed = _updates(settings, name)
     for update in found:
@@ -70,9 +70,9 @@ def update_models(service: "Service", settings: "Settings", name: str | None) ->
 
 def _updates(settings: "Settings", name: str | None) -> "tuple[list[Update], bool]":
     """Return the models that the Hub has newer, and whether some could not be asked about, which is told."""
-    from ..console.terminal import Spinner
-    from ..hub.api import Hub
-    from ..hub.updates import newer, pulled_models
+    from ...console.terminal import Spinner
+    from ...hub.api import Hub
+    from ...hub.updates import newer, pulled_models
 
     hub, found, failed = Hub(), [], False
     known = _named(list(pulled_models(os.path.realpath(settings.models))), name)

@@ -3,17 +3,17 @@
 import sys
 from typing import TYPE_CHECKING
 
-from ..console.terminal import Spinner, agreed, ask, can_ask, say
-from ..errors import AmbiguousName, HubNotFound, InvalidRequest, ModelIncomplete, ModelNotFound
+from ...console.terminal import Spinner, agreed, ask, can_ask, say
+from ...errors import AmbiguousName, HubNotFound, InvalidRequest, ModelIncomplete, ModelNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..config import Settings
-    from ..hub.find import Plan
-    from ..hub.offers import Offer
-    from ..service import Service
-    from ..types import PullProgress
+    from ...config import Settings
+    from ...hub.find import Plan
+    from ...hub.offers import Offer
+    from ...service import Service
+    from ...types import PullProgress
 
 _LISTED = 9
 """Candidates that a question lists."""
@@ -21,7 +21,7 @@ _LISTED = 9
 
 def pull_model(service: "Service", reference: str, *, unverified: bool = False) -> str:
     """Fetch a model with its progress on stderr; on a terminal ask which one is meant. Returns its name."""
-    from ..console.progress import show_progress
+    from ...console.progress import show_progress
 
     try:
         return show_progress(service.pull(reference, unverified=unverified), reference)
@@ -60,7 +60,7 @@ def ensure_model(
 
 def show_candidates(settings: "Settings", reference: str, *, refresh: bool) -> None:
     """Print what `pull` would choose from, best first, and what it would choose."""
-    from ..console.output import table, write_styled
+    from ...console.output import table, write_styled
 
     plan = _plan(settings, reference, refresh=refresh)
     head = ("FILE", "QUANT", "KIT", "SIZE", "SCORE", "")
@@ -85,7 +85,7 @@ def show_candidates(settings: "Settings", reference: str, *, refresh: bool) -> N
 
 def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: bool) -> str:
     """Return what to pull for a name that is not here. Raises `error` where that is nothing."""
-    from ..errors import PullError
+    from ...errors import PullError
 
     if _is_file(model):
         if not decided and not agreed(f"{model} is not here. Fetch it?", default=True):
@@ -126,7 +126,7 @@ def _wanted(model: str, settings: "Settings", error: ModelNotFound, *, decided: 
 
 def _is_file(model: str) -> bool:
     """Return whether a name is that of one file on the Hub."""
-    from ..hub.wanted import parse_wanted
+    from ...hub.wanted import parse_wanted
 
     try:
         reference = parse_wanted(model).reference
@@ -144,10 +144,10 @@ def _offer(offer: "Offer", size: int | None, error: ModelNotFound) -> None:
 
 def _for_the_cpu(model: str, settings: "Settings") -> "Offer | None":
     """Return the best .gguf of a name that has no .rkllm for this board, if there is one to be sure of."""
-    from ..errors import PullError
-    from ..hub.api import Hub
-    from ..hub.find import Library, other_format
-    from ..hub.wanted import parse_wanted
+    from ...errors import PullError
+    from ...hub.api import Hub
+    from ...hub.find import Library, other_format
+    from ...hub.wanted import parse_wanted
 
     try:
         return other_format(Hub(), parse_wanted(model), Library(cache=settings.cache)).chosen
@@ -164,12 +164,12 @@ def _explained(error: ModelNotFound, reason: str) -> ModelNotFound:
 
 def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
     """Ask the Hub what a name means here. Raises PullError, InvalidRequest."""
-    from ..board.soc import read_soc
-    from ..hub.api import Hub
-    from ..hub.find import Library, find, find_in_repository
-    from ..hub.offers import this_board
-    from ..hub.search import finish
-    from ..hub.wanted import parse_wanted
+    from ...board.soc import read_soc
+    from ...hub.api import Hub
+    from ...hub.find import Library, find, find_in_repository
+    from ...hub.offers import this_board
+    from ...hub.search import finish
+    from ...hub.wanted import parse_wanted
 
     hub, board = Hub(), this_board(read_soc())
     wanted = parse_wanted(text, hub.endpoint)
@@ -189,7 +189,7 @@ def _plan(settings: "Settings", text: str, *, refresh: bool) -> "Plan":
 
 def pick(references: "Sequence[str]") -> str | None:
     """Have the user pick a file from a numbered list; None for none of them."""
-    from ..hub.reading import read_names
+    from ...hub.reading import read_names
 
     listed = references[:_LISTED]
     for number, reference in enumerate(listed, 1):
@@ -208,13 +208,13 @@ def _on_terminal() -> bool:
 
 def _named(reference: str, text: str) -> str:
     """Return a reference to a file under the name that was typed."""
-    from ..hub.wanted import parse_wanted
+    from ...hub.wanted import parse_wanted
 
     name = parse_wanted(text).name
     return reference if name is None else f"{reference}/{name}"
 
 
 def _human_size(size: int | None, guessed: int | None) -> str:
-    from ..console.output import human_size
+    from ...console.output import human_size
 
     return human_size(size) if size is not None else f"~{human_size(guessed)}" if guessed else "-"

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import JSONFlag, print_json, settings_of
+from ..common import JSONFlag, print_json, settings_of
 
 if TYPE_CHECKING:
-    from ..hub.listing import Row
-    from ..hub.offers import Board
-    from ..hub.search import Found
+    from ...hub.listing import Row
+    from ...hub.offers import Board
+    from ...hub.search import Found
 
 
 _WIDE = 92
@@ -40,7 +40,7 @@ def search(
     ] = False,
 ) -> None:
     """Search Hugging Face for models that run on this board."""
-    from ..hub.listing import rows
+    from ...hub.listing import rows
 
     settings = settings_of(context)
     text, board = " ".join(words), _board(soc, gguf=gguf)
@@ -52,7 +52,7 @@ def search(
         print_json([_object(row) for row in listed])
         return
     shown = listed if everything else _worth_showing(listed)
-    from ..console.output import write_styled
+    from ...console.output import write_styled
 
     write_styled(_table(shown, remarks=everything))
     sys.stdout.flush()
@@ -60,8 +60,8 @@ def search(
 
 
 def _board(soc: str | None, *, gguf: bool) -> "Board":
-    from ..board.soc import read_soc
-    from ..hub.offers import Board, this_board
+    from ...board.soc import read_soc
+    from ...hub.offers import Board, this_board
 
     here = this_board(read_soc())
     if gguf:
@@ -76,9 +76,9 @@ def _board(soc: str | None, *, gguf: bool) -> "Board":
 
 
 def _found(text: str, board: "Board", cache: str, models: str, *, refresh: bool) -> "Found":
-    from ..console.terminal import Spinner
-    from ..hub.api import Hub
-    from ..hub.search import finish, questions, search
+    from ...console.terminal import Spinner
+    from ...hub.api import Hub
+    from ...hub.search import finish, questions, search
 
     asked = questions(text, board.format, board.soc)
     steps = search(Hub(), asked, cache=cache, refresh=refresh, models=models)
@@ -119,7 +119,7 @@ def _tell(text: str, listed: "tuple[Row, ...]", shown: "tuple[Row, ...]", board:
 
 
 def _table(shown: "tuple[Row, ...]", *, remarks: bool) -> str:
-    from ..console.output import columns_of, table
+    from ...console.output import columns_of, table
 
     if not shown:
         return ""

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from ..errors import InvalidRequest, LibraryNotFound, RKLLamaError, WrongRuntime
-from .common import JSONFlag, print_json, settings_of
+from ...errors import InvalidRequest, LibraryNotFound, RKLLamaError, WrongRuntime
+from ..common import JSONFlag, print_json, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..config import Settings
-    from ..rkllm.installed import Runtimes
-    from ..service import Service
+    from ...config import Settings
+    from ...rkllm.installed import Runtimes
+    from ...service import Service
 
 app = typer.Typer(
     name="runtime",
+    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Manage the releases of librkllmrt, the NPU's runtime.",
@@ -38,7 +39,7 @@ def list_runtimes(
     if as_json:
         print_json([row._asdict() for row in rows])
         return
-    from ..console.output import table, write_styled
+    from ...console.output import table, write_styled
 
     cells = [(row.release, row.state, ", ".join(row.models) or "-", row.note) for row in rows]
     write_styled(table(("RELEASE", "STATE", "MODELS", "NOTE"), cells))
@@ -75,11 +76,11 @@ def add(
     ] = None,
 ) -> None:
     """Add a library that you have; it is used although its origin is not known."""
-    from ..console.terminal import Spinner
-    from ..files import copy_file, make_directory, not_written
-    from ..rkllm.library import FILE
-    from ..rkllm.releases import is_release
-    from ..runner.probe import probe
+    from ...console.terminal import Spinner
+    from ...files import copy_file, make_directory, not_written
+    from ...rkllm.library import FILE
+    from ...rkllm.releases import is_release
+    from ...runner.probe import probe
 
     path = os.path.abspath(os.path.expanduser(file))
     path = os.path.join(path, FILE) if os.path.isdir(path) else path
@@ -102,7 +103,7 @@ def remove(context: typer.Context, release: Release) -> None:
     """Remove a release from RKLLama's own directory, or what is there of one."""
     import shutil
 
-    from ..rkllm.releases import is_release
+    from ...rkllm.releases import is_release
 
     folder = _runtimes(settings_of(context)).folder(release)
     if not is_release(release) or not os.path.isdir(folder):
@@ -149,12 +150,12 @@ def use(
 
 def install_release(settings: "Settings", release: str | None) -> str:
     """Fetch a release with its progress on stderr, and return it. Raises PullError, InvalidRequest, …"""
-    from ..board.soc import read_soc
-    from ..console.output import print_note
-    from ..console.progress import shown_progress
-    from ..hub.runtimes import install as fetch
-    from ..rkllm.elf import machine
-    from ..rkllm.releases import (
+    from ...board.soc import read_soc
+    from ...console.output import print_note
+    from ...console.progress import shown_progress
+    from ...hub.runtimes import install as fetch
+    from ...rkllm.elf import machine
+    from ...rkllm.releases import (
         PUBLISHED,
         SIGILL_RISK,
         default_release,
@@ -198,7 +199,7 @@ def with_runtime(
 
     `decision` True fetches without asking, False never, None asks on a terminal. Raises what `action` does.
     """
-    from ..console.terminal import agreed, can_ask
+    from ...console.terminal import agreed, can_ask
 
     offered: set[str] = set()
     while True:
@@ -222,10 +223,10 @@ def with_runtime(
 
 def _missing(error: RKLLamaError, service: "Service", settings: "Settings") -> str | None:
     """Return the release whose installation here may mend an error; None if none would."""
-    from ..board.soc import read_soc
-    from ..engine.service import LocalService
-    from ..rkllm.elf import machine
-    from ..rkllm.releases import default_release, published_for
+    from ...board.soc import read_soc
+    from ...engine.service import LocalService
+    from ...rkllm.elf import machine
+    from ...rkllm.releases import default_release, published_for
 
     here = machine() or ""
     if not isinstance(service, LocalService) or settings.rkllm_lib is not None:
@@ -239,13 +240,13 @@ def _missing(error: RKLLamaError, service: "Service", settings: "Settings") -> s
 
 
 def _runtimes(settings: "Settings") -> "Runtimes":
-    from ..rkllm.installed import Runtimes
+    from ...rkllm.installed import Runtimes
 
     return Runtimes(settings.home)
 
 
 def _path_of(settings: "Settings", model: str) -> str:
-    from ..models.store import Store
+    from ...models.store import Store
 
     path = Store(settings.models).resolve(model).info.path
     if not path.lower().endswith(".rkllm"):
@@ -270,9 +271,9 @@ class _Row(NamedTuple):
 
 
 def _rows(settings: "Settings") -> "Iterator[_Row]":
-    from ..board.soc import read_soc
-    from ..rkllm.elf import machine
-    from ..rkllm.releases import age, is_doubtful, published_for
+    from ...board.soc import read_soc
+    from ...rkllm.elf import machine
+    from ...rkllm.releases import age, is_doubtful, published_for
 
     runtimes, soc, here = _runtimes(settings), read_soc(), machine()
     installed = {one.release: one for one in runtimes.installed()}
@@ -296,7 +297,7 @@ def _rows(settings: "Settings") -> "Iterator[_Row]":
 
 def _users(settings: "Settings", runtimes: "Runtimes") -> dict[str, list[str]]:
     """Return the models of each release: chosen for it, or the last that loaded it."""
-    from ..models.store import Store
+    from ...models.store import Store
 
     users: dict[str, list[str]] = {}
     try:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import AmbiguousName, InvalidRequest, RKLLamaError, Unsupported
-from .common import settings_of
+from ...errors import AmbiguousName, InvalidRequest, RKLLamaError, Unsupported
+from ..common import settings_of
 
 if TYPE_CHECKING:
-    from ..models.authoring import WritableStore
-    from ..types import PullProgress
+    from ...models.authoring import WritableStore
+    from ...types import PullProgress
 
 _LARGEST_SIDECAR = 20 << 20
 
@@ -31,11 +31,11 @@ def import_model(
         bool, typer.Option("--link", help="Do not copy the file: link to where it lies.")
     ] = False,
 ) -> None:
-    """Bring a model file of this machine, with its template, Modelfile and encoder, to the models."""
-    from ..console.progress import shown_progress
-    from ..files import make_directory
-    from ..models.authoring import WritableStore
-    from ..models.filename import strip_extension
+    """Take in a model file of this machine, with what lies beside it."""
+    from ...console.progress import shown_progress
+    from ...files import make_directory
+    from ...models.authoring import WritableStore
+    from ...models.filename import strip_extension
 
     models = settings_of(context).models
     path = _model_in(source)
@@ -56,8 +56,8 @@ def import_model(
 
 def _model_in(source: str) -> str:
     """Return the path of the model that a file or folder is. Raises InvalidRequest, AmbiguousName."""
-    from ..models.filename import EXTENSIONS
-    from ..models.reference import is_model
+    from ...models.filename import EXTENSIONS
+    from ...models.reference import is_model
 
     path = os.path.abspath(os.path.expanduser(source))
     if os.path.isdir(path):
@@ -79,9 +79,9 @@ def _model_in(source: str) -> str:
 
 def _check(path: str) -> None:
     """Raise Unsupported or InvalidRequest for a file that no runtime could load."""
-    from ..models.gguf import read_header
-    from ..models.reference import SPLIT_GGUF
-    from ..rkllm.model_file import what_else
+    from ...models.gguf import read_header
+    from ...models.reference import SPLIT_GGUF
+    from ...rkllm.model_file import what_else
 
     file = os.path.basename(path)
     if SPLIT_GGUF.search(file):
@@ -99,9 +99,9 @@ def _check(path: str) -> None:
 
 
 def _warn_of_platform(file: str) -> None:
-    from ..board.soc import read_soc
-    from ..console.output import print_note
-    from ..models.filename import parse_platform
+    from ...board.soc import read_soc
+    from ...console.output import print_note
+    from ...models.filename import parse_platform
 
     platform, soc = parse_platform(file), read_soc()
     if platform and soc and platform != soc.lower().removesuffix("s"):
@@ -128,7 +128,7 @@ def _bring(
             _bring_neighbours(path, folder, link=True)
             return
         digest = _upload(store.models, path, report)
-        from ..models.uploads import Blobs
+        from ...models.uploads import Blobs
 
         with Blobs(store.models).placed([(file, digest)], name, replaceable=False) as (placed, _):
             _bring_neighbours(path, folder, link=False)
@@ -144,7 +144,7 @@ def _bring(
 
 def _upload(models: str, path: str, report: "Callable[[PullProgress], object]") -> str:
     """Copy a file to where models are made of it; a kill leaves nothing that looks like a model."""
-    from ..models.uploads import Source, Upload
+    from ...models.uploads import Source, Upload
 
     source = Source(path, report)
     with contextlib.closing(Upload(models, source.size)) as upload:
@@ -156,9 +156,9 @@ def _upload(models: str, path: str, report: "Callable[[PullProgress], object]") 
 
 def _bring_neighbours(path: str, folder: str, *, link: bool) -> None:
     """Bring the small files and the encoder that belong to the model at `path`."""
-    from ..hub.offers import find_encoder
-    from ..models.filename import parse_platform, strip_extension
-    from ..models.sidecars import NAMES
+    from ...hub.offers import find_encoder
+    from ...models.filename import parse_platform, strip_extension
+    from ...models.sidecars import NAMES
 
     around, file = os.path.split(path)
     stem = strip_extension(file)
@@ -177,10 +177,10 @@ def _bring_modelfile(around: str, file: str, folder: str) -> None:
     """Bring the Modelfile, unless it is another model's; a FROM with a path leads to the new place."""
     from dataclasses import replace
 
-    from ..console.output import print_note
-    from ..files import write_file
-    from ..models.modelfile import SIZE_LIMIT, ModelfileError, parse_foreign, render_modelfile
-    from ..models.scan import MODELFILE
+    from ...console.output import print_note
+    from ...files import write_file
+    from ...models.modelfile import SIZE_LIMIT, ModelfileError, parse_foreign, render_modelfile
+    from ...models.scan import MODELFILE
 
     try:
         with open(os.path.join(around, MODELFILE), encoding="utf-8") as stream:
@@ -202,7 +202,7 @@ def _bring_modelfile(around: str, file: str, folder: str) -> None:
 
 
 def _copy_small(source: str, target: str) -> bool:
-    from ..files import write_file
+    from ...files import write_file
 
     try:
         with open(source, "rb") as stream:
@@ -216,7 +216,7 @@ def _copy_small(source: str, target: str) -> bool:
 
 
 def _bring_file(source: str, target: str, *, link: bool) -> None:
-    from ..files import copy_file
+    from ...files import copy_file
 
     if link:
         os.symlink(source, target)

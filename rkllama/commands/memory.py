@@ -1,0 +1,71 @@
+"""`rkllama ps`, `stop` and `load`: the models in memory."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ..console.output import write_styled
+from ..errors import NoModelLoaded, RKLLamaError
+from .common import JSONFlag, Model, model_names, service_of, settings_of
+
+
+def ps(context: typer.Context, as_json: JSONFlag = False) -> None:
+    """List the models in memory."""
+    from ..client.remote import RemoteService
+    from ..console.show import loaded_json, loaded_text
+
+    service = service_of(context, "ps")
+    loaded = service.loaded()
+    if as_json:
+        sys.stdout.write(loaded_json(loaded))
+    else:
+        write_styled(loaded_text(loaded))
+    if not loaded:
+        from ..board.lock import describe_holder, holder
+
+        # A server keeps the NPU's lock even without a model, so its lock says nothing here.
+        owner = None if isinstance(service, RemoteService) else holder(settings_of(context).lock)
+        note = f"The NPU is in use by {describe_holder(owner)}." if owner else "No model is loaded."
+        sys.stderr.write(f"{note}\n")
+
+
+def stop(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="The model to unload; by default the one used last.",
+            autocompletion=model_names,
+        ),
+    ] = None,
+) -> None:
+    """Unload a model from memory."""
+    try:
+        info = service_of(context, "stop").unload(model)
+    except NoModelLoaded:
+        text = "no model is loaded" if model is None else f"{model} is not loaded"
+        raise RKLLamaError(text) from None
+    sys.stderr.write(f"Unloaded {info.name}\n")
+
+
+def load(context: typer.Context, model: Model) -> None:
+    """Have the running server load a model."""
+    from ..client.remote import RemoteService
+
+    service = service_of(context, "load")
+    if not isinstance(service, RemoteService):
+        raise RKLLamaError(
+            "no server is running, and only a server keeps a model loaded",
+            hint=f"Start one with the model: rkllama serve --model {model}",
+        )
+    sys.stderr.write(f"Loaded {service.load(model).info.name}\n")
+
+
+def update() -> None:
+    """Tell how RKLLama is updated."""
+    raise RKLLamaError(
+        "RKLLama does not update itself",
+        hint="Run the command that installed it once more, such as: pip install --upgrade rkllama",
+    )

@@ -1,0 +1,276 @@
+"""`rkllama run`: what is asked for, and with which options."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
+from ..errors import InvalidRequest
+from .common import Model, service_of, settings_of
+
+if TYPE_CHECKING:
+    from ..console.options import ChatOptions
+
+
+def _range(name: str) -> dict[str, Any]:
+    """The bounds of an option, for Typer to show and to check."""
+    low, high = NUMBER_BOUNDS[name]
+    return {"min": low, "max": high}
+
+
+def _least(name: str) -> int:
+    """The smallest value of a whole number without a limit that is worth showing."""
+    return INTEGER_BOUNDS[name][0]
+
+
+def run(
+    context: typer.Context,
+    model: Model,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PROMPT]...",
+            help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts.",
+        ),
+    ] = None,
+    no_stdin: Annotated[
+        bool, typer.Option("--no-stdin", help="Do not read stdin, as in a loop that reads it.")
+    ] = False,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Set the system message.")
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", **_range("temperature"), help="Set the randomness; 0 is deterministic."
+        ),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=_least("top_k"), help="Sample only from the N most likely tokens."
+        ),
+    ] = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            **_range("top_p"),
+            help="Sample from the top tokens whose probabilities add up to X.",
+        ),
+    ] = None,
+    min_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            **_range("min_p"),
+            help="Drop tokens less likely than X times the top one (CPU only).",
+        ),
+    ] = None,
+    repeat_penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X", **_range("repeat_penalty"), help="Discourage repetition if X is above 1."
+        ),
+    ] = None,
+    frequency_penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            **_range("frequency_penalty"),
+            help="Discourage tokens by how often they occur.",
+        ),
+    ] = None,
+    presence_penalty: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            **_range("presence_penalty"),
+            help="Discourage tokens that already occurred.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Use this seed, to get the same answer again (CPU only)."),
+    ] = None,
+    num_predict: Annotated[
+        int | None,
+        typer.Option(
+            "--num-predict",
+            "-n",
+            metavar="N",
+            min=_least("num_predict"),
+            help="Generate at most N tokens; -1 fills the context.",
+        ),
+    ] = None,
+    ctx: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=_least("num_ctx"),
+            help="Set the context length (prompt and answer).",
+        ),
+    ] = None,
+    think: Annotated[
+        bool | None,
+        typer.Option("--think/--no-think", help="Let the model think before it answers, or not."),
+    ] = None,
+    hide_thinking: Annotated[
+        bool, typer.Option("--hide-thinking", help="Do not show the model's thinking.")
+    ] = False,
+    nowordwrap: Annotated[
+        bool, typer.Option("--nowordwrap", help="Do not wrap lines at word boundaries.")
+    ] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            metavar="json|FILE",
+            help="Have the answer be JSON, of the JSON schema in FILE if one is named.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the answer and its figures as one JSON object."),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show token counts and timings on stderr.")
+    ] = False,
+    keep_alive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Set how long the idle model stays loaded, e.g. 5m; -1: forever.",
+        ),
+    ] = None,
+    pull: Annotated[
+        bool | None,
+        typer.Option(
+            "--pull/--no-pull",
+            help="Fetch a model that is not here, or do not; by default a terminal asks.",
+        ),
+    ] = None,
+) -> None:
+    """Answer a prompt, or start a chat.
+
+    MODEL may be the path of a .rkllm or .gguf file, such as ./model.gguf, which runs without a server.
+    """
+    wanted = _format(format)
+    text = _prompt(prompt, no_stdin=no_stdin)
+    if as_json and text is None:
+        raise typer.BadParameter("it needs a prompt", param_hint="--json")
+    from ..console.one_file import service_for
+    from ..console.options import ChatOptions
+    from ..console.repl import Chat, answer_once
+    from .hub.fetch import ensure_model
+    from .hub.runtime import with_runtime
+
+    options = _with_numbers(
+        ChatOptions(
+            system=system,
+            think=think,
+            hide_thinking=hide_thinking,
+            keep_alive=_duration(keep_alive),
+            verbose=verbose,
+            wordwrap=not nowordwrap,
+            format=wanted,
+        ),
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repeat_penalty=repeat_penalty,
+        frequency_penalty=frequency_penalty,
+        presence_penalty=presence_penalty,
+        seed=seed,
+        num_predict=num_predict,
+        num_ctx=ctx,
+    )
+    service, model = service_for(
+        model, settings_of(context).models, lambda: service_of(context, "run")
+    )
+    try:
+        model = ensure_model(service, model, settings_of(context), decision=pull)
+
+        def answer() -> None:
+            if text is None:
+                Chat(service, model, options, settings_of(context).home).loop()
+            else:
+                answer_once(service, model, text, options, as_json=as_json)
+
+        with_runtime(answer, service, settings_of(context), decision=pull)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        from ..console.output import forget_stdout
+
+        forget_stdout()
+    finally:
+        service.close()
+
+
+def _with_numbers(options: "ChatOptions", **numbers: float | None) -> "ChatOptions":
+    for name, number in numbers.items():
+        try:
+            options = options.with_number(name, number)
+        except InvalidRequest as error:
+            # What Typer lets pass: NaN, and what is larger than it asks.
+            raise typer.BadParameter(error.message) from None
+    return options
+
+
+def _format(text: str | None) -> Literal["json"] | dict[str, Any] | None:
+    if text is None or text == "json":
+        return "json" if text else None
+    import json
+
+    try:
+        with open(text, encoding="utf-8") as stream:
+            schema = json.load(stream)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise typer.BadParameter(
+            f"{text!r} is neither json nor a file with a JSON schema: {reason}",
+            param_hint="--format",
+        ) from None
+    if not isinstance(schema, dict):
+        raise typer.BadParameter(f"{text} holds no JSON schema", param_hint="--format")
+    return schema
+
+
+def _duration(text: str | None) -> float | None:
+    if text is None:
+        return None
+    from ..config import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is not a duration such as 30s, 5m or -1", param_hint="--keep-alive"
+        ) from None
+
+
+def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
+    """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments.
+
+    An argument `-` asks for stdin, also for what is typed on a terminal.
+    """
+    from ..console.inputs import check_no_picture, read_stdin
+
+    # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
+    asked = "-" in (words or ())
+    if asked and no_stdin:
+        raise typer.BadParameter("- asks for stdin, which it refuses", param_hint="--no-stdin")
+    typed = (
+        " ".join(word for word in words or () if word != "-")
+        .encode(errors="surrogateescape")
+        .decode(errors="replace")
+    )
+    unread = no_stdin or (sys.stdin.isatty() and not asked)
+    check_no_picture(typed)
+    piped = "" if unread else read_stdin().strip()
+    parts = [part for part in (piped, typed) if part.strip()]
+    if not parts and (words or not sys.stdin.isatty()):
+        raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")
+    return "\n\n".join(parts) if parts else None
