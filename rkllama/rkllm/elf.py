@@ -139,3 +139,39 @@ def _segment(entry: bytes, wide: bool) -> _Segment:
 def _whole(table: bytes, size: int) -> bytes:
     """Return a table without the part of an entry at its end."""
     return table[: len(table) - len(table) % size] if size else b""
+
+
+def stand_in(path: str, text: bytes = b"") -> bytes:
+    """Return a small file of which this module tells the same as of the ELF file at `path`, but for the
+    size. `text` stands at its end. Raises OSError.
+    """
+    with open(path, "rb") as stream:
+        head = bytearray(stream.read(64).ljust(64, b"\0"))
+    wide = _is_wide(path)
+    names = b"\0" + b"".join(name.encode() + b"\0" for name in needed_by(path))
+    starts = [at + 1 for at, byte in enumerate(names[:-1]) if not byte]
+    entry, pair = (56, "<qQ") if wide else (32, "<iI")
+    first = 64 + 2 * entry
+    table = [(_NEEDED, start) for start in starts]
+    strings = first + struct.calcsize(pair) * (len(table) + 2)
+    dynamic = b"".join(
+        struct.pack(pair, *one) for one in (*table, (_STRING_TABLE, strings), (_END, 0))
+    )
+    end = strings + len(names) + len(text)
+    segments = (
+        _Segment(_LOAD, 0, 0, end),
+        _Segment(_DYNAMIC, first, first, len(dynamic)),
+    )
+    places = (32, 54, 56) if wide else (28, 42, 44)
+    struct.pack_into("<Q" if wide else "<I", head, places[0], 64)
+    struct.pack_into("<H", head, places[1], entry)
+    struct.pack_into("<H", head, places[2], len(segments))
+    packed = b"".join(_packed(segment, wide) for segment in segments)
+    return bytes(head) + packed + dynamic + names + text
+
+
+def _packed(segment: _Segment, wide: bool) -> bytes:
+    kind, offset, address, size = segment
+    if wide:
+        return struct.pack("<IIQQQQQQ", kind, 4, offset, address, address, size, size, 1)
+    return struct.pack("<IIIIIIII", kind, offset, address, address, size, size, 4, 1)

@@ -84,11 +84,11 @@ def look_for_library(
     """Return the file that `find_library` would most likely load and the version in it, without loading
     it; (None, None) for none.
     """
-    named = environ.get("LD_LIBRARY_PATH", "").split(":")
+    named = filter(None, environ.get("LD_LIBRARY_PATH", "").split(":"))
+    by_name = [os.path.join(folder, FILE) for folder in named]
+    by_name += (system_path(f"{folder}/{FILE}") for folder in SYSTEM_FOLDERS)
     for _, path in _places(explicit, environ):
-        system = map(system_path, SYSTEM_FOLDERS)
-        folders = [""] if os.sep in path else [*filter(None, named), *system]
-        for file in (os.path.join(folder, path) for folder in folders):
+        for file in [path] if os.sep in path else by_name:
             if os.path.isfile(file):
                 return file, read_version(file)
     return None, None

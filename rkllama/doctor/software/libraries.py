@@ -85,8 +85,13 @@ def _none(subject: Subject, models: Sequence[Entry]) -> Iterator[Finding]:
         )
 
 
+def _is_elsewhere() -> bool:
+    """Return whether the files of another board are looked at, on which nothing can be tried."""
+    return bool(os.environ.get("RKLLAMA_SYSROOT"))
+
+
 def _can_have_one() -> bool:
-    return bool(os.environ.get("RKLLAMA_SYSROOT")) or bool(published_for(machine()))
+    return _is_elsewhere() or bool(published_for(machine()))
 
 
 def vendor_machine() -> str:
@@ -130,7 +135,7 @@ def _library(library: Installed) -> Finding:
 def _defect(path: str) -> str | None:
     """Return why a library cannot be loaded on this board, or on the one whose files are looked at."""
     try:
-        if not os.environ.get("RKLLAMA_SYSROOT"):
+        if not _is_elsewhere():
             ours = own_machine()
             return defect_of(path, None if ours is None else (ours,))
         found = machine_of(path)
@@ -191,11 +196,12 @@ def missing_packages(path: str) -> list[tuple[str, str]]:
 
 
 def _is_there(name: str) -> bool:
-    folders = [*filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))]
-    folders += map(system_path, _LIBRARY_FOLDERS)
-    if any(os.path.exists(os.path.join(folder, name)) for folder in folders):
+    folders = filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))
+    paths = [os.path.join(folder, name) for folder in folders]
+    paths += (system_path(f"{folder}/{name}") for folder in _LIBRARY_FOLDERS)
+    if any(map(os.path.exists, paths)):
         return True
-    if os.environ.get("RKLLAMA_SYSROOT"):
+    if _is_elsewhere():
         return False
     try:
         ctypes.CDLL(name)  # the system's own, wherever its loader finds it
@@ -251,8 +257,8 @@ def check_image_library(subject: Subject) -> Iterator[Finding]:
     ]
     if not seeing:
         return
-    folders = [os.path.join(subject.settings.home, "lib"), *map(system_path, SYSTEM_FOLDERS)]
-    paths = [os.path.join(folder, _IMAGE_LIBRARY) for folder in folders]
+    paths = [os.path.join(subject.settings.home, "lib", _IMAGE_LIBRARY)]
+    paths += (system_path(f"{folder}/{_IMAGE_LIBRARY}") for folder in SYSTEM_FOLDERS)
     path = next((path for path in paths if os.path.isfile(path)), None)
     defect = None if path is None else _defect(path)
     if path is not None and defect is None:
