@@ -1,0 +1,145 @@
+"""Checks of the clocks of NPU, memory and CPU, of their governors, and of heat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..board.soc import read_soc, runs_llm
+from ..board.telemetry import (
+    Clock,
+    read_cpu_clocks,
+    read_ddr_clock,
+    read_npu_clock,
+    read_temperatures,
+    read_throttled,
+)
+from .finding import Finding, Subject
+from .machine import has_npu, in_container
+
+HOT = 85.0
+"""Degrees Celsius from which on the vendor's kernels lower the clocks."""
+_ENOUGH = 0.9
+"""The part of its highest clock that something should run at."""
+_THERMAL = "/sys/class/thermal"
+
+
+def check_npu_clock(subject: Subject) -> Iterator[Finding]:
+    """Whether the NPU runs at its highest clock."""
+    clock = read_npu_clock() if has_npu() else None
+    if clock is not None and clock.current is not None:
+        why = "Some kernels leave it at its lowest clock, where it is several times slower."
+        yield _about(subject, "npu-clock", "NPU clock", [clock], why)
+
+
+def check_ddr_clock(subject: Subject) -> Iterator[Finding]:
+    """Whether the memory runs at its highest clock: the answer's speed is that of the memory."""
+    if not has_npu():
+        return
+    clock = read_ddr_clock()
+    if clock is not None and clock.current is not None:
+        why = "The speed of an answer is that of the memory."
+        yield _about(subject, "ddr-clock", "Memory clock", [clock], why)
+    elif clock is None and read_npu_clock() is not None and not in_container():
+        yield Finding(
+            check="ddr-clock",
+            status="warning",
+            title="Memory clock",
+            found="the kernel does not scale it: it stays where the firmware has set it",
+            good="/sys/class/devfreq/dmc, with which it can be raised",
+            advice="Newer firmware or a newer kernel of the board's vendor may bring it. If answers are "
+            "as fast as others report for this board, all is well.",
+            source="/sys/class/devfreq",
+        )
+
+
+def check_cpu_clock(subject: Subject) -> Iterator[Finding]:
+    """Whether the CPU's governors wait for load before they raise the clock."""
+    if not runs_llm(read_soc()):
+        return
+    clocks = [clock for clock in read_cpu_clocks() if clock.governor is not None]
+    if clocks:
+        why = "A slow CPU slows the NPU down: it feeds it with work."
+        yield _about(subject, "cpu-clock", "CPU clocks", clocks, why)
+
+
+def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], why: str) -> Finding:
+    """Tell of clocks; a warning about those that are low, if RKLLama does not raise them itself."""
+    low = [clock for clock in clocks if _is_low(clock)]
+    raised = getattr(subject.settings, "governors", None) == "performance"
+    shown = "; ".join(map(_shown, low or clocks))
+    if not low or raised:
+        return Finding(
+            check=check,
+            status="good",
+            title=title,
+            found=f"{shown}; raised while a model is loaded" if low else shown,
+            source=_folder(clocks),
+        )
+    return Finding(
+        check=check,
+        status="warning",
+        title=title,
+        found=shown,
+        good=", ".join(_highest(clock) for clock in low),
+        advice=f"{why} These lines last until the next start of the board.",
+        cure=tuple(f"echo performance | sudo tee {clock.governor_file}" for clock in low),
+        source=_folder(low),
+    )
+
+
+def _is_low(clock: Clock) -> bool:
+    """Whether a clock is low, and nothing but load raises it."""
+    if clock.governor == "performance" or "performance" not in clock.governors:
+        return False
+    if clock.name.startswith("cpu"):  # its clock is high at this moment because we compute
+        return clock.governor != "userspace" or not _is_high(clock)
+    return not _is_high(clock)
+
+
+def _is_high(clock: Clock) -> bool:
+    if clock.current is None or clock.highest is None:
+        return True
+    return clock.current >= _ENOUGH * clock.highest
+
+
+def _shown(clock: Clock) -> str:
+    name = f"{clock.name} " if clock.name.startswith("cpu") else ""
+    return f"{name}{_mhz(clock.current)} ({clock.governor})"
+
+
+def _highest(clock: Clock) -> str:
+    name = f"{clock.name} " if clock.name.startswith("cpu") else ""
+    return f"{name}{_mhz(clock.highest)}"
+
+
+def _mhz(hertz: int | None) -> str:
+    return "unknown" if hertz is None else f"{hertz / 1e6:.0f} MHz"
+
+
+def _folder(clocks: Sequence[Clock]) -> str:
+    return ", ".join(clock.governor_file.rpartition("/")[0] for clock in clocks)
+
+
+def check_heat(_subject: Subject) -> Iterator[Finding]:
+    """Whether the board is so hot that it slows down."""
+    temperatures = list(read_temperatures())
+    if not temperatures:
+        return
+    hottest = max(temperatures, key=lambda sensor: sensor.celsius)
+    found = f"{hottest.celsius:.0f} °C ({hottest.zone})"
+    throttled = read_throttled()
+    if hottest.celsius < HOT and not throttled:
+        yield Finding(check="heat", status="good", title="Heat", found=found, source=_THERMAL)
+        return
+    yield Finding(
+        check="heat",
+        status="warning",
+        title="Heat",
+        found=f"{found}, which holds clocks down" if throttled else found,
+        good=f"below {HOT:.0f} °C, at full clocks",
+        advice="The board is slowed down now or soon: give it a heat sink, a fan, or air.",
+        source=_THERMAL,
+    )
+
+
+CHECKS = (check_npu_clock, check_ddr_clock, check_cpu_clock, check_heat)

@@ -1,0 +1,244 @@
+"""Checks of what the board gives to models: memory, CPUs, open files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from ..board.lock import holder
+from ..board.soc import cpus, npu_cores, read_soc, runs_llm
+from ..board.sysroot import exists, list_names, read_kernel_log, read_text
+from ..board.telemetry import Memory, read_memory
+from ..errors import ConfigError, ModelsDirMissing
+from ..models.scan import Entry, scan
+from .finding import Finding, Subject
+from .machine import has_npu
+
+_PLATFORM = "/sys/bus/platform/devices"
+_FILES = 4096
+"""Open files that a model may need: the runtime has one for each of its buffers."""
+_REST = 0.85
+"""The part of the board's memory that a model can have beside the system."""
+
+
+def models_of(subject: Subject) -> list[Entry]:
+    """Return the models that are looked at, without aliases."""
+    try:
+        entries = scan(subject.settings.models)
+    except (ModelsDirMissing, ConfigError):
+        return []
+    return [entry for entry in entries if subject.model in (None, entry.name)]
+
+
+# --- Memory ------------------------------------------------------------------------------------
+
+
+def check_iommu(subject: Subject) -> Iterator[Finding]:
+    """Whether the NPU reaches all of the board's memory, or only what is set aside for it (CMA)."""
+    if not has_npu():
+        return
+    enabled = _has_iommu()
+    if enabled is None:
+        yield Finding(
+            check="iommu",
+            status="unseen",
+            title="NPU memory",
+            found="whether the NPU has its IOMMU is for root to see",
+            source="dmesg",
+        )
+    elif enabled:
+        yield Finding(
+            check="iommu",
+            status="good",
+            title="NPU memory",
+            found="all of the board's, by its IOMMU",
+            source=_PLATFORM,
+        )
+    else:
+        yield _without_iommu(subject)
+
+
+def _has_iommu() -> bool | None:
+    """Whether the NPU works with its IOMMU: the driver says so, and its device has a group of it."""
+    if match := re.search(r"rknpu iommu is (enabled|disabled)", read_kernel_log() or ""):
+        return match[1] == "enabled"
+    devices = [name for name in list_names(_PLATFORM) if name.endswith(".npu")]
+    if not devices:
+        return None
+    return any(exists(f"{_PLATFORM}/{name}/iommu_group") for name in devices)
+
+
+def _without_iommu(subject: Subject) -> Finding:
+    total = read_memory().cma_total or 0
+    larger = [entry for entry in models_of(subject) if _is_for_npu(entry) and entry.size > total]
+    models = f", less than {larger[0].name} needs" if larger else ""
+    return Finding(
+        check="iommu",
+        status="broken" if larger or not total else "warning",
+        title="NPU memory",
+        found=f"the NPU has no IOMMU, and so only the CMA's {_size(total)}{models}",
+        good="an IOMMU, as the vendor's device trees have it",
+        advice="Use the vendor's kernel and device tree; or set more memory aside: add `cma=` with a "
+        "size, such as cma=4G, to the kernel's command line, and restart.",
+        source="/proc/meminfo (CmaTotal)",
+    )
+
+
+def _is_for_npu(entry: Entry) -> bool:
+    return entry.format == "rkllm"
+
+
+def check_memory(subject: Subject) -> Iterator[Finding]:
+    """Whether the models that are here fit the board's memory."""
+    memory = read_memory()
+    if memory.total is None or memory.available is None:
+        return
+    models = models_of(subject)
+    most = _REST * memory.total
+    for entry in models:
+        if entry.size > most:
+            yield _too_large(entry, memory)
+    if any(entry.size > most for entry in models):
+        return
+    largest = max(models, key=lambda entry: entry.size, default=None)
+    if (
+        largest is not None
+        and largest.size > memory.available
+        and holder(subject.settings.lock) is None
+    ):
+        yield _not_now(largest, memory)
+        return
+    beside = f"; the largest model has {_size(largest.size)}" if largest else ""
+    yield Finding(
+        check="memory",
+        status="good",
+        title="Memory",
+        found=f"{_size(memory.available)} of {_size(memory.total)} available{beside}",
+        source="/proc/meminfo",
+    )
+
+
+def _too_large(entry: Entry, memory: Memory) -> Finding:
+    return Finding(
+        check="memory",
+        status="warning",
+        title="Memory",
+        found=f"{entry.name} has {_size(entry.size)}, the board {_size(memory.total or 0)}",
+        good="models that leave room for the system",
+        advice="Use a smaller model or a stronger quantization.",
+        cure=(f"rkllama rm {entry.name}",),
+        source="/proc/meminfo (MemTotal)",
+    )
+
+
+def _not_now(entry: Entry, memory: Memory) -> Finding:
+    return Finding(
+        check="memory",
+        status="warning",
+        title="Memory",
+        found=f"{_size(memory.available or 0)} available, and {entry.name} has {_size(entry.size)}",
+        good=f"{_size(entry.size)} and more",
+        advice="End other programs before it is used; this line shows the largest ones.",
+        cure=("ps -eo rss,pid,comm --sort=-rss | head",),
+        source="/proc/meminfo (MemAvailable)",
+    )
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+# --- CPUs and files ----------------------------------------------------------------------------
+
+
+def check_affinity(_subject: Subject) -> Iterator[Finding]:
+    """Whether this process may use as many CPUs as the NPU has cores, and the fast ones among them."""
+    soc = read_soc()
+    allowed = _allowed_cpus()
+    if not allowed or not runs_llm(soc):
+        return
+    source = "/proc/self/status (Cpus_allowed_list)"
+    shown = _ranges(allowed)
+    if len(allowed) < npu_cores(soc):
+        yield Finding(
+            check="affinity",
+            status="broken",
+            title="CPU affinity",
+            found=f"only CPU {shown}; librkllmrt refuses fewer CPUs than the NPU has cores",
+            good=f"{npu_cores(soc)} CPUs or more",
+            advice="Look at taskset, at CPUAffinity= in the systemd unit, and at the container's CPUs "
+            "(--cpuset-cpus).",
+            source=source,
+        )
+        return
+    mask, _ = cpus(soc, set(range(8)))
+    fast = {cpu for cpu in range(8) if mask >> cpu & 1}
+    all_fast = fast <= allowed
+    yield Finding(
+        check="affinity",
+        status="good" if all_fast else "warning",
+        title="CPU affinity",
+        found=f"CPU {shown}" + ("" if all_fast else ": not all of those that feed the NPU best"),
+        good=None if all_fast else f"CPU {_ranges(fast)} among them",
+        advice=None
+        if all_fast
+        else "Look at taskset, at CPUAffinity= in the systemd unit, at the container's CPUs "
+        "(--cpuset-cpus), and at CPUs that are switched off.",
+        source=source,
+    )
+
+
+def _allowed_cpus() -> set[int]:
+    """The CPUs that this process may run on and that are switched on."""
+    match = re.search(r"(?m)^Cpus_allowed_list:\s*(\S+)", read_text("/proc/self/status") or "")
+    allowed = _numbers(match[1]) if match else set()
+    online = _numbers(read_text("/sys/devices/system/cpu/online") or "")
+    return allowed & online if online else allowed
+
+
+def _numbers(ranges: str) -> set[int]:
+    """The numbers of the kernel's "0-3,6"."""
+    numbers: set[int] = set()
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", ranges):
+        numbers.update(range(int(first), int(last or first) + 1))
+    return numbers
+
+
+def _ranges(numbers: set[int]) -> str:
+    """Numbers as the kernel writes them."""
+    starts = sorted(number for number in numbers if number - 1 not in numbers)
+    ends = sorted(number for number in numbers if number + 1 not in numbers)
+    return ",".join(
+        str(start) if start == end else f"{start}-{end}"
+        for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def check_open_files(_subject: Subject) -> Iterator[Finding]:
+    """Whether a model may open as many files as the runtime needs."""
+    match = re.search(r"(?m)^Max open files +(\w+) +(\w+)", read_text("/proc/self/limits") or "")
+    if match is None or not has_npu():
+        return
+    soft, hard = (int(word) if word.isdigit() else None for word in match.groups())
+    enough = hard is None or hard >= _FILES
+    raised = soft is not None and soft < _FILES
+    yield Finding(
+        check="open-files",
+        status="good" if enough else "warning",
+        title="Open files",
+        found=(f"{match[1]}, for models raised to {match[2]}" if raised and enough else match[1])
+        if enough
+        else f"{match[2]} at most; the runtime has one open for each of its buffers",
+        good=None if enough else f"{_FILES} or more",
+        advice=None
+        if enough
+        else "Raise the limit: LimitNOFILE=16384 in the systemd unit, --ulimit nofile=16384 for a "
+        "container, or for logins this line; then log in again.",
+        cure=()
+        if enough
+        else ("echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf",),
+        source="/proc/self/limits",
+    )
+
+
+CHECKS = (check_iommu, check_memory, check_affinity, check_open_files)
