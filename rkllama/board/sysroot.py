@@ -19,17 +19,35 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 _LARGEST = 1 << 16
 """Bytes that are read of one of the kernel's files."""
 _LISTING = "/NODES"
+_asked: set[str] | None = None
+"""Which paths have been asked for, while that is recorded."""
 
 
 def system_path(path: str) -> str:
     """Return where the absolute `path` of the system is to be read."""
+    if _asked is not None:
+        _asked.add(path)
     root = os.environ.get("RKLLAMA_SYSROOT")
     return root.rstrip("/") + path if root else path
+
+
+@contextmanager
+def recording() -> Iterator[set[str]]:
+    """Collect the paths of the system that are asked for until the block ends; one block at a time."""
+    global _asked
+    asked: set[str] = set()
+    _asked = asked
+    try:
+        yield asked
+    finally:
+        _asked = None
 
 
 def read_text(path: str) -> str | None:

@@ -24,7 +24,7 @@ from rkllama.hub.runtimes import install
 from rkllama.rkllm import releases
 from rkllama.rkllm.abi import RELEASES
 from rkllama.rkllm.installed import Runtimes
-from rkllama.rkllm.library import machine
+from rkllama.rkllm.elf import machine
 from rkllama.rkllm.releases import PUBLISHED, Published
 from tests.virtual_npu import VERSIONS, library, write_model
 from tests.waiting import until
