@@ -17,7 +17,7 @@ from ...models.guide import NAME as GUIDE
 from ...rkllm.elf import machine_of, own_machine
 from ...runner.environment import without_secrets
 from ..finding import Check, Finding, Subject
-from .inventory import name_some, read_models
+from .inventory import name_some, read_models, verb
 
 _PACKAGE = "xllamacpp"
 _TIMEOUT = 1.0
@@ -43,7 +43,7 @@ def check_cpu_backend(subject: Subject) -> Iterator[Finding]:
             check="cpu-backend",
             status="broken",
             title="CPU backend",
-            found=f"not installed, and {name_some(models)} {'needs' if len(models) == 1 else 'need'} it",
+            found=f"not installed, and {name_some(models)} {verb(models, 'needs', 'need')} it",
             advice="Install llama.cpp as a package for this Python.",
             cure=(pip_line(_requirement()),),
             source=sys.prefix,

@@ -1,32 +1,19 @@
-"""RKLLama's own directory and its settings, what in it is secret, and the disk below it."""
+"""RKLLama's own directory and its settings, and what in it is secret."""
 
 from __future__ import annotations
 
-import mmap
 import os
 import re
 import shlex
 import stat
-import time
 from collections.abc import Iterator
 from difflib import get_close_matches
 
 from ...board.proc import user_name
 from ...config import SETTINGS, Settings, usable_settings
-from ...files import RESERVE, free_space
-from ..finding import Check, Finding, Status, Subject
+from ..finding import Check, Finding, Subject
 from .hub import token_file
-from .inventory import gigabytes, name_some, read_models
-
-_LITTLE = 2 << 30
-"""Bytes of room below which a usual model does not fit."""
-_MOST_READ = 64 << 20
-_CHUNK = 1 << 20
-_MOST_TIME = 0.4
-"""Seconds that reading may take."""
-_SLOW = 25e6
-"""Bytes a second below which a model takes minutes to load."""
-
+from .inventory import name_some
 
 # --- Settings ----------------------------------------------------------------------------------
 
@@ -75,7 +62,7 @@ def check_home(subject: Subject) -> Iterator[Finding]:
     """May RKLLama write where its models, logs and choices are?"""
     home = subject.settings.home
     paths = [path for path in _own_paths(subject.settings) if os.path.lexists(path)]
-    closed = [path for path in paths or [_existing(home)] if not os.access(path, os.W_OK)]
+    closed = [path for path in paths or [existing(home)] if not os.access(path, os.W_OK)]
     if not closed:
         yield Finding(
             check="home", status="good", title="RKLLama's directory", found=home, source=home
@@ -125,7 +112,7 @@ def _mount_point(path: str) -> str:
     return path
 
 
-def _existing(path: str) -> str:
+def existing(path: str) -> str:
     """Return where a path is, or the nearest directory above it that is there."""
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
@@ -190,85 +177,4 @@ def _is_open(path: str) -> bool:
     return bool(about.st_mode & (0o055 if stat.S_ISDIR(about.st_mode) else 0o044))
 
 
-# --- The disk ----------------------------------------------------------------------------------
-
-
-def check_disk_room(subject: Subject) -> Iterator[Finding]:
-    """Is there room for models?"""
-    directory = subject.settings.models
-    try:
-        free = free_space(directory)
-    except OSError:
-        return
-    status: Status = "broken" if free < RESERVE else "warning" if free < _LITTLE else "good"
-    yield Finding(
-        check="disk-room",
-        status=status,
-        title="Room on the disk",
-        found=f"{gigabytes(free)} free",
-        good=None if status == "good" else f"{gigabytes(_LITTLE)}, or what the next model needs",
-        advice=None
-        if status == "good"
-        else "Remove models with `rkllama rm`, or set RKLLAMA_MODELS to a directory on another disk.",
-        cure=() if status == "good" else (f"du -xh -d 2 {shlex.quote(_existing(directory))}",),
-        source=directory,
-    )
-
-
-def check_disk_speed(subject: Subject) -> Iterator[Finding]:
-    """How fast are models read? The largest one is read in part, not from memory."""
-    entries = [one for one in read_models(subject).entries if one.format]
-    largest = max(entries, key=lambda entry: entry.size, default=None)
-    if largest is None or largest.size < _CHUNK:
-        return
-    try:
-        speed = read_speed(largest.path)
-    except OSError:
-        return  # that it cannot be read is told where its content is looked at
-    slow = speed < _SLOW
-    seconds = largest.size / speed
-    loads = f"; {largest.name} takes {seconds:.0f} s" if seconds >= 1 else ""
-    yield Finding(
-        check="disk-speed",
-        status="warning" if slow else "good",
-        title="Speed of the disk",
-        found=f"{speed / 1e6:.0f} MB a second{loads}",
-        good=f"{_SLOW / 1e6:.0f} MB a second or more" if slow else None,
-        advice="Models load slowly. Put them on an eMMC or NVMe disk, or a faster card."
-        if slow
-        else None,
-        source=largest.path,
-    )
-
-
-def read_speed(path: str) -> float:
-    """Return the bytes a second with which a file comes from its disk. Raises OSError.
-
-    What lies in the page cache is dropped from it first, as far as no process has it mapped.
-    """
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        size = min(os.fstat(fd).st_size, _MOST_READ)
-        os.posix_fadvise(fd, 0, size, os.POSIX_FADV_DONTNEED)
-        with mmap.mmap(-1, _CHUNK) as buffer:  # no new memory for each chunk
-            done, start = 0, time.perf_counter()
-            taken = 1e-9
-            while done < size and taken < _MOST_TIME:
-                count = os.preadv(fd, [buffer], done)
-                if not count:
-                    break
-                done += count
-                taken = max(1e-9, time.perf_counter() - start)
-        os.posix_fadvise(fd, 0, size, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(fd)
-    return done / taken
-
-
-CHECKS: tuple[Check, ...] = (
-    check_settings,
-    check_home,
-    check_secrets,
-    check_disk_room,
-    check_disk_speed,
-)
+CHECKS: tuple[Check, ...] = (check_settings, check_home, check_secrets)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sized
 from typing import NamedTuple
 
 from ...config import Settings
 from ...errors import RKLLamaError
+from ...models.catalog import Watch
 from ...models.filename import parse_model_name
-from ...models.scan import Entry, Scan
+from ...models.scan import Entry
 from ...rkllm.installed import UNKNOWN, Installed, Runtimes
 from ...rkllm.library import look_for_library
 from ...rkllm.releases import in_order, numbers
 from ..finding import Subject
 
 _SHOWN = 3
+_looking = threading.Lock()
 
 
 class Models(NamedTuple):
@@ -35,15 +39,22 @@ class Models(NamedTuple):
 
 def read_models(subject: Subject) -> Models:
     """Return the models; where the subject is one, that one and the model behind an alias."""
-    look = Scan(subject.settings.models)
+    watch = _watch(subject.settings.models)
     try:
-        entries = look.entries()
+        with _looking:
+            entries = list(watch.entries())
+            incomplete, passed_over = watch.incomplete, watch.passed_over
     except RKLLamaError as error:
         return Models(fault=error)
     if subject.model is not None:
-        entries = _with_model_of(entries, subject.model)
-        return Models(tuple(entries))
-    return Models(tuple(entries), tuple(look.incomplete), tuple(look.passed_over))
+        return Models(tuple(_with_model_of(entries, subject.model)))
+    return Models(tuple(entries), incomplete, passed_over)
+
+
+@functools.lru_cache(maxsize=1)
+def _watch(models: str) -> Watch:
+    """Return what looks at the directory once for all the checks, as long as nothing changes in it."""
+    return Watch(models)
 
 
 def _with_model_of(entries: list[Entry], name: str) -> list[Entry]:
@@ -131,6 +142,11 @@ def name_some(names: Iterable[str]) -> str:
     shown = ", ".join(names[:_SHOWN])
     more = len(names) - _SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+def verb(names: Sized, one: str, several: str) -> str:
+    """Return the form of a verb that goes with so many names."""
+    return one if len(names) == 1 else several
 
 
 def gigabytes(size: float) -> str:

@@ -25,7 +25,7 @@ from ...rkllm.releases import (
     published_for,
 )
 from ..finding import Check, Finding, Subject
-from .inventory import Use, installed_releases, name_some, read_models, read_uses
+from .inventory import Use, installed_releases, name_some, read_models, read_uses, verb
 
 _TITLE = "NPU runtime"
 _INSTALL = "rkllama runtime install"
@@ -60,6 +60,7 @@ def check_runtime(subject: Subject) -> Iterator[Finding]:
 
 def _none(subject: Subject, models: Sequence[Entry]) -> Iterator[Finding]:
     named, soc = subject.settings.rkllm_lib, read_soc()
+    names = name_some(entry.name for entry in models)
     if named is not None:
         yield Finding(
             check="runtime",
@@ -75,7 +76,7 @@ def _none(subject: Subject, models: Sequence[Entry]) -> Iterator[Finding]:
             status="broken" if _can_have_one() else "warning",
             title=_TITLE,
             found="no librkllmrt.so"
-            + (f", which {name_some(entry.name for entry in models)} needs" if models else ""),
+            + (f", which {names} {verb(models, 'needs', 'need')}" if models else ""),
             good="a release that fits the models",
             advice="Fetch the vendor's library. Models in .gguf format run without it."
             if _can_have_one()
@@ -173,7 +174,7 @@ def _without_needed(library: Installed, missing: Sequence[tuple[str, str]]) -> F
         check="runtime-needs",
         status="broken",
         title="Libraries that it needs",
-        found=f"{names} is missing" if len(missing) == 1 else f"{names} are missing",
+        found=f"{names} {verb(missing, 'is', 'are')} missing",
         advice=f"librkllmrt {library.release} cannot be loaded without.",
         cure=("sudo apt-get update", f"sudo apt-get install -y {packages}"),
         source=library.path,
@@ -276,7 +277,7 @@ def check_image_library(subject: Subject) -> Iterator[Finding]:
         title="Library for pictures",
         found=f"no {_IMAGE_LIBRARY}" if path is None else f"{path} cannot be used: {defect}",
         good=_IMAGE_LIBRARY,
-        advice=f"{name_some(seeing)} cannot see pictures without; text works.",
+        advice=f"Without it {name_some(seeing)} cannot see pictures; text works.",
         cure=(
             f"sudo curl -fL -o /usr/lib/{_IMAGE_LIBRARY} {_IMAGE_SOURCE}/{vendor_machine()}/{_IMAGE_LIBRARY}",
         ),

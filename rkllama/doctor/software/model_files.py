@@ -26,19 +26,14 @@ def check_models(subject: Subject) -> Iterator[Finding]:
     """Can the models directory be read, and what is in it?"""
     models = read_models(subject)
     directory = subject.settings.models
-    if models.fault is not None:
-        missing = not os.path.isdir(directory)
+    is_default = directory == os.path.join(subject.settings.home, "models")
+    if models.fault is not None and not (is_default and not os.path.lexists(directory)):
         yield Finding(
             check="models",
-            status="warning" if missing else "broken",
+            status="broken",
             title="Models",
             found=models.fault.message,
-            advice="It is made with the first model."
-            if missing and directory == os.path.join(subject.settings.home, "models")
-            else models.fault.hint or "Set RKLLAMA_MODELS to a directory that you may read.",
-            cure=("rkllama run guide",)
-            if missing and directory.startswith(subject.settings.home)
-            else (),
+            advice=models.fault.hint or "Set RKLLAMA_MODELS to a directory that you may read.",
             source=directory,
         )
         return

@@ -18,7 +18,7 @@ from ...models.scan import Entry
 from ...models.sidecars import stamp_sidecars
 from ...rkllm.releases import are_bad_together, wanted_release
 from ..finding import Check, Finding, Subject
-from .inventory import Use, gigabytes, installed_releases, name_some, read_models, read_uses
+from .inventory import Use, gigabytes, installed_releases, name_some, read_models, read_uses, verb
 from .libraries import encoders_beside, vendor_machine
 
 _TEMPLATES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
@@ -78,7 +78,7 @@ def check_model_runtime(subject: Subject) -> Iterator[Finding]:
             check="model-runtime",
             status="broken",
             title="Runtime of the models",
-            found=f"{name_some(users)} {_has(users)} to use librkllmrt {release}, which is not installed",
+            found=f"{name_some(users)} {verb(users, 'is', 'are')} to use librkllmrt {release}, which is not installed",
             advice="Install it, or leave the choice to RKLLama with `rkllama runtime use auto MODEL`.",
             cure=(f"rkllama runtime install {release}",),
             source=os.path.join(subject.settings.home, "runtimes.json"),
@@ -95,10 +95,6 @@ def check_model_runtime(subject: Subject) -> Iterator[Finding]:
             + (f"; made by toolkit {uses[0].toolkit}" if uses[0].toolkit else ""),
             source=uses[0].fitting[0].path,
         )
-
-
-def _has(users: Sequence[str]) -> str:
-    return "is" if len(users) == 1 else "are"
 
 
 def _too_old(uses: Sequence[Use], toolkit: str | None) -> Finding:
