@@ -2,7 +2,7 @@
 
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +14,7 @@ from ..console.output import (
     RED,
     YELLOW,
     columns_of,
+    display_width,
     is_terminal,
     styled,
     write_styled,
@@ -24,7 +25,7 @@ from .common import JSONFlag, model_names, print_json, settings_of
 if TYPE_CHECKING:
     from ..config import Settings
     from ..doctor.checks import Told
-    from ..doctor.finding import Finding, Status
+    from ..doctor.finding import Finding, Status, Subject
 
 JSON_VERSION = 1
 """Of the form of what `--json` prints; a change that programs would notice raises it."""
@@ -36,8 +37,6 @@ _SIGNS: "dict[Status, tuple[str, str]]" = {
 }
 """Of each status: the symbol on a terminal, elsewhere the word itself, and the colour."""
 _WRONG = ("broken", "warning")
-_TITLE = 14
-"""Columns of a title."""
 _NARROW = 60
 """Columns below which nothing is aligned."""
 _INDENT = " " * 6
@@ -54,23 +53,85 @@ def doctor(
         ),
     ] = None,
     as_json: JSONFlag = False,
+    fix: Annotated[
+        bool,
+        typer.Option(
+            "--fix", help="Cure what needs no root, and print the rest as a script for the shell."
+        ),
+    ] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Write a file for a bug report, without keys and prompts."),
+    ] = False,
 ) -> None:
     """Find what keeps this board from running models, and say how to cure it.
 
     Each finding tells what is there, what should be there, and the lines that cure it. The exit code is 1 if
     something is broken, and 0 otherwise, warnings included.
     """
+    from ..board.sysroot import recording
     from ..doctor.checks import examine
     from ..doctor.finding import Subject
 
+    if as_json + fix + report > 1:
+        raise typer.BadParameter("use one of --json, --fix and --report")
+    _say_whose_board()
     settings = settings_of(context)
     name = None if model is None else _full_name(settings, model)
-    told = examine(Subject(settings=settings, model=name))
+    subject = Subject(settings=settings, model=name)
+    with recording() as asked:
+        told = examine(subject)
     if as_json:
         print_json(_as_json(told, name))
+    elif fix:
+        told = _fix(subject, told)
+    elif report:
+        _report(subject, told, asked)
     else:
         write_styled(findings_text(told, columns_of(sys.stdout) or 80))
     raise typer.Exit(int(any(entry.finding.status == "broken" for entry in told)))
+
+
+def _say_whose_board() -> None:
+    import os
+
+    if root := os.environ.get("RKLLAMA_SYSROOT"):
+        text = (
+            f"Models, server, disk and network are this machine's; the board is the one in {root}"
+        )
+        columns = columns_of(sys.stderr) or len(text)
+        sys.stderr.write("".join(f"{line}\n" for line in _wrapped(text, columns, "", "")))
+
+
+def _fix(subject: "Subject", told: "list[Told]") -> "list[Told]":
+    """Cure what can be, print the script with the rest, and return what is found after that."""
+    from ..console.terminal import agreed, can_ask, say
+    from ..doctor.checks import examine
+    from ..doctor.cures import fix
+
+    findings = [entry.finding for entry in told]
+    fixed = fix(
+        findings,
+        subject.settings.models,
+        agree=lambda question: can_ask() and agreed(question, default=True),
+        say=say,
+    )
+    sys.stdout.write(fixed.script)
+    if fixed.script and sys.stdout.isatty():
+        say("Read these lines, then run them: rkllama doctor --fix > fix.sh && sh fix.sh")
+    elif not fixed.script:
+        say("Nothing is left to do." if fixed.done else "There is nothing to do.")
+    return examine(subject) if fixed.done else told
+
+
+def _report(subject: "Subject", told: "Sequence[Told]", asked: "Iterable[str]") -> None:
+    from ..console.terminal import say
+    from ..doctor.report import default_name, write_report
+
+    path = default_name()
+    write_report(path, subject, [entry.finding for entry in told], asked)
+    sys.stdout.write(f"{path}\n")
+    say("It has no keys, no prompts and no names of users. Look into it before you send it.")
 
 
 def _full_name(settings: "Settings", model: str) -> str:
@@ -104,19 +165,20 @@ def findings_text(told: "Sequence[Told]", columns: int) -> str:
     """Return the findings for people, in lines of so many columns; those to be copied may be longer."""
     lines: list[str] = []
     group = None
+    width = max((display_width(entry.finding.title) for entry in told), default=0)
     for entry in told:
         if entry.group != group:
             lines += ["", styled(entry.group, BOLD, sys.stdout)]
             group = entry.group
-        lines += _lines(entry.finding, columns)
+        lines += _lines(entry.finding, width, columns)
     return "".join(f"{line}\n" for line in [*lines[1:], "", *_summary(told, columns)])
 
 
-def _lines(finding: "Finding", columns: int) -> Iterator[str]:
+def _lines(finding: "Finding", width: int, columns: int) -> Iterator[str]:
     mark, colour = _mark(finding.status)
     lead = " " * (len(mark) + 3)
     if columns >= _NARROW:
-        title, indent = f"{finding.title:<{_TITLE}} ", lead + " " * (_TITLE + 1)
+        title, indent = f"{finding.title:<{width}}  ", lead + " " * (width + 2)
     else:
         title, indent = f"{finding.title}: ", lead
     first, *rest = _wrapped(title + finding.found, columns, lead, indent)

@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 from . import clocks, devices, limits, machine
 from .finding import Check, Finding, Subject
 from .software import (
+    disk,
     engines,
     home,
     hub,
@@ -19,6 +20,7 @@ from .software import (
     serving,
     surroundings,
 )
+from .software.inventory import read_models
 
 _MOST = 1.5
 """Seconds that all the checks which wait for others may take together."""
@@ -51,7 +53,7 @@ GROUPS = (
     Group("Engines for .gguf", engines.CHECKS, "model", waits=True),
     Group("Models", (*model_files.CHECKS, *model_needs.CHECKS), "model"),
     Group("Server", serving.CHECKS, waits=True),
-    Group("Home and disk", home.CHECKS, waits=True),
+    Group("Home and disk", (*home.CHECKS, *disk.CHECKS), waits=True),
     Group("Python", surroundings.CHECKS),
     Group("Hugging Face", hub.CHECKS, waits=True),
 )
@@ -89,8 +91,7 @@ def _scopes(subject: Subject) -> tuple[Scope, ...]:
     """What is looked at: everything, or what the one model needs."""
     if subject.model is None:
         return "npu", "model", "machine"
-    is_for_npu = any(entry.format == "rkllm" for entry in limits.models_of(subject))
-    return ("npu", "model") if is_for_npu else ("model",)
+    return ("npu", "model") if read_models(subject).of_format("rkllm") else ("model",)
 
 
 class _Waiting:

@@ -24,7 +24,7 @@ _THERMAL = "/sys/class/thermal"
 
 
 def check_npu_clock(subject: Subject) -> Iterator[Finding]:
-    """Whether the NPU runs at its highest clock."""
+    """Does the NPU run at its highest clock?"""
     clock = read_npu_clock() if has_npu() else None
     if clock is not None and clock.current is not None:
         why = "Some kernels leave it at its lowest clock, where it is several times slower."
@@ -32,7 +32,7 @@ def check_npu_clock(subject: Subject) -> Iterator[Finding]:
 
 
 def check_ddr_clock(subject: Subject) -> Iterator[Finding]:
-    """Whether the memory runs at its highest clock: the answer's speed is that of the memory."""
+    """Does the memory run at its highest clock? Each token reads the whole model from it."""
     if not has_npu():
         return
     clock = read_ddr_clock()
@@ -53,7 +53,7 @@ def check_ddr_clock(subject: Subject) -> Iterator[Finding]:
 
 
 def check_cpu_governor(subject: Subject) -> Iterator[Finding]:
-    """Whether the CPU's clocks are high before there is load: it feeds the NPU in short bursts."""
+    """Are the CPU's clocks high before there is load?"""
     if not has_npu():
         return
     clocks = [clock for clock in read_cpu_clocks() if clock.governor is not None]
@@ -124,7 +124,7 @@ def _folder(clocks: Sequence[Clock]) -> str:
 
 
 def check_heat(_subject: Subject) -> Iterator[Finding]:
-    """Whether the board is so hot that it slows down."""
+    """Is the board so hot that it slows down?"""
     temperatures = list(read_temperatures())
     if not temperatures:
         return

@@ -21,7 +21,7 @@ _FOR_CONTAINERS = (
 
 
 def check_npu_link(_subject: Subject) -> Iterator[Finding]:
-    """Whether somebody has made a link /dev/rknpu, which sends librkllmrt to a device it cannot use so."""
+    """Has somebody made a link /dev/rknpu, which sends librkllmrt down the way of old drivers?"""
     node = read_node(_OLD)
     if node is None or node.target is None or not npu_nodes():
         return
@@ -38,7 +38,7 @@ def check_npu_link(_subject: Subject) -> Iterator[Finding]:
 
 
 def check_npu_device(_subject: Subject) -> Iterator[Finding]:
-    """Whether the device of the NPU is there."""
+    """Is the NPU's device node there?"""
     if not has_npu():
         return
     wanted, there = npu_nodes(), _npu()
@@ -92,7 +92,7 @@ def _npu() -> list[Node]:
 
 
 def check_npu_access(_subject: Subject) -> Iterator[Finding]:
-    """Whether this user may read and write the NPU's device."""
+    """May this user read and write it?"""
     nodes = _npu() if has_npu() else []
     if nodes:
         may = f"{read_user().name} may use it"
@@ -100,7 +100,7 @@ def check_npu_access(_subject: Subject) -> Iterator[Finding]:
 
 
 def check_dma_heap(_subject: Subject) -> Iterator[Finding]:
-    """Whether this user may take memory for the NPU from /dev/dma_heap."""
+    """May this user take memory for the NPU from /dev/dma_heap?"""
     if not has_npu() or not _npu():
         return
     heaps = [node for node in list_nodes(_HEAPS) if node.mode[0] == "c"]

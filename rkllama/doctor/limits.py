@@ -10,10 +10,10 @@ from ..board.lock import holder
 from ..board.soc import cpus, npu_cores, read_soc
 from ..board.sysroot import exists, list_names, read_kernel_log, read_text
 from ..board.telemetry import Memory, read_memory
-from ..errors import ConfigError, ModelsDirMissing
-from ..models.scan import Entry, scan
+from ..models.scan import Entry
 from .finding import Finding, Subject
 from .machine import has_npu
+from .software.inventory import gigabytes, read_models
 
 _PLATFORM = "/sys/bus/platform/devices"
 _FILES = 4096
@@ -24,18 +24,15 @@ _REST = 0.85
 
 def models_of(subject: Subject) -> list[Entry]:
     """Return the models that are looked at, without aliases."""
-    try:
-        entries = scan(subject.settings.models)
-    except (ModelsDirMissing, ConfigError):
-        return []
-    return [entry for entry in entries if subject.model in (None, entry.name)]
+    models = read_models(subject)
+    return [*models.of_format("rkllm"), *models.of_format("gguf")]
 
 
 # --- Memory ------------------------------------------------------------------------------------
 
 
 def check_iommu(subject: Subject) -> Iterator[Finding]:
-    """Whether the NPU reaches all of the board's memory, or only what is set aside for it (CMA)."""
+    """Does the NPU reach all of the board's memory, or only what is set aside for it (CMA)?"""
     if not has_npu():
         return
     enabled = _has_iommu()
@@ -71,13 +68,13 @@ def _has_iommu() -> bool | None:
 
 def _without_iommu(subject: Subject) -> Finding:
     total = read_memory().cma_total or 0
-    larger = [entry for entry in models_of(subject) if _is_for_npu(entry) and entry.size > total]
+    larger = [one for one in read_models(subject).of_format("rkllm") if one.size > total]
     models = f", less than {larger[0].name} needs" if larger else ""
     return Finding(
         check="iommu",
         status="broken" if larger or not total else "warning",
         title="NPU memory",
-        found=f"the NPU has no IOMMU, and so only the CMA's {_size(total)}{models}",
+        found=f"the NPU has no IOMMU, and so only the CMA's {gigabytes(total)}{models}",
         good="an IOMMU, as the vendor's device trees have it",
         advice="Use the vendor's kernel and device tree; or set more memory aside: add `cma=` with a "
         "size, such as cma=4G, to the kernel's command line, and restart.",
@@ -85,12 +82,8 @@ def _without_iommu(subject: Subject) -> Finding:
     )
 
 
-def _is_for_npu(entry: Entry) -> bool:
-    return entry.format == "rkllm"
-
-
 def check_memory(subject: Subject) -> Iterator[Finding]:
-    """Whether the models that are here fit the board's memory."""
+    """Do the models that are here fit the board's memory?"""
     memory = read_memory()
     if memory.total is None or memory.available is None:
         return
@@ -109,12 +102,12 @@ def check_memory(subject: Subject) -> Iterator[Finding]:
     ):
         yield _not_now(largest, memory)
         return
-    beside = f"; the largest model: {_size(largest.size)}" if largest else ""
+    beside = f"; the largest model: {gigabytes(largest.size)}" if largest else ""
     yield Finding(
         check="memory",
         status="good",
         title="Memory",
-        found=f"{_size(memory.available)} of {_size(memory.total)} free{beside}",
+        found=f"{gigabytes(memory.available)} of {gigabytes(memory.total)} free{beside}",
         source="/proc/meminfo",
     )
 
@@ -124,7 +117,7 @@ def _too_large(entry: Entry, memory: Memory) -> Finding:
         check="memory",
         status="warning",
         title="Memory",
-        found=f"{entry.name} is {_size(entry.size)}, the board has {_size(memory.total or 0)}",
+        found=f"{entry.name} is {gigabytes(entry.size)}, the board has {gigabytes(memory.total or 0)}",
         good="models that leave room for the system",
         advice="Use a smaller model or a stronger quantization.",
         cure=(f"rkllama rm {quote(entry.name)}",),
@@ -137,23 +130,19 @@ def _not_now(entry: Entry, memory: Memory) -> Finding:
         check="memory",
         status="warning",
         title="Memory",
-        found=f"{_size(memory.available or 0)} free, and {entry.name} is {_size(entry.size)}",
-        good=f"more than {_size(entry.size)} free",
+        found=f"{gigabytes(memory.available or 0)} free, and {entry.name} is {gigabytes(entry.size)}",
+        good=f"more than {gigabytes(entry.size)} free",
         advice="End other programs before it is used. The largest ones are:",
         cure=("ps -eo rss,pid,comm --sort=-rss | head",),
         source="/proc/meminfo (MemAvailable)",
     )
 
 
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
-
-
 # --- CPUs and files ----------------------------------------------------------------------------
 
 
 def check_affinity(_subject: Subject) -> Iterator[Finding]:
-    """Whether this process may use as many CPUs as the NPU has cores, and the fast ones among them."""
+    """May RKLLama use as many CPUs as the NPU has cores, and the fast ones among them?"""
     soc = read_soc()
     allowed = _allowed_cpus()
     if not allowed or not has_npu():
@@ -216,7 +205,7 @@ def _ranges(numbers: set[int]) -> str:
 
 
 def check_open_files(_subject: Subject) -> Iterator[Finding]:
-    """Whether a model may open as many files as the runtime needs."""
+    """May a model open as many files as the runtime needs?"""
     match = re.search(r"(?m)^Max open files +(\w+) +(\w+)", read_text("/proc/self/limits") or "")
     if match is None or not has_npu():
         return
