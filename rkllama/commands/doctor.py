@@ -197,7 +197,7 @@ def _mark(status: "Status") -> tuple[str, str]:
 def _details(finding: "Finding", columns: int) -> Iterator[str]:
     good = f"Good: {finding.good}." if finding.good else None
     source = f"Seen in {finding.source}" if finding.source else None
-    for text in (good, finding.advice, source):
+    for text in (good, source, finding.advice):
         if text:
             yield from _wrapped(text, columns, _INDENT, _INDENT)
     for line in finding.cure:

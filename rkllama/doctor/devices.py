@@ -92,7 +92,7 @@ def _npu() -> list[Node]:
 
 
 def check_npu_access(_subject: Subject) -> Iterator[Finding]:
-    """May this user read and write it?"""
+    """May this user read and write the NPU's device node?"""
     nodes = _npu() if has_npu() else []
     if nodes:
         may = f"{read_user().name} may use it"
@@ -159,7 +159,7 @@ def _about_access(
 def _way(closed: list[Node]) -> _Way:
     user, node = read_user().name, closed[0]
     if node.permitted:
-        return _Way(f"the container's rules forbid {node.path}", _FOR_CONTAINERS)
+        return _Way(f"the rules of the container forbid {node.path}", _FOR_CONTAINERS)
     reason = f"{user} may not use {node.path} ({node.mode} {node.owner} {node.group})"
     if in_container():
         return _Way(reason, _FOR_CONTAINERS)

@@ -11,11 +11,15 @@ from ..board.soc import cpus, npu_cores, read_soc
 from ..board.sysroot import exists, list_names, read_kernel_log, read_text
 from ..board.telemetry import Memory, read_memory
 from ..models.scan import Entry
-from .finding import Finding, Subject
+from .finding import Finding, Status, Subject
 from .machine import has_npu
 from .software.inventory import gigabytes, read_models
 
 _PLATFORM = "/sys/bus/platform/devices"
+_CPU = "/sys/devices/system/cpu"
+_WHO_LIMITS = (
+    "Look at taskset, at CPUAffinity= in the systemd unit, and at --cpuset-cpus of the container."
+)
 _FILES = 4096
 """Open files that a model may need: the runtime has one for each of its buffers."""
 _REST = 0.85
@@ -119,7 +123,7 @@ def _too_large(entry: Entry, memory: Memory) -> Finding:
         title="Memory",
         found=f"{entry.name} is {gigabytes(entry.size)}, the board has {gigabytes(memory.total or 0)}",
         good="models that leave room for the system",
-        advice="Use a smaller model or a stronger quantization.",
+        advice="Use a smaller model or a stronger quantization; this removes it:",
         cure=(f"rkllama rm {quote(entry.name)}",),
         source="/proc/meminfo (MemTotal)",
     )
@@ -147,34 +151,46 @@ def check_affinity(_subject: Subject) -> Iterator[Finding]:
     allowed = _allowed_cpus()
     if not allowed or not has_npu():
         return
-    source = "/proc/self/status (Cpus_allowed_list)"
-    shown = _ranges(allowed)
     if len(allowed) < npu_cores(soc):
-        yield Finding(
-            check="affinity",
-            status="broken",
-            title="CPU affinity",
-            found=f"only CPU {shown}; librkllmrt refuses fewer CPUs than the NPU has cores",
+        yield _affinity(
+            "broken",
+            f"only CPU {_ranges(allowed)}; librkllmrt refuses fewer CPUs than the NPU has cores",
             good=f"{npu_cores(soc)} CPUs or more",
-            advice="Look at taskset, at CPUAffinity= in the systemd unit, and at the container's CPUs "
-            "(--cpuset-cpus).",
-            source=source,
+            advice=_WHO_LIMITS,
         )
         return
     mask, _ = cpus(soc, set(range(8)))
     fast = {cpu for cpu in range(8) if mask >> cpu & 1}
-    all_fast = fast <= allowed
-    yield Finding(
+    if fast <= allowed:
+        yield _affinity("good", f"CPU {_ranges(allowed)}")
+        return
+    off = sorted(fast & _numbers(read_text(f"{_CPU}/present") or "") - _online_cpus())
+    yield _affinity(
+        "warning",
+        f"CPU {_ranges(allowed)}: not all of those that feed the NPU best",
+        good=f"CPU {_ranges(fast)} among them",
+        advice="Some are switched off:" if off else _WHO_LIMITS,
+        cure=tuple(f"echo 1 | sudo tee {_CPU}/cpu{cpu}/online" for cpu in off),
+    )
+
+
+def _affinity(
+    status: Status,
+    found: str,
+    *,
+    good: str | None = None,
+    advice: str | None = None,
+    cure: tuple[str, ...] = (),
+) -> Finding:
+    return Finding(
         check="affinity",
-        status="good" if all_fast else "warning",
+        status=status,
         title="CPU affinity",
-        found=f"CPU {shown}" + ("" if all_fast else ": not all of those that feed the NPU best"),
-        good=None if all_fast else f"CPU {_ranges(fast)} among them",
-        advice=None
-        if all_fast
-        else "Look at taskset, at CPUAffinity= in the systemd unit, at the container's CPUs "
-        "(--cpuset-cpus), and at CPUs that are switched off.",
-        source=source,
+        found=found,
+        good=good,
+        advice=advice,
+        cure=cure,
+        source="/proc/self/status (Cpus_allowed_list)",
     )
 
 
@@ -182,8 +198,12 @@ def _allowed_cpus() -> set[int]:
     """The CPUs that this process may run on and that are switched on."""
     match = re.search(r"(?m)^Cpus_allowed_list:\s*(\S+)", read_text("/proc/self/status") or "")
     allowed = _numbers(match[1]) if match else set()
-    online = _numbers(read_text("/sys/devices/system/cpu/online") or "")
+    online = _online_cpus()
     return allowed & online if online else allowed
+
+
+def _online_cpus() -> set[int]:
+    return _numbers(read_text(f"{_CPU}/online") or "")
 
 
 def _numbers(ranges: str) -> set[int]:
@@ -210,23 +230,25 @@ def check_open_files(_subject: Subject) -> Iterator[Finding]:
     if match is None or not has_npu():
         return
     soft, hard = (int(word) if word.isdigit() else None for word in match.groups())
-    enough = hard is None or hard >= _FILES
+    if hard is not None and hard < _FILES:
+        yield Finding(
+            check="open-files",
+            status="warning",
+            title="Open files",
+            found=f"{hard} at most; the runtime has one open for each of its buffers",
+            good=f"{_FILES} or more",
+            advice="Raise the limit: LimitNOFILE=16384 in the systemd unit, --ulimit nofile=16384 for a "
+            "container, or for logins this line; then log in again.",
+            cure=("echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf",),
+            source="/proc/self/limits",
+        )
+        return
     raised = soft is not None and soft < _FILES
     yield Finding(
         check="open-files",
-        status="good" if enough else "warning",
+        status="good",
         title="Open files",
-        found=(f"{match[1]}, for models raised to {match[2]}" if raised and enough else match[1])
-        if enough
-        else f"{match[2]} at most; the runtime has one open for each of its buffers",
-        good=None if enough else f"{_FILES} or more",
-        advice=None
-        if enough
-        else "Raise the limit: LimitNOFILE=16384 in the systemd unit, --ulimit nofile=16384 for a "
-        "container, or for logins this line; then log in again.",
-        cure=()
-        if enough
-        else ("echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf",),
+        found=f"{match[1]}, which RKLLama raises for models" if raised else match[1],
         source="/proc/self/limits",
     )
 
