@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-DOCTOR = "Run `rkllama doctor` to check this board."
+DOCTOR = "Run `rkllama doctor` to see what is wrong."
 
 
 def see_doctor(hint: str) -> str:
-    """Return a hint that ends with the command which finds what is wrong with the board."""
+    """Return a hint that ends with the command which finds what is wrong with the machine."""
     return f"{hint.replace(DOCTOR, '').strip()} {DOCTOR}"
 
 

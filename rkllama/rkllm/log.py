@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..errors import see_doctor
+from ..errors import DOCTOR, see_doctor
 from ..types import Diagnosis, FailureCause
 from .releases import numbers
 
@@ -326,7 +326,7 @@ def notices(facts: Facts) -> tuple[str, ...]:
     if facts.wanted_driver:
         result.append(
             f"The rknpu driver {facts.driver or 'of this kernel'} is older than "
-            f"{facts.wanted_driver}, which the runtime requires."
+            f"{facts.wanted_driver}, which the runtime requires. {DOCTOR}"
         )
     if _toolkit_is_newer(facts):
         result.append(
