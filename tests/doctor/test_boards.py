@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.config import load_settings
-from rkllama.doctor.checks import BOARD, examine, name_of, sort_by_weight
+from rkllama.doctor.checks import BOARD, examine
 from rkllama.doctor.finding import Finding, Subject
 from tests.boards import build_board, names, put_models, read_board
 
