@@ -13,10 +13,12 @@ from typing import NamedTuple
 _NAMES = {0x03: "x86", 0x28: "armhf", 0x3E: "x86-64", 0xB7: "aarch64", 0xF3: "riscv"}
 _LOAD, _DYNAMIC = 1, 2
 """Types of segments."""
-_END, _NEEDED, _STRING_TABLE = 0, 1, 5
+_END, _NEEDED, _STRING_TABLE, _STRING_SIZE = 0, 1, 5, 10
 """Tags of the dynamic section."""
 _MOST = 1 << 20
 """Bytes that are read of a table."""
+_FARTHEST = 1 << 40
+"""Files are shorter; what a damaged header says need not be."""
 
 
 class Machine(NamedTuple):
@@ -84,7 +86,7 @@ def needed_by(path: str) -> tuple[str, ...]:
     segments = _read_head(path).segments
     dynamic = next((one for one in segments if one.kind == _DYNAMIC), None)
     wide = _is_wide(path)
-    if dynamic is None:
+    if dynamic is None or dynamic.offset > _FARTHEST:
         return ()
     with open(path, "rb") as stream:
         stream.seek(dynamic.offset)
@@ -94,7 +96,7 @@ def needed_by(path: str) -> tuple[str, ...]:
         address = next((value for tag, value in entries[:end] if tag == _STRING_TABLE), None)
         names = [value for tag, value in entries[:end] if tag == _NEEDED]
         offset = None if address is None else _offset_of(address, segments)
-        if offset is None or not names:
+        if offset is None or offset > _FARTHEST or not names:
             return ()
         stream.seek(offset)
         strings = stream.read(_MOST)
@@ -122,7 +124,7 @@ def _read_head(path: str) -> _Head:
         head = stream.read(64).ljust(64, b"\0")
         (start,) = struct.unpack_from("<Q" if wide else "<I", head, table)
         length, number = (struct.unpack_from("<H", head, at)[0] for at in (entry_size, count))
-        stream.seek(start)
+        stream.seek(min(start, _FARTHEST))
         content = _whole(stream.read(length * number), length)
     parts = (content[at : at + length] for at in range(0, len(content), length or 1))
     return _Head(start, length * number, tuple(_segment(part, wide) for part in parts))
@@ -153,10 +155,9 @@ def stand_in(path: str, text: bytes = b"") -> bytes:
     entry, pair = (56, "<qQ") if wide else (32, "<iI")
     first = 64 + 2 * entry
     table = [(_NEEDED, start) for start in starts]
-    strings = first + struct.calcsize(pair) * (len(table) + 2)
-    dynamic = b"".join(
-        struct.pack(pair, *one) for one in (*table, (_STRING_TABLE, strings), (_END, 0))
-    )
+    strings = first + struct.calcsize(pair) * (len(table) + 3)
+    table += [(_STRING_TABLE, strings), (_STRING_SIZE, len(names)), (_END, 0)]
+    dynamic = b"".join(struct.pack(pair, *one) for one in table)
     end = strings + len(names) + len(text)
     segments = (
         _Segment(_LOAD, 0, 0, end),

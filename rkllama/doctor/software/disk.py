@@ -55,6 +55,8 @@ def check_disk_speed(subject: Subject) -> Iterator[Finding]:
         speed = read_speed(largest.path)
     except OSError:
         return  # that it cannot be read is told where its content is looked at
+    if not speed:
+        return  # it has just been emptied
     slow = speed < _SLOW
     seconds = largest.size / speed
     loads = f"; {largest.name} takes {seconds:.0f} s" if seconds >= 1 else ""

@@ -78,7 +78,8 @@ def check_model_runtime(subject: Subject) -> Iterator[Finding]:
             check="model-runtime",
             status="broken",
             title="Models' runtime",
-            found=f"{name_some(users)} {verb(users, 'is', 'are')} to use librkllmrt {release}, which is not installed",
+            found=f"{name_some(users)} {verb(users, 'is', 'are')} to use librkllmrt {release}, which is "
+            "not installed",
             advice="Install it, or leave the choice to RKLLama with `rkllama runtime use auto MODEL`.",
             cure=(f"rkllama runtime install {release}",),
             source=os.path.join(subject.settings.home, "runtimes.json"),
