@@ -20,7 +20,7 @@ from ..console.output import (
     write_styled,
 )
 from ..console.streams import printable
-from .common import JSONFlag, model_names, print_json, settings_of
+from .common import JSONFlag, model_names, models_option, print_json
 
 if TYPE_CHECKING:
     from ..config import Settings
@@ -70,13 +70,14 @@ def doctor(
     something is broken, and 0 otherwise, warnings included.
     """
     from ..board.sysroot import recording
+    from ..config import usable_settings
     from ..doctor.checks import examine
     from ..doctor.finding import Subject
 
     if as_json + fix + report > 1:
         raise typer.BadParameter("use one of --json, --fix and --report")
     _say_whose_board()
-    settings = settings_of(context)
+    settings, _ = usable_settings({"models": models_option(context)})  # a check tells the faults
     name = None if model is None else _full_name(settings, model)
     subject = Subject(settings=settings, model=name)
     with recording() as asked:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import tarfile
 import time
 from pathlib import Path
 
@@ -73,3 +75,67 @@ def test_it_takes_less_than_two_seconds(
     took = time.monotonic() - began
     assert json.loads(done.stdout)["soc"] == "RK3588"
     assert took < 2
+
+
+def test_settings_that_cannot_be_used_are_a_finding(
+    home: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (home / "RKLLAMA" / "config.toml").write_text("port = 'no'\ncontext_length = -5\n")
+    done = rkllama("doctor", "--json")
+    assert done.returncode == 1
+    findings = json.loads(done.stdout)["findings"]
+    assert [one["found"] for one in findings if one["check"] == "settings"] != []
+    assert any(one["status"] == "broken" for one in findings if one["check"] == "settings")
+
+
+def test_the_rest_of_the_cures_is_a_script_on_stdout(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand("rk3588-no-groups", tmp_path, models, monkeypatch)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = rkllama("doctor", "--fix")
+    assert done.returncode == 1
+    assert done.stdout.startswith("#!/bin/sh\n")
+    assert "\nsudo usermod -aG render,video pi\n" in done.stdout
+    checked = subprocess.run(["sh", "-n"], input=done.stdout, text=True, check=False)
+    assert checked.returncode == 0
+
+
+def test_what_needs_no_root_is_cured_at_once(
+    home: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    config = home / "RKLLAMA" / "config.toml"
+    config.write_text('api_keys = ["secret-key"]\n')
+    config.chmod(0o644)
+    assert "chmod 600" in rkllama("doctor").stdout
+    done = rkllama("doctor", "--fix")
+    assert f"Done: chmod 600 {config}" in done.stderr
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert "chmod" not in rkllama("doctor").stdout
+
+
+def test_a_report_is_written_here_for_its_owner_alone(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand("rk3588", tmp_path, models, monkeypatch)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    name = rkllama("doctor", "--report").stdout.strip()
+    assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    with tarfile.open(tmp_path / name) as archive:
+        assert "rkllama-report/sysroot/NODES" in archive.getnames()
+
+
+def test_one_thing_is_done_at_a_time() -> None:
+    assert rkllama("doctor", "--json", "--fix").returncode == 2
+
+
+def test_without_another_board_this_machine_is_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    values = json.loads(rkllama("doctor", "--json").stdout)
+    checks = {one["check"] for one in values["findings"]}
+    assert {"soc", "memory", "python"} <= checks
+    failed = [one for one in values["findings"] if one["found"].startswith("the check failed")]
+    assert failed == []
