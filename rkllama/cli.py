@@ -39,6 +39,10 @@ COMMANDS = {
     "ps": ("memory:ps", "List the models in memory."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
+    "doctor": (
+        "doctor:doctor",
+        "Find what keeps this board from running models, and say how to cure it.",
+    ),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""
 

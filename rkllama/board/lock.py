@@ -12,7 +12,7 @@ import errno
 import os
 
 from ..config import is_this_machine, server_address
-from ..errors import ConfigError, LoadFailed, NPUBusy
+from ..errors import ConfigError, LoadFailed, NPUBusy, see_doctor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -239,7 +239,9 @@ class NPULock:
     def _unusable(self, reason: str) -> LoadFailed:
         return LoadFailed(
             f"the NPU's lock file {self._path} cannot be used: {reason}",
-            hint="Delete it if no RKLLama is running, or set RKLLAMA_LOCK to another file.",
+            hint=see_doctor(
+                "Delete it if no RKLLama is running, or set RKLLAMA_LOCK to another file."
+            ),
         )
 
     def release(self) -> None:

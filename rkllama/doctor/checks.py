@@ -5,13 +5,29 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from . import clocks, devices, limits, machine
 from .finding import Check, Finding, Subject
+from .software import (
+    disk,
+    engines,
+    home,
+    hub,
+    libraries,
+    model_files,
+    model_needs,
+    serving,
+    surroundings,
+)
+from .software.inventory import read_models
 
 _MOST = 1.5
 """Seconds that all the checks which wait for others may take together."""
+
+
+Scope = Literal["npu", "model", "machine"]
+"""What checks are about: the NPU and the models for it, any model, or the machine whatever its models."""
 
 
 class Group(NamedTuple):
@@ -19,19 +35,28 @@ class Group(NamedTuple):
 
     title: str
     checks: tuple[Check, ...]
-    npu: bool = False
-    """Whether only models for the NPU are concerned."""
+    scope: Scope = "machine"
     waits: bool = False
     """Whether its checks wait for a disk, a program or a server: those are done at the same time."""
 
 
 BOARD = (
-    Group("Board", machine.CHECKS, npu=True),
-    Group("NPU devices", devices.CHECKS, npu=True),
-    Group("Speed", clocks.CHECKS, npu=True),
-    Group("Memory and limits", limits.CHECKS),
+    Group("Board", machine.CHECKS, "npu"),
+    Group("NPU devices", devices.CHECKS, "npu"),
+    Group("Speed", clocks.CHECKS, "npu"),
+    Group("Memory and limits", limits.CHECKS, "model"),
 )
-GROUPS = BOARD
+"""What the files of the kernel decide alone."""
+GROUPS = (
+    *BOARD,
+    Group("Libraries", libraries.CHECKS, "npu", waits=True),
+    Group("Engines for .gguf", engines.CHECKS, "model", waits=True),
+    Group("Models", (*model_files.CHECKS, *model_needs.CHECKS), "model"),
+    Group("Server", serving.CHECKS, waits=True),
+    Group("Home and disk", (*home.CHECKS, *disk.CHECKS), waits=True),
+    Group("Python", surroundings.CHECKS),
+    Group("Hugging Face", hub.CHECKS, waits=True),
+)
 
 
 class Told(NamedTuple):
@@ -41,12 +66,14 @@ class Told(NamedTuple):
     finding: Finding
 
 
-def examine(subject: Subject, groups: Sequence[Group] = GROUPS) -> list[Told]:
-    """Return what all checks have found, in their order.
+def examine(subject: Subject, groups: Sequence[Group] | None = None) -> list[Told]:
+    """Return what the checks of all groups, or of these, have found, in their order.
 
     A check that fails, or that takes too long, is told as one whose matter is unseen.
     """
-    chosen = [group for group in groups if not group.npu or _concerns_npu(subject)]
+    groups = GROUPS if groups is None else groups
+    scopes = _scopes(subject)
+    chosen = [group for group in groups if group.scope in scopes]
     waiting = {
         check: _Waiting(check, subject) for group in chosen if group.waits for check in group.checks
     }
@@ -60,9 +87,11 @@ def examine(subject: Subject, groups: Sequence[Group] = GROUPS) -> list[Told]:
     return sorted(told, key=lambda entry: order[entry.group])
 
 
-def _concerns_npu(subject: Subject) -> bool:
-    entries = limits.models_of(subject) if subject.model else ()
-    return not entries or any(entry.format == "rkllm" for entry in entries)
+def _scopes(subject: Subject) -> tuple[Scope, ...]:
+    """What is looked at: everything, or what the one model needs."""
+    if subject.model is None:
+        return "npu", "model", "machine"
+    return ("npu", "model") if read_models(subject).of_format("rkllm") else ("model",)
 
 
 class _Waiting:

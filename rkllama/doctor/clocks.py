@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from shlex import quote
 
-from ..board.soc import read_soc, runs_llm
 from ..board.telemetry import (
     Clock,
     read_cpu_clocks,
@@ -24,7 +24,7 @@ _THERMAL = "/sys/class/thermal"
 
 
 def check_npu_clock(subject: Subject) -> Iterator[Finding]:
-    """Whether the NPU runs at its highest clock."""
+    """Does the NPU run at its highest clock?"""
     clock = read_npu_clock() if has_npu() else None
     if clock is not None and clock.current is not None:
         why = "Some kernels leave it at its lowest clock, where it is several times slower."
@@ -32,12 +32,12 @@ def check_npu_clock(subject: Subject) -> Iterator[Finding]:
 
 
 def check_ddr_clock(subject: Subject) -> Iterator[Finding]:
-    """Whether the memory runs at its highest clock: the answer's speed is that of the memory."""
+    """Does the memory run at its highest clock? Each token reads the whole model from it."""
     if not has_npu():
         return
     clock = read_ddr_clock()
     if clock is not None and clock.current is not None:
-        why = "The speed of an answer is that of the memory."
+        why = "At the highest clock, answers came twice as fast on one board."
         yield _about(subject, "ddr-clock", "Memory clock", [clock], why)
     elif clock is None and read_npu_clock() is not None and not in_container():
         yield Finding(
@@ -52,21 +52,21 @@ def check_ddr_clock(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def check_cpu_clock(subject: Subject) -> Iterator[Finding]:
-    """Whether the CPU's governors wait for load before they raise the clock."""
-    if not runs_llm(read_soc()):
+def check_cpu_governor(subject: Subject) -> Iterator[Finding]:
+    """Are the CPU's clocks high before there is load?"""
+    if not has_npu():
         return
     clocks = [clock for clock in read_cpu_clocks() if clock.governor is not None]
     if clocks:
-        why = "A slow CPU slows the NPU down: it feeds it with work."
-        yield _about(subject, "cpu-clock", "CPU clocks", clocks, why)
+        why = "With others, answers have been a third slower on one board, a twentieth on another."
+        yield _about(subject, "cpu-governor", "CPU governors", clocks, why)
 
 
 def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], why: str) -> Finding:
     """Tell of clocks; a warning about those that are low, if RKLLama does not raise them itself."""
     low = [clock for clock in clocks if _is_low(clock)]
     raised = getattr(subject.settings, "governors", None) == "performance"
-    shown = "; ".join(map(_shown, low or clocks))
+    shown = ", ".join(map(_shown, low or clocks))
     if not low or raised:
         return Finding(
             check=check,
@@ -75,14 +75,17 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
             found=f"{shown}; raised while a model is loaded" if low else shown,
             source=_folder(clocks),
         )
+    good = "the governor performance while a model runs"
+    if not _is_cpu(low[0]):
+        good = f"{_mhz(low[0].highest)}: {good}"
     return Finding(
         check=check,
         status="warning",
         title=title,
         found=shown,
-        good=", ".join(_highest(clock) for clock in low),
-        advice=f"{why} These lines last until the next start of the board.",
-        cure=tuple(f"echo performance | sudo tee {clock.governor_file}" for clock in low),
+        good=good,
+        advice=f"{why} This lasts until the next start of the board:",
+        cure=tuple(f"echo performance | sudo tee {quote(clock.governor_file)}" for clock in low),
         source=_folder(low),
     )
 
@@ -91,9 +94,13 @@ def _is_low(clock: Clock) -> bool:
     """Whether a clock is low, and nothing but load raises it."""
     if clock.governor == "performance" or "performance" not in clock.governors:
         return False
-    if clock.name.startswith("cpu"):  # its clock is high at this moment because we compute
+    if _is_cpu(clock):  # its clock is high at this moment because we compute
         return clock.governor != "userspace" or not _is_high(clock)
     return not _is_high(clock)
+
+
+def _is_cpu(clock: Clock) -> bool:
+    return clock.name.startswith("cpu")
 
 
 def _is_high(clock: Clock) -> bool:
@@ -103,13 +110,9 @@ def _is_high(clock: Clock) -> bool:
 
 
 def _shown(clock: Clock) -> str:
-    name = f"{clock.name} " if clock.name.startswith("cpu") else ""
-    return f"{name}{_mhz(clock.current)} ({clock.governor})"
-
-
-def _highest(clock: Clock) -> str:
-    name = f"{clock.name} " if clock.name.startswith("cpu") else ""
-    return f"{name}{_mhz(clock.highest)}"
+    if _is_cpu(clock):
+        return f"{clock.name} {clock.governor}"
+    return f"{_mhz(clock.current)} ({clock.governor})"
 
 
 def _mhz(hertz: int | None) -> str:
@@ -121,7 +124,7 @@ def _folder(clocks: Sequence[Clock]) -> str:
 
 
 def check_heat(_subject: Subject) -> Iterator[Finding]:
-    """Whether the board is so hot that it slows down."""
+    """Is the board so hot that it slows down?"""
     temperatures = list(read_temperatures())
     if not temperatures:
         return
@@ -142,4 +145,4 @@ def check_heat(_subject: Subject) -> Iterator[Finding]:
     )
 
 
-CHECKS = (check_npu_clock, check_ddr_clock, check_cpu_clock, check_heat)
+CHECKS = (check_npu_clock, check_ddr_clock, check_cpu_governor, check_heat)

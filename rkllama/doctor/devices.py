@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import NamedTuple
 
 from ..board.sysroot import Node, list_nodes, members, read_node, read_user
@@ -20,7 +21,7 @@ _FOR_CONTAINERS = (
 
 
 def check_npu_link(_subject: Subject) -> Iterator[Finding]:
-    """Whether somebody has made a link /dev/rknpu, which sends librkllmrt to a device it cannot use so."""
+    """Has somebody made a link /dev/rknpu, which sends librkllmrt down the way of old drivers?"""
     node = read_node(_OLD)
     if node is None or node.target is None or not npu_nodes():
         return
@@ -37,7 +38,7 @@ def check_npu_link(_subject: Subject) -> Iterator[Finding]:
 
 
 def check_npu_device(_subject: Subject) -> Iterator[Finding]:
-    """Whether the device of the NPU is there."""
+    """Is the NPU's device node there?"""
     if not has_npu():
         return
     wanted, there = npu_nodes(), _npu()
@@ -91,7 +92,7 @@ def _npu() -> list[Node]:
 
 
 def check_npu_access(_subject: Subject) -> Iterator[Finding]:
-    """Whether this user may read and write the NPU's device."""
+    """May this user read and write the NPU's device node?"""
     nodes = _npu() if has_npu() else []
     if nodes:
         may = f"{read_user().name} may use it"
@@ -99,15 +100,15 @@ def check_npu_access(_subject: Subject) -> Iterator[Finding]:
 
 
 def check_dma_heap(_subject: Subject) -> Iterator[Finding]:
-    """Whether this user may take memory for the NPU from /dev/dma_heap."""
+    """May this user take memory for the NPU from /dev/dma_heap?"""
     if not has_npu() or not _npu():
         return
     heaps = [node for node in list_nodes(_HEAPS) if node.mode[0] == "c"]
     needed = not npu_nodes()
-    if heaps:
+    if heaps and not _are_closed_together(heaps):
         names = ", ".join(node.path.rpartition("/")[2] for node in heaps)
         yield _about_access("dma-heap", "DMA heaps", heaps, names, at_least_one=not needed)
-    elif needed or in_container():
+    elif not heaps and (needed or in_container()):
         yield Finding(
             check="dma-heap",
             status="broken" if needed else "warning",
@@ -117,6 +118,15 @@ def check_dma_heap(_subject: Subject) -> Iterator[Finding]:
             advice=_FOR_CONTAINERS if in_container() else "Use a kernel of the board's vendor.",
             source=_HEAPS,
         )
+
+
+def _are_closed_together(heaps: list[Node]) -> bool:
+    """Whether what opens the NPU's device, which was told before, opens the heaps too."""
+    device, closed = _npu(), [heap for heap in heaps if not heap.usable]
+    if not closed or any(node.usable for node in device):
+        return False
+    ways = _way(device), _way(closed)
+    return (ways[0].advice, ways[0].cure) == (ways[1].advice, ways[1].cure)
 
 
 class _Way(NamedTuple):
@@ -149,7 +159,7 @@ def _about_access(
 def _way(closed: list[Node]) -> _Way:
     user, node = read_user().name, closed[0]
     if node.permitted:
-        return _Way(f"the container's rules forbid {node.path}", _FOR_CONTAINERS)
+        return _Way(f"the rules of the container forbid {node.path}", _FOR_CONTAINERS)
     reason = f"{user} may not use {node.path} ({node.mode} {node.owner} {node.group})"
     if in_container():
         return _Way(reason, _FOR_CONTAINERS)
@@ -157,10 +167,9 @@ def _way(closed: list[Node]) -> _Way:
         return _Way(reason, "A udev rule gives it to a group of yours.", _rule(node.path, user))
     groups = sorted({node.group for node in closed})
     if all(user in members(group) for group in groups):
-        joined = f"{user} is in the group {' and '.join(groups)}, but not since this login"
-        return _Way(reason, f"{joined}: log out and in again.")
+        return _Way(reason, f"{user} has joined the groups, but not in this session: log in again.")
     names = ",".join(dict.fromkeys([*_GROUPS, *groups]))
-    cure = f"sudo usermod -aG {names} {user}"
+    cure = f"sudo usermod -aG {quote(names)} {quote(user)}"
     return _Way(reason, "Join the groups, then log out and in again.", (cure,))
 
 
@@ -172,7 +181,7 @@ def _rule(path: str, user: str) -> tuple[str, ...]:
         f"echo '{rule}, MODE=\"0660\"' | sudo tee -a {_RULES}",
         "sudo udevadm control --reload",
         f"sudo udevadm trigger --subsystem-match={subsystem}",
-        f"sudo usermod -aG {','.join(_GROUPS)} {user}",
+        f"sudo usermod -aG {','.join(_GROUPS)} {quote(user)}",
     )
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from shlex import quote
 
 from ..board.lock import holder
-from ..board.soc import cpus, npu_cores, read_soc, runs_llm
+from ..board.soc import cpus, npu_cores, read_soc
 from ..board.sysroot import exists, list_names, read_kernel_log, read_text
 from ..board.telemetry import Memory, read_memory
-from ..errors import ConfigError, ModelsDirMissing
-from ..models.scan import Entry, scan
-from .finding import Finding, Subject
+from ..models.scan import Entry
+from .finding import Finding, Status, Subject
 from .machine import has_npu
+from .software.inventory import gigabytes, read_models
 
 _PLATFORM = "/sys/bus/platform/devices"
+_CPU = "/sys/devices/system/cpu"
+_WHO_LIMITS = (
+    "Look at taskset, at CPUAffinity= in the systemd unit, and at --cpuset-cpus of the container."
+)
 _FILES = 4096
 """Open files that a model may need: the runtime has one for each of its buffers."""
 _REST = 0.85
@@ -23,18 +28,15 @@ _REST = 0.85
 
 def models_of(subject: Subject) -> list[Entry]:
     """Return the models that are looked at, without aliases."""
-    try:
-        entries = scan(subject.settings.models)
-    except (ModelsDirMissing, ConfigError):
-        return []
-    return [entry for entry in entries if subject.model in (None, entry.name)]
+    models = read_models(subject)
+    return [*models.of_format("rkllm"), *models.of_format("gguf")]
 
 
 # --- Memory ------------------------------------------------------------------------------------
 
 
 def check_iommu(subject: Subject) -> Iterator[Finding]:
-    """Whether the NPU reaches all of the board's memory, or only what is set aside for it (CMA)."""
+    """Does the NPU reach all of the board's memory, or only what is set aside for it (CMA)?"""
     if not has_npu():
         return
     enabled = _has_iommu()
@@ -70,13 +72,13 @@ def _has_iommu() -> bool | None:
 
 def _without_iommu(subject: Subject) -> Finding:
     total = read_memory().cma_total or 0
-    larger = [entry for entry in models_of(subject) if _is_for_npu(entry) and entry.size > total]
+    larger = [one for one in read_models(subject).of_format("rkllm") if one.size > total]
     models = f", less than {larger[0].name} needs" if larger else ""
     return Finding(
         check="iommu",
         status="broken" if larger or not total else "warning",
         title="NPU memory",
-        found=f"the NPU has no IOMMU, and so only the CMA's {_size(total)}{models}",
+        found=f"the NPU has no IOMMU, and so only the CMA's {gigabytes(total)}{models}",
         good="an IOMMU, as the vendor's device trees have it",
         advice="Use the vendor's kernel and device tree; or set more memory aside: add `cma=` with a "
         "size, such as cma=4G, to the kernel's command line, and restart.",
@@ -84,12 +86,8 @@ def _without_iommu(subject: Subject) -> Finding:
     )
 
 
-def _is_for_npu(entry: Entry) -> bool:
-    return entry.format == "rkllm"
-
-
 def check_memory(subject: Subject) -> Iterator[Finding]:
-    """Whether the models that are here fit the board's memory."""
+    """Do the models that are here fit the board's memory?"""
     memory = read_memory()
     if memory.total is None or memory.available is None:
         return
@@ -108,12 +106,12 @@ def check_memory(subject: Subject) -> Iterator[Finding]:
     ):
         yield _not_now(largest, memory)
         return
-    beside = f"; the largest model has {_size(largest.size)}" if largest else ""
+    beside = f"; the largest model: {gigabytes(largest.size)}" if largest else ""
     yield Finding(
         check="memory",
         status="good",
         title="Memory",
-        found=f"{_size(memory.available)} of {_size(memory.total)} available{beside}",
+        found=f"{gigabytes(memory.available)} of {gigabytes(memory.total)} free{beside}",
         source="/proc/meminfo",
     )
 
@@ -123,10 +121,10 @@ def _too_large(entry: Entry, memory: Memory) -> Finding:
         check="memory",
         status="warning",
         title="Memory",
-        found=f"{entry.name} has {_size(entry.size)}, the board {_size(memory.total or 0)}",
+        found=f"{entry.name} is {gigabytes(entry.size)}, the board has {gigabytes(memory.total or 0)}",
         good="models that leave room for the system",
-        advice="Use a smaller model or a stronger quantization.",
-        cure=(f"rkllama rm {entry.name}",),
+        advice="Use a smaller model or a stronger quantization; this removes it:",
+        cure=(f"rkllama rm {quote(entry.name)}",),
         source="/proc/meminfo (MemTotal)",
     )
 
@@ -136,55 +134,63 @@ def _not_now(entry: Entry, memory: Memory) -> Finding:
         check="memory",
         status="warning",
         title="Memory",
-        found=f"{_size(memory.available or 0)} available, and {entry.name} has {_size(entry.size)}",
-        good=f"{_size(entry.size)} and more",
-        advice="End other programs before it is used; this line shows the largest ones.",
+        found=f"{gigabytes(memory.available or 0)} free, and {entry.name} is {gigabytes(entry.size)}",
+        good=f"more than {gigabytes(entry.size)} free",
+        advice="End other programs before it is used. The largest ones are:",
         cure=("ps -eo rss,pid,comm --sort=-rss | head",),
         source="/proc/meminfo (MemAvailable)",
     )
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 # --- CPUs and files ----------------------------------------------------------------------------
 
 
 def check_affinity(_subject: Subject) -> Iterator[Finding]:
-    """Whether this process may use as many CPUs as the NPU has cores, and the fast ones among them."""
+    """May RKLLama use as many CPUs as the NPU has cores, and the fast ones among them?"""
     soc = read_soc()
     allowed = _allowed_cpus()
-    if not allowed or not runs_llm(soc):
+    if not allowed or not has_npu():
         return
-    source = "/proc/self/status (Cpus_allowed_list)"
-    shown = _ranges(allowed)
     if len(allowed) < npu_cores(soc):
-        yield Finding(
-            check="affinity",
-            status="broken",
-            title="CPU affinity",
-            found=f"only CPU {shown}; librkllmrt refuses fewer CPUs than the NPU has cores",
+        yield _affinity(
+            "broken",
+            f"only CPU {_ranges(allowed)}; librkllmrt refuses fewer CPUs than the NPU has cores",
             good=f"{npu_cores(soc)} CPUs or more",
-            advice="Look at taskset, at CPUAffinity= in the systemd unit, and at the container's CPUs "
-            "(--cpuset-cpus).",
-            source=source,
+            advice=_WHO_LIMITS,
         )
         return
     mask, _ = cpus(soc, set(range(8)))
     fast = {cpu for cpu in range(8) if mask >> cpu & 1}
-    all_fast = fast <= allowed
-    yield Finding(
+    if fast <= allowed:
+        yield _affinity("good", f"CPU {_ranges(allowed)}")
+        return
+    off = sorted(fast & _numbers(read_text(f"{_CPU}/present") or "") - _online_cpus())
+    yield _affinity(
+        "warning",
+        f"CPU {_ranges(allowed)}: not all of those that feed the NPU best",
+        good=f"CPU {_ranges(fast)} among them",
+        advice="Some are switched off:" if off else _WHO_LIMITS,
+        cure=tuple(f"echo 1 | sudo tee {_CPU}/cpu{cpu}/online" for cpu in off),
+    )
+
+
+def _affinity(
+    status: Status,
+    found: str,
+    *,
+    good: str | None = None,
+    advice: str | None = None,
+    cure: tuple[str, ...] = (),
+) -> Finding:
+    return Finding(
         check="affinity",
-        status="good" if all_fast else "warning",
+        status=status,
         title="CPU affinity",
-        found=f"CPU {shown}" + ("" if all_fast else ": not all of those that feed the NPU best"),
-        good=None if all_fast else f"CPU {_ranges(fast)} among them",
-        advice=None
-        if all_fast
-        else "Look at taskset, at CPUAffinity= in the systemd unit, at the container's CPUs "
-        "(--cpuset-cpus), and at CPUs that are switched off.",
-        source=source,
+        found=found,
+        good=good,
+        advice=advice,
+        cure=cure,
+        source="/proc/self/status (Cpus_allowed_list)",
     )
 
 
@@ -192,8 +198,12 @@ def _allowed_cpus() -> set[int]:
     """The CPUs that this process may run on and that are switched on."""
     match = re.search(r"(?m)^Cpus_allowed_list:\s*(\S+)", read_text("/proc/self/status") or "")
     allowed = _numbers(match[1]) if match else set()
-    online = _numbers(read_text("/sys/devices/system/cpu/online") or "")
+    online = _online_cpus()
     return allowed & online if online else allowed
+
+
+def _online_cpus() -> set[int]:
+    return _numbers(read_text(f"{_CPU}/online") or "")
 
 
 def _numbers(ranges: str) -> set[int]:
@@ -215,28 +225,30 @@ def _ranges(numbers: set[int]) -> str:
 
 
 def check_open_files(_subject: Subject) -> Iterator[Finding]:
-    """Whether a model may open as many files as the runtime needs."""
+    """May a model open as many files as the runtime needs?"""
     match = re.search(r"(?m)^Max open files +(\w+) +(\w+)", read_text("/proc/self/limits") or "")
     if match is None or not has_npu():
         return
     soft, hard = (int(word) if word.isdigit() else None for word in match.groups())
-    enough = hard is None or hard >= _FILES
+    if hard is not None and hard < _FILES:
+        yield Finding(
+            check="open-files",
+            status="warning",
+            title="Open files",
+            found=f"{hard} at most; the runtime has one open for each of its buffers",
+            good=f"{_FILES} or more",
+            advice="Raise the limit: LimitNOFILE=16384 in the systemd unit, --ulimit nofile=16384 for a "
+            "container, or for logins this line; then log in again.",
+            cure=("echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf",),
+            source="/proc/self/limits",
+        )
+        return
     raised = soft is not None and soft < _FILES
     yield Finding(
         check="open-files",
-        status="good" if enough else "warning",
+        status="good",
         title="Open files",
-        found=(f"{match[1]}, for models raised to {match[2]}" if raised and enough else match[1])
-        if enough
-        else f"{match[2]} at most; the runtime has one open for each of its buffers",
-        good=None if enough else f"{_FILES} or more",
-        advice=None
-        if enough
-        else "Raise the limit: LimitNOFILE=16384 in the systemd unit, --ulimit nofile=16384 for a "
-        "container, or for logins this line; then log in again.",
-        cure=()
-        if enough
-        else ("echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf",),
+        found=f"{match[1]}, which RKLLama raises for models" if raised else match[1],
         source="/proc/self/limits",
     )
 

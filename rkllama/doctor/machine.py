@@ -102,7 +102,7 @@ def _tree_node() -> str | None:
 
 
 def check_soc(_subject: Subject) -> Iterator[Finding]:
-    """Which SoC it is, and whether its NPU runs language models."""
+    """Which SoC is it, and does its NPU run language models?"""
     soc = read_soc()
     if soc is None:
         yield _no_soc()
@@ -158,7 +158,7 @@ def _no_soc() -> Finding:
 
 
 def check_kernel(_subject: Subject) -> Iterator[Finding]:
-    """Whether the kernel is one of the vendor's that run language models on the NPU."""
+    """Is the kernel one of the vendor's that run language models on the NPU?"""
     release = read_text(_KERNEL)
     match = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release or "")
     if release is None or match is None or not runs_llm(read_soc()):
@@ -194,7 +194,7 @@ def _advice_on_kernel(is_old: bool) -> str:
 
 
 def check_npu_driver(_subject: Subject) -> Iterator[Finding]:
-    """Whether the vendor's driver is there, and new enough."""
+    """Is the vendor's driver there, and new enough?"""
     soc = read_soc()
     if not runs_llm(soc):
         return

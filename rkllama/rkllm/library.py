@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ..board.sysroot import system_path
-from ..errors import LibraryNotFound, UnknownRuntime
+from ..errors import LibraryNotFound, UnknownRuntime, see_doctor
 from .abi import RELEASES, header
 from .ctypes_types import CTypes
 from .elf import Machine, machine_of, own_machine, size_of
@@ -66,7 +66,7 @@ def find_library(explicit: str | None, environ: Mapping[str, str]) -> tuple[str,
             return _load(path)
         except _Unusable as error:
             tried.append((f"{place} ({path})" if place else path, str(error)))
-    raise LibraryNotFound(tuple(tried), hint=_HINT.format(home=_home(environ)))
+    raise LibraryNotFound(tuple(tried), hint=see_doctor(_HINT.format(home=_home(environ))))
 
 
 SYSTEM_FOLDERS = (

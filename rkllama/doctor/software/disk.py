@@ -34,7 +34,7 @@ def check_disk_room(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         check="disk-room",
         status=status,
-        title="Room on the disk",
+        title="Disk space",
         found=f"{gigabytes(free)} free",
         good=None if status == "good" else f"{gigabytes(_LITTLE)}, or what the next model needs",
         advice=None
@@ -63,7 +63,7 @@ def check_disk_speed(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         check="disk-speed",
         status="warning" if slow else "good",
-        title="Speed of the disk",
+        title="Disk speed",
         found=f"{speed / 1e6:.0f} MB a second{loads}",
         good=f"{_SLOW / 1e6:.0f} MB a second or more" if slow else None,
         advice="Models load slowly. Put them on an eMMC or NVMe disk, or a faster card."

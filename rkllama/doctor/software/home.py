@@ -64,15 +64,13 @@ def check_home(subject: Subject) -> Iterator[Finding]:
     paths = [path for path in _own_paths(subject.settings) if os.path.lexists(path)]
     closed = [path for path in paths or [existing(home)] if not os.access(path, os.W_OK)]
     if not closed:
-        yield Finding(
-            check="home", status="good", title="RKLLama's directory", found=home, source=home
-        )
+        yield Finding(check="home", status="good", title="Home directory", found=home, source=home)
         return
     advice, cure = _way_to_write(closed[0])
     yield Finding(
         check="home",
         status="broken",
-        title="RKLLama's directory",
+        title="Home directory",
         found=f"this user may not write {name_some(closed)}",
         advice=advice,
         cure=cure,

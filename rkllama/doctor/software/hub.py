@@ -88,7 +88,7 @@ def _tell(endpoint: str, reply: _Reply, origin: str | None) -> Iterator[Finding]
         yield Finding(
             check="hub-token",
             status="broken",
-            title="Token of the Hub",
+            title="Hub token",
             found=f"{where} refuses the token in {origin}, and so every download",
             good="a valid token, or none: public models need none",
             advice="Make a new one in the Hub's settings, or take this one away.",

@@ -173,7 +173,7 @@ def _without_needed(library: Installed, missing: Sequence[tuple[str, str]]) -> F
     return Finding(
         check="runtime-needs",
         status="broken",
-        title="Libraries that it needs",
+        title="Needed libraries",
         found=f"{names} {verb(missing, 'is', 'are')} missing",
         advice=f"librkllmrt {library.release} cannot be loaded without.",
         cure=("sudo apt-get update", f"sudo apt-get install -y {packages}"),
@@ -242,7 +242,7 @@ def _risk(
     return Finding(
         check="runtime-sigill",
         status="warning",
-        title="NPU runtime on this SoC",
+        title="NPU runtime",
         found=f"librkllmrt {doubtful.release}" + (f", used by {users}" if users else ""),
         good=safe,
         advice=f"{SIGILL_RISK} {advice}",
@@ -266,7 +266,7 @@ def check_image_library(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             check="image-runtime",
             status="good",
-            title="Library for pictures",
+            title="Image library",
             found=_IMAGE_LIBRARY,
             source=path,
         )
@@ -274,7 +274,7 @@ def check_image_library(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         check="image-runtime",
         status="warning",
-        title="Library for pictures",
+        title="Image library",
         found=f"no {_IMAGE_LIBRARY}" if path is None else f"{path} cannot be used: {defect}",
         good=_IMAGE_LIBRARY,
         advice=f"Without it {name_some(seeing)} cannot see pictures; text works.",

@@ -44,7 +44,7 @@ def check_model_soc(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             check="model-soc",
             status="broken" if len(foreign) == len(models) else "warning",
-            title="Models for this SoC",
+            title="Models' SoC",
             found=f"made for another one: {names}",
             good=soc,
             advice="Use the file for this board; its name usually has the SoC in it. "
@@ -77,7 +77,7 @@ def check_model_runtime(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             check="model-runtime",
             status="broken",
-            title="Runtime of the models",
+            title="Models' runtime",
             found=f"{name_some(users)} {verb(users, 'is', 'are')} to use librkllmrt {release}, which is "
             "not installed",
             advice="Install it, or leave the choice to RKLLama with `rkllama runtime use auto MODEL`.",
@@ -104,7 +104,7 @@ def _too_old(uses: Sequence[Use], toolkit: str | None) -> Finding:
     return Finding(
         check="model-runtime",
         status="broken",
-        title="Runtime of the models",
+        title="Models' runtime",
         found=f"{name_some(use.model.name for use in uses)}: made by toolkit {toolkit}, which is newer than "
         f"librkllmrt {tried[0]}",
         good=f"librkllmrt {toolkit} or newer",
@@ -208,7 +208,7 @@ def check_model_encoder(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             check="model-encoder",
             status="warning",
-            title="Models that see",
+            title="Image encoders",
             found=f"{name_some(entry.name for entry in blind)}: no encoder for pictures (.rknn) beside it",
             advice="Text works; for pictures, put the .rknn file of the same repository into its folder.",
             source=blind[0].path,

@@ -158,7 +158,7 @@ def check_server_access(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         check="server-access",
         status="warning",
-        title="Access to the server",
+        title="Server access",
         found=f"anyone who reaches port {port} of this machine may use it: there is no key",
         good="an API key, or the address 127.0.0.1",
         advice="Set RKLLAMA_API_KEY for the server (and for its clients), or have it listen on "
