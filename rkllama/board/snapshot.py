@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+from .lock import SERVICE_USER
 from .sysroot import (
     Node,
     list_names,
@@ -64,6 +65,11 @@ def take(paths: Iterable[str], stand_in: Callable[[str], bytes]) -> Iterator[Pie
     yield from _tables()
 
 
+def is_personal(name: str) -> bool:
+    """Return whether the name of a user tells who it is."""
+    return name not in ("", "root", SERVICE_USER) and not name.isdigit()
+
+
 def without_personal(content: bytes) -> bytes:
     """Return a text without what tells one board from another."""
     for pattern, replacement in _PERSONAL:
@@ -113,19 +119,20 @@ def _nodes() -> list[Node]:
 
 def _without_name(node: Node) -> Node:
     """Return a node as it is, with another name for this user."""
-    user = read_user()
-    owner = USER if user.uid and node.uid == user.uid else node.owner
-    group = USER if user.uid and node.group == user.name else node.group
-    return node._replace(owner=owner, group=group)
+    return node._replace(owner=_shown(node.owner), group=_shown(node.group))
+
+
+def _shown(name: str) -> str:
+    """Return the name of a user or group, and another one for this user's."""
+    user = read_user().name
+    return USER if name == user and is_personal(user) else name
 
 
 def _tables() -> Iterator[Piece]:
     """Yield the users and groups that the nodes and this user have."""
     user, nodes = read_user(), _nodes()
-    users = {0: "root", **{node.uid: node.owner for node in nodes}}
-    if user.uid:
-        users[user.uid] = USER
-    rows = (f"{name}:x:{uid}:{uid}::/:/bin/sh\n" for uid, name in sorted(users.items()))
+    users = {0: "root", user.uid: user.name, **{node.uid: node.owner for node in nodes}}
+    rows = (f"{_shown(name)}:x:{uid}:{uid}::/:/bin/sh\n" for uid, name in sorted(users.items()))
     yield Piece("etc/passwd", "".join(rows).encode())
     ours = {node.gid for node in nodes} | user.groups
     yield Piece("etc/group", "".join(_groups(ours, user.name)).encode())
@@ -141,6 +148,5 @@ def _groups(numbers: Iterable[int], user: str) -> Iterator[str]:
         return
     for row in rows:
         if len(row) > 3 and row[2] in wanted:
-            member = USER if user in row[3].split(",") else ""
-            name = USER if row[0] == user and user != "root" else row[0]
-            yield f"{name}:x:{row[2]}:{member}\n"
+            member = _shown(user) if user in row[3].split(",") else ""
+            yield f"{_shown(row[0])}:x:{row[2]}:{member}\n"

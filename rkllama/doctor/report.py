@@ -21,7 +21,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from .. import __version__
-from ..board.snapshot import USER, Piece, take, without_personal
+from ..board.snapshot import USER, Piece, is_personal, take, without_personal
+from ..board.sysroot import read_user
 from ..config import SETTINGS, Settings
 from ..files import NewFile, not_written
 from ..rkllm.elf import machine_of, size_of, stand_in
@@ -39,7 +40,9 @@ _SHORTEST = 4
 """Characters that a secret has: a shorter one would blank out ordinary words."""
 _LOG_END = 1 << 18
 _HEAD = 512
-_RUNTIMES_LINES = ("I rkllm:", "W rkllm:", "E rkllm:", "E RKNN:")
+_RUNTIMES_LINES = ("I rkllm: rkllm-", "W rkllm:", "E rkllm:", "E RKNN:")
+_FACT = re.compile(r"(?i)\d[\d.b]{0,15}|r[kv]\d{4}[a-z]?|w\d+a\d+(?:_g\d+)?")
+"""A number, a release, a SoC or a type of data: nothing else of a log is passed on."""
 _LEFT_OUT = (
     "Keys, tokens, serial numbers, and the names of users and of this machine are left out, and so are "
     "the models' logs, in which prompts may stand: only what they tell of runtime and model is here."
@@ -153,7 +156,11 @@ def _logs(settings: Settings) -> Iterator[tuple[str, object]]:
         yield (
             name,
             {
-                "facts": {key: value for key, value in asdict(read_facts(own)).items() if value},
+                "facts": {
+                    key: value
+                    for key, value in asdict(read_facts(own)).items()
+                    if _FACT.fullmatch(str(value))
+                },
                 "complaint": complaint.message if complaint else None,
             },
         )
@@ -246,10 +253,11 @@ def _names(env: Mapping[str, str]) -> Iterator[tuple[re.Pattern[str], str]]:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         user = ""
-    for name in {user, env.get("SUDO_USER", "")} - {"", "root"}:
-        yield _word(name), USER
+    for name in {user, read_user().name, env.get("SUDO_USER", "")}:
+        if is_personal(name):
+            yield _word(name), USER
     host = socket.gethostname()
-    for name in {host, host.partition(".")[0]} - {"", "localhost"}:
+    for name in sorted({host, host.partition(".")[0]} - {"", "localhost"}, key=len)[::-1]:
         yield _word(name), "HOST"
 
 

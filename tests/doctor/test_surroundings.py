@@ -238,7 +238,7 @@ def test_a_bounded_part_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     if not whole:
         pytest.skip("this file system does not count what it reads")
     assert whole >= 32 << 20  # nothing came from the page cache
-    assert 4 << 20 <= part <= 8 << 20  # what the kernel reads ahead included
+    assert 4 << 20 <= part <= 24 << 20  # with what the kernel reads ahead
 
 
 def read_by(path: Path) -> int:

@@ -113,7 +113,7 @@ def _running(server: ServerAddress, subject: Subject) -> Iterator[Finding]:
             check="server-models",
             status="warning",
             title="Server's models",
-            found=f"in {server.models}; {_count(hidden)} in {subject.settings.models} are not seen by it",
+            found=f"in {server.models}; {_count(hidden)} in {subject.settings.models} not seen by it",
             advice="The commands show the server's. Those of a directory are shown with `rkllama --models "
             "DIR list`, or give the server this directory: RKLLAMA_MODELS.",
             source=server.url,
