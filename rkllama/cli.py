@@ -40,6 +40,10 @@ COMMANDS = {
     "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
+    "doctor": (
+        "doctor:doctor",
+        "Find what keeps this board from running models, and say how to cure it.",
+    ),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""
 

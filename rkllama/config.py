@@ -393,25 +393,37 @@ def load_settings(
 
     Raises ConfigError for a value that cannot be used, naming the setting and where it was set.
     """
+    settings, faults = usable_settings(flags, environ)
+    if faults:
+        raise faults[0]
+    return settings
+
+
+def usable_settings(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[ConfigError]]:
+    """Return the settings and what is wrong with them: each that cannot be used has its default."""
     from_flags = {name: value for name, value in (flags or {}).items() if value is not None}
     env = os.environ if environ is None else environ
     home = _path(from_flags.get("home") or env.get("RKLLAMA_HOME") or "~/RKLLAMA")
     file = os.path.join(home, "config.toml")
-    from_file = _read_file(file)
+    from_file, faults = _read_file(file)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         name, variable = setting.name, setting.variable
-        if name in from_flags:
-            values[name] = _parse(setting, from_flags[name], setting.flag)
-        elif env.get(variable):
-            values[name] = _parse(setting, env[variable], variable)
-        elif name in from_file:
-            values[name] = _parse(setting, from_file[name], f"{name} in {file}")
-        else:
-            values[name] = setting.default
+        values[name] = setting.default
+        try:
+            if name in from_flags:
+                values[name] = _parse(setting, from_flags[name], setting.flag)
+            elif env.get(variable):
+                values[name] = _parse(setting, env[variable], variable)
+            elif name in from_file:
+                values[name] = _parse(setting, from_file[name], f"{name} in {file}")
+        except ConfigError as fault:
+            faults.append(fault)
     values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
-    return Settings(**values)
+    return Settings(**values), faults
 
 
 def _parse(setting: Setting, value: object, where: str) -> Any:
@@ -421,9 +433,10 @@ def _parse(setting: Setting, value: object, where: str) -> Any:
         raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
 
 
-def _read_file(path: str) -> dict[str, Any]:
+def _read_file(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
+    """Return what stands in the file, and what is wrong with it."""
     if not os.path.isfile(path):
-        return {}
+        return {}, []
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -432,14 +445,16 @@ def _read_file(path: str) -> dict[str, Any]:
         with open(path, "rb") as stream:
             table: dict[str, Any] = tomllib.load(stream)
     except (OSError, ValueError) as error:  # of TOML, and of UTF-8
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+        return {}, [ConfigError(f"{path} cannot be read: {error}")]
     names = {setting.name for setting in SETTINGS} - {"home"}
-    if unknown := sorted(set(table) - names):
-        raise ConfigError(
-            f"{path} has unknown settings: {', '.join(unknown)}",
-            hint=f"The known settings are {', '.join(sorted(names))}.",
-        )
-    return table
+    unknown = sorted(set(table) - names)
+    if not unknown:
+        return table, []
+    fault = ConfigError(
+        f"{path} has unknown settings: {', '.join(unknown)}",
+        hint=f"The known settings are {', '.join(sorted(names))}.",
+    )
+    return {name: value for name, value in table.items() if name in names}, [fault]
 
 
 def server_address(host: str) -> tuple[str, int]:

@@ -110,7 +110,8 @@ FLOORS = (
     ("rkllama",),
     ("errors", "types", "config", "service", "files"),
     ("chat",),
-    ("rkllm", "board"),
+    ("board",),
+    ("rkllm",),
     ("models",),
     ("api",),
     ("hub",),
@@ -343,7 +344,8 @@ def test_the_flags_of_settings_are_documented() -> None:
 
 
 def test_documents_name_no_unknown_variable() -> None:
-    known = {setting.variable for setting in config.SETTINGS}
+    # It is no setting: it moves the machine that all settings are about.
+    known = {setting.variable for setting in config.SETTINGS} | {"RKLLAMA_SYSROOT"}
     for path in DOCS:
         unknown = set(re.findall(r"RKLLAMA_[A-Z_]+[A-Z]", path.read_text())) - known
         assert not unknown, f"{path.name} names {unknown}"
