@@ -441,7 +441,7 @@ class Clock:
     @property
     def is_limited(self) -> bool:
         """Whether it may not run as fast as it could, for whatever reason."""
-        return None not in (self.limit, self.highest) and self.limit != self.highest
+        return bool(self.limit and self.highest and self.limit < self.highest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

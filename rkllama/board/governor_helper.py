@@ -109,7 +109,8 @@ class Keeper:
             clock.governor_file: clock
             for clock in scaled_clocks()
             if clock.governor_file not in before
-            if clock.governor != PERFORMANCE and PERFORMANCE in clock.governors
+            if clock.governor != PERFORMANCE
+            if {PERFORMANCE, clock.governor} <= {*clock.governors}  # it can be put back
         }
         if not changes:
             return Report((), {})

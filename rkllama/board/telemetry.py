@@ -100,7 +100,7 @@ def read_npu_load() -> tuple[int, ...]:
 def _devfreq(name: str, device: str, load: tuple[int, ...]) -> Clock:
     folder = f"{_DEVFREQ}/{device}"
     frequencies = _numbers(read_text(f"{folder}/available_frequencies"))
-    limit = read_number(f"{folder}/max_freq")
+    limit = read_number(f"{folder}/max_freq") or None  # old kernels write 0 for none
     return Clock(
         name=name,
         current=read_number(f"{folder}/cur_freq"),

@@ -96,6 +96,12 @@ def test_a_governor_that_the_kernel_does_not_offer_is_not_written(
     assert governors() == {**FAST, "npu": "rknpu_ondemand"}
 
 
+def test_what_could_not_be_put_back_is_not_changed(board: Path, keeper: Keeper) -> None:
+    write(board, CPU.format(0), "interactive\n")
+    assert "cpu0-3" not in keeper.hold().set
+    assert governors() == {**FAST, "cpu0-3": "interactive"}
+
+
 def test_of_several_helpers_the_last_one_puts_back(keeper: Keeper) -> None:
     other = Keeper(state_directory())
     keeper.hold()
