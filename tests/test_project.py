@@ -110,7 +110,7 @@ FLOORS = (
     ("rkllama",),
     ("errors", "types", "config", "service", "files"),
     ("chat",),
-    ("rkllm", "board"),
+    ("rkllm", "board", "systemd"),
     ("models",),
     ("api",),
     ("hub",),
