@@ -1,4 +1,4 @@
-"""The socket that systemd listens on in a server's name, and hands over when it starts it: sd_listen_fds(3)."""
+"""The socket that systemd listens on in a server's name and hands over on its start: sd_listen_fds(3)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from ..errors import ConfigError
 
 _FIRST = 3
 """The number of the first file descriptor that is handed over."""
-_HINT = "Leave one ListenStream= with a TCP address in the socket unit: systemctl edit rkllama.socket"
+_HINT = (
+    "Leave one ListenStream= with a TCP address in the socket unit: systemctl edit rkllama.socket"
+)
 
 
 def activated_socket(environ: MutableMapping[str, str]) -> socket.socket | None:
