@@ -59,7 +59,9 @@ class Plan(NamedTuple):
         if not manager.user:
             steps += _for_the_user(manager)
         if self.key is not None:
-            steps.append(MakeKey(manager.root + self.key, self.key, lambda: _owner(manager)))
+            steps.append(
+                MakeKey(manager.root + self.key, self.key, lambda: owner_of_service(manager))
+            )
         steps += [self._written(f) for f in self.files if f.is_unit and not self._is_packaged(f)]
         steps += self._beside_the_units()
         return [*steps, *self._started()]
@@ -101,6 +103,7 @@ class Plan(NamedTuple):
 
     def _started(self) -> list[Step]:
         manager = self.manager
+        units = [file.name for file in self.files if file.is_unit]
         names = [file.name for file in self.files if file.enabled]
         names += ["rkllama.service"] * self.always_on
         if manager.root:
@@ -109,7 +112,7 @@ class Plan(NamedTuple):
             Command(
                 "Have systemd read its units",
                 manager.systemctl("daemon-reload"),
-                lambda: any(_is_unread(manager, name) for name in names),
+                lambda: any(_is_unread(manager, unit) for unit in units),
                 follows=lambda: True,
             ),
             Command(
@@ -128,7 +131,7 @@ def removal(manager: Manager, *, purge: bool = False, force: bool = False) -> li
     there = [file.name for file in files if file.is_unit and _is_installed(manager, file)]
     steps: list[Step] = [_disabled(manager, there)] if there else []
     for unit in units:
-        beside = glob.glob(os.path.join(glob.escape(manager.units), f"{unit}.d", "50-*.conf"))
+        beside = glob.glob(os.path.join(glob.escape(manager.units), f"{unit}.d", "*.conf"))
         steps += [RemoveFile(path, force=force) for path in sorted(beside)]
     written = (os.path.join(manager.configuration, file.target) for file in reversed(files))
     steps += [RemoveFile(path, force=force) for path in written]
@@ -137,7 +140,7 @@ def removal(manager: Manager, *, purge: bool = False, force: bool = False) -> li
             Command(
                 "Have systemd forget its units",
                 manager.systemctl("daemon-reload"),
-                lambda: any(_is_changed(manager, unit) for unit in units),
+                lambda: any(manager.is_unread(manager.show(unit)) for unit in units),
                 follows=lambda: True,
             )
         )
@@ -233,7 +236,7 @@ def _table(manager: Manager, name: str) -> list[list[str]]:
     return [line.split(":") for line in text.decode(errors="replace").splitlines()]
 
 
-def _owner(manager: Manager) -> tuple[int, int]:
+def owner_of_service(manager: Manager) -> tuple[int, int]:
     """Return uid and gid of the service's user. Raises RKLLamaError where there is none."""
     if manager.user:
         return os.getuid(), os.getgid()
@@ -246,7 +249,7 @@ def _owner(manager: Manager) -> tuple[int, int]:
 def _is_owned(manager: Manager) -> bool:
     try:
         about = os.lstat(manager.root + HOME)
-        return stat.S_ISDIR(about.st_mode) and about.st_uid == _owner(manager)[0]
+        return stat.S_ISDIR(about.st_mode) and about.st_uid == owner_of_service(manager)[0]
     except (OSError, RKLLamaError):
         return False
 
@@ -265,12 +268,9 @@ def _nodes_closed() -> bool:
     return False
 
 
-def _is_changed(manager: Manager, unit: str) -> bool:
-    return manager.show(unit).get("NeedDaemonReload") == "yes"
-
-
 def _is_unread(manager: Manager, unit: str) -> bool:
-    return _is_changed(manager, unit) or manager.show(unit).get("LoadState") != "loaded"
+    about = manager.show(unit)
+    return manager.is_unread(about) or about.get("LoadState") != "loaded"
 
 
 def _is_up(manager: Manager, unit: str) -> bool:
@@ -313,7 +313,7 @@ def _is_installed(manager: Manager, file: UnitFile) -> bool:
 
 def _restarted(manager: Manager, unit: str) -> Command:
     return Command(
-        f"Restart {unit} if it runs",
+        f"Restart {unit}",
         manager.systemctl("try-restart", unit),
         lambda: _is_outdated(manager, unit),
         follows=lambda: manager.show(unit).get("ActiveState") == "active",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import subprocess
 from collections.abc import Sequence
@@ -55,6 +56,15 @@ class Manager(NamedTuple):
         """Return what the manager knows of a unit. Raises RKLLamaError."""
         text = run(self.systemctl("show", unit, "-p", _PROPERTIES))
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def is_unread(self, about: dict[str, str]) -> bool:
+        """Return whether the files of a unit, of which `show` told, have changed since the manager read them.
+
+        It does not see a new directory of drop-ins itself.
+        """
+        beside = glob.glob(os.path.join(glob.escape(self.units), f"{about.get('Id')}.d", "*.conf"))
+        unknown = set(beside) - set(about.get("DropInPaths", "").split())
+        return about.get("NeedDaemonReload") == "yes" or bool(unknown)
 
     def is_enabled(self, unit: str) -> bool:
         """Return whether a unit is started at boot, or when its user logs in."""

@@ -61,7 +61,7 @@ def read_status(manager: Manager) -> Status | None:
         address=address_of(socket),
         home=home,
         models=environment.get("RKLLAMA_MODELS") or os.path.join(home, "models"),
-        reload_needed="yes" in (service.get("NeedDaemonReload"), socket.get("NeedDaemonReload")),
+        reload_needed=manager.is_unread(service) or manager.is_unread(socket),
     )
 
 
