@@ -25,7 +25,7 @@ _LARGEST = 4096
 _LONGEST = 200
 """Characters of a text in it that are shown."""
 SERVICE_USER = "rkllama"
-"""The user that docs/board.md makes for the service."""
+"""The user that the service for all users runs as; see systemd/data."""
 
 
 def default_path() -> str:
@@ -98,7 +98,7 @@ def _about(fd: int) -> dict[str, Any] | None:
 
 
 def _trusted_uids() -> set[int]:
-    """This user, root, and the user that docs/rkllama.service runs the server as, where there is one."""
+    """This user, root, and the user that the service runs as, where there is one."""
     import pwd
 
     uids = {0, os.getuid(), os.geteuid()}

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ..systemd.install import Plan
     from ..systemd.manager import Manager
+    from ..systemd.moving import Move, Owner
     from ..systemd.status import Status
     from ..systemd.steps import Step
     from ..systemd.units import DropIn
@@ -114,9 +115,11 @@ def install(
     check_program(manager, plan.program)
     _check_address(manager, address)
     changed = _carry_out(plan.steps())
-    _say_what_stayed(plan.steps())
+    _say_what_stayed(
+        plan.steps(), "--force takes ours instead; changes are kept in drop-ins (systemctl edit)"
+    )
     if not manager.user:
-        _care_for_models(manager, move_models)
+        changed |= _care_for_models(manager, move_models)
     _say_installed(plan, changed=changed)
 
 
@@ -160,7 +163,7 @@ def uninstall(
         if not agreed(f"{what}?"):
             raise typer.Exit(1)
     _carry_out(steps)
-    _say_what_stayed(steps)
+    _say_what_stayed(steps, "--force removes it")
     if not purge and not manager.user and os.path.isdir(manager.root + HOME):
         sys.stderr.write(f"The models and settings are still in {manager.root + HOME}.\n")
 
@@ -172,21 +175,21 @@ def status(user: ForUser = None, as_json: JSONFlag = False) -> None:
     from ..systemd.status import read_status
 
     Manager().require()
-    wanted = (False, True) if user is None else (user,)
-    found = []
-    for scope in wanted:
+    services, errors = [], []
+    for scope in (False, True) if user is None else (user,):
         try:
-            found.append(read_status(Manager(user=scope)))
-        except RKLLamaError:
-            if user is not None or not scope:
-                raise  # whoever has no session of his own has no user's service either
-    services = [service for service in found if service is not None]
-    rows = [(service, _server_of(service)) for service in services]
+            services.append(read_status(Manager(user=scope)))
+        except RKLLamaError as error:  # root has no manager of its own, for one
+            errors.append(error)
+    found = [service for service in services if service is not None]
+    if errors and (user is not None or not services):
+        raise errors[0]
+    rows = [(service, _server_of(service)) for service in found]
     if as_json:
         print_json([{**service._asdict(), "server": server} for service, server in rows])
     else:
         _show(rows)
-    if not any(service.state in ("running", "waiting") for service in services):
+    if not any(service.state in ("running", "waiting") for service in found):
         raise typer.Exit(1)
 
 
@@ -320,16 +323,13 @@ def _carry_out(steps: "list[Step]") -> bool:
     return changed
 
 
-def _say_what_stayed(steps: "list[Step]") -> None:
+def _say_what_stayed(steps: "list[Step]", otherwise: str) -> None:
     from ..console.output import print_note
 
     for step in steps:
         if getattr(step, "is_kept", False):
             path = getattr(step, "path", "")
-            print_note(
-                f"{path} stays as it is: it has been edited. --force takes ours instead; changes are "
-                "kept in drop-ins (systemctl edit)."
-            )
+            print_note(f"{path} stays as it is: it is not as it was installed. {otherwise}.")
 
 
 def _say_installed(plan: "Plan", *, changed: bool) -> None:
@@ -355,8 +355,10 @@ def _say_installed(plan: "Plan", *, changed: bool) -> None:
 # --- Models that were there before -------------------------------------------------------------
 
 
-def _care_for_models(manager: "Manager", decision: bool | None) -> None:
-    """Move the user's models to the service where that is wanted, else say that it does not see them."""
+def _care_for_models(manager: "Manager", decision: bool | None) -> bool:
+    """Move the user's models to the service where that is wanted, else say that it does not see them;
+    return whether they were moved.
+    """
     from ..console.output import human_size
     from ..console.terminal import agreed, can_ask
     from ..systemd.install import owner_of_service
@@ -366,25 +368,30 @@ def _care_for_models(manager: "Manager", decision: bool | None) -> None:
 
     uid, home = _whose_models()
     owner = Owner(*owner_of_service(manager))
-    target = models_of(manager)
-    source = os.environ.get("RKLLAMA_MODELS") or os.path.join(home, "models")
+    source, target = os.environ.get("RKLLAMA_MODELS") or f"{home}/models", models_of(manager)
     size = Move(source, uid, target, owner).size()
     if not size or os.path.realpath(source) == os.path.realpath(target):
-        return
+        return False
     if decision is None and can_ask():
         decision = agreed(f"Move the {human_size(size)} in {source} to the service?", default=True)
-    if decision:
-        _move(manager, Move(source, uid, _made(target, owner), owner), source)
-        library = os.path.join(home, "lib")
-        runtimes = Move(library, uid, f"{manager.root}{HOME}/lib", owner)
-        if runtimes.size():
-            _made(f"{manager.root}{HOME}/lib", owner)
-            _move(manager, runtimes, library)
-        return
-    sys.stderr.write(
-        f"The service does not see the models in {source} ({human_size(size)}). "
-        "To move them: sudo rkllama service install --move-models\n"
-    )
+    if not decision:
+        sys.stderr.write(
+            f"The service does not see the models in {source} ({human_size(size)}). "
+            "To move them: sudo rkllama service install --move-models\n"
+        )
+        return False
+    own = f"{manager.root}{HOME}"
+    for place, destination in ((source, target), (f"{home}/lib", f"{own}/lib")):
+        move = Move(place, uid, destination, owner)
+        if move.size():
+            _make_place(destination, owner)
+            _move(move, place)
+    if os.path.isfile(f"{home}/config.toml") and not os.path.lexists(f"{own}/config.toml"):
+        sys.stderr.write(
+            f"The settings in {home}/config.toml are still yours alone. To give them to the service:\n"
+            f"  sudo install -o rkllama -m 600 {home}/config.toml {own}/config.toml\n"
+        )
+    return True
 
 
 def _whose_models() -> tuple[int, str]:
@@ -399,20 +406,19 @@ def _whose_models() -> tuple[int, str]:
     return uid, os.environ.get("RKLLAMA_HOME") or os.path.join(home, "RKLLAMA")
 
 
-def _made(target: str, owner: Any) -> str:
+def _make_place(path: str, owner: "Owner") -> None:
     from ..systemd.moving import make_place
 
     try:
-        return make_place(*os.path.split(target), owner)
+        make_place(*os.path.split(path), owner)
     except OSError as error:
-        raise RKLLamaError(f"{target} cannot be made: {error.strerror}") from None
+        raise RKLLamaError(f"{path} cannot be made: {error.strerror}") from None
 
 
-def _move(manager: "Manager", move: Any, source: str) -> None:
+def _move(move: "Move", source: str) -> None:
     from ..console.output import human_size, print_note
     from ..console.terminal import Spinner
 
-    del manager
     shown = ["…"]
 
     def report(name: str, done: int) -> None:
@@ -422,7 +428,8 @@ def _move(manager: "Manager", move: Any, source: str) -> None:
         moved = move.run(report)
     for text in moved.stayed:
         print_note(f"not moved: {text}")
-    sys.stderr.write(f"Moved {moved.files} files ({human_size(moved.size)}) from {source}\n")
+    files = "1 file" if moved.files == 1 else f"{moved.files} files"
+    sys.stderr.write(f"Moved {files} ({human_size(moved.size)}) from {source}\n")
 
 
 # --- Status ------------------------------------------------------------------------------------

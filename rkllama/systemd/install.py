@@ -112,7 +112,7 @@ class Plan(NamedTuple):
             Command(
                 "Have systemd read its units",
                 manager.systemctl("daemon-reload"),
-                lambda: any(_is_unread(manager, unit) for unit in units),
+                lambda: any(_is_unread(manager, unit, missing=True) for unit in units),
                 follows=lambda: True,
             ),
             Command(
@@ -140,7 +140,7 @@ def removal(manager: Manager, *, purge: bool = False, force: bool = False) -> li
             Command(
                 "Have systemd forget its units",
                 manager.systemctl("daemon-reload"),
-                lambda: any(manager.is_unread(manager.show(unit)) for unit in units),
+                lambda: any(_is_unread(manager, unit, missing=False) for unit in units),
                 follows=lambda: True,
             )
         )
@@ -268,9 +268,10 @@ def _nodes_closed() -> bool:
     return False
 
 
-def _is_unread(manager: Manager, unit: str) -> bool:
+def _is_unread(manager: Manager, unit: str, *, missing: bool) -> bool:
+    """Return whether a unit is not as its files are; `missing` for one that the manager does not know."""
     about = manager.show(unit)
-    return manager.is_unread(about) or about.get("LoadState") != "loaded"
+    return manager.is_unread(about) if about.get("LoadState") == "loaded" else missing
 
 
 def _is_up(manager: Manager, unit: str) -> bool:

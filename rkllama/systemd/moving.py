@@ -170,11 +170,10 @@ class Move:
         os.fchown(fd, *self._owner)
 
 
-def make_place(parent: str, name: str, owner: Owner) -> str:
-    """Return the directory `name` in `parent`, made for `owner` where it is missing. Raises OSError."""
+def make_place(parent: str, name: str, owner: Owner) -> None:
+    """Make the directory `name` in `parent` for `owner`, where it is missing. Raises OSError."""
     with _opened(parent) as place:
         _make_directory(place, name, owner)
-    return os.path.join(parent, name)
 
 
 def _make_directory(parent: int, name: str, owner: Owner) -> None:

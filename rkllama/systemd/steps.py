@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from ..errors import RKLLamaError
-from ..files import NewFile, not_written
+from ..files import NewFile, make_directory, not_written
 from .manager import run
 
 _STAMP = re.compile(
@@ -187,6 +187,7 @@ class MakeKey:
         key = base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
+            make_directory(os.path.dirname(self._path))
             with open(os.open(self._path, flags, 0o600), "w") as stream:
                 os.fchown(stream.fileno(), *self._owner())
                 stream.write(f"{key}\n")

@@ -109,7 +109,7 @@ def models_drop_in(directory: str) -> DropIn:
     """Return what makes the service use, and lets it write to, another models directory."""
     base = _environment("models", RKLLAMA_MODELS=directory)
     return base._replace(
-        text=base.text + f"ReadWritePaths=-{quoted(directory)}\n" + _visible(directory)
+        text=base.text + f"ReadWritePaths={quoted(f'-{directory}')}\n" + _visible(directory)
     )
 
 
