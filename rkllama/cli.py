@@ -39,6 +39,7 @@ COMMANDS = {
     "ps": ("memory:ps", "List the models in memory."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
+    "service": ("service:app", "Run the server as a service of systemd."),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="service",
+    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Run the server as a service of systemd.",
@@ -170,7 +171,10 @@ def uninstall(
 
 @app.command()
 def status(user: ForUser = None, as_json: JSONFlag = False) -> None:
-    """Show whether the service is installed, enabled and running, and where; exit code 1 if it is not."""
+    """Show whether the service is installed, enabled and running.
+
+    The exit code is 1 if it is not installed, was stopped or has failed.
+    """
     from ..systemd.manager import Manager
     from ..systemd.status import read_status
 
