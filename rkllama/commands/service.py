@@ -97,7 +97,8 @@ def install(
     With neither root nor --system it is for you alone and has your models. The socket belongs to systemd:
     the first connection starts the server, and an idle one ends.
     """
-    from ..systemd.install import Plan, check_program
+    from ..console.output import print_note
+    from ..systemd.install import Plan, can_write, check_program
     from ..systemd.steps import pending
 
     manager = _manager(user, root, dry_run=dry_run)
@@ -119,6 +120,8 @@ def install(
     _say_what_stayed(
         plan.steps(), "--force takes ours instead; changes are kept in drop-ins (systemctl edit)"
     )
+    if models is not None and not root and not can_write(manager, os.path.abspath(models)):
+        print_note(f"the service may not write to {models}, so that it cannot fetch models.")
     if not manager.user:
         changed |= _care_for_models(manager, move_models)
     _say_installed(plan, changed=changed)

@@ -19,13 +19,9 @@ from rkllama.systemd.units import SYSTEM_FILES, address_drop_ins, exit_idle_drop
 TOOLS = ("systemctl", "systemd-sysusers", "systemd-tmpfiles")
 pytestmark = pytest.mark.integration
 PROGRAM = "/opt/rkllama/bin/rkllama"
-ETC = {
-    "etc/sysusers.d/rkllama.conf",
-    "etc/tmpfiles.d/rkllama.conf",
-    "etc/udev/rules.d/60-rkllama.rules",
-    "etc/systemd/system/rkllama.service",
-    "etc/systemd/system/rkllama.socket",
-}
+ETC = {f"etc/{file.target}" for file in SYSTEM_FILES}
+STEPS = len(SYSTEM_FILES) + 3
+"""The files, then the user, its directory and what is enabled."""
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +61,7 @@ def remove(root: Path, **values: bool) -> list[str]:
 
 def test_all_is_there_and_a_second_time_nothing_is_done(root: Path) -> None:
     done = install(root)
-    assert len(done) == 8
+    assert len(done) == STEPS
     assert files(root) == ETC
     enabled = root / "etc/systemd/system/sockets.target.wants/rkllama.socket"
     assert os.readlink(enabled) == "/etc/systemd/system/rkllama.socket"
@@ -86,12 +82,12 @@ def test_all_is_there_and_a_second_time_nothing_is_done(root: Path) -> None:
     assert install(root) == []
 
 
-@pytest.mark.parametrize("steps", range(8))
+@pytest.mark.parametrize("steps", range(STEPS))
 def test_an_interrupted_installation_goes_on(root: Path, steps: int) -> None:
     running = carry_out(plan(root).steps())
     done = [next(running)[0].about for _ in range(steps)]
     del running
-    assert len(done + install(root)) == 8
+    assert len(done + install(root)) == STEPS
     assert install(root) == []
 
 

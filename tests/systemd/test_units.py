@@ -115,8 +115,11 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+UNITS = [file.name for file in SYSTEM_FILES if file.is_unit]
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("unit", ["rkllama.service", "rkllama.socket"])
+@pytest.mark.parametrize("unit", UNITS)
 def test_systemd_understands_the_units(written: Path, unit: str) -> None:
     done = analyze("verify", "--man=no", str(written / unit))
     ours = [line for line in done.stderr.splitlines() if str(written) in line or "rkllama" in line]
@@ -133,10 +136,11 @@ def test_systemd_understands_the_units_of_a_user(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_the_service_is_confined(written: Path) -> None:
-    done = analyze("security", "--offline=true", "--no-pager", str(written / "rkllama.service"))
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if unit.endswith(".service")])
+def test_services_are_confined(written: Path, unit: str) -> None:
+    done = analyze("security", "--offline=true", "--no-pager", str(written / unit))
     if "offline" in done.stderr:
         pytest.skip("needs systemd 250")
-    match = re.search(r"exposure level for rkllama.service: ([\d.]+)", done.stdout)
+    match = re.search(rf"exposure level for {unit}: ([\d.]+)", done.stdout)
     assert match is not None, done.stderr
     assert float(match[1]) <= LARGEST_EXPOSURE
