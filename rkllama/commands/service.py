@@ -176,7 +176,7 @@ def uninstall(
 def status(user: ForUser = None, as_json: JSONFlag = False) -> None:
     """Show whether the service is installed, enabled and running.
 
-    The exit code is 1 if it is not installed, was stopped or has failed.
+    The exit code is 1 if it is not installed, was stopped or fails.
     """
     from ..systemd.manager import Manager
     from ..systemd.status import read_status
@@ -487,9 +487,9 @@ def _facts(service: "Status", server: dict[str, Any] | None) -> "Iterator[tuple[
     yield "home", service.home
     yield "models", service.models
     if server is not None:
-        version = str(server.get("version") or server.get("error"))
-        other = "" if version == __version__ or "error" in server else f"; this is {__version__}"
-        yield "version", version + other
+        version = server.get("version")
+        other = "" if version in (__version__, None) else f"; this is {__version__}"
+        yield ("version", f"{version}{other}") if version else ("note", str(server.get("error")))
     if service.reload_needed:
         user = " --user" if service.scope == "user" else ""
         yield "note", f"its files have changed: systemctl{user} daemon-reload"

@@ -179,7 +179,13 @@ def describe(shown: Path, name: str, values: Mapping[str, str]) -> None:
 
 
 def service_of(
-    shown: Path, address: str, *, active: str = "active", pid: int = 1, enabled: str = "disabled"
+    shown: Path,
+    address: str,
+    *,
+    active: str = "active",
+    sub: str = "",
+    pid: int = 1,
+    enabled: str = "disabled",
 ) -> None:
     unit = {"LoadState": "loaded", "NeedDaemonReload": "no", "DropInPaths": ""}
     environment = "RKLLAMA_HOME=/var/lib/rkllama RKLLAMA_EXIT_IDLE=10m"
@@ -190,11 +196,12 @@ def service_of(
             **unit,
             "Id": "rkllama.service",
             "ActiveState": active,
+            "SubState": sub,
             "UnitFileState": enabled,
             "FragmentPath": "/usr/lib/systemd/system/rkllama.service",
             "MainPID": str(pid),
             "Environment": f'{environment} "RKLLAMA_MODELS=/mnt/my models"',
-            "Result": "exit-code" if active == "failed" else "success",
+            "Result": "success" if active in ("active", "inactive") else "exit-code",
         },
     )
     describe(
@@ -250,6 +257,13 @@ def test_a_failed_service_says_why(systemctl: Path) -> None:
     done = CliRunner().invoke(app, ["status"])
     assert done.exit_code == 1
     assert "state    failed: exit-code\n" in done.output
+
+
+def test_a_service_that_cannot_start_is_not_called_running(systemctl: Path) -> None:
+    service_of(systemctl, "127.0.0.1:1", active="activating", sub="auto-restart", pid=0)
+    done = CliRunner().invoke(app, ["status"])
+    assert done.exit_code == 1
+    assert "state    restarting: exit-code\n" in done.output
 
 
 def test_an_address_that_is_taken_is_an_error(
