@@ -97,7 +97,8 @@ def install(
     With neither root nor --system it is for you alone and has your models. The socket belongs to systemd:
     the first connection starts the server, and an idle one ends.
     """
-    from ..systemd.install import Plan, check_program
+    from ..console.output import print_note
+    from ..systemd.install import Plan, can_write, check_program
     from ..systemd.steps import pending
 
     manager = _manager(user, root, dry_run=dry_run)
@@ -119,6 +120,8 @@ def install(
     _say_what_stayed(
         plan.steps(), "--force takes ours instead; changes are kept in drop-ins (systemctl edit)"
     )
+    if models is not None and not root and not can_write(manager, os.path.abspath(models)):
+        print_note(f"the service may not write to {models}, so that it cannot fetch models.")
     if not manager.user:
         changed |= _care_for_models(manager, move_models)
     _say_installed(plan, changed=changed)
@@ -173,7 +176,7 @@ def uninstall(
 def status(user: ForUser = None, as_json: JSONFlag = False) -> None:
     """Show whether the service is installed, enabled and running.
 
-    The exit code is 1 if it is not installed, was stopped or has failed.
+    The exit code is 1 if it is not installed, was stopped or fails.
     """
     from ..systemd.manager import Manager
     from ..systemd.status import read_status
@@ -484,9 +487,9 @@ def _facts(service: "Status", server: dict[str, Any] | None) -> "Iterator[tuple[
     yield "home", service.home
     yield "models", service.models
     if server is not None:
-        version = str(server.get("version") or server.get("error"))
-        other = "" if version == __version__ or "error" in server else f"; this is {__version__}"
-        yield "version", version + other
+        version = server.get("version")
+        other = "" if version in (__version__, None) else f"; this is {__version__}"
+        yield ("version", f"{version}{other}") if version else ("note", str(server.get("error")))
     if service.reload_needed:
         user = " --user" if service.scope == "user" else ""
         yield "note", f"its files have changed: systemctl{user} daemon-reload"

@@ -120,7 +120,7 @@ class Plan(NamedTuple):
                 manager.systemctl("enable", "--now", *names),
                 lambda: not all(_is_up(manager, name) for name in names),
             ),
-            *(_restarted(manager, name) for name in ("rkllama.socket", "rkllama.service")),
+            *(_restarted(manager, unit) for unit in sorted(units, key=_is_service)),
         ]
 
 
@@ -179,6 +179,15 @@ def check_program(manager: Manager, program: tuple[str, ...]) -> None:
             "`sudo python3 -m venv /opt/rkllama && sudo /opt/rkllama/bin/pip install rkllama`. Or install "
             "the service for yourself alone, without root.",
         ) from None
+
+
+def can_write(manager: Manager, directory: str) -> bool:
+    """Return whether the service may write to a directory of this machine."""
+    try:
+        run(_as_service(manager, ("test", "-w", directory)))
+    except RKLLamaError:
+        return False
+    return True
 
 
 def _as_service(manager: Manager, words: Sequence[str]) -> list[str]:
@@ -310,6 +319,11 @@ def _is_there(manager: Manager, unit: str) -> bool:
 def _is_installed(manager: Manager, file: UnitFile) -> bool:
     own = os.path.join(manager.configuration, file.target)
     return os.path.exists(own) or packaged(manager, file) is not None
+
+
+def _is_service(unit: str) -> bool:
+    """Return whether a unit comes after the sockets, which restart their services themselves."""
+    return unit.endswith(".service")
 
 
 def _restarted(manager: Manager, unit: str) -> Command:

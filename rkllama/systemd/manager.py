@@ -14,7 +14,7 @@ _ENDS = 90.0
 """Seconds after which a command of systemd counts as hung: it waits for units to start and to stop."""
 _PROPERTIES = (
     "ActiveState,Environment,FragmentPath,Id,InactiveExitTimestampMonotonic,Listen,LoadState,MainPID,"
-    "NeedDaemonReload,DropInPaths,Result,UnitFileState"
+    "NeedDaemonReload,DropInPaths,Result,SubState,UnitFileState"
 )
 
 

@@ -26,7 +26,7 @@ class Status(NamedTuple):
     always_on: bool
     """Whether the server starts at boot, and not with the first connection."""
     state: str
-    """"running", "waiting" for a connection, "stopped" or "failed"."""
+    """"running", "waiting" for a connection, "stopped", "failed", or "restarting" after it has failed."""
     result: str | None
     """Why it failed, in systemd's words."""
     pid: int | None
@@ -84,6 +84,8 @@ def models_of(manager: Manager) -> str:
 
 def _state(service: dict[str, str], socket: dict[str, str]) -> str:
     states = service.get("ActiveState"), socket.get("ActiveState")
+    if service.get("SubState") == "auto-restart":
+        return "restarting"
     if states[0] in ("active", "activating", "reloading", "deactivating"):
         return "running"
     if "failed" in states:
@@ -92,4 +94,5 @@ def _state(service: dict[str, str], socket: dict[str, str]) -> str:
 
 
 def _failure(unit: dict[str, str]) -> str | None:
-    return unit.get("Result") if unit.get("ActiveState") == "failed" else None
+    failed = unit.get("ActiveState") == "failed" or unit.get("SubState") == "auto-restart"
+    return unit.get("Result") if failed else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -158,9 +160,13 @@ def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program = tmp_path / "bin" / "systemctl"
     program.parent.mkdir()
     program.write_text(
-        "#!/bin/sh\nscope=system\n"
-        '[ "$1" = --user ] && scope=user && shift\n'
-        f'[ "$1" = show ] && exec cat {shown}/$scope-$2\nexit 3\n'
+        f"""#!/bin/sh
+scope=system
+said="$*"
+[ "$1" = --user ] && scope=user && shift
+[ "$1" = show ] && exec cat {shown}/$scope-$2
+echo "$said" >> {shown}/said
+"""
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
@@ -173,7 +179,13 @@ def describe(shown: Path, name: str, values: Mapping[str, str]) -> None:
 
 
 def service_of(
-    shown: Path, address: str, *, active: str = "active", pid: int = 1, enabled: str = "disabled"
+    shown: Path,
+    address: str,
+    *,
+    active: str = "active",
+    sub: str = "",
+    pid: int = 1,
+    enabled: str = "disabled",
 ) -> None:
     unit = {"LoadState": "loaded", "NeedDaemonReload": "no", "DropInPaths": ""}
     environment = "RKLLAMA_HOME=/var/lib/rkllama RKLLAMA_EXIT_IDLE=10m"
@@ -184,11 +196,12 @@ def service_of(
             **unit,
             "Id": "rkllama.service",
             "ActiveState": active,
+            "SubState": sub,
             "UnitFileState": enabled,
             "FragmentPath": "/usr/lib/systemd/system/rkllama.service",
             "MainPID": str(pid),
             "Environment": f'{environment} "RKLLAMA_MODELS=/mnt/my models"',
-            "Result": "exit-code" if active == "failed" else "success",
+            "Result": "success" if active in ("active", "inactive") else "exit-code",
         },
     )
     describe(
@@ -246,6 +259,13 @@ def test_a_failed_service_says_why(systemctl: Path) -> None:
     assert "state    failed: exit-code\n" in done.output
 
 
+def test_a_service_that_cannot_start_is_not_called_running(systemctl: Path) -> None:
+    service_of(systemctl, "127.0.0.1:1", active="activating", sub="auto-restart", pid=0)
+    done = CliRunner().invoke(app, ["status"])
+    assert done.exit_code == 1
+    assert "state    restarting: exit-code\n" in done.output
+
+
 def test_an_address_that_is_taken_is_an_error(
     systemctl: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,3 +278,49 @@ def test_an_address_that_is_taken_is_an_error(
     )
     assert f"listens on port {server.port} already" in str(done.exception)
     assert not (tmp_path / "config").exists()
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a user's units go."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    return tmp_path / "config/systemd/user"
+
+
+def test_a_user_s_service_is_enabled_and_read_again_when_it_changes(
+    systemctl: Path, config: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "rkllama"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    arguments = ["install", "--user", "--host", address, "--program", str(program)]
+    reload, enable = "--user daemon-reload", "--user enable --now rkllama.socket"
+
+    def said() -> list[str]:
+        words = (systemctl / "said").read_text().splitlines()
+        (systemctl / "said").unlink()
+        return words
+
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert said() == [reload, enable]
+    assert (config / "rkllama.service").is_file()
+
+    started = {"LoadState": "loaded", "ActiveState": "active", "UnitFileState": "enabled"}
+    now = int(time.clock_gettime(time.CLOCK_MONOTONIC) * 1e6)
+    for unit in ("rkllama.service", "rkllama.socket"):
+        beside = config / f"{unit}.d" / "50-address.conf"
+        about = {"Id": unit, "FragmentPath": str(config / unit), "DropInPaths": str(beside)}
+        times = {"InactiveExitTimestampMonotonic": str(now + 1_000_000), "Listen": address}
+        describe(systemctl, f"user-{unit}", {**started, **about, **times})
+    done = CliRunner().invoke(app, arguments)
+    assert "nothing has changed" in done.output
+    assert not (systemctl / "said").exists()
+
+    # A directory of drop-ins is new to systemd, and an edited unit is younger than what runs.
+    (config / "rkllama.socket.d" / "mine.conf").write_text("[Socket]\n")
+    later = time.time() + 60
+    os.utime(config / "rkllama.service", (later, later))
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    assert said() == [reload, "--user try-restart rkllama.service"]

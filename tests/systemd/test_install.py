@@ -19,17 +19,9 @@ from rkllama.systemd.units import SYSTEM_FILES, address_drop_ins, exit_idle_drop
 TOOLS = ("systemctl", "systemd-sysusers", "systemd-tmpfiles")
 pytestmark = pytest.mark.integration
 PROGRAM = "/opt/rkllama/bin/rkllama"
-ETC = {
-    "etc/sysusers.d/rkllama.conf",
-    "etc/tmpfiles.d/rkllama.conf",
-    "etc/udev/rules.d/60-rkllama.rules",
-    "etc/systemd/system/rkllama.service",
-    "etc/systemd/system/rkllama.socket",
-    "etc/systemd/system/rkllama-governors.service",
-    "etc/systemd/system/rkllama-governors.socket",
-}
-STEPS = len(ETC) + 3
-"""Each file, the user, the home, and that the service is enabled."""
+ETC = {f"etc/{file.target}" for file in SYSTEM_FILES}
+STEPS = len(SYSTEM_FILES) + 3
+"""The files, then the user, its directory and what is enabled."""
 
 
 @pytest.fixture(autouse=True)
