@@ -175,7 +175,7 @@ def _without_needed(library: Installed, missing: Sequence[tuple[str, str]]) -> F
         status="broken",
         title="Needed libraries",
         found=f"{names} {verb(missing, 'is', 'are')} missing",
-        advice=f"librkllmrt {library.release} cannot be loaded without.",
+        advice=f"librkllmrt {library.release} cannot be loaded without it.",
         cure=("sudo apt-get update", f"sudo apt-get install -y {packages}"),
         source=library.path,
     )
