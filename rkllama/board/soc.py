@@ -43,13 +43,18 @@ def require_llm(soc: str | None) -> None:
 
 def runs_llm(soc: str | None) -> bool:
     """Return whether the NPU of `soc` runs language models, as far as the vendor says."""
-    family = (soc or "").removesuffix("S")
-    return family in _CPUS or family in _CORES
+    return _family(soc) in (_CPUS.keys() | _CORES.keys())
 
 
 def npu_cores(soc: str | None) -> int:
     """Return how many cores the NPU of `soc` has."""
-    return _CORES.get((soc or "").removesuffix("S"), 1)
+    return _CORES.get(_family(soc), 1)
+
+
+def _family(soc: str | None) -> str:
+    """The SoC of which this one is a variant: RK3588 for RK3588S and RK3588J."""
+    match = re.match(r"RK\d{4}", soc or "")
+    return match[0] if match else soc or ""
 
 
 def has_domains(soc: str | None) -> bool:
@@ -81,7 +86,7 @@ def cpus(
 
 def _choose(soc: str | None, available: set[int], number: int | None) -> list[int]:
     usable = {cpu for cpu in available if cpu < 8} or {0}
-    family = (soc or "").removesuffix("S")
+    family = _family(soc)
     chosen = sorted(usable.intersection(_CPUS.get(family, range(8))))[-4:]
     if len(chosen) < (number or _CORES.get(family, 1)):
         chosen = sorted(usable)[-(number or 4) :]

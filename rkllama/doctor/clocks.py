@@ -78,24 +78,33 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
     good = "the governor performance while a model runs"
     if not _is_cpu(low[0]):
         good = f"{_mhz(low[0].highest)}: {good}"
+    cure = tuple(_set("performance", clock.governor_file) for clock in low if _offers(clock))
     return Finding(
         check=check,
         status="warning",
         title=title,
         found=shown,
         good=good,
-        advice=f"{why} This lasts until the next start of the board:",
-        cure=tuple(f"echo performance | sudo tee {quote(clock.governor_file)}" for clock in low),
+        advice=f"{why} This lasts until the next start of the board:" if cure else why,
+        cure=cure,
         source=_folder(low),
     )
 
 
+def _set(value: str, file: str) -> str:
+    return f"echo {value} | sudo tee {quote(file)}"
+
+
+def _offers(clock: Clock) -> bool:
+    return "performance" in clock.governors
+
+
 def _is_low(clock: Clock) -> bool:
     """Whether a clock is low, and nothing but load raises it."""
-    if clock.governor == "performance" or "performance" not in clock.governors:
+    if clock.governor == "performance":
         return False
     if _is_cpu(clock):  # its clock is high at this moment because we compute
-        return clock.governor != "userspace" or not _is_high(clock)
+        return _offers(clock) and (clock.governor != "userspace" or not _is_high(clock))
     return not _is_high(clock)
 
 
@@ -123,6 +132,38 @@ def _folder(clocks: Sequence[Clock]) -> str:
     return ", ".join(clock.governor_file.rpartition("/")[0] for clock in clocks)
 
 
+def check_clock_limit(_subject: Subject) -> Iterator[Finding]:
+    """Has somebody limited a clock below what the hardware has?"""
+    if not has_npu() or read_throttled():
+        return  # or it is the heat, of which its own check tells
+    clocks = [read_npu_clock(), read_ddr_clock(), *read_cpu_clocks()]
+    limited = [clock for clock in clocks if clock is not None and _is_limited(clock)]
+    if limited:
+        yield Finding(
+            check="clock-limit",
+            status="warning",
+            title="Clock limits",
+            found=", ".join(f"{clock.name} at most {_mhz(clock.limit)}" for clock in limited),
+            good=", ".join(f"{clock.name} {_mhz(clock.highest)}" for clock in limited),
+            advice="Something has set them, such as a service that saves energy. This lasts until the next "
+            "start of the board:",
+            cure=tuple(map(_unlimit, limited)),
+            source=_folder(limited),
+        )
+
+
+def _is_limited(clock: Clock) -> bool:
+    # Old kernels write 0 for no limit.
+    return bool(clock.limit and clock.highest and clock.limit < _ENOUGH * clock.highest)
+
+
+def _unlimit(clock: Clock) -> str:
+    folder = clock.governor_file.rpartition("/")[0]
+    if _is_cpu(clock):  # in kHz
+        return _set(str((clock.highest or 0) // 1000), f"{folder}/scaling_max_freq")
+    return _set(str(clock.highest), f"{folder}/max_freq")
+
+
 def check_heat(_subject: Subject) -> Iterator[Finding]:
     """Is the board so hot that it slows down?"""
     temperatures = list(read_temperatures())
@@ -145,4 +186,4 @@ def check_heat(_subject: Subject) -> Iterator[Finding]:
     )
 
 
-CHECKS = (check_npu_clock, check_ddr_clock, check_cpu_governor, check_heat)
+CHECKS = (check_npu_clock, check_ddr_clock, check_cpu_governor, check_clock_limit, check_heat)

@@ -133,6 +133,14 @@ def test_cures_are_the_boards_own(stand: Stand) -> None:
     )
 
 
+def test_limits_are_lifted_in_the_units_of_their_files(stand: Stand) -> None:
+    stand("rk3588-limited")
+    assert _cures(look(), "clock-limit") == (
+        "echo 1000000000 | sudo tee /sys/class/devfreq/fdab0000.npu/max_freq",
+        "echo 2352000 | sudo tee /sys/devices/system/cpu/cpufreq/policy4/scaling_max_freq",
+    )
+
+
 def test_a_device_for_root_alone_gets_a_rule_of_udev(stand: Stand) -> None:
     stand("rk3562-root-only")
     cures = _cures(look(), "npu-access")
