@@ -137,6 +137,15 @@ def test_a_library_needs_others(board: Path, own: Path) -> None:
     assert look(check_runtime)[0].status == "good"
 
 
+@pytest.mark.usefixtures("board")
+def test_a_model_is_told_of_its_own_release_alone(own: Path, models: Path) -> None:
+    write_library(own / "1.2.3" / "librkllmrt.so")
+    write_library(own / "1.1.4" / "librkllmrt.so", "1.1.4", machine=X86_64)
+    write_model(models / "q-rk3588-1.2.1.rkllm")
+    assert [one.status for one in look(check_runtime)] == ["broken", "good"]
+    assert [one.found for one in look(check_runtime, "q-rk3588-1.2.1")] == ["librkllmrt 1.2.3"]
+
+
 def test_the_loader_is_asked_for_what_is_not_in_the_usual_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
