@@ -25,7 +25,7 @@ from tests.boards import build_board, names, put_models
 from tests.doctor.examine import POINTER, write_library
 from tests.virtual_npu.model import write_model
 
-GROUPS = (*BOARD, Group("NPU runtime", libraries.CHECKS, npu=True))
+GROUPS = (*BOARD, Group("NPU runtime", libraries.CHECKS, "npu"))
 SECRETS = {
     "RKLLAMA_API_KEY": "first-key-XYZ,second-key-XYZ",
     "HF_TOKEN": "hf_abcdefXYZ",
