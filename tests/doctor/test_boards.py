@@ -167,7 +167,7 @@ def test_without_root_it_says_what_it_cannot_see(stand: Stand, tmp_path: Path) -
     )
 
 
-def test_governors_that_rkllama_raises_are_no_warning(stand: Stand) -> None:
+def test_governors_that_rkllama_raises_are_no_warning(stand: Stand, tmp_path: Path) -> None:
     stand("rk3588-ondemand")
 
     class Raised:
@@ -175,8 +175,12 @@ def test_governors_that_rkllama_raises_are_no_warning(stand: Stand) -> None:
         lock = None
         governors = "performance"
 
-    told = examine(Subject(settings=Raised()))  # type: ignore[arg-type]
-    assert wrong(told) == []
+    subject = Subject(settings=Raised())  # type: ignore[arg-type]
+    assert _cures(examine(subject), "cpu-governor") == ("sudo rkllama service install",)
+    helper = tmp_path / "rk3588-ondemand/run/rkllama/governors.sock"
+    helper.parent.mkdir(parents=True)
+    helper.touch()
+    assert wrong(examine(subject)) == []
 
 
 def test_a_model_for_the_cpu_needs_no_npu(stand: Stand, models: Path) -> None:
