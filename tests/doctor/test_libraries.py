@@ -116,12 +116,14 @@ def test_a_setting_that_names_nothing(home: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_a_release_that_is_not_known(
-    version: str | None, words: str, board: Path, own: Path
+    version: str | None, words: str, board: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_library(own / "librkllmrt.so", version)
     (finding,) = look(check_runtime)
     assert finding.status == "warning"
     assert words in finding.found
+    monkeypatch.setenv("RKLLAMA_RKLLM_ABI", "1.3.0")
+    assert [one.status for one in look(check_runtime)] == ["good"]
 
 
 def test_a_library_needs_others(board: Path, own: Path) -> None:

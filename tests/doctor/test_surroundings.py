@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import resource
 import shlex
@@ -63,6 +64,12 @@ def install(directory: Path, name: str, version: str, *needs: str) -> None:
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Dist: {need}" for need in needs]
     (folder / "METADATA").write_text("\n".join(lines) + "\n")
+
+
+def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    line = engines.pip_line("jinja2>=3").removeprefix("sudo ")
+    assert shlex.split(line) == ["uv", "pip", "install", "--python", sys.executable, "jinja2>=3"]
 
 
 def test_rkllama_out_of_a_clone(monkeypatch: pytest.MonkeyPatch) -> None:
