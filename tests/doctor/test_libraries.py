@@ -156,6 +156,13 @@ def test_the_loader_is_asked_for_what_is_not_in_the_usual_folders(
     assert missing_packages(path) == [("libgomp.so.999", "libgomp1")]
 
 
+@pytest.mark.integration
+def test_a_real_library_of_this_machine(home: Path, npu: str, tmp_path: Path) -> None:
+    (finding,) = look(check_runtime)
+    assert (finding.status, finding.found, finding.source) == ("good", "librkllmrt 1.2.3", npu)
+    assert missing_packages(npu) == []
+
+
 # --- SIGILL ------------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.doctor.software import disk, engines
+from rkllama.doctor.software import disk, engines, surroundings
 from rkllama.doctor.software.disk import check_disk_room, check_disk_speed, read_speed
 from rkllama.doctor.software.engines import check_cpu_backend
 from rkllama.doctor.software.home import check_home, check_secrets, check_settings
@@ -34,6 +34,14 @@ def test_this_python_and_its_packages_are_fine() -> None:
     assert [one.status for one in look(check_python)] == ["good"]
     (finding,) = look(check_packages)
     assert finding.status == "good"
+
+
+def test_the_newest_python_is_the_one_that_the_package_names() -> None:
+    named = importlib.metadata.metadata("rkllama").get_all("Classifier") or []
+    newest = max(
+        tuple(map(int, text.split(" :: ")[2].split("."))) for text in named if ":: 3." in text
+    )
+    assert surroundings._NEWEST == newest
 
 
 def test_a_python_of_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
