@@ -18,10 +18,17 @@ from rkllama.doctor import checks
 from rkllama.doctor.checks import BOARD, Told, examine, sort_by_weight
 from rkllama.doctor.finding import Finding, Subject
 from rkllama.doctor.report import write_report
+from rkllama.doctor.software import disk
 from tests.boards import build_board, names, put_models, read_board
+from tests.doctor.examine import AARCH64, X86_64, write_library
 
 Stand = Callable[[str], None]
 
+WITHOUT_THE_DISK = tuple(
+    group._replace(checks=tuple(one for one in group.checks if one not in disk.CHECKS))
+    for group in checks.GROUPS
+)
+"""All checks but those of this machine's disk, which may be slow or full."""
 HEALTHY = [name for name in names() if read_board(name).first is None]
 BROKEN = [name for name in names() if name not in HEALTHY]
 
@@ -59,6 +66,20 @@ def test_a_healthy_board_is_not_suspected(board: str, stand: Stand) -> None:
     told = look()
     assert [entry.finding for entry in told if entry.finding.status != "good"] == []
     assert len(told) >= 3
+
+
+@pytest.mark.parametrize("board", HEALTHY)
+def test_a_healthy_board_with_a_library_is_well_as_a_whole(
+    board: str, stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand(board)
+    library = tmp_path / "librkllmrt.so"
+    write_library(library, machine=X86_64 if board == "laptop" else AARCH64)
+    monkeypatch.setenv("RKLLAMA_RKLLM_LIB", str(library))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    told = examine(Subject(settings=load_settings()), WITHOUT_THE_DISK)
+    assert wrong(told) == []
+    assert {entry.group for entry in told} >= {"Models", "Server", "Python", "Hugging Face"}
 
 
 @pytest.mark.parametrize("board", BROKEN)
