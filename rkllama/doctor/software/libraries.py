@@ -41,6 +41,8 @@ _LIBRARY_FOLDERS = (
     *SYSTEM_FOLDERS,
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib64",
+    "/lib/aarch64-linux-gnu",
+    "/lib/arm-linux-gnueabihf",
 )
 
 
@@ -56,7 +58,7 @@ def check_runtime(subject: Subject) -> Iterator[Finding]:
         return
     uses = read_uses(settings, models, found) if subject.model is not None else ()
     found = [use.first for use in uses if use.first is not None] or found
-    findings = [_library(one) for one in found]
+    findings = [_library(one, settings.rkllm_abi) for one in found]
     order = ("broken", "warning", "good")
     yield from sorted(findings, key=lambda finding: order.index(finding.status))
 
@@ -104,7 +106,8 @@ def vendor_machine() -> str:
     return here if here is not None and published_for(here) else "aarch64"
 
 
-def _library(library: Installed) -> Finding:
+def _library(library: Installed, abi: str | None) -> Finding:
+    """Tell of a library; `abi` is the release whose layout the user says that it has."""
     path, release = library.path, library.release
     defect = _defect(path)
     if defect is not None:
@@ -112,7 +115,7 @@ def _library(library: Installed) -> Finding:
     missing = missing_packages(path)
     if missing:
         return _without_needed(library, missing)
-    if release not in RELEASES:
+    if release not in RELEASES and abi is None:
         known = f"{RELEASES[0]} to {RELEASES[-1]}"
         return Finding(
             check="runtime",
