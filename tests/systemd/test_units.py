@@ -16,7 +16,8 @@ from rkllama.systemd.units import SYSTEM_FILES, USER_FILES, DropIn, UnitFile, re
 from tests.running import LIMIT
 
 PROGRAM = ("/usr/bin/env", "rkllama")
-LARGEST_EXPOSURE = 4.0
+LARGEST_EXPOSURE = {"rkllama.service": 4.0, "rkllama-governors.service": 1.0}
+"""As systemd counts, from 0 to 10; what runs as root is confined more."""
 DATA = Path(units.__file__).parent / "data"
 
 
@@ -143,4 +144,4 @@ def test_services_are_confined(written: Path, unit: str) -> None:
         pytest.skip("needs systemd 250")
     match = re.search(rf"exposure level for {unit}: ([\d.]+)", done.stdout)
     assert match is not None, done.stderr
-    assert float(match[1]) <= LARGEST_EXPOSURE
+    assert float(match[1]) <= LARGEST_EXPOSURE[unit]
