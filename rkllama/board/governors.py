@@ -20,7 +20,8 @@ import time
 from typing import Any
 
 from ..files import IMPORT_ROOT
-from .governor_helper import HOLD, scaled_clocks
+from .governor_helper import HOLD
+from .governor_keeper import scaled_clocks
 from .sysroot import system_path
 
 log = logging.getLogger("rkllama")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.board.governor_helper import HOLD, Helper, Keeper, state_directory
+from rkllama.board.governor_helper import HOLD, Helper, state_directory
+from rkllama.board.governor_keeper import Keeper
 from tests.board.governors import BEFORE, CPU, FAST, NPU, as_delivered, governors, listen
 from tests.boards import build_board
 from tests.waiting import Task, until

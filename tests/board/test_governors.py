@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.board.governor_helper import Keeper, state_directory
+from rkllama.board.governor_helper import state_directory
+from rkllama.board.governor_keeper import Keeper
 from rkllama.board.governors import Governors
 from tests.board.governors import BEFORE, FAST, as_delivered, governors, listen
 from tests.board.test_governor_helper import Serving
