@@ -128,10 +128,27 @@ def _switch(value: object) -> bool:
     raise ValueError("it must be true or false")
 
 
+def _governors(value: object) -> str | None:
+    text = str(value).lower()
+    if text not in ("performance", "off"):
+        raise ValueError("it must be performance, or off")
+    return None if text == "off" else text
+
+
 def _seconds(value: object) -> float:
     seconds = parse_duration(value)
     if not 0 < seconds <= LONGEST_WAIT:
         raise ValueError(f"it must be more than 0 and at most {LONGEST_WAIT / 3600:g}h")
+    return seconds
+
+
+def _idle_time(value: object) -> float | None:
+    """Return seconds; None for a negative duration, which is never."""
+    seconds = parse_duration(value)
+    if seconds < 0:
+        return None
+    if not 1 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f"it must be at least 1s and at most {LONGEST_WAIT / 3600:g}h, or -1")
     return seconds
 
 
@@ -266,6 +283,9 @@ class Settings:
     """The CPUs that the NPU's runtime uses, as bits. RKLLAMA_ENABLED_CPUS_MASK; default: the big ones."""
     enabled_cpus_num: int | None
     """How many of them. RKLLAMA_ENABLED_CPUS_NUM; default: all in the mask."""
+    governors: str | None
+    """"performance": the governors of NPU, memory and CPU while a model is in memory. RKLLAMA_GOVERNORS;
+    default: they stay as they are."""
     api_keys: tuple[str, ...]
     """Keys of which a client must send one; none = open. RKLLAMA_API_KEY, @FILE for those in a file."""
     origins: tuple[str, ...]
@@ -275,6 +295,9 @@ class Settings:
     send_timeout: float
     """Seconds that a client may keep an answer waiting by not reading it, before it is cut off.
     RKLLAMA_SEND_TIMEOUT, 30s."""
+    exit_idle: float | None
+    """Seconds without a request or a loaded model after which the server ends; None = never.
+    RKLLAMA_EXIT_IDLE."""
 
     __slots__ = (
         "api_keys",
@@ -283,6 +306,8 @@ class Settings:
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
+        "exit_idle",
+        "governors",
         "home",
         "host",
         "keep_alive",
@@ -372,10 +397,12 @@ SETTINGS = (
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
     Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
     Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
+    Setting("governors", "RKLLAMA_GOVERNORS", _governors, None),
     Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
     Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
+    Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
 )
 
 
@@ -390,24 +417,36 @@ def load_settings(
 
     Raises ConfigError for a value that cannot be used, naming the setting and where it was set.
     """
+    settings, faults = usable_settings(flags, environ)
+    if faults:
+        raise faults[0]
+    return settings
+
+
+def usable_settings(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[ConfigError]]:
+    """Return the settings and what is wrong with them: each that cannot be used has its default."""
     from_flags = {name: value for name, value in (flags or {}).items() if value is not None}
     env = os.environ if environ is None else environ
     home = _path(from_flags.get("home") or home_directory(env))
     file = os.path.join(home, CONFIG_FILE)
-    from_file = read_config(file)
-    check_names(from_file, file)
+    from_file, faults = _read_file(file)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
+        values[setting.name] = setting.default
         place = find_value(setting, from_flags, env, from_file)
         if place is None:
-            values[setting.name] = setting.default
-        else:
-            value, where = place
+            continue
+        value, where = place
+        try:
             where = f"{where} in {file}" if where == setting.name else where
             values[setting.name] = _parse(setting, value, where)
+        except ConfigError as fault:
+            faults.append(fault)
     values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
-    return Settings(**values)
+    return Settings(**values), faults
 
 
 def home_directory(environ: Mapping[str, str] | None = None) -> str:
@@ -469,6 +508,18 @@ def check_names(table: Mapping[str, object], path: str) -> None:
             f"{path} has unknown settings: {', '.join(unknown)}",
             hint=f"The known settings are {', '.join(sorted(names))}.",
         )
+
+
+def _read_file(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
+    """Return the settings in the file, and what is wrong with it."""
+    table: dict[str, Any] = {}
+    try:
+        table = read_config(path)
+        check_names(table, path)
+    except ConfigError as fault:
+        names = {setting.name for setting in SETTINGS}
+        return {name: value for name, value in table.items() if name in names}, [fault]
+    return table, []
 
 
 def server_address(host: str) -> tuple[str, int]:
