@@ -33,6 +33,7 @@ from ..errors import (
     WorkerCrashed,
     WorkerError,
     WorkerHung,
+    see_doctor,
 )
 from ..service import LOCAL, Caller
 from ..types import Diagnosis, FailureCause, TokenLogprob
@@ -50,7 +51,7 @@ CLOSE_GRACE = 5.0
 _SIGNALS: dict[int, Diagnosis] = {
     signal.SIGKILL: Diagnosis(
         message="most likely the memory ran out",
-        hint="Use a smaller model or a shorter context, or end other programs.",
+        hint=see_doctor("Use a smaller model or a shorter context, or end other programs."),
         cause="memory",
     ),
     signal.SIGBUS: Diagnosis(
@@ -59,7 +60,7 @@ _SIGNALS: dict[int, Diagnosis] = {
     ),
     signal.SIGILL: Diagnosis(
         message="this build of the runtime does not fit this CPU",
-        hint="Install another release of the runtime; the newest is not always right.",
+        hint=see_doctor("Install another release of the runtime; the newest is not always right."),
         cause="runtime",
     ),
 }

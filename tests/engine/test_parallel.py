@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -34,7 +34,9 @@ def house(tmp_path: Path) -> Iterator[House]:
     house.pool.close()
 
 
-def begin(turn: Turn, prompt: str, tokens: int, caller: Caller = LOCAL) -> Iterator[Piece]:
+def begin(
+    turn: Turn, prompt: str, tokens: int, caller: Caller = LOCAL
+) -> Generator[Piece, None, None]:
     schema = {"type": "string", "minLength": 4 * LONG} if tokens == LONG else None
     spec = GenerateSpec(prompt=prompt, sampling=GREEDY, max_tokens=tokens, schema=schema)
     return turn.lane.generate(spec, first=LIMIT, each=LIMIT, caller=caller)
