@@ -252,6 +252,15 @@ def test_a_running_service_tells_its_version(systemctl: Path, server: Server) ->
     assert f"version  {__version__}\n" in text
 
 
+def test_an_older_server_is_told_from_this_version(
+    systemctl: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service_of(systemctl, f"127.0.0.1:{server.port}", pid=server.process.pid)
+    monkeypatch.setattr("rkllama.__version__", "99.1")
+    text = CliRunner().invoke(app, ["status"]).output
+    assert f"version  {__version__}; this is 99.1\n" in text
+
+
 def test_a_failed_service_says_why(systemctl: Path) -> None:
     service_of(systemctl, "127.0.0.1:1", active="failed", pid=0)
     done = CliRunner().invoke(app, ["status"])
