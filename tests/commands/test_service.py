@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rkllama import __version__
-from rkllama.commands.service import app
+from rkllama.commands.service.install import app
 from rkllama.systemd.manager import Manager
 from tests.running import LIMIT, Server
 
