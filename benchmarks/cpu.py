@@ -15,6 +15,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,7 +109,9 @@ def _compare_stalls(
         gaps = []
         for number in range(_ROUNDS):
             with ThreadPoolExecutor(1) as thread:
-                decoding = thread.submit(_times, place, _QUESTION, 3 * _TOKENS)
+                begun = threading.Event()
+                decoding = thread.submit(_times, place, _QUESTION, 3 * _TOKENS, begun)
+                begun.wait()
                 _ask(place, _prompt(words, random.Random(100 + number)), 1)
                 times = decoding.result()
             gaps.append(max(b - a for a, b in pairwise(times)))
@@ -155,8 +158,10 @@ def _ask(address: tuple[str, int], prompt: str, tokens: int) -> tuple[float, flo
     return times[0] - asked, (len(times) - 1) / passed if passed else 0.0
 
 
-def _times(address: tuple[str, int], prompt: str, tokens: int) -> list[float]:
-    """When each token of a streamed completion came, by the performance counter."""
+def _times(
+    address: tuple[str, int], prompt: str, tokens: int, begun: threading.Event | None = None
+) -> list[float]:
+    """When each token of a streamed completion came (performance counter); `begun` is set at the first."""
     body = {
         "model": "model",
         "prompt": prompt,
@@ -172,6 +177,8 @@ def _times(address: tuple[str, int], prompt: str, tokens: int) -> list[float]:
     for line in client.getresponse():
         if line.startswith(b"data: {") and b'"text":""' not in line.replace(b": ", b":"):
             times.append(time.perf_counter())
+            if begun is not None:
+                begun.set()
     client.close()
     if not times:
         raise RuntimeError("no token came")

@@ -6,7 +6,9 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import (
@@ -18,12 +20,13 @@ from ..errors import (
     Unsupported,
 )
 from ..models.gguf import GGUFError, GGUFHeader, read_header
-from ..types import TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .hardware import batch_for, cache_bytes, check_memory, slots_for, threads_for
+from .llama_steps import Steps
 from .llama_wire import (
     Completion,
     Constraints,
+    EmitLogprobs,
     adds_space,
     completion_request,
     embed,
@@ -49,6 +52,9 @@ class CPUBackend:
         self._writes = True
         """Encoders (BERT) only make vectors."""
         self._embedding = threading.Lock()
+        self._counting = threading.Lock()
+        self._runs = 0
+        """How many go on now."""
         self._constraints = Constraints()
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
@@ -98,7 +104,7 @@ class CPUBackend:
         self,
         spec: GenerateSpec,
         emit: Emit,
-        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,
+        emit_logprobs: EmitLogprobs | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> RunResult:
         """Return one completion; the prefix that it shares with the last one is not evaluated again.
@@ -111,35 +117,93 @@ class CPUBackend:
             raise Unsupported("the CPU backend cannot read images", param="images")
         request = completion_request(spec, self._header, self._context_length)
         tried = None
-        if spec.schema is not None:
-            tried = self._constraints.apply(
-                request,
-                lambda trial, emit: self._run(trial, emit, None, cancelled),
-                cancelled,
-            )
-        completion = self._run(request, emit, emit_logprobs, cancelled)
+        with self._counted():
+            if spec.schema is not None:
+                tried = self._constraints.apply(
+                    request,
+                    lambda trial, emit: self._run(trial, emit, None, cancelled),
+                    cancelled,
+                )
+            completion = self._run(request, emit, emit_logprobs, cancelled)
         result = completion.result(aborted=cancelled())
         return result if tried is None else with_prompt_of(tried, result)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._counting:
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._runs -= 1
 
     def _run(
         self,
         request: dict[str, Any],
         emit: Emit,
-        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None,
+        emit_logprobs: EmitLogprobs | None,
         cancelled: Callable[[], bool],
     ) -> Completion:
-        """Let llama.cpp run a request to its end."""
-        completion = Completion(emit, emit_logprobs)
+        """Let llama.cpp run a request to its end, its prompt in steps while others run, too."""
+        steps, may_wait = Steps(request["prompt"]), bool(request["cache_prompt"])
+        while True:
+            completion = Completion(emit, emit_logprobs)
+            completion.follow(steps.evaluated, steps.seconds)
+            if not self._ask_or_give_way(request, completion, cancelled, may_wait=may_wait):
+                return completion
+            steps.begin(completion.progress)
+            may_wait = self._take_steps(request, steps, cancelled)
+
+    def _ask_or_give_way(
+        self,
+        request: dict[str, Any],
+        completion: Completion,
+        cancelled: Callable[[], bool],
+        *,
+        may_wait: bool,
+    ) -> bool:
+        """Run a request; return whether it was ended in its prompt, as others run and much of it is left."""
+        gave_way = False
+
+        def is_over() -> bool:
+            nonlocal gave_way
+            if may_wait and self._runs > 1 and not completion.has_begun:
+                gave_way = Steps.are_worthwhile(completion.progress)
+            return gave_way or cancelled()
+
+        self._ask(request, completion, is_over)
+        return gave_way and not cancelled()
+
+    def _take_steps(
+        self, request: dict[str, Any], steps: Steps, cancelled: Callable[[], bool]
+    ) -> bool:
+        """Evaluate a prompt in steps as long as others run; return whether there are more to take."""
+        while self._runs > 1 and steps.are_left and not cancelled():
+            step = {**request, "prompt": steps.next(), "n_predict": 0}
+            step.pop("json_schema", None)
+            started = time.monotonic()
+            completion = self._ask(step, Completion(_drop), cancelled)
+            if completion.problem is not None:  # the request itself tells it better
+                return False
+            if not cancelled():
+                steps.took(time.monotonic() - started, completion)
+        return steps.are_left
+
+    def _ask(
+        self, request: dict[str, Any], completion: Completion, is_over: Callable[[], bool]
+    ) -> Completion:
+        """Let llama.cpp run a request until it ends or `is_over`, which is asked at each chunk."""
         failures: list[BaseException] = []
 
         def on_chunk(chunk: dict[str, Any]) -> bool:
             # The binding swallows exceptions: they are raised after the run.
             try:
                 completion.take(chunk)
+                return is_over() or completion.repeats
             except BaseException as error:
                 failures.append(error)
                 return True
-            return cancelled() or completion.repeats
 
         try:
             answer = self._server.handle_completions(request, on_chunk)
