@@ -92,7 +92,7 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
         )
         cure = ("sudo rkllama service install",)
     elif cure:
-        why = f"{why} {_SETTING} These lines last until the next start of the board:"
+        why = f"{why} {_SETTING} {_where()}"
     return Finding(
         check=check,
         status="warning",
@@ -103,6 +103,12 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
         cure=cure,
         source=_folder(low),
     )
+
+
+def _where() -> str:
+    if in_container():
+        return "These lines, for a shell on the host, last until its next start:"
+    return "These lines last until the next start of the board:"
 
 
 def _set(value: str, file: str) -> str:
@@ -159,8 +165,7 @@ def check_clock_limit(_subject: Subject) -> Iterator[Finding]:
             title="Clock limits",
             found=", ".join(f"{clock.name} at most {_mhz(clock.limit)}" for clock in limited),
             good=", ".join(f"{clock.name} {_mhz(clock.highest)}" for clock in limited),
-            advice="Something has set them, such as a service that saves energy. This lasts until the next "
-            "start of the board:",
+            advice=f"Something has set them, such as a service that saves energy. {_where()}",
             cure=tuple(map(_unlimit, limited)),
             source=_folder(limited),
         )

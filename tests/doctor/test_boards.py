@@ -172,6 +172,15 @@ def test_a_device_for_root_alone_gets_a_rule_of_udev(stand: Stand) -> None:
     assert cures[-1] == "sudo usermod -aG render,video pi"
 
 
+def test_what_a_container_has_from_its_host_is_cured_there(stand: Stand) -> None:
+    stand("container-old-driver")
+    assert _cures(look(), "npu-driver") == ()
+    stand("container-ondemand")
+    (finding,) = wrong(look())
+    assert finding.advice is not None
+    assert "on the host" in finding.advice
+
+
 def test_whoever_has_joined_the_groups_only_logs_in_again(stand: Stand) -> None:
     stand("rk3588-old-session")
     (finding,) = wrong(look())
