@@ -41,7 +41,7 @@ def test_the_newest_python_is_the_one_that_the_package_names() -> None:
     newest = max(
         tuple(map(int, text.split(" :: ")[2].split("."))) for text in named if ":: 3." in text
     )
-    assert surroundings._NEWEST == newest
+    assert newest == surroundings._NEWEST
 
 
 def test_a_python_of_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
