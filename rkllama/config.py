@@ -344,6 +344,11 @@ class Setting:
         """Its option on the command line."""
         return "--" + self.variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
 
+    @property
+    def is_duration(self) -> bool:
+        """Whether its value is seconds."""
+        return self.parse in (parse_duration, _seconds)
+
 
 SETTINGS = (
     Setting("home", "RKLLAMA_HOME", _path, "~/RKLLAMA"),
@@ -374,6 +379,10 @@ SETTINGS = (
 )
 
 
+CONFIG_FILE = "config.toml"
+"""Its name in the home directory."""
+
+
 def load_settings(
     flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
 ) -> Settings:
@@ -393,25 +402,47 @@ def usable_settings(
     """Return the settings and what is wrong with them: each that cannot be used has its default."""
     from_flags = {name: value for name, value in (flags or {}).items() if value is not None}
     env = os.environ if environ is None else environ
-    home = _path(from_flags.get("home") or env.get("RKLLAMA_HOME") or "~/RKLLAMA")
-    file = os.path.join(home, "config.toml")
-    from_file, faults = _read_file(file)
+    home = _path(from_flags.get("home") or home_directory(env))
+    file = os.path.join(home, CONFIG_FILE)
+    from_file, faults = _usable_table(file)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        name, variable = setting.name, setting.variable
-        values[name] = setting.default
+        values[setting.name] = setting.default
+        place = find_value(setting, from_flags, env, from_file)
+        if place is None:
+            continue
+        value, where = place
         try:
-            if name in from_flags:
-                values[name] = _parse(setting, from_flags[name], setting.flag)
-            elif env.get(variable):
-                values[name] = _parse(setting, env[variable], variable)
-            elif name in from_file:
-                values[name] = _parse(setting, from_file[name], f"{name} in {file}")
+            where = f"{where} in {file}" if where == setting.name else where
+            values[setting.name] = _parse(setting, value, where)
         except ConfigError as fault:
             faults.append(fault)
     values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
     return Settings(**values), faults
+
+
+def home_directory(environ: Mapping[str, str] | None = None) -> str:
+    """Return the directory of models, logs and configuration."""
+    return _path((os.environ if environ is None else environ).get("RKLLAMA_HOME") or "~/RKLLAMA")
+
+
+def find_value(
+    setting: Setting,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    table: Mapping[str, object],
+) -> tuple[object, str] | None:
+    """Return the value that counts for a setting, not parsed, and where it was set: the option, the variable,
+    or (in the file) the setting's name. None if it was not set.
+    """
+    if setting.name in flags:
+        return flags[setting.name], setting.flag
+    if environ.get(setting.variable):
+        return environ[setting.variable], setting.variable
+    if setting.name in table:
+        return table[setting.name], setting.name
+    return None
 
 
 def _parse(setting: Setting, value: object, where: str) -> Any:
@@ -421,28 +452,49 @@ def _parse(setting: Setting, value: object, where: str) -> Any:
         raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
 
 
-def _read_file(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
-    """Return what stands in the file, and what is wrong with it."""
+def _usable_table(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
+    """Return what a configuration file sets, without what is no setting, and what is wrong with it."""
+    try:
+        table = read_config(path)
+    except ConfigError as fault:
+        return {}, [fault]
+    try:
+        check_names(table, path)
+    except ConfigError as fault:
+        names = {setting.name for setting in SETTINGS} - {"home"}
+        return {name: value for name, value in table.items() if name in names}, [fault]
+    return table, []
+
+
+def read_config(path: str) -> dict[str, Any]:
+    """Return what a configuration file sets, not checked; nothing if it is not there. Raises ConfigError."""
     if not os.path.isfile(path):
-        return {}, []
+        return {}
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            return parse_toml(stream.read())
+    except (OSError, ValueError) as error:  # of TOML, and of UTF-8
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the table that a text holds. Raises ValueError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    try:
-        with open(path, "rb") as stream:
-            table: dict[str, Any] = tomllib.load(stream)
-    except (OSError, ValueError) as error:  # of TOML, and of UTF-8
-        return {}, [ConfigError(f"{path} cannot be read: {error}")]
+    table: dict[str, Any] = tomllib.loads(text)
+    return table
+
+
+def check_names(table: Mapping[str, object], path: str) -> None:
+    """Raise ConfigError where a configuration file sets what is no setting."""
     names = {setting.name for setting in SETTINGS} - {"home"}
-    unknown = sorted(set(table) - names)
-    if not unknown:
-        return table, []
-    fault = ConfigError(
-        f"{path} has unknown settings: {', '.join(unknown)}",
-        hint=f"The known settings are {', '.join(sorted(names))}.",
-    )
-    return {name: value for name, value in table.items() if name in names}, [fault]
+    if unknown := sorted(set(table) - names):
+        raise ConfigError(
+            f"{path} has unknown settings: {', '.join(unknown)}",
+            hint=f"The known settings are {', '.join(sorted(names))}.",
+        )
 
 
 def server_address(host: str) -> tuple[str, int]:

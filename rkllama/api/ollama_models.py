@@ -152,9 +152,11 @@ def _files(fields: Fields, key: str) -> tuple[tuple[str, str], ...]:
 # --- What is answered --------------------------------------------------------------------------
 
 
-def version_body(own: str, models: str) -> dict[str, Any]:
-    """`/api/version`: the Ollama API that is implemented; RKLLama's own version and models directory."""
-    return {"version": API_VERSION, "rkllama": own, "models": models}
+def version_body(own: str, models: str, home: str) -> dict[str, Any]:
+    """`/api/version`: the Ollama API that is implemented; RKLLama's own version, models directory, and the
+    home where its logs and settings are.
+    """
+    return {"version": API_VERSION, "rkllama": own, "models": models, "home": home}
 
 
 def tags_body(

@@ -86,14 +86,22 @@ def _is_loopback(address: str) -> bool:
     return octets == bytes(15) + b"\1" or (len(mapped) == 4 and mapped[0] == 127)
 
 
-def describe_listener(port: int) -> str:
-    """Return who listens on a TCP port in words, as far as this user may know it."""
-    found = dict(_listeners(port))
-    for uid, inode in found.items():
+def listener(port: int) -> tuple[int, int] | None:
+    """Return pid and uid of a process that listens on a TCP port; None for one of whom one may not know."""
+    for uid, inode in dict(_listeners(port)).items():
         pid = _process_with(f"socket:[{inode}]")
         if pid is not None:
-            return f"`{process_name(pid)}` (process {pid} of user {user_name(uid)})"
-    names = sorted(user_name(uid) for uid in found)
+            return pid, uid
+    return None
+
+
+def describe_listener(port: int) -> str:
+    """Return who listens on a TCP port in words, as far as this user may know it."""
+    found = listener(port)
+    if found is not None:
+        pid, uid = found
+        return f"`{process_name(pid)}` (process {pid} of user {user_name(uid)})"
+    names = sorted(map(user_name, listener_uids(port)))
     return f"a program of user {' and '.join(names)}" if names else "another program"
 
 

@@ -80,8 +80,9 @@ class ServerAddress:
     def __init__(self, settings: Settings, host: str, *, with_key: bool = True) -> None:
         self.host, self.port = server_address(host)
         self.url = server_url(self.host, self.port)
-        self.models = self.version = ""
-        """Its models directory and its release, once `ask_version` has been told."""
+        self.models = self.version = self.home = ""
+        """Once `ask_version` has been told: its models directory, its release, and its home, where its logs
+        and settings are."""
         self._headers: dict[str, str] = {}
         self._keeps_key = bool(settings.api_keys) and not with_key
         if settings.api_keys and with_key:
@@ -117,6 +118,8 @@ class ServerAddress:
             self.version = body["rkllama"]
         if isinstance(body.get("models"), str):
             self.models = body["models"]
+        if isinstance(body.get("home"), str):
+            self.home = body["home"]
         return body
 
     def parse(self, data: bytes) -> dict[str, Any]:

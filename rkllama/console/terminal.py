@@ -108,13 +108,18 @@ class Spinner:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Spinner:
-        if is_terminal(sys.stderr):
-            self._thread = threading.Thread(target=self._spin, daemon=True)
-            self._thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def start(self) -> None:
+        """Have the spinner turn, also once more after `stop`; one that turns goes on."""
+        if self._thread is None and is_terminal(sys.stderr):
+            self._stopped.clear()
+            self._thread = threading.Thread(target=self._spin, daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """Remove the spinner; calling this again does nothing."""
@@ -148,7 +153,7 @@ class WrappedText:
     If the stream is not a terminal, or with `wrap` False, text goes out as it comes.
     """
 
-    def __init__(self, stream: TextIO, *, wrap: bool) -> None:
+    def __init__(self, stream: TextIO, wrap: bool) -> None:
         self._stream = stream
         self._terminal = stream.isatty()
         self._wrap = wrap and self._terminal

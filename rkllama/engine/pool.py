@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
@@ -28,6 +26,7 @@ from ..errors import (
 from ..models.metadata import StoredModel
 from ..rkllm.domains import Domains
 from ..runner.growth import Growth
+from ..runner.log import log_path
 from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
 from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
@@ -40,8 +39,6 @@ _UNLOAD_GRACE = 10.0
 """Seconds that an unload leaves a running answer to end after its abort; then its process is killed."""
 _LONG = 0.05
 """Seconds of waiting after which a client may have gone: then it is asked."""
-_LONGEST_LOG = 255 - len(".log.1")
-"""Bytes of a log's name without its endings."""
 _NPU_SETTINGS = tuple(field.name for field in fields(NPUParams))
 """They are settings under the same names."""
 _FOR_EVER = 1e9
@@ -397,12 +394,12 @@ class Pool:
 
         `external`: a llama-server is to run it.
         """
-        log_path = self._log_path(info.name)
+        path = log_path(self._settings.logs, info.name)
         if external or not kind_of(info.path).needs_npu:
-            return Worker(info.path, log_path, external=external)
+            return Worker(info.path, path, external=external)
         with self._npu_mutex:
             self._npu_lock.acquire()
-            worker = Worker(info.path, log_path, inherit=(self._npu_lock.fd,))
+            worker = Worker(info.path, path, inherit=(self._npu_lock.fd,))
             self._on_npu.add(info.path)
             return worker
 
@@ -418,15 +415,6 @@ class Pool:
             return spec
         first = self._domains.take(spec.path, model.info.size, spec.npu.base_domain_id)
         return replace(spec, npu=replace(spec.npu, base_domain_id=first))
-
-    def _log_path(self, name: str) -> str:
-        """Return where a model's process logs; the name of one in a folder can be longer than a file's may
-        be.
-        """
-        file = name.replace("/", "_")
-        if len(os.fsencode(file)) > _LONGEST_LOG:
-            file = f"{file[:50]}-{zlib.crc32(os.fsencode(file)):08x}"
-        return os.path.join(self._settings.logs, file + ".log")
 
     # --- Unloading -----------------------------------------------------------------------------
 
