@@ -39,6 +39,7 @@ COMMANDS = {
     "cp": ("models:copy", "Give a model another name, without using more disk space."),
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "ps": ("memory:ps", "List the models in memory."),
+    "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "logs": ("logs:logs", "Show what the models' processes, or the server, have logged."),
     "config": (
@@ -50,6 +51,7 @@ COMMANDS = {
         "doctor:doctor",
         "Find what keeps this board from running models, and say how to cure it.",
     ),
+    "service": ("service:app", "Run the server as a service of systemd."),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""
 

@@ -128,10 +128,27 @@ def _switch(value: object) -> bool:
     raise ValueError("it must be true or false")
 
 
+def _governors(value: object) -> str | None:
+    text = str(value).lower()
+    if text not in ("performance", "off"):
+        raise ValueError("it must be performance, or off")
+    return None if text == "off" else text
+
+
 def _seconds(value: object) -> float:
     seconds = parse_duration(value)
     if not 0 < seconds <= LONGEST_WAIT:
         raise ValueError(f"it must be more than 0 and at most {LONGEST_WAIT / 3600:g}h")
+    return seconds
+
+
+def _idle_time(value: object) -> float | None:
+    """Return seconds; None for a negative duration, which is never."""
+    seconds = parse_duration(value)
+    if seconds < 0:
+        return None
+    if not 1 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f"it must be at least 1s and at most {LONGEST_WAIT / 3600:g}h, or -1")
     return seconds
 
 
@@ -266,6 +283,9 @@ class Settings:
     """The CPUs that the NPU's runtime uses, as bits. RKLLAMA_ENABLED_CPUS_MASK; default: the big ones."""
     enabled_cpus_num: int | None
     """How many of them. RKLLAMA_ENABLED_CPUS_NUM; default: all in the mask."""
+    governors: str | None
+    """"performance": the governors of NPU, memory and CPU while a model is in memory. RKLLAMA_GOVERNORS;
+    default: they stay as they are."""
     api_keys: tuple[str, ...]
     """Keys of which a client must send one; none = open. RKLLAMA_API_KEY, @FILE for those in a file."""
     origins: tuple[str, ...]
@@ -275,6 +295,9 @@ class Settings:
     send_timeout: float
     """Seconds that a client may keep an answer waiting by not reading it, before it is cut off.
     RKLLAMA_SEND_TIMEOUT, 30s."""
+    exit_idle: float | None
+    """Seconds without a request or a loaded model after which the server ends; None = never.
+    RKLLAMA_EXIT_IDLE."""
 
     __slots__ = (
         "api_keys",
@@ -283,6 +306,8 @@ class Settings:
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
+        "exit_idle",
+        "governors",
         "home",
         "host",
         "keep_alive",
@@ -372,10 +397,12 @@ SETTINGS = (
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
     Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
     Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
+    Setting("governors", "RKLLAMA_GOVERNORS", _governors, None),
     Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
     Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
+    Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
 )
 
 
@@ -404,7 +431,7 @@ def usable_settings(
     env = os.environ if environ is None else environ
     home = _path(from_flags.get("home") or home_directory(env))
     file = os.path.join(home, CONFIG_FILE)
-    from_file, faults = _usable_table(file)
+    from_file, faults = _read_file(file)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         values[setting.name] = setting.default
@@ -452,20 +479,6 @@ def _parse(setting: Setting, value: object, where: str) -> Any:
         raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
 
 
-def _usable_table(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
-    """Return what a configuration file sets, without what is no setting, and what is wrong with it."""
-    try:
-        table = read_config(path)
-    except ConfigError as fault:
-        return {}, [fault]
-    try:
-        check_names(table, path)
-    except ConfigError as fault:
-        names = {setting.name for setting in SETTINGS} - {"home"}
-        return {name: value for name, value in table.items() if name in names}, [fault]
-    return table, []
-
-
 def read_config(path: str) -> dict[str, Any]:
     """Return what a configuration file sets, not checked; nothing if it is not there. Raises ConfigError."""
     if not os.path.isfile(path):
@@ -495,6 +508,18 @@ def check_names(table: Mapping[str, object], path: str) -> None:
             f"{path} has unknown settings: {', '.join(unknown)}",
             hint=f"The known settings are {', '.join(sorted(names))}.",
         )
+
+
+def _read_file(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
+    """Return the settings in the file, and what is wrong with it."""
+    table: dict[str, Any] = {}
+    try:
+        table = read_config(path)
+        check_names(table, path)
+    except ConfigError as fault:
+        names = {setting.name for setting in SETTINGS}
+        return {name: value for name, value in table.items() if name in names}, [fault]
+    return table, []
 
 
 def server_address(host: str) -> tuple[str, int]:

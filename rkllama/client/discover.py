@@ -80,9 +80,10 @@ class ServerAddress:
     def __init__(self, settings: Settings, host: str, *, with_key: bool = True) -> None:
         self.host, self.port = server_address(host)
         self.url = server_url(self.host, self.port)
-        self.models = self.version = self.home = ""
-        """Once `ask_version` has been told: its models directory, its release, and its home, where its logs
-        and settings are."""
+        self.models = self.version = ""
+        """Its models directory and its release, once `ask_version` has been told,"""
+        self.home = ""
+        """and its home, where its logs and settings are."""
         self._headers: dict[str, str] = {}
         self._keeps_key = bool(settings.api_keys) and not with_key
         if settings.api_keys and with_key:
