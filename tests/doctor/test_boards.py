@@ -202,12 +202,7 @@ def test_without_root_it_says_what_it_cannot_see(stand: Stand, tmp_path: Path) -
 def test_governors_that_rkllama_raises_are_no_warning(stand: Stand, tmp_path: Path) -> None:
     stand("rk3588-ondemand")
 
-    class Raised:
-        models = load_settings().models
-        lock = None
-        governors = "performance"
-
-    subject = Subject(settings=Raised())  # type: ignore[arg-type]
+    subject = Subject(settings=load_settings({"governors": "performance"}))
     assert _cures(examine(subject), "cpu-governor") == ("sudo rkllama service install",)
     helper = tmp_path / "rk3588-ondemand/run/rkllama/governors.sock"
     helper.parent.mkdir(parents=True)
