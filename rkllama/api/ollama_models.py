@@ -245,6 +245,9 @@ def _loaded_entry(model: LoadedModel, digest: Digest) -> dict[str, Any]:
         "state": model.state,
         "runtime": model.runtime,
         "pid": model.pid,
+        "backend": model.backend,
+        "threads": model.threads,
+        "toolkit": model.toolkit,
     }
 
 
