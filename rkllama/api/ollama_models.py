@@ -248,7 +248,12 @@ def _loaded_entry(model: LoadedModel, digest: Digest) -> dict[str, Any]:
         "backend": model.backend,
         "threads": model.threads,
         "toolkit": model.toolkit,
+        "tokens_per_second": _rounded(model.tokens_per_second),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def _parameter_text(parameters: Iterable[tuple[str, str]]) -> str:

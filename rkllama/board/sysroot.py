@@ -2,14 +2,28 @@
 
 Tests set it, and whoever looks at the files of another board. Everything that reads the board comes here;
 what a process asks about itself or its children (its log, its memory) does not.
+
+Device nodes can be made by root only, and archives keep neither them nor owners. So a tree that stands in
+for a system lists what `lstat` said in the file `NODES` at its root, as `rkllama doctor --report` does:
+
+    crw-rw---- root:0 render:105 226:129 /dev/dri/renderD129
+    lrwxrwxrwx root:0 root:0 - /dev/rknpu -> dri/renderD129
+
+That is the mode as `ls -l` has it, owner and group with their numbers, the device's major and minor number
+(`-` for what is no device), the path, and a link's target. What the user of that system could open although
+the mode forbids it has a `+` behind the mode (an access control list), and what he could not although the
+mode allows it a `!` (a container's device rules).
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from typing import NamedTuple
 
 _LARGEST = 1 << 16
 """Bytes that are read of one of the kernel's files."""
+_LISTING = "/NODES"
 
 
 def system_path(path: str) -> str:
@@ -49,3 +63,151 @@ def list_names(directory: str) -> list[str]:
         return sorted(os.listdir(system_path(directory)))
     except OSError:
         return []
+
+
+class Node(NamedTuple):
+    """What the system says of a path without following it."""
+
+    path: str
+    mode: str
+    """As `ls -l` has it: "crw-rw----"."""
+    owner: str
+    uid: int
+    group: str
+    gid: int
+    device: str | None
+    """The major and minor number, "226:129"; None for what is no device."""
+    target: str | None
+    """Where a link leads, as it stands there."""
+    usable: bool
+    """Whether this user may read and write it."""
+
+    def __str__(self) -> str:
+        """The line of a listing, see the top."""
+        sign = "" if self.usable == _allows(self.mode, self.uid, self.gid) else "!+"[self.usable]
+        link = "" if self.target is None else f" -> {self.target}"
+        return (
+            f"{self.mode}{sign} {self.owner}:{self.uid} {self.group}:{self.gid} "
+            f"{self.device or '-'} {self.path}{link}"
+        )
+
+
+def read_node(path: str) -> Node | None:
+    """Return what `path` is and whether this user may use it; None where there is nothing."""
+    root = os.environ.get("RKLLAMA_SYSROOT")
+    return _read_listing(root).get(path) if root else _look_at(path)
+
+
+def list_nodes(directory: str) -> list[Node]:
+    """Return what lies in one of the system's directories, in order of the names."""
+    root = os.environ.get("RKLLAMA_SYSROOT")
+    if root:
+        nodes = _read_listing(root)
+        return [nodes[path] for path in sorted(nodes) if os.path.dirname(path) == directory]
+    found = [_look_at(f"{directory}/{name}") for name in list_names(directory)]
+    return [node for node in found if node is not None]
+
+
+def _look_at(path: str) -> Node | None:
+    try:
+        about = os.lstat(path)
+        target = os.readlink(path) if stat.S_ISLNK(about.st_mode) else None
+    except OSError:
+        return None
+    number = f"{os.major(about.st_rdev)}:{os.minor(about.st_rdev)}" if about.st_rdev else None
+    return Node(
+        path=path,
+        mode=stat.filemode(about.st_mode),
+        owner=_name("passwd", about.st_uid),
+        uid=about.st_uid,
+        group=_name("group", about.st_gid),
+        gid=about.st_gid,
+        device=number,
+        target=target,
+        usable=_opens(path),
+    )
+
+
+def _opens(path: str) -> bool:
+    """Whether this user may read and write a path. Only the attempt tells what a container's rules say."""
+    if not os.access(path, os.R_OK | os.W_OK):
+        return False
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
+    except IsADirectoryError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
+def _read_listing(root: str) -> dict[str, Node]:
+    """Return the nodes of a tree that stands in for a system; lines that are none are passed over."""
+    nodes = {}
+    try:
+        with open(root.rstrip("/") + _LISTING, encoding="utf-8", errors="replace") as stream:
+            for line in stream:
+                node = _parse(line)
+                if node is not None:
+                    nodes[node.path] = node
+    except OSError:
+        pass
+    return nodes
+
+
+def _parse(line: str) -> Node | None:
+    try:
+        mode, owner, group, device, path, *link = line.split()
+        (user, uid), (team, gid) = owner.split(":"), group.split(":")
+        allowed = _allows(mode[:10], int(uid), int(gid))
+    except ValueError:
+        return None
+    return Node(
+        path=path,
+        mode=mode[:10],
+        owner=user,
+        uid=int(uid),
+        group=team,
+        gid=int(gid),
+        device=None if device == "-" else device,
+        target=link[1] if len(link) > 1 else None,
+        usable={"+": True, "!": False}.get(mode[10:], allowed),
+    )
+
+
+def _allows(mode: str, uid: int, gid: int) -> bool:
+    """Return whether a mode lets this user read and write."""
+    user = read_user()
+    if user.uid == 0:
+        return True
+    place = 1 if user.uid == uid else 4 if gid in user.groups else 7
+    return mode[place : place + 2] == "rw"
+
+
+def _name(table: str, number: int) -> str:
+    """Return the name of a user ("passwd") or group ("group"), or the number of one without."""
+    for line in (read_text(f"/etc/{table}") or "").splitlines():
+        fields = line.split(":")
+        if len(fields) > 2 and fields[2] == str(number):
+            return fields[0]
+    return str(number)
+
+
+class User(NamedTuple):
+    """As whom this process runs."""
+
+    uid: int
+    name: str
+    groups: frozenset[int]
+
+
+def read_user() -> User:
+    """Return as whom this process runs, or ran on the system that a tree stands in for."""
+    lines = (read_text("/proc/self/status") or "").splitlines()
+    fields = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    try:
+        uid = int(fields["Uid"][1])
+        groups = frozenset(map(int, [fields["Gid"][1], *fields["Groups"]]))
+    except (KeyError, ValueError, IndexError):
+        uid, groups = os.geteuid(), frozenset(os.getgroups())
+    return User(uid, _name("passwd", uid), groups)

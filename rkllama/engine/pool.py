@@ -70,6 +70,8 @@ class Resident:
     """Of the last prompt whose size was told; 0 where none is ever told."""
     memory: int | None = None
     """Bytes, as the runtime reported with the last answer."""
+    tokens_per_second: float | None = None
+    """Of the last answer."""
     growth: Growth | None = None
     """Of its memory since it was loaded; None where it is not minded."""
     bloated: bool = False
@@ -578,4 +580,5 @@ def _loaded_model(slot: Slot[Resident]) -> LoadedModel | None:
         backend=resident.worker.kind.name,
         threads=loaded.threads if loaded else None,
         toolkit=loaded.toolkit if loaded else None,
+        tokens_per_second=resident.tokens_per_second,
     )
