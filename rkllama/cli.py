@@ -37,6 +37,7 @@ COMMANDS = {
     "cp": ("models:copy", "Give a model another name, without using more disk space."),
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "ps": ("memory:ps", "List the models in memory."),
+    "bench": ("bench:bench", "Measure how fast a model reads prompts and writes answers."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
 }

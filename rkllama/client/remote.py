@@ -54,10 +54,6 @@ class RemoteService:
         """Return what `/api/version` says: "version" of the Ollama API, "rkllama" of the server."""
         return self._server.get("/api/version")
 
-    def queue_length(self) -> int:
-        """How many requests wait for their turn there."""
-        return self._understand(lambda body: int(body["queue"]), self._server.get("/health"))
-
     def models(self) -> list[ModelInfo]:
         """The models on disk."""
         return self._understand(_each(model_info), self._server.get("/api/tags"))

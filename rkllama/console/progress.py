@@ -55,6 +55,54 @@ def shown_progress(waiting: str) -> Iterator[Report]:
         yield bar.report
 
 
+@contextmanager
+def counted_progress() -> Iterator[Callable[[int, int, str], object]]:
+    """Show how many steps of all are done, and what is done now; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total, _doing: None
+        return
+    with quiet_keys(), closing(_Counter()) as counter:
+        yield counter.report
+
+
+class _Counter:
+    """A bar for steps, with the time that they have taken."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        # A stream of its own: stderr lets no control sequence pass (see .streams).
+        self._stream = open(  # noqa: SIM115 - `close` closes it
+            os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace"
+        )
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=Console(file=self._stream),
+            # The cores are measured meanwhile.
+            refresh_per_second=1,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task("", total=None)
+
+    def report(self, done: int, total: int, doing: str) -> None:
+        self._progress.update(
+            self._task, description=printable(doing), total=total, completed=done, refresh=True
+        )
+
+    def close(self) -> None:
+        """Remove the bar."""
+        try:
+            self._progress.stop()
+        finally:
+            self._stream.close()
+
+
 class _Lines:
     """A line for each tenth, and for what is done besides."""
 
