@@ -7,8 +7,9 @@ from typing import Any, Literal, NamedTuple
 
 from .results import Moment, Report, Speeds, Stat
 from .schema import to_json
+from .summary import spread_of
 
-Verdict = Literal["faster", "slower", "within the spread"]
+Verdict = Literal["faster", "slower", "within the spread", "spread not known"]
 
 _MOMENTARY = ("name", "size", "file", "before", "after", "hottest", "throttled")
 """Facts that are not compared as they are."""
@@ -83,7 +84,9 @@ def _ratio(
         return
     faster = now.median > then.median if unit == "/s" else now.median < then.median
     verdict: Verdict = "faster" if faster else "slower"
-    if then.q1 <= now.q3 and now.q1 <= then.q3:
+    if spread_of(then) is None or spread_of(now) is None:
+        verdict = "spread not known"
+    elif then.q1 <= now.q3 and now.q1 <= then.q3:
         verdict = "within the spread"
     yield Ratio(name, unit, then, now, verdict)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..types import CoreTime
 from .results import ClockFacts, Moment
 
 _HOT = 80.0
@@ -13,8 +14,22 @@ _LOAD = 0.5
 _NAMES = {"npu": "the NPU", "ddr": "the memory"}
 
 
-def spoilers(moment: Moment, *, uses_npu: bool) -> Iterator[str]:
-    """Yield what is not as it should be, as sentences; `moment` is before the model is loaded."""
+def busy_cpus(first: Sequence[CoreTime], second: Sequence[CoreTime]) -> float | None:
+    """Return how many CPUs were busy between two readings; None where they do not tell."""
+    before = {one.core: one for one in first}
+    busy = idle = 0.0
+    for one in second:
+        if (old := before.get(one.core)) is not None:
+            busy += one.busy - old.busy
+            idle += one.idle - old.idle
+    return len(second) * busy / (busy + idle) if busy + idle > 0 else None
+
+
+def spoilers(moment: Moment, busy: float | None, *, uses_npu: bool) -> Iterator[str]:
+    """Yield what is not as it should be, as sentences.
+
+    `moment` is before the model was loaded, `busy` how many CPUs were busy then.
+    """
     clocks = [clock for clock in moment.clocks if uses_npu or clock.name not in _NAMES]
     yield from _governors(clocks)
     slow = [
@@ -30,11 +45,10 @@ def spoilers(moment: Moment, *, uses_npu: bool) -> Iterator[str]:
     hottest = max(moment.temperatures, key=lambda one: one.celsius, default=None)
     if hottest is not None and hottest.celsius >= _HOT:
         yield f"The board is hot: {hottest.zone} has {hottest.celsius:.0f} °C."
-    if moment.load_average is not None and moment.load_average >= _LOAD:
-        yield (
-            f"Other programs are busy: the load average is {moment.load_average:.2f}. "
-            "Measure on a quiet board."
-        )
+    if busy is None:
+        busy = moment.load_average
+    if busy is not None and busy >= _LOAD:
+        yield f"Other programs keep {busy:.1f} CPUs busy. Measure on a quiet board."
 
 
 def _governors(clocks: Sequence[ClockFacts]) -> Iterator[str]:

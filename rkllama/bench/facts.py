@@ -12,7 +12,6 @@ from ..errors import RKLLamaError
 from ..models.digests import DigestCache
 from ..service import Service
 from ..types import BoardState, Clock, LoadedModel, ModelInfo
-from .memory import cpu_affinity, is_here
 from .results import BoardFacts, ClockFacts, ModelFacts, Moment, RuntimeFacts, TemperatureFacts
 
 _DRIVERS = ("/sys/module/rknpu/version", "/sys/kernel/debug/rknpu/version", "/proc/rknpu/version")
@@ -36,10 +35,13 @@ def model_facts(info: ModelInfo, loaded: LoadedModel | None, digest: str | None)
 
 
 def runtime_facts(
-    loaded: LoadedModel | None, *, version: str | None, through_server: bool
+    loaded: LoadedModel | None,
+    *,
+    version: str | None,
+    through_server: bool,
+    cpu_affinity: str | None,
 ) -> RuntimeFacts:
     """Return what is known of what runs the model; `version` is the release of RKLLama that does."""
-    here = loaded is not None and is_here(loaded)
     return RuntimeFacts(
         rkllama=version,
         through="server" if through_server else "process",
@@ -47,7 +49,7 @@ def runtime_facts(
         runtime=loaded.runtime if loaded else None,
         context_length=loaded.context_length if loaded else None,
         threads=loaded.threads if loaded else None,
-        cpu_affinity=cpu_affinity(loaded.pid) if here and loaded and loaded.pid else None,
+        cpu_affinity=cpu_affinity,
     )
 
 
@@ -66,8 +68,8 @@ def board_facts(
         board=_board_name() if here else None,
         soc=state.soc if state else None,
         architecture=os.uname().machine if here else None,
-        cpus=os.cpu_count() if here else None,
-        kernel=read_text("/proc/sys/kernel/osrelease") or None if here else None,
+        cpus=_cpu_count() if here else None,
+        kernel=_kernel() if here else None,
         npu_driver=read_driver() if here else None,
         memory=state.memory.total if state else None,
         before=moments[0],
@@ -144,6 +146,16 @@ def read_load_average() -> float | None:
         return float((read_text("/proc/loadavg") or "").split()[0])
     except (IndexError, ValueError):
         return None
+
+
+def _kernel() -> str | None:
+    return read_text("/proc/sys/kernel/osrelease") or None
+
+
+def _cpu_count() -> int | None:
+    """Return the CPUs that are switched on, of which the kernel writes "0-3,6"."""
+    ranges = re.findall(r"(\d+)(?:-(\d+))?", read_text("/sys/devices/system/cpu/online") or "")
+    return sum(int(last or first) - int(first) + 1 for first, last in ranges) or None
 
 
 def _board_name() -> str | None:

@@ -5,14 +5,16 @@ What has been measured is there at any moment, so that an interrupted measuremen
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import InvalidRequest, LoadFailed, WorkerError
 from ..service import Service
 from ..types import BoardState, LoadedModel, ModelInfo
+from .conditions import busy_cpus
 from .facts import moment_of, read_board, read_load_average
-from .memory import find_loaded, is_here, peak_memory, unload_idle
+from .memory import cpu_affinity, find_loaded, is_here, peak_memory, unload_idle
 from .plan import Plan
 from .power import NO_METER, Meter
 from .prompts import Prompt, PromptMaker, learn
@@ -23,6 +25,8 @@ _CACHES: tuple[Cache, ...] = ("cold", "warm")
 _FIRST_PROMPT = "The river, the stone and the cloud"
 _WARM_UP = (32, 8)
 """Tokens in and out of the run after each load, which does not count."""
+_LOOK = 0.5
+"""Seconds for which it is watched what other programs do; the kernel counts in hundredths."""
 _MOST_FAILURES = 3
 """Failures in a row after which it is given up."""
 
@@ -53,8 +57,12 @@ class Measurement:
         """As it was in memory."""
         self.here = False
         """Whether its process runs on this machine."""
+        self.cpu_affinity: str | None = None
+        """The CPUs that it may run on, "0-3"."""
         self.board: BoardState | None = None
-        """How that machine was before the model was loaded; None where it does not tell."""
+        """How its machine was before the model was loaded; None where that does not tell."""
+        self.busy_cpus: float | None = None
+        """How many CPUs others kept busy there at that time."""
         self.first_load: float | None = None
         self.loads: list[float] = []
         """Seconds of the rounds' loads."""
@@ -87,19 +95,30 @@ class Measurement:
         """
         self._tell("Loading the model")
         load_average = read_load_average()
-        self.board = read_board(self._service, here=False)
+        self._look_at_others()
         unloaded = unload_idle(self._service, self.info)
         observed = self._ask(_FIRST_PROMPT, 1)
         if unloaded:
             self.first_load = observed.finished.timings.load
         self.loaded = find_loaded(self._service, self.info)
-        self.here = self.loaded is not None and is_here(self.loaded)
+        if self.loaded is not None and self.loaded.pid is not None and is_here(self.loaded):
+            self.here, self.cpu_affinity = True, cpu_affinity(self.loaded.pid)
         self.board = self.board or read_board(self._service, here=self.here)
         if self.board is not None:
             self.moments.append(moment_of(self.board, load_average if self.here else None))
         self._skip_what_does_not_fit()
         self._tell("Learning its tokens")
         self._maker = learn(lambda text: self._ask(text, 1).finished.usage.prompt_tokens)
+
+    def _look_at_others(self) -> None:
+        """See how busy the machine is without us: the load average would still tell of a minute ago."""
+        first = read_board(self._service, here=False)
+        if first is not None and first.core_times:
+            time.sleep(_LOOK)
+            self.board = read_board(self._service, here=False)
+        self.board = self.board or first
+        if first is not None and self.board is not None:
+            self.busy_cpus = busy_cpus(first.core_times, self.board.core_times)
 
     def _skip_what_does_not_fit(self) -> None:
         context = self.loaded.context_length if self.loaded else None
@@ -173,7 +192,7 @@ class Measurement:
     def _try(
         self, number: int, size: int | None, cache: Cache | None, action: Callable[[], Observed]
     ) -> Observed | None:
-        """Return what `action` does; None where the model failed, which is kept. Raises the third in a row."""
+        """Return what `action` does; None where the model failed, which is kept. Raises a third in a row."""
         try:
             observed = action()
         except (WorkerError, LoadFailed) as error:

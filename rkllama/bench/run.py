@@ -18,7 +18,7 @@ when they load a model, so that every request has to have the same."""
 KEEP_ALIVE = 3600.0
 """Seconds: the model is not to go between two runs."""
 _WAITED = 0.05
-"""Seconds in the queue from which on somebody else was served meanwhile."""
+"""Seconds in the queue, or for a load, from which on something was done for others, or once more."""
 _MOST_COLD, _LEAST_WARM = 0.05, 0.5
 """Shares of a prompt that may, and have to, be in memory; some runtimes begin every prompt with a token of
 their own."""
@@ -102,8 +102,11 @@ def make_run(
 def _spoilt(observed: Observed) -> str | None:
     if observed.finished.reason == "cancelled":
         return "it was interrupted: somebody unloaded the model"
-    if (observed.finished.timings.queue or 0.0) >= _WAITED:
+    timings = observed.finished.timings
+    if (timings.queue or 0.0) >= _WAITED:
         return "it waited for another request"
+    if (timings.load or 0.0) >= _WAITED:
+        return "the model had to be loaded for it"
     return None
 
 

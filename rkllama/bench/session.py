@@ -84,7 +84,11 @@ def _spoilers(
 ) -> Iterator[str]:
     if measurement.moments:
         loaded = measurement.loaded
-        yield from spoilers(measurement.moments[0], uses_npu=bool(loaded and loaded.uses_npu))
+        yield from spoilers(
+            measurement.moments[0],
+            measurement.busy_cpus,
+            uses_npu=bool(loaded and loaded.uses_npu),
+        )
     if remote is not None:
         yield from server_spoilers(residents.in_use, remote.queue_length())
         known = remote.show(measurement.info.name).info.digest
@@ -118,7 +122,12 @@ def _report(
         rounds=plan.rounds,
         answer_tokens=plan.answer_tokens,
         model=model_facts(measurement.info, loaded, digest),
-        runtime=runtime_facts(loaded, version=version, through_server=through_server),
+        runtime=runtime_facts(
+            loaded,
+            version=version,
+            through_server=through_server,
+            cpu_affinity=measurement.cpu_affinity,
+        ),
         board=board_facts(measurement.moments, measurement.board, here=measurement.here),
         power=meter.facts,
         load=LoadResult(first_seconds=measurement.first_load, seconds=stat_of(measurement.loads)),

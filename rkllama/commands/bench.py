@@ -70,6 +70,8 @@ def bench(
     """
     if as_json and markdown:
         raise typer.BadParameter("choose one of --json and --markdown", param_hint="--markdown")
+    if compare is not None and (as_json or markdown):
+        raise typer.BadParameter("it prints tables, and nothing else", param_hint="--compare")
     from ..bench.results import read_report
     from ..bench.session import Outcome
 
