@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from .compare import Difference, Ratio
-from .results import Cache, Report, SizeResult, Speeds, Stat
+from .results import BoardFacts, Cache, Report, SizeResult, Speeds, Stat
 from .summary import spread_of
 
 Row = tuple[str, ...]
@@ -29,7 +29,8 @@ def heading(report: Report) -> str:
 
 def _threads(report: Report) -> str | None:
     number = report.runtime.threads
-    return None if number is None else f"{number} thread{'' if number == 1 else 's'}"
+    kind = "CPU" if report.runtime.backend == "npu" else "thread"
+    return None if number is None else f"{number} {kind}{'' if number == 1 else 's'}"
 
 
 def _context(report: Report) -> str | None:
@@ -72,20 +73,11 @@ def _size_cells(result: SizeResult) -> Iterator[Row]:
         yield (
             str(tokens) if speeds.prompt_tokens is not None else f"~{tokens}",
             cache,
-            _figure(speeds.first_token_seconds, " s"),
+            _figure(speeds.first_token_seconds, seconds),
             _figure(_prompt_rate(speeds)),
             _figure(_answer_rate(speeds)),
             _UNKNOWN if speeds.answer_tokens is None else str(speeds.answer_tokens),
         )
-
-
-def _figure(stat: Stat | None, unit: str = "") -> str:
-    """Return a median and its spread: "68.31  ±0.8 %" without a sign, in columns of their own."""
-    if stat is None:
-        return _UNKNOWN
-    spread = spread_of(stat)
-    share = "" if spread is None else f"{spread:.1%}"
-    return f"{significant(stat.median)}{unit}{share:>7}"
 
 
 def significant(value: float) -> str:
@@ -96,9 +88,24 @@ def significant(value: float) -> str:
     return f"{value:.0f}"
 
 
+def seconds(value: float) -> str:
+    """Return a time, with its unit."""
+    return f"{significant(value)} s" if value >= 1 else f"{significant(value * 1000)} ms"
+
+
+def _figure(stat: Stat | None, text: Callable[[float], str] = significant) -> str:
+    """Return a median and its spread, the latter in a column of its own: "68.31   0.8%"."""
+    if stat is None:
+        return _UNKNOWN
+    spread = spread_of(stat)
+    return f"{text(stat.median)}{'' if spread is None else f'{spread:.1%}':>7}"
+
+
 def below(report: Report) -> Iterator[str]:
     """Yield the sentences below the table."""
     yield _load_and_memory(report)
+    if report.board is not None:
+        yield from _clocks(report.board)
     yield from _energy(report)
     for result in report.sizes:
         if result.skipped:
@@ -116,15 +123,28 @@ def below(report: Report) -> Iterator[str]:
 def _load_and_memory(report: Report) -> str:
     parts = []
     if report.load.seconds is not None:
-        parts.append(f"Load: {_figure(report.load.seconds, ' s')}")
+        parts.append(f"load {_figure(report.load.seconds, seconds)}")
     if report.load.first_seconds is not None:
-        parts.append(f"first load: {significant(report.load.first_seconds)} s")
+        parts.append(f"the first {seconds(report.load.first_seconds)}")
     if report.memory.peak is not None:
-        parts.append(f"peak memory: {_bytes(report.memory.peak)}")
+        parts.append(f"peak memory {_bytes(report.memory.peak)}")
     if report.memory.runtime is not None:
-        parts.append(f"by the runtime: {_bytes(report.memory.runtime)}")
-    text = ", ".join(" ".join(part.split()) for part in parts)
-    return text[:1].upper() + text[1:]
+        parts.append(f"as the runtime reports {_bytes(report.memory.runtime)}")
+    text = ", ".join(" ".join(part.split()) for part in parts) or "load time and memory not known"
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _clocks(board: BoardFacts) -> Iterator[str]:
+    """Yield a line on the clocks at the end of the last run, and on heat."""
+    clocks = [
+        f"{clock.name} {clock.current // 10**6} MHz ({clock.governor})"
+        for clock in board.after.clocks
+        if clock.current is not None
+    ]
+    heat = [] if board.hottest is None else [f"hottest sensor {board.hottest:.0f} °C"]
+    throttled = ["throttled"] if board.throttled else []
+    if clocks or heat:
+        yield f"At the end: {', '.join((*clocks, *heat, *throttled))}."
 
 
 def _energy(report: Report) -> Iterator[str]:
@@ -191,8 +211,8 @@ def ratio_rows(ratios: Sequence[Ratio]) -> list[Row]:
         *(
             (
                 one.name,
-                f"{significant(one.then.median)} {_UNITS[one.unit]}",
-                f"{significant(one.now.median)} {_UNITS[one.unit]}",
+                _with_unit(one.then, one.unit),
+                _with_unit(one.now, one.unit),
                 f"{one.value:.2f}",
                 one.verdict,
             )
@@ -209,7 +229,8 @@ def ratio_rows(ratios: Sequence[Ratio]) -> list[Row]:
     ]
 
 
-_UNITS = {"s": "s", "/s": "tok/s"}
+def _with_unit(stat: Stat, unit: str) -> str:
+    return seconds(stat.median) if unit == "s" else f"{significant(stat.median)} tok/s"
 
 
 def difference_rows(found: Sequence[Difference]) -> list[Row]:
@@ -251,7 +272,7 @@ def markdown_row(report: Report) -> str:
         _each(_median(_prompt_rate(one)) for one in cold),
         _each(_first_tokens(one) for one in sizes),
         _each(_median(_answer_rate(one)) for one in cold),
-        _median(report.load.seconds) + " s",
+        _time(report.load.seconds),
         _bytes(report.memory.peak) or _UNKNOWN,
         _words(runtime.rkllama, report.created[:10]),
     )
@@ -259,10 +280,9 @@ def markdown_row(report: Report) -> str:
 
 
 def _first_tokens(result: SizeResult) -> str:
-    cold, warm = (
-        _median(one.first_token_seconds if one else None) for one in (result.cold, result.warm)
+    return " / ".join(
+        _time(one.first_token_seconds if one else None) for one in (result.cold, result.warm)
     )
-    return f"{cold} / {warm} s"
 
 
 def _prompt_rate(speeds: Speeds | None) -> Stat | None:
@@ -276,6 +296,10 @@ def _answer_rate(speeds: Speeds | None) -> Stat | None:
 
 def _median(stat: Stat | None) -> str:
     return _UNKNOWN if stat is None else significant(stat.median)
+
+
+def _time(stat: Stat | None) -> str:
+    return _UNKNOWN if stat is None else seconds(stat.median)
 
 
 def _each(texts: Iterator[str]) -> str:
