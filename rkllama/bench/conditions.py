@@ -63,7 +63,10 @@ def server_spoilers(in_use: Sequence[str], waiting: int) -> Iterator[str]:
     if in_use:
         yield f"The server is answering others: {', '.join(in_use)} is in use."
     if waiting:
-        yield f"{waiting} request{'' if waiting == 1 else 's'} of others wait in the server's queue."
+        requests = (
+            "1 request of others waits" if waiting == 1 else f"{waiting} requests of others wait"
+        )
+        yield f"{requests} in the server's queue."
 
 
 def _listed(clocks: Sequence[ClockFacts]) -> str:

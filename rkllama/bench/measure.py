@@ -28,7 +28,7 @@ _WARM_UP = (32, 8)
 _LOOK = 0.5
 """Seconds for which it is watched what other programs do; the kernel counts in hundredths."""
 _MOST_FAILURES = 3
-"""Failures in a row after which it is given up."""
+"""Failures without a measured run between them, after which it is given up."""
 
 
 class Progress(NamedTuple):
@@ -171,6 +171,7 @@ class Measurement:
         observed = self._try(number, size, cache, answer)
         if observed is None:
             return False
+        self._failures_in_a_row = 0
         run = make_run(observed, self.plan, self._meter, number=number, size=size, cache=cache)
         self.runs.append(run)
         return True
@@ -194,7 +195,7 @@ class Measurement:
     ) -> Observed | None:
         """Return what `action` does; None where the model failed, which is kept. Raises a third in a row."""
         try:
-            observed = action()
+            return action()
         except (WorkerError, LoadFailed) as error:
             self._is_warmed_up = False
             self.failures.append(
@@ -206,8 +207,6 @@ class Measurement:
             if self._failures_in_a_row >= _MOST_FAILURES:
                 raise
             return None
-        self._failures_in_a_row = 0
-        return observed
 
     def _look_at_board(self) -> None:
         """Keep how the board is at the end of a round, and what the model's process has needed."""
