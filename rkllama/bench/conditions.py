@@ -26,9 +26,9 @@ def busy_cpus(first: Sequence[CoreTime], second: Sequence[CoreTime]) -> float | 
 
 
 def spoilers(moment: Moment, busy: float | None, *, uses_npu: bool) -> Iterator[str]:
-    """Yield what is not as it should be, as sentences.
+    """Yield what is not as it should be before the first round, as sentences.
 
-    `moment` is before the model was loaded, `busy` how many CPUs were busy then.
+    `busy` is how many CPUs were busy before the model was loaded; None is not known.
     """
     clocks = [clock for clock in moment.clocks if uses_npu or clock.name not in _NAMES]
     yield from _governors(clocks)

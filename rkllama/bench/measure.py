@@ -60,9 +60,9 @@ class Measurement:
         self.cpu_affinity: str | None = None
         """The CPUs that it may run on, "0-3"."""
         self.board: BoardState | None = None
-        """How its machine was before the model was loaded; None where that does not tell."""
+        """How its machine was before the first round; None where that does not tell."""
         self.busy_cpus: float | None = None
-        """How many CPUs others kept busy there at that time."""
+        """How many CPUs others kept busy there, before the model was loaded."""
         self.first_load: float | None = None
         self.loads: list[float] = []
         """Seconds of the rounds' loads."""
@@ -72,7 +72,7 @@ class Measurement:
         self.peaks: list[int] = []
         """Bytes, of each round's process."""
         self.moments: list[Moment] = []
-        """Of that machine: before the model was loaded, and at the end of each round."""
+        """Of that machine: before the first round, and at the end of each."""
         self.complete = False
         self._service = service
         self._meter = meter
@@ -103,7 +103,8 @@ class Measurement:
         self.loaded = find_loaded(self._service, self.info)
         if self.loaded is not None and self.loaded.pid is not None and is_here(self.loaded):
             self.here, self.cpu_affinity = True, cpu_affinity(self.loaded.pid)
-        self.board = self.board or read_board(self._service, here=self.here)
+        # With the model in memory: governors may be set for as long as one is.
+        self.board = read_board(self._service, here=self.here)
         if self.board is not None:
             self.moments.append(moment_of(self.board, load_average if self.here else None))
         self._skip_what_does_not_fit()
@@ -113,12 +114,12 @@ class Measurement:
     def _look_at_others(self) -> None:
         """See how busy the machine is without us: the load average would still tell of a minute ago."""
         first = read_board(self._service, here=False)
-        if first is not None and first.core_times:
-            time.sleep(_LOOK)
-            self.board = read_board(self._service, here=False)
-        self.board = self.board or first
-        if first is not None and self.board is not None:
-            self.busy_cpus = busy_cpus(first.core_times, self.board.core_times)
+        if first is None or not first.core_times:
+            return
+        time.sleep(_LOOK)
+        second = read_board(self._service, here=False)
+        if second is not None:
+            self.busy_cpus = busy_cpus(first.core_times, second.core_times)
 
     def _skip_what_does_not_fit(self) -> None:
         context = self.loaded.context_length if self.loaded else None
