@@ -37,9 +37,14 @@ COMMANDS = {
     "cp": ("models:copy", "Give a model another name, without using more disk space."),
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "ps": ("memory:ps", "List the models in memory."),
+    "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
     "bench": ("bench:bench", "Measure how fast a model reads prompts and writes answers."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
+    "doctor": (
+        "doctor:doctor",
+        "Find what keeps this board from running models, and say how to cure it.",
+    ),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""
 

@@ -128,6 +128,13 @@ def _switch(value: object) -> bool:
     raise ValueError("it must be true or false")
 
 
+def _governors(value: object) -> str | None:
+    text = str(value).lower()
+    if text not in ("performance", "off"):
+        raise ValueError("it must be performance, or off")
+    return None if text == "off" else text
+
+
 def _seconds(value: object) -> float:
     seconds = parse_duration(value)
     if not 0 < seconds <= LONGEST_WAIT:
@@ -266,6 +273,9 @@ class Settings:
     """The CPUs that the NPU's runtime uses, as bits. RKLLAMA_ENABLED_CPUS_MASK; default: the big ones."""
     enabled_cpus_num: int | None
     """How many of them. RKLLAMA_ENABLED_CPUS_NUM; default: all in the mask."""
+    governors: str | None
+    """"performance": the governors of NPU, memory and CPU while a model is in memory. RKLLAMA_GOVERNORS;
+    default: they stay as they are."""
     api_keys: tuple[str, ...]
     """Keys of which a client must send one; none = open. RKLLAMA_API_KEY, @FILE for those in a file."""
     origins: tuple[str, ...]
@@ -283,6 +293,7 @@ class Settings:
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
+        "governors",
         "home",
         "host",
         "keep_alive",
@@ -367,6 +378,7 @@ SETTINGS = (
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
     Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
     Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
+    Setting("governors", "RKLLAMA_GOVERNORS", _governors, None),
     Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
@@ -381,25 +393,37 @@ def load_settings(
 
     Raises ConfigError for a value that cannot be used, naming the setting and where it was set.
     """
+    settings, faults = usable_settings(flags, environ)
+    if faults:
+        raise faults[0]
+    return settings
+
+
+def usable_settings(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[ConfigError]]:
+    """Return the settings and what is wrong with them: each that cannot be used has its default."""
     from_flags = {name: value for name, value in (flags or {}).items() if value is not None}
     env = os.environ if environ is None else environ
     home = _path(from_flags.get("home") or env.get("RKLLAMA_HOME") or "~/RKLLAMA")
     file = os.path.join(home, "config.toml")
-    from_file = _read_file(file)
+    from_file, faults = _read_file(file)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
         name, variable = setting.name, setting.variable
-        if name in from_flags:
-            values[name] = _parse(setting, from_flags[name], setting.flag)
-        elif env.get(variable):
-            values[name] = _parse(setting, env[variable], variable)
-        elif name in from_file:
-            values[name] = _parse(setting, from_file[name], f"{name} in {file}")
-        else:
-            values[name] = setting.default
+        values[name] = setting.default
+        try:
+            if name in from_flags:
+                values[name] = _parse(setting, from_flags[name], setting.flag)
+            elif env.get(variable):
+                values[name] = _parse(setting, env[variable], variable)
+            elif name in from_file:
+                values[name] = _parse(setting, from_file[name], f"{name} in {file}")
+        except ConfigError as fault:
+            faults.append(fault)
     values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
-    return Settings(**values)
+    return Settings(**values), faults
 
 
 def _parse(setting: Setting, value: object, where: str) -> Any:
@@ -409,9 +433,10 @@ def _parse(setting: Setting, value: object, where: str) -> Any:
         raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
 
 
-def _read_file(path: str) -> dict[str, Any]:
+def _read_file(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
+    """Return what stands in the file, and what is wrong with it."""
     if not os.path.isfile(path):
-        return {}
+        return {}, []
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -420,14 +445,16 @@ def _read_file(path: str) -> dict[str, Any]:
         with open(path, "rb") as stream:
             table: dict[str, Any] = tomllib.load(stream)
     except (OSError, ValueError) as error:  # of TOML, and of UTF-8
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+        return {}, [ConfigError(f"{path} cannot be read: {error}")]
     names = {setting.name for setting in SETTINGS} - {"home"}
-    if unknown := sorted(set(table) - names):
-        raise ConfigError(
-            f"{path} has unknown settings: {', '.join(unknown)}",
-            hint=f"The known settings are {', '.join(sorted(names))}.",
-        )
-    return table
+    unknown = sorted(set(table) - names)
+    if not unknown:
+        return table, []
+    fault = ConfigError(
+        f"{path} has unknown settings: {', '.join(unknown)}",
+        hint=f"The known settings are {', '.join(sorted(names))}.",
+    )
+    return {name: value for name, value in table.items() if name in names}, [fault]
 
 
 def server_address(host: str) -> tuple[str, int]:

@@ -437,8 +437,8 @@ class Clock:
     governor: str | None = None
     governors: tuple[str, ...] = ()
     """Those that the kernel offers."""
-    governor_file: str | None = None
-    """Where the governor is set on that board, as an absolute path."""
+    governor_file: str = ""
+    """Where the governor is set, as an absolute path; "" on another machine's board."""
     cores: tuple[int, ...] = ()
     """Of a CPU's clock: the numbers of the cores that it drives."""
     load: tuple[int, ...] = ()
@@ -447,7 +447,7 @@ class Clock:
     @property
     def is_limited(self) -> bool:
         """Whether it may not run as fast as it could, for whatever reason."""
-        return None not in (self.limit, self.highest) and self.limit != self.highest
+        return bool(self.limit and self.highest and self.limit < self.highest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

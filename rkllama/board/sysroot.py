@@ -19,17 +19,35 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 _LARGEST = 1 << 16
 """Bytes that are read of one of the kernel's files."""
 _LISTING = "/NODES"
+_asked: set[str] | None = None
+"""Which paths have been asked for, while that is recorded."""
 
 
 def system_path(path: str) -> str:
     """Return where the absolute `path` of the system is to be read."""
+    if _asked is not None:
+        _asked.add(path)
     root = os.environ.get("RKLLAMA_SYSROOT")
     return root.rstrip("/") + path if root else path
+
+
+@contextmanager
+def recording() -> Iterator[set[str]]:
+    """Collect the paths of the system that are asked for until the block ends; one block at a time."""
+    global _asked
+    asked: set[str] = set()
+    _asked = asked
+    try:
+        yield asked
+    finally:
+        _asked = None
 
 
 def read_text(path: str) -> str | None:
@@ -57,6 +75,38 @@ def read_number(path: str) -> int | None:
         return None
 
 
+def exists(path: str) -> bool:
+    """Return whether one of the system's files or directories is there, as far as this user may see."""
+    return os.path.exists(system_path(path))
+
+
+def read_kernel_log() -> str | None:
+    """Return the messages of the kernel, one a line; None where this user may not read them."""
+    try:
+        fd = os.open(system_path("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    records = []
+    try:
+        # Each read gives one record, until there is none; of the file that stands in for it, everything.
+        while record := _next_record(fd):
+            records.append(record.decode(errors="replace"))
+    finally:
+        os.close(fd)
+    # 6,1234,5678901,-;text, and lines that begin with a space for what belongs to it
+    return "\n".join(line.partition(";")[2] for line in "".join(records).splitlines())
+
+
+def _next_record(fd: int) -> bytes:
+    while True:
+        try:
+            return os.read(fd, _LARGEST)
+        except BrokenPipeError:  # it was overwritten; the next read gives the oldest that is left
+            continue
+        except OSError:
+            return b""
+
+
 def list_names(directory: str) -> list[str]:
     """Return the names in one of the system's directories, in order; none where it cannot be read."""
     try:
@@ -82,9 +132,14 @@ class Node(NamedTuple):
     usable: bool
     """Whether this user may read and write it."""
 
+    @property
+    def permitted(self) -> bool:
+        """Whether the mode lets this user read and write it, whatever else decides."""
+        return _allows(self.mode, self.uid, self.gid)
+
     def __str__(self) -> str:
         """The line of a listing, see the top."""
-        sign = "" if self.usable == _allows(self.mode, self.uid, self.gid) else "!+"[self.usable]
+        sign = "" if self.usable == self.permitted else "!+"[self.usable]
         link = "" if self.target is None else f" -> {self.target}"
         return (
             f"{self.mode}{sign} {self.owner}:{self.uid} {self.group}:{self.gid} "
@@ -186,11 +241,21 @@ def _allows(mode: str, uid: int, gid: int) -> bool:
 
 def _name(table: str, number: int) -> str:
     """Return the name of a user ("passwd") or group ("group"), or the number of one without."""
-    for line in (read_text(f"/etc/{table}") or "").splitlines():
-        fields = line.split(":")
-        if len(fields) > 2 and fields[2] == str(number):
-            return fields[0]
+    for name, _, own, *_ in _rows(table):
+        if own == str(number):
+            return name
     return str(number)
+
+
+def _rows(table: str) -> list[list[str]]:
+    lines = (read_text(f"/etc/{table}") or "").splitlines()
+    return [row for row in (line.split(":") for line in lines) if len(row) > 3]
+
+
+def members(group: str) -> set[str]:
+    """Return the users that a group of this system has, whether or not they have logged in since."""
+    found = [row[3].split(",") for row in _rows("group") if row[0] == group]
+    return {name for names in found for name in names if name}
 
 
 class User(NamedTuple):

@@ -20,6 +20,7 @@ __all__ = [
     "CoreTime",
     "Memory",
     "Temperature",
+    "core_ranges",
     "read_core_times",
     "read_cpu_clocks",
     "read_ddr_clock",
@@ -28,6 +29,7 @@ __all__ = [
     "read_npu_load",
     "read_state",
     "read_temperatures",
+    "read_throttled",
 ]
 
 _DEVFREQ = "/sys/class/devfreq"
@@ -47,7 +49,8 @@ _SLOWS = re.compile(r"cpufreq|devfreq|npu|dmc|Processor")
 def read_state() -> BoardState:
     """Return how the board is doing."""
     npu, ddr, cpus = read_npu_clock(), read_ddr_clock(), tuple(read_cpu_clocks())
-    temperatures = tuple(read_temperatures())
+    thermal = list_names(_THERMAL)
+    temperatures = tuple(_temperatures(thermal))
     return BoardState(
         soc=read_soc(),
         npu=npu,
@@ -55,7 +58,7 @@ def read_state() -> BoardState:
         cpus=cpus,
         core_times=tuple(read_core_times()),
         temperatures=temperatures,
-        throttled=_is_throttled((npu, ddr, *cpus), temperatures),
+        throttled=_is_throttled((npu, ddr, *cpus), temperatures, thermal),
         memory=read_memory(),
     )
 
@@ -97,7 +100,7 @@ def read_npu_load() -> tuple[int, ...]:
 def _devfreq(name: str, device: str, load: tuple[int, ...]) -> Clock:
     folder = f"{_DEVFREQ}/{device}"
     frequencies = _numbers(read_text(f"{folder}/available_frequencies"))
-    limit = read_number(f"{folder}/max_freq")
+    limit = read_number(f"{folder}/max_freq") or None  # old kernels write 0 for none
     return Clock(
         name=name,
         current=read_number(f"{folder}/cur_freq"),
@@ -112,13 +115,12 @@ def _devfreq(name: str, device: str, load: tuple[int, ...]) -> Clock:
 
 def read_cpu_clocks() -> Iterator[Clock]:
     """Yield the clocks of the CPU's clusters, little cores first; cpufreq writes kHz."""
-    policies = [name for name in list_names(_CPUFREQ) if re.fullmatch(r"policy\d+", name)]
-    for policy in sorted(policies, key=lambda name: int(name[6:])):
+    for policy in _in_order(list_names(_CPUFREQ), "policy"):
         folder = f"{_CPUFREQ}/{policy}"
         cores = _numbers(read_text(f"{folder}/related_cpus")) or [int(policy[6:])]
         governors = read_text(f"{folder}/scaling_available_governors") or ""
         yield Clock(
-            name="cpu" + _ranges(cores),
+            name="cpu" + core_ranges(cores),
             current=_kilo(read_number(f"{folder}/scaling_cur_freq")),
             highest=_kilo(read_number(f"{folder}/cpuinfo_max_freq")),
             limit=_kilo(read_number(f"{folder}/scaling_max_freq")),
@@ -142,9 +144,19 @@ def read_core_times() -> Iterator[CoreTime]:
 
 
 def read_temperatures() -> Iterator[Temperature]:
+    """Yield what each thermal zone tells."""
+    return _temperatures(list_names(_THERMAL))
+
+
+def read_throttled() -> bool | None:
+    """Return whether heat holds a clock down; None where nothing tells."""
+    return read_state().throttled
+
+
+def _temperatures(names: Sequence[str]) -> Iterator[Temperature]:
     """Yield what each thermal zone tells; the kernel writes thousandths of a degree."""
     seen: set[str] = set()
-    for name in _in_order("thermal_zone"):
+    for name in _in_order(names, "thermal_zone"):
         zone = read_text(f"{_THERMAL}/{name}/type")
         value = read_number(f"{_THERMAL}/{name}/temp")
         # A sensor that is switched off tells 0 or -273000 or so.
@@ -155,7 +167,9 @@ def read_temperatures() -> Iterator[Temperature]:
             yield Temperature(zone=zone, celsius=value / 1000)
 
 
-def _is_throttled(clocks: Sequence[Clock | None], sensors: Sequence[Temperature]) -> bool | None:
+def _is_throttled(
+    clocks: Sequence[Clock | None], sensors: Sequence[Temperature], names: Sequence[str]
+) -> bool | None:
     """Return whether heat holds a clock down; None where nothing tells.
 
     The kernel's thermal framework sets a cooling device to more than 0. The vendor's system monitor limits
@@ -163,7 +177,7 @@ def _is_throttled(clocks: Sequence[Clock | None], sensors: Sequence[Temperature]
     """
     states = [
         read_number(f"{_THERMAL}/{name}/cur_state")
-        for name in _in_order("cooling_device")
+        for name in _in_order(names, "cooling_device")
         if _SLOWS.search(read_text(f"{_THERMAL}/{name}/type") or "")
     ]
     known = [state for state in states if state is not None]
@@ -187,12 +201,13 @@ def read_memory() -> Memory:
     )
 
 
-def _in_order(prefix: str) -> list[str]:
-    names = [name for name in list_names(_THERMAL) if re.fullmatch(rf"{prefix}\d+", name)]
-    return sorted(names, key=lambda name: int(name[len(prefix) :]))
+def _in_order(names: Sequence[str], prefix: str) -> list[str]:
+    """Return the names that are `prefix` and a number, by that."""
+    numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return [f"{prefix}{number}" for number in sorted(map(int, filter(str.isdigit, numbers)))]
 
 
-def _ranges(cores: Sequence[int]) -> str:
+def core_ranges(cores: Sequence[int]) -> str:
     """Return the numbers of cores as the kernel writes them: "4-5"."""
     if len(cores) > 1 and list(cores) == list(range(cores[0], cores[-1] + 1)):
         return f"{cores[0]}-{cores[-1]}"

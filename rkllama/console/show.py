@@ -129,7 +129,7 @@ def loaded_text(loaded: Sequence[LoadedModel]) -> str:
             str(model.context_length or "-"),
             model.runtime or "-",
             model.state,
-            _until(model),
+            until_text(model),
         )
         for model in loaded
     ]
@@ -137,7 +137,8 @@ def loaded_text(loaded: Sequence[LoadedModel]) -> str:
     return table(head, lines, lesser=("RUNTIME", "CONTEXT", "SIZE"))
 
 
-def _until(model: LoadedModel) -> str:
+def until_text(model: LoadedModel) -> str:
+    """Return how long a model stays in memory, in words."""
     if model.state in ("loading", "busy"):
         return "in use"
     if model.expires is None:

@@ -22,18 +22,34 @@ _NO_LINE_BEGINS_WITH = "、。，．：；？！）］｝」』】〉》〕ー�
 @contextlib.contextmanager
 def quiet_keys() -> Iterator[None]:
     """Do not show what is typed in the middle of an answer; the next prompt shows it."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    with _keys("ECHO"):
         yield
+
+
+@contextlib.contextmanager
+def single_keys() -> Iterator[int]:
+    """Give each key at once, and do not show it; a descriptor to read them from, -1 without a terminal."""
+    with _keys("ECHO", "ICANON") as fd:
+        yield fd
+
+
+@contextlib.contextmanager
+def _keys(*unset: str) -> Iterator[int]:
+    """Take these of termios' local modes from the terminal, whose descriptor this yields."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        yield -1
         return
     import termios
 
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
-    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    modes = before[3]
+    for name in unset:
+        modes &= ~getattr(termios, name)
     if _in_foreground(fd):
-        termios.tcsetattr(fd, termios.TCSANOW, quiet)
+        termios.tcsetattr(fd, termios.TCSANOW, [*before[:3], modes, *before[4:]])
     try:
-        yield
+        yield fd
     finally:
         if _in_foreground(fd):
             termios.tcsetattr(fd, termios.TCSANOW, before)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ..backends.base import LoadedInfo, LoadSpec
 from ..backends.kinds import kind_of
+from ..board.governors import Governors
 from ..board.lock import NPULock
 from ..board.soc import has_domains, read_soc
 from ..config import LONGEST_WAIT, Settings
@@ -125,6 +126,7 @@ class Pool:
         self._on_npu: set[str] = set()
         """By path, the models whose processes inherit the NPU's lock."""
         self._npu_mutex = threading.Lock()
+        self._governors = Governors(settings.governors)
         self._npu = NPUParams(**{name: getattr(settings, name) for name in _NPU_SETTINGS})
         self._domains = Domains(several=has_domains(read_soc()))
         self._runtimes = RuntimeLoader(settings)
@@ -169,7 +171,7 @@ class Pool:
                 finally:
                     self._after_use(slot, resident, keep_alive)
         finally:
-            self._share_npu()
+            self._give_back()
             self._wake_janitor()
 
     def _after_use(
@@ -385,6 +387,7 @@ class Pool:
         if self._closed:  # `close` may have looked before it was there
             self._end(slot.resident, "the server is stopping")
         try:
+            self._governors.hold(slot.key)
             spec = self._with_domain(spec, model)
             slot.resident.loaded = worker.load(spec, timeout=self._settings.load_timeout)
         except BaseException:
@@ -408,11 +411,12 @@ class Pool:
             self._on_npu.add(info.path)
             return worker
 
-    def _share_npu(self) -> None:
-        """Let others have the NPU while no model is on it."""
+    def _give_back(self) -> None:
+        """Give back what no model needs any more: the NPU, where others may have it, and the governors."""
         with self._npu_mutex:
             if self._shares_npu and not self._on_npu:
                 self._npu_lock.release()
+        self._governors.settle()
 
     def _with_domain(self, spec: LoadSpec, model: StoredModel) -> LoadSpec:
         """Return a spec that names the model's domain in the NPU's memory, which is its own from now on."""
@@ -449,7 +453,7 @@ class Pool:
         ) as held:
             if held is not None:
                 self._close(held)
-                self._share_npu()
+                self._give_back()
 
     def _interrupt(self, resident: Resident, reason: str) -> None:
         if resident.loaded is None:
@@ -468,6 +472,7 @@ class Pool:
             resident.worker.close()
             self._domains.give_back(slot.key)
             self._on_npu.discard(slot.key)
+            self._governors.drop(slot.key)
             if resident.loaded is not None:
                 log.info("unloaded %s", resident.info.name)
 
@@ -486,6 +491,7 @@ class Pool:
         while (idle := self.scheduler.take_idle(lambda _: True)) is not None:
             self._close(idle)
             self.scheduler.put_back(idle)
+        self._governors.settle()
         self._npu_lock.release()
 
     def _held(self) -> list[Resident]:
@@ -517,7 +523,7 @@ class Pool:
                         self._renew(slot)
                 finally:
                     self.scheduler.put_back(slot)
-                    self._share_npu()
+                    self._give_back()
                 continue
             with self._timer:
                 if not self._closed:

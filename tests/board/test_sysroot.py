@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.board.soc import read_soc
-from rkllama.board.sysroot import list_nodes, read_node, read_user
+from rkllama.board.sysroot import User, list_nodes, read_node, read_user
 from rkllama.board.telemetry import read_state
 from tests.boards import build_board
 
@@ -30,7 +30,7 @@ def test_a_board_is_read_as_if_it_were_this_machine(rk3588: Path) -> None:
 
 
 def test_the_user_and_his_groups_are_the_boards(rk3588: Path) -> None:
-    assert read_user() == (1000, "pi", {27, 44, 105, 1000})
+    assert read_user() == User(1000, "pi", frozenset({27, 44, 105, 1000}))
 
 
 def test_nodes_of_a_listing_tell_mode_owner_and_what_the_user_may(rk3588: Path) -> None:

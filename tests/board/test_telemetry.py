@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rkllama.api.native import board_body
 from rkllama.board.telemetry import read_state
+from rkllama.client.wire import board_state
 from rkllama.types import BoardState, Memory, Temperature
-from tests.boards import build_board
+from tests.boards import build_board, names
 
 Write = Callable[[str, str], None]
 
@@ -62,6 +65,25 @@ def test_memory_and_what_of_it_the_kernel_keeps_for_devices(board: Path) -> None
         cma_total=262144 * 1024,
         cma_free=250112 * 1024,
     )
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_board_is_told_and_arrives_whole(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RKLLAMA_SYSROOT", str(build_board(name, tmp_path)))
+    state = read_state()
+    arrived = board_state(json.loads(json.dumps(board_body(state))))
+    assert board_body(arrived) == board_body(state)
+    assert None not in (state.memory.total, state.memory.available)
+    for clock in state.clocks:
+        assert clock.current, f"{clock.name} of {name}"
+        assert clock.highest
+        assert clock.current <= clock.highest
+        assert clock.governor
+    throttled = {"rk3576-throttled": True, "laptop": None}
+    if state.npu is not None and not name.startswith("container"):
+        assert state.throttled is throttled.get(name, False)
 
 
 def test_nothing_is_told_of_what_cannot_be_read(

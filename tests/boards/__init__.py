@@ -3,6 +3,7 @@
     RK3588, vendor's kernel 6.1, all right      what it is
     like rk3588                                 what is not told here is as on that board
     first npu-clock                             the check that must come first of what is wrong
+    model NAME.rkllm 1900000000     a model of so many bytes that lies there
     remove /sys/class/devfreq/dmc               a file or folder that this board does not have
     /sys/module/rknpu/version: 0.9.8            a file of one line
     /proc/meminfo:                              a file of more lines, indented by two spaces;
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 
@@ -31,6 +32,7 @@ class Board(NamedTuple):
     """The check that must come first among its warnings and what is broken; None for a healthy board."""
     files: dict[str, str]
     nodes: dict[str, str]
+    models: dict[str, int]
 
 
 def names() -> list[str]:
@@ -41,7 +43,7 @@ def names() -> list[str]:
 def read_board(name: str) -> Board:
     """The board of a name."""
     title, *lines = (HERE / f"{name}.board").read_text().splitlines()
-    board = Board(title, None, {}, {})
+    board = Board(title, None, {}, {}, {})
     path = ""
     for line in lines:
         if line.startswith("  "):
@@ -50,6 +52,8 @@ def read_board(name: str) -> Board:
             board = read_board(line[5:])._replace(title=title, first=None)
         elif line.startswith("first "):
             board = board._replace(first=line[6:])
+        elif line.startswith("model "):
+            board.models[line.split()[1]] = int(line.split()[2])
         elif line.startswith("remove "):
             _remove(board, line[7:])
         elif line.startswith("/"):
@@ -61,7 +65,8 @@ def read_board(name: str) -> Board:
 
 
 def _remove(board: Board, path: str) -> None:
-    for entries in (board.files, board.nodes):
+    entries: dict[str, Any]
+    for entries in (board.files, board.nodes, board.models):
         gone = [entry for entry in entries if f"{entry}/".startswith(f"{path}/")]
         for entry in gone:
             del entries[entry]
@@ -78,3 +83,11 @@ def build_board(name: str, directory: Path) -> Path:
     root.mkdir(exist_ok=True)
     (root / "NODES").write_text("".join(f"{line}\n" for line in board.nodes.values()))
     return root
+
+
+def put_models(name: str, directory: Path) -> None:
+    """Make the files of a board's models, which take no room on the disk."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for file, size in read_board(name).models.items():
+        with open(directory / file, "wb") as stream:
+            stream.truncate(size)
