@@ -45,10 +45,14 @@ def spoilers(moment: Moment, busy: float | None, *, uses_npu: bool) -> Iterator[
     hottest = max(moment.temperatures, key=lambda one: one.celsius, default=None)
     if hottest is not None and hottest.celsius >= _HOT:
         yield f"The board is hot: {hottest.zone} has {hottest.celsius:.0f} °C."
-    if busy is None:
-        busy = moment.load_average
+    yield from _others(busy, moment.load_average)
+
+
+def _others(busy: float | None, load_average: float | None) -> Iterator[str]:
     if busy is not None and busy >= _LOAD:
         yield f"Other programs keep {busy:.1f} CPUs busy. Measure on a quiet board."
+    elif busy is None and load_average is not None and load_average >= _LOAD:
+        yield f"Other programs are busy: the load average is {load_average:.2f}. Measure on a quiet board."
 
 
 def _governors(clocks: Sequence[ClockFacts]) -> Iterator[str]:

@@ -34,11 +34,12 @@ def unload_idle(service: Service, info: ModelInfo) -> bool:
 
 
 class Residents:
-    """What a service has in memory at the beginning."""
+    """What a service has in memory at the beginning; `keep_alive` is in seconds, for a model that stays."""
 
-    def __init__(self, service: Service, measured: ModelInfo) -> None:
+    def __init__(self, service: Service, measured: ModelInfo, keep_alive: float) -> None:
         self._service = service
         self._measured = measured
+        self._keep_alive = keep_alive
         self.models = tuple(service.loaded())
 
     @property
@@ -51,7 +52,10 @@ class Residents:
         itself, which other requests may expect. What cannot be loaded is left out.
         """
         with contextlib.suppress(RKLLamaError):
-            unload_idle(self._service, self._measured)
+            if not unload_idle(self._service, self._measured):
+                # Perhaps it is our own answer that is still being broken off: this waits for its end.
+                self._service.load(self._measured.name, keep_alive=self._keep_alive)
+                unload_idle(self._service, self._measured)
         for model in reversed(self.models):  # the most recently used one last
             if model.expires is None or model.info.path == self._measured.path:
                 self._load(model)

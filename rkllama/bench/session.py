@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -54,7 +55,7 @@ def measure_model(
         warn(text)
 
     digest = file_digest(info, settings.models)
-    residents = Residents(service, info)
+    residents = Residents(service, info, settings.keep_alive)
     measurement = Measurement(service, info, plan, meter=meter, report=report)
     problem: RKLLamaError | KeyboardInterrupt | None = None
     try:
@@ -67,7 +68,10 @@ def measure_model(
             raise
         problem = error
     finally:
-        residents.restore()
+        with contextlib.suppress(
+            KeyboardInterrupt
+        ):  # pressed again: the results are not lost for that
+            residents.restore()
     done = _report(
         measurement,
         version=__version__ if remote is None else _version(remote),

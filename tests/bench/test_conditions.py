@@ -78,7 +78,9 @@ def test_other_programs(board: Path) -> None:
     assert warnings(busy=1.92) == ["Other programs keep 1.9 CPUs busy. Measure on a quiet board."]
     write(board, "/proc/loadavg", "1.52 0.9 0.5 1/200 1234")
     assert warnings(busy=0.0) == [], "the load average tells of a minute ago"
-    assert warnings(busy=None) == ["Other programs keep 1.5 CPUs busy. Measure on a quiet board."]
+    assert warnings(busy=None) == [
+        "Other programs are busy: the load average is 1.52. Measure on a quiet board."
+    ]
 
 
 def test_busy_cpus_are_counted_between_two_readings() -> None:

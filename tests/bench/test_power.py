@@ -196,6 +196,7 @@ def running(plug: Plug) -> Iterator[str]:
         server.server_close()
 
 
+@pytest.mark.integration
 def test_a_plug_is_read_while_something_is_measured() -> None:
     plug = Plug()
     plug.body = json.dumps({"StatusSNS": {"ENERGY": {"Power": [4.5, 1]}}}).encode()
@@ -212,6 +213,7 @@ def test_a_plug_is_read_while_something_is_measured() -> None:
         assert meter.facts.source == f"{address}/cm?cmnd=Status%208#StatusSNS.ENERGY.Power.0"
 
 
+@pytest.mark.integration
 def test_a_plug_that_fails_meanwhile_leaves_a_gap() -> None:
     plug = Plug()
     plug.body = b'{"power": 4.5}'
@@ -225,6 +227,7 @@ def test_a_plug_that_fails_meanwhile_leaves_a_gap() -> None:
         assert meter.joules(begin, time.monotonic()) is None
 
 
+@pytest.mark.integration
 def test_a_plug_that_does_not_answer_is_not_waited_for() -> None:
     plug = Plug()
     with running(plug) as address:

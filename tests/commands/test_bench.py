@@ -96,6 +96,17 @@ def test_the_same_through_a_server_which_is_left_as_it_was(model: str) -> None:
         assert all(run["prompt_counts"] and run["answer_counts"] for run in values["runs"])
 
 
+def test_ctrl_c_does_not_leave_the_model_in_a_servers_memory(model: str) -> None:
+    with Server() as server:
+        arguments = ("bench", "m", "--quick", "--rounds", "50")
+        with Terminal(*arguments, env={"RKLLAMA_HOST": server.url}) as terminal:
+            terminal.expect("Round 2 of 50: 512 tokens, cold")
+            terminal.type(CTRL_C)
+            terminal.expect("Interrupted: this is what had been measured.")
+            assert terminal.process.wait(LIMIT) == 130
+        assert server.get("/api/ps").json["models"] == []
+
+
 def test_an_answer_to_somebody_else_is_not_cancelled(model: str, models: Path) -> None:
     body = {"model": "m", "prompt": "hello", "options": {"num_predict": 150}}
     with Server() as server, server.stream("/api/generate", body) as answer:
