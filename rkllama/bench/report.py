@@ -213,7 +213,7 @@ def ratio_rows(ratios: Sequence[Ratio]) -> list[Row]:
                 one.name,
                 _with_unit(one.then, one.unit),
                 _with_unit(one.now, one.unit),
-                f"{one.value:.2f}",
+                f"{one.value:.3f}",
                 one.verdict,
             )
             for one in ratios
