@@ -9,10 +9,12 @@ from .results import Moment, Report, Speeds, Stat
 from .schema import to_json
 from .summary import spread_of
 
-Verdict = Literal["faster", "slower", "within the spread", "spread not known"]
+Verdict = Literal["faster", "slower", "within the spread", "less than 3 %", "spread not known"]
 
 _MOMENTARY = ("name", "size", "file", "before", "after", "hottest", "throttled")
 """Facts that are not compared as they are."""
+_LEAST = 0.03
+"""Differences below that are those of two measurements of one quiet machine."""
 _NOTICEABLE = 10.0
 """Degrees Celsius."""
 
@@ -88,6 +90,8 @@ def _ratio(
         verdict = "spread not known"
     elif then.q1 <= now.q3 and now.q1 <= then.q3:
         verdict = "within the spread"
+    elif abs(now.median / then.median - 1) < _LEAST:
+        verdict = "less than 3 %"
     yield Ratio(name, unit, then, now, verdict)
 
 

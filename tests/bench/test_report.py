@@ -156,6 +156,8 @@ def faster(factor: float, spread: float = 0.0) -> Report:
         (faster(1.0), "within the spread"),
         (faster(1.02, spread=0.05), "within the spread"),
         (faster(1.2, spread=0.05), "faster"),
+        (faster(1.02), "less than 3 %"),
+        (faster(0.98), "less than 3 %"),
         (make_report(runs=(make_test_run(runtime_answer_seconds=3.2),)), "spread not known"),
     ],
 )
