@@ -45,6 +45,7 @@ COMMANDS = {
         "doctor:doctor",
         "Find what keeps this board from running models, and say how to cure it.",
     ),
+    "service": ("service:app", "Run the server as a service of systemd."),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""
 

@@ -142,6 +142,16 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _idle_time(value: object) -> float | None:
+    """Return seconds; None for a negative duration, which is never."""
+    seconds = parse_duration(value)
+    if seconds < 0:
+        return None
+    if not 1 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f"it must be at least 1s and at most {LONGEST_WAIT / 3600:g}h, or -1")
+    return seconds
+
+
 def _level(value: object) -> str:
     level = str(value).lower()
     if level not in ("debug", "info", "warning", "error"):
@@ -285,6 +295,9 @@ class Settings:
     send_timeout: float
     """Seconds that a client may keep an answer waiting by not reading it, before it is cut off.
     RKLLAMA_SEND_TIMEOUT, 30s."""
+    exit_idle: float | None
+    """Seconds without a request or a loaded model after which the server ends; None = never.
+    RKLLAMA_EXIT_IDLE."""
 
     __slots__ = (
         "api_keys",
@@ -293,6 +306,7 @@ class Settings:
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
+        "exit_idle",
         "governors",
         "home",
         "host",
@@ -383,6 +397,7 @@ SETTINGS = (
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
     Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
+    Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
 )
 
 

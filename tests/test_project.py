@@ -111,7 +111,7 @@ FLOORS = (
     ("errors", "types", "config", "service", "files"),
     ("chat",),
     ("board",),
-    ("rkllm",),
+    ("rkllm", "systemd"),
     ("models",),
     ("api",),
     ("hub",),

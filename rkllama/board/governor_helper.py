@@ -336,6 +336,9 @@ def _wake_on_signals() -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve, or with `--restore` only put back what a killed helper has left; return the exit code."""
+    if list(arguments) not in ([], ["--restore"]):
+        sys.stderr.write("The only option is --restore.\n")
+        return 2
     wake = _wake_on_signals()
     try:
         keeper = Keeper(state_directory())
@@ -343,9 +346,6 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{state_directory()} cannot be used: {error.strerror or error}\n")
         return 1
     if arguments:
-        if list(arguments) != ["--restore"]:
-            sys.stderr.write("The only option is --restore.\n")
-            return 2
         return 0
     try:
         if os.environ.get("LISTEN_PID") == str(os.getpid()):

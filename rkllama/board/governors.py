@@ -51,17 +51,19 @@ class Governors:
         self._told: set[str] = set()
 
     def hold(self, model: str) -> None:
-        """Hold the governors for a model that is about to be loaded; after a helper's death, anew."""
-        if not self._wanted:
-            return
-        with self._mutex:
-            self._models.add(model)
-            if self._connection is None or _has_ended(self._connection):
-                self._let_go()
-                try:
-                    self._connection = self._ask()
-                except OSError as error:  # no descriptor, or no memory, is left
-                    self._warn(error.strerror or str(error))
+        """Hold the governors for a model that is about to be loaded."""
+        if self._wanted:
+            with self._mutex:
+                self._models.add(model)
+                if self._connection is None or _has_ended(self._connection):
+                    self._renew()
+
+    def renew(self) -> None:
+        """Hold them anew if the helper has died meanwhile; where there was none, it is not looked for."""
+        if self._connection is not None:
+            with self._mutex:
+                if self._connection is not None and _has_ended(self._connection):
+                    self._renew()
 
     def drop(self, model: str) -> None:
         """A model has gone; the governors stay until `settle`, as another one may take its place."""
@@ -74,6 +76,13 @@ class Governors:
             with self._mutex:
                 if not self._models:
                     self._let_go()
+
+    def _renew(self) -> None:
+        self._let_go()
+        try:
+            self._connection = self._ask()
+        except OSError as error:  # no descriptor, or no memory, is left
+            self._warn(error.strerror or str(error))
 
     def _ask(self) -> socket.socket | None:
         """Return a connection that holds the governors; None where there is no helper."""

@@ -26,7 +26,7 @@ _LONGEST = 200
 """Characters of a text in it that are shown."""
 _FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 SERVICE_USER = "rkllama"
-"""The user that docs/board.md makes for the service."""
+"""The user that the service for all users runs as; see systemd/data."""
 
 
 def default_path() -> str:
@@ -113,7 +113,7 @@ def _about(fd: int) -> dict[str, Any] | None:
 
 
 def _trusted_uids() -> set[int]:
-    """This user, root, and the user that docs/rkllama.service runs the server as, where there is one."""
+    """This user, root, and the user that the service runs as, where there is one."""
     import pwd
 
     uids = {0, os.getuid(), os.geteuid()}

@@ -30,7 +30,7 @@ _NODE_FOLDERS = ("/dev/dri", "/dev/dma_heap", "/dev/accel")
 _LISTING = "NODES"
 _KERNEL_LOG = "/dev/kmsg"
 _OF_NPU = re.compile(r"(?i)npu|rknn|iommu|\bcma\b|dma.?heap|thermal")
-_LIBRARIES = ("/usr/lib", "/usr/local/lib")
+_LIBRARIES = ("/usr/lib", "/usr/local/lib", "/lib/")
 _PERSONAL = (
     (re.compile(rb"(?im)^(serial\s*:\s*)\S+"), rb"\g<1>0"),
     (re.compile(rb"(?i)(\S*serial\S*=)\S+"), rb"\g<1>0"),

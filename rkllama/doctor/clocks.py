@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from shlex import quote
 
+from ..board.sysroot import exists
 from ..board.telemetry import (
     Clock,
     read_cpu_clocks,
@@ -14,13 +15,18 @@ from ..board.telemetry import (
     read_throttled,
 )
 from .finding import Finding, Subject
-from .machine import has_npu, in_container
+from .machine import has_npu, in_container, is_root
 
 HOT = 85.0
 """Degrees Celsius from which on the vendor's kernels lower the clocks."""
 _ENOUGH = 0.9
 """The part of its highest clock that something should run at."""
 _THERMAL = "/sys/class/thermal"
+_HELPER = "/run/rkllama/governors.sock"
+"""Where root's helper listens, which sets governors for RKLLama."""
+_SETTING = (
+    'With `governors = "performance"` in config.toml RKLLama does it while a model is loaded.'
+)
 
 
 def check_npu_clock(subject: Subject) -> Iterator[Finding]:
@@ -65,7 +71,8 @@ def check_cpu_governor(subject: Subject) -> Iterator[Finding]:
 def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], why: str) -> Finding:
     """Tell of clocks; a warning about those that are low, if RKLLama does not raise them itself."""
     low = [clock for clock in clocks if _is_low(clock)]
-    raised = getattr(subject.settings, "governors", None) == "performance"
+    wanted = getattr(subject.settings, "governors", None) == "performance"
+    raised = wanted and (is_root() or exists(_HELPER))
     shown = ", ".join(map(_shown, low or clocks))
     if not low or raised:
         return Finding(
@@ -79,13 +86,20 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
     if not _is_cpu(low[0]):
         good = f"{_mhz(low[0].highest)}: {good}"
     cure = tuple(_set("performance", clock.governor_file) for clock in low if _offers(clock))
+    if cure and wanted:
+        why = (
+            "The setting `governors` asks for it, but root's helper is not here. This installs it:"
+        )
+        cure = ("sudo rkllama service install",)
+    elif cure:
+        why = f"{why} {_SETTING} These lines last until the next start of the board:"
     return Finding(
         check=check,
         status="warning",
         title=title,
         found=shown,
         good=good,
-        advice=f"{why} This lasts until the next start of the board:" if cure else why,
+        advice=why,
         cure=cure,
         source=_folder(low),
     )

@@ -58,7 +58,8 @@ def kind_of(line: str) -> Kind:
     if "sudo" in words:
         command = words[words.index("sudo") + 1 :][:1]
         return "hand" if command and command[0] in _ONLY_SHOW else "script"
-    return "script" if words[1:4] == ["-m", "pip", "install"] else "hand"
+    installs = words[1:4] == ["-m", "pip", "install"] or words[:3] == ["uv", "pip", "install"]
+    return "script" if installs else "hand"
 
 
 def fix(

@@ -36,13 +36,15 @@ from .software.inventory import read_models
 
 SCHEMA = 1
 _FOLDER = "rkllama-report"
-_SHORTEST = 4
-"""Characters that a secret has: a shorter one would blank out ordinary words."""
+_SHORTEST_KEY, _SHORTEST = 4, 6
+"""Characters that a key of ours has, and what another variable may hold: shorter ones are ordinary words."""
 _LOG_END = 1 << 18
 _HEAD = 512
 _RUNTIMES_LINES = ("I rkllm: rkllm-", "W rkllm:", "E rkllm:", "E RKNN:")
 _FACT = re.compile(r"(?i)\d[\d.b]{0,15}|r[kv]\d{4}[a-z]?|w\d+a\d+(?:_g\d+)?")
 """A number, a release, a SoC or a type of data: nothing else of a log is passed on."""
+_ARGUMENT = re.compile(rb"(?i)(--[\w-]*(?:key|token|secret|password)(?:[= ]|', ?'))[^\s'\"]+")
+"""What a program is given as a secret."""
 _LEFT_OUT = (
     "Keys, tokens, serial numbers, and the names of users and of this machine are left out, and so are "
     "the models' logs, in which prompts may stand: only what they tell of runtime and model is here."
@@ -209,11 +211,13 @@ class Mask:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str] | None = None) -> None:
         env = os.environ if environ is None else environ
-        secrets = {*settings.api_keys, find_token()[0] or ""}
-        secrets |= {value for name, value in env.items() if is_secret(name)}
+        keys = {*settings.api_keys, find_token()[0] or ""}
+        others = {value for name, value in env.items() if is_secret(name)}
         # A list of keys, or the name of a file with them.
-        secrets |= {part for value in [*secrets] for part in re.split(r"[\s,]+", value)}
-        longest_first = sorted((one for one in secrets if len(one) >= _SHORTEST), key=len)[::-1]
+        others |= {part for value in [*others] for part in re.split(r"[\s,]+", value)}
+        secrets = {one for one in keys if len(one) >= _SHORTEST_KEY}
+        secrets |= {one for one in others if len(one) >= _SHORTEST}
+        longest_first = sorted(secrets, key=len)[::-1]
         self._secrets = [secret.encode() for secret in longest_first]
         self._names = [*_names(env)]
 
@@ -221,6 +225,7 @@ class Mask:
         """Return a content without secrets."""
         for secret in self._secrets:
             content = content.replace(secret, b"***")
+        content = _ARGUMENT.sub(rb"\1***", content)
         content = re.sub(rb"\bhf_[A-Za-z0-9]{6,}", b"***", content)
         return re.sub(rb"(://)[^/\s@]*:[^/\s@]*@", rb"\1***@", content)
 

@@ -245,6 +245,8 @@ class Pool:
             self._close(slot)
         if slot.resident is None:
             self._load(slot, model, spec, wanted)
+        else:
+            self._governors.renew()
         assert slot.resident is not None
         slot.resident.info = model.info
         return slot.resident

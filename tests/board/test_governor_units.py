@@ -1,9 +1,8 @@
-"""The units of the governors' helper: what systemd says of them, and its socket with the real helper."""
+"""The governors' helper as its units start it; what systemd says of those is with the other units."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.board.governors import SOCKET
+from rkllama.systemd.units import SYSTEM_FILES, render
 from tests.board.governors import BEFORE, FAST, as_delivered, governors, hold
 from tests.boards import build_board
 from tests.running import LIMIT
@@ -21,42 +21,10 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
-DATA = Path(__file__).parents[2] / "rkllama" / "systemd" / "data"
-UNITS = ("rkllama-governors.service", "rkllama-governors.socket")
 
-
-@pytest.fixture
-def units(tmp_path: Path) -> list[str]:
-    """The units as they are installed, with a program that is everywhere."""
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("there is no systemd-analyze")
-    for name in UNITS:
-        text = (DATA / name).read_text().replace("@PROGRAM@", "/bin/true")
-        (tmp_path / name).write_text(text)
-    return [str(tmp_path / name) for name in UNITS]
-
-
-def analyze(*arguments: str) -> str:
-    done = subprocess.run(
-        ["systemd-analyze", *arguments], capture_output=True, text=True, timeout=LIMIT, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def test_systemd_understands_the_units(units: list[str]) -> None:
-    assert not [line for line in analyze("verify", *units).splitlines() if "governors" in line]
-
-
-def test_the_helper_is_confined(units: list[str]) -> None:
-    text = analyze("security", "--offline=true", units[0])
-    level = re.search(r"Overall exposure level for \S+: ([\d.]+)", text)
-    assert level is not None
-    assert float(level[1]) <= 1.0
-
-
-def test_the_socket_is_where_servers_look_for_it(units: list[str]) -> None:
-    assert f"ListenStream={SOCKET}\n" in Path(units[1]).read_text()
+def test_the_socket_is_where_servers_look_for_it() -> None:
+    unit = next(file for file in SYSTEM_FILES if file.name == "rkllama-governors.socket")
+    assert f"\nListenStream={SOCKET}\n" in render(unit, ("/bin/true",))
 
 
 @pytest.fixture

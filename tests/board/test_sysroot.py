@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rkllama.board import sysroot
 from rkllama.board.soc import read_soc
 from rkllama.board.sysroot import User, list_nodes, read_node, read_user
 from rkllama.board.telemetry import read_state
@@ -75,6 +76,21 @@ def test_root_may_use_everything(rk3588: Path) -> None:
     node = read_node("/dev/x")
     assert node is not None
     assert node.usable
+
+
+def test_no_node_is_opened_where_that_does_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def note(path: str, *_: object) -> int:
+        opened.append(path)
+        return 3
+
+    monkeypatch.setattr(os, "access", lambda *_: True)
+    monkeypatch.setattr(os, "open", note)
+    monkeypatch.setattr(os, "close", lambda _fd: None)
+    for path in ("/dev/watchdog", "/dev/dri/card0", "/dev/rknpu", "/dev/dri/renderD129"):
+        assert sysroot._opens(path)
+    assert opened == ["/dev/rknpu", "/dev/dri/renderD129"]
 
 
 def test_without_another_root_the_nodes_are_this_machines(tmp_path: Path) -> None:

@@ -18,10 +18,17 @@ from rkllama.doctor import checks
 from rkllama.doctor.checks import BOARD, Told, examine, sort_by_weight
 from rkllama.doctor.finding import Finding, Subject
 from rkllama.doctor.report import write_report
+from rkllama.doctor.software import disk
 from tests.boards import build_board, names, put_models, read_board
+from tests.doctor.examine import AARCH64, X86_64, write_library
 
 Stand = Callable[[str], None]
 
+WITHOUT_THE_DISK = tuple(
+    group._replace(checks=tuple(one for one in group.checks if one not in disk.CHECKS))
+    for group in checks.GROUPS
+)
+"""All checks but those of this machine's disk, which may be slow or full."""
 HEALTHY = [name for name in names() if read_board(name).first is None]
 BROKEN = [name for name in names() if name not in HEALTHY]
 
@@ -59,6 +66,22 @@ def test_a_healthy_board_is_not_suspected(board: str, stand: Stand) -> None:
     told = look()
     assert [entry.finding for entry in told if entry.finding.status != "good"] == []
     assert len(told) >= 3
+
+
+@pytest.mark.parametrize("board", names())
+def test_nothing_else_is_wrong_when_all_is_examined(
+    board: str, stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand(board)
+    library = tmp_path / "librkllmrt.so"
+    write_library(library, machine=X86_64 if board == "laptop" else AARCH64)
+    monkeypatch.setenv("RKLLAMA_RKLLM_LIB", str(library))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    told = examine(Subject(settings=load_settings()), WITHOUT_THE_DISK)
+    assert {one.check for one in wrong(told)} == {one.check for one in wrong(look())}
+    first = next((one.check for one in sort_by_weight(told)), None)
+    assert first == read_board(board).first
+    assert {entry.group for entry in told} >= {"Models", "Server", "Python", "Hugging Face"}
 
 
 @pytest.mark.parametrize("board", BROKEN)
@@ -167,7 +190,7 @@ def test_without_root_it_says_what_it_cannot_see(stand: Stand, tmp_path: Path) -
     )
 
 
-def test_governors_that_rkllama_raises_are_no_warning(stand: Stand) -> None:
+def test_governors_that_rkllama_raises_are_no_warning(stand: Stand, tmp_path: Path) -> None:
     stand("rk3588-ondemand")
 
     class Raised:
@@ -175,8 +198,12 @@ def test_governors_that_rkllama_raises_are_no_warning(stand: Stand) -> None:
         lock = None
         governors = "performance"
 
-    told = examine(Subject(settings=Raised()))  # type: ignore[arg-type]
-    assert wrong(told) == []
+    subject = Subject(settings=Raised())  # type: ignore[arg-type]
+    assert _cures(examine(subject), "cpu-governor") == ("sudo rkllama service install",)
+    helper = tmp_path / "rk3588-ondemand/run/rkllama/governors.sock"
+    helper.parent.mkdir(parents=True)
+    helper.touch()
+    assert wrong(examine(subject)) == []
 
 
 def test_a_model_for_the_cpu_needs_no_npu(stand: Stand, models: Path) -> None:
@@ -190,8 +217,8 @@ def test_a_model_for_the_cpu_needs_no_npu(stand: Stand, models: Path) -> None:
 def test_one_model_is_looked_at_alone(stand: Stand, models: Path) -> None:
     stand("rv1126b-too-large")
     assert wrong(look("Qwen2.5-0.5B-Instruct-rv1126b-w4a16")) == []
-    (finding,) = wrong(look("Qwen3-4B-rv1126b-w8a8"))
-    assert finding.cure == ("rkllama rm Qwen3-4B-rv1126b-w8a8",)
+    (finding,) = wrong(look("Qwen3-4B-rv1126b-w4a16"))
+    assert finding.cure == ("rkllama rm Qwen3-4B-rv1126b-w4a16",)
     result = CliRunner().invoke(app, ["doctor", "qwen2.5-0.5b"])
     assert result.exit_code == 0
     assert "Qwen3-4B" not in result.stdout

@@ -59,6 +59,7 @@ def repair(
         ("echo performance | sudo tee /sys/x", "script"),
         ("sudo journalctl -u rkllama", "hand"),
         ("/usr/bin/python3 -m pip install 'waitress<3.1'", "script"),
+        ("uv pip install --python /usr/bin/python3 'waitress<3.1'", "script"),
         ("chmod 600 'unfinished", "hand"),
         ("", "hand"),
     ],

@@ -116,12 +116,14 @@ def test_a_setting_that_names_nothing(home: Path, monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_a_release_that_is_not_known(
-    version: str | None, words: str, board: Path, own: Path
+    version: str | None, words: str, board: Path, own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_library(own / "librkllmrt.so", version)
     (finding,) = look(check_runtime)
     assert finding.status == "warning"
     assert words in finding.found
+    monkeypatch.setenv("RKLLAMA_RKLLM_ABI", "1.3.0")
+    assert [one.status for one in look(check_runtime)] == ["good"]
 
 
 def test_a_library_needs_others(board: Path, own: Path) -> None:
@@ -137,12 +139,28 @@ def test_a_library_needs_others(board: Path, own: Path) -> None:
     assert look(check_runtime)[0].status == "good"
 
 
+@pytest.mark.usefixtures("board")
+def test_a_model_is_told_of_its_own_release_alone(own: Path, models: Path) -> None:
+    write_library(own / "1.2.3" / "librkllmrt.so")
+    write_library(own / "1.1.4" / "librkllmrt.so", "1.1.4", machine=X86_64)
+    write_model(models / "q-rk3588-1.2.1.rkllm")
+    assert [one.status for one in look(check_runtime)] == ["broken", "good"]
+    assert [one.found for one in look(check_runtime, "q-rk3588-1.2.1")] == ["librkllmrt 1.2.3"]
+
+
 def test_the_loader_is_asked_for_what_is_not_in_the_usual_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(libraries, "_LIBRARY_FOLDERS", ())
     path = str(write_library(tmp_path / "x.so", needed=("libstdc++.so.6", "libgomp.so.999")))
     assert missing_packages(path) == [("libgomp.so.999", "libgomp1")]
+
+
+@pytest.mark.integration
+def test_a_real_library_of_this_machine(home: Path, npu: str, tmp_path: Path) -> None:
+    (finding,) = look(check_runtime)
+    assert (finding.status, finding.found, finding.source) == ("good", "librkllmrt 1.2.3", npu)
+    assert missing_packages(npu) == []
 
 
 # --- SIGILL ------------------------------------------------------------------------------------

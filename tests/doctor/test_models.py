@@ -17,6 +17,7 @@ from rkllama.doctor.software.model_files import (
     check_passed_over,
 )
 from rkllama.doctor.software.model_needs import (
+    check_model_context,
     check_model_domains,
     check_model_encoder,
     check_model_end_tokens,
@@ -62,6 +63,7 @@ def test_one_model_is_told_in_full(good: Path) -> None:
         "model-soc": "RK3588",
         "model-runtime": "librkllmrt 1.2.3",
         "model-template": "the usual one of qwen3 models",
+        "model-context": "4096 tokens",
     }
     (good.parent / "chat_template.jinja").write_text("{{ messages }}")
     (finding,) = look(check_model_template, NAME)
@@ -240,6 +242,23 @@ def test_answers_that_do_not_end(home: Path, models: Path) -> None:
     assert look(check_model_end_tokens) == []
 
 
+def test_a_release_that_cannot_be_used_is_no_choice(home: Path, models: Path) -> None:
+    lib = home / "RKLLAMA" / "lib"
+    (lib / "1.2.3" / "librkllmrt.so").write_bytes(POINTER)
+    write_library(lib / "1.1.4" / "librkllmrt.so", "1.1.4")
+    write_library(lib / "1.3.0" / "librkllmrt.so", "1.3.0")
+    write_model(models / "strange" / "strange-rk3588-1.2.2.rkllm")
+    (finding,) = look(check_model_end_tokens)  # 1.1.4 refuses it, 1.3.0 is left
+    assert finding.cure[0] == "rkllama runtime install 1.2.3"
+
+
+def test_what_a_model_of_another_soc_lacks_is_not_told(models: Path) -> None:
+    write_model(models / "m" / "Qwen2.5-VL-3B-rk3576-1.3.0.rkllm")
+    write_model(models / "n" / "n-rk3576.rkllm")
+    told = [one.check for check in CHECKS for one in wrong(check)]
+    assert told == ["model-soc"]
+
+
 def test_known_families_end_their_answers(home: Path, models: Path) -> None:
     write_library(home / "RKLLAMA" / "lib" / "1.3.0" / "librkllmrt.so", "1.3.0")
     path = Path(write_model(models / "Qwen3-0.6B-rk3588-1.2.2.rkllm"))
@@ -258,6 +277,16 @@ def test_a_model_without_template_and_family(models: Path) -> None:
         assert "m: no chat template, and the name tells no family" in finding.found
     (models / "m" / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
     assert wrong(check_model_template) == []
+
+
+def test_the_context_of_a_model(good: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good.with_name("config.json").write_text('{"max_position_embeddings": 2048}')
+    (finding,) = look(check_model_context, NAME)
+    assert (finding.status, finding.found) == ("good", "2048 tokens; the model's limit is 2048")
+    good.with_name("Modelfile").write_text("FROM model.rkllm\nPARAMETER num_ctx 8192\n")
+    (finding,) = look(check_model_context, NAME)
+    assert (finding.status, finding.good) == ("warning", "8192 tokens, as its Modelfile has it")
+    assert look(check_model_context) == []
 
 
 def test_a_model_that_embeds_needs_no_template(models: Path) -> None:

@@ -25,7 +25,7 @@ from tests.boards import build_board, names, put_models
 from tests.doctor.examine import POINTER, write_library
 from tests.virtual_npu.model import write_model
 
-GROUPS = (*BOARD, Group("NPU runtime", libraries.CHECKS, npu=True))
+GROUPS = (*BOARD, Group("NPU runtime", libraries.CHECKS, "npu"))
 SECRETS = {
     "RKLLAMA_API_KEY": "first-key-XYZ,second-key-XYZ",
     "HF_TOKEN": "hf_abcdefXYZ",
@@ -212,8 +212,19 @@ def test_names_of_user_and_machine(monkeypatch: pytest.MonkeyPatch, home: Path) 
     mask = Mask(settings, {"SUDO_USER": "pi", "OTHER_TOKEN": "tok"})
     assert mask.text(f"pi on attic: {home}/x, /home/bea/y") == "USER on HOST: ~/x, /home/USER/y"
     assert mask.text("pip, pi-top and attic.example.org") == "pip, pi-top and HOST"
-    # A secret that is as short as a word is one, and would blank out everything.
-    assert mask.text("token") == "token"
+    assert mask.text("tok") == "tok"  # as short as a word
+
+
+def test_secrets_in_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RKLLAMA_API_KEY", "abcd,e")
+    environ = {"SOME_TOKEN": "true", "OTHER_TOKEN": "longer"}
+    mask = Mask(usable_settings()[0], environ)
+    assert mask.text("abcd true longer e") == "*** true *** e"
+    assert (
+        mask.text("'llama-server --api-key mine -ngl 9'") == "'llama-server --api-key *** -ngl 9'"
+    )
+    assert mask.text("--hf-token=mine --keys 3") == "--hf-token=*** --keys 3"
+    assert mask.values({"a": ["abcd", 1, None, True]}) == {"a": ["***", 1, None, True]}
 
 
 def test_a_report_is_its_owners_alone_and_whole(tmp_path: Path, models: Path) -> None:

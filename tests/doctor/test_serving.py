@@ -265,6 +265,26 @@ def test_the_state_of_the_service(
         assert finding.cure[-1] == "sudo systemctl restart rkllama.service"
 
 
+def test_a_server_that_systemd_starts(
+    home: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = home / ".config" / "systemd" / "user"
+    units.mkdir(parents=True)
+    (units / "rkllama.socket").touch()
+    monkeypatch.setattr(serving, "_QUICK", 0.2)
+    monkeypatch.delenv("RKLLAMA_HOST")
+    with socket.socket() as systemd_listens:
+        systemd_listens.bind(("127.0.0.1", 0))
+        systemd_listens.listen()
+        address = f"127.0.0.1:{systemd_listens.getsockname()[1]}"
+        name_in_file(home, address)
+        assert [one.found for one in look(check_server)] == ["it starts with the first connection"]
+        monkeypatch.setenv("RKLLAMA_HOST", address)
+        assert [one.status for one in look(check_server)] == ["good"]
+        (units / "rkllama.socket").unlink()
+        assert [one.status for one in look(check_server)] == ["broken"]
+
+
 def test_a_users_service(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     units = home / ".config" / "systemd" / "user"
     units.mkdir(parents=True)
@@ -331,7 +351,7 @@ def test_a_llama_server_for_another_machine(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_a_home_that_sudo_has_made(tmp_path: Path) -> None:
+def test_a_home_that_sudo_has_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for path in (tmp_path, *tmp_path.parents):
         if path.stat().st_uid == 0 and path != Path("/"):
             path.chmod(path.stat().st_mode | 0o055)
@@ -348,6 +368,10 @@ def test_a_home_that_sudo_has_made(tmp_path: Path) -> None:
     assert str(other[2]).startswith("It belongs to 65533.")
     os.chown(home / "models", 65534, 65534)
     assert as_nobody(home)[0][0] == "good"
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    monkeypatch.setenv("RKLLAMA_MODELS", str(shared))
+    assert as_nobody(home)[0][0] == "warning"
 
 
 def as_nobody(home: Path) -> list[list[object]]:

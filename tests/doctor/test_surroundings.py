@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import resource
 import shlex
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.doctor.software import disk, engines
+from rkllama.doctor.software import disk, engines, surroundings
 from rkllama.doctor.software.disk import check_disk_room, check_disk_speed, read_speed
 from rkllama.doctor.software.engines import check_cpu_backend
 from rkllama.doctor.software.home import check_home, check_secrets, check_settings
@@ -33,6 +34,14 @@ def test_this_python_and_its_packages_are_fine() -> None:
     assert [one.status for one in look(check_python)] == ["good"]
     (finding,) = look(check_packages)
     assert finding.status == "good"
+
+
+def test_the_newest_python_is_the_one_that_the_package_names() -> None:
+    named = importlib.metadata.metadata("rkllama").get_all("Classifier") or []
+    newest = max(
+        tuple(map(int, text.split(" :: ")[2].split("."))) for text in named if ":: 3." in text
+    )
+    assert surroundings._NEWEST == newest
 
 
 def test_a_python_of_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +72,12 @@ def install(directory: Path, name: str, version: str, *needs: str) -> None:
     lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
     lines += [f"Requires-Dist: {need}" for need in needs]
     (folder / "METADATA").write_text("\n".join(lines) + "\n")
+
+
+def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    line = engines.pip_line("jinja2>=3").removeprefix("sudo ")
+    assert shlex.split(line) == ["uv", "pip", "install", "--python", sys.executable, "jinja2>=3"]
 
 
 def test_rkllama_out_of_a_clone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,8 +184,10 @@ def test_a_helper_that_was_killed_does_no_harm(board: Path, listener: socket.soc
         assert governors() == FAST
         with running_helper(listener):
             until(lambda: governors() == BEFORE)
-            load(server, "other")  # it notices, and asks the new one
+            load(server)  # the model is in memory; that notices, and asks the new one
             assert governors() == FAST
+            unload(server)
+            until(lambda: governors() == BEFORE)
 
 
 def test_systemd_puts_back_what_a_killed_helper_has_left(

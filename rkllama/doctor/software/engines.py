@@ -72,7 +72,10 @@ def _requirement() -> str:
 
 def pip_line(*requirements: str) -> str:
     """Return the line that installs packages for this Python, as root where its folder is not ours."""
-    command = shlex.join([sys.executable, "-m", "pip", "install", *requirements])
+    words = [sys.executable, "-m", "pip", "install"]
+    if importlib.util.find_spec("pip") is None:  # as uv makes environments
+        words = ["uv", "pip", "install", "--python", sys.executable]
+    command = shlex.join([*words, *requirements])
     return command if os.access(sys.prefix, os.W_OK) else f"sudo {command}"
 
 

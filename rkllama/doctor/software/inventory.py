@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterable, Sized
 from typing import NamedTuple
 
+from ...board.soc import read_soc
 from ...config import Settings
 from ...errors import RKLLamaError
 from ...models.catalog import Watch
-from ...models.filename import parse_model_name
+from ...models.filename import parse_model_name, parse_platform
+from ...models.labels import origins
 from ...models.scan import Entry
 from ...rkllm.installed import UNKNOWN, Installed, Runtimes
 from ...rkllm.library import look_for_library
@@ -80,8 +82,8 @@ class Use(NamedTuple):
 
     @property
     def first(self) -> Installed | None:
-        """What it would be loaded with now."""
-        return self.releases[0] if self.releases else None
+        """What it would be loaded with now: an older one than its toolkit refuses it."""
+        return next(iter((*self.fitting, *self.releases)), None)
 
     @property
     def fitting(self) -> tuple[Installed, ...]:
@@ -89,6 +91,19 @@ class Use(NamedTuple):
         if self.toolkit is None:
             return self.releases
         return tuple(one for one in self.releases if not is_older(one.release, self.toolkit))
+
+
+def npu_models(subject: Subject) -> list[Entry]:
+    """Return the models for the NPU, without those that were made for another SoC than this board's."""
+    models, soc = read_models(subject).of_format("rkllm"), read_soc()
+    ours = None if soc is None else parse_platform(soc)
+    return models if ours is None else [one for one in models if platform_of(one) in (None, ours)]
+
+
+def platform_of(entry: Entry) -> str | None:
+    """Return the SoC that the nearest of a model's names tells, "rk3588"."""
+    names = (parse_platform(name) for name in (entry.file, *origins(entry)))
+    return next((platform for platform in names if platform is not None), None)
 
 
 def is_older(release: str, toolkit: str) -> bool:

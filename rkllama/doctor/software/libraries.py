@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from ...board.soc import read_soc
 from ...board.sysroot import system_path
+from ...config import Settings
 from ...models.scan import Entry
 from ...rkllm.abi import RELEASES
 from ...rkllm.elf import Machine, machine, machine_of, needed_by, own_machine
@@ -25,7 +26,7 @@ from ...rkllm.releases import (
     published_for,
 )
 from ..finding import Check, Finding, Subject
-from .inventory import Use, installed_releases, name_some, read_models, read_uses, verb
+from .inventory import Use, installed_releases, name_some, npu_models, read_models, read_uses, verb
 
 _TITLE = "NPU runtime"
 _INSTALL = "rkllama runtime install"
@@ -40,6 +41,8 @@ _LIBRARY_FOLDERS = (
     *SYSTEM_FOLDERS,
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib64",
+    "/lib/aarch64-linux-gnu",
+    "/lib/arm-linux-gnueabihf",
 )
 
 
@@ -53,7 +56,9 @@ def check_runtime(subject: Subject) -> Iterator[Finding]:
     if not found:
         yield from _none(subject, models)
         return
-    findings = [_library(one) for one in found]
+    uses = read_uses(settings, models, found) if subject.model is not None else ()
+    found = [use.first for use in uses if use.first is not None] or found
+    findings = [_library(one, settings.rkllm_abi) for one in found]
     order = ("broken", "warning", "good")
     yield from sorted(findings, key=lambda finding: order.index(finding.status))
 
@@ -101,7 +106,8 @@ def vendor_machine() -> str:
     return here if here is not None and published_for(here) else "aarch64"
 
 
-def _library(library: Installed) -> Finding:
+def _library(library: Installed, abi: str | None) -> Finding:
+    """Tell of a library; `abi` is the release whose layout the user says that it has."""
     path, release = library.path, library.release
     defect = _defect(path)
     if defect is not None:
@@ -109,7 +115,7 @@ def _library(library: Installed) -> Finding:
     missing = missing_packages(path)
     if missing:
         return _without_needed(library, missing)
-    if release not in RELEASES:
+    if release not in RELEASES and abi is None:
         known = f"{RELEASES[0]} to {RELEASES[-1]}"
         return Finding(
             check="runtime",
@@ -147,6 +153,11 @@ def _defect(path: str) -> str | None:
         return f"it cannot be read: {error.strerror}"
 
 
+def usable_releases(settings: Settings) -> list[Installed]:
+    """Return the releases that can be loaded here, as far as their files tell; newest first."""
+    return [one for one in installed_releases(settings) if _defect(one.path) is None]
+
+
 def _unusable(library: Installed, defect: str) -> Finding:
     path = library.path
     if library.managed:
@@ -175,7 +186,7 @@ def _without_needed(library: Installed, missing: Sequence[tuple[str, str]]) -> F
         status="broken",
         title="Needed libraries",
         found=f"{names} {verb(missing, 'is', 'are')} missing",
-        advice=f"librkllmrt {library.release} cannot be loaded without.",
+        advice=f"librkllmrt {library.release} cannot be loaded without it.",
         cure=("sudo apt-get update", f"sudo apt-get install -y {packages}"),
         source=library.path,
     )
@@ -214,16 +225,15 @@ def _is_there(name: str) -> bool:
 def check_sigill(subject: Subject) -> Iterator[Finding]:
     """Would a release be used that has been seen to die on this SoC?"""
     settings, soc = subject.settings, read_soc()
-    installed = installed_releases(settings)
+    installed = usable_releases(settings)
     doubtful = next((one for one in installed if is_doubtful(one.release, soc)), None)
     if doubtful is None:
         return
-    uses = read_uses(settings, read_models(subject).of_format("rkllm"), installed)
+    uses = read_uses(settings, npu_models(subject), installed)
     risky = [use for use in uses if use.first is doubtful and use.proven != doubtful.release]
     is_next = not uses and subject.model is None and installed[0] is doubtful
-    if not risky and not is_next:
-        return
-    yield _risk(doubtful, risky, soc, installed)
+    if risky or is_next:
+        yield _risk(doubtful, risky, soc, installed)
 
 
 def _risk(

@@ -18,8 +18,17 @@ from ...models.scan import Entry
 from ...models.sidecars import stamp_sidecars
 from ...rkllm.releases import are_bad_together, wanted_release
 from ..finding import Check, Finding, Subject
-from .inventory import Use, gigabytes, installed_releases, name_some, read_models, read_uses, verb
-from .libraries import encoders_beside, vendor_machine
+from .inventory import (
+    Use,
+    gigabytes,
+    name_some,
+    npu_models,
+    platform_of,
+    read_models,
+    read_uses,
+    verb,
+)
+from .libraries import encoders_beside, usable_releases, vendor_machine
 
 _TEMPLATES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
 _DOMAIN = 4 << 30
@@ -37,7 +46,7 @@ def check_model_soc(subject: Subject) -> Iterator[Finding]:
     if soc is None or not models:
         return
     ours = parse_platform(soc)
-    platforms = {entry: _platform(entry) for entry in models}
+    platforms = {entry: platform_of(entry) for entry in models}
     foreign = [entry for entry, platform in platforms.items() if platform not in (None, ours)]
     if foreign:
         names = name_some(f"{one.name} ({(platforms[one] or '').upper()})" for one in foreign)
@@ -60,18 +69,12 @@ def check_model_soc(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _platform(entry: Entry) -> str | None:
-    """Return the SoC that the nearest of a model's names tells, "rk3588"."""
-    names = (parse_platform(name) for name in (entry.file, *origins(entry)))
-    return next((platform for platform in names if platform is not None), None)
-
-
 def check_model_runtime(subject: Subject) -> Iterator[Finding]:
     """Is there a release of librkllmrt that can load each model?"""
-    installed = installed_releases(subject.settings)
+    installed = usable_releases(subject.settings)
     if not installed:
         return  # which is told already
-    uses = read_uses(subject.settings, read_models(subject).of_format("rkllm"), installed)
+    uses = read_uses(subject.settings, npu_models(subject), installed)
     for release in dict.fromkeys(use.missing for use in uses if use.missing):
         users = [use.model.name for use in uses if use.missing == release]
         yield Finding(
@@ -123,7 +126,7 @@ def _stored(subject: Subject, entry: Entry) -> StoredModel:
 
 def check_model_template(subject: Subject) -> Iterator[Finding]:
     """Has each model a chat template?"""
-    models = read_models(subject).of_format("rkllm")
+    models = npu_models(subject)
     root = os.path.realpath(subject.settings.models)
     if subject.model is not None:
         yield from (_template_of(_stored(subject, entry)) for entry in models)
@@ -167,10 +170,33 @@ def _without_template(names: Sequence[str], source: str) -> Finding:
     )
 
 
+def check_model_context(subject: Subject) -> Iterator[Finding]:
+    """How long may a conversation with the model be?"""
+    if subject.model is None:
+        return
+    for entry in read_models(subject).entries:
+        if entry.name != subject.model or not entry.format or entry.parent:
+            continue
+        model = _stored(subject, entry)
+        limit = model.info.context_length
+        wanted = model.context_length or subject.settings.context_length
+        too_long = limit is not None and wanted > limit
+        yield Finding(
+            check="model-context",
+            status="warning" if too_long and model.context_length else "good",
+            title="Context",
+            found=f"{min(wanted, limit or wanted)} tokens"
+            + (f"; the model's limit is {limit}" if limit else ""),
+            good=f"{wanted} tokens, as its Modelfile has it" if too_long else None,
+            advice="Set num_ctx in its Modelfile to what the model can have." if too_long else None,
+            source=entry.modelfile or entry.path,
+        )
+
+
 def check_model_end_tokens(subject: Subject) -> Iterator[Finding]:
     """Will the answers of each model end?"""
-    installed = installed_releases(subject.settings)
-    models = read_models(subject).of_format("rkllm")
+    installed = usable_releases(subject.settings)
+    models = npu_models(subject)
     endless = [
         use
         for use in read_uses(subject.settings, models, installed)
@@ -200,7 +226,7 @@ def check_model_encoder(subject: Subject) -> Iterator[Finding]:
     """Has each model that was made to see its encoder?"""
     blind = [
         entry
-        for entry in read_models(subject).of_format("rkllm")
+        for entry in npu_models(subject)
         if parse_model_name(entry.file, *origins(entry)).family in _SEEING
         and not encoders_beside(entry)
     ]
@@ -220,7 +246,7 @@ def check_model_domains(subject: Subject) -> Iterator[Finding]:
     soc = read_soc()
     if soc is None or has_domains(soc):
         return
-    large = [one for one in read_models(subject).of_format("rkllm") if one.size > _DOMAIN]
+    large = [one for one in npu_models(subject) if one.size > _DOMAIN]
     if large:
         yield Finding(
             check="model-domains",
@@ -237,6 +263,7 @@ CHECKS: tuple[Check, ...] = (
     check_model_soc,
     check_model_runtime,
     check_model_template,
+    check_model_context,
     check_model_end_tokens,
     check_model_encoder,
     check_model_domains,

@@ -20,7 +20,7 @@ from .inventory import read_models
 
 _QUICK = 1.0
 """Seconds in which a server tells its version."""
-_UNIT = "rkllama.service"
+_UNIT, _SOCKET = "rkllama.service", "rkllama.socket"
 _SYSTEM_UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 _USER_UNITS = "~/.config/systemd/user"
 
@@ -41,9 +41,11 @@ def check_server(subject: Subject) -> Iterator[Finding]:
         )
         return
     except RKLLamaError as error:
-        yield _silent(settings, error)
+        yield _waking() if _is_started_by_systemd(settings) else _silent(settings, error)
         return
-    if server is None:
+    if server is None and _is_started_by_systemd(settings):
+        yield _waking()
+    elif server is None:
         yield from _without(settings)
     else:
         yield from _running(server, subject)
@@ -59,6 +61,22 @@ def _silent(settings: Settings, error: RKLLamaError) -> Finding:
         found=error.message,
         advice=advice,
         source="RKLLAMA_HOST" if named else settings.host,
+    )
+
+
+def _is_started_by_systemd(settings: Settings) -> bool:
+    """Return whether systemd listens in the server's place, and starts it for the first connection."""
+    local = is_this_machine(server_address(settings.host)[0])
+    return local and bool(_unit_in(*_SYSTEM_UNITS, _USER_UNITS, name=_SOCKET))
+
+
+def _waking() -> Finding:
+    return Finding(
+        check="server",
+        status="good",
+        title="Server",
+        found="it starts with the first connection",
+        source=_SOCKET,
     )
 
 
@@ -238,8 +256,8 @@ def check_service(_subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _unit_in(*folders: str) -> str | None:
-    paths = (os.path.join(os.path.expanduser(folder), _UNIT) for folder in folders)
+def _unit_in(*folders: str, name: str = _UNIT) -> str | None:
+    paths = (os.path.join(os.path.expanduser(folder), name) for folder in folders)
     return next((path for path in paths if os.path.exists(path)), None)
 
 

@@ -109,7 +109,7 @@ def check_packages(_subject: Subject) -> Iterator[Finding]:
             wrong.append(f"{requirement.name} {version or 'is missing'}")
             wishes.append(requirement.text)
     if not wrong:
-        yield _packages("good", f"all {count} are here")
+        yield _packages("good", f"all {count} are installed")
         return
     yield Finding(
         check="packages",
