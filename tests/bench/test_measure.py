@@ -180,10 +180,13 @@ def test_answers_that_end_early_do_not_count(models: Path, npu: str, service: Lo
 class Interfering(LocalService):
     """A service to whose model something happens in the middle of an answer of some length."""
 
-    def __init__(self, happen: Callable[[LoadedModel], None], at: int) -> None:
+    def __init__(
+        self, happen: Callable[[LoadedModel], None], at: int, *, again: bool = False
+    ) -> None:
         super().__init__(load_settings(), "test", exact_sampling=True)
         self._happen = happen
         self._at = at
+        self._again = again
         self.times = 0
 
     def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
@@ -192,7 +195,7 @@ class Interfering(LocalService):
                 yield event
                 if isinstance(event, TextDelta) and len(request.prompt or "") > 300:
                     self.times += 1
-                    if self.times == self._at:
+                    if self.times == self._at or (self._again and self.times > self._at):
                         self._happen(self.loaded()[0])
 
 
@@ -217,6 +220,40 @@ def test_a_crash_is_told_and_the_rest_is_measured(npu_model: str, npu: str) -> N
     assert [run.remark for run in report.runs] == [None] * len(report.runs), (
         "after a new load it was warmed up first"
     )
+
+
+def test_what_was_measured_before_the_model_broke_is_kept(npu_model: str, npu: str) -> None:
+    plan = Plan(sizes=(128,), answer_tokens=16, rounds=9)
+    with closing(Interfering(kill, at=20, again=True)) as service:
+        outcome = measure_model(
+            service,
+            service.show("m").info,
+            plan,
+            NO_METER,
+            settings=load_settings(),
+            report=lambda _: None,
+            warn=lambda _: None,
+        )
+    assert isinstance(outcome.problem, WorkerCrashed)
+    report = outcome.report
+    assert not report.complete
+    assert len(report.failures) == 3
+    assert len(report.runs) >= 1
+    assert report.sizes[0].cold is not None
+
+
+def test_of_a_model_on_another_machine_no_file_of_this_one_is_told(
+    npu_model: str, npu: str, service: LocalService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rkllama.bench.measure.is_here", lambda _: False)
+    report = measured(service, "m", Plan(sizes=(32,), answer_tokens=16, rounds=1))
+    assert report.board is not None
+    assert report.board.soc == "RK3588", "its server tells that"
+    assert report.board.before.clocks
+    own = (report.board.kernel, report.board.npu_driver, report.board.board, report.model.digest)
+    assert own == (None,) * 4
+    assert (report.memory.peak, report.runtime.cpu_affinity) == (None, None)
+    assert report.board.before.load_average is None
 
 
 def test_a_model_that_crashes_all_the_time_is_given_up(
