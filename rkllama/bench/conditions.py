@@ -52,14 +52,14 @@ def _others(busy: float | None, load_average: float | None) -> Iterator[str]:
     if busy is not None and busy >= _LOAD:
         yield f"Other programs keep {busy:.1f} CPUs busy. Measure on a quiet board."
     elif busy is None and load_average is not None and load_average >= _LOAD:
-        yield f"Other programs are busy: the load average is {load_average:.2f}. Measure on a quiet board."
+        yield f"Other programs are busy (load average {load_average:.2f}). Measure on a quiet board."
 
 
 def _governors(clocks: Sequence[ClockFacts]) -> Iterator[str]:
     kinds = {clock.governor for clock in clocks if clock.governor not in (None, "performance")}
     for governor in sorted(kind for kind in kinds if kind is not None):
         own = [clock for clock in clocks if clock.governor == governor]
-        yield f"The governor of {_listed(own)} is {governor}, not performance: clocks will change."
+        yield f"The governor of {_listed(own)} is {governor}, not performance."
 
 
 def server_spoilers(in_use: Sequence[str], waiting: int) -> Iterator[str]:

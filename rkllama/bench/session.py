@@ -99,7 +99,7 @@ def _spoilers(
         if measurement.here and digest is not None and known != digest:
             yield "The server is still computing the sha256 of the model's file."
     if not measurement.knows_tokens:
-        yield "This runtime does not tell how many tokens a prompt has: the sizes are those of words."
+        yield "This runtime tells no token counts: the sizes are those of words."
 
 
 def _version(remote: RemoteService) -> str | None:

@@ -138,8 +138,7 @@ def _measure(
     service: "Service", info: "ModelInfo", plan: "Plan", meter: "Meter", settings: "Settings"
 ) -> "Outcome":
     from ..bench.session import measure_model
-    from ..console.output import print_note
-    from ..console.progress import counted_progress
+    from ..console.progress import counted_progress, print_note_above
 
     with counted_progress() as report:
         return measure_model(
@@ -149,7 +148,7 @@ def _measure(
             meter,
             settings=settings,
             report=lambda step: report(step.done, step.total, step.doing),
-            warn=print_note,
+            warn=print_note_above,
         )
 
 

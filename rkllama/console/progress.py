@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 
 from ..service import Service
 from ..types import PullProgress
-from .output import cut_middle, human_size
-from .streams import printable
+from .output import cut_middle, human_size, is_terminal, print_note
+from .streams import control, printable
 from .terminal import Spinner, quiet_keys, say
 
 Report = Callable[[PullProgress], object]
@@ -63,6 +63,14 @@ def counted_progress() -> Iterator[Callable[[int, int, str], object]]:
         return
     with quiet_keys(), closing(_Counter()) as counter:
         yield counter.report
+
+
+def print_note_above(text: str) -> None:
+    """Print a note on stderr in the place of a bar, which goes on below it."""
+    if is_terminal(sys.stderr):
+        control(sys.stderr, "\r\x1b[K")
+    print_note(text)
+    sys.stderr.flush()
 
 
 class _Counter:

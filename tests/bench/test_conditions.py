@@ -32,7 +32,9 @@ def write(root: Path, path: str, text: str) -> None:
 
 def warnings(*, uses_npu: bool = True, busy: float | None = 0.0) -> list[str]:
     """What is told of the board as it is now."""
-    return [*spoilers(moment_of(read_state(), read_load_average()), busy, uses_npu=uses_npu)]
+    found = [*spoilers(moment_of(read_state(), read_load_average()), busy, uses_npu=uses_npu)]
+    assert all(len(f"Note: {text}") <= 80 for text in found)
+    return found
 
 
 NPU = "/sys/class/devfreq/fdab0000.npu"
@@ -46,14 +48,10 @@ def test_a_board_that_is_set_up_for_speed_has_no_warning(board: Path) -> None:
 
 def test_governors_that_change_clocks(board: Path) -> None:
     (warning,) = warnings()
-    assert (
-        warning == "The governor of the NPU is rknpu_ondemand, not performance: clocks will change."
-    )
+    assert warning == "The governor of the NPU is rknpu_ondemand, not performance."
     assert warnings(uses_npu=False) == [], "the CPU backend does not use the NPU"
     write(board, f"{POLICY}/scaling_governor", "ondemand")
-    assert warnings(uses_npu=False) == [
-        "The governor of cpu0-3 is ondemand, not performance: clocks will change."
-    ]
+    assert warnings(uses_npu=False) == ["The governor of cpu0-3 is ondemand, not performance."]
 
 
 def test_clocks_that_are_held_down(board: Path) -> None:
@@ -79,7 +77,7 @@ def test_other_programs(board: Path) -> None:
     write(board, "/proc/loadavg", "1.52 0.9 0.5 1/200 1234")
     assert warnings(busy=0.0) == [], "the load average tells of a minute ago"
     assert warnings(busy=None) == [
-        "Other programs are busy: the load average is 1.52. Measure on a quiet board."
+        "Other programs are busy (load average 1.52). Measure on a quiet board."
     ]
 
 

@@ -73,7 +73,7 @@ def test_the_table_and_what_comes_with_it(model: str) -> None:
     assert "\x1b" not in done.stdout + done.stderr
     # The progress is for terminals; the warning is for everybody.
     assert done.stderr.splitlines()[0] == (
-        "Note: The governor of the NPU is rknpu_ondemand, not performance: clocks will change."
+        "Note: The governor of the NPU is rknpu_ondemand, not performance."
     )
 
 
@@ -199,6 +199,8 @@ def test_progress_and_ctrl_c_on_a_terminal(model: str) -> None:
         terminal.expect("PROMPT  CACHE")
         terminal.expect("Interrupted: this is what had been measured.")
         assert terminal.process.wait(LIMIT) == 130
+        # Not in the middle of the bar's line.
+        assert re.search(r"(?:\n|\x1b\[K)(?:\x1b\[\d+m)?Note:", terminal.raw)
 
 
 def test_ctrl_c_while_the_model_loads(models: Path, npu: str) -> None:
