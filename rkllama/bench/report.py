@@ -111,6 +111,8 @@ def below(report: Report) -> Iterator[str]:
         if result.skipped:
             yield f"Left out: {result.skipped}."
     yield _how(report)
+    if any(run.prompt_counts and run.cached_tokens is None for run in report.runs):
+        yield "What is reused of a prompt is not reported here; no two of them begin alike."
     yield from _left_out(report)
     yield from (
         f"Round {one.round}{_of_size(one.size, one.cache)} failed: {one.message}"

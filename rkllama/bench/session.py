@@ -49,29 +49,17 @@ def measure_model(
     """
     remote = service if isinstance(service, RemoteService) else None
     notes: list[str] = []
-
-    def note(text: str) -> None:
-        notes.append(text)
-        warn(text)
-
+    report(Progress(0, 1, "Computing the sha256 of the file"))
     digest = file_digest(info, settings.models)
     residents = Residents(service, info, settings.keep_alive)
     measurement = Measurement(service, info, plan, meter=meter, report=report)
-    problem: RKLLamaError | KeyboardInterrupt | None = None
-    try:
-        measurement.prepare()
+
+    def tell_spoilers() -> None:
         for text in _spoilers(measurement, residents, remote, digest):
-            note(text)
-        measurement.run()
-    except (RKLLamaError, KeyboardInterrupt) as error:
-        if not measurement.runs:
-            raise
-        problem = error
-    finally:
-        with contextlib.suppress(
-            KeyboardInterrupt
-        ):  # pressed again: the results are not lost for that
-            residents.restore()
+            notes.append(text)
+            warn(text)
+
+    problem = _run(measurement, residents, tell_spoilers)
     done = _report(
         measurement,
         version=__version__ if remote is None else _version(remote),
@@ -81,6 +69,25 @@ def measure_model(
         notes=tuple(notes),
     )
     return Outcome(done, problem)
+
+
+def _run(
+    measurement: Measurement, residents: Residents, tell_spoilers: Callable[[], None]
+) -> RKLLamaError | KeyboardInterrupt | None:
+    """Measure, and return what broke it off; raise that where nothing has been measured."""
+    try:
+        measurement.prepare()
+        tell_spoilers()
+        measurement.run()
+    except (RKLLamaError, KeyboardInterrupt) as error:
+        if not measurement.runs:
+            raise
+        return error
+    finally:
+        # Ctrl-C once more does not cost the results.
+        with contextlib.suppress(KeyboardInterrupt):
+            residents.restore()
+    return None
 
 
 def _spoilers(

@@ -77,6 +77,7 @@ def test_what_is_not_known_is_not_told() -> None:
     assert lines(report)[1].split() == ["~128", "cold", "1.28", "s", "-", "10.00", "64"]
     told = "\n".join(below(report))
     assert "as the client sees it" in told
+    assert "What is reused of a prompt is not reported here" in told
     assert "At the end" not in told
     assert "None" not in heading(report) + told
 
