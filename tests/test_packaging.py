@@ -135,7 +135,7 @@ def test_every_command_has_a_man_page(tmp_path: Path) -> None:
 @pytest.mark.skipif(which("mandoc") is None, reason="apt install mandoc")
 def test_the_man_pages_are_without_fault(tmp_path: Path) -> None:
     pages = written_by("man_pages.py", tmp_path).iterdir()
-    command = ["mandoc", "-T", "lint", "-W", "warning", *pages]
+    command: list[str | Path] = ["mandoc", "-T", "lint", "-W", "warning", *pages]
     assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == ""
 
 
