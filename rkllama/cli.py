@@ -40,6 +40,7 @@ COMMANDS = {
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "ps": ("memory:ps", "List the models in memory."),
     "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
+    "bench": ("bench:bench", "Measure how fast a model reads prompts and writes answers."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "logs": ("logs:logs", "Show what the models' processes, or the server, have logged."),
     "config": (

@@ -60,6 +60,7 @@ class NPUBackend:
         self._runtime: Runtime | None = None
         self._spec: LoadSpec | None = None
         self._context = 0
+        self._threads: int | None = None
         self._template: str | None = None
         """Which template prompts go through: "own", "none", or None while undecided."""
         self._fresh = True
@@ -107,6 +108,7 @@ class NPUBackend:
             platform=facts.platform or soc,
             toolkit=facts.toolkit,
             dtype=facts.dtype,
+            threads=self._threads,
             per_run_sampling=self._samples_per_run,
             counts_tokens=True,
             notices=tuple(notes),
@@ -131,6 +133,8 @@ class NPUBackend:
             "is_async": False,
         }
         parameters |= _extended(runtime, spec.npu, soc)
+        number = parameters.get("enabled_cpus_num")
+        self._threads = None if number is None else int(number)
         self._output.mark()
         try:
             runtime.init(spec.path, sampling=spec.sampling, **parameters)

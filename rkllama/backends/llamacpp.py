@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..board.installation import how_to_add_the_cpu_backend
 from ..errors import (
     BackendMissing,
     InvalidRequest,
@@ -93,6 +93,7 @@ class CPUBackend:
             context_length=context,
             runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
             dtype=header.quantization,
+            threads=parameters.cpuparams.n_threads,
             memory=os.path.getsize(spec.path) + parallel * cache_bytes(header, context),
             constrains=not adds_space(header),
             per_run_sampling=True,
@@ -267,7 +268,7 @@ def _import_llama() -> Any:
     except ImportError as error:
         raise BackendMissing(
             f".gguf models need the CPU backend, which is not installed ({error})",
-            hint=f"Install it: {sys.executable} -m pip install '{_REQUIREMENT}'",
+            hint=how_to_add_the_cpu_backend(_REQUIREMENT),
         ) from None
     return xllamacpp
 
