@@ -114,6 +114,7 @@ FLOORS = (
     ("models",),
     ("api",),
     ("hub",),
+    ("states",),
     ("backends",),
     ("npu",),
     ("runner",),

@@ -184,6 +184,10 @@ class CPUBackend:
         except PromptTooLong as error:
             return error.prompt_tokens
 
+    def restore(self, path: str, tokens: int) -> bool:  # noqa: ARG002 - as Backend has it
+        """Return False: states of slots are not kept; see Backend."""
+        return False
+
     def abort(self) -> None:
         """End the run at the next token, or at the next batch of the prompt."""
         self._aborted.set()

@@ -13,6 +13,7 @@ from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
 from ..service import Caller
+from ..states.conversation import RunFigures, Visit
 from ..types import (
     ChatRequest,
     Event,
@@ -75,6 +76,16 @@ class Generation:
         if grammar is not None:
             self = replace(self, request=replace(self.request, think=False))
         prompt = self._prompt(schema, extra)
+        visit = self._visit(prompt)
+        try:
+            yield from self._run(prompt, tools, grammar, visit)
+        finally:
+            if visit is not None:
+                visit.give_up()  # if it has not ended
+
+    def _run(
+        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
+    ) -> Iterator[Event]:
         counted = self.minds_room and self._check_room(prompt)
         resident = self.turn.resident
         parser = parser_for(self.request, self.model, prompt, tools)
@@ -82,7 +93,7 @@ class Generation:
         calls = 0
         result: RunResult | None = None
         pieces = resident.worker.generate(
-            self._spec(prompt, tools, grammar),
+            self._spec(prompt, tools, grammar, self._state_file(visit)),
             first=self.settings.prompt_timeout(len(prompt.text)),
             each=self.settings.token_timeout,
             caller=self.caller,
@@ -108,6 +119,8 @@ class Generation:
         finally:
             pieces.close()
         assert result is not None
+        if visit is not None:
+            visit.end(_run_figures(result, counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)
         if result.prompt_tokens and prompt.raw:
@@ -122,6 +135,47 @@ class Generation:
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
         self._count(finished)
         yield finished
+
+    def _visit(self, prompt: Prompt) -> Visit | None:
+        """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""
+        resident = self.turn.resident
+        conversations = resident.conversations
+        if conversations is None:
+            return None
+        if not prompt.raw:
+            conversations.forget()
+            return None
+        visit = conversations.begin(
+            prompt.text,
+            digest=self.model.info.digest,
+            owner=self.caller.owner,
+            control_tokens=prompt.template.control_tokens if prompt.template else (),
+            tokens_per_character=resident.tokens_per_character,
+        )
+        if visit is None or (path := visit.path()) is None or visit.load is None:
+            return visit
+        started = time.monotonic()
+        timeout = self.settings.prompt_timeout(len(prompt.text))
+        try:
+            resident.raw = True
+            taken = resident.worker.restore(
+                path, visit.load.header.tokens, timeout=timeout, caller=self.caller
+            )
+        except BaseException:
+            visit.give_up()
+            raise
+        visit.loaded(taken, time.monotonic() - started)
+        if resident.tokens_per_character is None:
+            resident.tokens_per_character = visit.tokens_per_character
+        return visit
+
+    def _state_file(self, visit: Visit | None) -> str | None:
+        """Return where the run is to write the conversation's state, if it is to be kept."""
+        if visit is None:
+            return None
+        messages = self.request.messages
+        goes_on = bool(tools_for(self.request)) and bool(messages) and messages[-1].role == "user"
+        return visit.draft(goes_on=goes_on)
 
     @property
     def room(self) -> int:
@@ -186,7 +240,9 @@ class Generation:
             told.add(text)
             log.log(level, text)
 
-    def _spec(self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any) -> GenerateSpec:
+    def _spec(
+        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, save_state: str | None = None
+    ) -> GenerateSpec:
         request, model = self.request, self.model
         think = thinking_for(request, model)
         return GenerateSpec(
@@ -198,6 +254,7 @@ class Generation:
             schema=grammar,
             top_logprobs=request.top_logprobs,
             markers=markers_for(request, prompt, tools),
+            save_state=save_state,
         )
 
     def _finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
@@ -230,6 +287,20 @@ class Generation:
             metrics.prompt_seconds.observe(timings.prompt)
         if timings.generation is not None:
             metrics.generation_seconds.observe(timings.generation)
+
+
+def _run_figures(result: RunResult, counted: bool) -> RunFigures:
+    """What a run tells of its prompt; one that was `counted` had been evaluated before."""
+    tokens, evaluated, reused = result.prompt_tokens, result.evaluated_tokens, result.reused_tokens
+    if tokens is None and evaluated is not None and reused is not None:
+        tokens = evaluated + reused
+    return RunFigures(
+        prompt_tokens=tokens,
+        evaluated=None if counted else evaluated,
+        reused=reused,
+        prompt_seconds=result.prompt_seconds,
+        saved=result.saved,
+    )
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

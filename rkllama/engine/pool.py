@@ -30,6 +30,10 @@ from ..rkllm.domains import Domains
 from ..runner.growth import Growth
 from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
+from ..states.conversation import Conversations
+from ..states.key import Identity, file_identity
+from ..states.store import Figures as StateFigures
+from ..states.store import StateStore
 from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
 from .runtimes import RuntimeLoader
 from .scheduler import Scheduler, Slot, Swaps
@@ -74,6 +78,8 @@ class Resident:
     """Of its memory since it was loaded; None where it is not minded."""
     bloated: bool = False
     """Whether it has to be loaded anew for that."""
+    conversations: Conversations | None = None
+    """What is kept of its conversations on the disk; None where nothing is."""
     told: set[str] = field(default_factory=set)
     """What has been logged about templates, its own and its aliases': once is enough."""
 
@@ -128,6 +134,9 @@ class Pool:
         self._runtimes = RuntimeLoader(settings)
         self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
         self._swaps = Swaps()
+        self._states = StateStore(settings.states, settings.state_budget, settings.state_writes)
+        self._keeps_states: bool | None = None
+        """Whether conversations are kept on the disk; None before a model is loaded that could."""
         self._timer = threading.Condition()
         self._janitor: threading.Thread | None = None
         self._closed = False
@@ -390,7 +399,35 @@ class Pool:
             raise
         if worker.kind.leaks:
             slot.resident.growth = Growth(worker.pid)
+        slot.resident.conversations = self._conversations(slot.resident)
         return slot.resident.loaded
+
+    def _conversations(self, resident: Resident) -> Conversations | None:
+        """Return what keeps a loaded model's conversations on the disk, where it has a runtime that can."""
+        loaded = resident.ready
+        if not loaded.keeps_states:
+            return None
+        with self._npu_mutex:
+            if self._keeps_states is None:
+                self._keeps_states = self._states.open()
+        if not self._keeps_states:
+            return None
+        try:
+            lora = file_identity(resident.spec.lora)
+        except OSError:
+            return None
+        identity = Identity(
+            runtime=loaded.runtime,
+            platform=loaded.platform or "",
+            toolkit=loaded.toolkit or "",
+            context_length=loaded.context_length,
+            lora=lora,
+        )
+        return Conversations(self._states, identity, resident.info.name)
+
+    def state_figures(self) -> StateFigures | None:
+        """What is kept of conversations on the disk; None where nothing is."""
+        return self._states.figures() if self._keeps_states else None
 
     def _start(self, info: ModelInfo, *, external: bool) -> Worker:
         """Start a process for a model; one that is for the NPU inherits its lock.
@@ -485,6 +522,8 @@ class Pool:
             self._close(idle)
             self.scheduler.put_back(idle)
         self._npu_lock.release()
+        if self._keeps_states:
+            self._states.close()
 
     def _held(self) -> list[Resident]:
         held = [slot.resident for slot in self.scheduler.slots() if slot.held]

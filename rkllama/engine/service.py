@@ -274,7 +274,9 @@ class LocalService:
     def metrics(self) -> str:
         """The figures since the start."""
         pool = self.pool
-        return self._engine.metrics.exposition(pool.scheduler.waiting, pool.restarts, pool.loaded())
+        return self._engine.metrics.exposition(
+            pool.scheduler.waiting, pool.restarts, pool.loaded(), pool.state_figures()
+        )
 
     def close(self) -> None:
         """End every child and release the NPU."""

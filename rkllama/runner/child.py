@@ -85,6 +85,7 @@ class Child:
             frames.GENERATE: self._generate,
             frames.EMBED: self._embed,
             frames.COUNT: self._count,
+            frames.RESTORE: self._restore,
         }
         while True:
             kind, run, payload = self._pending.get()
@@ -197,3 +198,7 @@ class Child:
         backend = self._need_backend()
         with self._abortable(run) as cancelled:
             return frames.encode(backend.count_tokens(payload.decode(), cancelled))
+
+    def _restore(self, _run: int, payload: bytes) -> bytes:
+        path, tokens = frames.decode(payload)
+        return frames.encode(self._need_backend().restore(path, tokens))

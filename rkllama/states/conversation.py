@@ -1,0 +1,293 @@
+"""One loaded model's use of the states: what to load before a run, and whether to keep what it leaves.
+
+    visit = conversations.begin(text, …)     before a run; `visit.load` is a state that pays
+    visit.loaded(…)                          what the runtime made of it
+    visit.draft(…)                           where the run is to write its state, if it is worth it
+    visit.end(…) or visit.give_up()          once it has ended
+
+Its caller holds the model's lease. It starts no process and calls no runtime.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Collection
+from typing import NamedTuple
+
+from .index import Entry
+from .key import Identity, state_key
+from .policy import (
+    FIRST_TOKENS,
+    LEAST_TOKENS,
+    USUAL_BYTES,
+    common_length,
+    is_border,
+    is_usable,
+    least_growth,
+    pays_to_load,
+)
+from .store import Draft, StateStore
+
+log = logging.getLogger("rkllama")
+
+_USUAL_RATIO = 0.3
+"""Tokens per character, until a run has told."""
+_SPARE = 1.1
+"""How much longer than estimated a prompt may be, for the room that is made for its state."""
+_REMEMBERED = 8
+"""Runs that tell whether conversations take each other's place in memory."""
+_SLACK = 2
+"""Tokens by which the runtime's figures may differ: a constant for each way to end that may be unknown."""
+_SURE = 32
+"""Evaluated tokens from which on a run tells the model's speed."""
+
+
+class RunFigures(NamedTuple):
+    """What a run tells. `reused`: tokens that were in the KV cache, give or take _SLACK."""
+
+    prompt_tokens: int | None
+    evaluated: int | None
+    reused: int | None
+    prompt_seconds: float | None
+    saved: bool
+
+
+class Conversations:
+    """The conversations of one loaded model."""
+
+    def __init__(self, store: StateStore, identity: Identity, model: str) -> None:
+        self.store = store
+        self.identity = identity
+        self.model = model
+        self.off = False
+        """Whether the disk is too slow for this model."""
+        self.prefill: float | None = None
+        """Seconds per prompt token."""
+        self._text = ""
+        """The last prompt that was evaluated; "" where it is not known what the memory holds."""
+        self._tokens = 0
+        self._switches: deque[bool] = deque(maxlen=_REMEMBERED)
+
+    def forget(self) -> None:
+        """Something else than a conversation's prompt is in the runtime's memory now."""
+        self._text, self._tokens = "", 0
+
+    def begin(
+        self,
+        text: str,
+        *,
+        digest: str | None,
+        owner: str = "",
+        control_tokens: Collection[str] = (),
+        tokens_per_character: float | None = None,
+    ) -> Visit | None:
+        """Return what to do about a run on `text`; None where states are not used for it: while the digest
+        of the model's file is not known, or on a disk that is too slow.
+        """
+        if self.off or digest is None:
+            self.forget()
+            return None
+        return Visit(
+            self,
+            text,
+            state_key(self.identity, digest, owner),
+            tuple(control_tokens),
+            tokens_per_character or None,
+        )
+
+    def in_memory(self, text: str) -> int:
+        """Return about how many tokens of `text` the runtime's memory holds."""
+        if not self._text:
+            return 0
+        common = common_length(text, self._text)
+        return self._tokens * common // len(self._text)
+
+    def note_begin(self, text: str) -> bool:
+        """Note whether a run takes another conversation's place in memory; return whether that happens."""
+        if self._text:
+            common = common_length(text, self._text)
+            self._switches.append(common < len(self._text) // 2)
+        self.forget()
+        return any(self._switches)
+
+    def note_end(self, text: str, figures: RunFigures) -> None:
+        """Note what the memory holds after a run, and how fast the model was."""
+        if figures.prompt_tokens:
+            self._text, self._tokens = text, figures.prompt_tokens
+        evaluated = figures.evaluated or 0
+        if figures.prompt_seconds is not None and evaluated >= _SURE:
+            self.prefill = figures.prompt_seconds / evaluated
+
+    def check_speed(self, bytes_per_token: float) -> bool:
+        """Return whether the disk is fast enough for the model; of a slow one the log tells once."""
+        if self.prefill is None or is_usable(bytes_per_token, self.store.speeds, self.prefill):
+            return True
+        speeds = self.store.speeds
+        log.info(
+            "%s: conversations are not kept, since the disk is too slow for it: a token takes %.2f ms to "
+            "evaluate, %.2f ms to read and %.2f ms to write",
+            self.model,
+            self.prefill * 1e3,
+            bytes_per_token / speeds.read * 1e3,
+            bytes_per_token / speeds.write * 1e3,
+        )
+        self.off = True
+        return False
+
+
+class Visit:
+    """One run."""
+
+    def __init__(
+        self,
+        own: Conversations,
+        text: str,
+        key: str,
+        control_tokens: tuple[str, ...],
+        ratio: float | None,
+    ) -> None:
+        self._own = own
+        self._text = text
+        self._data = text.encode("utf-8", "surrogatepass")
+        self._key = key
+        self._control_tokens = control_tokens
+        self._load_seconds = 0.0
+        self._draft: Draft | None = None
+        self._ended = False
+        self._used: Entry | None = None
+        """The state that was loaded."""
+        self._found = own.store.find(key, self._data, self._fits)
+        if self._found is not None:
+            header = self._found.header
+            ratio = header.tokens / len(self._prefix(header.length))
+        self.tokens_per_character = ratio
+        """None where nothing has told."""
+        self._tokens = math.ceil(len(text) * (ratio or _USUAL_RATIO))
+        memory = min(own.in_memory(text), self._tokens)
+        self._memory = memory
+        self._competing = own.note_begin(text)
+        self.load = self._found if self._pays(memory) else None
+        """The state to load before the run; None for none."""
+        if self._found is None and memory < self._tokens // 2 and self._tokens >= FIRST_TOKENS:
+            own.store.note_miss()
+
+    def _prefix(self, length: int) -> str:
+        return self._data[:length].decode("utf-8", "surrogatepass")
+
+    def _fits(self, entry: Entry) -> bool:
+        try:
+            at = len(self._prefix(entry.header.length))
+        except UnicodeDecodeError:  # it ends inside a character of this text
+            return False
+        return is_border(self._text, at, self._control_tokens)
+
+    def _pays(self, memory: int) -> bool:
+        if self._found is None:
+            return False
+        header = self._found.header
+        prefill = self._own.prefill or header.prefill
+        return pays_to_load(header.tokens - memory, header.size, self._own.store.speeds, prefill)
+
+    def path(self) -> str | None:
+        """Return the file of the state to load; None where there is none, or it is not whole."""
+        if self.load is None:
+            return None
+        path = self._own.store.path(self.load)
+        if path is None:
+            self.load = self._found = None
+        return path
+
+    def loaded(self, taken: bool, seconds: float) -> None:
+        """Note whether the runtime has taken the state."""
+        assert self.load is not None
+        if taken:
+            self._used, self._load_seconds = self.load, seconds
+        else:
+            self._own.store.refuse(self.load, "the runtime does not take it")
+            self._found = None
+
+    def draft(self, *, goes_on: bool = False) -> str | None:
+        """Return where the run is to write its state; None where it is not worth it.
+
+        `goes_on`: a run with a longer prompt of the same conversation is likely to follow at once.
+        """
+        own, found = self._own, self._found
+        saved = found.header.tokens if found else 0
+        known = own.store.bytes_per_token(self._key)
+        per_token = known or USUAL_BYTES
+        least = least_growth(
+            self._tokens,
+            saved,
+            bytes_per_token=per_token,
+            speeds=own.store.speeds,
+            prefill=own.prefill or (found.header.prefill if found else None),
+            competing=self._competing,
+        )
+        if self._tokens - saved < least * (2 if goes_on else 1):
+            return None
+        if known is not None and not own.check_speed(known):
+            return None
+        size = math.ceil(self._tokens * per_token * _SPARE)
+        self._draft = own.store.draft(size, self._superseded())
+        return self._draft.path if self._draft else None
+
+    def _superseded(self) -> Entry | None:
+        """Return the state that this run goes on from, where that is in memory: loaded, or still there."""
+        found = self._found
+        if found is None or found.header.pinned:
+            return None
+        in_memory = self._used is found or self._memory >= found.header.tokens
+        return found if in_memory else None
+
+    def end(self, figures: RunFigures) -> None:
+        """Keep what the run has written, and see whether it reused what was loaded."""
+        own, self._ended = self._own, True
+        own.note_end(self._text, figures)
+        if self._used is not None:
+            self._check_reuse(self._used, figures)
+        if self._draft is None:
+            return
+        draft, self._draft = self._draft, None
+        tokens, prefill = (
+            figures.prompt_tokens,
+            own.prefill or (self._found.header.prefill if self._found else None),
+        )
+        if not figures.saved or not tokens or not prefill or tokens < LEAST_TOKENS:
+            own.store.discard(draft)
+            return
+        entry = own.store.keep(
+            draft,
+            key=self._key,
+            text=self._data,
+            tokens=tokens,
+            prefill=prefill,
+            model=own.model,
+            superseded=self._found,
+        )
+        if entry is not None and not own.check_speed(entry.header.size / tokens):
+            own.store.drop(entry)
+
+    def _check_reuse(self, entry: Entry, figures: RunFigures) -> None:
+        """Count a hit, or drop a state that the run did not use as a whole or beyond what it is."""
+        tokens, reused = entry.header.tokens, figures.reused
+        prefill = self._own.prefill or entry.header.prefill
+        if reused is not None and abs(reused - tokens) <= _SLACK:
+            saved = (tokens - self._memory) * prefill - self._load_seconds
+            self._own.store.note_hit(entry, self._load_seconds, saved)
+            return
+        told = "none" if reused is None else str(reused)
+        self._own.store.refuse(entry, f"the runtime used {told} of its {tokens} tokens")
+        if self._found is entry:
+            self._found = None
+
+    def give_up(self) -> None:
+        """Nothing is kept of a run that has not come to its `end`, and what is in memory is not known."""
+        if self._ended:
+            return
+        self._ended = True
+        self._own.forget()
+        if self._draft is not None:
+            self._own.store.discard(self._draft)
+            self._draft = None
