@@ -12,8 +12,9 @@ from ..backends.base import GenerateSpec, RunResult
 from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
+from ..runner.keeping import run_extra, run_figures
 from ..service import Caller
-from ..states.conversation import RunFigures, Visit
+from ..states.conversation import Visit
 from ..types import (
     ChatRequest,
     Event,
@@ -120,7 +121,7 @@ class Generation:
             pieces.close()
         assert result is not None
         if visit is not None:
-            visit.end(_run_figures(result, counted))
+            visit.end(run_figures(result, counted=counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)
         if result.prompt_tokens and prompt.raw:
@@ -169,10 +170,18 @@ class Generation:
             resident.tokens_per_character = visit.tokens_per_character
         return visit
 
+    def _pin(self, visit: Visit) -> None:
+        """Keep what the conversation begins with, where others began like that: see Visit.pin."""
+        resident = self.turn.resident
+        if resident.ready.per_run_sampling and (extra := visit.pin()) is not None:
+            timeout = self.settings.prompt_timeout(len(extra.text))
+            visit.pinned(run_extra(resident.worker, extra, timeout, self.caller))
+
     def _state_file(self, visit: Visit | None) -> str | None:
         """Return where the run is to write the conversation's state, if it is to be kept."""
         if visit is None:
             return None
+        self._pin(visit)
         messages = self.request.messages
         goes_on = bool(tools_for(self.request)) and bool(messages) and messages[-1].role == "user"
         return visit.draft(goes_on=goes_on)
@@ -287,20 +296,6 @@ class Generation:
             metrics.prompt_seconds.observe(timings.prompt)
         if timings.generation is not None:
             metrics.generation_seconds.observe(timings.generation)
-
-
-def _run_figures(result: RunResult, counted: bool) -> RunFigures:
-    """What a run tells of its prompt; one that was `counted` had been evaluated before."""
-    tokens, evaluated, reused = result.prompt_tokens, result.evaluated_tokens, result.reused_tokens
-    if tokens is None and evaluated is not None and reused is not None:
-        tokens = evaluated + reused
-    return RunFigures(
-        prompt_tokens=tokens,
-        evaluated=None if counted else evaluated,
-        reused=reused,
-        prompt_seconds=result.prompt_seconds,
-        saved=result.saved,
-    )
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

@@ -2,8 +2,10 @@
 
     visit = conversations.begin(text, …)     before a run; `visit.load` is a state that pays
     visit.loaded(…)                          what the runtime made of it
+    visit.pin()                              a run of one token that comes first: see prefixes.py
     visit.draft(…)                           where the run is to write its state, if it is worth it
     visit.end(…) or visit.give_up()          once it has ended
+    conversations.farewell()                 a run of one token before the model is unloaded
 
 Its caller holds the model's lease. It starts no process and calls no runtime.
 """
@@ -28,6 +30,7 @@ from .policy import (
     least_growth,
     pays_to_load,
 )
+from .prefixes import Prefixes
 from .store import Draft, StateStore
 
 log = logging.getLogger("rkllama")
@@ -65,9 +68,14 @@ class Conversations:
         """Whether the disk is too slow for this model."""
         self.prefill: float | None = None
         """Seconds per prompt token."""
+        self.prefixes = Prefixes()
         self._text = ""
         """The last prompt that was evaluated; "" where it is not known what the memory holds."""
         self._tokens = 0
+        self._key = ""
+        """Whose it is."""
+        self._saved: Entry | None = None
+        """The longest state that it goes on from, or is."""
         self._switches: deque[bool] = deque(maxlen=_REMEMBERED)
 
     def forget(self) -> None:
@@ -112,10 +120,19 @@ class Conversations:
         self.forget()
         return any(self._switches)
 
-    def note_end(self, text: str, figures: RunFigures) -> None:
+    def note_end(self, text: str, key: str, figures: RunFigures, saved: Entry | None) -> None:
         """Note what the memory holds after a run, and how fast the model was."""
         if figures.prompt_tokens:
             self._text, self._tokens = text, figures.prompt_tokens
+            self._key, self._saved = key, saved
+        self.note_speed(figures)
+
+    def note_saved(self, entry: Entry) -> None:
+        """Note that what the memory holds is a state now."""
+        self._saved = entry
+
+    def note_speed(self, figures: RunFigures) -> None:
+        """Note how fast the model was."""
         evaluated = figures.evaluated or 0
         if figures.prompt_seconds is not None and evaluated >= _SURE:
             self.prefill = figures.prompt_seconds / evaluated
@@ -136,6 +153,90 @@ class Conversations:
         self.off = True
         return False
 
+    def least_growth(self, key: str, tokens: int, saved: Entry | None, *, competing: bool) -> int:
+        """Return how much longer than the saved one a state of `tokens` has to be; see policy."""
+        return least_growth(
+            tokens,
+            saved.header.tokens if saved else 0,
+            bytes_per_token=self.store.bytes_per_token(key) or USUAL_BYTES,
+            speeds=self.store.speeds,
+            prefill=self.prefill or (saved.header.prefill if saved else None),
+            competing=competing,
+        )
+
+    def draft(self, key: str, tokens: int, superseded: Entry | None = None) -> Draft | None:
+        """Return a place for a state of about `tokens`, where the disk is fast enough and has room for it."""
+        known = self.store.bytes_per_token(key)
+        if known is not None and not self.check_speed(known):
+            return None
+        size = math.ceil(tokens * (known or USUAL_BYTES) * _SPARE)
+        return self.store.draft(size, superseded)
+
+    def farewell(self) -> Extra | None:
+        """Return the run that keeps the conversation in memory before it is lost, if that is worth it."""
+        text, saved = self._text, self._saved
+        if not text or self.off:
+            return None
+        least = self.least_growth(self._key, self._tokens, saved, competing=True)
+        if self._tokens - (saved.header.tokens if saved else 0) < least:
+            return None
+        draft = self.draft(self._key, self._tokens, saved)
+        return Extra(self, self._key, text, draft, superseded=saved) if draft else None
+
+
+class Extra:
+    """A run of one token for the state it leaves, on a text that is in memory or has to be evaluated next."""
+
+    def __init__(
+        self,
+        own: Conversations,
+        key: str,
+        text: str,
+        draft: Draft,
+        *,
+        pinned: bool = False,
+        superseded: Entry | None = None,
+    ) -> None:
+        self._own = own
+        self._key = key
+        self.text = text
+        self._draft = draft
+        self._pinned = pinned
+        self._superseded = superseded
+
+    @property
+    def path(self) -> str:
+        """Where the run is to write its state."""
+        return self._draft.path
+
+    def end(self, figures: RunFigures) -> Entry | None:
+        """Keep what the run has written; None where that is nothing of use."""
+        own = self._own
+        own.note_speed(figures)
+        prefill = own.prefill or (self._superseded.header.prefill if self._superseded else None)
+        tokens = figures.prompt_tokens
+        if not figures.saved or not tokens or not prefill or tokens < LEAST_TOKENS:
+            self.give_up()
+            return None
+        entry = own.store.keep(
+            self._draft,
+            key=self._key,
+            text=self.text.encode("utf-8", "surrogatepass"),
+            tokens=tokens,
+            prefill=prefill,
+            model=own.model,
+            pinned=self._pinned,
+            superseded=self._superseded,
+        )
+        if entry is not None and not own.check_speed(entry.header.size / tokens):
+            own.store.drop(entry)
+            return None
+        return entry
+
+    def give_up(self) -> None:
+        """Keep nothing."""
+        self._own.store.discard(self._draft)
+
 
 class Visit:
     """One run."""
@@ -154,7 +255,8 @@ class Visit:
         self._key = key
         self._control_tokens = control_tokens
         self._load_seconds = 0.0
-        self._draft: Draft | None = None
+        self._extra: Extra | None = None
+        """What is to become of the state that the run leaves."""
         self._ended = False
         self._used: Entry | None = None
         """The state that was loaded."""
@@ -208,30 +310,41 @@ class Visit:
             self._own.store.refuse(self.load, "the runtime does not take it")
             self._found = None
 
+    def pin(self) -> Extra | None:
+        """Return a run on what this conversation begins with, as others did; None where there is nothing new
+        in that. What it evaluates, the conversation's own run does not evaluate again.
+        """
+        own, found = self._own, self._found
+        prefix = own.prefixes.recurring(self._key, self._text, self._control_tokens)
+        tokens = math.ceil(len(prefix) * (self.tokens_per_character or _USUAL_RATIO))
+        saved = found.header.tokens if found else 0
+        least = max(FIRST_TOKENS, own.least_growth(self._key, tokens, found, competing=True))
+        if tokens - saved < least or own.prefill is None:
+            return None
+        draft = own.draft(self._key, tokens)
+        return Extra(own, self._key, prefix, draft, pinned=True) if draft else None
+
+    def pinned(self, entry: Entry | None) -> None:
+        """Note what has become of the run that `pin` told of."""
+        if entry is not None:
+            self._found = entry
+            self._memory = max(self._memory, entry.header.tokens)
+
     def draft(self, *, goes_on: bool = False) -> str | None:
         """Return where the run is to write its state; None where it is not worth it.
 
         `goes_on`: a run with a longer prompt of the same conversation is likely to follow at once.
         """
         own, found = self._own, self._found
-        saved = found.header.tokens if found else 0
-        known = own.store.bytes_per_token(self._key)
-        per_token = known or USUAL_BYTES
-        least = least_growth(
-            self._tokens,
-            saved,
-            bytes_per_token=per_token,
-            speeds=own.store.speeds,
-            prefill=own.prefill or (found.header.prefill if found else None),
-            competing=self._competing,
-        )
-        if self._tokens - saved < least * (2 if goes_on else 1):
+        least = own.least_growth(self._key, self._tokens, found, competing=self._competing)
+        growth = self._tokens - (found.header.tokens if found else 0)
+        if growth < least * (2 if goes_on else 1):
             return None
-        if known is not None and not own.check_speed(known):
+        draft = own.draft(self._key, self._tokens, self._superseded())
+        if draft is None:
             return None
-        size = math.ceil(self._tokens * per_token * _SPARE)
-        self._draft = own.store.draft(size, self._superseded())
-        return self._draft.path if self._draft else None
+        self._extra = Extra(own, self._key, self._text, draft, superseded=found)
+        return draft.path
 
     def _superseded(self) -> Entry | None:
         """Return the state that this run goes on from, where that is in memory: loaded, or still there."""
@@ -244,30 +357,12 @@ class Visit:
     def end(self, figures: RunFigures) -> None:
         """Keep what the run has written, and see whether it reused what was loaded."""
         own, self._ended = self._own, True
-        own.note_end(self._text, figures)
         if self._used is not None:
             self._check_reuse(self._used, figures)
-        if self._draft is None:
-            return
-        draft, self._draft = self._draft, None
-        tokens, prefill = (
-            figures.prompt_tokens,
-            own.prefill or (self._found.header.prefill if self._found else None),
-        )
-        if not figures.saved or not tokens or not prefill or tokens < LEAST_TOKENS:
-            own.store.discard(draft)
-            return
-        entry = own.store.keep(
-            draft,
-            key=self._key,
-            text=self._data,
-            tokens=tokens,
-            prefill=prefill,
-            model=own.model,
-            superseded=self._found,
-        )
-        if entry is not None and not own.check_speed(entry.header.size / tokens):
-            own.store.drop(entry)
+        own.note_end(self._text, self._key, figures, self._found)
+        own.prefixes.note(self._key, self._text)
+        if self._extra is not None and (entry := self._extra.end(figures)) is not None:
+            own.note_saved(entry)
 
     def _check_reuse(self, entry: Entry, figures: RunFigures) -> None:
         """Count a hit, or drop a state that the run did not use as a whole or beyond what it is."""
@@ -288,6 +383,5 @@ class Visit:
             return
         self._ended = True
         self._own.forget()
-        if self._draft is not None:
-            self._own.store.discard(self._draft)
-            self._draft = None
+        if self._extra is not None:
+            self._extra.give_up()

@@ -1,0 +1,47 @@
+"""A worker's runs as states/ sees them: their figures, and the runs that are made for a state alone."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ..backends.base import GenerateSpec, RunResult
+from ..errors import RKLLamaError
+from ..service import LOCAL, Caller
+from ..states.conversation import Extra, RunFigures
+from ..states.index import Entry
+from .worker import State, Worker
+
+
+def run_figures(result: RunResult, *, counted: bool = False) -> RunFigures:
+    """Return what a run tells of its prompt; one that was `counted` had been evaluated before."""
+    tokens, evaluated, reused = result.prompt_tokens, result.evaluated_tokens, result.reused_tokens
+    if tokens is None and evaluated is not None and reused is not None:
+        tokens = evaluated + reused
+    return RunFigures(
+        prompt_tokens=tokens,
+        evaluated=None if counted else evaluated,
+        reused=reused,
+        prompt_seconds=result.prompt_seconds,
+        saved=result.saved,
+    )
+
+
+def run_extra(worker: Worker, extra: Extra, timeout: float, caller: Caller = LOCAL) -> Entry | None:
+    """Make a run of one token for the state that it leaves; None where it has left none.
+
+    Raises what `Worker.generate` raises when the caller has gone or the process has ended.
+    """
+    spec = GenerateSpec(prompt=extra.text, max_tokens=1, save_state=extra.path)
+    result: RunResult | None = None
+    try:
+        with contextlib.closing(
+            worker.generate(spec, first=timeout, each=timeout, caller=caller)
+        ) as pieces:
+            for piece in pieces:
+                result = piece.result
+    except RKLLamaError:
+        extra.give_up()
+        if worker.state is State.DEAD or caller.has_left():
+            raise
+        return None
+    return extra.end(run_figures(result)) if result is not None else None
