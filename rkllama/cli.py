@@ -38,6 +38,7 @@ COMMANDS = {
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "ps": ("memory:ps", "List the models in memory."),
     "stop": ("memory:stop", "Unload a model from memory."),
+    "cache": ("cache:app", "Manage the conversations that are saved for the NPU to go on from."),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""

@@ -225,7 +225,10 @@ class Generation:
             return None
         resident.raw = True
         timeout = self.settings.prompt_timeout(len(prompt.text))
+        started = time.monotonic()
         tokens = resident.worker.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
+        if resident.conversations is not None:
+            resident.conversations.note_count(tokens, time.monotonic() - started)
         resident.tokens_per_character = (tokens or 0) / len(prompt.text)
         return tokens
 

@@ -23,6 +23,7 @@ def run_figures(result: RunResult, *, counted: bool = False) -> RunFigures:
         reused=reused,
         prompt_seconds=result.prompt_seconds,
         saved=result.saved,
+        exact=result.prompt_tokens is not None and result.cached_tokens is not None,
     )
 
 

@@ -29,6 +29,7 @@ from .policy import (
     is_usable,
     least_growth,
     pays_to_load,
+    white_tail,
 )
 from .prefixes import Prefixes
 from .store import Draft, StateStore
@@ -55,6 +56,15 @@ class RunFigures(NamedTuple):
     reused: int | None
     prompt_seconds: float | None
     saved: bool
+    exact: bool = False
+    """Whether `prompt_tokens` and `reused` are not off by a token."""
+
+
+class Proof(NamedTuple):
+    """White space at the end of a prompt: a token ends there if a run that goes on from it reuses as many."""
+
+    tail: str
+    tokens: int
 
 
 class Conversations:
@@ -72,11 +82,15 @@ class Conversations:
         self._text = ""
         """The last prompt that was evaluated; "" where it is not known what the memory holds."""
         self._tokens = 0
+        self._exact = False
+        """Whether it has just as many."""
         self._key = ""
         """Whose it is."""
         self._saved: Entry | None = None
         """The longest state that it goes on from, or is."""
         self._switches: deque[bool] = deque(maxlen=_REMEMBERED)
+        self.proven: set[str] = set()
+        """The white space after which the runtime has shown that a token ends."""
 
     def forget(self) -> None:
         """Something else than a conversation's prompt is in the runtime's memory now."""
@@ -105,6 +119,21 @@ class Conversations:
             tokens_per_character or None,
         )
 
+    def continued(self, text: str) -> Proof | None:
+        """Return what a run on `text` can show of the prompt in memory, where it goes on from that."""
+        if not self._exact or not self._text or not text.startswith(self._text):
+            return None
+        at = len(self._text)
+        tail = white_tail(text, at)
+        if not tail or at == len(text) or text[at].isspace():
+            return None
+        return Proof(tail, self._tokens)
+
+    def proven_tail(self, text: str) -> str:
+        """Return the white space at the end of a text, if a token is known to end there."""
+        tail = white_tail(text, len(text))
+        return tail if tail in self.proven else ""
+
     def in_memory(self, text: str) -> int:
         """Return about how many tokens of `text` the runtime's memory holds."""
         if not self._text:
@@ -113,10 +142,13 @@ class Conversations:
         return self._tokens * common // len(self._text)
 
     def note_begin(self, text: str) -> bool:
-        """Note whether a run takes another conversation's place in memory; return whether that happens."""
+        """Note whether a run takes another conversation's place in memory: as many of its tokens as are worth
+        to be written. Return whether that happens here.
+        """
         if self._text:
-            common = common_length(text, self._text)
-            self._switches.append(common < len(self._text) // 2)
+            lost = self._tokens * (len(self._text) - common_length(text, self._text))
+            least = self.least_growth(self._key, self._tokens, self._saved, competing=True)
+            self._switches.append(lost > least * len(self._text))
         self.forget()
         return any(self._switches)
 
@@ -124,12 +156,17 @@ class Conversations:
         """Note what the memory holds after a run, and how fast the model was."""
         if figures.prompt_tokens:
             self._text, self._tokens = text, figures.prompt_tokens
-            self._key, self._saved = key, saved
+            self._exact, self._key, self._saved = figures.exact, key, saved
         self.note_speed(figures)
 
     def note_saved(self, entry: Entry) -> None:
         """Note that what the memory holds is a state now."""
         self._saved = entry
+
+    def note_count(self, tokens: int | None, seconds: float) -> None:
+        """Note how long it took to count a prompt that was not in memory, which evaluates it."""
+        if self.prefill is None and tokens is not None and tokens >= _SURE:
+            self.prefill = seconds / tokens
 
     def note_speed(self, figures: RunFigures) -> None:
         """Note how fast the model was."""
@@ -226,6 +263,7 @@ class Extra:
             prefill=prefill,
             model=own.model,
             pinned=self._pinned,
+            proven=own.proven_tail(self.text),
             superseded=self._superseded,
         )
         if entry is not None and not own.check_speed(entry.header.size / tokens):
@@ -267,6 +305,7 @@ class Visit:
         self.tokens_per_character = ratio
         """None where nothing has told."""
         self._tokens = math.ceil(len(text) * (ratio or _USUAL_RATIO))
+        self._proof = own.continued(text)
         memory = min(own.in_memory(text), self._tokens)
         self._memory = memory
         self._competing = own.note_begin(text)
@@ -283,7 +322,8 @@ class Visit:
             at = len(self._prefix(entry.header.length))
         except UnicodeDecodeError:  # it ends inside a character of this text
             return False
-        return is_border(self._text, at, self._control_tokens)
+        proven = (*self._own.proven, entry.header.proven)
+        return is_border(self._text, at, self._control_tokens, proven)
 
     def _pays(self, memory: int) -> bool:
         if self._found is None:
@@ -359,6 +399,8 @@ class Visit:
         own, self._ended = self._own, True
         if self._used is not None:
             self._check_reuse(self._used, figures)
+        elif self._proof and figures.exact and (figures.reused or 0) >= self._proof.tokens:
+            own.proven.add(self._proof.tail)
         own.note_end(self._text, self._key, figures, self._found)
         own.prefixes.note(self._key, self._text)
         if self._extra is not None and (entry := self._extra.end(figures)) is not None:

@@ -74,16 +74,19 @@ class Disk:
         """Return whether so many bytes more are within the hour's bound."""
         return self.recent + size <= self.hourly
 
-    def note_write(self, size: int, seconds: float | None = None) -> None:
-        """Count bytes that were written; `seconds` is how long they took to come to the disk."""
+    def note_write(self, size: int) -> None:
+        """Count bytes that were written."""
         hour = int(time.time() // 3600)
         hours = dict(entry for entry in self._hours if hour - 2 < entry[0] <= hour)
         hours[hour] = hours.get(hour, 0) + size
         self._hours = sorted(hours.items())
         self.total += size
-        if seconds and size >= _SIZE and size / seconds < self.speeds.write:
-            self._speeds = self.speeds._replace(write=_mixed(self.speeds.write, size / seconds))
         self._save()
+
+    def note_sync(self, size: int, seconds: float) -> None:
+        """Take into account how long written bytes took to come to the disk: a part may have been there."""
+        if size >= _SIZE and seconds > 0 and size / seconds < self.speeds.write:
+            self._speeds = self.speeds._replace(write=_mixed(self.speeds.write, size / seconds))
 
     def note_read(self, size: int, seconds: float) -> None:
         """Take the time of a read into account."""

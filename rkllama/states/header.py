@@ -37,6 +37,8 @@ class Header:
     model: str
     created: float
     pinned: bool = False
+    proven: str = ""
+    """White space after which the runtime has shown that a token ends, with text behind it."""
 
 
 def encode(header: Header) -> bytes:

@@ -178,7 +178,9 @@ class StateStore:
         """
         with self._lock:
             needed = size + _OWN
-            if self._closed or needed > self._budget or not self._disk.may_write(needed):
+            if self._closed or needed > self._budget:
+                return None
+            if not self._disk.may_write(needed + self._drafted()):
                 return None
             if free_space(self._folder.path) < needed + RESERVE:
                 return None
@@ -194,8 +196,10 @@ class StateStore:
             return draft
 
     def _room(self) -> int:
-        drafts = sum(draft.size for draft in self._drafts.values())
-        return self._budget - self._index.size - _OWN * len(self._index) - drafts
+        return self._budget - self._index.size - _OWN * len(self._index) - self._drafted()
+
+    def _drafted(self) -> int:
+        return sum(draft.size for draft in self._drafts.values())
 
     def _make_room(self, needed: int) -> None:
         """Drop the least recently used states, pinned ones last."""
@@ -224,6 +228,7 @@ class StateStore:
         prefill: float,
         model: str,
         pinned: bool = False,
+        proven: str = "",
         superseded: Entry | None = None,
     ) -> Entry | None:
         """Take what the runtime has written to a draft: it can be loaded at once, and outlives this process
@@ -253,10 +258,12 @@ class StateStore:
                 model=model,
                 created=time.time(),
                 pinned=pinned,
+                proven=proven,
             )
             stamp = self._folder.stamp(draft.state)
             entry = Entry(draft.state, header, time.time(), stamp, committed=False)
             self._written += size
+            self._disk.note_write(size)
             self._index.add(entry)
             self._make_room(0)
             if entry not in self._index:
@@ -276,7 +283,7 @@ class StateStore:
             seconds = time.perf_counter() - started
             crc = self._folder.crc(entry.state)
             with self._lock:
-                self._disk.note_write(entry.header.size, seconds)
+                self._disk.note_sync(entry.header.size, seconds)
                 if entry not in self._index or crc is None:
                     self.drop(entry)
                     return
