@@ -207,6 +207,8 @@ class Conversations:
         if known is not None and not self.check_speed(known):
             return None
         size = math.ceil(tokens * (known or USUAL_BYTES) * _SPARE)
+        if known is None:  # a guess: too much for it must not keep the model from telling
+            size = min(size, self.store.budget // 2)
         return self.store.draft(size, superseded)
 
     def farewell(self) -> Extra | None:
@@ -299,12 +301,13 @@ class Visit:
         self._used: Entry | None = None
         """The state that was loaded."""
         self._found = own.store.find(key, self._data, self._fits)
+        sure, rest = 0, len(text)
         if self._found is not None:
-            header = self._found.header
-            ratio = header.tokens / len(self._prefix(header.length))
+            sure, at = self._found.header.tokens, len(self._prefix(self._found.header.length))
+            rest, ratio = len(text) - at, ratio or sure / at
         self.tokens_per_character = ratio
         """None where nothing has told."""
-        self._tokens = math.ceil(len(text) * (ratio or _USUAL_RATIO))
+        self._tokens = sure + math.ceil(rest * (ratio or _USUAL_RATIO))
         self._proof = own.continued(text)
         memory = min(own.in_memory(text), self._tokens)
         self._memory = memory

@@ -106,6 +106,11 @@ class StateStore:
         """What the disk does."""
         return self._disk.speeds
 
+    @property
+    def budget(self) -> int:
+        """Bytes that the states may take."""
+        return self._budget
+
     def bytes_per_token(self, key: str) -> float | None:
         """Return the bytes that a token takes in the states of `key`; None where none has told."""
         return self._index.bytes_per_token(key)
