@@ -503,6 +503,8 @@ class Pool:
             resident, slot.resident = slot.resident, None
             _keep_conversation(resident)
             resident.worker.close()
+            if resident.conversations is not None:
+                resident.conversations.sweep()
             self._domains.give_back(slot.key)
             self._on_npu.discard(slot.key)
             if resident.loaded is not None:

@@ -89,12 +89,22 @@ class Conversations:
         self._saved: Entry | None = None
         """The longest state that it goes on from, or is."""
         self._switches: deque[bool] = deque(maxlen=_REMEMBERED)
+        self._abandoned: list[Draft] = []
         self.proven: set[str] = set()
         """The white space after which the runtime has shown that a token ends."""
 
     def forget(self) -> None:
         """Something else than a conversation's prompt is in the runtime's memory now."""
         self._text, self._tokens = "", 0
+
+    def abandon(self, draft: Draft) -> None:
+        """Give up what a run may still write: its reader has gone, but the runtime has not ended it."""
+        self._abandoned.append(draft)
+
+    def sweep(self) -> None:
+        """Remove what was abandoned; no run is under way now."""
+        while self._abandoned:
+            self.store.discard(self._abandoned.pop())
 
     def begin(
         self,
@@ -108,6 +118,7 @@ class Conversations:
         """Return what to do about a run on `text`; None where states are not used for it: while the digest
         of the model's file is not known, or on a disk that is too slow.
         """
+        self.sweep()
         if self.off or digest is None:
             self.forget()
             return None
@@ -255,7 +266,7 @@ class Extra:
         prefill = own.prefill or (self._superseded.header.prefill if self._superseded else None)
         tokens = figures.prompt_tokens
         if not figures.saved or not tokens or not prefill or tokens < LEAST_TOKENS:
-            self.give_up()
+            own.store.discard(self._draft)
             return None
         entry = own.store.keep(
             self._draft,
@@ -274,8 +285,8 @@ class Extra:
         return entry
 
     def give_up(self) -> None:
-        """Keep nothing."""
-        self._own.store.discard(self._draft)
+        """Keep nothing of a run that may not have ended."""
+        self._own.abandon(self._draft)
 
 
 class Visit:

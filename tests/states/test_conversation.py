@@ -128,6 +128,9 @@ def test_a_run_that_does_not_end_leaves_nothing(
     write(path, 400)
     visit.give_up()
     visit.give_up()
+    write(path, 400)  # the run that nobody reads ends
+    conversations.sweep()
+    assert not Path(path).exists()
     assert store.figures().states == 0
     assert conversations.in_memory(first("aa")) == 0
 
