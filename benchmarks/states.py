@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rkllama.states.disk import Disk
 from tests.running import Server
 from tests.states.killed import BUDGET, kill_writers
 from tests.states.pairs import look_up, random_pairs
@@ -27,26 +28,19 @@ _TURNS = 10
 _ANSWER = 20
 _SMALL, _LARGE = 12 << 10, 112 << 10
 """Bytes of a token's KV: of Qwen2.5-0.5B, and of Qwen3-1.7B."""
-_WORDS = [
-    "alpha",
-    "beta",
-    "gamma",
-    "delta",
-    "epsilon",
-    "zeta",
-    "eta",
-    "theta",
-    "iota",
-    "kappa",
-    "lambda",
-    "mu",
-]
+_WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
 
 
 def measure(report: Report) -> None:
     """Measure all, each in a home of its own."""
+    with tempfile.TemporaryDirectory(prefix="rkllama-states-") as folder:
+        disk = Disk(folder, None)
+        disk.open()
+        read, write = (speed / 1e6 for speed in disk.speeds)
+        report("(this disk, read and written)", f"{read:.0f} and {write:.0f} MB/s")
     for release in ("1.2.3", "1.3.0"):
         _fresh(lambda home, release=release: _turns(home, release, report))  # type: ignore[misc]
+    _fresh(lambda home: _without(home, report))
     _fresh(lambda home: _eight(home, report))
     _fresh(lambda home: _restart(home, report))
     _fresh(lambda home: _switch(home, report))
@@ -139,24 +133,22 @@ def _take_turns(
 
 
 def _turns(home: Path, release: str, report: Report) -> None:
-    for budget in ("0", "4G"):
-        (home / budget).mkdir()
-        bench = Bench(home / budget, release, _SMALL)
-        with bench.server(RKLLAMA_STATE_BUDGET=budget) as server:
-            bench.ready(server)
-            pair = [_beginning(1, _TOKENS), _beginning(2, _TOKENS)]
-            evaluated, new, answers = _take_turns(bench, server, pair, _TURNS)
-        name = "states" if budget != "0" else "no states"
-        report(
-            f"{name}, {release}: 2 taking turns: evaluated / new",
-            f"{evaluated / new:.3f}",
-            "<= 1.05" if budget != "0" else "",
-        )
-        if budget != "0":
-            report(
-                f"{name}, {release}: the same without the answers",
-                f"{evaluated / (new - answers):.3f}",
-            )
+    bench = Bench(home, release, _SMALL)
+    with bench.server() as server:
+        bench.ready(server)
+        pair = [_beginning(1, _TOKENS), _beginning(2, _TOKENS)]
+        evaluated, new, answers = _take_turns(bench, server, pair, _TURNS)
+    name = f"states, {release}: 2 taking turns: evaluated / new"
+    report(name, f"{evaluated / new:.3f}", "<= 1.05")
+    report(f"{name}, answers not new", f"{evaluated / (new - answers):.3f}")
+
+
+def _without(home: Path, report: Report) -> None:
+    bench = Bench(home, "1.2.3", _SMALL)
+    with bench.server(RKLLAMA_STATE_BUDGET="0") as server:
+        pair = [_beginning(1, _TOKENS), _beginning(2, _TOKENS)]
+        evaluated, new, _ = _take_turns(bench, server, pair, 3)
+    report("no states: 2 taking turns, 3 each: evaluated / new", f"{evaluated / new:.3f}")
 
 
 def _eight(home: Path, report: Report) -> None:
@@ -168,9 +160,7 @@ def _eight(home: Path, report: Report) -> None:
         for conversation in conversations:
             bench.chat(server, conversation, 40)
         last = conversations[4:]
-        lengths, before = [0] * 4, bench.evaluated()
         evaluated, new, _ = _take_turns(bench, server, last, 5)
-        del lengths, before
         beginnings = 4 * _first_length(bench)
         report(
             "states: 8 and room for 4, the last 4: evaluated / new",
@@ -214,7 +204,8 @@ def _switch(home: Path, report: Report) -> None:
     bench = Bench(home, "1.2.3", _LARGE)
     with bench.server(RKLLAMA_STATE_WRITES="100G") as server:
         bench.ready(server)
-        pair, cold, back = [_beginning(1, _TOKENS), _beginning(2, _TOKENS)], [], []
+        pair = [_beginning(1, _TOKENS), _beginning(2, _TOKENS)]
+        back: list[float] = []
         for turn in range(4):
             for each in pair:
                 started = time.monotonic_ns()
@@ -222,7 +213,8 @@ def _switch(home: Path, report: Report) -> None:
                 events = read_trace(bench.trace)
                 run = [event for event in events if event["event"] == "run"][-1]
                 first = run["ns"] + run["evaluated"] * _PREFILL_US * 1000
-                (back if turn else cold).append((first - started) / 1e9)
+                if turn:
+                    back.append((first - started) / 1e9)
         whole = run["prompt_tokens"] * _PREFILL_US / 1e6
         loads = sum(event["event"] == "load" for event in events)
     report("states: loads of 2000 tokens of 112 KiB", str(loads), "6")

@@ -81,6 +81,8 @@ def clear(
         )
     for state, _ in found:
         folder.remove(state)
+    if model is None:
+        folder.forget_failed()
     from ..console.output import human_size
 
     total = human_size(sum(header.size for _, header in found))

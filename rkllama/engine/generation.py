@@ -13,6 +13,7 @@ from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
 from ..runner.keeping import run_extra, run_figures
+from ..runner.worker import State
 from ..service import Caller
 from ..states.conversation import Visit
 from ..types import (
@@ -82,7 +83,7 @@ class Generation:
             yield from self._run(prompt, tools, grammar, visit)
         finally:
             if visit is not None:
-                visit.give_up()  # if it has not ended
+                self._leave(visit)
 
     def _run(
         self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
@@ -163,12 +164,20 @@ class Generation:
                 path, visit.load.header.tokens, timeout=timeout, caller=self.caller
             )
         except BaseException:
-            visit.give_up()
+            self._leave(visit)
             raise
         visit.loaded(taken, time.monotonic() - started)
         if resident.tokens_per_character is None:
             resident.tokens_per_character = visit.tokens_per_character
         return visit
+
+    def _leave(self, visit: Visit) -> None:
+        """End a visit whose run may have ended, or not, or with the model's process."""
+        worker = self.turn.resident.worker
+        if worker.state is State.DEAD and not worker.retired:
+            visit.failed()
+        else:
+            visit.give_up()
 
     def _pin(self, visit: Visit) -> None:
         """Keep what the conversation begins with, where others began like that: see Visit.pin."""

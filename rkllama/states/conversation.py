@@ -19,7 +19,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from .index import Entry
-from .key import Identity, state_key
+from .key import Identity, identity_key, state_key
 from .policy import (
     FIRST_TOKENS,
     LEAST_TOKENS,
@@ -74,8 +74,8 @@ class Conversations:
         self.store = store
         self.identity = identity
         self.model = model
-        self.off = False
-        """Whether the disk is too slow for this model."""
+        self.off = store.has_failed(identity_key(identity))
+        """Whether the disk is too slow for this model, or the runtime does not do what it should."""
         self.prefill: float | None = None
         """Seconds per prompt token."""
         self.prefixes = Prefixes()
@@ -96,6 +96,23 @@ class Conversations:
     def forget(self) -> None:
         """Something else than a conversation's prompt is in the runtime's memory now."""
         self._text, self._tokens = "", 0
+
+    def distrust(self, reason: str, *, sure: bool = True) -> None:
+        """Use no states with this runtime from now on: what it does with them is not what it should. Where
+        that is not `sure`, it counts when it happens again.
+        """
+        if self.off:
+            return
+        key = identity_key(self.identity)
+        self.store.note_failure(key, sure=sure)
+        self.off = self.store.has_failed(key)
+        if not self.off:
+            return
+        log.warning(
+            "%s: conversations are not kept any more, since %s; `rkllama cache clear` lets it be tried again",
+            self.model,
+            reason,
+        )
 
     def abandon(self, draft: Draft) -> None:
         """Give up what a run may still write: its reader has gone, but the runtime has not ended it."""
@@ -363,6 +380,7 @@ class Visit:
         else:
             self._own.store.refuse(self.load, "the runtime does not take it")
             self._found = None
+            self._own.distrust(f"{self._own.identity.runtime} does not take what it wrote")
 
     def pin(self) -> Extra | None:
         """Return a run on what this conversation begins with, as others did; None where there is nothing new
@@ -421,17 +439,27 @@ class Visit:
             own.note_saved(entry)
 
     def _check_reuse(self, entry: Entry, figures: RunFigures) -> None:
-        """Count a hit, or drop a state that the run did not use as a whole or beyond what it is."""
-        tokens, reused = entry.header.tokens, figures.reused
-        prefill = self._own.prefill or entry.header.prefill
-        if reused is not None and abs(reused - tokens) <= _SLACK:
-            saved = (tokens - self._memory) * prefill - self._load_seconds
-            self._own.store.note_hit(entry, self._load_seconds, saved)
+        """Count a hit, or drop a state that the run did not use as a whole, or beyond what it is."""
+        own, tokens, reused = self._own, entry.header.tokens, figures.reused
+        if reused is None:  # not told: the context became full
             return
-        told = "none" if reused is None else str(reused)
-        self._own.store.refuse(entry, f"the runtime used {told} of its {tokens} tokens")
+        if abs(reused - tokens) <= _SLACK:
+            prefill = own.prefill or entry.header.prefill
+            saved = (tokens - self._memory) * prefill - self._load_seconds
+            own.store.note_hit(entry, self._load_seconds, saved)
+            return
+        own.store.refuse(entry, f"the runtime used {reused} of its {tokens} tokens")
+        own.distrust(f"{own.identity.runtime} does not use what it loads")
         if self._found is entry:
             self._found = None
+
+    def failed(self) -> None:
+        """The process has died in the run, or while it loaded a state."""
+        if self._ended:
+            return
+        self.give_up()
+        if self._extra is not None or self.load is not None:
+            self._own.distrust("its process died when it saved or loaded one", sure=False)
 
     def give_up(self) -> None:
         """Nothing is kept of a run that has not come to its `end`, and what is in memory is not known."""

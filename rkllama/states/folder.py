@@ -3,6 +3,8 @@
     ID.part    what the runtime writes now
     ID.kv      what it has written
     ID.json    the header: with it, and not before, ID.kv is a state
+    disk       what the disk can do: see disk.py
+    failed     runtimes that did not do with states what they should, a key each line; once may be chance
 
 Whoever holds `lock` writes and removes here; others read headers.
 """
@@ -17,11 +19,11 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..files import NewFile, make_private_directory
+from ..files import NewFile, make_private_directory, write_file
 from .header import LARGEST, Header, decode, encode
 
 _BLOCK = 1 << 20
-_LOCK = "lock"
+_LOCK, _FAILED = "lock", "failed"
 
 
 class Stamp(NamedTuple):
@@ -187,6 +189,28 @@ class Folder:
             return None
         finally:
             os.close(fd)
+
+    def failures(self, key: str) -> int:
+        """Return how often a runtime has failed with states."""
+        return self._failed().count(key)
+
+    def _failed(self) -> list[str]:
+        try:
+            with open(self._at(_FAILED), encoding="ascii") as stream:
+                return stream.read(1 << 16).split()
+        except (OSError, ValueError):
+            return []
+
+    def note_failures(self, key: str, times: int) -> None:
+        """Remember that a runtime has failed, until `forget_failed`."""
+        lines = "".join(f"{line}\n" for line in (*self._failed(), *[key] * times))
+        with contextlib.suppress(OSError):
+            write_file(self._at(_FAILED), lines.encode())
+
+    def forget_failed(self) -> None:
+        """Let every runtime try again."""
+        with contextlib.suppress(OSError):
+            os.unlink(self._at(_FAILED))
 
     def sweep(self, kept: set[str]) -> None:
         """Remove what belongs to none of the states in `kept`: what killed processes have left."""

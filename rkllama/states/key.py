@@ -43,6 +43,11 @@ def state_key(identity: Identity, digest: str, owner: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def identity_key(identity: Identity) -> str:
+    """Return 64 hex digits that stand for a runtime with a model of some kind, whosever its states are."""
+    return state_key(identity, "", "")
+
+
 def owner_of(api_key: str) -> str:
     """Return what stands for a client's key, "" for none."""
     return hashlib.sha256(api_key.encode()).hexdigest() if api_key else ""

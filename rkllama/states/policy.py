@@ -20,6 +20,11 @@ SLOWEST_READ = 0.5
 """The part of the time of evaluating a token that reading it may take; a slower disk is not used."""
 
 
+BEHIND = 0.25
+"""What a second of writing counts, beside one of evaluating: a state is written behind the answer, and waited
+for by nobody but a request that comes at once. What it wears is bounded by itself."""
+
+
 class Speeds(NamedTuple):
     """What the disk does, in bytes per second."""
 
@@ -91,12 +96,12 @@ def least_growth(
 ) -> int:
     """Return how many tokens longer than the saved one a state has to be to be written.
 
-    As many as are evaluated while it is written. Where no other conversation takes its place in memory, it
-    has to be twice as long as the saved one, too: all that is written for it is then at most
-    twice its size.
+    As many as are evaluated while it is written, times BEHIND. Where no other conversation takes its place in
+    memory, it has to be twice as long as the saved one, too: all that is written for it is then at
+    most twice its size.
     """
     if prefill is None:
         return FIRST_TOKENS
     written = tokens * bytes_per_token / speeds.write
-    least = max(LEAST_TOKENS, math.ceil(written / prefill))
+    least = max(LEAST_TOKENS, math.ceil(written * BEHIND / prefill))
     return least if competing else max(least, saved)

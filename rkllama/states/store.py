@@ -25,6 +25,7 @@ log = logging.getLogger("rkllama")
 _SHARE = 10
 """The default budget is one such part of what is free, the states themselves counted as free."""
 _MOST = 4 << 30
+_FAILURES = 2
 _OWN = 4096
 """Bytes of the disk that a state's header takes."""
 
@@ -153,6 +154,18 @@ class StateStore:
     def refuse(self, entry: Entry, reason: str) -> None:
         """Drop a state that the runtime did not take, or that it did not use as it should."""
         self._refuse(entry, reason)
+
+    def has_failed(self, runtime: str) -> bool:
+        """Return whether a runtime (see key.identity_key) has shown that it cannot do with states."""
+        with self._lock:
+            return self._folder.failures(runtime) >= _FAILURES
+
+    def note_failure(self, runtime: str, *, sure: bool) -> None:
+        """Remember a failure of a runtime, in later processes too, until the states are cleared. What may
+        have had another reason counts when it comes again.
+        """
+        with self._lock:
+            self._folder.note_failures(runtime, _FAILURES if sure else 1)
 
     def note_hit(self, entry: Entry, seconds: float, saved: float) -> None:
         """Count a state that was loaded in `seconds` and spared `saved` seconds."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.states.conversation import Conversations
+from rkllama.states.folder import Folder
 from rkllama.states.key import owner_of, state_key
 from rkllama.states.policy import FIRST_TOKENS
 from rkllama.states.store import StateStore
@@ -153,9 +154,12 @@ def test_keys_of_clients_are_apart(conversations: Conversations) -> None:
 def test_another_context_or_release_or_adapter_does_not_use_it(store: StateStore) -> None:
     assert kept(store, KEY, first("aa"))
     longer = turn(first("aa"), 0)
-    for change in ({"context_length": 8192}, {"runtime": "librkllmrt 1.2.3"}, {"lora": "x"}):
-        other = Conversations(store, replace(IDENTITY, **change), "m")  # type: ignore[arg-type]
-        assert begun(other, longer).load is None
+    for other in (
+        replace(IDENTITY, context_length=8192),
+        replace(IDENTITY, runtime="librkllmrt 1.2.3"),
+        replace(IDENTITY, lora="x"),
+    ):
+        assert begun(Conversations(store, other, "m"), longer).load is None
     assert begun(Conversations(store, IDENTITY, "m"), longer).load is not None
 
 
@@ -172,6 +176,11 @@ def test_a_state_that_the_runtime_does_not_take_is_dropped(
     visit.end(figures(turn(first("aa"), 0)))
     assert store.figures()[:2] == (0, 0)
     assert store.figures().refused == 1
+    assert conversations.off
+    assert Conversations(store, IDENTITY, "m").off  # in later processes too
+    assert not Conversations(store, replace(IDENTITY, runtime="librkllmrt 1.2.3"), "m").off
+    Folder(store._folder.path).forget_failed()
+    assert not Conversations(store, IDENTITY, "m").off
 
 
 @pytest.mark.parametrize(("reused", "hits"), [(401, 1), (399, 1), (0, 0), (390, 0), (440, 0)])
@@ -186,8 +195,38 @@ def test_what_is_reused_is_held_against_the_figures(
     assert store.figures().hits == hits
     assert store.figures().refused == 1 - hits
     assert (store.figures().states == 1) is bool(hits)
+    assert conversations.off is not bool(hits)
     if hits:
         assert store.figures().seconds_saved == pytest.approx(401 - 0.1)
+
+
+def test_what_the_runtime_does_not_tell_is_no_failure(
+    store: StateStore, conversations: Conversations
+) -> None:
+    kept(store, KEY, first("aa"))
+    text = turn(first("aa"), 0)
+    visit = begun(conversations, text)
+    visit.loaded(True, 0.1)
+    visit.end(figures(text)._replace(reused=None))
+    assert (store.figures().hits, store.figures().refused) == (0, 0)
+    assert not conversations.off
+
+
+def test_a_process_that_dies_in_a_run_with_a_state(
+    store: StateStore, conversations: Conversations
+) -> None:
+    visit = begun(conversations, "short\n")
+    assert visit.draft() is None
+    visit.failed()
+    assert not conversations.off  # that was not because of a state
+    for _ in range(2):  # once may be chance
+        assert not conversations.off
+        visit = begun(conversations, first("aa"))
+        assert visit.draft()
+        visit.failed()
+        visit.failed()
+    assert conversations.off
+    assert conversations.begin(first("aa"), digest=DIGEST) is None
 
 
 def test_a_slow_disk_is_told_once(

@@ -83,9 +83,11 @@ def growth(tokens: int, saved: int, *, competing: bool, prefill: float | None = 
 
 
 def test_how_much_a_state_has_to_grow() -> None:
-    assert growth(2000, 0, competing=True) == 574  # what is evaluated in the 2.3 s of writing it
-    assert growth(2000, 1900, competing=True) == 574
+    assert (
+        growth(2000, 0, competing=True) == 144
+    )  # a quarter of what is evaluated in the 2.3 s of writing
+    assert growth(2000, 1900, competing=True) == 144
     assert growth(20, 0, competing=True) == LEAST_TOKENS
     assert growth(2000, 1000, competing=False) == 1000  # twice the saved one
-    assert growth(2000, 0, competing=False) == 574
+    assert growth(2000, 0, competing=False) == 144
     assert growth(2000, 0, competing=True, prefill=None) == FIRST_TOKENS

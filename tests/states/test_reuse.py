@@ -38,16 +38,14 @@ def test_a_look_up_among_1000_states() -> None:
 
 def test_all_that_a_state_belongs_to_is_in_its_key() -> None:
     same = state_key(IDENTITY, DIGEST, "")
-    others = {
-        state_key(replace(IDENTITY, **{name: value}), DIGEST, "")
-        for name, value in (
-            ("runtime", "librkllmrt 1.2.3"),
-            ("platform", "RK3576"),
-            ("toolkit", "1.2.3"),
-            ("context_length", 2048),
-            ("lora", "x"),
-        )
-    }
+    identities = (
+        replace(IDENTITY, runtime="librkllmrt 1.2.3"),
+        replace(IDENTITY, platform="RK3576"),
+        replace(IDENTITY, toolkit="1.2.3"),
+        replace(IDENTITY, context_length=2048),
+        replace(IDENTITY, lora="x"),
+    )
+    others = {state_key(identity, DIGEST, "") for identity in identities}
     others |= {state_key(IDENTITY, "e" * 64, ""), state_key(IDENTITY, DIGEST, owner_of("key"))}
     assert len(others | {same}) == 8
     assert same == state_key(IDENTITY, DIGEST, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -13,10 +14,12 @@ import pytest
 
 from rkllama.config import load_settings
 from rkllama.engine.service import LocalService
+from rkllama.errors import WorkerCrashed
 from rkllama.service import LOCAL, Caller
 from rkllama.states.key import owner_of
 from rkllama.types import ChatRequest, EmbeddingRequest, Finished, Message, Tool
 from tests.running import Server
+from tests.test_cli import failure, output
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import until
 
@@ -262,6 +265,41 @@ def test_clients_with_other_keys_have_their_own(start: Start, trace: Path, npu: 
     service.unload()
     conversation.ask(service, mine)
     assert evaluated(trace)[-1] < 100
+
+
+def test_a_runtime_that_dies_of_it_is_not_asked_again(start: Start, npu: str, trace: Path) -> None:
+    service = start()
+    for _ in range(2):
+        dying = Conversation("one")
+        dying.messages.append(Message.of("assistant", directive(segv_at=0)))
+        with pytest.raises(WorkerCrashed):
+            dying.ask(service)
+    Conversation("two").ask(service)
+    assert saves(trace) == 0
+    service = start()
+    Conversation("two").ask(service)
+    assert saves(trace) == 0
+    output("cache", "clear")
+    service = start()
+    Conversation("two").ask(service)
+    assert saves(trace) == 1
+
+
+def test_the_command_lists_and_clears(start: Start, npu: str) -> None:
+    service, conversation = start(), Conversation("secret")
+    end = conversation.ask(service)
+    service.close()
+    listed = output("cache", "list")
+    assert MODEL in listed
+    assert f"{end.usage.prompt_tokens}" in listed
+    assert "secret" not in listed
+    [row] = json.loads(output("cache", "list", "--json"))
+    assert (row["model"], row["tokens"], row["pinned"]) == (MODEL, end.usage.prompt_tokens, False)
+    assert "no conversation of other is saved" in failure("cache", "clear", "other")
+    output("cache", "clear", MODEL)
+    assert json.loads(output("cache", "list", "--json")) == []
+    states = Path(load_settings({}).states)
+    assert not [*states.glob("*.kv"), *states.glob("*.json")]
 
 
 def test_other_work_between_turns_costs_nothing_wrong(
