@@ -185,7 +185,7 @@ def _restart(home: Path, report: Report) -> None:
         for _ in range(2):
             lengths = [bench.chat(server, each, 40)["prompt_eval_count"] for each in pair]
         states = home / "RKLLAMA/states"
-        while len([*states.glob("*.json")]) != 2 or [*states.glob("*.part")]:
+        while len([*states.glob("*.kv")]) != 2 or len([*states.glob("*.json")]) != 2:
             time.sleep(0.01)
         server.stop(signal.SIGKILL)
     with bench.server() as server:

@@ -361,7 +361,8 @@ class Visit:
             return False
         header = self._found.header
         prefill = self._own.prefill or header.prefill
-        return pays_to_load(header.tokens - memory, header.size, self._own.store.speeds, prefill)
+        size = header.size * (1 if self._found.stamp else 2)  # it is checked first
+        return pays_to_load(header.tokens - memory, size, self._own.store.speeds, prefill)
 
     def path(self) -> str | None:
         """Return the file of the state to load; None where there is none, or it is not whole."""

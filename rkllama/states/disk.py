@@ -30,7 +30,9 @@ class Disk:
     def __init__(self, folder: str, hourly: int | None) -> None:
         """`hourly`: bytes that may be written in an hour, None for a share of the disk."""
         self._folder = folder
-        self._hourly = hourly
+        self.hourly = hourly or 0
+        """Bytes that may be written in an hour."""
+        self._takes_share = hourly is None
         self._speeds: Speeds | None = None
         self._hours: list[tuple[int, int]] = []
         self.total = 0
@@ -40,6 +42,9 @@ class Disk:
     def open(self) -> None:
         """Read what is known, and measure what is not: once for a disk. Raises OSError."""
         self._device = os.stat(self._folder).st_dev
+        if self._takes_share:
+            about = os.statvfs(self._folder)
+            self.hourly = int(about.f_blocks * about.f_frsize * _SHARE)
         values = _read(os.path.join(self._folder, _FILE))
         with contextlib.suppress(KeyError, TypeError, ValueError):
             self.total = int(values["total"])
@@ -55,14 +60,6 @@ class Disk:
         """Bytes per second, read and written."""
         assert self._speeds is not None, "open comes first"
         return self._speeds
-
-    @property
-    def hourly(self) -> int:
-        """Bytes that may be written in an hour."""
-        if self._hourly is not None:
-            return self._hourly
-        about = os.statvfs(self._folder)
-        return int(about.f_blocks * about.f_frsize * _SHARE)
 
     @property
     def recent(self) -> int:

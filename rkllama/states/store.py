@@ -140,8 +140,9 @@ class StateStore:
                 return None
             with self._lock:
                 self._disk.note_read(stamp.size, time.perf_counter() - started)
-            entry.stamp = self._folder.stamp(entry.state)
-        if entry.stamp != stamp:
+            entry.stamp = stamp
+        # Its times may change until what the runtime wrote has come to the disk.
+        if entry.stamp != stamp and not (entry.stamp[:2] == stamp[:2] and not entry.committed):
             self._refuse(entry, "its file has changed")
             return None
         return self._folder.payload(entry.state)
@@ -299,7 +300,7 @@ class StateStore:
         try:
             self._folder.sync(entry.state)
             seconds = time.perf_counter() - started
-            crc = self._folder.crc(entry.state)
+            crc, stamp = self._folder.crc(entry.state), self._folder.stamp(entry.state)
             with self._lock:
                 self._disk.note_sync(entry.header.size, seconds)
                 if entry not in self._index or crc is None:
@@ -307,7 +308,7 @@ class StateStore:
                     return
                 entry.header = replace(entry.header, crc=crc)
                 self._folder.commit(entry.state, entry.header)
-                entry.committed = True
+                entry.stamp, entry.committed = stamp, True
                 if superseded is not None and not superseded.header.pinned:
                     self.drop(superseded)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -224,6 +225,16 @@ def test_a_directory_that_cannot_be_had_switches_it_off(tmp_path: Path) -> None:
     assert not StateStore(str(tmp_path / "states"), 1 << 30).open()
     assert not StateStore(str(tmp_path / "none"), 0).open()
     assert not (tmp_path / "none").exists()
+
+
+def test_a_directory_that_vanishes_costs_the_states_alone(store: StateStore) -> None:
+    entry = kept(store, KEY, TEXT)
+    assert entry is not None
+    store.settle()
+    shutil.rmtree(store._folder.path)
+    assert store.path(entry) is None
+    assert store.draft(1000) is None
+    assert store.figures().states == 0
 
 
 # --- What it may cost --------------------------------------------------------------------------
