@@ -15,7 +15,7 @@ from ..models.metadata import StoredModel
 from ..runner.keeping import run_extra, run_figures
 from ..runner.worker import State
 from ..service import Caller
-from ..states.conversation import Visit
+from ..states.visit import Visit, begin
 from ..types import (
     ChatRequest,
     Event,
@@ -122,7 +122,7 @@ class Generation:
             pieces.close()
         assert result is not None
         if visit is not None:
-            visit.end(run_figures(result, counted=counted))
+            visit.end(run_figures(result, resident.ready.context_length, counted=counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)
         if result.prompt_tokens and prompt.raw:
@@ -147,7 +147,8 @@ class Generation:
         if not prompt.raw:
             conversations.forget()
             return None
-        visit = conversations.begin(
+        visit = begin(
+            conversations,
             prompt.text,
             digest=self.model.info.digest,
             owner=self.caller.owner,

@@ -28,8 +28,8 @@ from ..errors import (
 from ..models.metadata import StoredModel
 from ..rkllm.domains import Domains
 from ..runner.growth import Growth
-from ..runner.keeping import run_extra
-from ..runner.worker import CLOSE_GRACE, State, Worker
+from ..runner.keeping import keep_conversation
+from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
 from ..states.conversation import Conversations
 from ..states.key import Identity, file_identity
@@ -501,14 +501,24 @@ class Pool:
     def _close(self, slot: Slot[Resident]) -> None:
         if slot.resident is not None:
             resident, slot.resident = slot.resident, None
-            _keep_conversation(resident)
-            resident.worker.close()
-            if resident.conversations is not None:
-                resident.conversations.sweep()
+            self._close_worker(resident)
             self._domains.give_back(slot.key)
             self._on_npu.discard(slot.key)
             if resident.loaded is not None:
                 log.info("unloaded %s", resident.info.name)
+
+    @staticmethod
+    def _close_worker(resident: Resident) -> None:
+        """End a model's process; its conversation is kept first, where it is idle and the runtime can."""
+        worker, conversations = resident.worker, resident.conversations
+        if conversations is None:
+            worker.close()
+            return
+        is_idle = worker.state is State.READY and not worker.retired
+        if is_idle and resident.ready.per_run_sampling:
+            keep_conversation(worker, conversations)
+        worker.close()
+        conversations.sweep()
 
     def close(self) -> None:
         """Cancel every answer, end every child and release the NPU."""
@@ -586,20 +596,6 @@ class Pool:
     def _until_next(self) -> float | None:
         times = [s.expires for s in self.scheduler.slots() if s.expires is not None and not s.held]
         return min(LONGEST_WAIT, max(0.0, min(times) - time.monotonic())) if times else None
-
-
-def _keep_conversation(resident: Resident) -> None:
-    """Keep what a model has in memory before it goes: that takes a run of one token, where the runtime can be
-    told to make no more.
-    """
-    worker, conversations = resident.worker, resident.conversations
-    if conversations is None or worker.retired or worker.state is not State.READY:
-        return
-    if resident.ready.per_run_sampling and (extra := conversations.farewell()) is not None:
-        try:
-            run_extra(worker, extra, CLOSE_GRACE)
-        except RKLLamaError as error:
-            log.warning("%s: its conversation is not kept: %s", resident.info.name, error)
 
 
 def _end_of_life(resident: Resident) -> float | None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 
 from ..backends.base import GenerateSpec, RunResult
 from ..errors import RKLLamaError
 from ..service import LOCAL, Caller
-from ..states.conversation import Extra, RunFigures
+from ..states.conversation import Conversations, Extra, RunFigures
 from ..states.index import Entry
-from .worker import State, Worker
+from .worker import CLOSE_GRACE, State, Worker
+
+log = logging.getLogger("rkllama")
+
+_SPARE = 8
+"""Tokens of the context from which on it counts as full."""
 
 
-def run_figures(result: RunResult, *, counted: bool = False) -> RunFigures:
+def run_figures(result: RunResult, context_length: int, *, counted: bool = False) -> RunFigures:
     """Return what a run tells of its prompt; one that was `counted` had been evaluated before."""
     tokens, evaluated, reused = result.prompt_tokens, result.evaluated_tokens, result.reused_tokens
     if tokens is None and evaluated is not None and reused is not None:
@@ -23,6 +29,7 @@ def run_figures(result: RunResult, *, counted: bool = False) -> RunFigures:
         reused=reused,
         prompt_seconds=result.prompt_seconds,
         saved=result.saved,
+        full=(tokens or 0) + (result.completion_tokens or 0) + _SPARE >= context_length,
         exact=result.prompt_tokens is not None and result.cached_tokens is not None,
     )
 
@@ -45,4 +52,17 @@ def run_extra(worker: Worker, extra: Extra, timeout: float, caller: Caller = LOC
         if worker.state is State.DEAD or caller.has_left():
             raise
         return None
-    return extra.end(run_figures(result)) if result is not None else None
+    return extra.end(run_figures(result, extra.context_length)) if result is not None else None
+
+
+def keep_conversation(worker: Worker, conversations: Conversations) -> None:
+    """Keep what an idle model has in memory before it goes, if that is worth it. The runtime must be one that
+    can be told to make one token and no more.
+    """
+    extra = conversations.farewell()
+    if extra is None:
+        return
+    try:
+        run_extra(worker, extra, CLOSE_GRACE)
+    except RKLLamaError as error:
+        log.warning("%s: its conversation is not kept: %s", conversations.model, error)

@@ -1,11 +1,4 @@
-"""One loaded model's use of the states: what to load before a run, and whether to keep what it leaves.
-
-    visit = conversations.begin(text, …)     before a run; `visit.load` is a state that pays
-    visit.loaded(…)                          what the runtime made of it
-    visit.pin()                              a run of one token that comes first: see prefixes.py
-    visit.draft(…)                           where the run is to write its state, if it is worth it
-    visit.end(…) or visit.give_up()          once it has ended
-    conversations.farewell()                 a run of one token before the model is unloaded
+"""One loaded model's conversations: what its memory holds, how fast it is, and what may be kept of it.
 
 Its caller holds the model's lease. It starts no process and calls no runtime.
 """
@@ -15,20 +8,16 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Collection
 from typing import NamedTuple
 
 from .index import Entry
 from .key import Identity, identity_key, state_key
 from .policy import (
-    FIRST_TOKENS,
     LEAST_TOKENS,
     USUAL_BYTES,
     common_length,
-    is_border,
     is_usable,
     least_growth,
-    pays_to_load,
     white_tail,
 )
 from .prefixes import Prefixes
@@ -36,14 +25,10 @@ from .store import Draft, StateStore
 
 log = logging.getLogger("rkllama")
 
-_USUAL_RATIO = 0.3
-"""Tokens per character, until a run has told."""
 _SPARE = 1.1
 """How much longer than estimated a prompt may be, for the room that is made for its state."""
 _REMEMBERED = 8
 """Runs that tell whether conversations take each other's place in memory."""
-_SLACK = 2
-"""Tokens by which the runtime's figures may differ: a constant for each way to end that may be unknown."""
 _SURE = 32
 """Evaluated tokens from which on a run tells the model's speed."""
 
@@ -56,6 +41,8 @@ class RunFigures(NamedTuple):
     reused: int | None
     prompt_seconds: float | None
     saved: bool
+    full: bool = False
+    """Whether the context became full, so that what is in memory is not the prompt any more."""
     exact: bool = False
     """Whether `prompt_tokens` and `reused` are not off by a token."""
 
@@ -90,6 +77,7 @@ class Conversations:
         """The longest state that it goes on from, or is."""
         self._switches: deque[bool] = deque(maxlen=_REMEMBERED)
         self._abandoned: list[Draft] = []
+        self._keys: dict[tuple[str, str], str] = {}
         self.proven: set[str] = set()
         """The white space after which the runtime has shown that a token ends."""
 
@@ -123,29 +111,12 @@ class Conversations:
         while self._abandoned:
             self.store.discard(self._abandoned.pop())
 
-    def begin(
-        self,
-        text: str,
-        *,
-        digest: str | None,
-        owner: str = "",
-        control_tokens: Collection[str] = (),
-        tokens_per_character: float | None = None,
-    ) -> Visit | None:
-        """Return what to do about a run on `text`; None where states are not used for it: while the digest
-        of the model's file is not known, or on a disk that is too slow.
-        """
-        self.sweep()
-        if self.off or digest is None:
-            self.forget()
-            return None
-        return Visit(
-            self,
-            text,
-            state_key(self.identity, digest, owner),
-            tuple(control_tokens),
-            tokens_per_character or None,
-        )
+    def key_of(self, digest: str, owner: str) -> str:
+        """Return the key of what a client with these may use."""
+        key = self._keys.get((digest, owner))
+        if key is None:
+            key = self._keys[digest, owner] = state_key(self.identity, digest, owner)
+        return key
 
     def continued(self, text: str) -> Proof | None:
         """Return what a run on `text` can show of the prompt in memory, where it goes on from that."""
@@ -182,7 +153,7 @@ class Conversations:
 
     def note_end(self, text: str, key: str, figures: RunFigures, saved: Entry | None) -> None:
         """Note what the memory holds after a run, and how fast the model was."""
-        if figures.prompt_tokens:
+        if figures.prompt_tokens and not figures.full:
             self._text, self._tokens = text, figures.prompt_tokens
             self._exact, self._key, self._saved = figures.exact, key, saved
         self.note_speed(figures)
@@ -272,6 +243,11 @@ class Extra:
         self._superseded = superseded
 
     @property
+    def context_length(self) -> int:
+        """The model's."""
+        return self._own.identity.context_length
+
+    @property
     def path(self) -> str:
         """Where the run is to write its state."""
         return self._draft.path
@@ -304,169 +280,3 @@ class Extra:
     def give_up(self) -> None:
         """Keep nothing of a run that may not have ended."""
         self._own.abandon(self._draft)
-
-
-class Visit:
-    """One run."""
-
-    def __init__(
-        self,
-        own: Conversations,
-        text: str,
-        key: str,
-        control_tokens: tuple[str, ...],
-        ratio: float | None,
-    ) -> None:
-        self._own = own
-        self._text = text
-        self._data = text.encode("utf-8", "surrogatepass")
-        self._key = key
-        self._control_tokens = control_tokens
-        self._load_seconds = 0.0
-        self._extra: Extra | None = None
-        """What is to become of the state that the run leaves."""
-        self._ended = False
-        self._used: Entry | None = None
-        """The state that was loaded."""
-        self._found = own.store.find(key, self._data, self._fits)
-        sure, rest = 0, len(text)
-        if self._found is not None:
-            sure, at = self._found.header.tokens, len(self._prefix(self._found.header.length))
-            rest, ratio = len(text) - at, ratio or sure / at
-        self.tokens_per_character = ratio
-        """None where nothing has told."""
-        self._tokens = sure + math.ceil(rest * (ratio or _USUAL_RATIO))
-        self._proof = own.continued(text)
-        memory = min(own.in_memory(text), self._tokens)
-        self._memory = memory
-        self._competing = own.note_begin(text)
-        self.load = self._found if self._pays(memory) else None
-        """The state to load before the run; None for none."""
-        if self._found is None and memory < self._tokens // 2 and self._tokens >= FIRST_TOKENS:
-            own.store.note_miss()
-
-    def _prefix(self, length: int) -> str:
-        return self._data[:length].decode("utf-8", "surrogatepass")
-
-    def _fits(self, entry: Entry) -> bool:
-        try:
-            at = len(self._prefix(entry.header.length))
-        except UnicodeDecodeError:  # it ends inside a character of this text
-            return False
-        proven = (*self._own.proven, entry.header.proven)
-        return is_border(self._text, at, self._control_tokens, proven)
-
-    def _pays(self, memory: int) -> bool:
-        if self._found is None:
-            return False
-        header = self._found.header
-        prefill = self._own.prefill or header.prefill
-        size = header.size * (1 if self._found.stamp else 2)  # it is checked first
-        return pays_to_load(header.tokens - memory, size, self._own.store.speeds, prefill)
-
-    def path(self) -> str | None:
-        """Return the file of the state to load; None where there is none, or it is not whole."""
-        if self.load is None:
-            return None
-        path = self._own.store.path(self.load)
-        if path is None:
-            self.load = self._found = None
-        return path
-
-    def loaded(self, taken: bool, seconds: float) -> None:
-        """Note whether the runtime has taken the state."""
-        assert self.load is not None
-        if taken:
-            self._used, self._load_seconds = self.load, seconds
-        else:
-            self._own.store.refuse(self.load, "the runtime does not take it")
-            self._found = None
-            self._own.distrust(f"{self._own.identity.runtime} does not take what it wrote")
-
-    def pin(self) -> Extra | None:
-        """Return a run on what this conversation begins with, as others did; None where there is nothing new
-        in that. What it evaluates, the conversation's own run does not evaluate again.
-        """
-        own, found = self._own, self._found
-        prefix = own.prefixes.recurring(self._key, self._text, self._control_tokens)
-        tokens = math.ceil(len(prefix) * (self.tokens_per_character or _USUAL_RATIO))
-        saved = found.header.tokens if found else 0
-        least = max(FIRST_TOKENS, own.least_growth(self._key, tokens, found, competing=True))
-        if tokens - saved < least or own.prefill is None:
-            return None
-        draft = own.draft(self._key, tokens)
-        return Extra(own, self._key, prefix, draft, pinned=True) if draft else None
-
-    def pinned(self, entry: Entry | None) -> None:
-        """Note what has become of the run that `pin` told of."""
-        if entry is not None:
-            self._found = entry
-            self._memory = max(self._memory, entry.header.tokens)
-
-    def draft(self, *, goes_on: bool = False) -> str | None:
-        """Return where the run is to write its state; None where it is not worth it.
-
-        `goes_on`: a run with a longer prompt of the same conversation is likely to follow at once.
-        """
-        own, found = self._own, self._found
-        least = own.least_growth(self._key, self._tokens, found, competing=self._competing)
-        growth = self._tokens - (found.header.tokens if found else 0)
-        if growth < least * (2 if goes_on else 1):
-            return None
-        draft = own.draft(self._key, self._tokens, self._superseded())
-        if draft is None:
-            return None
-        self._extra = Extra(own, self._key, self._text, draft, superseded=found)
-        return draft.path
-
-    def _superseded(self) -> Entry | None:
-        """Return the state that this run goes on from, where that is in memory: loaded, or still there."""
-        found = self._found
-        if found is None or found.header.pinned:
-            return None
-        in_memory = self._used is found or self._memory >= found.header.tokens
-        return found if in_memory else None
-
-    def end(self, figures: RunFigures) -> None:
-        """Keep what the run has written, and see whether it reused what was loaded."""
-        own, self._ended = self._own, True
-        if self._used is not None:
-            self._check_reuse(self._used, figures)
-        elif self._proof and figures.exact and (figures.reused or 0) >= self._proof.tokens:
-            own.proven.add(self._proof.tail)
-        own.note_end(self._text, self._key, figures, self._found)
-        own.prefixes.note(self._key, self._text)
-        if self._extra is not None and (entry := self._extra.end(figures)) is not None:
-            own.note_saved(entry)
-
-    def _check_reuse(self, entry: Entry, figures: RunFigures) -> None:
-        """Count a hit, or drop a state that the run did not use as a whole, or beyond what it is."""
-        own, tokens, reused = self._own, entry.header.tokens, figures.reused
-        if reused is None:  # not told: the context became full
-            return
-        if abs(reused - tokens) <= _SLACK:
-            prefill = own.prefill or entry.header.prefill
-            saved = (tokens - self._memory) * prefill - self._load_seconds
-            own.store.note_hit(entry, self._load_seconds, saved)
-            return
-        own.store.refuse(entry, f"the runtime used {reused} of its {tokens} tokens")
-        own.distrust(f"{own.identity.runtime} does not use what it loads")
-        if self._found is entry:
-            self._found = None
-
-    def failed(self) -> None:
-        """The process has died in the run, or while it loaded a state."""
-        if self._ended:
-            return
-        self.give_up()
-        if self._extra is not None or self.load is not None:
-            self._own.distrust("its process died when it saved or loaded one", sure=False)
-
-    def give_up(self) -> None:
-        """Nothing is kept of a run that has not come to its `end`, and what is in memory is not known."""
-        if self._ended:
-            return
-        self._ended = True
-        self._own.forget()
-        if self._extra is not None:
-            self._extra.give_up()

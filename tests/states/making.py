@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rkllama.states.conversation import Conversations, RunFigures, Visit
+from rkllama.states.conversation import Conversations, RunFigures
 from rkllama.states.index import Entry
 from rkllama.states.key import Identity
 from rkllama.states.store import StateStore
+from rkllama.states.visit import Visit, begin
 
 DIGEST = "d" * 64
 BYTES = 64
@@ -65,7 +66,7 @@ def figures(
 def begun(conversations: Conversations, text: str, **values: object) -> Visit:
     """A visit that is made for a model whose digest is known."""
     values = {"digest": DIGEST, "tokens_per_character": tokens_of(text) / len(text), **values}
-    visit = conversations.begin(text, **values)  # type: ignore[arg-type]
+    visit = begin(conversations, text, **values)  # type: ignore[arg-type]
     assert visit is not None
     return visit
 

@@ -16,6 +16,7 @@ from rkllama.states.conversation import Conversations
 from rkllama.states.header import Header
 from rkllama.states.index import Entry, Index
 from rkllama.states.key import Identity, owner_of, state_key
+from rkllama.states.visit import begin
 
 from .making import DIGEST, IDENTITY, opened, tokens_of
 
@@ -107,8 +108,13 @@ def random_pairs(path: Path, count: int) -> tuple[int, int]:
         text, who = chance.choice(states)
         (identity, digest, owner), prompt = chance.choice((who, somebody())), changed(chance, text)
         conversations = Conversations(store, identity, "m")
-        visit = conversations.begin(
-            prompt, digest=digest, owner=owner, control_tokens=CONTROL, tokens_per_character=50.0
+        visit = begin(
+            conversations,
+            prompt,
+            digest=digest,
+            owner=owner,
+            control_tokens=CONTROL,
+            tokens_per_character=50.0,
         )
         assert visit is not None
         if visit.load is None:

@@ -15,6 +15,7 @@ from rkllama.states.folder import Folder
 from rkllama.states.key import owner_of, state_key
 from rkllama.states.policy import FIRST_TOKENS
 from rkllama.states.store import StateStore
+from rkllama.states.visit import begin
 
 from .making import BYTES, DIGEST, IDENTITY, Run, begun, figures, kept, opened, tokens_of, write
 
@@ -226,7 +227,7 @@ def test_a_process_that_dies_in_a_run_with_a_state(
         visit.failed()
         visit.failed()
     assert conversations.off
-    assert conversations.begin(first("aa"), digest=DIGEST) is None
+    assert begin(conversations, first("aa"), digest=DIGEST) is None
 
 
 def test_a_slow_disk_is_told_once(
@@ -239,7 +240,7 @@ def test_a_slow_disk_is_told_once(
         if conversations.off:
             break
     assert conversations.off
-    assert conversations.begin(first("d"), digest=DIGEST) is None
+    assert begin(conversations, first("d"), digest=DIGEST) is None
     lines = [record.getMessage() for record in caplog.records if "too slow" in record.getMessage()]
     assert len(lines) == 1
     assert store.figures().states == 0
@@ -324,6 +325,13 @@ def test_the_last_conversation_is_kept_before_it_is_lost(
     assert extra.end(figures(longer, reused=tokens_of(longer) - 1, saved=True))
     store.settle()
     assert [entry.header.tokens for entry in store._index] == [tokens_of(longer)]
+
+
+def test_a_full_context_holds_no_conversation(conversations: Conversations) -> None:
+    visit = begun(conversations, first("aa"))
+    visit.end(figures(first("aa"))._replace(full=True))
+    assert conversations.in_memory(first("aa")) == 0
+    assert conversations.farewell() is None
 
 
 def test_nothing_is_kept_of_what_is_not_known(conversations: Conversations) -> None:

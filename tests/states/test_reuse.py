@@ -9,6 +9,7 @@ import pytest
 
 from rkllama.states.conversation import Conversations
 from rkllama.states.key import owner_of, state_key
+from rkllama.states.visit import begin
 
 from .making import DIGEST, IDENTITY, begun, kept, opened
 from .pairs import PATTERNS, look_up, random_pairs, tokens
@@ -56,6 +57,6 @@ def test_without_a_digest_no_state_is_used(tmp_path: Path) -> None:
     text = "some words " * 50 + "end\n"
     kept(store, state_key(IDENTITY, DIGEST, ""), text)
     conversations = Conversations(store, IDENTITY, "m")
-    assert conversations.begin(text + "more", digest=None) is None
+    assert begin(conversations, text + "more", digest=None) is None
     assert begun(conversations, text + "more").load is not None
     store.close()
