@@ -124,11 +124,13 @@ class Visit:
         in that. What it evaluates, the conversation's own run does not evaluate again.
         """
         own, found = self._own, self._found
+        if self._used is not None or own.prefill is None:  # what was loaded is to be held to its figures
+            return None
         prefix = own.prefixes.recurring(self._key, self._text, self._control_tokens)
         tokens = math.ceil(len(prefix) * (self.tokens_per_character or _USUAL_RATIO))
         saved = found.header.tokens if found else 0
         least = max(FIRST_TOKENS, own.least_growth(self._key, tokens, found, competing=True))
-        if tokens - saved < least or own.prefill is None:
+        if tokens - saved < least:
             return None
         draft = own.draft(self._key, tokens)
         return Extra(own, self._key, prefix, draft, pinned=True) if draft else None

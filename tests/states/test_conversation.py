@@ -301,6 +301,23 @@ def test_what_conversations_begin_with_is_pinned(
     assert visit.pin() is None
 
 
+def test_nothing_is_pinned_on_top_of_what_was_loaded(
+    store: StateStore, conversations: Conversations
+) -> None:
+    for question in ("what is it ?", "what was it ?"):
+        begun(conversations, with_question(question), control_tokens=CONTROL).end(
+            figures(with_question(question))
+        )
+    kept(store, KEY, SYSTEM[: len(SYSTEM) // 8].rpartition(" ")[0])
+    visit = begun(conversations, with_question("who ?"), control_tokens=("be", *CONTROL))
+    conversations.forget()
+    assert visit.pin() is not None
+    visit = begun(conversations, with_question("who ?"), control_tokens=("be", *CONTROL))
+    assert visit.load is not None
+    visit.loaded(True, 0.1)
+    assert visit.pin() is None
+
+
 def test_the_next_turn_is_no_other_conversation(conversations: Conversations) -> None:
     text = with_question("what is it ?")
     for _ in range(4):
