@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cpu, states
+from benchmarks import board, cpu, states
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
@@ -91,6 +91,7 @@ class Bench:
     def run(self) -> None:
         """Measure everything, the quick things first."""
         self._start_up()
+        board.measure(self._report)
         with Server("--log-level", "warning") as server:
             self._memory(server)
             self._throughput(server)

@@ -67,6 +67,10 @@ def _run(arguments: list[str]) -> int:
         from .console.list import run
 
         return run(None, as_json="--json" in arguments)
+    if arguments[:1] == ["governor-helper"]:  # root's part of the setting `governors`, for systemd
+        from .board.governor_helper import main as serve_governors
+
+        return serve_governors(arguments[1:])
     from .cli import run_app
 
     return run_app()

@@ -20,6 +20,8 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 COMMANDS = {
     "run": ("run:run", "Answer a prompt, or start a chat."),
+    "chats": ("chats:app", "List the saved chats; go on with one, show or delete one."),
+    "embed": ("embed:embed", "Print the embeddings of texts, one JSON object per line."),
     "pull": ("models:pull", "Download a model, or resume an interrupted download."),
     "search": ("hub.search:search", "Search Hugging Face for models that run on this board."),
     "runtime": ("hub.runtime:app", "Manage the releases of librkllmrt, the NPU's runtime."),
@@ -37,9 +39,20 @@ COMMANDS = {
     "cp": ("models:copy", "Give a model another name, without using more disk space."),
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "ps": ("memory:ps", "List the models in memory."),
+    "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "cache": ("cache:app", "Manage the conversations that are saved for the NPU to go on from."),
+    "logs": ("logs:logs", "Show what the models' processes, or the server, have logged."),
+    "config": (
+        "config:app",
+        "Show the settings and where each was set; change them in config.toml.",
+    ),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
+    "doctor": (
+        "doctor:doctor",
+        "Find what keeps this board from running models, and say how to cure it.",
+    ),
+    "service": ("service:app", "Run the server as a service of systemd."),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""
 

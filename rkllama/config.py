@@ -128,6 +128,13 @@ def _switch(value: object) -> bool:
     raise ValueError("it must be true or false")
 
 
+def _governors(value: object) -> str | None:
+    text = str(value).lower()
+    if text not in ("performance", "off"):
+        raise ValueError("it must be performance, or off")
+    return None if text == "off" else text
+
+
 def _seconds(value: object) -> float:
     seconds = parse_duration(value)
     if not 0 < seconds <= LONGEST_WAIT:
@@ -146,6 +153,16 @@ def _size(value: object) -> int:
     if not 0 <= size <= 1 << 50:
         raise ValueError("it must be between 0 and 1024T")
     return size
+
+
+def _idle_time(value: object) -> float | None:
+    """Return seconds; None for a negative duration, which is never."""
+    seconds = parse_duration(value)
+    if seconds < 0:
+        return None
+    if not 1 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f"it must be at least 1s and at most {LONGEST_WAIT / 3600:g}h, or -1")
+    return seconds
 
 
 def _level(value: object) -> str:
@@ -279,6 +296,9 @@ class Settings:
     """The CPUs that the NPU's runtime uses, as bits. RKLLAMA_ENABLED_CPUS_MASK; default: the big ones."""
     enabled_cpus_num: int | None
     """How many of them. RKLLAMA_ENABLED_CPUS_NUM; default: all in the mask."""
+    governors: str | None
+    """"performance": the governors of NPU, memory and CPU while a model is in memory. RKLLAMA_GOVERNORS;
+    default: they stay as they are."""
     api_keys: tuple[str, ...]
     """Keys of which a client must send one; none = open. RKLLAMA_API_KEY, @FILE for those in a file."""
     origins: tuple[str, ...]
@@ -295,6 +315,9 @@ class Settings:
     """Bytes of them that are written in an hour; None = a hundredth of the disk. RKLLAMA_STATE_WRITES."""
     share_states: bool
     """Whether clients with different API keys use each other's. RKLLAMA_SHARE_STATES, false."""
+    exit_idle: float | None
+    """Seconds without a request or a loaded model after which the server ends; None = never.
+    RKLLAMA_EXIT_IDLE."""
 
     __slots__ = (
         "api_keys",
@@ -303,6 +326,8 @@ class Settings:
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
+        "exit_idle",
+        "governors",
         "home",
         "host",
         "keep_alive",
@@ -372,6 +397,11 @@ class Setting:
         """Its option on the command line."""
         return "--" + self.variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
 
+    @property
+    def is_duration(self) -> bool:
+        """Whether its value is seconds."""
+        return self.parse in (parse_duration, _seconds)
+
 
 SETTINGS = (
     Setting("home", "RKLLAMA_HOME", _path, "~/RKLLAMA"),
@@ -395,6 +425,7 @@ SETTINGS = (
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
     Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
     Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
+    Setting("governors", "RKLLAMA_GOVERNORS", _governors, None),
     Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
@@ -402,7 +433,12 @@ SETTINGS = (
     Setting("state_budget", "RKLLAMA_STATE_BUDGET", _size, None),
     Setting("state_writes", "RKLLAMA_STATE_WRITES", _size, None),
     Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),
+    Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
 )
+
+
+CONFIG_FILE = "config.toml"
+"""Its name in the home directory."""
 
 
 def load_settings(
@@ -412,25 +448,59 @@ def load_settings(
 
     Raises ConfigError for a value that cannot be used, naming the setting and where it was set.
     """
+    settings, faults = usable_settings(flags, environ)
+    if faults:
+        raise faults[0]
+    return settings
+
+
+def usable_settings(
+    flags: Mapping[str, object] | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[ConfigError]]:
+    """Return the settings and what is wrong with them: each that cannot be used has its default."""
     from_flags = {name: value for name, value in (flags or {}).items() if value is not None}
     env = os.environ if environ is None else environ
-    home = _path(from_flags.get("home") or env.get("RKLLAMA_HOME") or "~/RKLLAMA")
-    file = os.path.join(home, "config.toml")
-    from_file = _read_file(file)
+    home = _path(from_flags.get("home") or home_directory(env))
+    file = os.path.join(home, CONFIG_FILE)
+    from_file, faults = _read_file(file)
     values: dict[str, Any] = {}
     for setting in SETTINGS:
-        name, variable = setting.name, setting.variable
-        if name in from_flags:
-            values[name] = _parse(setting, from_flags[name], setting.flag)
-        elif env.get(variable):
-            values[name] = _parse(setting, env[variable], variable)
-        elif name in from_file:
-            values[name] = _parse(setting, from_file[name], f"{name} in {file}")
-        else:
-            values[name] = setting.default
+        values[setting.name] = setting.default
+        place = find_value(setting, from_flags, env, from_file)
+        if place is None:
+            continue
+        value, where = place
+        try:
+            where = f"{where} in {file}" if where == setting.name else where
+            values[setting.name] = _parse(setting, value, where)
+        except ConfigError as fault:
+            faults.append(fault)
     values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
-    return Settings(**values)
+    return Settings(**values), faults
+
+
+def home_directory(environ: Mapping[str, str] | None = None) -> str:
+    """Return the directory of models, logs and configuration."""
+    return _path((os.environ if environ is None else environ).get("RKLLAMA_HOME") or "~/RKLLAMA")
+
+
+def find_value(
+    setting: Setting,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    table: Mapping[str, object],
+) -> tuple[object, str] | None:
+    """Return the value that counts for a setting, not parsed, and where it was set: the option, the variable,
+    or (in the file) the setting's name. None if it was not set.
+    """
+    if setting.name in flags:
+        return flags[setting.name], setting.flag
+    if environ.get(setting.variable):
+        return environ[setting.variable], setting.variable
+    if setting.name in table:
+        return table[setting.name], setting.name
+    return None
 
 
 def _parse(setting: Setting, value: object, where: str) -> Any:
@@ -440,25 +510,47 @@ def _parse(setting: Setting, value: object, where: str) -> Any:
         raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
 
 
-def _read_file(path: str) -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
+    """Return what a configuration file sets, not checked; nothing if it is not there. Raises ConfigError."""
     if not os.path.isfile(path):
         return {}
+    try:
+        with open(path, encoding="utf-8", newline="") as stream:
+            return parse_toml(stream.read())
+    except (OSError, ValueError) as error:  # of TOML, and of UTF-8
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the table that a text holds. Raises ValueError."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    try:
-        with open(path, "rb") as stream:
-            table: dict[str, Any] = tomllib.load(stream)
-    except (OSError, ValueError) as error:  # of TOML, and of UTF-8
-        raise ConfigError(f"{path} cannot be read: {error}") from None
+    table: dict[str, Any] = tomllib.loads(text)
+    return table
+
+
+def check_names(table: Mapping[str, object], path: str) -> None:
+    """Raise ConfigError where a configuration file sets what is no setting."""
     names = {setting.name for setting in SETTINGS} - {"home"}
     if unknown := sorted(set(table) - names):
         raise ConfigError(
             f"{path} has unknown settings: {', '.join(unknown)}",
             hint=f"The known settings are {', '.join(sorted(names))}.",
         )
-    return table
+
+
+def _read_file(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
+    """Return the settings in the file, and what is wrong with it."""
+    table: dict[str, Any] = {}
+    try:
+        table = read_config(path)
+        check_names(table, path)
+    except ConfigError as fault:
+        names = {setting.name for setting in SETTINGS}
+        return {name: value for name, value in table.items() if name in names}, [fault]
+    return table, []
 
 
 def server_address(host: str) -> tuple[str, int]:

@@ -56,6 +56,14 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+DOCTOR = "Run `rkllama doctor` to see what is wrong."
+
+
+def see_doctor(hint: str) -> str:
+    """Return a hint that ends with the command which finds what is wrong with the machine."""
+    return f"{hint.replace(DOCTOR, '').strip()} {DOCTOR}"
+
+
 class RKLLamaError(Exception):
     """Base of all: `status` is the HTTP status, `code` a word for programs, `hint` the next step."""
 

@@ -11,6 +11,10 @@ import stat
 
 from .errors import DiskFull, RKLLamaError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
 IMPORT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The directory from which `import rkllama` gets this very package, for the processes that it starts."""
 
@@ -44,6 +48,17 @@ def private(path: str, flags: int) -> int:
         with contextlib.suppress(OSError):
             os.fchmod(fd, 0o600)
     return fd
+
+
+def open_regular(path: str) -> BinaryIO:
+    """Open a file to read. Raises OSError, also for what is none: a pipe would be waited for, and a terminal
+    would take the keys.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is not a file", path)
+    return os.fdopen(fd, "rb")
 
 
 def make_private_directory(path: str) -> None:
@@ -123,9 +138,14 @@ class NewFile:
                 os.unlink(self._path)
 
 
-def write_file(path: str, content: bytes) -> None:
-    """Replace the file `path` in one step, also where a link has its name. Raises OSError."""
+def write_file(path: str, content: bytes, mode: int | None = None) -> None:
+    """Replace the file `path` in one step, also where a link has its name, with `mode` as its permissions.
+
+    Raises OSError.
+    """
     with NewFile(os.path.dirname(path)) as new:
+        if mode is not None:
+            os.fchmod(new.stream.fileno(), mode)
         new.stream.write(content)
         new.place(path)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -20,7 +22,9 @@ from .rkllm.installed import UNKNOWN, Runtimes
 from .rkllm.library import look_for_library
 from .server.app import Application, access_logged, create_app, routes
 from .server.bodies import keep_little_memory
-from .server.transport import Server, listen
+from .server.transport import Chore, Server, listen
+from .systemd.activation import activated_socket
+from .systemd.notify import Heartbeat, Notifier
 
 __all__ = ["create_app", "routes", "serve"]
 
@@ -35,12 +39,17 @@ def serve(
     Raises ConfigError when the address cannot be used, ModelsDirMissing for a directory that the user
     named and that is not there, ModelNotFound for an unknown `model`.
     """
+    notifier = Notifier(os.environ)
+    listener = activated_socket(os.environ)
     keep_little_memory()
-    host, port = server_address(settings.host)
     _make_own_directory(settings)
     clear_leftovers(settings.models)
-    listener = listen(host, port)
-    url = server_url(host, listener.getsockname()[1])
+    if listener is None:
+        listener = listen(*server_address(settings.host))
+    else:
+        _say_what_was_not_asked(listener, settings)
+    host, port = listener.getsockname()[:2]
+    url = server_url(host, port)
     service = LocalService(settings, "rkllama serve", url)
     try:
         if model is not None:
@@ -54,12 +63,67 @@ def serve(
             _load_in_background(service, model)
         _say_what_is_here(settings, service)
         ready(url)
-        server.run_until(stopping)
+        notifier.ready(f"Listening on {url}")
+        server.run_until(stopping, _chores(notifier, settings, server, service, stopping))
+        notifier.stopping("Ending")
         service.close()
         server.shut_down()
     finally:
         service.close()
         listener.close()
+
+
+def _say_what_was_not_asked(listener: socket.socket, settings: Settings) -> None:
+    """Log that systemd's socket has another address than the one in the settings, if it has."""
+    actual = listener.getsockname()[:2]
+    with contextlib.suppress(OSError):
+        wanted = socket.getaddrinfo(*server_address(settings.host), type=socket.SOCK_STREAM)
+        if actual in [address[:2] for *_, address in wanted]:
+            return
+    log.warning(
+        "listening on %s, as the socket unit of systemd says, and not on %s, as the setting host does",
+        server_url(*actual),
+        settings.host,
+    )
+
+
+def _chores(
+    notifier: Notifier,
+    settings: Settings,
+    server: Server,
+    service: LocalService,
+    stopping: threading.Event,
+) -> list[Chore]:
+    chores: list[Chore] = []
+    if notifier.watchdog is not None:
+        # Its abort shows in the log where each thread was.
+        faulthandler.enable()
+        chores.append(Heartbeat(notifier, notifier.watchdog))
+    if settings.exit_idle is not None:
+        chores.append(_exit_when_idle(settings.exit_idle, server, service, stopping))
+    return chores
+
+
+def _exit_when_idle(
+    patience: float, server: Server, service: LocalService, stopping: threading.Event
+) -> Chore:
+    """Return a chore that sets `stopping` when nothing has been asked for so many seconds, and no model is
+    in memory: one that is kept for a while or for ever keeps the server, too.
+    """
+
+    def look(now: float) -> float:
+        left = server.last_used + patience - now
+        if left > 0:
+            return left
+        if service.loaded() or not server.is_unused():
+            return patience
+        if server.has_news():
+            return 0.0
+        log.info("no request for %g s: the server ends", patience)
+        stopping.set()
+        return 0.0
+
+    return look
 
 
 def _make_own_directory(settings: Settings) -> None:

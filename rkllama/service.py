@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from .config import LONGEST_WAIT
 from .errors import Cancelled, RKLLamaError, Unsupported
 from .types import (
+    BoardState,
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -149,6 +150,12 @@ class Service(Protocol):
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Return tokens of the rendered prompt; None where the backend cannot count."""
 
+    def queue_length(self) -> int:
+        """Return how many requests wait for their turn."""
+
+    def board(self) -> BoardState:
+        """Return how the board is doing at this moment."""
+
     def close(self) -> None:
         """Cancel what runs, end every child, release the NPU."""
 
@@ -199,9 +206,6 @@ class ServerService(Service, Protocol):
         """Keep a file for a `create`: an `Upload` that is complete, or a binary stream.
         Raises InvalidRequest where its sha256 is another one, DiskFull.
         """
-
-    def queue_length(self) -> int:
-        """How many requests wait for their turn."""
 
     def count_request(self, path: str, status: int) -> None:
         """Count an HTTP request in the metrics."""

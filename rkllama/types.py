@@ -389,6 +389,8 @@ class LoadedModel:
     pid: int | None = None
     uses_npu: bool = False
     """Whether its weights are in the NPU's memory; else they are in ordinary memory."""
+    tokens_per_second: float | None = None
+    """How fast it wrote its last answer, as the runtime says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -410,3 +412,92 @@ class PullProgress:
     """With `resolving`: what was chosen, and why."""
     toolkit: str | None = None
     """With `done`: the version of the converter, as the repository tells it."""
+
+
+# --- The board ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """A clock that the kernel scales; frequencies are in Hz."""
+
+    name: str
+    """"npu", "ddr", or "cpu" with the numbers of its cores, "cpu4-5"."""
+    current: int | None = None
+    highest: int | None = None
+    """The highest that the hardware has."""
+    limit: int | None = None
+    """The highest that is allowed now: heat, or somebody's setting, makes it lower."""
+    governor: str | None = None
+    governors: tuple[str, ...] = ()
+    """Those that the kernel offers."""
+    governor_file: str = ""
+    """Where the governor is set, as an absolute path; "" on another machine's board."""
+    cores: tuple[int, ...] = ()
+    """Of a CPU's clock: the numbers of the cores that it drives."""
+    load: tuple[int, ...] = ()
+    """Percent: per core of the NPU over the last second, which only root may read; one for the memory."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it may not run as fast as it could, for whatever reason."""
+        return bool(self.limit and self.highest and self.limit < self.highest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Temperature:
+    """What a sensor tells; a zone's name is unique on its board."""
+
+    zone: str
+    celsius: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoreTime:
+    """Seconds that a core of the CPU has worked and idled since the board started; of two readings the
+    difference tells its load.
+    """
+
+    core: int
+    busy: float
+    idle: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The board's memory in bytes; CMA is what an NPU without IOMMU works in."""
+
+    total: int | None = None
+    available: int | None = None
+    cma_total: int | None = None
+    cma_free: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoardState:
+    """A board at one moment. What cannot be read is None or empty."""
+
+    soc: str | None = None
+    npu: Clock | None = None
+    ddr: Clock | None = None
+    cpus: tuple[Clock, ...] = ()
+    core_times: tuple[CoreTime, ...] = ()
+    temperatures: tuple[Temperature, ...] = ()
+    throttled: bool | None = None
+    """Whether heat holds a clock down; None where nothing tells."""
+    memory: Memory = Memory()
+
+    @property
+    def npu_load(self) -> tuple[int, ...]:
+        """Percent per core of the NPU over the last second; none without root."""
+        return self.npu.load if self.npu else ()
+
+    @property
+    def clocks(self) -> tuple[Clock, ...]:
+        """All clocks that are known, the NPU's first."""
+        return tuple(clock for clock in (self.npu, self.ddr, *self.cpus) if clock is not None)
+
+    @property
+    def hottest(self) -> Temperature | None:
+        """The highest of the temperatures."""
+        return max(self.temperatures, key=lambda sensor: sensor.celsius, default=None)

@@ -70,6 +70,10 @@ class Terminal:
         """Press keys."""
         os.write(self._fd, text.encode() if isinstance(text, str) else text)
 
+    def resize(self, columns: int) -> None:
+        """Make the terminal so wide; the kernel tells the command."""
+        fcntl.ioctl(self._fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
     def interrupt(self, text: str) -> str:
         """Press Ctrl-C at a prompt and wait for `text`, as `expect` does.
 
@@ -93,6 +97,13 @@ class Terminal:
                 raise AssertionError(f"{text!r} did not come: {self.screen[self._seen :]!r}")
         begin, self._seen = self._seen, found + len(text)
         return self.screen[begin : self._seen]
+
+    def expect_raw(self, text: str) -> None:
+        """Wait until this has been written, control sequences included."""
+        deadline = time.monotonic() + LIMIT
+        while text not in self.raw:
+            if not self._read(deadline):
+                raise AssertionError(f"{text!r} did not come: {self.raw!r}")
 
     def expect_spinner(self, text: str) -> None:
         """Wait until the spinner says this."""

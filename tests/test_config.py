@@ -1,6 +1,8 @@
-"""The setting that names a program: how it is read, and what it must not say."""
+"""Settings whose values are more than a text or a number."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +47,15 @@ def test_what_is_set_for_it_cannot_be_set(arguments: str) -> None:
 def test_arguments_alone_are_no_setting() -> None:
     with pytest.raises(ConfigError, match="begin with a program"):
         load_settings(environ={"RKLLAMA_LLAMA_SERVER": "-ngl 99"})
+
+
+def test_governors_are_performance_or_left_alone(home: Path) -> None:
+    assert load_settings(environ={}).governors is None
+    for text in ("performance", "Performance"):
+        assert load_settings(environ={"RKLLAMA_GOVERNORS": text}).governors == "performance"
+    (home / "RKLLAMA").mkdir()
+    (home / "RKLLAMA" / "config.toml").write_text('governors = "performance"\n')
+    assert load_settings(environ={}).governors == "performance"
+    assert load_settings(environ={"RKLLAMA_GOVERNORS": "off"}).governors is None
+    with pytest.raises(ConfigError, match="RKLLAMA_GOVERNORS cannot be 'ondemand'"):
+        load_settings(environ={"RKLLAMA_GOVERNORS": "ondemand"})

@@ -11,7 +11,9 @@ from typing import Any, get_args
 
 from ..errors import ModelNotFound, NoModelLoaded, RKLLamaError
 from ..types import (
+    BoardState,
     ChatRequest,
+    Clock,
     Event,
     Finished,
     FinishReason,
@@ -49,6 +51,7 @@ __all__ = [
     "Language",
     "PullLines",
     "already_loaded_body",
+    "board_body",
     "current_model_body",
     "decode_generate",
     "decode_load",
@@ -309,3 +312,56 @@ class PullLines:
     def error(self, error: RKLLamaError) -> bytes:
         """Return the last line of a download that failed after its first line."""
         return pull_error_text(error, self._language).encode()
+
+
+# --- The board ---------------------------------------------------------------------------------
+
+
+def board_body(state: BoardState) -> dict[str, Any]:
+    """Return the answer of `/api/rkllama/board`: units are in the names, what is not known is absent."""
+    memory = state.memory
+    return _known(
+        soc=state.soc,
+        npu=_clock(state.npu),
+        ddr=_clock(state.ddr),
+        cpus=[_clock(clock) for clock in state.cpus],
+        core_times=[
+            {
+                "core": time.core,
+                "busy_seconds": round(time.busy, 2),
+                "idle_seconds": round(time.idle, 2),
+            }
+            for time in state.core_times
+        ],
+        temperatures=[
+            {"zone": sensor.zone, "celsius": sensor.celsius} for sensor in state.temperatures
+        ],
+        throttled=state.throttled,
+    ) | {
+        "memory": _known(
+            total_bytes=memory.total,
+            available_bytes=memory.available,
+            cma_total_bytes=memory.cma_total,
+            cma_free_bytes=memory.cma_free,
+        )
+    }
+
+
+def _clock(clock: Clock | None) -> dict[str, Any] | None:
+    if clock is None:
+        return None
+    return _known(
+        name=clock.name,
+        current_hz=clock.current,
+        highest_hz=clock.highest,
+        limit_hz=clock.limit,
+        governor=clock.governor,
+        governors=clock.governors,
+        cores=clock.cores,
+        load_percent=clock.load,
+    )
+
+
+def _known(**values: Any) -> dict[str, Any]:
+    """Return the values without those that are None or empty."""
+    return {name: value for name, value in values.items() if value not in (None, (), [])}

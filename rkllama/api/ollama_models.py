@@ -152,9 +152,11 @@ def _files(fields: Fields, key: str) -> tuple[tuple[str, str], ...]:
 # --- What is answered --------------------------------------------------------------------------
 
 
-def version_body(own: str, models: str) -> dict[str, Any]:
-    """`/api/version`: the Ollama API that is implemented; RKLLama's own version and models directory."""
-    return {"version": API_VERSION, "rkllama": own, "models": models}
+def version_body(own: str, models: str, home: str) -> dict[str, Any]:
+    """`/api/version`: the Ollama API that is implemented; RKLLama's own version, models directory, and the
+    home where its logs and settings are.
+    """
+    return {"version": API_VERSION, "rkllama": own, "models": models, "home": home}
 
 
 def tags_body(
@@ -245,7 +247,12 @@ def _loaded_entry(model: LoadedModel, digest: Digest) -> dict[str, Any]:
         "state": model.state,
         "runtime": model.runtime,
         "pid": model.pid,
+        "tokens_per_second": _rounded(model.tokens_per_second),
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def _parameter_text(parameters: Iterable[tuple[str, str]]) -> str:

@@ -12,7 +12,7 @@ import errno
 import os
 
 from ..config import is_this_machine, server_address
-from ..errors import ConfigError, LoadFailed, NPUBusy
+from ..errors import ConfigError, LoadFailed, NPUBusy, see_doctor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,9 @@ _LARGEST = 4096
 """Bytes that a lock file may have."""
 _LONGEST = 200
 """Characters of a text in it that are shown."""
+_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
 SERVICE_USER = "rkllama"
-"""The user that docs/board.md makes for the service."""
+"""The user that the service for all users runs as; see systemd/data."""
 
 
 def default_path() -> str:
@@ -55,6 +56,20 @@ def holder(path: str | None = None) -> dict[str, Any] | None:
         return None
     try:
         return _about(fd) if _defect(fd) is None else None
+    finally:
+        os.close(fd)
+
+
+def fault(path: str | None = None) -> str | None:
+    """Return why the lock's file cannot be used; None: it can, or is not there yet. It is not locked."""
+    try:
+        fd = os.open(path or default_path(), _FLAGS)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return _reason(error)
+    try:
+        return _defect(fd)
     finally:
         os.close(fd)
 
@@ -98,7 +113,7 @@ def _about(fd: int) -> dict[str, Any] | None:
 
 
 def _trusted_uids() -> set[int]:
-    """This user, root, and the user that docs/rkllama.service runs the server as, where there is one."""
+    """This user, root, and the user that the service runs as, where there is one."""
     import pwd
 
     uids = {0, os.getuid(), os.geteuid()}
@@ -205,16 +220,15 @@ class NPULock:
         return fd
 
     def _open_file(self) -> int:
-        flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             # Without O_CREAT first: in a sticky directory the kernel may forbid it for others' files.
-            return os.open(self._path, flags)
+            return os.open(self._path, _FLAGS)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise self._unusable(_reason(error)) from None
         try:
-            fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, 0o666)
+            fd = os.open(self._path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:  # another process was first
             return self._open_file()
         except OSError as error:
@@ -225,7 +239,9 @@ class NPULock:
     def _unusable(self, reason: str) -> LoadFailed:
         return LoadFailed(
             f"the NPU's lock file {self._path} cannot be used: {reason}",
-            hint="Delete it if no RKLLama is running, or set RKLLAMA_LOCK to another file.",
+            hint=see_doctor(
+                "Delete it if no RKLLama is running, or set RKLLAMA_LOCK to another file."
+            ),
         )
 
     def release(self) -> None:

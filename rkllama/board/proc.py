@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,14 +71,37 @@ def listener_uids(port: int) -> set[int]:
     return {uid for uid, _ in _listeners(port)}
 
 
-def describe_listener(port: int) -> str:
-    """Return who listens on a TCP port in words, as far as this user may know it."""
-    found = dict(_listeners(port))
-    for uid, inode in found.items():
+def listens_to_others(port: int) -> bool:
+    """Return whether something listens on a TCP port at an address that is not this machine's alone."""
+    return any(not _is_loopback(address) for address, _, _ in _sockets(port))
+
+
+def _is_loopback(address: str) -> bool:
+    """Return whether an address as the kernel writes it, words in its own order of bytes, is 127.0.0.0/8
+    or ::1.
+    """
+    words = [bytes.fromhex(address[at : at + 8]) for at in range(0, len(address), 8)]
+    octets = b"".join(word[::-1] if sys.byteorder == "little" else word for word in words)
+    mapped = octets.removeprefix(bytes(10) + b"\xff\xff") if len(octets) == 16 else octets
+    return octets == bytes(15) + b"\1" or (len(mapped) == 4 and mapped[0] == 127)
+
+
+def listener(port: int) -> tuple[int, int] | None:
+    """Return pid and uid of a process that listens on a TCP port; None for one of whom one may not know."""
+    for uid, inode in dict(_listeners(port)).items():
         pid = _process_with(f"socket:[{inode}]")
         if pid is not None:
-            return f"`{process_name(pid)}` (process {pid} of user {user_name(uid)})"
-    names = sorted(user_name(uid) for uid in found)
+            return pid, uid
+    return None
+
+
+def describe_listener(port: int) -> str:
+    """Return who listens on a TCP port in words, as far as this user may know it."""
+    found = listener(port)
+    if found is not None:
+        pid, uid = found
+        return f"`{process_name(pid)}` (process {pid} of user {user_name(uid)})"
+    names = sorted(map(user_name, listener_uids(port)))
     return f"a program of user {' and '.join(names)}" if names else "another program"
 
 
@@ -108,6 +132,12 @@ def user_name(uid: int) -> str:
 
 def _listeners(port: int) -> Iterator[tuple[int, int]]:
     """Yield user and inode of the sockets that listen on a port."""
+    for _, uid, inode in _sockets(port):
+        yield uid, inode
+
+
+def _sockets(port: int) -> Iterator[tuple[str, int, int]]:
+    """Yield address, user and inode of the sockets that listen on a port."""
     wanted = f":{port:04X}"
     for path in _TABLES:
         try:
@@ -117,7 +147,7 @@ def _listeners(port: int) -> Iterator[tuple[int, int]]:
             continue
         for row in rows:
             if len(row) > 9 and row[3] == _LISTENS and row[1].endswith(wanted):
-                yield int(row[7]), int(row[9])
+                yield row[1].removesuffix(wanted), int(row[7]), int(row[9])
 
 
 def _process_with(target: str) -> int | None:

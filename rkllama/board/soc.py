@@ -11,7 +11,7 @@ from .sysroot import system_path
 COMPATIBLE = "/proc/device-tree/compatible"
 
 _BIG, _FIRST = range(4, 8), range(4)
-_CORES = {"RK3588": 3, "RK3576": 2}
+_CORES = {"RK3588": 3, "RK3582": 2, "RK3583": 2, "RK3576": 2}
 """Cores of the NPU where there are several: the runtime refuses to work with fewer CPUs."""
 _CPUS = {"RK3588": _BIG, "RK3576": _BIG, "RK3562": _FIRST, "RV1126B": _FIRST}
 _WITHOUT_LLM = frozenset({"RK3566", "RK3568", "RK3399", "RK3399PRO", "RV1103", "RV1106", "RV1126"})
@@ -39,6 +39,22 @@ def require_llm(soc: str | None) -> None:
             hint="librkllmrt supports RK3588, RK3576, RK3562 and RV1126B. Models in .gguf format "
             "run on the CPU of any board.",
         )
+
+
+def runs_llm(soc: str | None) -> bool:
+    """Return whether the NPU of `soc` runs language models, as far as the vendor says."""
+    return _family(soc) in (_CPUS.keys() | _CORES.keys())
+
+
+def npu_cores(soc: str | None) -> int:
+    """Return how many cores the NPU of `soc` has."""
+    return _CORES.get(_family(soc), 1)
+
+
+def _family(soc: str | None) -> str:
+    """The SoC of which this one is a variant: RK3588 for RK3588S and RK3588J."""
+    match = re.match(r"RK\d{4}", soc or "")
+    return match[0] if match else soc or ""
 
 
 def has_domains(soc: str | None) -> bool:
@@ -70,7 +86,7 @@ def cpus(
 
 def _choose(soc: str | None, available: set[int], number: int | None) -> list[int]:
     usable = {cpu for cpu in available if cpu < 8} or {0}
-    family = (soc or "").removesuffix("S")
+    family = _family(soc)
     chosen = sorted(usable.intersection(_CPUS.get(family, range(8))))[-4:]
     if len(chosen) < (number or _CORES.get(family, 1)):
         chosen = sorted(usable)[-(number or 4) :]

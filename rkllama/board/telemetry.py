@@ -6,125 +6,83 @@ be read is None or missing, never 0. Paths: the vendor's kernels 5.10 and 6.1.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
+from ..types import BoardState, Clock, CoreTime, Memory, Temperature
 from .soc import read_soc
 from .sysroot import list_names, read_number, read_text
+
+__all__ = [
+    "BoardState",
+    "Clock",
+    "CoreTime",
+    "Memory",
+    "Temperature",
+    "core_ranges",
+    "read_core_times",
+    "read_cpu_clocks",
+    "read_ddr_clock",
+    "read_memory",
+    "read_npu_clock",
+    "read_npu_load",
+    "read_state",
+    "read_temperatures",
+    "read_throttled",
+]
 
 _DEVFREQ = "/sys/class/devfreq"
 _CPUFREQ = "/sys/devices/system/cpu/cpufreq"
 _THERMAL = "/sys/class/thermal"
 _LOADS = ("/sys/kernel/debug/rknpu/load", "/proc/rknpu/load")
-
-
-class Clock(NamedTuple):
-    """A clock that the kernel scales; frequencies are in Hz."""
-
-    name: str
-    """"npu", "ddr", or "cpu" with the numbers of its cores, "cpu4-5"."""
-    current: int | None
-    highest: int | None
-    """The highest that the hardware has."""
-    limit: int | None
-    """The highest that is allowed now: heat, or somebody's setting, makes it lower."""
-    governor: str | None
-    governors: tuple[str, ...]
-    """Those that the kernel offers."""
-    governor_file: str
-    """Where the governor is set, as an absolute path of the system."""
-
-
-class Temperature(NamedTuple):
-    """What a sensor tells."""
-
-    zone: str
-    celsius: float
-
-
-class Memory(NamedTuple):
-    """The board's memory in bytes; CMA is what an NPU without IOMMU works in."""
-
-    total: int | None
-    available: int | None
-    cma_total: int | None
-    cma_free: int | None
-
-
-class BoardState(NamedTuple):
-    """The board at one moment."""
-
-    soc: str | None
-    npu: Clock | None
-    npu_load: tuple[int, ...]
-    """Percent per core over the last second; none without root."""
-    ddr: Clock | None
-    cpus: tuple[Clock, ...]
-    temperatures: tuple[Temperature, ...]
-    throttled: bool | None
-    """Whether heat holds a clock down; None where the board has no cooling devices."""
-    memory: Memory
+_TICKS = os.sysconf("SC_CLK_TCK")
+_COLDEST, _HOTTEST = -55_000, 200_000
+"""Thousandths of a degree between which a sensor's value means something."""
+_HOT = 80.0
+"""Degrees from which the vendor's system monitor may limit clocks without a cooling device: most device
+trees say 85, and 5 less until it lets go."""
+_SLOWS = re.compile(r"cpufreq|devfreq|npu|dmc|Processor")
+"""In the types of cooling devices that cool by slowing something; fans are others."""
 
 
 def read_state() -> BoardState:
     """Return how the board is doing."""
+    npu, ddr, cpus = read_npu_clock(), read_ddr_clock(), tuple(read_cpu_clocks())
+    thermal = list_names(_THERMAL)
+    temperatures = tuple(_temperatures(thermal))
     return BoardState(
         soc=read_soc(),
-        npu=read_npu_clock(),
-        npu_load=read_npu_load(),
-        ddr=read_ddr_clock(),
-        cpus=tuple(read_cpu_clocks()),
-        temperatures=tuple(read_temperatures()),
-        throttled=read_throttled(),
+        npu=npu,
+        ddr=ddr,
+        cpus=cpus,
+        core_times=tuple(read_core_times()),
+        temperatures=temperatures,
+        throttled=_is_throttled((npu, ddr, *cpus), temperatures, thermal),
         memory=read_memory(),
     )
 
 
 def read_npu_clock() -> Clock | None:
-    """Return the NPU's clock; its device is named after its address, "fdab0000.npu"."""
+    """Return the NPU's clock; its device is named after its address, "fdab0000.npu".
+
+    The `load` of that device is 0 on every kernel: the driver counts elsewhere.
+    """
     for name in list_names(_DEVFREQ):
         if name.endswith(".npu"):
-            return _devfreq("npu", name)
+            return _devfreq("npu", name, read_npu_load())
     return None
 
 
 def read_ddr_clock() -> Clock | None:
-    """Return the memory's clock; None with firmware that does not scale it."""
-    return _devfreq("ddr", "dmc") if "dmc" in list_names(_DEVFREQ) else None
+    """Return the memory's clock; None with firmware that does not scale it.
 
-
-def _devfreq(name: str, device: str) -> Clock:
-    folder = f"{_DEVFREQ}/{device}"
-    frequencies = _numbers(read_text(f"{folder}/available_frequencies"))
-    limit = read_number(f"{folder}/max_freq")
-    return Clock(
-        name=name,
-        current=read_number(f"{folder}/cur_freq"),
-        highest=max(frequencies, default=limit),
-        limit=limit,
-        governor=read_text(f"{folder}/governor") or None,
-        governors=tuple((read_text(f"{folder}/available_governors") or "").split()),
-        governor_file=f"{folder}/governor",
-    )
-
-
-def read_cpu_clocks() -> Iterator[Clock]:
-    """Yield the clocks of the CPU's clusters, little cores first; cpufreq writes kHz."""
-    policies = [name for name in list_names(_CPUFREQ) if re.fullmatch(r"policy\d+", name)]
-    for policy in sorted(policies, key=lambda name: int(name[6:])):
-        folder = f"{_CPUFREQ}/{policy}"
-        cores = _numbers(read_text(f"{folder}/related_cpus")) or [int(policy[6:])]
-        governors = read_text(f"{folder}/scaling_available_governors") or ""
-        yield Clock(
-            name=f"cpu{cores[0]}" + (f"-{cores[-1]}" if len(cores) > 1 else ""),
-            current=_kilo(read_number(f"{folder}/scaling_cur_freq")),
-            highest=_kilo(read_number(f"{folder}/cpuinfo_max_freq")),
-            limit=_kilo(read_number(f"{folder}/scaling_max_freq")),
-            governor=read_text(f"{folder}/scaling_governor") or None,
-            governors=tuple(governors.split()),
-            governor_file=f"{folder}/scaling_governor",
-        )
+    Its load is that of the bus: "33@528000000Hz".
+    """
+    if "dmc" not in list_names(_DEVFREQ):
+        return None
+    load = re.match(r"(\d{1,3})@", read_text(f"{_DEVFREQ}/dmc/load") or "")
+    return _devfreq("ddr", "dmc", (int(load[1]),) if load else ())
 
 
 def read_npu_load() -> tuple[int, ...]:
@@ -133,32 +91,102 @@ def read_npu_load() -> tuple[int, ...]:
     `NPU load:  Core0: 86%, Core1: 84%, Core2: 61%,`, or of a single core `NPU load: 12%`.
     """
     for path in _LOADS:
-        text = read_text(path)
-        if text is not None:
-            return tuple(map(int, re.findall(r"(\d{1,3})\s*%", text)))
+        load = re.findall(r"(\d{1,3})\s*%", read_text(path) or "")
+        if load:
+            return tuple(map(int, load))
     return ()
 
 
+def _devfreq(name: str, device: str, load: tuple[int, ...]) -> Clock:
+    folder = f"{_DEVFREQ}/{device}"
+    frequencies = _numbers(read_text(f"{folder}/available_frequencies"))
+    limit = read_number(f"{folder}/max_freq") or None  # old kernels write 0 for none
+    return Clock(
+        name=name,
+        current=read_number(f"{folder}/cur_freq"),
+        highest=max(frequencies, default=limit),
+        limit=limit,
+        governor=read_text(f"{folder}/governor") or None,
+        governors=tuple((read_text(f"{folder}/available_governors") or "").split()),
+        governor_file=f"{folder}/governor",
+        load=load,
+    )
+
+
+def read_cpu_clocks() -> Iterator[Clock]:
+    """Yield the clocks of the CPU's clusters, little cores first; cpufreq writes kHz."""
+    for policy in _in_order(list_names(_CPUFREQ), "policy"):
+        folder = f"{_CPUFREQ}/{policy}"
+        cores = _numbers(read_text(f"{folder}/related_cpus")) or [int(policy[6:])]
+        governors = read_text(f"{folder}/scaling_available_governors") or ""
+        yield Clock(
+            name="cpu" + core_ranges(cores),
+            current=_kilo(read_number(f"{folder}/scaling_cur_freq")),
+            highest=_kilo(read_number(f"{folder}/cpuinfo_max_freq")),
+            limit=_kilo(read_number(f"{folder}/scaling_max_freq")),
+            governor=read_text(f"{folder}/scaling_governor") or None,
+            governors=tuple(governors.split()),
+            governor_file=f"{folder}/scaling_governor",
+            cores=tuple(cores),
+        )
+
+
+def read_core_times() -> Iterator[CoreTime]:
+    """Yield how long each core has worked and idled; one that is switched off is missing."""
+    for line in (read_text("/proc/stat") or "").splitlines():
+        # cpu0 user nice system idle iowait irq softirq steal guest guest_nice; guests count as users, too.
+        if match := re.match(r"cpu(\d+) ([\d ]+)", line):
+            ticks = _numbers(match[2])[:8]
+            idle = sum(ticks[3:5])
+            yield CoreTime(
+                core=int(match[1]), busy=(sum(ticks) - idle) / _TICKS, idle=idle / _TICKS
+            )
+
+
 def read_temperatures() -> Iterator[Temperature]:
-    """Yield what each thermal zone tells; the kernel writes thousandths of a degree."""
-    for name in _in_order("thermal_zone"):
-        zone = read_text(f"{_THERMAL}/{name}/type")
-        value = read_number(f"{_THERMAL}/{name}/temp")
-        # A sensor that is switched off tells 0 or -273000 or so.
-        if zone and value is not None and 0 < value < 200_000:
-            yield Temperature(zone, value / 1000)
+    """Yield what each thermal zone tells."""
+    return _temperatures(list_names(_THERMAL))
 
 
 def read_throttled() -> bool | None:
-    """Return whether a cooling device holds a clock down; None where none can tell."""
+    """Return whether heat holds a clock down; None where nothing tells."""
+    return read_state().throttled
+
+
+def _temperatures(names: Sequence[str]) -> Iterator[Temperature]:
+    """Yield what each thermal zone tells; the kernel writes thousandths of a degree."""
+    seen: set[str] = set()
+    for name in _in_order(names, "thermal_zone"):
+        zone = read_text(f"{_THERMAL}/{name}/type")
+        value = read_number(f"{_THERMAL}/{name}/temp")
+        # A sensor that is switched off tells 0 or -273000 or so.
+        if zone and value and _COLDEST < value < _HOTTEST:
+            # PCs have several zones of one type.
+            zone = f"{zone}-{name[12:]}" if zone in seen else zone
+            seen.add(zone)
+            yield Temperature(zone=zone, celsius=value / 1000)
+
+
+def _is_throttled(
+    clocks: Sequence[Clock | None], sensors: Sequence[Temperature], names: Sequence[str]
+) -> bool | None:
+    """Return whether heat holds a clock down; None where nothing tells.
+
+    The kernel's thermal framework sets a cooling device to more than 0. The vendor's system monitor limits
+    clocks without one, and so may the user: which of them it was, only the temperature hints at.
+    """
     states = [
         read_number(f"{_THERMAL}/{name}/cur_state")
-        for name in _in_order("cooling_device")
-        # Fans cool too, and that slows nothing.
-        if re.search("cpufreq|devfreq|npu|dmc", read_text(f"{_THERMAL}/{name}/type") or "")
+        for name in _in_order(names, "cooling_device")
+        if _SLOWS.search(read_text(f"{_THERMAL}/{name}/type") or "")
     ]
     known = [state for state in states if state is not None]
-    return any(known) if known else None
+    if any(state > 0 for state in known):
+        return True
+    limited = any(clock is not None and clock.is_limited for clock in clocks)
+    if not known or (limited and any(sensor.celsius >= _HOT for sensor in sensors)):
+        return None
+    return False
 
 
 def read_memory() -> Memory:
@@ -173,9 +201,17 @@ def read_memory() -> Memory:
     )
 
 
-def _in_order(prefix: str) -> list[str]:
-    names = [name for name in list_names(_THERMAL) if re.fullmatch(rf"{prefix}\d+", name)]
-    return sorted(names, key=lambda name: int(name[len(prefix) :]))
+def _in_order(names: Sequence[str], prefix: str) -> list[str]:
+    """Return the names that are `prefix` and a number, by that."""
+    numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
+    return [f"{prefix}{number}" for number in sorted(map(int, filter(str.isdigit, numbers)))]
+
+
+def core_ranges(cores: Sequence[int]) -> str:
+    """Return the numbers of cores as the kernel writes them: "4-5"."""
+    if len(cores) > 1 and list(cores) == list(range(cores[0], cores[-1] + 1)):
+        return f"{cores[0]}-{cores[-1]}"
+    return ",".join(map(str, cores))
 
 
 def _numbers(text: str | None) -> list[int]:

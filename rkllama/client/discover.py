@@ -24,24 +24,26 @@ QUICK = 30.0
 """Seconds to wait for what a server answers at once, whatever its models are doing."""
 
 
-def find_server(settings: Settings) -> ServerAddress | None:
+def find_server(settings: Settings, *, timeout: float = QUICK) -> ServerAddress | None:
     """The running server; None without one, and then this machine's models are nobody else's.
+
+    It has `timeout` seconds to tell its version.
 
     Raises ServerUnreachable where the user named a server and it is silent, ConfigError where the server
     asks for a key or the address is unusable.
     """
     server = ServerAddress(settings, settings.host)
     if not is_this_machine(server.host) or _is_chosen(server, settings):
-        server.ask_version()  # the user has named it: its silence is an error
+        server.ask_version(timeout)  # the user has named it: its silence is an error
         return server
-    if _is_serving(server):
+    if _is_serving(server, timeout):
         return server
     from ..board.lock import holder
 
     owner = holder(settings.lock)
     if owner and owner.get("url"):
         server = ServerAddress(settings, owner["url"], with_key=False)
-        if _is_serving(server):
+        if _is_serving(server, timeout):
             return server
     return None
 
@@ -78,8 +80,10 @@ class ServerAddress:
     def __init__(self, settings: Settings, host: str, *, with_key: bool = True) -> None:
         self.host, self.port = server_address(host)
         self.url = server_url(self.host, self.port)
-        self.models = ""
-        """Its models directory, once `ask_version` has been told."""
+        self.models = self.version = ""
+        """Its models directory and its release, once `ask_version` has been told,"""
+        self.home = ""
+        """and its home, where its logs and settings are."""
         self._headers: dict[str, str] = {}
         self._keeps_key = bool(settings.api_keys) and not with_key
         if settings.api_keys and with_key:
@@ -100,19 +104,23 @@ class ServerAddress:
         headers = {**self._headers, **(headers or {})}
         return request(self.host, self.port, method, path, body, headers, timeout=timeout)
 
-    def get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str, timeout: float = QUICK) -> dict[str, Any]:
         """The JSON object that a quick GET brings. Raises what the server reports, ServerUnreachable."""
-        with self.request("GET", path, timeout=QUICK) as response:
+        with self.request("GET", path, timeout=timeout) as response:
             status, data = response.status, response.read()
         if status != 200:
             raise self.refusal(status, data)
         return self.parse(data)
 
-    def ask_version(self) -> dict[str, Any]:
+    def ask_version(self, timeout: float = QUICK) -> dict[str, Any]:
         """Return what `/api/version` says. Raises as `get`."""
-        body = self.get("/api/version")
+        body = self.get("/api/version", timeout)
+        if isinstance(body.get("rkllama"), str):
+            self.version = body["rkllama"]
         if isinstance(body.get("models"), str):
             self.models = body["models"]
+        if isinstance(body.get("home"), str):
+            self.home = body["home"]
         return body
 
     def parse(self, data: bytes) -> dict[str, Any]:
@@ -156,10 +164,10 @@ class ServerAddress:
         return ServerUnreachable(self.url, "another program is listening there")
 
 
-def _is_serving(server: ServerAddress) -> bool:
+def _is_serving(server: ServerAddress, timeout: float) -> bool:
     """Return whether RKLLama responds there, by its body: proxies put their own name into `Server`."""
     try:
-        return _listens(server) and "rkllama" in server.ask_version()
+        return _listens(server) and "rkllama" in server.ask_version(timeout)
     except ConfigError:
         raise  # it asks for a key
     except RKLLamaError:

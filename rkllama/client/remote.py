@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from ..errors import ModelIncomplete, NoModelLoaded, ServerUnreachable
 from ..service import LOCAL, Caller
 from ..types import (
+    BoardState,
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -24,6 +25,7 @@ from .discover import QUICK, ServerAddress
 from .http import Response
 from .wire import (
     EventReader,
+    board_state,
     chat_body,
     embedding_result,
     incomplete_info,
@@ -221,6 +223,14 @@ class RemoteService:
     ) -> int | None:
         """Return None: the Ollama dialect has no such call."""
         return None
+
+    def queue_length(self) -> int:
+        """How many requests wait for their turn."""
+        return self._understand(lambda body: int(body["queue"]), self._server.get("/health"))
+
+    def board(self) -> BoardState:
+        """How the server's board is doing."""
+        return self._understand(board_state, self._server.get("/api/rkllama/board"))
 
     def close(self) -> None:
         """Do nothing: no connection is open between two calls."""

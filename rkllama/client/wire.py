@@ -10,17 +10,22 @@ from typing import Any, Literal, get_args
 
 from ..errors import ModelIncomplete
 from ..types import (
+    BoardState,
     ChatRequest,
+    Clock,
+    CoreTime,
     EmbeddingResult,
     Event,
     Finished,
     FinishReason,
     LoadedModel,
+    Memory,
     Message,
     ModelDetails,
     ModelInfo,
     PullProgress,
     ReasoningDelta,
+    Temperature,
     TextDelta,
     Timings,
     TokenLogprob,
@@ -259,6 +264,46 @@ def loaded_model(entry: Json) -> LoadedModel:
         runtime=entry["runtime"],
         pid=entry["pid"],
         uses_npu=entry["size_vram"] > 0,
+        tokens_per_second=entry.get("tokens_per_second"),
+    )
+
+
+def board_state(body: Json) -> BoardState:
+    """Return the answer of `/api/rkllama/board`."""
+    memory = body["memory"]
+    return BoardState(
+        soc=body.get("soc"),
+        npu=_clock(body["npu"]) if "npu" in body else None,
+        ddr=_clock(body["ddr"]) if "ddr" in body else None,
+        cpus=tuple(map(_clock, body.get("cpus", ()))),
+        core_times=tuple(
+            CoreTime(core=one["core"], busy=one["busy_seconds"], idle=one["idle_seconds"])
+            for one in body.get("core_times", ())
+        ),
+        temperatures=tuple(
+            Temperature(zone=one["zone"], celsius=one["celsius"])
+            for one in body.get("temperatures", ())
+        ),
+        throttled=body.get("throttled"),
+        memory=Memory(
+            total=memory.get("total_bytes"),
+            available=memory.get("available_bytes"),
+            cma_total=memory.get("cma_total_bytes"),
+            cma_free=memory.get("cma_free_bytes"),
+        ),
+    )
+
+
+def _clock(body: Json) -> Clock:
+    return Clock(
+        name=body["name"],
+        current=body.get("current_hz"),
+        highest=body.get("highest_hz"),
+        limit=body.get("limit_hz"),
+        governor=body.get("governor"),
+        governors=tuple(body.get("governors", ())),
+        cores=tuple(body.get("cores", ())),
+        load=tuple(body.get("load_percent", ())),
     )
 
 

@@ -1,13 +1,17 @@
 """`rkllama ps`, `stop` and `load`: the models in memory."""
 
+import contextlib
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console.output import write_styled
+from ..console.output import DIM, styled, write_styled
 from ..errors import NoModelLoaded, RKLLamaError
 from .common import JSONFlag, Model, model_names, service_of, settings_of
+
+if TYPE_CHECKING:
+    from ..service import Service
 
 
 def ps(context: typer.Context, as_json: JSONFlag = False) -> None:
@@ -20,6 +24,7 @@ def ps(context: typer.Context, as_json: JSONFlag = False) -> None:
     if as_json:
         sys.stdout.write(loaded_json(loaded))
     else:
+        _say_board(service)
         write_styled(loaded_text(loaded))
     if not loaded:
         from ..board.lock import describe_holder, holder
@@ -28,6 +33,17 @@ def ps(context: typer.Context, as_json: JSONFlag = False) -> None:
         owner = None if isinstance(service, RemoteService) else holder(settings_of(context).lock)
         note = f"The NPU is in use by {describe_holder(owner)}." if owner else "No model is loaded."
         sys.stderr.write(f"{note}\n")
+
+
+def _say_board(service: "Service") -> None:
+    """Tell on a terminal how the board is doing, as far as the server does."""
+    if not sys.stderr.isatty():
+        return
+    from ..console.top import summary
+
+    with contextlib.suppress(RKLLamaError):  # a server of an older release
+        if text := summary(service.board()):
+            write_styled(f"{styled(text, DIM, sys.stderr)}\n", sys.stderr)
 
 
 def stop(

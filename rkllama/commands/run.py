@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
-from ..errors import InvalidRequest
-from .common import Model, service_of, settings_of
+from ..errors import InvalidRequest, RKLLamaError
+from .common import model_names, service_of, settings_of
 
 if TYPE_CHECKING:
     from ..console.options import ChatOptions
+    from ..repl.saved import SavedChat, SavedChats
+    from ..service import Service
 
 
 def _range(name: str) -> dict[str, Any]:
@@ -24,9 +26,25 @@ def _least(name: str) -> int:
     return INTEGER_BOUNDS[name][0]
 
 
+def chat_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the names that the shell completes a saved chat's name to."""
+    try:
+        names = saved_chats(context).names()
+    except RKLLamaError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def run(
     context: typer.Context,
-    model: Model,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="The model's name as shown by `rkllama list`, or a unique prefix; needed without --resume.",
+            autocompletion=model_names,
+        ),
+    ] = None,
     prompt: Annotated[
         list[str] | None,
         typer.Argument(
@@ -122,6 +140,17 @@ def run(
     nowordwrap: Annotated[
         bool, typer.Option("--nowordwrap", help="Do not wrap lines at word boundaries.")
     ] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Draw the answers as Markdown on a terminal.")
+    ] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHAT",
+            help="Go on with a saved chat, with its model if no MODEL is named.",
+            autocompletion=chat_names,
+        ),
+    ] = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -156,15 +185,13 @@ def run(
 
     MODEL may be the path of a .rkllm or .gguf file, such as ./model.gguf, which runs without a server.
     """
+    if model is None and resume is None:
+        raise typer.BadParameter("it is missing", param_hint="MODEL")
     wanted = _format(format)
     text = _prompt(prompt, no_stdin=no_stdin)
     if as_json and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--json")
-    from ..console.one_file import service_for
     from ..console.options import ChatOptions
-    from ..console.repl import Chat, answer_once
-    from .hub.fetch import ensure_model
-    from .hub.runtime import with_runtime
 
     options = _with_numbers(
         ChatOptions(
@@ -174,6 +201,7 @@ def run(
             keep_alive=_duration(keep_alive),
             verbose=verbose,
             wordwrap=not nowordwrap,
+            markdown=markdown,
             format=wanted,
         ),
         temperature=temperature,
@@ -187,19 +215,42 @@ def run(
         num_predict=num_predict,
         num_ctx=ctx,
     )
-    service, model = service_for(
-        model, settings_of(context).models, lambda: service_of(context, "run")
-    )
+    saved = None if resume is None else saved_chats(context).get(resume)
+    converse(context, model, text, options, saved=saved, as_json=as_json, decision=pull)
+
+
+def converse(
+    context: typer.Context,
+    model: str | None,
+    text: str | None,
+    options: "ChatOptions",
+    *,
+    saved: "SavedChat | None" = None,
+    as_json: bool = False,
+    decision: bool | None = None,
+) -> None:
+    """Answer a text, or start a chat without one; go on with a saved chat, and its model if none is named.
+
+    `decision` is whether a model or runtime that is not here is fetched; None asks on a terminal.
+    """
+    from functools import partial
+
+    from ..console.one_file import service_for
+    from .hub.fetch import ensure_model
+    from .hub.runtime import with_runtime
+
+    settings = settings_of(context)
+    if saved is not None:
+        model, options = model or saved.model, options.over(saved.options)
+    assert model is not None, "without a saved chat one is named"
+    service, name = service_for(model, settings.models, lambda: service_of(context, "run"))
     try:
-        model = ensure_model(service, model, settings_of(context), decision=pull)
-
-        def answer() -> None:
-            if text is None:
-                Chat(service, model, options, settings_of(context).home).loop()
-            else:
-                answer_once(service, model, text, options, as_json=as_json)
-
-        with_runtime(answer, service, settings_of(context), decision=pull)
+        name = ensure_model(service, name, settings, decision=decision)
+        if text is None:
+            action = partial(_chat, service, name, options, settings.home, saved)
+        else:
+            action = partial(_answer, service, name, text, options, saved, as_json)
+        with_runtime(action, service, settings, decision=decision)
         sys.stdout.flush()
     except BrokenPipeError:
         from ..console.output import forget_stdout
@@ -207,6 +258,38 @@ def run(
         forget_stdout()
     finally:
         service.close()
+
+
+def _chat(
+    service: "Service", model: str, options: "ChatOptions", home: str, saved: "SavedChat | None"
+) -> None:
+    from ..repl.chat import Chat
+
+    Chat(service, model, options, home, saved).loop()
+
+
+def _answer(
+    service: "Service",
+    model: str,
+    text: str,
+    options: "ChatOptions",
+    saved: "SavedChat | None",
+    as_json: bool,
+) -> None:
+    from ..console.answer import answer_once
+    from ..types import Message
+
+    messages = (*(saved.messages if saved else ()), Message.of("user", text))
+    answer_once(service, model, messages, options, as_json=as_json)
+
+
+def saved_chats(context: typer.Context) -> "SavedChats":
+    """Return the saved chats of the user."""
+    import os
+
+    from ..repl.saved import SavedChats
+
+    return SavedChats(os.path.join(settings_of(context).home, "chats"))
 
 
 def _with_numbers(options: "ChatOptions", **numbers: float | None) -> "ChatOptions":

@@ -59,6 +59,13 @@ def serve(
         str | None,
         typer.Option(metavar="URL,...", help="Let web pages from these origins call the server."),
     ] = None,
+    exit_idle: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="End after this long without a request and a loaded model; -1: never. [default: -1]",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None,
         typer.Option(metavar="LEVEL", help="Level: debug, info, warning or error. [default: info]"),
@@ -76,6 +83,7 @@ def serve(
             "max_queue": max_queue,
             "api_keys": api_key,
             "origins": origins,
+            "exit_idle": exit_idle,
             "log_level": log_level,
         }
     )

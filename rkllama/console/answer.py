@@ -7,17 +7,35 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from ..errors import PromptTooLong, RKLLamaError
 from ..service import Service
-from ..types import ChatRequest, Event, Finished, ReasoningDelta, TextDelta, ToolCall, ToolCallDelta
+from ..types import (
+    ChatRequest,
+    Event,
+    Finished,
+    Message,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+)
 from .loading import LoadingText
+from .options import ChatOptions
 from .output import is_terminal, print_note, use_colour
 from .streams import control
 from .terminal import Spinner, WrappedText, quiet_keys
 
+if TYPE_CHECKING:
+    from .markdown import MarkdownText
+
 _FULL = 0.9
 """Of the context: an answer that was cut off there has filled it."""
+
+
+_LONGER_ONCE = "--ctx N"
+"""How a user gets a longer context where there is no chat."""
 
 
 class Completion:
@@ -44,13 +62,20 @@ class Completion:
 class CompletionPrinter:
     """Prints the events of one answer as they come; the spinner turns until something is shown."""
 
-    def __init__(self, spinner: Spinner, *, hide_thinking: bool, wrap: bool) -> None:
+    def __init__(self, spinner: Spinner, options: ChatOptions) -> None:
         self._spinner = spinner
-        self._hide_thinking = hide_thinking
-        self._out = WrappedText(sys.stdout, wrap=wrap)
-        self._thoughts = WrappedText(sys.stderr, wrap=wrap)
+        self._hide_thinking = options.hide_thinking
+        self._draws = options.markdown and is_terminal(sys.stdout)
+        """Whether blocks are drawn: then the spinner is the drawing's to stop."""
+        self._out = self._drawn() if self._draws else WrappedText(sys.stdout, options.wordwrap)
+        self._thoughts = WrappedText(sys.stderr, options.wordwrap)
         self._thinking = False
         self._last = "\n"
+
+    def _drawn(self) -> MarkdownText:
+        from .markdown import MarkdownText
+
+        return MarkdownText(sys.stdout, self._spinner)
 
     def show(self, event: Event) -> None:
         """Print one event."""
@@ -66,13 +91,16 @@ class CompletionPrinter:
         """End the last line, also of an answer that was interrupted."""
         self._spinner.stop()
         self._end_thinking()
-        self._out.finish()
         if self._last != "\n":
             self._out.write("\n")
+        self._out.finish()
 
     def _say(self, text: str) -> None:
-        self._spinner.stop()
+        if not self._draws:
+            self._spinner.stop()
         self._end_thinking()
+        if self._draws:
+            self._spinner.start()
         self._last = text[-1:] or self._last  # first: Ctrl-C may come in the middle of the write
         self._out.write(text)
 
@@ -99,13 +127,35 @@ class CompletionPrinter:
             sys.stderr.flush()
 
 
+def answer_once(
+    service: Service,
+    model: str,
+    messages: tuple[Message, ...],
+    options: ChatOptions,
+    *,
+    as_json: bool,
+) -> None:
+    """Answer the last of some messages on stdout, as text or as one JSON object. Raises RKLLamaError, also
+    for an answer that was broken off.
+    """
+    request = options.request(model, messages)
+    if as_json:
+        with explained(_LONGER_ONCE):
+            check_complete(print_json(service, request))
+        return
+    completion = Completion()
+    print_completion(service, request, completion, options, longer=_LONGER_ONCE)
+    if options.verbose:
+        print_figures(completion.finished)
+    check_complete(completion.finished)
+
+
 def print_completion(
     service: Service,
     request: ChatRequest,
     completion: Completion,
+    options: ChatOptions,
     *,
-    hide_thinking: bool,
-    wrap: bool,
     longer: str,
 ) -> None:
     """Stream an answer to the terminal; `completion` holds what came, also when it is interrupted.
@@ -113,7 +163,7 @@ def print_completion(
     `longer` is how the user gets a longer context here.
     """
     with explained(longer), Spinner(_first_words(service, request)) as spinner, quiet_keys():
-        printer = CompletionPrinter(spinner, hide_thinking=hide_thinking, wrap=wrap)
+        printer = CompletionPrinter(spinner, options)
         try:
             with contextlib.closing(service.stream(request)) as events:
                 for event in events:

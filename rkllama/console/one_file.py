@@ -47,6 +47,11 @@ def service_for(model: str, models: str, usual: Callable[[], Service]) -> tuple[
     return service, service.name
 
 
+def lasting_name(service: Service, model: str) -> str:
+    """Return the name by which `service_for` finds a model of a service again, in another process."""
+    return service.path if isinstance(service, OneFile) and model == service.name else model
+
+
 def _has(service: Service, model: str) -> bool:
     try:
         service.show(model)
@@ -81,6 +86,7 @@ class OneFile(LocalService):
 
     def __init__(self, path: str) -> None:
         self._folder = tempfile.mkdtemp(prefix="rkllama-")
+        self.path = os.path.abspath(path)
         file = os.path.basename(path)
         self.name = strip_extension(file)
         folder, beside = os.path.join(self._folder, self.name), os.path.dirname(path)

@@ -31,6 +31,7 @@ class ChatOptions:
     keep_alive: float | None = None
     verbose: bool = False
     wordwrap: bool = True
+    markdown: bool = False
     format: Literal["json"] | Mapping[str, Any] | None = None
 
     def request(self, model: str, messages: tuple[Message, ...]) -> ChatRequest:
@@ -47,6 +48,29 @@ class ChatOptions:
             keep_alive=self.keep_alive,
             format=self.format,
             truncate=True,
+        )
+
+    def over(self, defaults: ChatOptions) -> ChatOptions:
+        """Return these options, with what they leave open of how answers are asked for from `defaults`."""
+        return replace(
+            self,
+            system=defaults.system if self.system is None else self.system,
+            sampling=self.sampling.over(defaults.sampling),
+            max_tokens=defaults.max_tokens if self.max_tokens is None else self.max_tokens,
+            context_length=self.context_length or defaults.context_length,
+            stop=self.stop or defaults.stop,
+            think=defaults.think if self.think is None else self.think,
+            format=defaults.format if self.format is None else self.format,
+        )
+
+    def looks(self) -> ChatOptions:
+        """Return only how answers look and how long the model stays, nothing that changes an answer."""
+        return ChatOptions(
+            hide_thinking=self.hide_thinking,
+            keep_alive=self.keep_alive,
+            verbose=self.verbose,
+            wordwrap=self.wordwrap,
+            markdown=self.markdown,
         )
 
     def parameters(self) -> tuple[tuple[str, str], ...]:

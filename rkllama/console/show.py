@@ -22,6 +22,9 @@ from .output import (
 )
 from .streams import printable
 
+_NARROWEST = 16
+"""Columns that are left of a value beside its name."""
+
 
 def details_json(details: ModelDetails) -> str:
     """Return all details as one JSON object."""
@@ -78,16 +81,20 @@ def two_columns(
     rows: Sequence[tuple[str, object]], *, indent: str = "  ", stream: TextIO | None = None
 ) -> str:
     """Return names and values beside each other; what is too long for the terminal of `stream` (stdout)
-    goes on below where it began. A row without a value is left out.
+    goes on below where it began, and where that leaves no room, below the name. A row without a value is
+    left out.
     """
     filled = [(name, value) for name, value in rows if value not in (None, "")]
     width = max((len(name) for name, _ in filled), default=0)
     columns = columns_of(stream or sys.stdout)
     begin = len(indent) + width + 2
+    below = 0 < columns < begin + _NARROWEST
+    begin = len(indent) + 4 if below else begin
     lines = []
     for name, value in filled:
         first, *more = _wrapped(str(value), columns - begin)
-        lines.append(f"{indent}{name:<{width}}  {first}")
+        gap = "\n" + " " * begin if below else " " * (width + 2 - len(name))
+        lines.append(f"{indent}{name}{gap}{first}")
         lines += [" " * begin + line for line in more]
     return "".join(f"{line}\n" for line in lines)
 
@@ -129,7 +136,7 @@ def loaded_text(loaded: Sequence[LoadedModel]) -> str:
             str(model.context_length or "-"),
             model.runtime or "-",
             model.state,
-            _until(model),
+            until_text(model),
         )
         for model in loaded
     ]
@@ -137,7 +144,8 @@ def loaded_text(loaded: Sequence[LoadedModel]) -> str:
     return table(head, lines, lesser=("RUNTIME", "CONTEXT", "SIZE"))
 
 
-def _until(model: LoadedModel) -> str:
+def until_text(model: LoadedModel) -> str:
+    """Return how long a model stays in memory, in words."""
     if model.state in ("loading", "busy"):
         return "in use"
     if model.expires is None:

@@ -22,18 +22,34 @@ _NO_LINE_BEGINS_WITH = "、。，．：；？！）］｝」』】〉》〕ー�
 @contextlib.contextmanager
 def quiet_keys() -> Iterator[None]:
     """Do not show what is typed in the middle of an answer; the next prompt shows it."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    with _keys("ECHO"):
         yield
+
+
+@contextlib.contextmanager
+def single_keys() -> Iterator[int]:
+    """Give each key at once, and do not show it; a descriptor to read them from, -1 without a terminal."""
+    with _keys("ECHO", "ICANON") as fd:
+        yield fd
+
+
+@contextlib.contextmanager
+def _keys(*unset: str) -> Iterator[int]:
+    """Take these of termios' local modes from the terminal, whose descriptor this yields."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        yield -1
         return
     import termios
 
     fd = sys.stdin.fileno()
     before = termios.tcgetattr(fd)
-    quiet = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    modes = before[3]
+    for name in unset:
+        modes &= ~getattr(termios, name)
     if _in_foreground(fd):
-        termios.tcsetattr(fd, termios.TCSANOW, quiet)
+        termios.tcsetattr(fd, termios.TCSANOW, [*before[:3], modes, *before[4:]])
     try:
-        yield
+        yield fd
     finally:
         if _in_foreground(fd):
             termios.tcsetattr(fd, termios.TCSANOW, before)
@@ -108,13 +124,18 @@ class Spinner:
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Spinner:
-        if is_terminal(sys.stderr):
-            self._thread = threading.Thread(target=self._spin, daemon=True)
-            self._thread.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+    def start(self) -> None:
+        """Have the spinner turn, also once more after `stop`; one that turns goes on."""
+        if self._thread is None and is_terminal(sys.stderr):
+            self._stopped.clear()
+            self._thread = threading.Thread(target=self._spin, daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """Remove the spinner; calling this again does nothing."""
@@ -148,7 +169,7 @@ class WrappedText:
     If the stream is not a terminal, or with `wrap` False, text goes out as it comes.
     """
 
-    def __init__(self, stream: TextIO, *, wrap: bool) -> None:
+    def __init__(self, stream: TextIO, wrap: bool) -> None:
         self._stream = stream
         self._terminal = stream.isatty()
         self._wrap = wrap and self._terminal

@@ -128,6 +128,8 @@ class Generation:
         if result.prompt_tokens and prompt.raw:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
         resident.memory = result.memory or resident.memory
+        if result.completion_tokens and result.generation_seconds:
+            resident.tokens_per_second = result.completion_tokens / result.generation_seconds
         # The backend calls a run cancelled that was aborted at its end or at a stop string.
         reason: FinishReason = result.reason if parser.stopped is None else "stop"
         if calls and reason == "stop":

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..states.store import Figures as StateFigures
-from ..types import LoadedModel
+from ..types import BoardState, LoadedModel
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -74,7 +74,9 @@ class Histogram:
 def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
     """Return one line, label values escaped as the format demands."""
     pairs = ",".join(f'{key}="{_escape(text)}"' for key, text in labels)
-    return f"{name}{{{pairs}}} {value:g}" if pairs else f"{name} {value:g}"
+    # Six digits, as ":g" has them, are too few for bytes and Hz.
+    figure = str(int(value)) if value == int(value) else repr(value)
+    return f"{name}{{{pairs}}} {figure}" if pairs else f"{name} {figure}"
 
 
 def _escape(text: str) -> str:
@@ -113,12 +115,18 @@ class Metrics:
         waiting: int,
         restarts: int,
         loaded: Sequence[LoadedModel],
+        board: BoardState,
         states: StateFigures | None = None,
     ) -> str:
-        """All figures: what is counted here, and what the scheduler, the models in memory and the saved
-        conversations say.
+        """All figures: what is counted here, and what the scheduler, the models in memory, the board and the
+        saved conversations say.
         """
-        lines = [*self._counted(), *_scheduler_lines(waiting, restarts), *_model_lines(loaded)]
+        lines = [
+            *self._counted(),
+            *_scheduler_lines(waiting, restarts),
+            *_model_lines(loaded),
+            *_board_lines(board),
+        ]
         if states is not None:
             lines += _state_lines(states)
         return "\n".join(lines) + "\n"
@@ -219,3 +227,58 @@ _STATE_FIGURES = (
 def _state_lines(states: StateFigures) -> Iterator[str]:
     for kind, name, field, text in _STATE_FIGURES:
         yield from _family(kind, name, text, [_sample(name, (), getattr(states, field))])
+
+
+def _board_lines(board: BoardState) -> Iterator[str]:
+    """Yield what is known of the board, in base units; a figure that is not known is left out."""
+    clocks = board.clocks
+    cores = enumerate(board.npu_load)
+    yield from _gauge(
+        "rkllama_npu_load_ratio",
+        "Load of the NPU's cores over the last second, 0 to 1.",
+        [({"core": str(core)}, percent / 100) for core, percent in cores],
+    )
+    yield from _gauge(
+        "rkllama_memory_bus_load_ratio",
+        "Load of the memory's bus, 0 to 1.",
+        [({}, percent / 100) for percent in (board.ddr.load if board.ddr else ())],
+    )
+    yield from _gauge(
+        "rkllama_clock_hertz",
+        "Frequencies of NPU, memory (ddr) and CPU clusters.",
+        [({"clock": clock.name}, clock.current) for clock in clocks],
+    )
+    yield from _gauge(
+        "rkllama_clock_limit_hertz",
+        "Highest frequencies that are allowed now.",
+        [({"clock": clock.name}, clock.limit) for clock in clocks],
+    )
+    yield from _gauge(
+        "rkllama_temperature_celsius",
+        "Temperatures of the thermal zones.",
+        [({"zone": sensor.zone}, sensor.celsius) for sensor in board.temperatures],
+    )
+    yield from _gauge(
+        "rkllama_throttled", "Whether heat holds a clock down.", [({}, board.throttled)]
+    )
+    yield from _gauge(
+        "rkllama_memory_available_bytes",
+        "Memory of the board that programs can still have.",
+        [({}, board.memory.available)],
+    )
+    yield from _gauge(
+        "rkllama_cma_free_bytes",
+        "Free memory of what the kernel keeps for devices (CMA).",
+        [({}, board.memory.cma_free)],
+    )
+
+
+def _gauge(
+    name: str, help_text: str, values: Iterable[tuple[dict[str, str], float | None]]
+) -> Iterator[str]:
+    """Yield a gauge with the values that are known; nothing where none is."""
+    samples = [
+        _sample(name, labels.items(), value) for labels, value in values if value is not None
+    ]
+    if samples:
+        yield from _family("gauge", name, help_text, samples)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 from ..backends.base import LoadedInfo, LoadSpec
 from ..backends.kinds import kind_of
+from ..board.governors import Governors
 from ..board.lock import NPULock
 from ..board.soc import has_domains, read_soc
 from ..config import LONGEST_WAIT, Settings
@@ -29,6 +28,7 @@ from ..models.metadata import StoredModel
 from ..rkllm.domains import Domains
 from ..runner.growth import Growth
 from ..runner.keeping import keep_conversation
+from ..runner.log import log_path
 from ..runner.worker import State, Worker
 from ..service import LOCAL, Caller
 from ..states.conversation import Conversations
@@ -45,8 +45,6 @@ _UNLOAD_GRACE = 10.0
 """Seconds that an unload leaves a running answer to end after its abort; then its process is killed."""
 _LONG = 0.05
 """Seconds of waiting after which a client may have gone: then it is asked."""
-_LONGEST_LOG = 255 - len(".log.1")
-"""Bytes of a log's name without its endings."""
 _NPU_SETTINGS = tuple(field.name for field in fields(NPUParams))
 """They are settings under the same names."""
 _FOR_EVER = 1e9
@@ -75,6 +73,8 @@ class Resident:
     """Of the last prompt whose size was told; 0 where none is ever told."""
     memory: int | None = None
     """Bytes, as the runtime reported with the last answer."""
+    tokens_per_second: float | None = None
+    """Of the last answer."""
     growth: Growth | None = None
     """Of its memory since it was loaded; None where it is not minded."""
     bloated: bool = False
@@ -130,6 +130,7 @@ class Pool:
         self._on_npu: set[str] = set()
         """By path, the models whose processes inherit the NPU's lock."""
         self._npu_mutex = threading.Lock()
+        self._governors = Governors(settings.governors)
         self._npu = NPUParams(**{name: getattr(settings, name) for name in _NPU_SETTINGS})
         self._domains = Domains(several=has_domains(read_soc()))
         self._runtimes = RuntimeLoader(settings)
@@ -177,7 +178,7 @@ class Pool:
                 finally:
                     self._after_use(slot, resident, keep_alive)
         finally:
-            self._share_npu()
+            self._give_back()
             self._wake_janitor()
 
     def _after_use(
@@ -251,6 +252,8 @@ class Pool:
             self._close(slot)
         if slot.resident is None:
             self._load(slot, model, spec, wanted)
+        else:
+            self._governors.renew()
         assert slot.resident is not None
         slot.resident.info = model.info
         return slot.resident
@@ -393,6 +396,7 @@ class Pool:
         if self._closed:  # `close` may have looked before it was there
             self._end(slot.resident, "the server is stopping")
         try:
+            self._governors.hold(slot.key)
             spec = self._with_domain(spec, model)
             slot.resident.loaded = worker.load(spec, timeout=self._settings.load_timeout)
         except BaseException:
@@ -435,20 +439,21 @@ class Pool:
 
         `external`: a llama-server is to run it.
         """
-        log_path = self._log_path(info.name)
+        path = log_path(self._settings.logs, info.name)
         if external or not kind_of(info.path).needs_npu:
-            return Worker(info.path, log_path, external=external)
+            return Worker(info.path, path, external=external)
         with self._npu_mutex:
             self._npu_lock.acquire()
-            worker = Worker(info.path, log_path, inherit=(self._npu_lock.fd,))
+            worker = Worker(info.path, path, inherit=(self._npu_lock.fd,))
             self._on_npu.add(info.path)
             return worker
 
-    def _share_npu(self) -> None:
-        """Let others have the NPU while no model is on it."""
+    def _give_back(self) -> None:
+        """Give back what no model needs any more: the NPU, where others may have it, and the governors."""
         with self._npu_mutex:
             if self._shares_npu and not self._on_npu:
                 self._npu_lock.release()
+        self._governors.settle()
 
     def _with_domain(self, spec: LoadSpec, model: StoredModel) -> LoadSpec:
         """Return a spec that names the model's domain in the NPU's memory, which is its own from now on."""
@@ -456,15 +461,6 @@ class Pool:
             return spec
         first = self._domains.take(spec.path, model.info.size, spec.npu.base_domain_id)
         return replace(spec, npu=replace(spec.npu, base_domain_id=first))
-
-    def _log_path(self, name: str) -> str:
-        """Return where a model's process logs; the name of one in a folder can be longer than a file's may
-        be.
-        """
-        file = name.replace("/", "_")
-        if len(os.fsencode(file)) > _LONGEST_LOG:
-            file = f"{file[:50]}-{zlib.crc32(os.fsencode(file)):08x}"
-        return os.path.join(self._settings.logs, file + ".log")
 
     # --- Unloading -----------------------------------------------------------------------------
 
@@ -485,7 +481,7 @@ class Pool:
         ) as held:
             if held is not None:
                 self._close(held)
-                self._share_npu()
+                self._give_back()
 
     def _interrupt(self, resident: Resident, reason: str) -> None:
         if resident.loaded is None:
@@ -504,6 +500,7 @@ class Pool:
             self._close_worker(resident)
             self._domains.give_back(slot.key)
             self._on_npu.discard(slot.key)
+            self._governors.drop(slot.key)
             if resident.loaded is not None:
                 log.info("unloaded %s", resident.info.name)
 
@@ -535,6 +532,7 @@ class Pool:
         while (idle := self.scheduler.take_idle(lambda _: True)) is not None:
             self._close(idle)
             self.scheduler.put_back(idle)
+        self._governors.settle()
         self._npu_lock.release()
         if self._keeps_states:
             self._states.close()
@@ -568,7 +566,7 @@ class Pool:
                         self._renew(slot)
                 finally:
                     self.scheduler.put_back(slot)
-                    self._share_npu()
+                    self._give_back()
                 continue
             with self._timer:
                 if not self._closed:
@@ -628,4 +626,5 @@ def _loaded_model(slot: Slot[Resident]) -> LoadedModel | None:
         runtime=loaded.runtime if loaded else None,
         pid=resident.worker.pid,
         uses_npu=resident.worker.kind.needs_npu,
+        tokens_per_second=resident.tokens_per_second,
     )

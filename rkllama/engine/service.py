@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ..board.lock import NPULock
+from ..board.telemetry import read_state
 from ..config import Settings
 from ..errors import ModelNotFound, NoModelLoaded, PullError, RKLLamaError
 from ..models.authoring import WritableStore
@@ -18,6 +19,7 @@ from ..models.uploads import Blobs, Source, Upload
 from ..rkllm.installed import Runtimes
 from ..service import LOCAL, Caller
 from ..types import (
+    BoardState,
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -219,6 +221,14 @@ class LocalService:
         """Return tokens of the rendered prompt."""
         return self._engine.count_tokens(request, caller)
 
+    def queue_length(self) -> int:
+        """How many requests wait for their turn."""
+        return self.pool.scheduler.waiting
+
+    def board(self) -> BoardState:
+        """How the board is doing."""
+        return read_state()
+
     # --- What a server needs -------------------------------------------------------------------
 
     def digest(self, info: ModelInfo) -> str:
@@ -263,10 +273,6 @@ class LocalService:
         """Keep a file for a `create`."""
         Blobs(self.store.models).put(digest, body)
 
-    def queue_length(self) -> int:
-        """How many requests wait for their turn."""
-        return self.pool.scheduler.waiting
-
     def count_request(self, path: str, status: int) -> None:
         """Count an HTTP request."""
         self._engine.metrics.requests.add(1, path, str(status))
@@ -275,7 +281,11 @@ class LocalService:
         """The figures since the start."""
         pool = self.pool
         return self._engine.metrics.exposition(
-            pool.scheduler.waiting, pool.restarts, pool.loaded(), pool.state_figures()
+            pool.scheduler.waiting,
+            pool.restarts,
+            pool.loaded(),
+            read_state(),
+            pool.state_figures(),
         )
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..models.filename import EXTENSIONS
+from ..models.filename import EXTENSIONS, parse_platform
 from ..models.reference import SPLIT_GGUF, is_model
 from ..rkllm.abi import RELEASES
 from .reading import Reading, billions, read_names
@@ -35,7 +35,7 @@ class Board:
     @property
     def platform(self) -> str | None:
         """The SoC as models name it: the rk3588s runs what the rk3588 runs."""
-        return self.soc.lower().removesuffix("s") if self.soc else None
+        return parse_platform(self.soc) if self.soc else None
 
     @property
     def format(self) -> str:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ..errors import HubGated, PullError
 from ..files import write_file
+from ..models.filename import parse_platform
 from ..models.reference import is_model, is_repository
 from .api import Hub
 from .offers import Offer, offers_of
@@ -68,7 +69,7 @@ def questions(text: str, format: str, soc: str | None) -> tuple[Question, ...]:
         return (Question(words=words, tag="gguf"),)
     asked = [Question(words=words, tag="rkllm"), Question(words=f"{words} rkllm")]
     if soc:
-        asked.append(Question(words=f"{words} {soc.lower().removesuffix('s')}"))
+        asked.append(Question(words=f"{words} {parse_platform(soc) or soc.lower()}"))
     return tuple(asked)
 
 

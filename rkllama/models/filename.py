@@ -189,9 +189,14 @@ def parse_quantization(name: str) -> str | None:
 
 
 def parse_platform(name: str) -> str | None:
-    """Return the platform alone: "rk3588" also for the rk3588s, which runs the same models."""
+    """Return the platform alone: "rk3588" also for its variants, which run the same models: the rk3588s, and
+    the rk3582 and rk3583 with fewer cores.
+    """
     match = re.search(_PLATFORM, name.lower())
-    return f"r{match[1].removesuffix('s')}" if match else None
+    if match is None:
+        return None
+    platform = f"r{match[1].removesuffix('s')}"
+    return "rk3588" if platform in ("rk3582", "rk3583") else platform
 
 
 def parse_parameter_size(name: str) -> str | None:

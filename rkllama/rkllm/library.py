@@ -10,14 +10,15 @@ import ctypes
 import mmap
 import os
 import re
-import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import LibraryNotFound, UnknownRuntime
+from ..board.sysroot import system_path
+from ..errors import LibraryNotFound, UnknownRuntime, see_doctor
 from .abi import RELEASES, header
 from .ctypes_types import CTypes
+from .elf import Machine, machine_of, own_machine, size_of
 
 FILE = "librkllmrt.so"
 _HINT = (
@@ -65,15 +66,16 @@ def find_library(explicit: str | None, environ: Mapping[str, str]) -> tuple[str,
             return _load(path)
         except _Unusable as error:
             tried.append((f"{place} ({path})" if place else path, str(error)))
-    raise LibraryNotFound(tuple(tried), hint=_HINT.format(home=_home(environ)))
+    raise LibraryNotFound(tuple(tried), hint=see_doctor(_HINT.format(home=_home(environ))))
 
 
-_SYSTEM = (
+SYSTEM_FOLDERS = (
     "/usr/local/lib",
     "/usr/lib",
     "/usr/lib/aarch64-linux-gnu",
     "/usr/lib/arm-linux-gnueabihf",
 )
+"""Where the loader of a board looks, as far as the vendor's libraries are put there."""
 
 
 def look_for_library(
@@ -82,10 +84,11 @@ def look_for_library(
     """Return the file that `find_library` would most likely load and the version in it, without loading
     it; (None, None) for none.
     """
-    named = environ.get("LD_LIBRARY_PATH", "").split(":")
+    named = filter(None, environ.get("LD_LIBRARY_PATH", "").split(":"))
+    by_name = [os.path.join(folder, FILE) for folder in named]
+    by_name += (system_path(f"{folder}/{FILE}") for folder in SYSTEM_FOLDERS)
     for _, path in _places(explicit, environ):
-        folders = [""] if os.sep in path else [*filter(None, named), *_SYSTEM]
-        for file in (os.path.join(folder, path) for folder in folders):
+        for file in [path] if os.sep in path else by_name:
             if os.path.isfile(file):
                 return file, read_version(file)
     return None, None
@@ -131,7 +134,7 @@ def _load(path: str) -> tuple[str, ctypes.CDLL]:
     return (path if os.sep in path else _mapped(path)), handle
 
 
-_PACKAGES = {
+PACKAGES = {
     "libgomp.so": "libgomp1",
     "libomp.so": "libomp5",
     "libstdc++.so": "libstdc++6",
@@ -145,7 +148,7 @@ def _loader_says(error: OSError, path: str) -> str:
     if path == FILE and text.startswith(f"{FILE}: cannot open shared object"):
         return "not found"
     missing = os.path.basename(text.partition(": cannot open shared object")[0])
-    package = next((p for name, p in _PACKAGES.items() if missing.startswith(name)), None)
+    package = next((p for name, p in PACKAGES.items() if missing.startswith(name)), None)
     cure = f" (install the package {package}, not another librkllmrt)" if package else ""
     return text.removeprefix(f"{path}: ") + cure
 
@@ -160,66 +163,31 @@ def _mapped(name: str) -> str:
     return name
 
 
-_MACHINES = {0x03: "x86", 0x28: "armhf", 0x3E: "x86-64", 0xB7: "aarch64", 0xF3: "riscv"}
-
-
 def _check_file(path: str) -> None:
     """Raise _Unusable if the file is missing, not a library, or for another machine."""
+    ours = own_machine()
     try:
-        library = _elf_machine(path)
+        defect = defect_of(path, None if ours is None else (ours,))
     except OSError as error:
         reason = "not found" if isinstance(error, FileNotFoundError) else error.strerror
         raise _Unusable(str(reason)) from None
+    if defect is not None:
+        raise _Unusable(defect)
+
+
+def defect_of(path: str, machines: Sequence[Machine] | None) -> str | None:
+    """Return why a file is no library for one of these machines (None: for any); None: it may be one.
+
+    Raises OSError.
+    """
+    library = machine_of(path)
     if library is None:
-        raise _Unusable("not an ELF shared library (perhaps a Git LFS pointer or a web page)")
-    ours = _own_machine()
-    if ours is not None and library != ours:
-        raise _Unusable(f"made for {_name(library)}, but this Python is {_name(ours)}")
-    if os.path.getsize(path) < _elf_size(path, library[0]):
-        raise _Unusable("incomplete: a copy or download was interrupted")  # loading it would crash
-
-
-def machine() -> str | None:
-    """Return the machine that this Python was made for, as the vendor names it, "aarch64" or "armhf"."""
-    ours = _own_machine()
-    return None if ours is None else _MACHINES.get(ours[1])
-
-
-def _own_machine() -> tuple[int, int] | None:
-    return _elf_machine(os.path.realpath(sys.executable)) or _elf_machine("/proc/self/exe")
-
-
-def _elf_machine(path: str) -> tuple[int, int] | None:
-    """(word size, e_machine) of an ELF file, None for another file."""
-    with open(path, "rb") as stream:
-        head = stream.read(20)
-    if len(head) < 20 or head[:4] != b"\x7fELF":
-        return None
-    machine = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 18)[0]
-    return (64 if head[4] == 2 else 32), machine
-
-
-def _elf_size(path: str, bits: int) -> int:
-    """How long a little-endian ELF file has to be for what the loader maps of it."""
-    table, entry_size, count = (32, 54, 56) if bits == 64 else (28, 42, 44)
-    word = "<Q" if bits == 64 else "<I"
-    offset, size = (8, 32) if bits == 64 else (4, 16)
-    with open(path, "rb") as stream:
-        head = stream.read(64).ljust(64, b"\0")
-        (start,) = struct.unpack_from(word, head, table)
-        length, number = (struct.unpack_from("<H", head, at)[0] for at in (entry_size, count))
-        stream.seek(start)
-        segments = stream.read(length * number)
-    ends: list[int] = [start + length * number]
-    for at in range(0, len(segments) - length + 1, length or 1):
-        parts = (struct.unpack_from(word, segments, at + place)[0] for place in (offset, size))
-        ends.append(sum(parts))
-    return max(ends)
-
-
-def _name(machine: tuple[int, int]) -> str:
-    bits, number = machine
-    return f"{_MACHINES.get(number, f'machine {number}')} ({bits} bit)"
+        return "not an ELF shared library (perhaps a Git LFS pointer or a web page)"
+    if machines is not None and library not in machines:
+        return f"made for {library}, but this Python is {machines[0]}"
+    if os.path.getsize(path) < size_of(path):
+        return "incomplete: a copy or download was interrupted"  # loading it would crash
+    return None
 
 
 # --- Identifying -------------------------------------------------------------------------------

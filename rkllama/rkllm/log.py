@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ..errors import DOCTOR, see_doctor
 from ..types import Diagnosis, FailureCause
 from .releases import numbers
 
@@ -82,6 +83,8 @@ class _Complaint(NamedTuple):
     fatal: bool = True
     """Whether a load that reports success is none after it; else it only explains a failure."""
     cause: FailureCause = "other"
+    board: bool = False
+    """Whether the board may be to blame, so that `rkllama doctor` finds more."""
 
 
 # The first that is found is the cause of those below it.
@@ -90,12 +93,14 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         r"Too many open files",
         "the process ran out of file descriptors",
         "Raise the limit: LimitNOFILE= in the systemd unit, or `ulimit -n 16384`.",
+        board=True,
     ),
     _Complaint(
         r"number of enabled CPUs must be greater",
         "the model's process may use fewer CPUs than the model uses NPU cores",
         "Give it more: look at taskset, CPUAffinity= in the systemd unit, the container's CPUs, and "
         "at RKLLAMA_ENABLED_CPUS_MASK and _NUM.",
+        board=True,
     ),
     _Complaint(
         r"n_batch must be between 1 and 100, but got (-?\d+)",
@@ -106,6 +111,7 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         r"need to insmod rknpu|failed to open rk?n?npu|failed to open rknpu module",
         "the NPU's driver is missing or cannot be accessed",
         "Use the vendor's kernel, and add your user to the groups render and video.",
+        board=True,
     ),
     _Complaint(
         r"Get device properties failed|Device is not available|hw_version = -1"
@@ -114,36 +120,42 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         "Add your user to the groups render and video, and remove a symlink /dev/rknpu if there is one. "
         + _CONTAINER,
         fatal=False,
+        board=True,
     ),
     _Complaint(
         r"Your platform is (?:lite|unknown)|Query platform error",
         "the runtime does not recognise this board's SoC",
         "It must be RK3588, RK3576, RK3562 or RV1126B. " + _CONTAINER,
         fatal=False,
+        board=True,
     ),
     _Complaint(
         r"can not create weight memory for domain",
         "the model does not fit the NPU's memory domain",
         _MEMORY,
         cause="memory",
+        board=True,
     ),
     _Complaint(
         r"failed to malloc npu memory,? size: (\d+)",
         "the NPU does not have enough memory for the model ({0} more bytes were requested)",
         _MEMORY,
         cause="memory",
+        board=True,
     ),
     _Complaint(
         r"failed to malloc npu memory|failed to allocate handle|mmap fail.*Cannot allocate memory",
         "the NPU does not have enough memory for the model",
         _MEMORY,
         cause="memory",
+        board=True,
     ),
     _Complaint(
         r"ggml_calloc: failed to allocate|^:0: fatal error",
         "the board does not have enough memory for the model",
         "Unload other models or end other programs, or use a smaller model or a shorter context.",
         cause="memory",
+        board=True,
     ),
     _Complaint(  # such a model's platform is not read rightly, so this stands before the platforms
         r"model version is too old|reconvert the model",
@@ -189,6 +201,7 @@ _COMPLAINTS: tuple[_Complaint, ...] = (
         _NOT_COMPUTED,
         "the NPU failed to compute",
         _DRIVER,
+        board=True,
     ),
     _Complaint(
         r"prompt gather than max context.*?prompt: (\d+) tokens.*?max context: (\d+)",
@@ -234,7 +247,8 @@ def _known(log: str, complaints: Iterable[_Complaint]) -> Diagnosis | None:
     for known in complaints:
         if match := re.search(known.pattern, log, re.M):
             message = known.message.format(*match.groups())
-            return Diagnosis(message=message, hint=known.hint, cause=known.cause)
+            hint = see_doctor(known.hint) if known.board else known.hint
+            return Diagnosis(message=message, hint=hint, cause=known.cause)
     return None
 
 
@@ -242,7 +256,9 @@ def failed_to_compute(log: str) -> Diagnosis | None:
     """Return what is wrong with a run that reports success though the NPU computed nothing of use."""
     if re.search(_NOT_COMPUTED, log) is None:
         return None
-    return Diagnosis(message="the NPU failed to compute, so the answer is worthless", hint=_DRIVER)
+    return Diagnosis(
+        message="the NPU failed to compute, so the answer is worthless", hint=see_doctor(_DRIVER)
+    )
 
 
 _UNKNOWN = "Search the runtime's issues for it, or try another release of librkllmrt."
@@ -267,7 +283,7 @@ def _old_driver(facts: Facts) -> Diagnosis | None:
     if facts.wanted_driver is None:
         return None
     driver = "the rknpu driver" if facts.driver is None else f"the rknpu driver {facts.driver}"
-    return Diagnosis(message=f"{driver} is too old", hint=_DRIVER)
+    return Diagnosis(message=f"{driver} is too old", hint=see_doctor(_DRIVER))
 
 
 def _beside_driver(diagnosis: Diagnosis, log: str) -> Diagnosis:
@@ -276,6 +292,7 @@ def _beside_driver(diagnosis: Diagnosis, log: str) -> Diagnosis:
     if old is None:
         return diagnosis
     hint = diagnosis.hint if _DRIVER in diagnosis.hint else f"{diagnosis.hint} {_DRIVER}"
+    hint = see_doctor(hint)
     return replace(diagnosis, message=f"{diagnosis.message}; {old.message}", hint=hint)
 
 
@@ -309,7 +326,7 @@ def notices(facts: Facts) -> tuple[str, ...]:
     if facts.wanted_driver:
         result.append(
             f"The rknpu driver {facts.driver or 'of this kernel'} is older than "
-            f"{facts.wanted_driver}, which the runtime requires."
+            f"{facts.wanted_driver}, which the runtime requires. {DOCTOR}"
         )
     if _toolkit_is_newer(facts):
         result.append(

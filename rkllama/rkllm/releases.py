@@ -174,9 +174,12 @@ def wanted_release(
     """Return the release to install for a model of `toolkit` that none of `tried` could load; None if there
     is no other.
 
-    It is the newest of the toolkit's minor version, else the newest; what is doubtful on `soc` comes last.
+    It is the newest of the toolkit's minor version, else the newest; what is doubtful on `soc` comes last,
+    and what is older than the toolkit, which refuses the model, is only taken where nothing else is left.
     """
     left = set(published_for(machine) or PUBLISHED).difference(tried)
+    if toolkit is not None:
+        left = {one for one in left if numbers(one) >= numbers(toolkit)} or left
     order = in_order(left, toolkit=toolkit, first=())
     order.sort(key=lambda release: is_doubtful(release, soc))
     return order[0] if order else None

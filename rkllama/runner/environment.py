@@ -30,7 +30,7 @@ def without_secrets(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return {
         name: value
         for name, value in given.items()
-        if not _is_secret(name) and not _LOGIN.search(value)
+        if not is_secret(name) and not _LOGIN.search(value)
     }
 
 
@@ -43,6 +43,7 @@ def for_interpreter(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     return {name: value for name, value in safe.items() if _INTERPRETER.fullmatch(name)}
 
 
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
+    """Return whether the name of a variable speaks of a secret."""
     words = re.split(r"[^A-Z0-9]+", name.upper())
     return any(word in _SECRET_WORDS or word.endswith(_SECRET_ENDS) for word in words)

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import shutil
+import zlib
 from typing import BinaryIO
 
 from ..files import make_private_directory, private
@@ -17,6 +18,10 @@ log = logging.getLogger("rkllama")
 
 LIMIT = 4 << 20
 """Bytes from which a log is put aside, as NAME.log.1, and starts anew."""
+ENDING, ASIDE = ".log", ".1"
+"""What the name of a log ends with, and what is added to that of one that was put aside."""
+_LONGEST = 255 - len(ENDING + ASIDE)
+"""Bytes of a log's name without its endings."""
 _TAIL = 16 << 10
 """Bytes that `tail` returns at most of each of its parts."""
 
@@ -43,7 +48,7 @@ class ChildLog:
             with contextlib.suppress(OSError):
                 with (
                     open(self.path, "rb") as whole,
-                    open(self.path + ".1", "wb", opener=private) as aside,
+                    open(self.path + ASIDE, "wb", opener=private) as aside,
                 ):
                     shutil.copyfileobj(whole, aside)
                 os.truncate(self.path, 0)  # the process appends: it goes on at the new end
@@ -67,6 +72,16 @@ class ChildLog:
             return os.stat(self.path).st_size
         except OSError:
             return 0
+
+
+def log_path(directory: str, name: str) -> str:
+    """Return where the process of a model logs; the name of one in a folder can be longer than a file's may
+    be.
+    """
+    file = name.replace("/", "_")
+    if len(os.fsencode(file)) > _LONGEST:
+        file = f"{file[:50]}-{zlib.crc32(os.fsencode(file)):08x}"
+    return os.path.join(directory, file + ENDING)
 
 
 def open_log(path: str) -> tuple[str, ChildLog]:
@@ -102,7 +117,7 @@ def _rotate(path: str) -> int:
             pass
         size = os.path.getsize(path)
         if size > LIMIT:
-            os.replace(path, path + ".1")
+            os.replace(path, path + ASIDE)
             return 0
         return size
     except FileNotFoundError:

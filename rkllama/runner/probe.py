@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 
-from ..errors import LibraryNotFound, LoadFailed
+from ..errors import LibraryNotFound, LoadFailed, see_doctor
 from ..files import IMPORT_ROOT
 from ..rkllm.library import open_library
 from .environment import without_secrets
@@ -38,7 +38,9 @@ def probe(path: str, abi: str | None = None) -> str:
     except (IndexError, ValueError):
         raise LoadFailed(
             f"{path} cannot be used: loading it ended its process (status {done.returncode})",
-            hint="It may be for another CPU, or damaged: copy it again, or take another release.",
+            hint=see_doctor(
+                "It may be for another CPU, or damaged: copy it again, or take another release."
+            ),
         ) from None
     if "error" in found:
         raise LoadFailed(found["error"], hint=found["hint"])

@@ -34,6 +34,7 @@ from ..errors import (
     WorkerError,
     WorkerHung,
     load_failure,
+    see_doctor,
 )
 from ..models.filename import least_size
 from ..service import LOCAL, Caller
@@ -53,7 +54,7 @@ DRAIN_GRACE = 1.0
 _SIGNALS: dict[int, Diagnosis] = {
     signal.SIGKILL: Diagnosis(
         message="most likely the memory ran out",
-        hint="Use a smaller model or a shorter context, or end other programs.",
+        hint=see_doctor("Use a smaller model or a shorter context, or end other programs."),
         cause="memory",
     ),
     signal.SIGBUS: Diagnosis(
@@ -62,7 +63,7 @@ _SIGNALS: dict[int, Diagnosis] = {
     ),
     signal.SIGILL: Diagnosis(
         message="this build of the runtime does not fit this CPU",
-        hint="Install another release of the runtime; the newest is not always right.",
+        hint=see_doctor("Install another release of the runtime; the newest is not always right."),
         cause="runtime",
     ),
 }

@@ -232,6 +232,10 @@ class _Frames:
 # --- Access log --------------------------------------------------------------------------------
 
 
+_WATCHED = frozenset({"/api/ps", "/api/rkllama/board", "/health", "/metrics"})
+"""What monitors and `rkllama top` ask every second or so: it is no news that they get an answer."""
+
+
 def access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
     """Return a line per request, when its answer is complete."""
 
@@ -243,7 +247,9 @@ def access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable
             return start_response(line, headers, exc_info)
 
         def done() -> None:
-            access_log.info(
+            watches = status[0] == "200" and environ["PATH_INFO"] in _WATCHED
+            access_log.log(
+                logging.DEBUG if watches else logging.INFO,
                 '%s "%s %s" %s %.3f s',
                 environ.get("REMOTE_ADDR", "-"),
                 environ["REQUEST_METHOD"],

@@ -33,7 +33,8 @@ GROUP = Group(name="Ollama", prefix="/api/", word_error=_word_error)
 
 
 def _version(call: Call) -> Reply:
-    return ok(ollama_models.version_body(__version__, call.settings.models))
+    settings = call.settings
+    return ok(ollama_models.version_body(__version__, settings.models, settings.home))
 
 
 def _tags(call: Call) -> Reply:

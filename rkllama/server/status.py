@@ -7,6 +7,7 @@ from functools import cache
 
 from .. import __version__
 from ..api.common import dumps
+from ..api.native import board_body
 from .native import GROUP
 from .routing import Call, Reply, Route, ok
 
@@ -27,6 +28,10 @@ def _health(call: Call) -> Reply:
     )
 
 
+def _board(call: Call) -> Reply:
+    return ok(board_body(call.service.board()))
+
+
 def _metrics(call: Call) -> Reply:
     return Reply(body=call.service.metrics().encode(), content_type=_PROMETHEUS)
 
@@ -40,6 +45,14 @@ ROUTES = (
         group=GROUP,
         returns=("status", "version", "queue", "models"),
         public=True,
+    ),
+    Route(
+        ("GET",),
+        "/api/rkllama/board",
+        _board,
+        "How the board is doing: clocks, governors, load, temperatures, memory",
+        group=GROUP,
+        returns=("memory",),
     ),
     Route(
         ("GET",),

@@ -10,11 +10,12 @@ import errno
 import logging
 import os
 import resource
+import select
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import waitress.adjustments
@@ -45,6 +46,9 @@ _SPARE_THREADS = 16
 """For what never waits for a model: lists, health, downloads. The others are bounded by the queue."""
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+Chore = Callable[[float], float]
+"""What the loop does beside serving. It is called in each turn with the time of time.monotonic(), and returns
+after how many seconds at the latest it wants to be called again."""
 
 
 class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
@@ -86,13 +90,15 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     def service(self) -> None:
         self._patience = self.server.send_timeout
         self._cut_short = self.requests[0].cut_short
-        super().service()
+        with self.server.serving(self):
+            super().service()
 
     def readable(self) -> bool:
         return self._to_drain is not None or bool(super().readable())
 
     def handle_read(self) -> None:
         if self._to_drain is None:
+            self.server.last_used = time.monotonic()
             self.server.unwatch(self)
             super().handle_read()
             return
@@ -126,6 +132,10 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     def del_channel(self, map: Any = None) -> None:
         self.server.unwatch(self)
         super().del_channel(map)
+
+    def is_unused(self) -> bool:
+        """Return whether nothing of a request has come that is not answered yet."""
+        return self.request is None and self.is_idle()
 
     def is_idle(self) -> bool:
         """Return whether no request of it is being read, beyond its header, or answered."""
@@ -189,21 +199,58 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
             sockinfo=(listener.family, listener.type, listener.proto, listener.getsockname()),
             bind_socket=False,
         )
+        # What is accepted inherits it: the system would keep megabytes for a client that reads nothing.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD // 4)
         self.frontend = frontend
         self.max_body = settings.max_body
         self.send_timeout = settings.send_timeout
+        self.last_used = time.monotonic()
+        """When something of a request last came, or its answer ended."""
+        self._serving: set[_Channel] = set()
         self._watched: dict[_Channel, float] = {}
         # Every request that finds all threads busy would be logged as a warning: the queue is ours.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
-    def run_until(self, stopping: threading.Event) -> None:
-        """Serve until `stopping` is set, then cut off the clients that do not read."""
+    def run_until(self, stopping: threading.Event, chores: Sequence[Chore] = ()) -> None:
+        """Serve until `stopping` is set, by a chore for one, then cut off the clients that do not read."""
         while not stopping.is_set():
-            self.asyncore.loop(timeout=self._patience(), map=self._map, use_poll=True, count=1)
+            now = time.monotonic()
+            patience = min([self._patience(), *(chore(now) for chore in chores)])
+            if stopping.is_set():
+                break
+            self.asyncore.loop(timeout=patience, map=self._map, use_poll=True, count=1)
             self.close_overdue(time.monotonic())
         for channel in list(self.active_channels.values()):
             if channel.total_outbufs_len > _UNREAD:
                 channel.hang_up()
+
+    # --- Whether it may end ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def serving(self, channel: _Channel) -> Iterator[None]:
+        """Count what the block does as use. It ends after the request has left the channel's queue."""
+        self._serving.add(channel)
+        try:
+            yield
+        finally:
+            self.last_used = time.monotonic()
+            self._serving.discard(channel)
+
+    def is_unused(self) -> bool:
+        """Return whether no request is coming, waiting or being answered. A connection that is merely kept
+        open is no use.
+        """
+        channels = list(self.active_channels.values())
+        return not (self._serving or self._watched) and all(map(_Channel.is_unused, channels))
+
+    def has_news(self) -> bool:
+        """Return whether the kernel has a connection or bytes that the loop has not taken yet: a loop that
+        ends without any loses no request.
+        """
+        news = select.poll()
+        for waiting in (self, *self.active_channels.values()):
+            news.register(waiting.socket, select.POLLIN)
+        return bool(news.poll(0))
 
     # --- Connections that have a moment left: for their first byte, or for their client's last ones -----
 
@@ -302,10 +349,7 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ConfigError where the address cannot be used."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(address[:2], family=family, backlog=256)
-        # What is accepted inherits it: the system would keep megabytes for a client that reads nothing.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD // 4)
-        return listener
+        return socket.create_server(address[:2], family=family, backlog=256)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(

@@ -737,9 +737,8 @@ def test_lists() -> None:
     ]
     text = f"> GET /api/tags\n{dialects.pretty(ollama_models.tags_body([QWEN, BARE], digest))}"
     text += f"\n> GET /api/ps\n{dialects.pretty(ollama_models.ps_body(loaded, digest))}"
-    text += (
-        f"\n> GET /api/version\n{dialects.pretty(ollama_models.version_body('1.0.0', '/models'))}"
-    )
+    version = ollama_models.version_body("1.0.0", "/models", "/home")
+    text += f"\n> GET /api/version\n{dialects.pretty(version)}"
     dialects.assert_golden("ollama/lists.txt", text)
 
 

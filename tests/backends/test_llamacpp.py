@@ -528,7 +528,7 @@ def test_a_broken_file_is_a_load_that_failed(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_context_too_large_for_the_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "read_memory", lambda: Memory(None, 1 << 20, None, None))
+    monkeypatch.setattr(hardware, "read_memory", lambda: Memory(available=1 << 20))
     with pytest.raises(LoadFailed, match="memory") as caught:
         CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     assert "context" in caught.value.text
@@ -549,7 +549,7 @@ def test_other_conversations_are_remembered_in_a_quarter_of_what_is_left(
             return {}
 
     needed = GUIDE_FILE.stat().st_size + cache_bytes(read_header(str(GUIDE_FILE)), 512)
-    monkeypatch.setattr(hardware, "read_memory", lambda: Memory(None, needed + left, None, None))
+    monkeypatch.setattr(hardware, "read_memory", lambda: Memory(available=needed + left))
     monkeypatch.setattr(xllamacpp, "Server", Server)
     CPUBackend().load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     assert made == [kept]

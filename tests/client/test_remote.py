@@ -562,7 +562,7 @@ def test_another_kind_of_server(answer: Prepared) -> None:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ((200, [dumps(ollama_models.version_body("1.0.0", "/models"))]), True),
+        ((200, [dumps(ollama_models.version_body("1.0.0", "/models", "/home"))]), True),
         ((200, [b'{"version":"0.12.6"}']), False),
         ((404, [b'{"error":"nothing here"}']), False),
     ],
@@ -621,7 +621,7 @@ def test_an_answer_that_breaks_off() -> None:
 # --- `rkllama list`, a client of its own -------------------------------------------------------
 
 TAGS = (200, [dumps(ollama_models.tags_body([QWEN, BARE], digest))])
-VERSION = (200, [dumps(ollama_models.version_body("1.0.0", "/models"))])
+VERSION = (200, [dumps(ollama_models.version_body("1.0.0", "/models", "/home"))])
 
 
 def listed(address: str, patch: pytest.MonkeyPatch) -> list[object]:

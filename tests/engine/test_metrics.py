@@ -40,6 +40,8 @@ def test_what_happened_is_counted(server: Server, models: Path) -> None:
     assert found["rkllama_generation_seconds_count"] == 2
     assert found["rkllama_worker_restarts_total"] == 1
     assert found["rkllama_queue_length"] == 0
+    [loaded] = server.get("/api/ps").json["models"]
+    assert loaded["tokens_per_second"] > 0
     assert found['rkllama_model_state{model="m",state="ready"}'] == 1
     assert found['rkllama_model_memory_bytes{model="m"}'] > 0
 

@@ -23,8 +23,8 @@ from rkllama.errors import HubNotFound, HubUnreachable, IntegrityError, PullErro
 from rkllama.hub.runtimes import install
 from rkllama.rkllm import releases
 from rkllama.rkllm.abi import RELEASES
+from rkllama.rkllm.elf import machine
 from rkllama.rkllm.installed import Runtimes
-from rkllama.rkllm.library import machine
 from rkllama.rkllm.releases import PUBLISHED, Published
 from tests.virtual_npu import VERSIONS, library, write_model
 from tests.waiting import until

@@ -221,6 +221,7 @@ def test_later_repositories_only_complete_the_earlier_ones() -> None:
 
 def test_the_rk3588s_runs_what_the_rk3588_runs() -> None:
     assert parse_platform("Qwen-RK3588S-w8a8") == "rk3588"
+    assert parse_platform("RK3582") == parse_platform("RK3583") == "rk3588"
     assert parse_platform("x-rv1126b") == "rv1126b"
     assert parse_platform("ark3588") is None
     assert parse_quantization("Qwen3-Q6_K.gguf") == "Q6_K"

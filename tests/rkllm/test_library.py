@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.errors import LibraryNotFound, UnknownRuntime
+from rkllama.errors import DOCTOR, LibraryNotFound, UnknownRuntime
 from rkllama.rkllm import library as npu_library
 from rkllama.rkllm.ctypes_types import CTypes
 from rkllama.rkllm.library import _MOVE_TO_X8, Defaults, open_library, read_version
@@ -97,6 +97,7 @@ def test_not_found_lists_every_place(home: Path) -> None:
     assert first in str(caught.value)
     assert caught.value.hint is not None
     assert "RKLLAMA_RKLLM_LIB" in caught.value.hint
+    assert caught.value.hint.endswith(DOCTOR)
 
 
 def test_a_named_file_that_is_missing_is_not_replaced_by_another(home: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rkllama.errors import DOCTOR
 from rkllama.rkllm.log import cache_match, complaint, diagnose, notices, prompt_too_long, read_facts
 
 GOOD = """\
@@ -141,6 +142,49 @@ def test_a_failure_has_its_cause(lines: str, words: str) -> None:
     assert known.hint
 
 
+_TOO_LOW = "W rkllm: Your rknpu driver version is too low, please upgrade to 0.9.7.\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "E RKNN: failed to open rknpu module, need to insmod rknpu driver!",
+        "E rkllm: Get device properties failed",
+        "I rkllm: Your platform is unknown\nE rkllm: Platform error: must be either RK3588",
+        "E RKNN: failed to malloc npu memory, size: 4059037696, flags: 0x2",
+        "E RKNN: failed to allocate handle, ret: -1, errno: 12",
+        "E RKNN: can not create weight memory for domain 0",
+        "ggml_calloc: failed to allocate 123 bytes",
+        "failed to convert handle(29) to fd, errstr: Too many open files",
+        "E rkllm: The number of enabled CPUs must be greater than or equal to the number of NPU cores.",
+        "E rkllm: matmul(w8a8) run failed",
+        f"{_TOO_LOW}E RKNN: failed to malloc npu memory, size: 80, flags: 0x2",
+        f"{_TOO_LOW}E rkllm: Tokenizer is unavailable: model has no internal tokenizer",
+        _TOO_LOW,
+    ],
+)
+def test_where_the_board_is_to_blame_doctor_is_named_at_the_end(lines: str) -> None:
+    known = diagnose(f"{START}{lines}\n")
+    assert known is not None
+    assert known.hint.endswith(DOCTOR)
+    assert known.hint.count(DOCTOR) == 1
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "E rkllm: invalid rkllm model!",
+        "The model target_platform does not match!",
+        "E rkllm: Tokenizer is unavailable: model has no internal tokenizer",
+        "E rkllm: news",
+    ],
+)
+def test_where_the_model_is_to_blame_doctor_is_not_named(lines: str) -> None:
+    known = diagnose(f"{START}{lines}\n")
+    assert known is not None
+    assert DOCTOR not in known.hint
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -179,6 +223,7 @@ def test_warnings_of_a_good_load_become_notices() -> None:
         )
     )
     assert "0.9.6 is older than 0.9.7" in old
+    assert old.endswith(DOCTOR)
     assert "toolkit 1.3.0, newer than the runtime 1.2.3" in newer
 
 

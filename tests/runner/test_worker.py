@@ -23,6 +23,7 @@ import pytest
 
 from rkllama.backends.base import GenerateSpec, LoadSpec, RunResult
 from rkllama.errors import (
+    DOCTOR,
     Cancelled,
     InvalidRequest,
     LoadFailed,
@@ -390,6 +391,7 @@ def test_a_signal_is_explained(start: Start, number: signal.Signals, words: str)
     with pytest.raises(WorkerCrashed, match=words) as caught:
         ask(child, "hi")
     assert f"Its log is {child._log.path}." in str(caught.value.hint)
+    assert (DOCTOR in str(caught.value.hint)) == (number != signal.SIGBUS)
 
 
 def test_a_failure_of_the_runtime_names_the_log(start: Start) -> None:

@@ -154,7 +154,7 @@ def install_release(settings: "Settings", release: str | None) -> str:
     from ...console.output import print_note
     from ...console.progress import shown_progress
     from ...hub.runtimes import install as fetch
-    from ...rkllm.library import machine
+    from ...rkllm.elf import machine
     from ...rkllm.releases import (
         PUBLISHED,
         SIGILL_RISK,
@@ -225,7 +225,7 @@ def _missing(error: RKLLamaError, service: "Service", settings: "Settings") -> s
     """Return the release whose installation here may mend an error; None if none would."""
     from ...board.soc import read_soc
     from ...engine.service import LocalService
-    from ...rkllm.library import machine
+    from ...rkllm.elf import machine
     from ...rkllm.releases import default_release, published_for
 
     here = machine() or ""
@@ -272,7 +272,7 @@ class _Row(NamedTuple):
 
 def _rows(settings: "Settings") -> "Iterator[_Row]":
     from ...board.soc import read_soc
-    from ...rkllm.library import machine
+    from ...rkllm.elf import machine
     from ...rkllm.releases import age, is_doubtful, published_for
 
     runtimes, soc, here = _runtimes(settings), read_soc(), machine()

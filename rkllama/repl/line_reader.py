@@ -98,8 +98,8 @@ class LineReader:
         for line in lines[-_LIMIT:]:
             readline.add_history(line.replace(_NEWLINE, "\n"))
         if len(lines) > 2 * _LIMIT:
-            write_file(self._history, "".join(f"{line}\n" for line in lines[-_LIMIT:]).encode())
-            os.chmod(self._history, 0o600)
+            kept = "".join(f"{line}\n" for line in lines[-_LIMIT:])
+            write_file(self._history, kept.encode(), 0o600)
 
     def _remember(self, text: str) -> None:
         last = readline.get_current_history_length()

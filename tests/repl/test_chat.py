@@ -15,10 +15,10 @@ from rkllama.api.options import read_options
 from rkllama.board.lock import NPULock, holder
 from rkllama.config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from rkllama.console.inputs import check_no_picture
-from rkllama.console.line_reader import LineReader
 from rkllama.console.options import ChatOptions
 from rkllama.console.terminal import WrappedText
 from rkllama.errors import InvalidRequest, NPUBusy, Unsupported
+from rkllama.repl.line_reader import LineReader
 from tests.running import Server
 from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
 from tests.virtual_npu import directive, library, read_trace, write_model
@@ -269,6 +269,18 @@ def test_the_help_has_its_columns_on_a_narrow_terminal() -> None:
     assert max(map(len, lines)) <= 50
     assert "/set system TEXT            set the system" in lines
     assert '                            message; "" removes it' in lines
+
+
+def test_where_no_room_is_left_the_help_stands_below() -> None:
+    with Terminal("run", "echo", columns=40) as chat:
+        chat.expect(">>> ")
+        lines = chat.ask("/?").splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[:3] == [
+        "/set system TEXT",
+        '    set the system message; "" removes',
+        "    it",
+    ]
 
 
 def test_lines_are_remembered_for_the_next_chat(home: Path) -> None:

@@ -1,0 +1,1 @@
+"""Checks of what is installed on a machine: libraries, models, servers, settings."""

@@ -1,0 +1,1 @@
+"""The chat on the terminal: what is said, its commands, and the chats that were saved."""

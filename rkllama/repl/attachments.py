@@ -1,0 +1,71 @@
+"""`/read`: the text of a file that goes along with the next message."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from ..errors import RKLLamaError
+from ..files import open_regular
+
+LIMIT = 1 << 20
+"""Bytes that a file may have: more than the longest context of a model here holds."""
+
+
+class TextFile(NamedTuple):
+    """A file that was read: its name, and its text."""
+
+    name: str
+    text: str
+
+    def quoted(self) -> str:
+        """Return the file for a message, in a fence that nothing in its text closes."""
+        longest = max(map(len, re.findall("`+", self.text)), default=0)
+        fence = "`" * max(3, longest + 1)
+        end = "" if self.text.endswith("\n") else "\n"
+        return f"{self.name}:\n{fence}\n{self.text}{end}{fence}\n\n"
+
+
+def read_text_file(path: str) -> TextFile:
+    """Return a text file. Raises RKLLamaError for what is no file, too large, or not UTF-8 text."""
+    path = os.path.expanduser(path)
+    try:
+        with open_regular(path) as stream:
+            data = stream.read(LIMIT + 1)
+    except OSError as error:
+        raise RKLLamaError(f"{path} cannot be read: {error.strerror or error}") from None
+    if len(data) > LIMIT:
+        raise RKLLamaError(
+            f"{path} is too large: at most {LIMIT >> 20} MB are read",
+            hint="Read a part of it: no model's context holds more.",
+        )
+    if not data.strip():
+        raise RKLLamaError(f"{path} is empty")
+    return TextFile(os.path.basename(path), _decoded(path, data))
+
+
+def _decoded(path: str, data: bytes) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise RKLLamaError(
+            f"{path} is not UTF-8 text", hint="Only text can be read, no pictures or documents."
+        )
+    return text.replace("\r\n", "\n")
+
+
+def completed_path(typed: str) -> list[str]:
+    """Return the paths that begin with what is typed, folders with a slash at the end."""
+    folder, name = os.path.split(typed)
+    try:
+        entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda e: e.name)
+    except OSError:
+        return []
+    return [
+        os.path.join(folder, entry.name) + "/" * entry.is_dir()
+        for entry in entries
+        if entry.name.startswith(name) and (name.startswith(".") or entry.name[0] != ".")
+    ]
