@@ -184,10 +184,9 @@ class Generation:
 
     def _pin(self, visit: Visit) -> None:
         """Keep what the conversation begins with, where others began like that: see Visit.pin."""
-        resident = self.turn.resident
-        if resident.ready.per_run_sampling and (extra := visit.pin()) is not None:
+        if (extra := visit.pin()) is not None:
             timeout = self.settings.prompt_timeout(len(extra.text))
-            visit.pinned(run_extra(resident.worker, extra, timeout, self.caller))
+            visit.pinned(run_extra(self.turn.resident.worker, extra, timeout, self.caller))
 
     def _state_file(self, visit: Visit | None) -> str | None:
         """Return where the run is to write the conversation's state, if it is to be kept."""

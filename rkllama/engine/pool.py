@@ -428,7 +428,12 @@ class Pool:
             context_length=loaded.context_length,
             lora=lora,
         )
-        return Conversations(self._states, identity, resident.info.name)
+        return Conversations(
+            self._states,
+            identity,
+            resident.info.name,
+            has_farewell=loaded.per_run_sampling,
+        )
 
     def state_figures(self) -> StateFigures | None:
         """What is kept of conversations on the disk; None where nothing is."""
@@ -511,8 +516,7 @@ class Pool:
         if conversations is None:
             worker.close()
             return
-        is_idle = worker.state is State.READY and not worker.retired
-        if is_idle and resident.ready.per_run_sampling:
+        if worker.state is State.READY and not worker.retired:
             keep_conversation(worker, conversations)
         worker.close()
         conversations.sweep()

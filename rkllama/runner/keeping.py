@@ -56,9 +56,7 @@ def run_extra(worker: Worker, extra: Extra, timeout: float, caller: Caller = LOC
 
 
 def keep_conversation(worker: Worker, conversations: Conversations) -> None:
-    """Keep what an idle model has in memory before it goes, if that is worth it. The runtime must be one that
-    can be told to make one token and no more.
-    """
+    """Keep what an idle model has in memory before it goes, if that is worth it and the runtime can."""
     extra = conversations.farewell()
     if extra is None:
         return

@@ -57,7 +57,11 @@ class Proof(NamedTuple):
 class Conversations:
     """The conversations of one loaded model."""
 
-    def __init__(self, store: StateStore, identity: Identity, model: str) -> None:
+    def __init__(
+        self, store: StateStore, identity: Identity, model: str, *, has_farewell: bool = True
+    ) -> None:
+        """`has_farewell`: whether the runtime can be told to make one token, see `farewell` and Visit.pin."""
+        self.has_farewell = has_farewell
         self.store = store
         self.identity = identity
         self.model = model
@@ -198,6 +202,7 @@ class Conversations:
             speeds=self.store.speeds,
             prefill=self.prefill or (saved.header.prefill if saved else None),
             competing=competing,
+            has_farewell=self.has_farewell,
         )
 
     def draft(self, key: str, tokens: int, superseded: Entry | None = None) -> Draft | None:
@@ -213,7 +218,7 @@ class Conversations:
     def farewell(self) -> Extra | None:
         """Return the run that keeps the conversation in memory before it is lost, if that is worth it."""
         text, saved = self._text, self._saved
-        if not text or self.off:
+        if not text or self.off or not self.has_farewell:
             return None
         least = self.least_growth(self._key, self._tokens, saved, competing=True)
         if self._tokens - (saved.header.tokens if saved else 0) < least:

@@ -93,15 +93,19 @@ def least_growth(
     speeds: Speeds,
     prefill: float | None,
     competing: bool,
+    has_farewell: bool = True,
 ) -> int:
     """Return how many tokens longer than the saved one a state has to be to be written.
 
     As many as are evaluated while it is written, times BEHIND. Where no other conversation takes its place in
-    memory, it has to be twice as long as the saved one, too: all that is written for it is then at
-    most twice its size.
+    memory, it has to be twice as long as the saved one, too, and a third longer where the runtime has
+    no farewell, so that more would be lost with the model: all that is written for it is then at most
+    twice its size, or four times.
     """
     if prefill is None:
         return FIRST_TOKENS
     written = tokens * bytes_per_token / speeds.write
     least = max(LEAST_TOKENS, math.ceil(written * BEHIND / prefill))
-    return least if competing else max(least, saved)
+    if competing:
+        return least
+    return max(least, saved if has_farewell else saved // 3)

@@ -124,9 +124,9 @@ class Visit:
         in that. What it evaluates, the conversation's own run does not evaluate again.
         """
         own, found = self._own, self._found
-        if (
-            self._used is not None or own.prefill is None
-        ):  # what was loaded is to be held to its figures
+        if not own.has_farewell or own.prefill is None:
+            return None
+        if self._used is not None:  # what was loaded is to be held to its figures
             return None
         prefix = own.prefixes.recurring(self._key, self._text, self._control_tokens)
         tokens = math.ceil(len(prefix) * (self.tokens_per_character or _USUAL_RATIO))

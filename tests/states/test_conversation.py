@@ -102,6 +102,18 @@ def test_a_single_conversation_is_written_when_it_has_doubled(store: StateStore)
     assert store.figures().written <= 2 * writes[-1] * BYTES
 
 
+def test_without_a_farewell_it_is_written_more_often(store: StateStore) -> None:
+    conversations = Conversations(store, IDENTITY, "m", has_farewell=False)
+    run, text, writes = Run(conversations), first("aa", 300), [0]
+    for number in range(30):
+        if run(text):
+            writes.append(tokens_of(text))
+        assert tokens_of(text) <= writes[-1] * 1.5
+        text = turn(text, number)
+    assert store.figures().written <= 4 * writes[-1] * BYTES
+    assert conversations.farewell() is None
+
+
 def test_a_short_conversation_is_not_written(conversations: Conversations) -> None:
     run = Run(conversations)
     assert not run(first("aa", FIRST_TOKENS // 2))

@@ -71,7 +71,14 @@ def test_a_slow_disk_is_not_used() -> None:
     assert not is_usable(token, Speeds(read=200e6, write=20e6), 0.004)
 
 
-def growth(tokens: int, saved: int, *, competing: bool, prefill: float | None = 0.004) -> int:
+def growth(
+    tokens: int,
+    saved: int,
+    *,
+    competing: bool,
+    prefill: float | None = 0.004,
+    has_farewell: bool = True,
+) -> int:
     return least_growth(
         tokens,
         saved,
@@ -79,6 +86,7 @@ def growth(tokens: int, saved: int, *, competing: bool, prefill: float | None = 
         speeds=DISK,
         prefill=prefill,
         competing=competing,
+        has_farewell=has_farewell,
     )
 
 
@@ -89,5 +97,6 @@ def test_how_much_a_state_has_to_grow() -> None:
     assert growth(2000, 1900, competing=True) == 144
     assert growth(20, 0, competing=True) == LEAST_TOKENS
     assert growth(2000, 1000, competing=False) == 1000  # twice the saved one
+    assert growth(2000, 1000, competing=False, has_farewell=False) == 333
     assert growth(2000, 0, competing=False) == 144
     assert growth(2000, 0, competing=True, prefill=None) == FIRST_TOKENS
