@@ -10,6 +10,7 @@ from .common import JSONFlag, print_json, settings_of
 
 if TYPE_CHECKING:
     from ..states.folder import Folder
+    from ..states.header import Header
 
 app = typer.Typer(
     name="cache",
@@ -27,20 +28,7 @@ def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
     folder = _folder(context)
     found = sorted(folder.headers(), key=lambda each: each[2], reverse=True)
     if as_json:
-        print_json(
-            [
-                {
-                    "id": state,
-                    "model": header.model,
-                    "tokens": header.tokens,
-                    "size": header.size,
-                    "pinned": header.pinned,
-                    "created": header.created,
-                    "used": used,
-                }
-                for state, header, used in found
-            ]
-        )
+        print_json([_as_json(*each) for each in found])
         return
     from ..console.output import human_size, human_time, table, write_styled
 
@@ -59,6 +47,18 @@ def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
     sys.stdout.flush()
     total = human_size(sum(header.size for _, header, _ in found))
     sys.stderr.write(f"{len(found)} saved, {total} in {folder.path}\n")
+
+
+def _as_json(state: str, header: "Header", used: float) -> dict[str, object]:
+    return {
+        "id": state,
+        "model": header.model,
+        "tokens": header.tokens,
+        "size": header.size,
+        "pinned": header.pinned,
+        "created": header.created,
+        "used": used,
+    }
 
 
 @app.command("clear")

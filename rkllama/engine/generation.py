@@ -157,14 +157,20 @@ class Generation:
             control_tokens=prompt.template.control_tokens if prompt.template else (),
             tokens_per_character=resident.tokens_per_character,
         )
-        if visit is None or (path := visit.path()) is None or visit.load is None:
-            return visit
+        if visit is not None and (path := visit.path()) is not None:
+            self._restore(visit, path)
+        return visit
+
+    def _restore(self, visit: Visit, path: str) -> None:
+        """Have the runtime load a saved conversation."""
+        resident, load = self.turn.resident, visit.load
+        assert load is not None, "it has a path"
         started = time.monotonic()
-        timeout = self.settings.prompt_timeout(len(prompt.text))
+        timeout = self.settings.prompt_timeout(load.header.length)
         try:
             resident.raw = True
             taken = resident.worker.restore(
-                path, visit.load.header.tokens, timeout=timeout, caller=self.caller
+                path, load.header.tokens, timeout=timeout, caller=self.caller
             )
         except BaseException:
             self._leave(visit)
@@ -172,7 +178,6 @@ class Generation:
         visit.loaded(taken, time.monotonic() - started)
         if resident.tokens_per_character is None:
             resident.tokens_per_character = visit.tokens_per_character
-        return visit
 
     def _leave(self, visit: Visit) -> None:
         """End a visit whose run may have ended, or not, or with the model's process."""

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from typing import NamedTuple
 
+from .header import Header
 from .index import Entry
 from .key import Identity, identity_key, state_key
 from .policy import (
@@ -266,17 +267,16 @@ class Extra:
         if not figures.saved or not tokens or not prefill or tokens < LEAST_TOKENS:
             own.store.discard(self._draft)
             return None
-        entry = own.store.keep(
-            self._draft,
+        header = Header(
             key=self._key,
-            text=self.text.encode("utf-8", "surrogatepass"),
             tokens=tokens,
             prefill=prefill,
             model=own.model,
             pinned=self._pinned,
             proven=own.proven_tail(self.text),
-            superseded=self._superseded,
         )
+        text = self.text.encode("utf-8", "surrogatepass")
+        entry = own.store.keep(self._draft, text, header, self._superseded)
         if entry is not None and not own.check_speed(entry.header.size / tokens):
             own.store.drop(entry)
             return None

@@ -24,21 +24,21 @@ class Header:
 
     key: str
     """See key.state_key."""
-    prefix: str
-    """sha256 of the text."""
-    prefix_crc: int
-    length: int
     tokens: int
-    size: int
-    crc: int
-    """CRC-32 of the file: it tells damage, and is as fast as the disk on every board."""
     prefill: float
     """Seconds per prompt token of the run that wrote it."""
     model: str
-    created: float
     pinned: bool = False
     proven: str = ""
     """White space after which the runtime has shown that a token ends, with text behind it."""
+    prefix: str = ""
+    """sha256 of the text."""
+    prefix_crc: int = 0
+    length: int = 0
+    size: int = 0
+    crc: int = 0
+    """CRC-32 of the file: it tells damage, and is as fast as the disk on every board."""
+    created: float = 0.0
 
 
 def encode(header: Header) -> bytes:

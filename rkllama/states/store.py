@@ -238,46 +238,27 @@ class StateStore:
                 self._folder.remove(draft.state)
 
     def keep(
-        self,
-        draft: Draft,
-        *,
-        key: str,
-        text: bytes,
-        tokens: int,
-        prefill: float,
-        model: str,
-        pinned: bool = False,
-        proven: str = "",
-        superseded: Entry | None = None,
+        self, draft: Draft, text: bytes, header: Header, superseded: Entry | None = None
     ) -> Entry | None:
         """Take what the runtime has written to a draft: it can be loaded at once, and outlives this process
-        as soon as it is on the disk. The state that it supersedes goes then.
+        as soon as it is on the disk. The state that it supersedes goes then. What `header` says of
+        the text and of the file is filled in here.
         """
         with self._lock:
             if self._closed or draft.state not in self._drafts:
                 return None
-            try:
-                size = self._folder.written(draft.state)
-            except OSError as error:
-                log.warning("a conversation of %s is not kept: %s", model, error)
-                size = 0
+            size = self._written_size(draft, header.model)
             if size == 0:
                 self.discard(draft)
                 return None
             del self._drafts[draft.state]
-            header = Header(
-                key=key,
+            header = replace(
+                header,
                 prefix=hashlib.sha256(text).hexdigest(),
                 prefix_crc=zlib.crc32(text),
                 length=len(text),
-                tokens=tokens,
                 size=size,
-                crc=0,
-                prefill=prefill,
-                model=model,
                 created=time.time(),
-                pinned=pinned,
-                proven=proven,
             )
             stamp = self._folder.stamp(draft.state)
             entry = Entry(draft.state, header, time.time(), stamp, committed=False)
@@ -287,12 +268,23 @@ class StateStore:
             self._make_room(0)
             if entry not in self._index:
                 return None
-            thread = threading.Thread(
-                target=self._commit, args=(entry, superseded), name="states", daemon=True
-            )
-            self._commits = [other for other in self._commits if other.is_alive()] + [thread]
-            thread.start()
+            self._start_commit(entry, superseded)
             return entry
+
+    def _written_size(self, draft: Draft, model: str) -> int:
+        """Return the size of what the runtime has written, which is a state's file from now on; else 0."""
+        try:
+            return self._folder.written(draft.state)
+        except OSError as error:
+            log.warning("a conversation of %s is not kept: %s", model, error)
+            return 0
+
+    def _start_commit(self, entry: Entry, superseded: Entry | None) -> None:
+        thread = threading.Thread(
+            target=self._commit, args=(entry, superseded), name="states", daemon=True
+        )
+        self._commits = [other for other in self._commits if other.is_alive()] + [thread]
+        thread.start()
 
     def _commit(self, entry: Entry, superseded: Entry | None) -> None:
         """Bring a state to the disk, in a thread of its own: the next run does not wait for it."""

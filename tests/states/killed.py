@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from rkllama.states.header import Header
 from rkllama.states.index import Entry
 from rkllama.states.store import StateStore
 
@@ -46,15 +47,8 @@ def main() -> None:
         with open(draft.path, "wb") as stream:
             for start in range(0, size, _BLOCK):
                 stream.write(data[start : start + _BLOCK])
-        last = store.keep(
-            draft,
-            key=KEY,
-            text=name.encode(),
-            tokens=size,
-            prefill=1.0,
-            model=name,
-            superseded=last if number % 3 else None,
-        )
+        header = Header(key=KEY, tokens=size, prefill=1.0, model=name)
+        last = store.keep(draft, name.encode(), header, last if number % 3 else None)
 
 
 class Aftermath(NamedTuple):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from rkllama.states.conversation import Conversations, RunFigures
+from rkllama.states.header import Header
 from rkllama.states.index import Entry
 from rkllama.states.key import Identity
 from rkllama.states.store import StateStore
@@ -43,15 +44,8 @@ def kept(store: StateStore, key: str, text: str, *, pinned: bool = False) -> Ent
     if draft is None:
         return None
     write(draft.path, tokens)
-    return store.keep(
-        draft,
-        key=key,
-        text=text.encode("utf-8", "surrogatepass"),
-        tokens=tokens,
-        prefill=1.0,
-        model="m",
-        pinned=pinned,
-    )
+    header = Header(key=key, tokens=tokens, prefill=1.0, model="m", pinned=pinned)
+    return store.keep(draft, text.encode("utf-8", "surrogatepass"), header)
 
 
 def figures(

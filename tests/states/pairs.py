@@ -92,14 +92,8 @@ def random_pairs(path: Path, count: int) -> tuple[int, int]:
         draft = store.draft(1000)
         assert draft is not None
         Path(draft.path).write_bytes(b"x" * 1000)
-        entry = store.keep(
-            draft,
-            key=state_key(identity, digest, owner),
-            text=text.encode("utf-8", "surrogatepass"),
-            tokens=100,
-            prefill=1.0,
-            model="m",
-        )
+        header = Header(key=state_key(identity, digest, owner), tokens=100, prefill=1.0, model="m")
+        entry = store.keep(draft, text.encode("utf-8", "surrogatepass"), header)
         assert entry is not None
         states.append((text, who))
         belongings[entry.state] = text, who
@@ -130,7 +124,7 @@ def random_pairs(path: Path, count: int) -> tuple[int, int]:
     return used, wrong
 
 
-def header(number: int, text: str) -> Header:
+def header_of(number: int, text: str) -> Header:
     data = text.encode()
     return Header(
         key="a" * 64,
@@ -154,7 +148,7 @@ def look_up() -> tuple[float, int]:
         index = Index()
         for number in range(1000):
             text = base[: 1000 + number * 19] if number % 2 else base[: 1000 + number * 19] + "x"
-            index.add(Entry(f"{number:016x}", header(number, text), 0.0))
+            index.add(Entry(f"{number:016x}", header_of(number, text), 0.0))
         return index
 
     tracemalloc.start()

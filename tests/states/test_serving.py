@@ -146,7 +146,7 @@ def test_the_last_turns_are_kept_at_the_unload_where_the_runtime_can(
     start: Start, release: str, trace: Path
 ) -> None:
     service, conversation = start(), Conversation("one")
-    for _ in range(3):
+    for _ in range(2):
         end = conversation.ask(service)
     service.unload()
     conversation.ask(service)

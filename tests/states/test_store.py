@@ -189,7 +189,7 @@ def test_a_draft_is_no_state(store: StateStore) -> None:
 def test_a_run_that_wrote_nothing_leaves_nothing(store: StateStore) -> None:
     draft = store.draft(1000)
     assert draft is not None
-    entry = store.keep(draft, key=KEY, text=b"x", tokens=1, prefill=1.0, model="m")
+    entry = store.keep(draft, b"x", Header(key=KEY, tokens=1, prefill=1.0, model="m"))
     assert entry is None
     assert not os.path.exists(draft.path)
     assert len(os.listdir(store._folder.path)) == 2  # the lock and the disk's figures
@@ -303,9 +303,8 @@ def test_a_superseded_state_goes_when_the_new_one_is_on_the_disk(store: StateSto
     assert found(store) is old
     write(draft.path, 101)
     longer = TEXT + "more\n"
-    store.keep(
-        draft, key=KEY, text=longer.encode(), tokens=101, prefill=1.0, model="m", superseded=old
-    )
+    header = Header(key=KEY, tokens=101, prefill=1.0, model="m")
+    store.keep(draft, longer.encode(), header, old)
     store.settle()
     assert found(store) is None
     assert found(store, prompt=longer.encode() + b"x") is not None
