@@ -40,6 +40,7 @@ COMMANDS = {
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "ps": ("memory:ps", "List the models in memory."),
     "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
+    "bench": ("bench:bench", "Measure how fast a model reads prompts and writes answers."),
     "stop": ("memory:stop", "Unload a model from memory."),
     "cache": ("cache:app", "Manage the conversations that are saved for the NPU to go on from."),
     "logs": ("logs:logs", "Show what the models' processes, or the server, have logged."),
@@ -52,7 +53,7 @@ COMMANDS = {
         "doctor:doctor",
         "Find what keeps this board from running models, and say how to cure it.",
     ),
-    "service": ("service:app", "Run the server as a service of systemd."),
+    "service": ("service.install:app", "Run the server as a service of systemd."),
 }
 """Each command's module and function below `commands/`, and the first sentence of its help."""
 

@@ -61,6 +61,7 @@ class NPUBackend:
         self._runtime: Runtime | None = None
         self._spec: LoadSpec | None = None
         self._context = 0
+        self._threads: int | None = None
         self._template: str | None = None
         """Which template prompts go through: "own", "none", or None while undecided."""
         self._fresh = True
@@ -110,6 +111,7 @@ class NPUBackend:
             platform=facts.platform or soc,
             toolkit=facts.toolkit,
             dtype=facts.dtype,
+            threads=self._threads,
             per_run_sampling=self._samples_per_run,
             keeps_states=self._runtime.has("rkllm_get_kv_cache_size"),
             counts_tokens=True,
@@ -135,6 +137,8 @@ class NPUBackend:
             "is_async": False,
         }
         parameters |= _extended(runtime, spec.npu, soc)
+        number = parameters.get("enabled_cpus_num")
+        self._threads = None if number is None else int(number)
         self._output.mark()
         try:
             runtime.init(spec.path, sampling=spec.sampling, **parameters)

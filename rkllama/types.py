@@ -389,6 +389,12 @@ class LoadedModel:
     pid: int | None = None
     uses_npu: bool = False
     """Whether its weights are in the NPU's memory; else they are in ordinary memory."""
+    backend: str | None = None
+    """The kind of backend that runs it: "npu", "cpu" or "llama-server"."""
+    threads: int | None = None
+    """CPUs that the backend has been given, where it says so."""
+    toolkit: str | None = None
+    """The version of the converter that made it, where the runtime tells."""
     tokens_per_second: float | None = None
     """How fast it wrote its last answer, as the runtime says."""
 

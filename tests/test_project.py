@@ -181,6 +181,17 @@ def test_rooms_are_small_and_their_doors_plain() -> None:
     assert len(top) <= 11
 
 
+def test_every_folder_is_part_of_what_is_installed() -> None:
+    """They are named one by one, and an installation would lack the one that was forgotten."""
+    text = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^packages = \[(.*?)^\]", text, re.M | re.S)
+    assert listed is not None
+    folders = {path.parent.relative_to(ROOT) for path in PACKAGE.rglob("__init__.py")}
+    assert sorted(re.findall(r'"([\w.]+)"', listed[1])) == sorted(
+        ".".join(f.parts) for f in folders
+    )
+
+
 # What is not in the standard library, and the modules that import it: those in which it stands at the top,
 # which are themselves imported only inside functions, and those that import it where they use it.
 PACKAGES: dict[str, tuple[set[str], set[str]]] = {

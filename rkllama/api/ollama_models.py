@@ -247,6 +247,9 @@ def _loaded_entry(model: LoadedModel, digest: Digest) -> dict[str, Any]:
         "state": model.state,
         "runtime": model.runtime,
         "pid": model.pid,
+        "backend": model.backend,
+        "threads": model.threads,
+        "toolkit": model.toolkit,
         "tokens_per_second": _rounded(model.tokens_per_second),
     }
 

@@ -49,6 +49,8 @@ class LoadedInfo:
     toolkit: str | None = None
     """The version of the converter that made the model."""
     dtype: str | None = None
+    threads: int | None = None
+    """CPUs that it computes with, or that the NPU's runtime has been given."""
     memory: int | None = None
     constrains: bool = False
     """Whether `GenerateSpec.schema` is enforced while drawing tokens."""

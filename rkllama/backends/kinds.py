@@ -21,6 +21,8 @@ from .base import Backend
 class Kind:
     """One kind of backend."""
 
+    name: str
+    """What users know it by: "npu"."""
     extension: str
     """What the files of its models end with, in lower case."""
     backend: tuple[str, str]
@@ -54,6 +56,7 @@ def _diagnose_rkllm(log: str) -> Diagnosis | None:
 
 KINDS = (
     Kind(
+        name="npu",
         extension=".rkllm",
         backend=("rkllama.npu", "NPUBackend"),
         needs_npu=True,
@@ -63,6 +66,7 @@ KINDS = (
         diagnose=_diagnose_rkllm,
     ),
     Kind(
+        name="cpu",
         extension=".gguf",
         backend=("rkllama.backends.llamacpp", "CPUBackend"),
         needs_npu=False,
@@ -74,6 +78,7 @@ KINDS = (
         diagnose=llamacpp_log.diagnose,
     ),
     Kind(
+        name="llama-server",
         extension=".gguf",
         backend=("rkllama.backends.llama_server", "LlamaServerBackend"),
         needs_npu=False,  # whether the program uses it, only the program knows

@@ -74,6 +74,7 @@ class LlamaServerBackend:
             context_length=self._context_length,
             runtime=f"llama.cpp (llama-server{build})",
             dtype=header.quantization,
+            threads=spec.threads or None,
             constrains=not adds_space(header),
             per_run_sampling=True,
             counts_tokens=not header.only_embeds,

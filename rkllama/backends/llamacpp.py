@@ -83,6 +83,7 @@ class CPUBackend:
             context_length=context,
             runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
             dtype=header.quantization,
+            threads=parameters.cpuparams.n_threads,
             memory=os.path.getsize(spec.path) + cache_bytes(header, context),
             constrains=not adds_space(header),
             per_run_sampling=True,

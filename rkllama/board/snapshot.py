@@ -50,7 +50,8 @@ def take(paths: Iterable[str], stand_in: Callable[[str], bytes]) -> Iterator[Pie
     """Yield the tree of the absolute paths that were asked for; `stand_in` makes the file that stands for a
     library at a path.
     """
-    asked = {os.path.normpath(path) for path in paths}
+    # A check that hangs may still ask for more.
+    asked = set(map(os.path.normpath, list(paths)))
     yield Piece(_LISTING, "".join(f"{_without_name(node)}\n" for node in _nodes()).encode())
     for path in sorted(asked):
         if path == _KERNEL_LOG:

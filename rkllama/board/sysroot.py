@@ -34,8 +34,9 @@ _asked: set[str] | None = None
 
 def system_path(path: str) -> str:
     """Return where the absolute `path` of the system is to be read."""
-    if _asked is not None:
-        _asked.add(path)
+    asked = _asked  # another thread may end the recording meanwhile
+    if asked is not None:
+        asked.add(path)
     root = os.environ.get("RKLLAMA_SYSROOT")
     return root.rstrip("/") + path if root else path
 

@@ -264,6 +264,10 @@ def loaded_model(entry: Json) -> LoadedModel:
         runtime=entry["runtime"],
         pid=entry["pid"],
         uses_npu=entry["size_vram"] > 0,
+        # A server of an earlier release does not tell these.
+        backend=entry.get("backend"),
+        threads=entry.get("threads"),
+        toolkit=entry.get("toolkit"),
         tokens_per_second=entry.get("tokens_per_second"),
     )
 

@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 
 from ..service import Service
 from ..types import PullProgress
-from .output import cut_middle, human_size
-from .streams import printable
+from .output import cut_middle, human_size, is_terminal, print_note
+from .streams import control, printable
 from .terminal import Spinner, quiet_keys, say
 
 Report = Callable[[PullProgress], object]
@@ -53,6 +53,62 @@ def shown_progress(waiting: str) -> Iterator[Report]:
         return
     with Spinner(waiting) as spinner, quiet_keys(), closing(_Bar(spinner)) as bar:
         yield bar.report
+
+
+@contextmanager
+def counted_progress() -> Iterator[Callable[[int, int, str], object]]:
+    """Show how many steps of all are done, and what is done now; nothing where stderr is no terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total, _doing: None
+        return
+    with quiet_keys(), closing(_Counter()) as counter:
+        yield counter.report
+
+
+def print_note_above(text: str) -> None:
+    """Print a note on stderr in the place of a bar, which goes on below it."""
+    if is_terminal(sys.stderr):
+        control(sys.stderr, "\r\x1b[K")
+    print_note(text)
+    sys.stderr.flush()
+
+
+class _Counter:
+    """A bar for steps, with the time that they have taken."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        # A stream of its own: stderr lets no control sequence pass (see .streams).
+        self._stream = open(  # noqa: SIM115 - `close` closes it
+            os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding, errors="replace"
+        )
+        self._progress = Progress(
+            BarColumn(bar_width=20),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+            console=Console(file=self._stream),
+            # The cores are measured meanwhile.
+            refresh_per_second=1,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._progress.start()
+        self._task = self._progress.add_task("", total=None)
+
+    def report(self, done: int, total: int, doing: str) -> None:
+        self._progress.update(
+            self._task, description=printable(doing), total=total, completed=done, refresh=True
+        )
+
+    def close(self) -> None:
+        """Remove the bar."""
+        try:
+            self._progress.stop()
+        finally:
+            self._stream.close()
 
 
 class _Lines:

@@ -22,7 +22,7 @@ from .software import (
 )
 from .software.inventory import read_models
 
-_MOST = 1.3
+_MOST = 1.1
 """Seconds that all the checks which wait for others may take together."""
 
 

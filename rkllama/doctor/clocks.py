@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from shlex import quote
 
+from ..board.governors import SOCKET
 from ..board.sysroot import exists
 from ..board.telemetry import (
     Clock,
@@ -22,11 +23,7 @@ HOT = 85.0
 _ENOUGH = 0.9
 """The part of its highest clock that something should run at."""
 _THERMAL = "/sys/class/thermal"
-_HELPER = "/run/rkllama/governors.sock"
-"""Where root's helper listens, which sets governors for RKLLama."""
-_SETTING = (
-    'With `governors = "performance"` in config.toml RKLLama does it while a model is loaded.'
-)
+_SETTING = "`rkllama config set governors performance` has RKLLama do it while a model is loaded."
 
 
 def check_npu_clock(subject: Subject) -> Iterator[Finding]:
@@ -71,8 +68,8 @@ def check_cpu_governor(subject: Subject) -> Iterator[Finding]:
 def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], why: str) -> Finding:
     """Tell of clocks; a warning about those that are low, if RKLLama does not raise them itself."""
     low = [clock for clock in clocks if _is_low(clock)]
-    wanted = getattr(subject.settings, "governors", None) == "performance"
-    raised = wanted and (is_root() or exists(_HELPER))
+    wanted = subject.settings.governors == "performance"
+    raised = wanted and (is_root() or exists(SOCKET))
     shown = ", ".join(map(_shown, low or clocks))
     if not low or raised:
         return Finding(
@@ -92,7 +89,7 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
         )
         cure = ("sudo rkllama service install",)
     elif cure:
-        why = f"{why} {_SETTING} These lines last until the next start of the board:"
+        why = f"{why} {_SETTING} {_where()}"
     return Finding(
         check=check,
         status="warning",
@@ -103,6 +100,12 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
         cure=cure,
         source=_folder(low),
     )
+
+
+def _where() -> str:
+    if in_container():
+        return "These lines, for a shell on the host, last until its next start:"
+    return "These lines last until the next start of the board:"
 
 
 def _set(value: str, file: str) -> str:
@@ -159,8 +162,7 @@ def check_clock_limit(_subject: Subject) -> Iterator[Finding]:
             title="Clock limits",
             found=", ".join(f"{clock.name} at most {_mhz(clock.limit)}" for clock in limited),
             good=", ".join(f"{clock.name} {_mhz(clock.highest)}" for clock in limited),
-            advice="Something has set them, such as a service that saves energy. This lasts until the next "
-            "start of the board:",
+            advice=f"Something has set them, such as a service that saves energy. {_where()}",
             cure=tuple(map(_unlimit, limited)),
             source=_folder(limited),
         )

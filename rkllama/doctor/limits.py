@@ -12,10 +12,11 @@ from ..board.sysroot import exists, list_names, read_kernel_log, read_text
 from ..board.telemetry import Memory, read_memory
 from ..models.scan import Entry
 from .finding import Finding, Status, Subject
-from .machine import has_npu
+from .machine import has_npu, in_container
 from .software.inventory import gigabytes, read_models
 
 _PLATFORM = "/sys/bus/platform/devices"
+_MORE_FILES = "echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf"
 _CPU = "/sys/devices/system/cpu"
 _WHO_LIMITS = (
     "Look at taskset, at CPUAffinity= in the systemd unit, and at --cpuset-cpus of the container."
@@ -239,7 +240,7 @@ def check_open_files(_subject: Subject) -> Iterator[Finding]:
             good=f"{_FILES} or more",
             advice="Raise the limit: LimitNOFILE=16384 in the systemd unit, --ulimit nofile=16384 for a "
             "container, or for logins this line; then log in again.",
-            cure=("echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf",),
+            cure=() if in_container() else (_MORE_FILES,),
             source="/proc/self/limits",
         )
         return

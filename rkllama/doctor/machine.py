@@ -25,7 +25,7 @@ _VERSIONS = (_MODULE, "/sys/kernel/debug/rknpu/version", "/proc/rknpu/version")
 _SINCE = {(5, 10): 209, (6, 1): 84}
 """The vendor's kernels, and from which of each series on the NPU is known to run language models."""
 WANTED_DRIVER = "0.9.8"
-UPGRADE = ("sudo apt update", "sudo apt full-upgrade")
+_UPGRADE = ("sudo apt update", "sudo apt full-upgrade")
 
 
 # --- What is there -----------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def check_kernel(_subject: Subject) -> Iterator[Finding]:
         found=release,
         good=None if is_good else "the vendor's 5.10.209 or 6.1.84, or newer ones of these series",
         advice=None if is_good else _advice_on_kernel(is_old),
-        cure=UPGRADE if is_old else (),
+        cure=_upgrade() if is_old else (),
         source=_KERNEL,
     )
 
@@ -185,11 +185,14 @@ def _is_driver_old() -> bool:
     return version is not None and numbers(version[0]) < numbers(WANTED_DRIVER)
 
 
+def _upgrade() -> tuple[str, ...]:
+    """The lines that upgrade the kernel, which a container has from its host."""
+    return () if in_container() else _UPGRADE
+
+
 def _advice_on_kernel(is_old: bool) -> str:
     if is_old:
-        return (
-            "Early kernels of this series have faults of the NPU. Upgrade, then restart the board."
-        )
+        return "Early kernels of this series have faults of the NPU. Upgrade it, then restart the board."
     return "The NPU's driver was made for the vendor's kernels; on others it is not known to work."
 
 
@@ -245,14 +248,14 @@ def _rated(version: str, source: str) -> Finding:
             "warning",
             f"{version}: large models may fail",
             advice=cure,
-            cure=UPGRADE,
+            cure=_upgrade(),
             source=source,
         )
     return _driver(
         "broken",
         f"{version}: models fail, or write nonsense",
         advice=cure,
-        cure=UPGRADE,
+        cure=_upgrade(),
         source=source,
     )
 

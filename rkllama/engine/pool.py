@@ -630,5 +630,8 @@ def _loaded_model(slot: Slot[Resident]) -> LoadedModel | None:
         runtime=loaded.runtime if loaded else None,
         pid=resident.worker.pid,
         uses_npu=resident.worker.kind.needs_npu,
+        backend=resident.worker.kind.name,
+        threads=loaded.threads if loaded else None,
+        toolkit=loaded.toolkit if loaded else None,
         tokens_per_second=resident.tokens_per_second,
     )

@@ -40,8 +40,8 @@ class Plan(NamedTuple):
     manager: Manager
     program: tuple[str, ...]
     drop_ins: Sequence[DropIn] = ()
-    always_on: bool = False
-    """Whether the server starts at boot, and not with the first connection."""
+    always_on: bool | None = None
+    """Whether the server starts at boot, and not with the first connection; None leaves it as it is."""
     key: str | None = None
     """Where a key is to be made, as the server sees the path."""
     force: bool = False
@@ -105,10 +105,12 @@ class Plan(NamedTuple):
         manager = self.manager
         units = [file.name for file in self.files if file.is_unit]
         names = [file.name for file in self.files if file.enabled]
-        names += ["rkllama.service"] * self.always_on
+        names += ["rkllama.service"] if self.always_on else []
+        on_demand: list[Step] = [_on_demand(manager)] if self.always_on is False else []
         if manager.root:
-            return [_enabled(manager, names)]
+            return [*on_demand, self._enabled(names)]
         return [
+            *on_demand,
             Command(
                 "Have systemd read its units",
                 manager.systemctl("daemon-reload"),
@@ -119,9 +121,22 @@ class Plan(NamedTuple):
                 "Enable and start the service",
                 manager.systemctl("enable", "--now", *names),
                 lambda: not all(_is_up(manager, name) for name in names),
+                follows=self._is_disabled_before,
             ),
             *(_restarted(manager, unit) for unit in sorted(units, key=_is_service)),
         ]
+
+    def _enabled(self, names: Sequence[str]) -> Command:
+        return Command(
+            "Enable the service",
+            self.manager.systemctl("enable", *names),
+            lambda: not all(self.manager.is_enabled(name) for name in names),
+            follows=self._is_disabled_before,
+        )
+
+    def _is_disabled_before(self) -> bool:
+        """Return whether a step before disables the socket, because it disables the service."""
+        return self.always_on is False and _is_always_on(self.manager)
 
 
 def removal(manager: Manager, *, purge: bool = False, force: bool = False) -> list[Step]:
@@ -288,12 +303,17 @@ def _is_up(manager: Manager, unit: str) -> bool:
     return about.get("ActiveState") == "active" and about.get("UnitFileState") == "enabled"
 
 
-def _enabled(manager: Manager, names: Sequence[str]) -> Command:
+def _on_demand(manager: Manager) -> Command:
+    """Take back that the server starts at boot, and with that what enables its socket."""
     return Command(
-        "Enable the service",
-        manager.systemctl("enable", *names),
-        lambda: not all(manager.is_enabled(name) for name in names),
+        "Have the first connection start the server",
+        manager.systemctl("disable", "rkllama.service"),
+        lambda: _is_always_on(manager),
     )
+
+
+def _is_always_on(manager: Manager) -> bool:
+    return manager.is_enabled("rkllama.service")
 
 
 def _disabled(manager: Manager, names: Sequence[str]) -> Command:

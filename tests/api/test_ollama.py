@@ -733,7 +733,9 @@ def test_lists() -> None:
             memory=2 << 30,
             uses_npu=True,
         ),
-        LoadedModel(info=BARE, state="loading", runtime="llama.cpp", pid=7),
+        LoadedModel(
+            info=BARE, state="loading", runtime="llama.cpp", pid=7, backend="cpu", threads=2
+        ),
     ]
     text = f"> GET /api/tags\n{dialects.pretty(ollama_models.tags_body([QWEN, BARE], digest))}"
     text += f"\n> GET /api/ps\n{dialects.pretty(ollama_models.ps_body(loaded, digest))}"

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rkllama import __version__
-from rkllama.commands.service import app
+from rkllama.commands.service.install import app
 from rkllama.systemd.manager import Manager
 from tests.running import LIMIT, Server
 
@@ -115,7 +115,7 @@ def test_models_are_moved_on_request_and_told_of_otherwise(root: Path, models: P
 def test_a_dry_run_is_a_script_and_does_nothing(root: Path) -> None:
     done = rkllama("install", "--root", str(root), "--program", PROGRAM, "--dry-run")
     assert done.stderr == ""
-    assert f"\nsystemctl --root={root} enable rkllama.socket\n" in done.stdout
+    assert f"\nsystemctl --root={root} enable rkllama.socket" in done.stdout
     assert [*(root / "etc").iterdir()] == []
 
 
@@ -250,6 +250,15 @@ def test_a_running_service_tells_its_version(systemctl: Path, server: Server) ->
     assert service["server"]["version"] == __version__
     text = CliRunner().invoke(app, ["status"]).output
     assert f"version  {__version__}\n" in text
+
+
+def test_an_older_server_is_told_from_this_version(
+    systemctl: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service_of(systemctl, f"127.0.0.1:{server.port}", pid=server.process.pid)
+    monkeypatch.setattr("rkllama.__version__", "99.1")
+    text = CliRunner().invoke(app, ["status"]).output
+    assert f"version  {__version__}; this is 99.1\n" in text
 
 
 def test_a_failed_service_says_why(systemctl: Path) -> None:

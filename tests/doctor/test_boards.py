@@ -172,6 +172,15 @@ def test_a_device_for_root_alone_gets_a_rule_of_udev(stand: Stand) -> None:
     assert cures[-1] == "sudo usermod -aG render,video pi"
 
 
+def test_what_a_container_has_from_its_host_is_cured_there(stand: Stand) -> None:
+    stand("container-old-driver")
+    assert _cures(look(), "npu-driver") == ()
+    stand("container-ondemand")
+    (finding,) = wrong(look())
+    assert finding.advice is not None
+    assert "on the host" in finding.advice
+
+
 def test_whoever_has_joined_the_groups_only_logs_in_again(stand: Stand) -> None:
     stand("rk3588-old-session")
     (finding,) = wrong(look())
@@ -193,12 +202,7 @@ def test_without_root_it_says_what_it_cannot_see(stand: Stand, tmp_path: Path) -
 def test_governors_that_rkllama_raises_are_no_warning(stand: Stand, tmp_path: Path) -> None:
     stand("rk3588-ondemand")
 
-    class Raised:
-        models = load_settings().models
-        lock = None
-        governors = "performance"
-
-    subject = Subject(settings=Raised())  # type: ignore[arg-type]
+    subject = Subject(settings=load_settings({"governors": "performance"}))
     assert _cures(examine(subject), "cpu-governor") == ("sudo rkllama service install",)
     helper = tmp_path / "rk3588-ondemand/run/rkllama/governors.sock"
     helper.parent.mkdir(parents=True)

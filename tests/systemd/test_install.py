@@ -97,12 +97,26 @@ def test_what_is_chosen_later_leaves_the_rest(root: Path) -> None:
         f"Write {root}/etc/systemd/system/rkllama.service.d/50-exit-idle.conf",
         "Enable the service",
     ]
-    assert (root / "etc/systemd/system/multi-user.target.wants/rkllama.service").is_symlink()
+    wants = root / "etc/systemd/system/multi-user.target.wants/rkllama.service"
+    assert wants.is_symlink()
+    assert install(root) == []
     assert files(root) - ETC == {
         "etc/systemd/system/rkllama.socket.d/50-address.conf",
         "etc/systemd/system/rkllama.service.d/50-address.conf",
         "etc/systemd/system/rkllama.service.d/50-exit-idle.conf",
     }
+
+
+def test_a_server_that_is_always_on_can_be_made_to_end_again(root: Path) -> None:
+    install(root, exit_idle_drop_in("-1"), always_on=True)
+    assert install(root, exit_idle_drop_in("5m"), always_on=False) == [
+        f"Write {root}/etc/systemd/system/rkllama.service.d/50-exit-idle.conf",
+        "Have the first connection start the server",
+        "Enable the service",
+    ]
+    assert not (root / "etc/systemd/system/multi-user.target.wants/rkllama.service").is_symlink()
+    assert (root / "etc/systemd/system/sockets.target.wants/rkllama.socket").is_symlink()
+    assert install(root, exit_idle_drop_in("5m"), always_on=False) == []
 
 
 def test_a_key_is_made_once_and_shown_once(root: Path) -> None:

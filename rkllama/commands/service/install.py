@@ -1,23 +1,20 @@
-"""`rkllama service`: the server as a service of systemd, for one user or for all."""
+"""`rkllama service`: the server as a service of systemd, for one user or for all, put up and removed."""
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InvalidRequest, RKLLamaError
-from .common import JSONFlag, print_json
+from ...errors import InvalidRequest, RKLLamaError
+from .models import care_for_models
+from .status import ForUser, status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from ..systemd.install import Plan
-    from ..systemd.manager import Manager
-    from ..systemd.moving import Move, Owner
-    from ..systemd.status import Status
-    from ..systemd.steps import Step
-    from ..systemd.units import DropIn
+    from ...systemd.install import Plan
+    from ...systemd.manager import Manager
+    from ...systemd.steps import Step
+    from ...systemd.units import DropIn
 
 app = typer.Typer(
     name="service",
@@ -28,13 +25,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-ForUser = Annotated[
-    bool | None,
-    typer.Option(
-        "--user/--system",
-        help="For you alone, or for all users, which needs root. [default: --system as root]",
-    ),
-]
 Root = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Work on the files of another system, whose root is DIR."),
@@ -97,9 +87,9 @@ def install(
     With neither root nor --system it is for you alone and has your models. The socket belongs to systemd:
     the first connection starts the server, and an idle one ends.
     """
-    from ..console.output import print_note
-    from ..systemd.install import Plan, can_write, check_program
-    from ..systemd.steps import pending
+    from ...console.output import print_note
+    from ...systemd.install import Plan, can_write, check_program
+    from ...systemd.steps import pending
 
     manager = _manager(user, root, dry_run=dry_run)
     address = None if host is None else _address(host)
@@ -107,7 +97,7 @@ def install(
         manager,
         _program(program),
         drop_ins=_drop_ins(address, models, exit_idle),
-        always_on=exit_idle is not None and _is_never(exit_idle),
+        always_on=None if exit_idle is None else _is_never(exit_idle),
         key=_key_file(manager) if _wants_key(key, address) else None,
         force=force,
     )
@@ -123,7 +113,7 @@ def install(
     if models is not None and not root and not can_write(manager, os.path.abspath(models)):
         print_note(f"the service may not write to {models}, so that it cannot fetch models.")
     if not manager.user:
-        changed |= _care_for_models(manager, move_models)
+        changed |= care_for_models(manager, move_models)
     _say_installed(plan, changed=changed)
 
 
@@ -142,10 +132,10 @@ def uninstall(
     dry_run: DryRun = False,
 ) -> None:
     """Stop the service and remove it; its models stay."""
-    from ..console.terminal import agreed, can_ask
-    from ..systemd.install import removal
-    from ..systemd.steps import pending
-    from ..systemd.units import HOME
+    from ...console.terminal import agreed, can_ask
+    from ...systemd.install import removal
+    from ...systemd.steps import pending
+    from ...systemd.units import HOME
 
     manager = _manager(user, root, dry_run=dry_run)
     if purge and manager.user:
@@ -172,32 +162,7 @@ def uninstall(
         sys.stderr.write(f"The models and settings are still in {manager.root + HOME}.\n")
 
 
-@app.command()
-def status(user: ForUser = None, as_json: JSONFlag = False) -> None:
-    """Show whether the service is installed, enabled and running.
-
-    The exit code is 1 if it is not installed, was stopped or fails.
-    """
-    from ..systemd.manager import Manager
-    from ..systemd.status import read_status
-
-    Manager().require()
-    services, errors = [], []
-    for scope in (False, True) if user is None else (user,):
-        try:
-            services.append(read_status(Manager(user=scope)))
-        except RKLLamaError as error:  # root has no manager of its own, for one
-            errors.append(error)
-    found = [service for service in services if service is not None]
-    if errors and (user is not None or not services):
-        raise errors[0]
-    rows = [(service, _server_of(service)) for service in found]
-    if as_json:
-        print_json([{**service._asdict(), "server": server} for service, server in rows])
-    else:
-        _show(rows)
-    if not any(service.state in ("running", "waiting") for service in found):
-        raise typer.Exit(1)
+app.command()(status)
 
 
 # --- What is asked for -------------------------------------------------------------------------
@@ -205,7 +170,7 @@ def status(user: ForUser = None, as_json: JSONFlag = False) -> None:
 
 def _manager(user: bool | None, root: str | None, *, dry_run: bool) -> "Manager":
     """Return whom to install with. Raises InvalidRequest, RKLLamaError."""
-    from ..systemd.manager import Manager
+    from ...systemd.manager import Manager
 
     if root is not None:
         if user:
@@ -238,7 +203,7 @@ def _address(host: str) -> str:
     """Return an address as a socket unit has it. Raises InvalidRequest, ConfigError."""
     import ipaddress
 
-    from ..config import server_address
+    from ...config import server_address
 
     name, port = server_address(host)
     name = "127.0.0.1" if name == "localhost" else name
@@ -255,7 +220,7 @@ def _address(host: str) -> str:
 
 
 def _drop_ins(address: str | None, models: str | None, exit_idle: str | None) -> "list[DropIn]":
-    from ..systemd.units import address_drop_ins, exit_idle_drop_in, models_drop_in
+    from ...systemd.units import address_drop_ins, exit_idle_drop_in, models_drop_in
 
     found = [] if address is None else address_drop_ins(address)
     if models is not None:
@@ -268,13 +233,13 @@ def _drop_ins(address: str | None, models: str | None, exit_idle: str | None) ->
 
 def _is_never(exit_idle: str) -> bool:
     """Return whether a time is the one that never comes. Raises ConfigError."""
-    from ..config import load_settings
+    from ...config import load_settings
 
     return load_settings({"exit_idle": exit_idle}).exit_idle is None
 
 
 def _wants_key(key: bool | None, address: str | None) -> bool:
-    from ..config import is_loopback, server_address
+    from ...config import is_loopback, server_address
 
     if key is not None or address is None:
         return bool(key)
@@ -282,17 +247,17 @@ def _wants_key(key: bool | None, address: str | None) -> bool:
 
 
 def _key_file(manager: "Manager") -> str:
-    from ..config import load_settings
-    from ..systemd.units import HOME
+    from ...config import load_settings
+    from ...systemd.units import HOME
 
     return os.path.join(load_settings().home if manager.user else HOME, "keys")
 
 
 def _check_address(manager: "Manager", address: str | None) -> None:
     """Raise RKLLamaError where another program has the service's address."""
-    from ..board.proc import describe_listener, listener_uids
-    from ..config import server_address
-    from ..systemd.status import address_of
+    from ...board.proc import describe_listener, listener_uids
+    from ...config import server_address
+    from ...systemd.status import address_of
 
     if manager.root:
         return
@@ -319,7 +284,7 @@ def _print_script(steps: "list[Step]") -> None:
 
 def _carry_out(steps: "list[Step]") -> bool:
     """Do the steps and say so; return whether any was needed."""
-    from ..systemd.steps import carry_out
+    from ...systemd.steps import carry_out
 
     changed = False
     for step, told in carry_out(steps):
@@ -331,7 +296,7 @@ def _carry_out(steps: "list[Step]") -> bool:
 
 
 def _say_what_stayed(steps: "list[Step]", otherwise: str) -> None:
-    from ..console.output import print_note
+    from ...console.output import print_note
 
     for step in steps:
         if getattr(step, "is_kept", False):
@@ -340,7 +305,7 @@ def _say_what_stayed(steps: "list[Step]", otherwise: str) -> None:
 
 
 def _say_installed(plan: "Plan", *, changed: bool) -> None:
-    from ..systemd.status import address_of
+    from ...systemd.status import address_of
 
     manager = plan.manager
     if not changed:
@@ -357,139 +322,3 @@ def _say_installed(plan: "Plan", *, changed: bool) -> None:
             sys.stderr.write(
                 f"It is there while you are logged in. For always: sudo loginctl enable-linger {name}\n"
             )
-
-
-# --- Models that were there before -------------------------------------------------------------
-
-
-def _care_for_models(manager: "Manager", decision: bool | None) -> bool:
-    """Move the user's models to the service where that is wanted, else say that it does not see them;
-    return whether they were moved.
-    """
-    from ..console.output import human_size
-    from ..console.terminal import agreed, can_ask
-    from ..systemd.install import owner_of_service
-    from ..systemd.moving import Move, Owner
-    from ..systemd.status import models_of
-    from ..systemd.units import HOME
-
-    uid, home = _whose_models()
-    owner = Owner(*owner_of_service(manager))
-    source, target = os.environ.get("RKLLAMA_MODELS") or f"{home}/models", models_of(manager)
-    size = Move(source, uid, target, owner).size()
-    if not size or os.path.realpath(source) == os.path.realpath(target):
-        return False
-    if decision is None and can_ask():
-        decision = agreed(f"Move the {human_size(size)} in {source} to the service?", default=True)
-    if not decision:
-        sys.stderr.write(
-            f"The service does not see the models in {source} ({human_size(size)}). "
-            "To move them: sudo rkllama service install --move-models\n"
-        )
-        return False
-    own = f"{manager.root}{HOME}"
-    for place, destination in ((source, target), (f"{home}/lib", f"{own}/lib")):
-        move = Move(place, uid, destination, owner)
-        if move.size():
-            _make_place(destination, owner)
-            _move(move, place)
-    if os.path.isfile(f"{home}/config.toml") and not os.path.lexists(f"{own}/config.toml"):
-        sys.stderr.write(
-            f"The settings in {home}/config.toml are still yours alone. To give them to the service:\n"
-            f"  sudo install -o rkllama -m 600 {home}/config.toml {own}/config.toml\n"
-        )
-    return True
-
-
-def _whose_models() -> tuple[int, str]:
-    """Return the uid of the user for whom root works, and RKLLama's home of that one."""
-    import pwd
-
-    uid = int(os.environ.get("SUDO_UID") or os.getuid()) if os.geteuid() == 0 else os.getuid()
-    try:
-        home = pwd.getpwuid(uid).pw_dir if "SUDO_UID" in os.environ else os.path.expanduser("~")
-    except KeyError:
-        home = os.path.expanduser("~")
-    return uid, os.environ.get("RKLLAMA_HOME") or os.path.join(home, "RKLLAMA")
-
-
-def _make_place(path: str, owner: "Owner") -> None:
-    from ..systemd.moving import make_place
-
-    try:
-        make_place(*os.path.split(path), owner)
-    except OSError as error:
-        raise RKLLamaError(f"{path} cannot be made: {error.strerror}") from None
-
-
-def _move(move: "Move", source: str) -> None:
-    from ..console.output import human_size, print_note
-    from ..console.terminal import Spinner
-
-    shown = ["…"]
-
-    def report(name: str, done: int) -> None:
-        shown[0] = f"{name} ({human_size(done)} moved)"
-
-    with Spinner(lambda: f"Moving {shown[0]}"):
-        moved = move.run(report)
-    for text in moved.stayed:
-        print_note(f"not moved: {text}")
-    files = "1 file" if moved.files == 1 else f"{moved.files} files"
-    sys.stderr.write(f"Moved {files} ({human_size(moved.size)}) from {source}\n")
-
-
-# --- Status ------------------------------------------------------------------------------------
-
-
-def _server_of(service: "Status") -> dict[str, Any] | None:
-    """Return what the running server says of itself; None where none runs: a question would start it."""
-    if service.state != "running":
-        return None
-    from ..client.discover import ServerAddress
-    from ..config import load_settings, server_address
-
-    host, port = server_address(service.address)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    name = f"[{host}]" if ":" in host else host
-    try:
-        return ServerAddress(load_settings(), f"{name}:{port}", with_key=False).get("/health")
-    except RKLLamaError as error:
-        return {"error": error.text}
-
-
-def _show(rows: "Iterable[tuple[Status, dict[str, Any] | None]]") -> None:
-    from ..console.output import table, write_styled
-
-    rows = list(rows)
-    if not rows:
-        sys.stderr.write("The service is not installed. Install it: rkllama service install\n")
-    for number, (service, server) in enumerate(rows):
-        sys.stdout.write("\n" * bool(number))
-        write_styled(table(("SERVICE", _who(service)), list(_facts(service, server))))
-
-
-def _who(service: "Status") -> str:
-    return "of all users" if service.scope == "system" else "of this user"
-
-
-def _facts(service: "Status", server: dict[str, Any] | None) -> "Iterator[tuple[str, str]]":
-    from .. import __version__
-
-    yield "unit", service.file + " (edited)" * service.edited
-    yield from (("drop-in", path) for path in service.drop_ins)
-    start = "at boot" if service.scope == "system" else "at login"
-    how = f"the server starts {start}" if service.always_on else "a connection starts the server"
-    yield "enabled", f"yes, {how}" if service.enabled else "no"
-    process = f" (process {service.pid})" if service.pid else ""
-    yield "state", service.state + process + (f": {service.result}" if service.result else "")
-    yield "address", f"http://{service.address}"
-    yield "home", service.home
-    yield "models", service.models
-    if server is not None:
-        version = server.get("version")
-        other = "" if version in (__version__, None) else f"; this is {__version__}"
-        yield ("version", f"{version}{other}") if version else ("note", str(server.get("error")))
-    if service.reload_needed:
-        user = " --user" if service.scope == "user" else ""
-        yield "note", f"its files have changed: systemctl{user} daemon-reload"
