@@ -200,7 +200,7 @@ class Generation:
         self._pin(visit)
         messages = self.request.messages
         goes_on = bool(tools_for(self.request)) and bool(messages) and messages[-1].role == "user"
-        return visit.draft(goes_on=goes_on)
+        return visit.draft(goes_on=goes_on, alone=self.request.prompt is not None)
 
     @property
     def room(self) -> int:

@@ -81,6 +81,8 @@ class Conversations:
         self._saved: Entry | None = None
         """The longest state that it goes on from, or is."""
         self._switches: deque[bool] = deque(maxlen=_REMEMBERED)
+        self.unused = 0
+        """States of first turns that were written since a conversation has gone on."""
         self._abandoned: list[Draft] = []
         self._keys: dict[tuple[str, str], str] = {}
         self.proven: set[str] = set()

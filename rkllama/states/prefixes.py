@@ -37,6 +37,10 @@ class Prefixes:
                 break
         self._recent.append(_Beginning(key, head))
 
+    def continues(self, key: str, text: str) -> bool:
+        """Return whether a text goes on from one of the last conversations."""
+        return any(other.key == key and text.startswith(other.text) for other in self._recent)
+
     def recurring(self, key: str, text: str, control_tokens: Collection[str]) -> str:
         """Return the longest beginning of `text` that another conversation had, up to where a control token
         begins; "" where there is none, and where `text` continues a conversation.

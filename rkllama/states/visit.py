@@ -18,6 +18,10 @@ from .policy import FIRST_TOKENS, is_border, pays_to_load
 
 _USUAL_RATIO = 0.3
 """Tokens per character, until a run has told."""
+_MOST_UNUSED = 16
+"""States of first turns that are written while no conversation goes on: a thousand documents that are summed
+up are none.
+"""
 _SLACK = 2
 """Tokens by which the runtime's figures may differ: a constant for each way to end that may be unknown."""
 
@@ -73,6 +77,11 @@ class Visit:
         """None where nothing has told."""
         self._tokens = sure + math.ceil(rest * (ratio or _USUAL_RATIO))
         self._proof = own.continued(text)
+        self._goes_on = own.prefixes.continues(key, text) or (
+            self._found is not None and not self._found.header.pinned
+        )
+        if self._goes_on:
+            own.unused = 0
         memory = min(own.in_memory(text), self._tokens)
         self._memory = memory
         self._competing = own.note_begin(text)
@@ -143,12 +152,15 @@ class Visit:
             self._found = entry
             self._memory = max(self._memory, entry.header.tokens)
 
-    def draft(self, *, goes_on: bool = False) -> str | None:
+    def draft(self, *, goes_on: bool = False, alone: bool = False) -> str | None:
         """Return where the run is to write its state; None where it is not worth it.
 
         `goes_on`: a run with a longer prompt of the same conversation is likely to follow at once.
+        `alone`: the prompt is one text, and a conversation only if it continues one.
         """
         own, found = self._own, self._found
+        if not self._goes_on and (alone or own.unused >= _MOST_UNUSED):
+            return None
         least = own.least_growth(self._key, self._tokens, found, competing=self._competing)
         growth = self._tokens - (found.header.tokens if found else 0)
         if growth < least * (2 if goes_on else 1):
@@ -178,6 +190,7 @@ class Visit:
         own.prefixes.note(self._key, self._text)
         if self._extra is not None and (entry := self._extra.end(figures)) is not None:
             own.note_saved(entry)
+            own.unused += not self._goes_on
 
     def _check_reuse(self, entry: Entry, figures: RunFigures) -> None:
         """Count a hit, or drop a state that the run did not use as a whole, or beyond what it is."""

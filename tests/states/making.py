@@ -76,7 +76,9 @@ class Run:
         self.evaluated = 0
         self.loads = 0
 
-    def __call__(self, text: str, *, saves: bool = True, goes_on: bool = False) -> bool:
+    def __call__(
+        self, text: str, *, saves: bool = True, goes_on: bool = False, alone: bool = False
+    ) -> bool:
         """Run a prompt; return whether its state was kept."""
         visit = begun(self.conversations, text)
         path = visit.path()
@@ -85,7 +87,7 @@ class Run:
             self.loads += 1
             self.held, self.text = visit.load.header.tokens, text[: visit.load.header.length]
         reused = self.held if text.startswith(self.text) else 0
-        target = visit.draft(goes_on=goes_on)
+        target = visit.draft(goes_on=goes_on, alone=alone)
         if target is not None:
             write(target, tokens_of(text))
         visit.end(

@@ -119,6 +119,19 @@ def test_a_short_conversation_is_not_written(conversations: Conversations) -> No
     assert not run(first("aa", FIRST_TOKENS // 2))
 
 
+def test_texts_that_are_no_conversations_are_not_written_for_ever(store: StateStore) -> None:
+    run = Run(Conversations(store, IDENTITY, "m"))
+    assert sum(run(first(f"d{number}")) for number in range(40)) == 16
+    run(turn(first("d39"), 0))
+    assert run(first("e0"))  # a conversation has gone on
+
+
+def test_a_text_alone_is_written_when_it_is_continued(store: StateStore) -> None:
+    run = Run(Conversations(store, IDENTITY, "m"))
+    assert not run(first("aa"), alone=True)
+    assert run(turn(first("aa"), 0), alone=True)
+
+
 def test_a_run_with_tools_is_likely_to_go_on(store: StateStore) -> None:
     run = Run(Conversations(store, IDENTITY, "m"))
     text = first("aa", 400)

@@ -395,6 +395,17 @@ def test_api_keys_and_saved_conversations(
         assert evaluated(trace)[-1] < 100
 
 
+def test_a_prompt_alone_is_no_conversation(start: Start, npu: str, trace: Path) -> None:
+    service, prompt = start(), "some words " * 200 + "\n"
+    *_, first = service.stream(ChatRequest(model=MODEL, prompt=prompt, raw=True))
+    assert saves(trace) == 0
+    *_, second = service.stream(ChatRequest(model=MODEL, prompt=f"{prompt}more", raw=True))
+    assert isinstance(first, Finished)
+    assert isinstance(second, Finished)
+    assert (first.usage.prompt_tokens or 0) > 400
+    assert saves(trace) == 1  # it continues one
+
+
 def test_tools_are_part_of_it(start: Start, npu: str, trace: Path) -> None:
     service, tools = start(), (Tool(name="get_weather", description="weather " * 600),)
     conversation = Conversation("one", words=10)
