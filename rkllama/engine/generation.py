@@ -122,6 +122,7 @@ class Generation:
             pieces.close()
         assert result is not None
         if visit is not None:
+            counted = counted or visit.evaluated_before
             visit.end(run_figures(result, resident.ready.context_length, counted=counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)

@@ -66,6 +66,8 @@ class Visit:
         self._extra: Extra | None = None
         """What is to become of the state that the run leaves."""
         self._ended = False
+        self.evaluated_before = False
+        """Whether a part of the prompt was evaluated by another run that was made for it."""
         self._used: Entry | None = None
         """The state that was loaded."""
         self._found = own.store.find(key, self._data, self._fits)
@@ -148,6 +150,7 @@ class Visit:
 
     def pinned(self, entry: Entry | None) -> None:
         """Note what has become of the run that `pin` told of."""
+        self.evaluated_before = True
         if entry is not None:
             self._found = entry
             self._memory = max(self._memory, entry.header.tokens)
