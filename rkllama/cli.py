@@ -42,6 +42,7 @@ COMMANDS = {
     "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
     "bench": ("bench:bench", "Measure how fast a model reads prompts and writes answers."),
     "stop": ("memory:stop", "Unload a model from memory."),
+    "cache": ("cache:app", "Manage the conversations that are saved for the NPU to go on from."),
     "logs": ("logs:logs", "Show what the models' processes, or the server, have logged."),
     "config": (
         "config:app",

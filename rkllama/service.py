@@ -38,11 +38,14 @@ def no_text_error(name: str) -> Unsupported:
 class Caller:
     """For whom an operation is done. A caller that hangs up cancels it, wherever it waits."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "owner")
 
-    def __init__(self, fd: int = -1) -> None:
-        """`fd` is the caller's socket; -1 is a caller that never hangs up."""
+    def __init__(self, fd: int = -1, owner: str = "") -> None:
+        """`fd` is the caller's socket; -1 is a caller that never hangs up. `owner` tells apart those whose
+        conversations are kept apart.
+        """
         self._fd = fd
+        self.owner = owner
 
     def wait(self, fd: int, timeout: float | None = None) -> bool:
         """Wait until `fd` can be read; False when `timeout` seconds pass first, at most LONGEST_WAIT.

@@ -59,6 +59,8 @@ class LoadedInfo:
     """Whether `GenerateSpec.schema` is enforced while drawing tokens."""
     per_run_sampling: bool = False
     """Whether sampling and max_tokens can change from run to run."""
+    keeps_states: bool = False
+    """Whether `GenerateSpec.save_state` and `restore` may be used."""
     counts_tokens: bool = False
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
     parallel: int = 1
@@ -85,6 +87,8 @@ class GenerateSpec:
     top_logprobs: int | None = None
     markers: tuple[str, ...] = ()
     images: tuple[bytes, ...] = ()
+    save_state: str | None = None
+    """A file for the KV cache as it is after the prompt; RunResult.saved tells whether it can be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,8 @@ class RunResult:
 
     `prompt_tokens` counts the whole prompt, `cached_tokens` those of it that were in the KV cache. `repeats`
     tells that it was ended since a token came again more than MOST_REPEATS times; the reason is "length".
+    `evaluated_tokens` are those of the prompt that were not cached. `reused_tokens` are those that were, give
+    or take two where the runtime's way to count is not known yet: enough to tell that a state was used.
     """
 
     reason: FinishReason
@@ -103,6 +109,9 @@ class RunResult:
     generation_seconds: float | None = None
     memory: int | None = None
     repeats: bool = False
+    evaluated_tokens: int | None = None
+    reused_tokens: int | None = None
+    saved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +148,11 @@ class Backend(Protocol):
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
         """Return how many tokens `text` is; None where the runtime cannot tell, and after an abort."""
+
+    def restore(self, path: str, tokens: int) -> bool:
+        """Load what a run has written to its `save_state`, a KV cache of so many tokens; return whether it is
+        there now. Where it is not, the cache is empty or what it was.
+        """
 
     def abort(self) -> None:
         """End the current run as soon as the runtime allows; without one, do nothing."""

@@ -254,6 +254,10 @@ class CPUBackend:
         except PromptTooLong as error:
             return error.prompt_tokens
 
+    def restore(self, path: str, tokens: int) -> bool:  # noqa: ARG002 - as Backend has it
+        """Return False: states of slots are not kept; see Backend."""
+        return False
+
     def abort(self) -> None:
         """Do nothing: each run asks for itself, at each token and at each batch of the prompt."""
 

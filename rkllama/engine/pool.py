@@ -27,10 +27,15 @@ from ..errors import (
 from ..models.metadata import StoredModel
 from ..rkllm.domains import Domains
 from ..runner.growth import Growth
+from ..runner.keeping import keep_conversation
 from ..runner.lane import Lane, State
 from ..runner.log import log_path
 from ..runner.worker import Worker
 from ..service import LOCAL, Caller
+from ..states.conversation import Conversations
+from ..states.key import Identity, file_identity
+from ..states.store import Figures as StateFigures
+from ..states.store import StateStore
 from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
 from .runtimes import RuntimeLoader
 from .scheduler import Scheduler, Slot, Swaps
@@ -75,6 +80,8 @@ class Resident:
     """Of its memory since it was loaded; None where it is not minded."""
     bloated: bool = False
     """Whether it has to be loaded anew for that."""
+    conversations: Conversations | None = None
+    """What is kept of its conversations on the disk; None where nothing is."""
     told: set[str] = field(default_factory=set)
     """What has been logged about templates, its own and its aliases': once is enough."""
     _taken: set[Lane] = field(default_factory=set)
@@ -149,6 +156,9 @@ class Pool:
         self._runtimes = RuntimeLoader(settings)
         self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
         self._swaps = Swaps()
+        self._states = StateStore(settings.states, settings.state_budget, settings.state_writes)
+        self._keeps_states: bool | None = None
+        """Whether conversations are kept on the disk; None before a model is loaded that could."""
         self._timer = threading.Condition()
         self._janitor: threading.Thread | None = None
         self._closed = False
@@ -468,7 +478,40 @@ class Pool:
             raise
         if worker.kind.leaks:
             slot.resident.growth = Growth(worker.pid)
+        slot.resident.conversations = self._conversations(slot.resident)
         return slot.resident.loaded
+
+    def _conversations(self, resident: Resident) -> Conversations | None:
+        """Return what keeps a loaded model's conversations on the disk, where it has a runtime that can."""
+        loaded = resident.ready
+        if not loaded.keeps_states:
+            return None
+        with self._npu_mutex:
+            if self._keeps_states is None:
+                self._keeps_states = self._states.open()
+        if not self._keeps_states:
+            return None
+        try:
+            lora = file_identity(resident.spec.lora)
+        except OSError:
+            return None
+        identity = Identity(
+            runtime=loaded.runtime,
+            platform=loaded.platform or "",
+            toolkit=loaded.toolkit or "",
+            context_length=loaded.context_length,
+            lora=lora,
+        )
+        return Conversations(
+            self._states,
+            identity,
+            resident.info.name,
+            has_farewell=loaded.per_run_sampling,
+        )
+
+    def state_figures(self) -> StateFigures | None:
+        """What is kept of conversations on the disk; None where nothing is."""
+        return self._states.figures() if self._keeps_states else None
 
     def _start(self, info: ModelInfo, *, external: bool) -> Worker:
         """Start a process for a model; one that is for the NPU inherits its lock.
@@ -533,12 +576,24 @@ class Pool:
     def _close(self, slot: Slot[Resident]) -> None:
         if slot.resident is not None:
             resident, slot.resident = slot.resident, None
-            resident.worker.close()
+            self._close_worker(resident)
             self._domains.give_back(slot.key)
             self._on_npu.discard(slot.key)
             self._governors.drop(slot.key)
             if resident.loaded is not None:
                 log.info("unloaded %s", resident.info.name)
+
+    @staticmethod
+    def _close_worker(resident: Resident) -> None:
+        """End a model's process; its conversation is kept first, where it is idle and the runtime can."""
+        worker, conversations = resident.worker, resident.conversations
+        if conversations is None:
+            worker.close()
+            return
+        if worker.state is State.READY and not worker.retired:
+            keep_conversation(worker, conversations)
+        worker.close()
+        conversations.sweep()
 
     def close(self) -> None:
         """Cancel every answer, end every child and release the NPU."""
@@ -557,6 +612,8 @@ class Pool:
             self.scheduler.put_back(idle)
         self._governors.settle()
         self._npu_lock.release()
+        if self._keeps_states:
+            self._states.close()
 
     def _held(self) -> list[Resident]:
         held = [slot.resident for slot in self.scheduler.slots() if slot.held]

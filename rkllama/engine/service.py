@@ -281,7 +281,11 @@ class LocalService:
         """The figures since the start."""
         pool = self.pool
         return self._engine.metrics.exposition(
-            pool.scheduler.waiting, pool.restarts, pool.loaded(), read_state()
+            pool.scheduler.waiting,
+            pool.restarts,
+            pool.loaded(),
+            read_state(),
+            pool.state_figures(),
         )
 
     def close(self) -> None:

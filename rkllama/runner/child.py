@@ -148,6 +148,7 @@ class _Lane:
             frames.GENERATE: self._generate,
             frames.EMBED: self._embed,
             frames.COUNT: self._count,
+            frames.RESTORE: self._restore,
         }
         while True:
             kind, run, payload = self._pending.get()
@@ -247,3 +248,7 @@ class _Lane:
         backend = self._child.need_backend()
         with self._abortable(run) as cancelled:
             return frames.encode(backend.count_tokens(payload.decode(), cancelled))
+
+    def _restore(self, _run: int, payload: bytes) -> bytes:
+        path, tokens = frames.decode(payload)
+        return frames.encode(self._child.need_backend().restore(path, tokens))

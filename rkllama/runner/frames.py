@@ -24,7 +24,7 @@ from ..errors import RKLLamaError
 from ..types import NPUParams, SamplingParams, TokenLogprob
 
 # Parent to child.
-LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES = range(1, 8)
+LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES, RESTORE = range(1, 9)
 # Child to parent. RESULT and ERROR end a run; the others come before.
 TEXT, LOGPROBS, VECTOR, RESULT, ERROR = range(16, 21)
 

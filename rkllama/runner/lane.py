@@ -172,6 +172,12 @@ class Lane:
         count: int | None = self._decoded(frames.decode, payload)
         return count
 
+    def restore(self, path: str, tokens: int, *, timeout: float, caller: Caller = LOCAL) -> bool:
+        """Load a file that a run has saved, see Backend.restore; return whether it is in the cache."""
+        payload = self._call(frames.RESTORE, frames.encode([path, tokens]), lambda: timeout, caller)
+        taken: bool = self._decoded(frames.decode, payload)
+        return taken
+
     def abort(self) -> None:
         """Ask the running answer to end; safe from any thread, without one it does nothing."""
         if self._state in (State.RUNNING, State.DRAINING):
