@@ -234,6 +234,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_measured(tmp_path: Path)
     other.write_text("{}")
     for arguments, words in (
         (("nowhere",), "'nowhere' not found"),
+        (("nowhere.json",), "nowhere.json cannot be used: No such file"),
         (("guide", "--compare", str(other)), "is not what `rkllama bench --json` prints"),
         (("guide", "--power", "http://127.0.0.1:1/#w"), "tells no watts"),
     ):
