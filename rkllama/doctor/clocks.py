@@ -24,7 +24,7 @@ _ENOUGH = 0.9
 """The part of its highest clock that something should run at."""
 _THERMAL = "/sys/class/thermal"
 _CPUS = "/sys/devices/system/cpu/cpufreq"
-_SETTING = "`rkllama config set governors performance` has RKLLama do it while a model is loaded."
+_SETTING = "`rkllama config set governors performance` raises clocks while a model is loaded."
 
 
 def check_npu_clock(subject: Subject) -> Iterator[Finding]:
@@ -62,7 +62,7 @@ def check_cpu_governor(subject: Subject) -> Iterator[Finding]:
         return
     clocks = [clock for clock in read_cpu_clocks() if clock.governor is not None]
     if clocks:
-        why = "With others, answers have been a third slower on one board, a twentieth on another."
+        why = "With others, answers have been a twentieth to a third slower."
         yield _about(subject, "cpu-governor", "CPU governors", clocks, why)
 
 
