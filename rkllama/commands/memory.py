@@ -81,7 +81,6 @@ def load(context: typer.Context, model: Model) -> None:
 
 def update() -> None:
     """Tell how RKLLama is updated."""
-    raise RKLLamaError(
-        "RKLLama does not update itself",
-        hint="Run the command that installed it once more, such as: pip install --upgrade rkllama",
-    )
+    from ..board.installation import how_to_update
+
+    raise RKLLamaError("RKLLama does not update itself", hint=how_to_update())
