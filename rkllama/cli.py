@@ -107,8 +107,14 @@ def _load(place: str) -> Any:
         own = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
         own.command()(found)
         found = own
-    return typer.main.get_command(found)
+    command: Any = typer.main.get_command(found)
+    for below in getattr(command, "commands", {}).values():  # Click would cut their sentences off
+        below.short_help = below.get_short_help_str(_SENTENCE)
+    return command
 
+
+_SENTENCE = 200
+"""Characters that the first sentence of a help text has at most."""
 
 app = typer.Typer(
     name="rkllama",

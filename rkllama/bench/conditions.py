@@ -11,6 +11,8 @@ _HOT = 80.0
 """Degrees Celsius from which on boards hold their clocks down, or soon will."""
 _LOAD = 0.5
 """CPUs that other programs may keep busy."""
+_ENOUGH = 0.9
+"""The part of its highest clock that NPU and memory should have."""
 _NAMES = {"npu": "the NPU", "ddr": "the memory"}
 
 
@@ -56,10 +58,25 @@ def _others(busy: float | None, load_average: float | None) -> Iterator[str]:
 
 
 def _governors(clocks: Sequence[ClockFacts]) -> Iterator[str]:
-    kinds = {clock.governor for clock in clocks if clock.governor not in (None, "performance")}
-    for governor in sorted(kind for kind in kinds if kind is not None):
-        own = [clock for clock in clocks if clock.governor == governor]
+    slow = [clock for clock in clocks if _waits_for_load(clock)]
+    for governor in sorted({str(clock.governor) for clock in slow}):
+        own = [clock for clock in slow if clock.governor == governor]
         yield f"The governor of {_listed(own)} is {governor}, not performance."
+    if slow:
+        yield "`rkllama doctor` tells how to raise the clocks."
+
+
+def _waits_for_load(clock: ClockFacts) -> bool:
+    """Whether a clock changes with load: that of a CPU may be high now because this program computes.
+
+    NPU and memory that are at their highest while nothing runs are held there, as the vendor's
+    rknpu_ondemand does.
+    """
+    if clock.governor in (None, "performance"):
+        return False
+    if clock.name not in _NAMES or clock.current is None or clock.highest is None:
+        return True
+    return clock.current < _ENOUGH * clock.highest
 
 
 def server_spoilers(in_use: Sequence[str], waiting: int) -> Iterator[str]:

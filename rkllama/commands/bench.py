@@ -1,6 +1,5 @@
 """`rkllama bench`: how fast a model is here, in figures that can be compared with another board's."""
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +75,7 @@ def bench(
     from ..bench.session import Outcome
 
     before = None if compare is None else read_report(compare)
-    if model.endswith(_RESULTS) and os.path.isfile(model):
+    if model.endswith(_RESULTS):
         outcome = Outcome(read_report(model), None)
     else:
         outcome = _measured(context, model, _plan(quick, rounds, ctx), power)

@@ -49,6 +49,14 @@ def test_a_machine_without_an_npu_needs_none(home: Path, models: Path) -> None:
     assert look(check_runtime) == []
 
 
+def test_a_board_whose_npu_runs_no_language_models_needs_none(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RKLLAMA_SYSROOT", str(build_board("rk3566", tmp_path)))
+    write_model(models / "a.rkllm")
+    assert look(check_runtime) == [], "to fetch one would change nothing"
+
+
 def test_releases_are_good(board: Path, own: Path) -> None:
     write_library(own / "1.2.3" / "librkllmrt.so")
     write_library(own / "1.3.0" / "librkllmrt.so", "1.3.0")

@@ -10,7 +10,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 
-from ...board.soc import read_soc
+from ...board.soc import read_soc, runs_llm
 from ...board.sysroot import system_path
 from ...config import Settings
 from ...models.scan import Entry
@@ -75,6 +75,8 @@ def _none(subject: Subject, models: Sequence[Entry]) -> Iterator[Finding]:
             advice="Correct RKLLAMA_RKLLM_LIB or rkllm_lib in config.toml, or unset it.",
             source="the settings",
         )
+    elif soc is not None and not runs_llm(soc):
+        return  # no library helps there, as the SoC's check has said
     elif soc is not None or models:
         yield Finding(
             check="runtime",
