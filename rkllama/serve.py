@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import logging
 import os
 import signal
@@ -96,6 +95,8 @@ def _chores(
 ) -> list[Chore]:
     chores: list[Chore] = []
     if notifier.watchdog is not None:
+        import faulthandler
+
         # Its abort shows in the log where each thread was.
         faulthandler.enable()
         chores.append(Heartbeat(notifier, notifier.watchdog))

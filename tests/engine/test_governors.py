@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +19,12 @@ from tests.board.governors import (
     BEFORE,
     FAST,
     NPU,
-    as_delivered,
+    board_as_delivered,
     governors,
     hold,
     listen,
     running_helper,
 )
-from tests.boards import build_board
 from tests.running import LIMIT, Server
 from tests.virtual_npu import write_model
 from tests.waiting import until
@@ -36,13 +34,10 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch, models: Path, npu: str) -> Iterator[Path]:
-    """An RK3588 as it is delivered, two models, and the setting; a socket's path may have 107 bytes."""
+    """An RK3588 as it is delivered, two models, and the setting."""
     write_model(models / "m.rkllm")
     write_model(models / "other.rkllm")
-    with tempfile.TemporaryDirectory(prefix="rk") as directory:
-        root = build_board("rk3588", Path(directory))
-        as_delivered(root)
-        monkeypatch.setenv("RKLLAMA_SYSROOT", str(root))
+    with board_as_delivered(monkeypatch) as root:
         monkeypatch.setenv("RKLLAMA_GOVERNORS", "performance")
         yield root
 
