@@ -16,6 +16,7 @@ from .manager import Manager, run
 from .steps import Command, MakeKey, RemoveFile, RemoveTree, Step, WriteFile, read
 from .units import (
     HOME,
+    SERVICE,
     SYSTEM_FILES,
     USER_FILES,
     DropIn,
@@ -105,7 +106,7 @@ class Plan(NamedTuple):
         manager = self.manager
         units = [file.name for file in self.files if file.is_unit]
         names = [file.name for file in self.files if file.enabled]
-        names += ["rkllama.service"] if self.always_on else []
+        names += [SERVICE] if self.always_on else []
         on_demand: list[Step] = [_on_demand(manager)] if self.always_on is False else []
         if manager.root:
             return [*on_demand, self._enabled(names)]
@@ -307,13 +308,13 @@ def _on_demand(manager: Manager) -> Command:
     """Take back that the server starts at boot, and with that what enables its socket."""
     return Command(
         "Have the first connection start the server",
-        manager.systemctl("disable", "rkllama.service"),
+        manager.systemctl("disable", SERVICE),
         lambda: _is_always_on(manager),
     )
 
 
 def _is_always_on(manager: Manager) -> bool:
-    return manager.is_enabled("rkllama.service")
+    return manager.is_enabled(SERVICE)
 
 
 def _disabled(manager: Manager, names: Sequence[str]) -> Command:
