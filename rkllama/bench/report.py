@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from ..board.telemetry import megahertz
+from ..files import gigabytes
 from .compare import Difference, Ratio
 from .results import BoardFacts, Cache, Report, SizeResult, Speeds, Stat
 from .summary import spread_of
@@ -139,7 +141,7 @@ def _load_and_memory(report: Report) -> str:
 def _clocks(board: BoardFacts) -> Iterator[str]:
     """Yield a line on the clocks at the end of the last run, and on heat."""
     clocks = [
-        f"{clock.name} {clock.current // 10**6} MHz ({clock.governor})"
+        f"{clock.name} {megahertz(clock.current)} ({clock.governor})"
         for clock in board.after.clocks
         if clock.current is not None
     ]
@@ -313,6 +315,4 @@ def _words(*texts: str | None) -> str:
 
 
 def _bytes(size: int | None) -> str | None:
-    if size is None:
-        return None
-    return f"{size / 1e9:.1f} GB" if size >= 999_950_000 else f"{size / 1e6:.0f} MB"
+    return None if size is None else gigabytes(size)

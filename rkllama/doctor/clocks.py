@@ -9,6 +9,7 @@ from ..board.governors import SOCKET
 from ..board.sysroot import exists
 from ..board.telemetry import (
     Clock,
+    megahertz,
     read_cpu_clocks,
     read_ddr_clock,
     read_npu_clock,
@@ -142,7 +143,7 @@ def _shown(clock: Clock) -> str:
 
 
 def _mhz(hertz: int | None) -> str:
-    return "unknown" if hertz is None else f"{hertz / 1e6:.0f} MHz"
+    return "unknown" if hertz is None else megahertz(hertz)
 
 
 def _folder(clocks: Sequence[Clock]) -> str:
