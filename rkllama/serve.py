@@ -109,7 +109,7 @@ def _exit_when_idle(
     patience: float, server: Server, service: LocalService, stopping: threading.Event
 ) -> Chore:
     """Return a chore that sets `stopping` when nothing has been asked for so many seconds, and no model is
-    in memory: one that is kept for a while or for ever keeps the server, too.
+    in memory: one that is kept for a while or forever keeps the server, too.
     """
 
     def look(now: float) -> float:

@@ -41,7 +41,7 @@ def check_ddr_clock(subject: Subject) -> Iterator[Finding]:
         return
     clock = read_ddr_clock()
     if clock is not None and clock.current is not None:
-        why = "At the highest clock, answers came twice as fast on one board."
+        why = "Others report answers twice as fast at its highest clock."
         yield _about(subject, "ddr-clock", "Memory clock", [clock], why)
     elif clock is None and read_npu_clock() is not None and not in_container():
         yield Finding(
@@ -62,7 +62,7 @@ def check_cpu_governor(subject: Subject) -> Iterator[Finding]:
         return
     clocks = [clock for clock in read_cpu_clocks() if clock.governor is not None]
     if clocks:
-        why = "With others, answers have been a third slower on one board, a twentieth on another."
+        why = "Others report answers slower by a twentieth to a third with another governor."
         yield _about(subject, "cpu-governor", "CPU governors", clocks, why)
 
 

@@ -34,7 +34,8 @@ from .finding import Finding, Subject
 from .software.hub import find_token
 from .software.inventory import read_models
 
-SCHEMA = 1
+JSON_VERSION = 1
+"""Of the form of report.json."""
 _FOLDER = "rkllama-report"
 _SHORTEST_KEY, _SHORTEST = 4, 6
 """Characters that a key of ours has, and what another variable may hold: shorter ones are ordinary words."""
@@ -111,7 +112,7 @@ def _as_text(findings: Iterable[Finding]) -> str:
 def _content(subject: Subject, findings: Iterable[Finding]) -> dict[str, object]:
     settings = subject.settings
     return {
-        "schema": SCHEMA,
+        "version": JSON_VERSION,
         "rkllama": __version__,
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),

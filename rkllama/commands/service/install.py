@@ -55,8 +55,7 @@ def install(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="End the idle server after TIME, until the next connection; -1: it runs always. "
-            "[default: 10m]",
+            help="End the idle server after TIME, until the next connection; -1: never. [default: 10m]",
         ),
     ] = None,
     key: Annotated[
@@ -76,7 +75,9 @@ def install(
     ] = None,
     program: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The rkllama that the service runs. [default: this one]"),
+        typer.Option(
+            metavar="FILE", help="Have the service run the rkllama FILE. [default: this one]"
+        ),
     ] = None,
     root: Root = None,
     force: Force = False,
