@@ -49,12 +49,15 @@ HEAD: Row = ("PROMPT", "CACHE", "FIRST TOKEN", "PROMPT tokens/s", "ANSWER tokens
 
 def rows(report: Report) -> list[Row]:
     """Return the rows below HEAD, already aligned."""
-    cells = [HEAD, *_cells(report)]
-    columns = list(zip(*cells, strict=True))
-    widths = [max(map(len, column)) for column in columns]
+    return _aligned([HEAD, *_cells(report)], left=(1,))
+
+
+def _aligned(cells: Sequence[Row], left: Sequence[int]) -> list[Row]:
+    """Return rows whose columns are aligned to the right, but for those in `left`."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         tuple(
-            cell.ljust(width) if number == 1 else cell.rjust(width)
+            cell.ljust(width) if number in left else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in cells
@@ -223,14 +226,7 @@ def ratio_rows(ratios: Sequence[Ratio]) -> list[Row]:
             for one in ratios
         ),
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        tuple(
-            cell.rjust(width) if 0 < number < 4 else cell
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
+    return _aligned(cells, left=(0, 4))
 
 
 def _with_unit(stat: Stat, unit: str) -> str:
