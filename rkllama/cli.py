@@ -44,7 +44,7 @@ COMMANDS = {
     "stop": ("memory:stop", "Unload a model from memory."),
     "logs": ("logs:logs", "Show what the models' processes, or the server, have logged."),
     "config": (
-        "config:app",
+        "config.settings:app",
         "Show the settings and where each was set; change them in config.toml.",
     ),
     "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),

@@ -34,16 +34,16 @@ def bench(
     rounds: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=100, help="Measure N times. [default: 5, with --quick 3]"
+            metavar="N", min=1, max=100, help="Measure N rounds. [default: 5, with --quick 3]"
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Leave out the longest prompt, and measure 3 times.")
+        bool, typer.Option("--quick", help="Leave out the longest prompt, and measure 3 rounds.")
     ] = False,
     ctx: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=256, max=1 << 24, help="Set the context length that is measured with."
+            metavar="N", min=256, max=1 << 24, help="Set the context length to measure with."
         ),
     ] = None,
     compare: Annotated[

@@ -9,6 +9,7 @@ from ..board.governors import SOCKET
 from ..board.sysroot import exists
 from ..board.telemetry import (
     Clock,
+    megahertz,
     read_cpu_clocks,
     read_ddr_clock,
     read_npu_clock,
@@ -41,7 +42,7 @@ def check_ddr_clock(subject: Subject) -> Iterator[Finding]:
         return
     clock = read_ddr_clock()
     if clock is not None and clock.current is not None:
-        why = "At the highest clock, answers came twice as fast on one board."
+        why = "Others report answers twice as fast at its highest clock."
         yield _about(subject, "ddr-clock", "Memory clock", [clock], why)
     elif clock is None and read_npu_clock() is not None and not in_container():
         yield Finding(
@@ -62,7 +63,7 @@ def check_cpu_governor(subject: Subject) -> Iterator[Finding]:
         return
     clocks = [clock for clock in read_cpu_clocks() if clock.governor is not None]
     if clocks:
-        why = "With others, answers have been a twentieth to a third slower."
+        why = "Others report answers slower by a twentieth to a third."
         yield _about(subject, "cpu-governor", "CPU governors", clocks, why)
 
 
@@ -150,7 +151,7 @@ def _shown(clock: Clock) -> str:
 
 
 def _mhz(hertz: int | None) -> str:
-    return "unknown" if hertz is None else f"{hertz / 1e6:.0f} MHz"
+    return "unknown" if hertz is None else megahertz(hertz)
 
 
 def _folder(clocks: Sequence[Clock]) -> str:

@@ -9,11 +9,11 @@ import pytest
 
 from rkllama.doctor.software import libraries
 from rkllama.doctor.software.libraries import (
-    check_image_library,
     check_runtime,
     check_sigill,
     missing_packages,
 )
+from rkllama.doctor.software.pictures import check_image_library
 from rkllama.rkllm.installed import Runtimes
 from rkllama.rkllm.library import look_for_library
 from tests.boards import build_board
