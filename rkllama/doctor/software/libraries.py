@@ -74,12 +74,12 @@ def _none(subject: Subject, models: Sequence[Entry]) -> Iterator[Finding]:
     elif soc is not None or models:
         yield Finding(
             check="runtime",
-            status="broken" if _can_have_one() else "warning",
+            status="broken" if models and _can_have_one() else "warning",
             title=_TITLE,
             found="no librkllmrt.so"
             + (f", which {names} {verb(models, 'needs', 'need')}" if models else ""),
             good="a release that fits the models",
-            advice="Fetch the vendor's library. Models in .gguf format run without it."
+            advice="Fetch the vendor's library, or let `rkllama run` do it with the first model."
             if _can_have_one()
             else "The vendor publishes none for this CPU. Use models in .gguf format here.",
             cure=(_INSTALL,) if _can_have_one() else (),
