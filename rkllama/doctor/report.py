@@ -29,12 +29,13 @@ from ..rkllm.elf import machine_of, size_of, stand_in
 from ..rkllm.installed import Runtimes
 from ..rkllm.library import read_version
 from ..rkllm.log import diagnose, read_facts
-from ..runner.environment import is_secret
+from ..runner.environment import LOGIN, is_secret
 from .finding import Finding, Subject
 from .software.hub import find_token
 from .software.inventory import read_models
 
-SCHEMA = 1
+JSON_VERSION = 1
+"""Of the form of report.json."""
 _FOLDER = "rkllama-report"
 _SHORTEST_KEY, _SHORTEST = 4, 6
 """Characters that a key of ours has, and what another variable may hold: shorter ones are ordinary words."""
@@ -45,6 +46,7 @@ _FACT = re.compile(r"(?i)\d[\d.b]{0,15}|r[kv]\d{4}[a-z]?|w\d+a\d+(?:_g\d+)?")
 """A number, a release, a SoC or a type of data: nothing else of a log is passed on."""
 _ARGUMENT = re.compile(rb"(?i)(--[\w-]*(?:key|token|secret|password)(?:[= ]|', ?'))[^\s'\"]+")
 """What a program is given as a secret."""
+_LOGIN = re.compile(LOGIN.pattern.encode())
 _LEFT_OUT = (
     "Keys, tokens, serial numbers, and the names of users and of this machine are left out, and so are "
     "the models' logs, in which prompts may stand: only what they tell of runtime and model is here."
@@ -110,7 +112,7 @@ def _as_text(findings: Iterable[Finding]) -> str:
 def _content(subject: Subject, findings: Iterable[Finding]) -> dict[str, object]:
     settings = subject.settings
     return {
-        "schema": SCHEMA,
+        "version": JSON_VERSION,
         "rkllama": __version__,
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
@@ -227,7 +229,7 @@ class Mask:
             content = content.replace(secret, b"***")
         content = _ARGUMENT.sub(rb"\1***", content)
         content = re.sub(rb"\bhf_[A-Za-z0-9]{6,}", b"***", content)
-        return re.sub(rb"(://)[^/\s@]*:[^/\s@]*@", rb"\1***@", content)
+        return _LOGIN.sub(b"://***@", content)
 
     def text(self, text: str) -> str:
         """Return a text without secrets and names."""

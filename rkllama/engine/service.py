@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ..board.lock import NPULock
-from ..board.telemetry import read_state
 from ..config import Settings
 from ..errors import ModelNotFound, NoModelLoaded, PullError, RKLLamaError
 from ..models.authoring import WritableStore
@@ -227,6 +226,8 @@ class LocalService:
 
     def board(self) -> BoardState:
         """How the board is doing."""
+        from ..board.telemetry import read_state  # a server starts without it
+
         return read_state()
 
     # --- What a server needs -------------------------------------------------------------------
@@ -284,7 +285,7 @@ class LocalService:
             pool.scheduler.waiting,
             pool.restarts,
             pool.loaded(),
-            read_state(),
+            self.board(),
             pool.state_figures(),
         )
 

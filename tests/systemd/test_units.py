@@ -11,7 +11,7 @@ import pytest
 
 from rkllama.board.lock import SERVICE_USER
 from rkllama.config import SETTINGS
-from rkllama.systemd import install, units
+from rkllama.systemd import units
 from rkllama.systemd.units import SYSTEM_FILES, USER_FILES, DropIn, UnitFile, render
 from tests.running import LIMIT
 
@@ -51,7 +51,6 @@ def test_the_program_is_quoted_for_systemd(words: tuple[str, ...], line: str) ->
 
 def test_the_user_has_one_name() -> None:
     texts = "".join(path.read_text() for path in DATA.glob("rkllama.*"))
-    assert SERVICE_USER == install.USER
     assert f"\nUser={SERVICE_USER}\n" in texts
     assert f"\nu {SERVICE_USER} " in texts
     assert f" {units.HOME} 0755 {SERVICE_USER} " in texts

@@ -11,9 +11,9 @@ import os
 import stat
 from typing import Any, NamedTuple
 
-from ..config import parse_toml
-from ..errors import ConfigError
-from ..files import make_directory, not_written, write_file
+from ...config import parse_toml
+from ...errors import ConfigError
+from ...files import make_directory, not_written, write_file
 
 
 class _Statement(NamedTuple):
