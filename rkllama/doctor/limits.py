@@ -16,6 +16,8 @@ from .machine import has_npu, in_container
 from .software.inventory import gigabytes, read_models
 
 _PLATFORM = "/sys/bus/platform/devices"
+_MOST_CPUS = 8192
+"""As many as a kernel can be built for."""
 _MORE_FILES = "echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf"
 _CPU = "/sys/devices/system/cpu"
 _WHO_LIMITS = (
@@ -210,8 +212,8 @@ def _online_cpus() -> set[int]:
 def _numbers(ranges: str) -> set[int]:
     """The numbers of the kernel's "0-3,6"."""
     numbers: set[int] = set()
-    for first, last in re.findall(r"(\d+)(?:-(\d+))?", ranges):
-        numbers.update(range(int(first), int(last or first) + 1))
+    for first, last in re.findall(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", ranges):
+        numbers.update(range(int(first), min(int(last or first), _MOST_CPUS) + 1))
     return numbers
 
 
