@@ -131,7 +131,7 @@ def _restrict(path: str, mode: int) -> None:
     """Set the mode of a file or directory of this user's; a link that has come there is not followed."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if not stat.S_IFMT(os.fstat(fd).st_mode) & (stat.S_IFREG | stat.S_IFDIR):
+        if stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise OSError(0, "it is neither a file nor a directory")
         os.fchmod(fd, mode)
     finally:
