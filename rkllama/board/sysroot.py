@@ -220,7 +220,7 @@ def _opens(path: str) -> bool:
 
 def _read_listing(root: str) -> dict[str, Node]:
     """Return the nodes of a tree that stands in for a system; lines that are none are passed over."""
-    nodes = {}
+    nodes: dict[str, Node] = {}
     try:
         with open_regular(_inside(root.rstrip("/"), _LISTING)) as stream:
             text = stream.read(_LARGEST_LISTING).decode(errors="replace")

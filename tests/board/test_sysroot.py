@@ -125,7 +125,9 @@ def put(root: Path, path: str) -> Path:
     return place
 
 
-def test_no_link_leads_out_of_the_tree(rk3588: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_link_leads_out_of_the_tree(
+    rk3588: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     outside = tmp_path_factory.mktemp("home")
     (outside / "id_rsa").write_text("a private key\n")
     (outside / "NODES").write_text("crw-rw---- root:0 render:105 226:129 /dev/outside\n")

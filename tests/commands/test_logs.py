@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -252,8 +253,10 @@ def test_a_line_without_end_is_not_read_whole(models: Path, logs: Path) -> None:
     os.truncate(path, 10 << 30)
     with path.open("ab") as stream:
         stream.write(b"\nthe last\nof all\n")
-    assert LogReader(str(path)).last(2) == "the last\nof all\n"
-    assert len(LogReader(str(path)).last(3)) < 200 << 20
+    with contextlib.closing(LogReader(str(path))) as reader:
+        assert reader.last(2) == "the last\nof all\n"
+    with contextlib.closing(LogReader(str(path))) as reader:
+        assert len(reader.last(3)) < 200 << 20
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 10**30])

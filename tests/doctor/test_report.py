@@ -267,7 +267,10 @@ def test_the_text_is_for_people(tmp_path: Path, models: Path) -> None:
     [
         ("https://tok3n@mirror.example/x", "https://***@mirror.example/x"),
         ("https://u:p@ss@mirror.example/x", "https://***@mirror.example/x"),
-        ("http://plug/status?user=a&auth_key=s3cret&x=1", "http://plug/status?user=a&auth_key=***&x=1"),
+        (
+            "http://plug/status?user=a&auth_key=s3cret&x=1",
+            "http://plug/status?user=a&auth_key=***&x=1",
+        ),
         ("https://h/f?X-Amz-Signature=abc#power", "https://h/f?X-Amz-Signature=***#power"),
         ("Authorization: Bearer abcdef.ghij", "Authorization: Bearer ***"),
         ("ghp_0123456789abcdef in .netrc", "*** in .netrc"),
