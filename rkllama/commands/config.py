@@ -307,8 +307,8 @@ def _hidden(setting: Setting, value: Any) -> str:
 
 
 def _without_login(text: str) -> str:
-    """Return a text without the password of a URL in it, such as a mirror's."""
-    return re.sub(r"://[^/\s@]*:[^/\s@]*@", "://…@", text)
+    """Return a text without the name, token or password of a URL in it, such as a mirror's."""
+    return re.sub(r"://[^/\s]+@", "://…@", text)
 
 
 def value_text(value: Any, setting: Setting) -> str:

@@ -55,7 +55,8 @@ def kind_of(line: str) -> Kind:
         return "ask"
     if len(words) == 3 and words[0] == "mv" and words[2] == f"{words[1]}.unusable":
         return "ask"
-    if "sudo" in words:
+    # A model may be called sudo.
+    if words[:1] == ["sudo"] or (words[:1] == ["echo"] and words[2:4] == ["|", "sudo"]):
         command = words[words.index("sudo") + 1 :][:1]
         return "hand" if command and command[0] in _ONLY_SHOW else "script"
     installs = words[1:4] == ["-m", "pip", "install"] or words[:3] == ["uv", "pip", "install"]
