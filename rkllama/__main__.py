@@ -71,6 +71,10 @@ def _run(arguments: list[str]) -> int:
         from .board.governor_helper import main as serve_governors
 
         return serve_governors(arguments[1:])
+    if "_RKLLAMA_COMPLETE" in os.environ:
+        # A shell waits for completions. Typer would import rich, to take markup out of help texts that
+        # have none: half of the time. None stands for a module that is not there.
+        sys.modules["rich"] = None  # type: ignore[assignment]
     from .cli import run_app
 
     return run_app()

@@ -21,9 +21,26 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 COMMANDS = {
     "run": ("run:run", "Answer a prompt, or start a chat."),
     "chats": ("chats:app", "List the saved chats; go on with one, show or delete one."),
-    "embed": ("embed:embed", "Print the embeddings of texts, one JSON object per line."),
     "pull": ("models:pull", "Download a model, or resume an interrupted download."),
     "search": ("hub.search:search", "Search Hugging Face for models that run on this board."),
+    "list": ("models:list_models", "List the models on disk."),
+    "show": ("models:show", "Show the details of a model."),
+    "rm": ("models:remove", "Delete models from disk; loaded ones are unloaded first."),
+    "ps": ("memory:ps", "List the models in memory."),
+    "stop": ("memory:stop", "Unload a model from memory."),
+    "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
+    "doctor": (
+        "doctor:doctor",
+        "Find what keeps this board from running models, and say how to cure it.",
+    ),
+    "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
+    "bench": ("bench:bench", "Measure how fast a model reads prompts and writes answers."),
+    "logs": ("logs:logs", "Show what the models' processes, or the server, have logged."),
+    "config": (
+        "config.settings:app",
+        "Show the settings and where each was set; change them in config.toml.",
+    ),
+    "service": ("service.install:app", "Run the server as a service of systemd."),
     "runtime": ("hub.runtime:app", "Manage the releases of librkllmrt, the NPU's runtime."),
     "import": (
         "hub.importing:import_model",
@@ -33,28 +50,13 @@ COMMANDS = {
         "hub.outdated:outdated",
         "List the pulled models of which the Hub has a newer file.",
     ),
-    "list": ("models:list_models", "List the models on disk."),
-    "show": ("models:show", "Show the details of a model."),
-    "rm": ("models:remove", "Delete models from disk; loaded ones are unloaded first."),
     "cp": ("models:copy", "Give a model another name, without using more disk space."),
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
-    "ps": ("memory:ps", "List the models in memory."),
-    "top": ("top:top", "Show clocks, load, temperatures, models and requests, live."),
-    "bench": ("bench:bench", "Measure how fast a model reads prompts and writes answers."),
-    "stop": ("memory:stop", "Unload a model from memory."),
-    "logs": ("logs:logs", "Show what the models' processes, or the server, have logged."),
-    "config": (
-        "config:app",
-        "Show the settings and where each was set; change them in config.toml.",
-    ),
-    "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
-    "doctor": (
-        "doctor:doctor",
-        "Find what keeps this board from running models, and say how to cure it.",
-    ),
-    "service": ("service.install:app", "Run the server as a service of systemd."),
+    "embed": ("embed:embed", "Print the embeddings of texts, one JSON object per line."),
 }
-"""Each command's module and function below `commands/`, and the first sentence of its help."""
+"""In the order that a newcomer needs them: each command's module and function below `commands/`, and the
+first sentence of its help.
+"""
 
 _HIDDEN = {
     "ls": "models:list_models",
@@ -107,8 +109,14 @@ def _load(place: str) -> Any:
         own = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
         own.command()(found)
         found = own
-    return typer.main.get_command(found)
+    command: Any = typer.main.get_command(found)
+    for below in getattr(command, "commands", {}).values():  # Click would cut their sentences off
+        below.short_help = below.get_short_help_str(_SENTENCE)
+    return command
 
+
+_SENTENCE = 200
+"""Characters that the first sentence of a help text has at most."""
 
 app = typer.Typer(
     name="rkllama",

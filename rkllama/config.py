@@ -568,6 +568,11 @@ def _is_byte(digits: str) -> bool:
     return digits.isascii() and digits.isdigit() and len(digits) <= 3 and int(digits) < 256
 
 
+def reachable_host(host: str) -> str:
+    """Return where a server that listens at `host` is reached from its own machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
 def is_this_machine(host: str) -> bool:
     """Return whether a server at `host` would run here: loopback, or the address that means every one."""
     return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound

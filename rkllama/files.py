@@ -24,6 +24,11 @@ RESERVE = 32 << 20
 _NEW = ".new-"
 
 
+def gigabytes(size: float) -> str:
+    """Return bytes as people read them: "1.9 GB", "340 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 999_500_000 else f"{size / 1e6:.0f} MB"
+
+
 def is_full(error: OSError) -> bool:
     """Return whether an error says that there is no room, on the disk or in the user's quota."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -21,6 +21,7 @@ from .errors import (
     RuntimeFailed,
     Unsupported,
     load_failure,
+    see_doctor,
 )
 from .rkllm.callback import Results, Rows
 from .rkllm.inputs import PromptInput
@@ -41,6 +42,7 @@ from .rkllm.runtime import RunOptions, Runtime
 from .types import Diagnosis, FinishReason, NPUParams, TokenLogprob
 
 _LORA = "default"
+_UNEXPLAINED = see_doctor("Try another release of librkllmrt, or a model made for this one.")
 _SPARE = 4
 """Tokens of the context left free: the runtime keeps some, and an abort lands a token late."""
 
@@ -148,7 +150,7 @@ class NPUBackend:
     def _load_failed(self, message: str, diagnosis: Diagnosis | None) -> LoadFailed:
         assert self._spec is not None
         name = os.path.basename(self._spec.path)
-        hint, kind = "Try another release of librkllmrt, or a model made for this one.", LoadFailed
+        hint, kind = _UNEXPLAINED, LoadFailed
         if diagnosis is not None:
             message, hint = diagnosis.message, diagnosis.hint
             kind = load_failure(diagnosis.cause)

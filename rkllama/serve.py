@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import logging
 import os
 import signal
@@ -96,6 +95,8 @@ def _chores(
 ) -> list[Chore]:
     chores: list[Chore] = []
     if notifier.watchdog is not None:
+        import faulthandler
+
         # Its abort shows in the log where each thread was.
         faulthandler.enable()
         chores.append(Heartbeat(notifier, notifier.watchdog))
@@ -108,7 +109,7 @@ def _exit_when_idle(
     patience: float, server: Server, service: LocalService, stopping: threading.Event
 ) -> Chore:
     """Return a chore that sets `stopping` when nothing has been asked for so many seconds, and no model is
-    in memory: one that is kept for a while or for ever keeps the server, too.
+    in memory: one that is kept for a while or forever keeps the server, too.
     """
 
     def look(now: float) -> float:

@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+from rkllama import cli
 from rkllama.board.lock import NPULock
 from rkllama.console.output import human_size
 from rkllama.console.progress import show_progress
@@ -496,6 +498,13 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     done = rkllama(*arguments)
     assert done.returncode == 2
     assert "Usage:" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", ["chats", "config", "runtime", "service"])
+def test_the_commands_of_a_group_are_told_in_whole_sentences(command: str) -> None:
+    told = CliRunner().invoke(cli.app, [command, "--help"]).stdout
+    assert "Commands:" in told
+    assert "..." not in told.partition("Commands:")[2]
 
 
 def test_numbers_have_the_bounds_of_a_request() -> None:

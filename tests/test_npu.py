@@ -161,6 +161,13 @@ def test_a_failed_load_says_why(
     assert "loading rkllm model" in caught.value.log
 
 
+def test_a_failed_load_that_nothing_explains_leads_to_doctor(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed) as caught, loaded("1.2.3", tmp_path, {"init_error": 1}):
+        pass
+    assert caught.value.hint is not None
+    assert "`rkllama doctor`" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -27,7 +27,7 @@ from rkllama.serve import routes
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rkllama"
-DOCS = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+DOCS = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "packaging" / "README.md")
 
 
 def module_name(path: Path) -> str:
@@ -411,7 +411,7 @@ def committed() -> Iterator[Path]:
         ).stdout.split("\0")
         paths = [ROOT / name for name in listed if name]
     else:
-        folders = ("rkllama", "tests", "docs", "benchmarks", "tools", ".ci")
+        folders = ("rkllama", "tests", "docs", "benchmarks", "packaging", "tools", ".ci")
         paths = [path for folder in folders for path in (ROOT / folder).rglob("*")]
     for path in paths:
         if path.is_file() and path.suffix not in (".gguf", ".pyc"):

@@ -106,6 +106,16 @@ def test_help_imports_typer_and_no_work() -> None:
         assert name not in modules
 
 
+def test_completions_need_no_rich(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typer's for zsh and fish would take as long again."""
+    write_model(models / "m.rkllm")
+    monkeypatch.setenv("_RKLLAMA_COMPLETE", "complete_zsh")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", "rkllama run m")
+    modules = imported(site=True)
+    assert "rkllama.console.list" in modules
+    assert not {name for name in modules if name.startswith(("rich.", "rkllama.engine"))}
+
+
 def test_an_answer_needs_neither_the_hub_nor_the_server(models: Path, npu: str) -> None:
     write_model(models / "m.rkllm")
     modules = imported("run", "m", "hello", site=True)
@@ -117,7 +127,15 @@ def test_an_answer_needs_neither_the_hub_nor_the_server(models: Path, npu: str) 
 def test_ps_needs_no_backend() -> None:
     modules = imported("ps", site=True)
     assert "rich" not in modules
-    assert not ours(modules) & {"api", "serve", "hub", "npu", "backends.llamacpp"}
+    assert not ours(modules) & {
+        "api",
+        "serve",
+        "hub",
+        "npu",
+        "engine.engine",
+        "models.catalog",
+        "backends.llamacpp",
+    }
 
 
 def test_a_command_imports_no_other() -> None:

@@ -15,14 +15,16 @@ from typer.main import get_command
 
 from rkllama.cli import app
 
-INTRODUCTION = """\
+CONVENTIONS = """\
+Answers and data go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage,
+130 interrupted by Ctrl-C.
+"""
+INTRODUCTION = f"""\
 # The command line
 
 This page is generated from the program (`python tools/cli_help.py > docs/cli.md`).
 
-Answers and data go to stdout, everything else to stderr. Exit status: 0 done, 1 failed, 2 wrong usage,
-130 interrupted by Ctrl-C.
-"""
+{CONVENTIONS}"""
 
 
 def page() -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from ..board.installation import how_to_add_the_cpu_backend
 from ..errors import (
     BackendMissing,
     InvalidRequest,
@@ -200,7 +200,7 @@ def _import_llama() -> Any:
     except ImportError as error:
         raise BackendMissing(
             f".gguf models need the CPU backend, which is not installed ({error})",
-            hint=f"Install it: {sys.executable} -m pip install '{_REQUIREMENT}'",
+            hint=how_to_add_the_cpu_backend(_REQUIREMENT),
         ) from None
     return xllamacpp
 

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..board.telemetry import HOT, core_loads, megahertz
 from ..types import CoreTime
 from .results import ClockFacts, Moment
 
-_HOT = 80.0
-"""Degrees Celsius from which on boards hold their clocks down, or soon will."""
 _LOAD = 0.5
 """CPUs that other programs may keep busy."""
+_ENOUGH = 0.9
+"""The part of its highest clock that NPU and memory should have."""
 _NAMES = {"npu": "the NPU", "ddr": "the memory"}
 
 
 def busy_cpus(first: Sequence[CoreTime], second: Sequence[CoreTime]) -> float | None:
     """Return how many CPUs were busy between two readings; None where they do not tell."""
-    before = {one.core: one for one in first}
-    busy = idle = 0.0
-    for one in second:
-        if (old := before.get(one.core)) is not None:
-            busy += one.busy - old.busy
-            idle += one.idle - old.idle
-    return len(second) * busy / (busy + idle) if busy + idle > 0 else None
+    loads = core_loads(first, second)
+    return sum(loads.values()) if loads else None
 
 
 def spoilers(moment: Moment, busy: float | None, *, uses_npu: bool) -> Iterator[str]:
@@ -40,10 +36,10 @@ def spoilers(moment: Moment, busy: float | None, *, uses_npu: bool) -> Iterator[
     elif slow:
         yield (
             f"The clock of {_listed(slow)} is held below the highest: "
-            f"{(slow[0].limit or 0) // 10**6} of {(slow[0].highest or 0) // 10**6} MHz."
+            f"{megahertz(slow[0].limit or 0)} of {megahertz(slow[0].highest or 0)}."
         )
     hottest = max(moment.temperatures, key=lambda one: one.celsius, default=None)
-    if hottest is not None and hottest.celsius >= _HOT:
+    if hottest is not None and hottest.celsius >= HOT:
         yield f"The board is hot: {hottest.zone} has {hottest.celsius:.0f} °C."
     yield from _others(busy, moment.load_average)
 
@@ -56,10 +52,25 @@ def _others(busy: float | None, load_average: float | None) -> Iterator[str]:
 
 
 def _governors(clocks: Sequence[ClockFacts]) -> Iterator[str]:
-    kinds = {clock.governor for clock in clocks if clock.governor not in (None, "performance")}
-    for governor in sorted(kind for kind in kinds if kind is not None):
-        own = [clock for clock in clocks if clock.governor == governor]
+    slow = [clock for clock in clocks if _waits_for_load(clock)]
+    for governor in sorted({str(clock.governor) for clock in slow}):
+        own = [clock for clock in slow if clock.governor == governor]
         yield f"The governor of {_listed(own)} is {governor}, not performance."
+    if slow:
+        yield "`rkllama doctor` tells how to raise the clocks."
+
+
+def _waits_for_load(clock: ClockFacts) -> bool:
+    """Whether a clock changes with load: that of a CPU may be high now because this program computes.
+
+    NPU and memory that are at their highest while nothing runs are held there, as the vendor's
+    rknpu_ondemand does.
+    """
+    if clock.governor in (None, "performance"):
+        return False
+    if clock.name not in _NAMES or clock.current is None or clock.highest is None:
+        return True
+    return clock.current < _ENOUGH * clock.highest
 
 
 def server_spoilers(in_use: Sequence[str], waiting: int) -> Iterator[str]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from ..board.soc import read_driver
 from ..board.sysroot import read_text
-from ..board.telemetry import read_state
+from ..board.telemetry import parse_cores, read_state
 from ..errors import RKLLamaError
 from ..models.digests import DigestCache
 from ..service import Service
 from ..types import BoardState, Clock, LoadedModel, ModelInfo
 from .results import BoardFacts, ClockFacts, ModelFacts, Moment, RuntimeFacts, TemperatureFacts
-
-_DRIVERS = ("/sys/module/rknpu/version", "/sys/kernel/debug/rknpu/version", "/proc/rknpu/version")
 
 
 def model_facts(info: ModelInfo, loaded: LoadedModel | None, digest: str | None) -> ModelFacts:
@@ -70,7 +69,7 @@ def board_facts(
         architecture=os.uname().machine if here else None,
         cpus=_cpu_count() if here else None,
         kernel=_kernel() if here else None,
-        npu_driver=read_driver() if here else None,
+        npu_driver=_driver() if here else None,
         memory=state.memory.total if state else None,
         before=moments[0],
         after=moments[-1],
@@ -101,13 +100,6 @@ def moment_of(state: BoardState, load_average: float | None) -> Moment:
         memory_available=state.memory.available,
         load_average=load_average,
     )
-
-
-def read_driver() -> str | None:
-    """Return the release of the NPU's driver, "0.9.8"."""
-    texts: Iterable[str | None] = map(read_text, _DRIVERS)
-    matches = (re.search(r"\d+(?:\.\d+)+", text) for text in texts if text)
-    return next((match[0] for match in matches if match), None)
 
 
 def file_digest(info: ModelInfo, models: str) -> str | None:
@@ -148,14 +140,18 @@ def read_load_average() -> float | None:
         return None
 
 
+def _driver() -> str | None:
+    driver = read_driver()
+    return None if driver is None else driver[0]
+
+
 def _kernel() -> str | None:
     return read_text("/proc/sys/kernel/osrelease") or None
 
 
 def _cpu_count() -> int | None:
-    """Return the CPUs that are switched on, of which the kernel writes "0-3,6"."""
-    ranges = re.findall(r"(\d+)(?:-(\d+))?", read_text("/sys/devices/system/cpu/online") or "")
-    return sum(int(last or first) - int(first) + 1 for first, last in ranges) or None
+    """Return how many CPUs are switched on."""
+    return len(parse_cores(read_text("/sys/devices/system/cpu/online") or "")) or None
 
 
 def _board_name() -> str | None:

@@ -1,5 +1,5 @@
 """The models in memory: putting them back after a measurement, and what the kernel tells of the process that
-runs the measured one. That is the process's own, and not the board's: RKLLAMA_SYSROOT does not concern it.
+runs the measured one.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import time
 from collections.abc import Iterator
 
 from ..errors import RKLLamaError
+from ..runner.proc import is_model_process, read_process
 from ..service import Service
 from ..types import LoadedModel, ModelInfo
 
 _IN_USE = ("busy", "loading")
-_MARK = b"rkllama.runner.child"
 
 
 def find_loaded(service: Service, info: ModelInfo) -> LoadedModel | None:
@@ -73,10 +73,8 @@ class Residents:
 
 
 def is_here(model: LoadedModel) -> bool:
-    """Return whether the model's process runs on this machine: a server's address does not tell, for it may
-    be the near end of a tunnel.
-    """
-    return model.pid is not None and _MARK in _read(model.pid, "cmdline")
+    """Return whether the model's process runs on this machine."""
+    return model.pid is not None and is_model_process(model.pid)
 
 
 def peak_memory(pid: int) -> int | None:
@@ -91,25 +89,17 @@ def peak_memory(pid: int) -> int | None:
 
 def cpu_affinity(pid: int) -> str | None:
     """Return the CPUs that a process may run on, "0-3,6"."""
-    match = re.search(rb"(?m)^Cpus_allowed_list:\s*(\S+)", _read(pid, "status"))
+    match = re.search(rb"(?m)^Cpus_allowed_list:\s*(\S+)", read_process(pid, "status"))
     return match[1].decode() if match else None
 
 
 def _status_kilobytes(pid: int, name: str) -> int | None:
-    match = re.search(rb"(?m)^%s:\s*(\d+) kB" % name.encode(), _read(pid, "status"))
+    match = re.search(rb"(?m)^%s:\s*(\d+) kB" % name.encode(), read_process(pid, "status"))
     return int(match[1]) if match else None
 
 
 def _descendants(pid: int) -> Iterator[int]:
     """Yield what a process has started, such as a llama-server."""
-    for child in map(int, _read(pid, f"task/{pid}/children").split()):
+    for child in map(int, read_process(pid, f"task/{pid}/children").split()):
         yield child
         yield from _descendants(child)
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as stream:
-            return stream.read()
-    except OSError:
-        return b""

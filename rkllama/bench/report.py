@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from ..board.telemetry import megahertz
+from ..files import gigabytes
 from .compare import Difference, Ratio
 from .results import BoardFacts, Cache, Report, SizeResult, Speeds, Stat
 from .summary import spread_of
@@ -47,12 +49,15 @@ HEAD: Row = ("PROMPT", "CACHE", "FIRST TOKEN", "PROMPT tokens/s", "ANSWER tokens
 
 def rows(report: Report) -> list[Row]:
     """Return the rows below HEAD, already aligned."""
-    cells = [HEAD, *_cells(report)]
-    columns = list(zip(*cells, strict=True))
-    widths = [max(map(len, column)) for column in columns]
+    return _aligned([HEAD, *_cells(report)], left=(1,))
+
+
+def _aligned(cells: Sequence[Row], left: Sequence[int]) -> list[Row]:
+    """Return rows whose columns are aligned to the right, but for those in `left`."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         tuple(
-            cell.ljust(width) if number == 1 else cell.rjust(width)
+            cell.ljust(width) if number in left else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in cells
@@ -139,7 +144,7 @@ def _load_and_memory(report: Report) -> str:
 def _clocks(board: BoardFacts) -> Iterator[str]:
     """Yield a line on the clocks at the end of the last run, and on heat."""
     clocks = [
-        f"{clock.name} {clock.current // 10**6} MHz ({clock.governor})"
+        f"{clock.name} {megahertz(clock.current)} ({clock.governor})"
         for clock in board.after.clocks
         if clock.current is not None
     ]
@@ -221,14 +226,7 @@ def ratio_rows(ratios: Sequence[Ratio]) -> list[Row]:
             for one in ratios
         ),
     ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        tuple(
-            cell.rjust(width) if 0 < number < 4 else cell
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
+    return _aligned(cells, left=(0, 4))
 
 
 def _with_unit(stat: Stat, unit: str) -> str:
@@ -313,6 +311,4 @@ def _words(*texts: str | None) -> str:
 
 
 def _bytes(size: int | None) -> str | None:
-    if size is None:
-        return None
-    return f"{size / 1e9:.1f} GB" if size >= 999_950_000 else f"{size / 1e6:.0f} MB"
+    return None if size is None else gigabytes(size)

@@ -20,8 +20,6 @@ import time
 from typing import Any
 
 from ..files import IMPORT_ROOT
-from .governor_helper import HOLD
-from .governor_keeper import scaled_clocks
 from .sysroot import system_path
 
 log = logging.getLogger("rkllama")
@@ -87,6 +85,8 @@ class Governors:
 
     def _ask(self) -> socket.socket | None:
         """Return a connection that holds the governors; None where there is no helper."""
+        from .governor_helper import HOLD
+
         deadline = time.monotonic() + _LIMIT
         connection = self._connect()
         if connection is None:
@@ -129,6 +129,8 @@ class Governors:
 
     def _start(self) -> socket.socket | None:
         """Start a helper as a child where this process may do what it does."""
+        from .governor_keeper import scaled_clocks
+
         files = [system_path(clock.governor_file) for clock in scaled_clocks()]
         if not files:
             self._warn("this kernel has none that can be set")

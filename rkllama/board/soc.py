@@ -1,4 +1,4 @@
-"""The Rockchip SoC of this machine, and the CPUs that librkllmrt should use on it."""
+"""The Rockchip SoC of this machine, its NPU's driver, and the CPUs that librkllmrt should use on it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import re
 
 from ..errors import LoadFailed
 from ..files import open_regular
-from .sysroot import system_path
+from .sysroot import read_kernel_log, read_text, system_path
 
 COMPATIBLE = "/proc/device-tree/compatible"
+DRIVER_VERSIONS = (
+    "/sys/module/rknpu/version",
+    "/sys/kernel/debug/rknpu/version",
+    "/proc/rknpu/version",
+)
+"""Where the NPU's driver tells its version; the second is for root."""
 _LARGEST = 1 << 16
 
 _BIG, _FIRST = range(4, 8), range(4)
@@ -57,6 +63,16 @@ def _family(soc: str | None) -> str:
     """The SoC of which this one is a variant: RK3588 for RK3588S and RK3588J."""
     match = re.match(r"RK\d{4}", soc or "")
     return match[0] if match else soc or ""
+
+
+def read_driver() -> tuple[str, str] | None:
+    """Return the version of the NPU's driver, "0.9.8", and where it stands; None where none can be read."""
+    for path in DRIVER_VERSIONS:
+        if match := re.search(r"\d+\.\d+\.\d+", read_text(path) or ""):
+            return match[0], path
+    if match := re.search(r"Initialized rknpu (\d+\.\d+\.\d+)", read_kernel_log() or ""):
+        return match[1], "dmesg"
+    return None
 
 
 def has_domains(soc: str | None) -> bool:

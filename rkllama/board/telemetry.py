@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..types import BoardState, Clock, CoreTime, Memory, Temperature
 from .soc import read_soc
 from .sysroot import list_names, read_number, read_text
 
 __all__ = [
+    "HOT",
     "BoardState",
     "Clock",
     "CoreTime",
     "Memory",
     "Temperature",
+    "core_loads",
     "core_ranges",
+    "megahertz",
+    "parse_cores",
     "read_core_times",
     "read_cpu_clocks",
     "read_ddr_clock",
@@ -39,7 +43,7 @@ _LOADS = ("/sys/kernel/debug/rknpu/load", "/proc/rknpu/load")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _COLDEST, _HOTTEST = -55_000, 200_000
 """Thousandths of a degree between which a sensor's value means something."""
-_HOT = 80.0
+HOT = 80.0
 """Degrees from which the vendor's system monitor may limit clocks without a cooling device: most device
 trees say 85, and 5 less until it lets go."""
 _NUMBER = re.compile(r"[0-9]{1,20}")
@@ -185,7 +189,7 @@ def _is_throttled(
     if any(state > 0 for state in known):
         return True
     limited = any(clock is not None and clock.is_limited for clock in clocks)
-    if not known or (limited and any(sensor.celsius >= _HOT for sensor in sensors)):
+    if not known or (limited and any(sensor.celsius >= HOT for sensor in sensors)):
         return None
     return False
 
@@ -209,11 +213,43 @@ def _in_order(names: Sequence[str], prefix: str) -> list[str]:
     return [f"{prefix}{number}" for number in sorted(_numbers(" ".join(numbers)))]
 
 
-def core_ranges(cores: Sequence[int]) -> str:
-    """Return the numbers of cores as the kernel writes them: "4-5"."""
-    if len(cores) > 1 and list(cores) == list(range(cores[0], cores[-1] + 1)):
-        return f"{cores[0]}-{cores[-1]}"
-    return ",".join(map(str, cores))
+def core_ranges(cores: Iterable[int]) -> str:
+    """Return the numbers of cores as the kernel writes them: "0-3,6"."""
+    numbers = set(cores)
+    starts = sorted(number for number in numbers if number - 1 not in numbers)
+    ends = sorted(number for number in numbers if number + 1 not in numbers)
+    return ",".join(
+        str(start) if start == end else f"{start}-{end}"
+        for start, end in zip(starts, ends, strict=True)
+    )
+
+
+_MOST_CORES = 8192
+"""As many as a kernel can be built for."""
+
+
+def parse_cores(ranges: str) -> set[int]:
+    """Return the numbers of the kernel's "0-3,6"."""
+    cores: set[int] = set()
+    for first, last in re.findall(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", ranges):
+        cores.update(range(int(first), min(int(last or first), _MOST_CORES) + 1))
+    return cores
+
+
+def core_loads(before: Iterable[CoreTime], now: Iterable[CoreTime]) -> dict[int, float]:
+    """Return the load of each core between two readings, 0 to 1; one that does not tell is missing."""
+    loads, earlier = {}, {time.core: time for time in before}
+    for time in now:
+        if then := earlier.get(time.core):
+            busy, idle = time.busy - then.busy, time.idle - then.idle
+            if busy >= 0 and idle >= 0 and busy + idle > 0:
+                loads[time.core] = busy / (busy + idle)
+    return loads
+
+
+def megahertz(hertz: int) -> str:
+    """Return a frequency as people read it: "1000 MHz"."""
+    return f"{hertz / 1e6:.0f} MHz"
 
 
 def _numbers(text: str | None) -> list[int]:

@@ -1,6 +1,6 @@
 """The ids that end an answer in known families, for models that bring no file that names them.
 
-Runtime 1.3.0 does not heed the id in models of toolkit 1.2.2 and 1.2.3: they go on for ever. Families
+Runtime 1.3.0 does not heed the id in models of toolkit 1.2.2 and 1.2.3: they go on forever. Families
 whose ids are not the same in every model are left out, since an id of another vocabulary is some word.
 """
 

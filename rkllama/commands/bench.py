@@ -1,6 +1,5 @@
 """`rkllama bench`: how fast a model is here, in figures that can be compared with another board's."""
 
-import os
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,16 +34,16 @@ def bench(
     rounds: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=1, max=100, help="Measure N times. [default: 5, with --quick 3]"
+            metavar="N", min=1, max=100, help="Measure N rounds. [default: 5, with --quick 3]"
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Leave out the longest prompt, and measure 3 times.")
+        bool, typer.Option("--quick", help="Leave out the longest prompt, and measure 3 rounds.")
     ] = False,
     ctx: Annotated[
         int | None,
         typer.Option(
-            metavar="N", min=256, max=1 << 24, help="Set the context length that is measured with."
+            metavar="N", min=256, max=1 << 24, help="Set the context length to measure with."
         ),
     ] = None,
     compare: Annotated[
@@ -76,7 +75,7 @@ def bench(
     from ..bench.session import Outcome
 
     before = None if compare is None else read_report(compare)
-    if model.endswith(_RESULTS) and os.path.isfile(model):
+    if model.endswith(_RESULTS):
         outcome = Outcome(read_report(model), None)
     else:
         outcome = _measured(context, model, _plan(quick, rounds, ctx), power)

@@ -8,6 +8,7 @@ import typer
 from ..errors import RKLLamaError
 
 if TYPE_CHECKING:
+    from ..client.remote import RemoteService
     from ..config import Settings
     from ..service import Service
 
@@ -49,24 +50,36 @@ def models_option(context: typer.Context) -> str | None:
 
 def service_of(context: typer.Context, command: str) -> "Service":
     """Return the running server if there is one, else this process."""
-    settings = settings_of(context)
-    if models_option(context) is None:
-        from ..client.discover import find_server, unused_settings
-
-        server = find_server(settings)
-        if server is not None:
-            from ..client.remote import RemoteService
-
-            if command == "ps" or unused_settings(server, settings):
-                from ..console.list import say_server
-
-                say_server(server, settings)
-            return RemoteService(server)
+    server = server_of(context, always_said=False)
+    if server is not None:
+        return server
     from ..console.terminal import show_warnings
     from ..engine.service import LocalService
 
     show_warnings()
-    return LocalService(settings, f"rkllama {command}", exact_sampling=True)
+    return LocalService(settings_of(context), f"rkllama {command}", exact_sampling=True)
+
+
+def server_of(context: typer.Context, *, always_said: bool) -> "RemoteService | None":
+    """Return the running server if there is one that may be asked.
+
+    A terminal is told which it is where settings of this command do not reach it, or always.
+    """
+    if models_option(context) is not None:
+        return None
+    from ..client.discover import find_server, unused_settings
+
+    settings = settings_of(context)
+    server = find_server(settings)
+    if server is None:
+        return None
+    from ..client.remote import RemoteService
+
+    if always_said or unused_settings(server, settings):
+        from ..console.list import say_server
+
+        say_server(server, settings)
+    return RemoteService(server)
 
 
 def print_json(values: object) -> None:

@@ -12,11 +12,9 @@ from .common import model_names, models_option, print_json, settings_of
 if TYPE_CHECKING:
     from ..config import Settings
     from ..runner.log_reader import LogFile
+    from ..systemd.manager import Manager
 
 SERVER = "server"
-_UNIT = "rkllama.service"
-_PATIENCE = 10.0
-"""Seconds for systemd to tell of a unit."""
 
 
 def _names(incomplete: str) -> list[str]:
@@ -189,9 +187,9 @@ def _unreadable(path: str, error: OSError) -> RKLLamaError:
 
 def _show_server(settings: "Settings", lines: int, *, follow: bool) -> None:
     """Show the journal of the service, or the file that the server's stderr goes to. Raises RKLLamaError."""
-    scope = _service_scope()
-    if scope is not None:
-        _show_journal(scope, lines, follow=follow)
+    manager = _manager_of_service()
+    if manager is not None:
+        _show_journal(manager, lines, follow=follow)
     pid = _server_process(settings)
     place = None if pid is None else _stderr_of(pid)
     if place is None:
@@ -223,36 +221,35 @@ def _server_process(settings: "Settings") -> int | None:
     return pid
 
 
-def _service_scope() -> list[str] | None:
-    """Return the options by which systemd's tools find the unit, that of the user before the system's, and
-    one that is running before one that is not; None without a unit.
+def _manager_of_service() -> "Manager | None":
+    """Return the service manager that has the unit: that of the user before the system's, and one that runs
+    it before one that does not; None without a unit.
     """
-    import subprocess
+    from ..systemd.manager import Manager
+    from ..systemd.units import SERVICE
 
-    idle: list[str] | None = None
-    for scope in (["--user"], []):
-        command = ["systemctl", *scope, "show", _UNIT, "--property=LoadState,ActiveState"]
+    idle: Manager | None = None
+    for manager in (Manager(user=True), Manager()):
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=_PATIENCE, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired):
+            about = manager.show(SERVICE)
+        except RKLLamaError:
             continue
-        properties = done.stdout.split()
-        if "LoadState=loaded" in properties:
-            if "ActiveState=active" in properties:
-                return scope
-            idle = scope if idle is None else idle
+        if about.get("LoadState") == "loaded":
+            if about.get("ActiveState") == "active":
+                return manager
+            idle = manager if idle is None else idle
     return idle
 
 
-def _show_journal(scope: list[str], lines: int, *, follow: bool) -> NoReturn:
+def _show_journal(manager: "Manager", lines: int, *, follow: bool) -> NoReturn:
     """Become journalctl, which also says whom the journal is open to."""
-    follow_option = ["--follow"] if follow else []
-    command = ["journalctl", *scope, f"--unit={_UNIT}", f"--lines={lines}", "--no-pager"]
+    from ..systemd.units import SERVICE
+
+    user, added = ["--user"] * manager.user, ["--follow"] * follow
+    command = ["journalctl", *user, f"--unit={SERVICE}", f"--lines={lines}", "--no-pager", *added]
     sys.stdout.flush()
     try:
-        os.execvp(command[0], [*command, *follow_option])
+        os.execvp(command[0], command)
     except OSError as error:
         raise RKLLamaError(f"journalctl cannot be started: {error.strerror}") from None
 

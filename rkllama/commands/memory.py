@@ -8,41 +8,41 @@ import typer
 
 from ..console.output import DIM, styled, write_styled
 from ..errors import NoModelLoaded, RKLLamaError
-from .common import JSONFlag, Model, model_names, service_of, settings_of
+from .common import JSONFlag, Model, model_names, server_of, service_of, settings_of
 
 if TYPE_CHECKING:
-    from ..service import Service
+    from ..client.remote import RemoteService
 
 
 def ps(context: typer.Context, as_json: JSONFlag = False) -> None:
     """List the models in memory."""
-    from ..client.remote import RemoteService
     from ..console.show import loaded_json, loaded_text
 
-    service = service_of(context, "ps")
-    loaded = service.loaded()
+    server = server_of(context, always_said=True)
+    loaded = [] if server is None else server.loaded()
     if as_json:
         sys.stdout.write(loaded_json(loaded))
     else:
-        _say_board(service)
+        _say_board(server)
         write_styled(loaded_text(loaded))
     if not loaded:
         from ..board.lock import describe_holder, holder
 
         # A server keeps the NPU's lock even without a model, so its lock says nothing here.
-        owner = None if isinstance(service, RemoteService) else holder(settings_of(context).lock)
+        owner = holder(settings_of(context).lock) if server is None else None
         note = f"The NPU is in use by {describe_holder(owner)}." if owner else "No model is loaded."
         sys.stderr.write(f"{note}\n")
 
 
-def _say_board(service: "Service") -> None:
+def _say_board(server: "RemoteService | None") -> None:
     """Tell on a terminal how the board is doing, as far as the server does."""
     if not sys.stderr.isatty():
         return
+    from ..board.telemetry import read_state
     from ..console.top import summary
 
     with contextlib.suppress(RKLLamaError):  # a server of an older release
-        if text := summary(service.board()):
+        if text := summary(read_state() if server is None else server.board()):
             write_styled(f"{styled(text, DIM, sys.stderr)}\n", sys.stderr)
 
 
@@ -81,7 +81,6 @@ def load(context: typer.Context, model: Model) -> None:
 
 def update() -> None:
     """Tell how RKLLama is updated."""
-    raise RKLLamaError(
-        "RKLLama does not update itself",
-        hint="Run the command that installed it once more, such as: pip install --upgrade rkllama",
-    )
+    from ..board.installation import how_to_update
+
+    raise RKLLamaError("RKLLama does not update itself", hint=how_to_update())

@@ -6,6 +6,7 @@ import contextlib
 import os
 
 from ..errors import RKLLamaError
+from ..runner.proc import is_model_process, read_process
 from ..service import Service
 from ..types import ModelInfo
 
@@ -13,7 +14,6 @@ _LARGE = 200_000_000
 """Bytes of a model from which on the process itself, some 40 MB, does not count."""
 _LEAST, _MOST = 5, 99
 """Percent that are shown: below, it may be nothing of the model; above, something else is being done."""
-_MARK = b"rkllama.runner.child"
 
 
 class LoadingText:
@@ -39,24 +39,16 @@ class LoadingText:
         with contextlib.suppress(RKLLamaError):
             for model in self._service.loaded():
                 if model.state == "loading" and model.info.path == self._model.path and model.pid:
-                    return model.pid if _MARK in _read(model.pid, "cmdline") else None
+                    return model.pid if is_model_process(model.pid) else None
         return None
 
 
 def bytes_of(pid: int) -> int:
     """Return how many bytes a process has read or has in memory, whichever is more; 0 if nothing tells."""
-    resident = _read(pid, "statm").split()
+    resident = read_process(pid, "statm").split()
     memory = int(resident[1]) * os.sysconf("SC_PAGE_SIZE") if len(resident) > 1 else 0
-    for line in _read(pid, "io").splitlines():
+    for line in read_process(pid, "io").splitlines():
         name, _, value = line.partition(b":")
         if name == b"rchar":
             return max(memory, int(value))
     return memory
-
-
-def _read(pid: int, name: str) -> bytes:
-    try:
-        with open(f"/proc/{pid}/{name}", "rb") as stream:
-            return stream.read()
-    except OSError:
-        return b""

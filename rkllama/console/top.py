@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..board.telemetry import core_ranges
-from ..types import BoardState, Clock, CoreTime, LoadedModel
+from ..board.telemetry import core_loads, core_ranges, megahertz
+from ..types import BoardState, Clock, LoadedModel
 from .output import human_size, use_colour
 from .show import until_text
 from .streams import printable
@@ -111,7 +111,7 @@ def picture(now: Snapshot, before: Snapshot | None, columns: int) -> RenderableT
     if now.failed:
         return Group(*parts)
     board, wide = now.board, columns >= _WIDE
-    loads = _core_loads(now.board.core_times, before.board.core_times if before else ())
+    loads = core_loads(before.board.core_times if before else (), now.board.core_times)
     rows = [_clock_row(clock, loads) for clock in _rows(board)]
     if rows:
         parts += [Text(), _table(("CLOCK", "LOAD", "NOW", "MAX", "GOVERNOR"), rows, wide, (3, 4))]
@@ -147,17 +147,6 @@ def _together(clocks: Sequence[Clock]) -> Clock:
     return replace(clocks[0], name=f"cpu{core_ranges(cores)}", cores=cores, current=fastest or None)
 
 
-def _core_loads(now: Iterable[CoreTime], before: Iterable[CoreTime]) -> dict[int, float]:
-    """Return the load of each core between two readings, 0 to 1."""
-    loads, earlier = {}, {time.core: time for time in before}
-    for time in now:
-        if then := earlier.get(time.core):
-            busy, idle = time.busy - then.busy, time.idle - then.idle
-            if busy >= 0 and idle >= 0 and busy + idle > 0:
-                loads[time.core] = busy / (busy + idle)
-    return loads
-
-
 def _clock_row(clock: Clock, loads: dict[int, float]) -> tuple[str, ...]:
     highest = clock.limit if clock.is_limited else clock.highest
     name = clock.name if clock.cores else clock.name.upper()
@@ -179,7 +168,7 @@ def _load(clock: Clock, loads: dict[int, float]) -> str:
 
 
 def _megahertz(frequency: int | None) -> str:
-    return "-" if frequency is None else f"{frequency / 1e6:.0f} MHz"
+    return "-" if frequency is None else megahertz(frequency)
 
 
 def _facts(board: BoardState) -> Table:

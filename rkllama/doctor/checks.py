@@ -17,6 +17,7 @@ from .software import (
     libraries,
     model_files,
     model_needs,
+    pictures,
     serving,
     surroundings,
 )
@@ -49,7 +50,7 @@ BOARD = (
 """What the files of the kernel decide alone."""
 GROUPS = (
     *BOARD,
-    Group("Libraries", libraries.CHECKS, "npu", waits=True),
+    Group("Libraries", (*libraries.CHECKS, *pictures.CHECKS), "npu", waits=True),
     Group("Engines for .gguf", engines.CHECKS, "model", waits=True),
     Group("Models", (*model_files.CHECKS, *model_needs.CHECKS), "model"),
     Group("Server", serving.CHECKS, waits=True),

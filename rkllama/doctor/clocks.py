@@ -9,6 +9,7 @@ from ..board.governors import SOCKET
 from ..board.sysroot import exists
 from ..board.telemetry import (
     Clock,
+    megahertz,
     read_cpu_clocks,
     read_ddr_clock,
     read_npu_clock,
@@ -23,7 +24,8 @@ HOT = 85.0
 _ENOUGH = 0.9
 """The part of its highest clock that something should run at."""
 _THERMAL = "/sys/class/thermal"
-_SETTING = "`rkllama config set governors performance` has RKLLama do it while a model is loaded."
+_CPUS = "/sys/devices/system/cpu/cpufreq"
+_SETTING = "`rkllama config set governors performance` raises clocks while a model is loaded."
 
 
 def check_npu_clock(subject: Subject) -> Iterator[Finding]:
@@ -40,7 +42,7 @@ def check_ddr_clock(subject: Subject) -> Iterator[Finding]:
         return
     clock = read_ddr_clock()
     if clock is not None and clock.current is not None:
-        why = "At the highest clock, answers came twice as fast on one board."
+        why = "Others report answers twice as fast at its highest clock."
         yield _about(subject, "ddr-clock", "Memory clock", [clock], why)
     elif clock is None and read_npu_clock() is not None and not in_container():
         yield Finding(
@@ -61,7 +63,7 @@ def check_cpu_governor(subject: Subject) -> Iterator[Finding]:
         return
     clocks = [clock for clock in read_cpu_clocks() if clock.governor is not None]
     if clocks:
-        why = "With others, answers have been a third slower on one board, a twentieth on another."
+        why = "Others report answers slower by a twentieth to a third."
         yield _about(subject, "cpu-governor", "CPU governors", clocks, why)
 
 
@@ -82,7 +84,7 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
     good = "the governor performance while a model runs"
     if not _is_cpu(low[0]):
         good = f"{_mhz(low[0].highest)}: {good}"
-    cure = tuple(_set("performance", clock.governor_file) for clock in low if _offers(clock))
+    cure = _raise(low, clocks)
     if cure and wanted:
         why = (
             "The setting `governors` asks for it, but root's helper is not here. This installs it:"
@@ -102,10 +104,17 @@ def _about(subject: Subject, check: str, title: str, clocks: Sequence[Clock], wh
     )
 
 
+def _raise(low: Sequence[Clock], clocks: Sequence[Clock]) -> tuple[str, ...]:
+    """The lines that raise the low ones of all clocks: one line where it may raise all CPUs."""
+    if len(low) == len(clocks) > 1 and all(_is_cpu(clock) and _offers(clock) for clock in low):
+        return (f"echo performance | sudo tee {_CPUS}/policy*/scaling_governor",)
+    return tuple(_set("performance", clock.governor_file) for clock in low if _offers(clock))
+
+
 def _where() -> str:
     if in_container():
-        return "These lines, for a shell on the host, last until its next start:"
-    return "These lines last until the next start of the board:"
+        return "For a shell on the host, and until its next start:"
+    return "Until the next start of the board:"
 
 
 def _set(value: str, file: str) -> str:
@@ -142,10 +151,12 @@ def _shown(clock: Clock) -> str:
 
 
 def _mhz(hertz: int | None) -> str:
-    return "unknown" if hertz is None else f"{hertz / 1e6:.0f} MHz"
+    return "unknown" if hertz is None else megahertz(hertz)
 
 
 def _folder(clocks: Sequence[Clock]) -> str:
+    if len(clocks) > 1 and all(map(_is_cpu, clocks)):
+        return _CPUS
     return ", ".join(clock.governor_file.rpartition("/")[0] for clock in clocks)
 
 

@@ -23,7 +23,7 @@ Kind = Literal["do", "ask", "script", "hand"]
 """Is done at once; is done if the user agrees; needs root, or changes the system; only shows something, or
 is for the user to decide."""
 
-_LONGEST = 160
+_LONGEST = 200
 """Characters of a comment."""
 _ONLY_SHOW = {"journalctl", "dmesg", "cat", "ls", "ps", "du", "df"}
 _HEAD = """#!/bin/sh

@@ -9,15 +9,14 @@ from shlex import quote
 from ..board.lock import holder
 from ..board.soc import cpus, npu_cores, read_soc
 from ..board.sysroot import exists, list_names, read_kernel_log, read_text
-from ..board.telemetry import Memory, read_memory
+from ..board.telemetry import Memory, core_ranges, parse_cores, read_memory
+from ..files import gigabytes
 from ..models.scan import Entry
 from .finding import Finding, Status, Subject
 from .machine import has_npu, in_container
-from .software.inventory import gigabytes, read_models
+from .software.inventory import read_models
 
 _PLATFORM = "/sys/bus/platform/devices"
-_MOST_CPUS = 8192
-"""As many as a kernel can be built for."""
 _MORE_FILES = "echo '* - nofile 16384' | sudo tee /etc/security/limits.d/99-rkllama.conf"
 _CPU = "/sys/devices/system/cpu"
 _WHO_LIMITS = (
@@ -157,7 +156,7 @@ def check_affinity(_subject: Subject) -> Iterator[Finding]:
     if len(allowed) < npu_cores(soc):
         yield _affinity(
             "broken",
-            f"only CPU {_ranges(allowed)}; librkllmrt refuses fewer CPUs than the NPU has cores",
+            f"only CPU {core_ranges(allowed)}; librkllmrt refuses fewer CPUs than the NPU has cores",
             good=f"{npu_cores(soc)} CPUs or more",
             advice=_WHO_LIMITS,
         )
@@ -165,13 +164,13 @@ def check_affinity(_subject: Subject) -> Iterator[Finding]:
     mask, _ = cpus(soc, set(range(8)))
     fast = {cpu for cpu in range(8) if mask >> cpu & 1}
     if fast <= allowed:
-        yield _affinity("good", f"CPU {_ranges(allowed)}")
+        yield _affinity("good", f"CPU {core_ranges(allowed)}")
         return
-    off = sorted(fast & _numbers(read_text(f"{_CPU}/present") or "") - _online_cpus())
+    off = sorted(fast & parse_cores(read_text(f"{_CPU}/present") or "") - _online_cpus())
     yield _affinity(
         "warning",
-        f"CPU {_ranges(allowed)}: not all of those that feed the NPU best",
-        good=f"CPU {_ranges(fast)} among them",
+        f"CPU {core_ranges(allowed)}: not all of those that feed the NPU best",
+        good=f"CPU {core_ranges(fast)} among them",
         advice="Some are switched off:" if off else _WHO_LIMITS,
         cure=tuple(f"echo 1 | sudo tee {_CPU}/cpu{cpu}/online" for cpu in off),
     )
@@ -200,31 +199,13 @@ def _affinity(
 def _allowed_cpus() -> set[int]:
     """The CPUs that this process may run on and that are switched on."""
     match = re.search(r"(?m)^Cpus_allowed_list:\s*(\S+)", read_text("/proc/self/status") or "")
-    allowed = _numbers(match[1]) if match else set()
+    allowed = parse_cores(match[1]) if match else set()
     online = _online_cpus()
     return allowed & online if online else allowed
 
 
 def _online_cpus() -> set[int]:
-    return _numbers(read_text(f"{_CPU}/online") or "")
-
-
-def _numbers(ranges: str) -> set[int]:
-    """The numbers of the kernel's "0-3,6"."""
-    numbers: set[int] = set()
-    for first, last in re.findall(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", ranges):
-        numbers.update(range(int(first), min(int(last or first), _MOST_CPUS) + 1))
-    return numbers
-
-
-def _ranges(numbers: set[int]) -> str:
-    """Numbers as the kernel writes them."""
-    starts = sorted(number for number in numbers if number - 1 not in numbers)
-    ends = sorted(number for number in numbers if number + 1 not in numbers)
-    return ",".join(
-        str(start) if start == end else f"{start}-{end}"
-        for start, end in zip(starts, ends, strict=True)
-    )
+    return parse_cores(read_text(f"{_CPU}/online") or "")
 
 
 def check_open_files(_subject: Subject) -> Iterator[Finding]:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from ..board.soc import COMPATIBLE, npu_cores, read_soc, require_llm, runs_llm
-from ..board.sysroot import (
-    exists,
-    list_names,
-    read_kernel_log,
-    read_node,
-    read_text,
-    read_user,
+from ..board.soc import (
+    COMPATIBLE,
+    DRIVER_VERSIONS,
+    npu_cores,
+    read_driver,
+    read_soc,
+    require_llm,
+    runs_llm,
 )
+from ..board.sysroot import exists, list_names, read_node, read_text, read_user
 from ..errors import LoadFailed
 from ..rkllm.releases import numbers
 from .finding import Finding, Status, Subject
 
 _SUPPORTED = "RK3588, RK3588S, RK3576, RK3562 or RV1126B"
 _KERNEL = "/proc/sys/kernel/osrelease"
-_MODULE = "/sys/module/rknpu/version"
-_VERSIONS = (_MODULE, "/sys/kernel/debug/rknpu/version", "/proc/rknpu/version")
 _SINCE = {(5, 10): 209, (6, 1): 84}
 """The vendor's kernels, and from which of each series on the NPU is known to run language models."""
 WANTED_DRIVER = "0.9.8"
@@ -56,16 +55,6 @@ def _drm_driver(name: str) -> str | None:
 def _driver_in(uevent: str) -> str | None:
     match = re.search(r"(?m)^DRIVER=(.+)$", read_text(uevent) or "")
     return match[1] if match else None
-
-
-def read_driver() -> tuple[str, str] | None:
-    """Return the version of the NPU's driver and where it stands; None where none can be read."""
-    for path in _VERSIONS:
-        if match := re.search(r"\d+\.\d+\.\d+", read_text(path) or ""):
-            return match[0], path
-    if match := re.search(r"Initialized rknpu (\d+\.\d+\.\d+)", read_kernel_log() or ""):
-        return match[1], "dmesg"
-    return None
 
 
 def has_driver() -> bool:
@@ -214,7 +203,9 @@ def check_npu_driver(_subject: Subject) -> Iterator[Finding]:
         return
     version = read_driver()
     if version is None:
-        yield _driver("unseen", "there, but its version is for root to see", source=_VERSIONS[1])
+        yield _driver(
+            "unseen", "there, but its version is for root to see", source=DRIVER_VERSIONS[1]
+        )
         return
     yield _rated(*version)
 
@@ -235,7 +226,7 @@ def _missing_driver() -> Finding:
         "broken",
         f"not in the kernel {kernel}",
         advice="Install the vendor's kernel (on Armbian: `armbian-config`, a kernel named vendor).",
-        source=_MODULE,
+        source=DRIVER_VERSIONS[0],
     )
 
 

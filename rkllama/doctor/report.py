@@ -29,12 +29,13 @@ from ..rkllm.elf import machine_of, size_of, stand_in
 from ..rkllm.installed import Runtimes
 from ..rkllm.library import read_version
 from ..rkllm.log import diagnose, read_facts
-from ..runner.environment import is_secret
+from ..runner.environment import LOGIN, is_secret
 from .finding import Finding, Subject
 from .software.hub import find_token
 from .software.inventory import read_models
 
-SCHEMA = 1
+JSON_VERSION = 1
+"""Of the form of report.json."""
 _FOLDER = "rkllama-report"
 _SHORTEST_KEY, _SHORTEST = 4, 6
 """Characters that a key of ours has, and what another variable may hold: shorter ones are ordinary words."""
@@ -56,8 +57,7 @@ _PARAMETER = re.compile(
     rb"(?i)([?&;][\w.-]*(?:key|token|secret|passw(?:or)?d|auth|sig(?:nature)?|credential)[\w.-]*=)[^&\s'\"#]+"
 )
 """A secret in the query of a URL."""
-_LOGIN = re.compile(rb"(://)[^/\s'\"]+@")
-"""A name or a token, with or without a password, before the host of a URL."""
+_LOGIN = re.compile(LOGIN.pattern.encode())
 _LEFT_OUT = (
     "Keys, tokens, serial numbers, and the names of users and of this machine are left out, and so are "
     "the models' logs, in which prompts may stand: only what they tell of runtime and model is here."
@@ -123,7 +123,7 @@ def _as_text(findings: Iterable[Finding]) -> str:
 def _content(subject: Subject, findings: Iterable[Finding]) -> dict[str, object]:
     settings = subject.settings
     return {
-        "schema": SCHEMA,
+        "version": JSON_VERSION,
         "rkllama": __version__,
         "made": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "python": platform.python_version(),
@@ -241,7 +241,7 @@ class Mask:
         content = _ARGUMENT.sub(rb"\1***", content)
         content = _TOKEN.sub(rb"\1***", content)
         content = _PARAMETER.sub(rb"\1***", content)
-        return _LOGIN.sub(rb"\1***@", content)
+        return _LOGIN.sub(b"://***@", content)
 
     def text(self, text: str) -> str:
         """Return a text without secrets and names."""

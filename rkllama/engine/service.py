@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from ..board.lock import NPULock
-from ..board.telemetry import read_state
 from ..config import Settings
 from ..errors import ModelNotFound, NoModelLoaded, PullError, RKLLamaError
 from ..models.authoring import WritableStore
@@ -227,6 +226,8 @@ class LocalService:
 
     def board(self) -> BoardState:
         """How the board is doing."""
+        from ..board.telemetry import read_state  # a server starts without it
+
         return read_state()
 
     # --- What a server needs -------------------------------------------------------------------
@@ -281,7 +282,7 @@ class LocalService:
         """The figures since the start."""
         pool = self.pool
         return self._engine.metrics.exposition(
-            pool.scheduler.waiting, pool.restarts, pool.loaded(), read_state()
+            pool.scheduler.waiting, pool.restarts, pool.loaded(), self.board()
         )
 
     def close(self) -> None:

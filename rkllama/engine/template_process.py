@@ -1,6 +1,6 @@
 """Renders the chat templates that come with models and requests, each in a process of its own.
 
-Such a template is foreign code: it can loop for ever, double a text sixty times, or compute with a number
+Such a template is foreign code: it can loop forever, double a text sixty times, or compute with a number
 of a million digits. A long operation in C holds the interpreter's lock, so that nothing inside this process
 can end it, and a list of the operations that can become long is never complete. The kernel needs no list:
 the child (`python -m rkllama.engine.template_process`) has limits of CPU time for each conversation and of

@@ -191,12 +191,12 @@ def to_json(chat: SavedChat) -> dict[str, Any]:
         "think": options.think,
         "format": options.format,
         "parameters": parameters or None,
-        "messages": [_messageto_json(message) for message in chat.messages],
+        "messages": [_message_to_json(message) for message in chat.messages],
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _messageto_json(message: Message) -> dict[str, str]:
+def _message_to_json(message: Message) -> dict[str, str]:
     values = {"role": message.role, "content": message.text}
     return values | ({"reasoning": message.reasoning} if message.reasoning else {})
 

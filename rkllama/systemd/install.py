@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import glob
-import grp
 import os
 import pwd
-import stat
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from ..board.lock import SERVICE_USER
 from ..errors import InvalidRequest, RKLLamaError
 from .manager import Manager, run
+from .state import (
+    are_nodes_closed,
+    is_always_on,
+    is_home_owned,
+    is_installed,
+    is_outdated,
+    is_there,
+    is_unread,
+    is_up,
+    knows_user,
+    owner_of_service,
+    packaged,
+)
 from .steps import Command, MakeKey, RemoveFile, RemoveTree, Step, WriteFile, read
 from .units import (
     HOME,
+    SERVICE,
     SYSTEM_FILES,
     USER_FILES,
     DropIn,
@@ -26,14 +38,10 @@ from .units import (
     render,
 )
 
-USER = "rkllama"
-"""The user that the service for all users runs as."""
 _GROUPS = ("render", "video")
 """Who owns the NPU and its memory."""
-_NODES = (("/dev/dma_heap/*", "video"), ("/dev/rknpu", "render"))
 _TABLES = ("passwd", "group", "shadow", "gshadow")
 """What the tools that make and delete users change."""
-_PACKAGED = ("/usr/lib", "/lib")
 
 
 class Plan(NamedTuple):
@@ -107,7 +115,7 @@ class Plan(NamedTuple):
         manager = self.manager
         units = [file.name for file in self.files if file.is_unit]
         names = [file.name for file in self.files if file.enabled]
-        names += ["rkllama.service"] if self.always_on else []
+        names += [SERVICE] if self.always_on else []
         on_demand: list[Step] = [_on_demand(manager)] if self.always_on is False else []
         if manager.root:
             return [*on_demand, self._enabled(names)]
@@ -116,13 +124,13 @@ class Plan(NamedTuple):
             Command(
                 "Have systemd read its units",
                 manager.systemctl("daemon-reload"),
-                lambda: any(_is_unread(manager, unit, missing=True) for unit in units),
+                lambda: any(is_unread(manager, unit, missing=True) for unit in units),
                 follows=lambda: True,
             ),
             Command(
                 "Enable and start the service",
                 manager.systemctl("enable", "--now", *names),
-                lambda: not all(_is_up(manager, name) for name in names),
+                lambda: not all(is_up(manager, name) for name in names),
                 follows=self._is_disabled_before,
             ),
             *(_restarted(manager, unit) for unit in sorted(units, key=_is_service)),
@@ -138,14 +146,14 @@ class Plan(NamedTuple):
 
     def _is_disabled_before(self) -> bool:
         """Return whether a step before disables the socket, because it disables the service."""
-        return self.always_on is False and _is_always_on(self.manager)
+        return self.always_on is False and is_always_on(self.manager)
 
 
 def removal(manager: Manager, *, purge: bool = False, force: bool = False) -> list[Step]:
     """Return the steps that remove the service, in order; `purge` its user and all its files, too."""
     files = USER_FILES if manager.user else SYSTEM_FILES
     units = [file.name for file in files if file.is_unit]
-    there = [file.name for file in files if file.is_unit and _is_installed(manager, file)]
+    there = [file.name for file in files if file.is_unit and is_installed(manager, file)]
     steps: list[Step] = [_disabled(manager, there)] if there else []
     for unit in units:
         beside = glob.glob(os.path.join(glob.escape(manager.units), f"{unit}.d", "*.conf"))
@@ -157,7 +165,7 @@ def removal(manager: Manager, *, purge: bool = False, force: bool = False) -> li
             Command(
                 "Have systemd forget its units",
                 manager.systemctl("daemon-reload"),
-                lambda: any(_is_unread(manager, unit, missing=False) for unit in units),
+                lambda: any(is_unread(manager, unit, missing=False) for unit in units),
                 follows=lambda: True,
             )
         )
@@ -165,7 +173,11 @@ def removal(manager: Manager, *, purge: bool = False, force: bool = False) -> li
         root = [f"--prefix={manager.root}"] if manager.root else []
         steps.append(RemoveTree(manager.root + HOME))
         steps.append(
-            Command(f"Delete the user {USER}", ["userdel", *root, USER], lambda: _knows(manager))
+            Command(
+                f"Delete the user {SERVICE_USER}",
+                ["userdel", *root, SERVICE_USER],
+                lambda: knows_user(manager),
+            )
         )
     return _within(manager, steps)
 
@@ -182,14 +194,6 @@ def _within(manager: Manager, steps: list[Step]) -> list[Step]:
                 hint="Make it a link with a relative path within that system, or run the command there.",
             )
     return steps
-
-
-def packaged(manager: Manager, file: UnitFile) -> str | None:
-    """Return where a package has put a file of the service; None without one."""
-    if manager.user:
-        return None
-    paths = (os.path.join(manager.root + place, file.target) for place in _PACKAGED)
-    return next((path for path in paths if os.path.isfile(path)), None)
 
 
 def check_program(manager: Manager, program: tuple[str, ...]) -> None:
@@ -227,109 +231,57 @@ def _as_service(manager: Manager, words: Sequence[str]) -> list[str]:
     if manager.user:
         return clean
     try:
-        pwd.getpwnam(USER)
+        pwd.getpwnam(SERVICE_USER)
     except KeyError:  # it is made later
         return ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *clean]
-    return ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--init-groups", *clean]
+    return [
+        "setpriv",
+        f"--reuid={SERVICE_USER}",
+        f"--regid={SERVICE_USER}",
+        "--init-groups",
+        *clean,
+    ]
 
 
-# --- What the steps look at --------------------------------------------------------------------
+# --- Single steps ------------------------------------------------------------------------------
 
 
 def _for_the_user(manager: Manager) -> list[Step]:
     root = [f"--root={manager.root}"] if manager.root else []
     steps: list[Step] = [
         Command(
-            f"Make the user {USER}, in the groups {' and '.join(_GROUPS)}",
+            f"Make the user {SERVICE_USER}, in the groups {' and '.join(_GROUPS)}",
             ["systemd-sysusers", *root, "rkllama.conf"],
-            lambda: not _knows(manager, _GROUPS),
+            lambda: not knows_user(manager, _GROUPS),
         ),
         Command(
             f"Make {HOME}",
             ["systemd-tmpfiles", "--create", *root, "rkllama.conf"],
-            lambda: not _is_owned(manager),
+            lambda: not is_home_owned(manager),
         ),
     ]
     if not manager.root and os.path.exists("/dev/dma_heap") | os.path.exists("/dev/rknpu"):
         devices = [f"--subsystem-match={name}" for name in ("dma_heap", "drm", "misc")]
         steps += [
-            Command("Have udev read its rules", ["udevadm", "control", "--reload"], _nodes_closed),
+            Command(
+                "Have udev read its rules", ["udevadm", "control", "--reload"], are_nodes_closed
+            ),
             Command(
                 "Give the NPU to its groups",
                 ["udevadm", "trigger", "--settle", *devices],
-                _nodes_closed,
+                are_nodes_closed,
             ),
         ]
     return steps
-
-
-def _knows(manager: Manager, groups: Sequence[str] = ()) -> bool:
-    """Return whether the service's user is there, and in these groups."""
-    if not any(row[0] == USER for row in _table(manager, "passwd")):
-        return False
-    members = {row[0]: row[3].split(",") for row in _table(manager, "group") if len(row) > 3}
-    return all(USER in members.get(group, ()) for group in groups)
-
-
-def _table(manager: Manager, name: str) -> list[list[str]]:
-    text = read(f"{manager.root}/etc/{name}") or b""
-    return [line.split(":") for line in text.decode(errors="replace").splitlines()]
-
-
-def owner_of_service(manager: Manager) -> tuple[int, int]:
-    """Return uid and gid of the service's user. Raises RKLLamaError where there is none."""
-    if manager.user:
-        return os.getuid(), os.getgid()
-    for row in _table(manager, "passwd"):
-        if row[0] == USER and len(row) > 3:
-            return int(row[2]), int(row[3])
-    raise RKLLamaError(f"there is no user {USER}", hint="Run `rkllama service install` again.")
-
-
-def _is_owned(manager: Manager) -> bool:
-    try:
-        about = os.lstat(manager.root + HOME)
-        return stat.S_ISDIR(about.st_mode) and about.st_uid == owner_of_service(manager)[0]
-    except (OSError, RKLLamaError):
-        return False
-
-
-def _nodes_closed() -> bool:
-    """Return whether a node of the NPU is not its group's."""
-    for pattern, group in _NODES:
-        for path in glob.glob(pattern):
-            about = os.stat(path)
-            try:
-                name = grp.getgrgid(about.st_gid).gr_name
-            except KeyError:
-                name = ""
-            if name != group or about.st_mode & 0o060 != 0o060:
-                return True
-    return False
-
-
-def _is_unread(manager: Manager, unit: str, *, missing: bool) -> bool:
-    """Return whether a unit is not as its files are; `missing` for one that the manager does not know."""
-    about = manager.show(unit)
-    return manager.is_unread(about) if about.get("LoadState") == "loaded" else missing
-
-
-def _is_up(manager: Manager, unit: str) -> bool:
-    about = manager.show(unit)
-    return about.get("ActiveState") == "active" and about.get("UnitFileState") == "enabled"
 
 
 def _on_demand(manager: Manager) -> Command:
     """Take back that the server starts at boot, and with that what enables its socket."""
     return Command(
         "Have the first connection start the server",
-        manager.systemctl("disable", "rkllama.service"),
-        lambda: _is_always_on(manager),
+        manager.systemctl("disable", SERVICE),
+        lambda: is_always_on(manager),
     )
-
-
-def _is_always_on(manager: Manager) -> bool:
-    return manager.is_enabled("rkllama.service")
 
 
 def _disabled(manager: Manager, names: Sequence[str]) -> Command:
@@ -342,19 +294,8 @@ def _disabled(manager: Manager, names: Sequence[str]) -> Command:
     return Command(
         "Stop and disable the service",
         manager.systemctl("disable", "--now", *reversed(names)),
-        lambda: any(_is_there(manager, name) for name in names),
+        lambda: any(is_there(manager, name) for name in names),
     )
-
-
-def _is_there(manager: Manager, unit: str) -> bool:
-    about = manager.show(unit)
-    running = about.get("ActiveState") not in ("inactive", "failed")
-    return running or about.get("UnitFileState") == "enabled"
-
-
-def _is_installed(manager: Manager, file: UnitFile) -> bool:
-    own = os.path.join(manager.configuration, file.target)
-    return os.path.exists(own) or packaged(manager, file) is not None
 
 
 def _is_service(unit: str) -> bool:
@@ -366,18 +307,6 @@ def _restarted(manager: Manager, unit: str) -> Command:
     return Command(
         f"Restart {unit}",
         manager.systemctl("try-restart", unit),
-        lambda: _is_outdated(manager, unit),
+        lambda: is_outdated(manager, unit),
         follows=lambda: manager.show(unit).get("ActiveState") == "active",
     )
-
-
-def _is_outdated(manager: Manager, unit: str) -> bool:
-    """Return whether a unit runs that started before one of its files was written."""
-    about = manager.show(unit)
-    started = int(about.get("InactiveExitTimestampMonotonic") or 0) / 1e6
-    if not started or about.get("ActiveState") != "active":
-        return False
-    age = time.clock_gettime(time.CLOCK_MONOTONIC) - started
-    paths = [about.get("FragmentPath", ""), *about.get("DropInPaths", "").split()]
-    times = [os.stat(path).st_mtime for path in paths if os.path.isfile(path)]
-    return any(time.time() - written < age for written in times)

@@ -12,6 +12,8 @@ from ..errors import RKLLamaError
 
 _ENDS = 90.0
 """Seconds after which a command of systemd counts as hung: it waits for units to start and to stop."""
+_TELLS = 10.0
+"""Seconds within which it tells of a unit: that waits for nothing."""
 _PROPERTIES = (
     "ActiveState,Environment,FragmentPath,Id,InactiveExitTimestampMonotonic,Listen,LoadState,MainPID,"
     "NeedDaemonReload,DropInPaths,Result,SubState,UnitFileState"
@@ -52,9 +54,9 @@ class Manager(NamedTuple):
                 "system there is --root DIR.",
             )
 
-    def show(self, unit: str) -> dict[str, str]:
-        """Return what the manager knows of a unit. Raises RKLLamaError."""
-        text = run(self.systemctl("show", unit, "-p", _PROPERTIES))
+    def show(self, unit: str, timeout: float = _TELLS) -> dict[str, str]:
+        """Return what the manager knows of a unit. Raises RKLLamaError, also after `timeout` seconds."""
+        text = run(self.systemctl("show", unit, "-p", _PROPERTIES), timeout)
         return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
     def is_unread(self, about: dict[str, str]) -> bool:
@@ -71,9 +73,9 @@ class Manager(NamedTuple):
         return output(self.systemctl("is-enabled", unit)).strip() == "enabled"
 
 
-def run(words: Sequence[str]) -> str:
+def run(words: Sequence[str], timeout: float = _ENDS) -> str:
     """Run a program to its end and return what it printed. Raises RKLLamaError where it fails."""
-    done = _run(words)
+    done = _run(words, timeout)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         reason = f": {said[-1]}" if said else f" with exit code {done.returncode}"
@@ -86,10 +88,10 @@ def run(words: Sequence[str]) -> str:
 
 def output(words: Sequence[str]) -> str:
     """Return what a program prints, whatever its exit code. Raises RKLLamaError where it is missing."""
-    return _run(words).stdout
+    return _run(words, _ENDS).stdout
 
 
-def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(words: Sequence[str], timeout: float) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             words,
@@ -97,7 +99,7 @@ def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_ENDS,
+            timeout=timeout,
             check=False,
         )
     except FileNotFoundError:
@@ -105,4 +107,6 @@ def _run(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
             f"{words[0]} is not installed", hint="It comes with systemd (apt install systemd)."
         ) from None
     except subprocess.TimeoutExpired:
-        raise RKLLamaError(f"`{' '.join(words)}` has not ended within {_ENDS:g} s") from None
+        raise RKLLamaError(f"`{' '.join(words)}` has not ended within {timeout:g} s") from None
+    except OSError as error:
+        raise RKLLamaError(f"{words[0]} cannot be started: {error.strerror}") from None

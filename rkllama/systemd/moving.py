@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..errors import DiskFull, RKLLamaError
-from ..files import RESERVE, free_space
+from ..files import RESERVE, free_space, gigabytes
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -84,7 +84,7 @@ class Move:
         available = free_space(self._target) - RESERVE
         if needed > available:
             raise DiskFull(
-                f"{self._target} has room for {max(0, available) / 1e6:.0f} MB, but {needed / 1e6:.0f} MB "
+                f"{self._target} has room for {gigabytes(max(0, available))}, but {gigabytes(needed)} "
                 "are to be moved there",
                 needed=needed,
                 available=max(0, available),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from .manager import Manager
 from .steps import is_edited, read
-from .units import ADDRESS, HOME
+from .units import ADDRESS, HOME, SERVICE, SOCKET
 
 
 class Status(NamedTuple):
@@ -40,7 +40,7 @@ class Status(NamedTuple):
 
 def read_status(manager: Manager) -> Status | None:
     """Return how the service is; None where it is not installed. Raises RKLLamaError."""
-    service, socket = manager.show("rkllama.service"), manager.show("rkllama.socket")
+    service, socket = manager.show(SERVICE), manager.show(SOCKET)
     path = service.get("FragmentPath", "")
     if not path:
         return None
@@ -78,7 +78,7 @@ def environment_of(service: dict[str, str]) -> dict[str, str]:
 
 def models_of(manager: Manager) -> str:
     """Return the models directory of the service for all users."""
-    variables = {} if manager.root else environment_of(manager.show("rkllama.service"))
+    variables = {} if manager.root else environment_of(manager.show(SERVICE))
     return manager.root + (variables.get("RKLLAMA_MODELS") or f"{HOME}/models")
 
 

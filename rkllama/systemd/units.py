@@ -8,6 +8,8 @@ from typing import NamedTuple
 from ..errors import InvalidRequest
 
 _DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
+SERVICE, SOCKET = "rkllama.service", "rkllama.socket"
+"""The units of the server."""
 HOME = "/var/lib/rkllama"
 """The home of the service for all users, as its unit has it."""
 ADDRESS = "127.0.0.1:8080"
@@ -42,15 +44,15 @@ SYSTEM_FILES = (
     UnitFile("rkllama.sysusers", "sysusers.d/rkllama.conf"),
     UnitFile("rkllama.tmpfiles", "tmpfiles.d/rkllama.conf"),
     UnitFile("60-rkllama.rules", "udev/rules.d/60-rkllama.rules"),
-    UnitFile("rkllama.service", "systemd/system/rkllama.service"),
-    UnitFile("rkllama.socket", "systemd/system/rkllama.socket", enabled=True),
+    UnitFile(SERVICE, "systemd/system/rkllama.service"),
+    UnitFile(SOCKET, "systemd/system/rkllama.socket", enabled=True),
     UnitFile("rkllama-governors.service", "systemd/system/rkllama-governors.service"),
     UnitFile("rkllama-governors.socket", "systemd/system/rkllama-governors.socket", enabled=True),
 )
 """Of the service for all users, in the order in which they are installed. A further unit is a row here."""
 USER_FILES = (
     UnitFile("user/rkllama.service", "systemd/user/rkllama.service"),
-    UnitFile("rkllama.socket", "systemd/user/rkllama.socket", enabled=True),
+    UnitFile(SOCKET, "systemd/user/rkllama.socket", enabled=True),
 )
 """Of the service for one user."""
 
@@ -97,7 +99,7 @@ def address_drop_ins(address: str) -> list[DropIn]:
     """Return what makes the service listen on `address`, an IP address and a port."""
     return [
         DropIn(
-            "rkllama.socket",
+            SOCKET,
             "address",
             "[Socket]\n# The first line takes back what the unit says.\n"
             f"ListenStream=\nListenStream={quoted(address)}\n",
@@ -127,7 +129,7 @@ def models_drop_in(directory: str) -> DropIn:
 def program_drop_in(program: str) -> DropIn | None:
     """Return what lets the service read a program that lies in somebody's home; None for any other."""
     text = _visible(os.path.realpath(program))
-    return DropIn("rkllama.service", "program", f"[Service]\n{text}") if text else None
+    return DropIn(SERVICE, "program", f"[Service]\n{text}") if text else None
 
 
 def _visible(path: str) -> str:
@@ -137,4 +139,4 @@ def _visible(path: str) -> str:
 
 def _environment(name: str, **values: str) -> DropIn:
     lines = [f"Environment={quoted(f'{variable}={value}')}\n" for variable, value in values.items()]
-    return DropIn("rkllama.service", name, "".join(["[Service]\n", *lines]))
+    return DropIn(SERVICE, name, "".join(["[Service]\n", *lines]))

@@ -7,12 +7,16 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from rkllama.board.governors import SOCKET
 from rkllama.board.telemetry import read_state
+from tests.boards import build_board
 
 NPU = "/sys/class/devfreq/fdab0000.npu/governor"
 DDR = "/sys/class/devfreq/dmc/governor"
@@ -23,12 +27,17 @@ BEFORE = {"npu": "rknpu_ondemand", "ddr": "dmc_ondemand"} | dict.fromkeys(
 FAST = dict.fromkeys(BEFORE, "performance")
 
 
-def as_delivered(root: Path) -> None:
-    """Give a board the governors that it has after it has started."""
-    (root / DDR.lstrip("/")).write_text("dmc_ondemand\n")
-    for policy in (0, 4, 6):
-        (root / CPU.format(policy).lstrip("/")).write_text("ondemand\n")
-    (root / "run/rkllama").mkdir(parents=True)
+@contextmanager
+def board_as_delivered(patch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An RK3588 that RKLLama looks at; a socket's path may have 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="rk") as directory:
+        root = build_board("rk3588", Path(directory))
+        (root / DDR.lstrip("/")).write_text("dmc_ondemand\n")
+        for policy in (0, 4, 6):
+            (root / CPU.format(policy).lstrip("/")).write_text("ondemand\n")
+        (root / "run/rkllama").mkdir(parents=True)
+        patch.setenv("RKLLAMA_SYSROOT", str(root))
+        yield root
 
 
 def governors() -> dict[str, str | None]:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,19 +14,8 @@ import pytest
 from rkllama.board.governor_helper import HOLD, Helper, _local_socket, state_directory
 from rkllama.board.governor_keeper import Keeper
 from rkllama.files import NewFile
-from tests.board.governors import BEFORE, CPU, FAST, NPU, as_delivered, governors, listen
-from tests.boards import build_board
+from tests.board.governors import BEFORE, CPU, FAST, NPU, governors, listen
 from tests.waiting import Task, until
-
-
-@pytest.fixture
-def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An RK3588 as it is delivered; a socket's path may have 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="rk") as directory:
-        root = build_board("rk3588", Path(directory))
-        as_delivered(root)
-        monkeypatch.setenv("RKLLAMA_SYSROOT", str(root))
-        yield root
 
 
 @pytest.fixture

@@ -6,16 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rkllama.board.governors import SOCKET
 from rkllama.systemd.units import SYSTEM_FILES, render
-from tests.board.governors import BEFORE, FAST, as_delivered, governors, hold
-from tests.boards import build_board
+from tests.board.governors import BEFORE, FAST, governors, hold
 from tests.running import LIMIT
 from tests.waiting import until
 
@@ -25,16 +22,6 @@ pytestmark = pytest.mark.integration
 def test_the_socket_is_where_servers_look_for_it() -> None:
     unit = next(file for file in SYSTEM_FILES if file.name == "rkllama-governors.socket")
     assert f"\nListenStream={SOCKET}\n" in render(unit, ("/bin/true",))
-
-
-@pytest.fixture
-def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An RK3588 as it is delivered; a socket's path may have 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="rk") as directory:
-        root = build_board("rk3588", Path(directory))
-        as_delivered(root)
-        monkeypatch.setenv("RKLLAMA_SYSROOT", str(root))
-        yield root
 
 
 def test_systemds_socket_starts_it(board: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,20 +13,9 @@ import pytest
 from rkllama.board.governor_helper import state_directory
 from rkllama.board.governor_keeper import Keeper
 from rkllama.board.governors import Governors
-from tests.board.governors import BEFORE, FAST, as_delivered, governors, listen
+from tests.board.governors import BEFORE, FAST, governors, listen
 from tests.board.test_governor_helper import Serving
-from tests.boards import build_board
 from tests.waiting import Task, until
-
-
-@pytest.fixture
-def board(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An RK3588 as it is delivered; a socket's path may have 107 bytes."""
-    with tempfile.TemporaryDirectory(prefix="rk") as directory:
-        root = build_board("rk3588", Path(directory))
-        as_delivered(root)
-        monkeypatch.setenv("RKLLAMA_SYSROOT", str(root))
-        yield root
 
 
 @pytest.fixture

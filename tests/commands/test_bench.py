@@ -53,6 +53,8 @@ def model(models: Path, npu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_table_and_what_comes_with_it(model: str) -> None:
+    cpu = Path(os.environ["RKLLAMA_SYSROOT"], "sys/devices/system/cpu/cpufreq/policy0")
+    (cpu / "scaling_governor").write_text("ondemand\n")
     done = rkllama("bench", "m", "--quick", "--rounds", "1")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -73,7 +75,7 @@ def test_the_table_and_what_comes_with_it(model: str) -> None:
     assert "\x1b" not in done.stdout + done.stderr
     # The progress is for terminals; the warning is for everybody.
     assert done.stderr.splitlines()[0] == (
-        "Note: The governor of the NPU is rknpu_ondemand, not performance."
+        "Note: The governor of cpu0-3 is ondemand, not performance."
     )
 
 
@@ -234,6 +236,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_measured(tmp_path: Path)
     other.write_text("{}")
     for arguments, words in (
         (("nowhere",), "'nowhere' not found"),
+        (("nowhere.json",), "nowhere.json cannot be used: No such file"),
         (("guide", "--compare", str(other)), "is not what `rkllama bench --json` prints"),
         (("guide", "--power", "http://127.0.0.1:1/#w"), "tells no watts"),
     ):

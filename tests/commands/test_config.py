@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rkllama.commands.config import duration_text, toml_value, value_text
+from rkllama.commands.config.values import duration_text, toml_value, value_text
 from rkllama.config import SETTINGS, Setting, load_settings, parse_duration, parse_toml
 from tests.running import Server
 from tests.terminal import Terminal

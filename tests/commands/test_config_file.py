@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rkllama.commands.config_file import change_file, changed_text
+from rkllama.commands.config.file import change_file, changed_text
 from rkllama.config import parse_toml, read_config
 from rkllama.errors import ConfigError
 from tests.waiting import Task

@@ -34,7 +34,7 @@ def renew(remote: LoopbackHub, repo: str, file: str, content: bytes) -> None:
 def test_nothing_is_outdated_at_first(remote: LoopbackHub) -> None:
     done = rkllama("outdated")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "Every pulled model is as the Hub has it.\n"
+    assert done.stderr == "No pulled model is outdated.\n"
     assert rkllama("outdated", "--json").stdout == "[]\n"
     assert rkllama("pull", "--update").stderr == "Nothing to update.\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import shlex
 import tarfile
@@ -119,7 +120,7 @@ def test_lines_to_copy_are_whole_and_name_what_is_there(board: str, stand: Stand
                 assert line.endswith(f" {read_user().name}")
             if "governor" in line:
                 path = line.rpartition(" ")[2]
-                assert path in read_board(board).files
+                assert fnmatch.filter(read_board(board).files, path)
 
 
 @pytest.mark.parametrize("board", names())
@@ -153,6 +154,13 @@ def test_cures_are_the_boards_own(stand: Stand) -> None:
     )
     assert _cures(told, "cpu-governor") == (
         "echo performance | sudo tee /sys/devices/system/cpu/cpufreq/policy4/scaling_governor",
+    )
+
+
+def test_where_all_cpus_wait_for_load_one_line_raises_them(stand: Stand) -> None:
+    stand("rk3588-ondemand")
+    assert _cures(look(), "cpu-governor") == (
+        "echo performance | sudo tee /sys/devices/system/cpu/cpufreq/policy*/scaling_governor",
     )
 
 

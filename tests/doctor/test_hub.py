@@ -6,7 +6,6 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -154,9 +153,7 @@ def test_a_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_MOST", 0.2)
     with silent() as port:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
-        start = time.monotonic()
-        finding = only()
-        assert time.monotonic() - start < 1.0
+        finding = only()  # it would wait forever
     assert finding.status == "warning"
     assert "no answer within 0.2 s" in finding.found
 

@@ -9,11 +9,11 @@ import pytest
 
 from rkllama.doctor.software import libraries
 from rkllama.doctor.software.libraries import (
-    check_image_library,
     check_runtime,
     check_sigill,
     missing_packages,
 )
+from rkllama.doctor.software.pictures import check_image_library
 from rkllama.rkllm.installed import Runtimes
 from rkllama.rkllm.library import look_for_library
 from tests.boards import build_board
@@ -38,15 +38,24 @@ def own(home: Path) -> Path:
 
 def test_a_board_without_a_library(board: Path, models: Path) -> None:
     (finding,) = look(check_runtime)
-    assert (finding.status, finding.found) == ("broken", "no librkllmrt.so")
+    assert (finding.status, finding.found) == ("warning", "no librkllmrt.so")
     assert finding.cure == ("rkllama runtime install",)
     write_model(models / "a.rkllm")
     write_model(models / "b.rkllm")
-    assert look(check_runtime)[0].found == "no librkllmrt.so, which a, b need"
+    finding = look(check_runtime)[0]
+    assert (finding.status, finding.found) == ("broken", "no librkllmrt.so, which a, b need")
 
 
 def test_a_machine_without_an_npu_needs_none(home: Path, models: Path) -> None:
     assert look(check_runtime) == []
+
+
+def test_a_board_whose_npu_runs_no_language_models_needs_none(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RKLLAMA_SYSROOT", str(build_board("rk3566", tmp_path)))
+    write_model(models / "a.rkllm")
+    assert look(check_runtime) == [], "to fetch one would change nothing"
 
 
 def test_releases_are_good(board: Path, own: Path) -> None:

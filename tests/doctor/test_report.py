@@ -259,7 +259,7 @@ def test_the_text_is_for_people(tmp_path: Path, models: Path) -> None:
     assert text.endswith(
         "[broken] A thing: it is wrong\n    good: right\n    Cure it.\n    $ sudo cure\n    from /x\n"
     )
-    assert report.SCHEMA == 1
+    assert report.JSON_VERSION == 1
 
 
 @pytest.mark.parametrize(

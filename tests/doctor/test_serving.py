@@ -248,8 +248,8 @@ def test_without_a_service_nothing_is_told(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("script", "status"),
     [
-        ("[ $* = 'is-failed rkllama.service' ]; echo failed", "broken"),
-        ("echo active; exit 1", "good"),
+        ('[ "$1 $2" = "show rkllama.service" ] && echo ActiveState=failed', "broken"),
+        ("echo ActiveState=active", "good"),
         ("echo 'System has not been booted with systemd' >&2; exit 1", "unseen"),
         ("sleep 60", "unseen"),
     ],
@@ -290,7 +290,9 @@ def test_a_users_service(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     units.mkdir(parents=True)
     (units / "rkllama.service").touch()
     with systemd(
-        tmp_path, monkeypatch, 'case "$*" in --user*) echo failed;; *) echo active;; esac'
+        tmp_path,
+        monkeypatch,
+        'case "$*" in --user*) echo ActiveState=failed;; *) echo ActiveState=active;; esac',
     ):
         system, own = look(check_service)
     assert (system.status, own.status) == ("good", "broken")

@@ -80,6 +80,17 @@ def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shlex.split(line) == ["uv", "pip", "install", "--python", sys.executable, "jinja2>=3"]
 
 
+@pytest.mark.parametrize(
+    ("requirement", "package"), [("xllamacpp>=1", "rkllama-cpu"), ("jinja2>=3", "rkllama")]
+)
+def test_a_package_of_debian(
+    monkeypatch: pytest.MonkeyPatch, requirement: str, package: str
+) -> None:
+    monkeypatch.setattr(engines, "installer", lambda: "debian")
+    line = engines.pip_line(requirement)
+    assert line == f"sudo apt install --reinstall ./{package}_*.deb"
+
+
 def test_rkllama_out_of_a_clone(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> list[str]:
         raise importlib.metadata.PackageNotFoundError(name)

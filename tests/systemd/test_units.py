@@ -13,7 +13,7 @@ from rkllama.board.lock import SERVICE_USER
 from rkllama.commands.service.install import _address
 from rkllama.config import SETTINGS
 from rkllama.errors import InvalidRequest
-from rkllama.systemd import install, units
+from rkllama.systemd import units
 from rkllama.systemd.units import SYSTEM_FILES, USER_FILES, DropIn, UnitFile, render
 from tests.running import LIMIT
 
@@ -75,7 +75,6 @@ def test_the_scope_of_an_address_is_written_for_systemd() -> None:
 
 def test_the_user_has_one_name() -> None:
     texts = "".join(path.read_text() for path in DATA.glob("rkllama.*"))
-    assert SERVICE_USER == install.USER
     assert f"\nUser={SERVICE_USER}\n" in texts
     assert f"\nu {SERVICE_USER} " in texts
     assert f" {units.HOME} 0755 {SERVICE_USER} " in texts

@@ -48,7 +48,7 @@ def outdated(
         sys.stdout.flush()
         sys.stderr.write("Fetch them: rkllama pull --update\n")
     elif not failed:
-        sys.stderr.write("Every pulled model is as the Hub has it.\n")
+        sys.stderr.write("No pulled model is outdated.\n")
     if failed:
         raise typer.Exit(1)
 

@@ -55,8 +55,7 @@ def install(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="End the idle server after TIME, until the next connection; -1: it runs always. "
-            "[default: 10m]",
+            help="End the idle server after TIME, until the next connection; -1: never. [default: 10m]",
         ),
     ] = None,
     key: Annotated[
@@ -76,7 +75,9 @@ def install(
     ] = None,
     program: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="The rkllama that the service runs. [default: this one]"),
+        typer.Option(
+            metavar="FILE", help="Have the service run the rkllama FILE. [default: this one]"
+        ),
     ] = None,
     root: Root = None,
     force: Force = False,
@@ -261,10 +262,11 @@ def _check_address(manager: "Manager", address: str | None) -> None:
     from ...board.proc import describe_listener, listener_uids
     from ...config import server_address
     from ...systemd.status import address_of
+    from ...systemd.units import SOCKET
 
     if manager.root:
         return
-    socket = manager.show("rkllama.socket")
+    socket = manager.show(SOCKET)
     wanted = address or address_of(socket)
     port = server_address(wanted)[1]
     own = socket.get("ActiveState") == "active" and address_of(socket) == wanted
@@ -309,13 +311,14 @@ def _say_what_stayed(steps: "list[Step]", otherwise: str) -> None:
 
 def _say_installed(plan: "Plan", *, changed: bool) -> None:
     from ...systemd.status import address_of
+    from ...systemd.units import SOCKET
 
     manager = plan.manager
     if not changed:
         sys.stderr.write("The service is installed already; nothing has changed.\n")
     if manager.root:
         return
-    address = address_of(manager.show("rkllama.socket"))
+    address = address_of(manager.show(SOCKET))
     sys.stderr.write(f"RKLLama listens on http://{address}\n")
     if manager.user:
         import getpass

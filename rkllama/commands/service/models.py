@@ -17,8 +17,8 @@ def care_for_models(manager: "Manager", decision: bool | None) -> bool:
     """
     from ...console.output import human_size
     from ...console.terminal import agreed, can_ask
-    from ...systemd.install import owner_of_service
     from ...systemd.moving import Move, Owner
+    from ...systemd.state import owner_of_service
     from ...systemd.status import models_of
     from ...systemd.units import HOME
 

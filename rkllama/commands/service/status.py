@@ -54,13 +54,12 @@ def _server_of(service: "Status") -> dict[str, Any] | None:
     if service.state != "running":
         return None
     from ...client.discover import ServerAddress
-    from ...config import load_settings, server_address
+    from ...config import load_settings, reachable_host, server_address, server_url
 
     host, port = server_address(service.address)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    name = f"[{host}]" if ":" in host else host
+    url = server_url(reachable_host(host), port)
     try:
-        return ServerAddress(load_settings(), f"{name}:{port}", with_key=False).get("/health")
+        return ServerAddress(load_settings(), url, with_key=False).get("/health")
     except RKLLamaError as error:
         return {"error": error.text}
 

@@ -8,10 +8,10 @@ import shlex
 import time
 from collections.abc import Iterator
 
-from ...files import RESERVE, free_space
+from ...files import RESERVE, free_space, gigabytes
 from ..finding import Check, Finding, Status, Subject
 from .home import existing
-from .inventory import gigabytes, read_models
+from .inventory import read_models
 
 _LITTLE = 2 << 30
 """Bytes of room below which a usual model does not fit."""

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 
 from ...backends.llama_program import find_program
+from ...board.installation import installer
 from ...errors import RKLLamaError
 from ...models.guide import NAME as GUIDE
 from ...rkllm.elf import machine_of, own_machine
@@ -71,7 +72,13 @@ def _requirement() -> str:
 
 
 def pip_line(*requirements: str) -> str:
-    """Return the line that installs packages for this Python, as root where its folder is not ours."""
+    """Return the line that installs packages for this Python, as root where its folder is not ours.
+
+    A Debian package has no pip in it, and is whole again when it is installed once more.
+    """
+    if installer() == "debian":
+        package = "rkllama-cpu" if requirements[0].startswith(_PACKAGE) else "rkllama"
+        return f"sudo apt install --reinstall ./{package}_*.deb"
     words = [sys.executable, "-m", "pip", "install"]
     if importlib.util.find_spec("pip") is None:  # as uv makes environments
         words = ["uv", "pip", "install", "--python", sys.executable]

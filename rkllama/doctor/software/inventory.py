@@ -162,8 +162,3 @@ def name_some(names: Iterable[str]) -> str:
 def verb(names: Sized, one: str, several: str) -> str:
     """Return the form of a verb that goes with so many names."""
     return one if len(names) == 1 else several
-
-
-def gigabytes(size: float) -> str:
-    """Return bytes as people read them: "1.9 GB", "340 MB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

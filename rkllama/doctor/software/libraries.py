@@ -1,6 +1,6 @@
-"""The NPU's libraries: librkllmrt in each release that is here, and librknnrt for models that see.
+"""The NPU's library: librkllmrt, in each release that is here.
 
-Nothing is loaded: their files tell what has to be known.
+Nothing is loaded: the files tell what has to be known.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 
-from ...board.soc import read_soc
+from ...board.soc import read_soc, runs_llm
 from ...board.sysroot import system_path
 from ...config import Settings
 from ...models.scan import Entry
@@ -30,12 +30,6 @@ from .inventory import Use, installed_releases, name_some, npu_models, read_mode
 
 _TITLE = "NPU runtime"
 _INSTALL = "rkllama runtime install"
-_IMAGE_LIBRARY = "librknnrt.so"
-_IMAGE_SOURCE = (
-    "https://raw.githubusercontent.com/airockchip/rknn-llm/878f9361fd3afa7e167b7079918918f78d2c1c2a/"
-    "examples/multimodal_model_demo/deploy/3rdparty/librknnrt/Linux/librknn_api"
-)
-"""Where the vendor has it, at the commit of release 1.3.0; one folder for each machine."""
 _OF_BOARDS = (Machine(64, 0xB7), Machine(32, 0x28))
 _LIBRARY_FOLDERS = (
     *SYSTEM_FOLDERS,
@@ -75,15 +69,17 @@ def _none(subject: Subject, models: Sequence[Entry]) -> Iterator[Finding]:
             advice="Correct RKLLAMA_RKLLM_LIB or rkllm_lib in config.toml, or unset it.",
             source="the settings",
         )
+    elif soc is not None and not runs_llm(soc):
+        return  # no library helps there, as the SoC's check has said
     elif soc is not None or models:
         yield Finding(
             check="runtime",
-            status="broken" if _can_have_one() else "warning",
+            status="broken" if models and _can_have_one() else "warning",
             title=_TITLE,
             found="no librkllmrt.so"
             + (f", which {names} {verb(models, 'needs', 'need')}" if models else ""),
             good="a release that fits the models",
-            advice="Fetch the vendor's library. Models in .gguf format run without it."
+            advice="Fetch the vendor's library, or let `rkllama run` do it with the first model."
             if _can_have_one()
             else "The vendor publishes none for this CPU. Use models in .gguf format here.",
             cure=(_INSTALL,) if _can_have_one() else (),
@@ -109,7 +105,7 @@ def vendor_machine() -> str:
 def _library(library: Installed, abi: str | None) -> Finding:
     """Tell of a library; `abi` is the release whose layout the user says that it has."""
     path, release = library.path, library.release
-    defect = _defect(path)
+    defect = find_defect(path)
     if defect is not None:
         return _unusable(library, defect)
     missing = missing_packages(path)
@@ -139,7 +135,7 @@ def _library(library: Installed, abi: str | None) -> Finding:
     )
 
 
-def _defect(path: str) -> str | None:
+def find_defect(path: str) -> str | None:
     """Return why a library cannot be loaded on this board, or on the one whose files are looked at."""
     try:
         if not _is_elsewhere():
@@ -155,7 +151,7 @@ def _defect(path: str) -> str | None:
 
 def usable_releases(settings: Settings) -> list[Installed]:
     """Return the releases that can be loaded here, as far as their files tell; newest first."""
-    return [one for one in installed_releases(settings) if _defect(one.path) is None]
+    return [one for one in installed_releases(settings) if find_defect(one.path) is None]
 
 
 def _unusable(library: Installed, defect: str) -> Finding:
@@ -261,50 +257,4 @@ def _risk(
     )
 
 
-def check_image_library(subject: Subject) -> Iterator[Finding]:
-    """Is librknnrt there, where a model has an encoder for pictures?"""
-    seeing = [
-        entry.name for entry in read_models(subject).of_format("rkllm") if encoders_beside(entry)
-    ]
-    if not seeing:
-        return
-    paths = [os.path.join(subject.settings.home, "lib", _IMAGE_LIBRARY)]
-    paths += (system_path(f"{folder}/{_IMAGE_LIBRARY}") for folder in SYSTEM_FOLDERS)
-    path = next((path for path in paths if os.path.isfile(path)), None)
-    defect = None if path is None else _defect(path)
-    if path is not None and defect is None:
-        yield Finding(
-            check="image-runtime",
-            status="good",
-            title="Image library",
-            found=_IMAGE_LIBRARY,
-            source=path,
-        )
-        return
-    yield Finding(
-        check="image-runtime",
-        status="warning",
-        title="Image library",
-        found=f"no {_IMAGE_LIBRARY}" if path is None else f"{path} cannot be used: {defect}",
-        good=_IMAGE_LIBRARY,
-        advice=f"Without it {name_some(seeing)} cannot see pictures; text works.",
-        cure=(
-            f"sudo curl -fL -o /usr/lib/{_IMAGE_LIBRARY} {_IMAGE_SOURCE}/{vendor_machine()}/{_IMAGE_LIBRARY}",
-        ),
-        source=path or "/usr/lib",
-    )
-
-
-def encoders_beside(entry: Entry) -> list[str]:
-    """Return the names of the files beside a model that encode pictures for the NPU."""
-    if not entry.folder:
-        stem = os.path.splitext(entry.path)[0]
-        return [f"{os.path.basename(stem)}.rknn"] if os.path.isfile(f"{stem}.rknn") else []
-    try:
-        names = os.listdir(os.path.dirname(entry.path))
-    except OSError:
-        return []
-    return sorted(name for name in names if name.lower().endswith(".rknn"))
-
-
-CHECKS: tuple[Check, ...] = (check_runtime, check_sigill, check_image_library)
+CHECKS: tuple[Check, ...] = (check_runtime, check_sigill)

@@ -10,13 +10,14 @@ import os
 import shlex
 from collections.abc import Iterable, Iterator
 
+from ...files import gigabytes
 from ...models.filename import least_size
 from ...models.gguf import GGUFError, read_header
 from ...models.labels import pull_reference, total_size
 from ...models.scan import Entry, open_nonblocking
 from ...rkllm.model_file import what_else
 from ..finding import Check, Finding, Subject
-from .inventory import gigabytes, name_some, read_models
+from .inventory import name_some, read_models
 
 _HEAD, _TAIL = 512, 4096
 """Bytes at the beginning and at the end of a file that are looked at."""

@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from ...board.soc import has_domains, read_soc
+from ...files import gigabytes
 from ...models.filename import parse_model_name, parse_platform
 from ...models.labels import origins
 from ...models.metadata import ModelReader, StoredModel
@@ -20,7 +21,6 @@ from ...rkllm.releases import are_bad_together, wanted_release
 from ..finding import Check, Finding, Subject
 from .inventory import (
     Use,
-    gigabytes,
     name_some,
     npu_models,
     platform_of,
@@ -28,7 +28,8 @@ from .inventory import (
     read_uses,
     verb,
 )
-from .libraries import encoders_beside, usable_releases, vendor_machine
+from .libraries import usable_releases, vendor_machine
+from .pictures import encoders_beside
 
 _TEMPLATES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
 _DOMAIN = 4 << 30

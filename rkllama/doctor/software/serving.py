@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 
 from ... import __version__
 from ...board.lock import default_path, describe_holder, fault, holder
 from ...board.proc import describe_listener, listens_to_others
 from ...client.discover import ServerAddress, find_server, has_other_models
-from ...config import Settings, is_loopback, is_this_machine, server_address
+from ...config import Settings, is_loopback, is_this_machine, reachable_host, server_address
 from ...errors import ConfigError, RKLLamaError
+from ...systemd.manager import Manager
+from ...systemd.units import SERVICE, SOCKET
 from ..finding import Check, Finding, Subject
 from .inventory import read_models
 
 _QUICK = 1.0
 """Seconds in which a server tells its version."""
-_UNIT, _SOCKET = "rkllama.service", "rkllama.socket"
 _SYSTEM_UNITS = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-_USER_UNITS = "~/.config/systemd/user"
 
 
 def check_server(subject: Subject) -> Iterator[Finding]:
@@ -67,7 +65,7 @@ def _silent(settings: Settings, error: RKLLamaError) -> Finding:
 def _is_started_by_systemd(settings: Settings) -> bool:
     """Return whether systemd listens in the server's place, and starts it for the first connection."""
     local = is_this_machine(server_address(settings.host)[0])
-    return local and bool(_unit_in(*_SYSTEM_UNITS, _USER_UNITS, name=_SOCKET))
+    return local and bool(_unit_in(*_SYSTEM_UNITS, Manager(user=True).units, name=SOCKET))
 
 
 def _waking() -> Finding:
@@ -76,7 +74,7 @@ def _waking() -> Finding:
         status="good",
         title="Server",
         found="it starts with the first connection",
-        source=_SOCKET,
+        source=SOCKET,
     )
 
 
@@ -104,9 +102,8 @@ def _without(settings: Settings) -> Iterator[Finding]:
 
 
 def _is_taken(host: str, port: int) -> bool:
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
     try:
-        socket.create_connection((address, port), _QUICK).close()
+        socket.create_connection((reachable_host(host), port), _QUICK).close()
     except OSError:
         return False
     return True
@@ -152,9 +149,9 @@ def _count(number: int) -> str:
 
 def _restart() -> tuple[str, ...]:
     if _unit_in(*_SYSTEM_UNITS):
-        return (f"sudo systemctl restart {_UNIT}",)
-    if _unit_in(_USER_UNITS):
-        return (f"systemctl --user restart {_UNIT}",)
+        return (f"sudo systemctl restart {SERVICE}",)
+    if _unit_in(Manager(user=True).units):
+        return (f"systemctl --user restart {SERVICE}",)
     return ()
 
 
@@ -231,24 +228,23 @@ def _quoted(path: str | None) -> str:
 
 def check_service(_subject: Subject) -> Iterator[Finding]:
     """Is the service that is installed in order?"""
-    for folders, options, sudo in ((_SYSTEM_UNITS, (), "sudo "), ((_USER_UNITS,), ("--user",), "")):
-        unit = _unit_in(*folders)
+    for manager, sudo, flag in ((Manager(), "sudo ", ""), (Manager(user=True), "", "--user ")):
+        unit = _unit_in(*((manager.units,) if manager.user else _SYSTEM_UNITS))
         if unit is None:
             continue
-        state = _state(*options)
-        flags = "".join(f"{option} " for option in options)
+        state = _state(manager)
         failed = state == "failed"
         yield Finding(
             check="service",
             status="broken" if failed else "unseen" if state is None else "good",
             title="Service",
-            found=f"{_UNIT} is {state}"
+            found=f"{SERVICE} is {state}"
             if state
-            else f"{_UNIT} is installed; its state is not known",
+            else f"{SERVICE} is installed; its state is not known",
             advice="The journal tells why; then start it again." if failed else None,
             cure=(
-                f"{sudo}journalctl {flags}-u {_UNIT} -n 50 --no-pager",
-                f"{sudo}systemctl {flags}restart {_UNIT}",
+                f"{sudo}journalctl {flag}-u {SERVICE} -n 50 --no-pager",
+                f"{sudo}systemctl {flag}restart {SERVICE}",
             )
             if failed
             else (),
@@ -256,30 +252,17 @@ def check_service(_subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _unit_in(*folders: str, name: str = _UNIT) -> str | None:
-    paths = (os.path.join(os.path.expanduser(folder), name) for folder in folders)
+def _unit_in(*folders: str, name: str = SERVICE) -> str | None:
+    paths = (os.path.join(folder, name) for folder in folders)
     return next((path for path in paths if os.path.exists(path)), None)
 
 
-def _state(*options: str) -> str | None:
-    """Return what systemd says of the service, "active" or "failed"; None where there is no systemd."""
-    program = shutil.which("systemctl")
-    if program is None:
-        return None
+def _state(manager: Manager) -> str | None:
+    """Return what systemd says of the service, "active" or "failed"; None where it says nothing in time."""
     try:
-        done = subprocess.run(
-            [program, *options, "is-failed", _UNIT],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            timeout=_QUICK,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return manager.show(SERVICE, _QUICK).get("ActiveState")
+    except RKLLamaError:
         return None
-    word = done.stdout.strip()
-    return word if word.isalpha() and word != "unknown" else None
 
 
 CHECKS: tuple[Check, ...] = (check_server, check_server_access, check_npu_lock, check_service)

@@ -1,13 +1,12 @@
 """`rkllama config`: the settings, where each was set, and changing those in the file."""
 
 import os
-import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ..config import (
+from ...config import (
     CONFIG_FILE,
     SETTINGS,
     Setting,
@@ -16,8 +15,9 @@ from ..config import (
     load_settings,
     read_config,
 )
-from ..errors import ConfigError, RKLLamaError
-from .common import JSONFlag, models_option, print_json
+from ...errors import ConfigError, RKLLamaError
+from ..common import JSONFlag, models_option, print_json
+from .values import SECRET, shown_text, toml_value, value_text, without_login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,8 +29,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-_SECRET = "api_keys"  # noqa: S105 - its name
 
 
 def _setting_names(incomplete: str) -> list[str]:
@@ -90,7 +88,7 @@ def _show(context: typer.Context, *, as_json: bool) -> None:
 def get(context: typer.Context, name: Name) -> None:
     """Print the value of one setting."""
     setting = _known(name)
-    if name == _SECRET:
+    if name == SECRET:
         raise ConfigError("API keys are not shown", hint=f"They are set in {_config_file()}.")
     path = _config_file()
     rows = _rows(read_config(path), path, models_option(context))
@@ -110,19 +108,19 @@ def set_value(
     ],
 ) -> None:
     """Set a setting in config.toml; comments and other lines stay as they are."""
-    from .config_file import change_file
+    from .file import change_file
 
     setting = _known(name)
     _check_in_file(setting)
     try:
         written = toml_value(setting, value)
     except (ValueError, TypeError) as error:
-        shown = "used" if name == _SECRET else repr(value)
+        shown = "used" if name == SECRET else repr(value)
         raise ConfigError(f"{name} cannot be {shown}: {error}") from None
     path = _config_file()
     before = _loaded()
     changed = change_file(path, name, written)
-    text = _hidden(setting, setting.parse(value))
+    text = shown_text(setting, setting.parse(value))
     sys.stderr.write(f"{'Set' if changed else 'Already set:'} {name} = {text} in {path}\n")
     _say_what_else(setting, before, changed=changed)
 
@@ -130,7 +128,7 @@ def set_value(
 @app.command()
 def unset(name: Name) -> None:
     """Remove a setting from config.toml, so that its default counts."""
-    from .config_file import change_file
+    from .file import change_file
 
     path = _config_file()
     if name not in read_config(path):  # what no release knows can be removed, too
@@ -207,51 +205,16 @@ def _check_in_file(setting: Setting) -> None:
         )
 
 
-# --- What is written ---------------------------------------------------------------------------
-
-
-def toml_value(setting: Setting, text: str) -> str:
-    """Return a value as TOML that means the same from every directory. Raises ValueError.
-
-    Keys stay as they were written: @FILE is read anew at each start.
-    """
-    import json
-
-    if not text.isprintable():
-        raise ValueError("it has control characters, or is not UTF-8")
-    value = setting.parse(text)
-    if setting.name == "host":
-        from ..config import server_address
-
-        server_address(text)
-    if setting.name == _SECRET:
-        value = tuple(word for word in text.replace(",", " ").split() if word)
-        value = tuple(_absolute(word) for word in value)
-    elif setting.name == "llama_server":
-        import shlex
-
-        value = shlex.join(value)
-    elif setting.is_duration:
-        value = int(text) if text.strip().lstrip("-").isdecimal() else text.strip()
-    elif isinstance(value, int) and not isinstance(value, bool) and text.lower().startswith("0x"):
-        return text.lower()
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _absolute(key: str) -> str:
-    return f"@{os.path.abspath(os.path.expanduser(key[1:]))}" if key.startswith("@") else key
-
-
 def _say_what_else(setting: Setting, before: Any, *, changed: bool) -> None:
     """Say what keeps a change from having an effect: a variable, or a server that has to be restarted."""
-    from ..console.output import print_note
+    from ...console.output import print_note
 
     if os.environ.get(setting.variable):
-        shown = "" if setting.name == _SECRET else f"={os.environ[setting.variable]}"
+        shown = "" if setting.name == SECRET else f"={os.environ[setting.variable]}"
         print_note(f"{setting.variable}{shown} is set here and overrules the file.")
     if not changed:
         return
-    from ..client.discover import find_server
+    from ...client.discover import find_server
 
     try:
         server = None if before is None else find_server(before)
@@ -275,9 +238,9 @@ _HEADINGS = {"option": "Command line", "environment": "Environment", "default": 
 
 
 def _print(rows: list[Row]) -> None:
-    from ..console.output import BOLD, styled, write_styled
-    from ..console.show import two_columns
-    from ..console.streams import printable
+    from ...console.output import BOLD, styled, write_styled
+    from ...console.show import two_columns
+    from ...console.streams import printable
 
     texts = []
     for source in ("option", "environment", "file", "default"):
@@ -293,53 +256,15 @@ def _print(rows: list[Row]) -> None:
 
 
 def _line(row: Row) -> str:
-    text = _hidden(row.setting, row.value) if row.error is None else f"{row.value}: {row.error}"
-    if row.error is not None and row.setting.name == _SECRET:
+    text = shown_text(row.setting, row.value) if row.error is None else f"{row.value}: {row.error}"
+    if row.error is not None and row.setting.name == SECRET:
         text = row.error
     return f"{text}  ({row.where})" if row.source in ("option", "environment") else text
 
 
-def _hidden(setting: Setting, value: Any) -> str:
-    """Return a value as text, of secrets only how many there are."""
-    if setting.name == _SECRET and value:
-        return "1 key" if len(value) == 1 else f"{len(value)} keys"
-    return "not set" if value in (None, ()) else _without_login(value_text(value, setting))
-
-
-def _without_login(text: str) -> str:
-    """Return a text without the name, token or password of a URL in it, such as a mirror's."""
-    return re.sub(r"://[^/\s]+@", "://…@", text)
-
-
-def value_text(value: Any, setting: Setting) -> str:
-    """Return a value as it can be set again."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if setting.is_duration:
-        return duration_text(value)
-    if setting.name == "enabled_cpus_mask":
-        return f"0x{value:02X}"
-    if setting.name == "llama_server":
-        import shlex
-
-        return shlex.join(value)
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
-
-
-def duration_text(seconds: float) -> str:
-    """Return seconds as a setting takes them: "1h30m", "-1" for forever."""
-    if seconds < 0:
-        return "-1"
-    if seconds != int(seconds) or seconds < 1:
-        return f"{seconds:g}s"
-    hours, rest = divmod(int(seconds), 3600)
-    parts = ((hours, "h"), (rest // 60, "m"), (rest % 60, "s"))
-    return "".join(f"{number}{unit}" for number, unit in parts if number)
-
-
 def _as_json(row: Row) -> dict[str, Any]:
-    secret = row.setting.name == _SECRET
-    value = _without_login(row.value) if isinstance(row.value, str) else row.value
+    secret = row.setting.name == SECRET
+    value = without_login(row.value) if isinstance(row.value, str) else row.value
     values = {
         "name": row.setting.name,
         "value": None if secret else value,

@@ -14,9 +14,9 @@ import stat
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ..config import LONGEST_CONFIG, parse_toml
-from ..errors import ConfigError
-from ..files import make_directory, not_written, open_regular, write_file
+from ...config import LONGEST_CONFIG, parse_toml
+from ...errors import ConfigError
+from ...files import make_directory, not_written, open_regular, write_file
 
 
 class _Statement(NamedTuple):

@@ -1,0 +1,1 @@
+"""`rkllama config`: the settings, where each was set, and changing those in the file."""
