@@ -41,6 +41,9 @@ RUNTIME_URL = "https://raw.githubusercontent.com/airockchip/rknn-llm"
 SMALLEST_CONTEXT = 4
 """As in Ollama, fewer tokens of context are taken for this many."""
 
+LONGEST_CONFIG = 256 << 10
+"""Characters of a configuration file: a thousand times what all settings take."""
+
 LONGEST_WAIT = 86400.0
 """Seconds, a day: nothing is waited for longer. The system's clocks overflow at 24 of them."""
 
@@ -521,7 +524,7 @@ def read_config(path: str) -> dict[str, Any]:
         return {}
     try:
         with open(path, encoding="utf-8", newline="") as stream:
-            return parse_toml(stream.read())
+            return parse_toml(stream.read(LONGEST_CONFIG + 1))
     except (OSError, ValueError) as error:  # of TOML, and of UTF-8
         raise ConfigError(f"{path} cannot be read: {error}") from None
 
@@ -532,7 +535,12 @@ def parse_toml(text: str) -> dict[str, Any]:
         import tomllib
     else:
         import tomli as tomllib
-    table: dict[str, Any] = tomllib.loads(text)
+    if len(text) > LONGEST_CONFIG:
+        raise ValueError(f"it has more than {LONGEST_CONFIG >> 10} kB")
+    try:
+        table: dict[str, Any] = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
     return table
 
 

@@ -237,15 +237,10 @@ def _open_plug(source: str) -> Meter:
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
     def ask() -> float:
-        with request(host, port, "GET", path, timeout=_TIMEOUT) as response:
+        with request(host, port, "GET", path, timeout=_TIMEOUT, within=_TIMEOUT) as response:
             if response.status != 200:
                 raise ValueError(f"it replied with status {response.status}")
-            body = b""
-            for line in response:
-                body += line
-                if len(body) > _LARGEST:
-                    raise ValueError("its answer is too long")
-        return watts_in(body, keys)
+            return watts_in(response.read(_LARGEST), keys)
 
     def read() -> float | None:
         try:
@@ -285,7 +280,7 @@ def _watts(value: object, keys: str) -> float:
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         try:
             watts = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             watts = math.nan
         if math.isfinite(watts) and watts >= 0:
             return watts

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import InvalidRequest
+from ..files import open_regular
 from .schema import Mismatch, from_json
 
 FORMAT = "rkllama-bench"
@@ -262,7 +263,7 @@ class Report:
 def read_report(path: str) -> Report:
     """Return the results that `rkllama bench --json` wrote. Raises InvalidRequest for anything else."""
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             values: Any = json.loads(stream.read(_LARGEST))
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 T = TypeVar("T")
 
+_LARGEST = 1 << 64
+"""What a whole number may be at most: longer ones can be neither calculated with nor printed."""
 _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
@@ -81,12 +83,14 @@ def _read_optional(kind: Any, value: Any, place: str) -> Any:
 
 
 def _read_plain(kind: Any, value: Any, place: str) -> Any:
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise Mismatch(f"{place} is not a finite number")
-        return float(value)
+    if kind is float and type(value) is int:
+        value = float(value) if abs(value) <= _LARGEST else math.inf
     if type(value) is not kind:
         raise Mismatch(f"{place} is not of type {_NAMES[kind]}")
+    if kind is float and not math.isfinite(value):
+        raise Mismatch(f"{place} is not a finite number")
+    if kind is int and abs(value) > _LARGEST:
+        raise Mismatch(f"{place} is too large")
     return value
 
 

@@ -18,6 +18,7 @@ there for a while.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -181,6 +182,18 @@ def state_directory() -> str:
     return os.environ.get("RUNTIME_DIRECTORY") or system_path(_STATE)
 
 
+def _local_socket(fd: int, *, listens: bool) -> socket.socket:
+    """Return what was handed over. Raises OSError for anything but a stream of this machine's that listens,
+    or does not: another one could always be read, and the helper would never rest.
+    """
+    found = socket.socket(fileno=fd)
+    is_local = (found.family, found.type) == (socket.AF_UNIX, socket.SOCK_STREAM)
+    if not is_local or bool(found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)) != listens:
+        found.detach()
+        raise OSError(errno.ENOTSUP, "it is another kind of socket")
+    return found
+
+
 def _wake_on_signals() -> int:
     """Return a descriptor that can be read as soon as the process is told to end."""
     wake, told = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -205,9 +218,9 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     try:
         if os.environ.get("LISTEN_PID") == str(os.getpid()):
-            helper = Helper(keeper, socket.socket(fileno=_LISTEN_FD), None)
+            helper = Helper(keeper, _local_socket(_LISTEN_FD, listens=True), None)
         else:
-            helper = Helper(keeper, None, socket.socket(fileno=0))
+            helper = Helper(keeper, None, _local_socket(0, listens=False))
     except OSError:
         sys.stderr.write("This is started by systemd, or by a server that runs as root.\n")
         return 2

@@ -16,12 +16,14 @@ import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..files import NewFile, make_directory
+from ..files import NewFile, make_directory, open_regular
 from ..types import Clock
 from .sysroot import read_text, system_path
 from .telemetry import read_cpu_clocks, read_ddr_clock, read_npu_clock
 
 PERFORMANCE = "performance"
+_LARGEST = 1 << 16
+"""Bytes of what is remembered: a board has a handful of clocks."""
 
 
 class Report(NamedTuple):
@@ -63,7 +65,7 @@ class Keeper:
             with self._changing():
                 report = self._set()
         except BaseException:
-            os.close(hold)
+            self._restore_if_last(hold)  # some may be set already
             raise
         self._hold = hold
         return report
@@ -110,15 +112,20 @@ class Keeper:
             os.close(hold)
 
     def _restore(self) -> None:
-        before = self._read()
-        for clock in scaled_clocks():
-            governor = before.get(clock.governor_file)
-            # Another one is what somebody has set meanwhile.
-            if governor in clock.governors and clock.governor == PERFORMANCE:
-                with contextlib.suppress(OSError):
-                    _write_governor(clock.governor_file, str(governor))
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._before)
+        """Put back what can be; the rest is kept for the next helper: a CPU that is switched off has no
+        governor, and comes back with the one that it had.
+        """
+        before, clocks = self._read(), {clock.governor_file: clock for clock in scaled_clocks()}
+        left = {
+            file: governor
+            for file, governor in before.items()
+            if not _put_back(clocks.get(file), governor)
+        }
+        with contextlib.suppress(OSError):
+            if left:
+                self._write(left)
+            else:
+                os.unlink(self._before)
 
     def _lock(self, name: str) -> int:
         path = os.path.join(self._directory, name)
@@ -136,11 +143,13 @@ class Keeper:
 
     def _read(self) -> dict[str, str]:
         try:
-            with open(self._before, encoding="utf-8") as stream:
-                values = json.load(stream)
-        except (OSError, ValueError):
+            with open_regular(self._before) as stream:
+                values = json.loads(stream.read(_LARGEST))
+        except (OSError, ValueError, RecursionError):
             return {}
-        return values if isinstance(values, dict) else {}
+        if not isinstance(values, dict):
+            return {}
+        return {file: name for file, name in values.items() if isinstance(name, str)}
 
     def _write(self, before: dict[str, str]) -> None:
         """Write what was before to the disk."""
@@ -151,7 +160,23 @@ class Keeper:
             new.place(self._before)
 
 
+def _put_back(clock: Clock | None, governor: str) -> bool:
+    """Return whether nothing is left to be put back; a governor that somebody has set meanwhile stays."""
+    if clock is None:
+        return False
+    if governor in clock.governors and clock.governor == PERFORMANCE:
+        try:
+            _write_governor(clock.governor_file, governor)
+        except OSError:
+            return False
+    return True
+
+
 def _write_governor(file: str, governor: str) -> None:
+    # The kernel's links stay in /sys; a tree that stands in for a board may have any.
+    kernels = os.path.realpath(system_path("/sys"))
+    if not os.path.realpath(os.path.dirname(system_path(file))).startswith(f"{kernels}/"):
+        raise OSError(errno.EXDEV, "it leads out of /sys")
     fd = os.open(system_path(file), os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.write(fd, f"{governor}\n".encode())

@@ -18,6 +18,7 @@ from .sysroot import (
     list_nodes,
     read_kernel_log,
     read_node,
+    read_text,
     read_user,
     system_path,
 )
@@ -142,12 +143,7 @@ def _tables() -> Iterator[Piece]:
 def _groups(numbers: Iterable[int], user: str) -> Iterator[str]:
     """Yield the lines of some groups, with this user as their only member."""
     wanted = {str(number) for number in numbers}
-    try:
-        with open(system_path("/etc/group"), encoding="utf-8", errors="replace") as stream:
-            rows = [line.rstrip("\n").split(":") for line in stream]
-    except OSError:
-        return
-    for row in rows:
+    for row in (line.split(":") for line in (read_text("/etc/group") or "").splitlines()):
         if len(row) > 3 and row[2] in wanted:
             member = _shown(user) if user in row[3].split(",") else ""
             yield f"{_shown(row[0])}:x:{row[2]}:{member}\n"

@@ -6,6 +6,7 @@ import os
 import re
 
 from ..errors import LoadFailed
+from ..files import open_regular
 from .sysroot import read_kernel_log, read_text, system_path
 
 COMPATIBLE = "/proc/device-tree/compatible"
@@ -15,6 +16,7 @@ DRIVER_VERSIONS = (
     "/proc/rknpu/version",
 )
 """Where the NPU's driver tells its version; the second is for root."""
+_LARGEST = 1 << 16
 
 _BIG, _FIRST = range(4, 8), range(4)
 _CORES = {"RK3588": 3, "RK3582": 2, "RK3583": 2, "RK3576": 2}
@@ -26,8 +28,8 @@ _WITHOUT_LLM = frozenset({"RK3566", "RK3568", "RK3399", "RK3399PRO", "RV1103", "
 def read_soc(path: str | None = None) -> str | None:
     """Return the SoC's name as Rockchip writes it, "RK3588"; None on a machine without one."""
     try:
-        with open(path or system_path(COMPATIBLE), "rb") as stream:
-            entries = stream.read().decode("ascii", "replace").split("\0")
+        with open_regular(path or system_path(COMPATIBLE)) as stream:
+            entries = stream.read(_LARGEST).decode("ascii", "replace").split("\0")
     except OSError:
         return None
     # From the most special (the board) to the most general (the SoC).

@@ -24,10 +24,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from ..files import open_regular
+
 _LARGEST = 1 << 16
 """Bytes that are read of one of the kernel's files."""
 _LISTING = "/NODES"
+_NUMBER = re.compile(r"[-+]?[0-9]{1,20}")
 _HARMLESS = re.compile(r"/dev/(rknpu|dri/renderD\d+|dma_heap/[\w-]+)")
+_NOWHERE = "/dev/null/outside"
+"""A path that no system has."""
+_LARGEST_LISTING = 1 << 20
+_LARGEST_LOG = 16 << 20
+"""Bytes that are read of what stands in for a listing of nodes, and of the kernel's messages."""
 _asked: set[str] | None = None
 """Which paths have been asked for, while that is recorded."""
 
@@ -38,7 +46,16 @@ def system_path(path: str) -> str:
     if asked is not None:
         asked.add(path)
     root = os.environ.get("RKLLAMA_SYSROOT")
-    return root.rstrip("/") + path if root else path
+    return _inside(root.rstrip("/"), path) if root else path
+
+
+def _inside(root: str, path: str) -> str:
+    """Return a path in a tree; one that cannot be opened where its links lead out of the tree. The tree may
+    be somebody's report, and what it points to here is not that board's, and not to be told as such.
+    """
+    top = os.path.realpath(root or "/").rstrip("/")
+    real = os.path.realpath(root + path)
+    return root + path if real == top or real.startswith(f"{top}/") else _NOWHERE
 
 
 @contextmanager
@@ -72,10 +89,8 @@ def read_text(path: str) -> str | None:
 
 def read_number(path: str) -> int | None:
     """Return the whole number in one of the system's files; None where there is none."""
-    try:
-        return int(read_text(path) or "")
-    except ValueError:
-        return None
+    text = read_text(path) or ""
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def exists(path: str) -> bool:
@@ -89,11 +104,12 @@ def read_kernel_log() -> str | None:
         fd = os.open(system_path("/dev/kmsg"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    records = []
+    records, size = [], 0
     try:
         # Each read gives one record, until there is none; of the file that stands in for it, everything.
-        while record := _next_record(fd):
+        while size < _LARGEST_LOG and (record := _next_record(fd)):
             records.append(record.decode(errors="replace"))
+            size += len(record)
     finally:
         os.close(fd)
     # 6,1234,5678901,-;text, and lines that begin with a space for what belongs to it
@@ -204,15 +220,16 @@ def _opens(path: str) -> bool:
 
 def _read_listing(root: str) -> dict[str, Node]:
     """Return the nodes of a tree that stands in for a system; lines that are none are passed over."""
-    nodes = {}
+    nodes: dict[str, Node] = {}
     try:
-        with open(root.rstrip("/") + _LISTING, encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                node = _parse(line)
-                if node is not None:
-                    nodes[node.path] = node
+        with open_regular(_inside(root.rstrip("/"), _LISTING)) as stream:
+            text = stream.read(_LARGEST_LISTING).decode(errors="replace")
     except OSError:
-        pass
+        return nodes
+    for line in text.splitlines():
+        node = _parse(line)
+        if node is not None:
+            nodes[node.path] = node
     return nodes
 
 

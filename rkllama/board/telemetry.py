@@ -46,6 +46,7 @@ _COLDEST, _HOTTEST = -55_000, 200_000
 HOT = 80.0
 """Degrees from which the vendor's system monitor may limit clocks without a cooling device: most device
 trees say 85, and 5 less until it lets go."""
+_NUMBER = re.compile(r"[0-9]{1,20}")
 _SLOWS = re.compile(r"cpufreq|devfreq|npu|dmc|Processor")
 """In the types of cooling devices that cool by slowing something; fans are others."""
 
@@ -139,7 +140,7 @@ def read_core_times() -> Iterator[CoreTime]:
     """Yield how long each core has worked and idled; one that is switched off is missing."""
     for line in (read_text("/proc/stat") or "").splitlines():
         # cpu0 user nice system idle iowait irq softirq steal guest guest_nice; guests count as users, too.
-        if match := re.match(r"cpu(\d+) ([\d ]+)", line):
+        if match := re.match(r"cpu([0-9]{1,5}) ([0-9 ]+)", line):
             ticks = _numbers(match[2])[:8]
             idle = sum(ticks[3:5])
             yield CoreTime(
@@ -196,7 +197,8 @@ def _is_throttled(
 def read_memory() -> Memory:
     """Return the memory of the machine."""
     text = read_text("/proc/meminfo") or ""
-    sizes = {name: int(size) * 1024 for name, size in re.findall(r"(?m)^(\w+):\s+(\d+) kB", text)}
+    found = re.findall(r"(?m)^(\w+):\s+([0-9]{1,15}) kB", text)
+    sizes = {name: int(size) * 1024 for name, size in found}
     return Memory(
         total=sizes.get("MemTotal"),
         available=sizes.get("MemAvailable"),
@@ -208,7 +210,7 @@ def read_memory() -> Memory:
 def _in_order(names: Sequence[str], prefix: str) -> list[str]:
     """Return the names that are `prefix` and a number, by that."""
     numbers = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
-    return [f"{prefix}{number}" for number in sorted(map(int, filter(str.isdigit, numbers)))]
+    return [f"{prefix}{number}" for number in sorted(_numbers(" ".join(numbers)))]
 
 
 def core_ranges(cores: Iterable[int]) -> str:
@@ -222,11 +224,15 @@ def core_ranges(cores: Iterable[int]) -> str:
     )
 
 
+_MOST_CORES = 8192
+"""As many as a kernel can be built for."""
+
+
 def parse_cores(ranges: str) -> set[int]:
     """Return the numbers of the kernel's "0-3,6"."""
     cores: set[int] = set()
-    for first, last in re.findall(r"(\d+)(?:-(\d+))?", ranges):
-        cores.update(range(int(first), int(last or first) + 1))
+    for first, last in re.findall(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", ranges):
+        cores.update(range(int(first), min(int(last or first), _MOST_CORES) + 1))
     return cores
 
 
@@ -247,7 +253,7 @@ def megahertz(hertz: int) -> str:
 
 
 def _numbers(text: str | None) -> list[int]:
-    return [int(word) for word in (text or "").split() if word.isdigit()]
+    return [int(word) for word in (text or "").split() if _NUMBER.fullmatch(word)]
 
 
 def _kilo(value: int | None) -> int | None:

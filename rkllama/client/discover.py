@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 QUICK = 30.0
 """Seconds to wait for what a server answers at once, whatever its models are doing."""
+_LARGEST = 64 << 20
+"""Bytes of such an answer; a list of all models is a small part of that."""
 
 
 def find_server(settings: Settings, *, timeout: float = QUICK) -> ServerAddress | None:
@@ -97,17 +99,20 @@ class ServerAddress:
         headers: Mapping[str, str] | None = None,
         *,
         timeout: float | None = None,
+        within: float | None = None,
     ) -> Response:
         """Send a request, with the key; see http.request."""
         from .http import request
 
         headers = {**self._headers, **(headers or {})}
-        return request(self.host, self.port, method, path, body, headers, timeout=timeout)
+        return request(
+            self.host, self.port, method, path, body, headers, timeout=timeout, within=within
+        )
 
     def get(self, path: str, timeout: float = QUICK) -> dict[str, Any]:
         """The JSON object that a quick GET brings. Raises what the server reports, ServerUnreachable."""
-        with self.request("GET", path, timeout=timeout) as response:
-            status, data = response.status, response.read()
+        with self.request("GET", path, timeout=timeout, within=2 * timeout) as response:
+            status, data = response.status, response.read(_LARGEST)
         if status != 200:
             raise self.refusal(status, data)
         return self.parse(data)
@@ -129,7 +134,7 @@ class ServerAddress:
 
         try:
             body = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
             raise self.stranger()

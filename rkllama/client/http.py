@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 
 from ..config import server_url
 from ..errors import InvalidRequest, ServerUnreachable
@@ -35,8 +36,16 @@ class Response:
     breaks or ends before the announced length.
     """
 
-    def __init__(self, connection: socket.socket, url: str, method: str = "GET") -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        url: str,
+        method: str = "GET",
+        until: float | None = None,
+    ) -> None:
+        """`until` is when it has to be there whole, by the monotonic clock."""
         self.status = 0
+        self._until = until
         self.headers: dict[str, str] = {}
         self._socket = connection
         self._url = url
@@ -65,9 +74,14 @@ class Response:
         if last := bytes(buffer).strip():
             yield last
 
-    def read(self) -> bytes:
-        """Return the rest of the body."""
-        return b"".join(iter(self._receive, b""))
+    def read(self, limit: int | None = None) -> bytes:
+        """Return the rest of the body. One of more than `limit` bytes is broken."""
+        body = bytearray()
+        while chunk := self._receive():
+            body += chunk
+            if limit is not None and len(body) > limit:
+                raise self._broken(f"it sent more than {limit} bytes")
+        return bytes(body)
 
     def close(self) -> None:
         """Hang up. The server notices, and so does a thread that is waiting for the body."""
@@ -90,11 +104,17 @@ class Response:
         return chunk
 
     def _receive_any(self) -> bytes:
+        if self._until is not None:
+            left = self._until - time.monotonic()
+            if left <= 0:
+                raise self._broken("it did not finish its response in time")
+            timeout = self._socket.gettimeout()
+            self._socket.settimeout(left if timeout is None else min(timeout, left))
         try:
             return self._socket.recv(_CHUNK)
         except TimeoutError:
             timeout = self._socket.gettimeout()
-            raise self._broken(f"it has sent nothing for {timeout:g} seconds") from None
+            raise self._broken(f"it has sent nothing for {timeout:.3g} seconds") from None
         except OSError as error:
             raise self._broken(error.strerror or str(error)) from None
 
@@ -147,11 +167,13 @@ def request(
     headers: Mapping[str, str] | None = None,
     *,
     timeout: float | None = None,
+    within: float | None = None,
 ) -> Response:
     """Send a request and wait for the head of its answer.
 
     A body in pieces needs a Content-Length among the headers. `timeout` is how many seconds the server
-    may be silent; None waits as long as it takes. Raises ServerUnreachable when nobody listens, the
+    may be silent; None waits as long as it takes. `within` is how many all of its answer may take, which a
+    stranger could send byte by byte. Raises ServerUnreachable when nobody listens, the
     connection breaks or what answers does not speak HTTP, and InvalidRequest for a path or header that
     could not be sent as one.
     """
@@ -174,7 +196,8 @@ def request(
                 connection.sendall(piece)
         except (BrokenPipeError, ConnectionResetError):
             pass
-        return Response(connection, url, method)
+        until = None if within is None else time.monotonic() + within
+        return Response(connection, url, method, until)
     except BaseException as error:
         connection.close()
         if isinstance(error, OSError):

@@ -18,6 +18,7 @@ from .terminal import Spinner
 
 _PADDING = re.compile(r" +((?:\x1b\[[0-9;]*m)*)$", re.MULTILINE)
 """Spaces up to the end of the line, which would be copied along with the text."""
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _BLANK = re.compile(r"\A(?:(?:\x1b\[[0-9;]*m)*\n)+|(?:\n(?:\x1b\[[0-9;]*m)*)+\Z")
 """Lines without text at both ends."""
 _UNDECIDED = re.compile(r"\s*(?:\d{0,9}[.)]?|[-*+>#]+|`+|~+)")
@@ -98,7 +99,11 @@ class MarkdownText:
         markdown = Markdown(text, code_theme="ansi_dark", hyperlinks=False)
         _keep_all(markdown, coloured=use_colour(self._stream))
         console.print(markdown)
-        return _BLANK.sub("", _PADDING.sub(r"\1", drawn.getvalue()))
+        text = _BLANK.sub("", _PADDING.sub(r"\1", drawn.getvalue()))
+        # Once more: what was written as &#8238; is a character by now.
+        return "".join(
+            part if part.startswith("\x1b") else printable(part) for part in _COLOUR.split(text)
+        )
 
 
 def _keep_all(markdown: Markdown, *, coloured: bool) -> None:

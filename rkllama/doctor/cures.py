@@ -55,7 +55,8 @@ def kind_of(line: str) -> Kind:
         return "ask"
     if len(words) == 3 and words[0] == "mv" and words[2] == f"{words[1]}.unusable":
         return "ask"
-    if "sudo" in words:
+    # A model may be called sudo.
+    if words[:1] == ["sudo"] or (words[:1] == ["echo"] and words[2:4] == ["|", "sudo"]):
         command = words[words.index("sudo") + 1 :][:1]
         return "hand" if command and command[0] in _ONLY_SHOW else "script"
     installs = words[1:4] == ["-m", "pip", "install"] or words[:3] == ["uv", "pip", "install"]
@@ -131,7 +132,7 @@ def _restrict(path: str, mode: int) -> None:
     """Set the mode of a file or directory of this user's; a link that has come there is not followed."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if not stat.S_IFMT(os.fstat(fd).st_mode) & (stat.S_IFREG | stat.S_IFDIR):
+        if stat.S_IFMT(os.fstat(fd).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise OSError(0, "it is neither a file nor a directory")
         os.fchmod(fd, mode)
     finally:

@@ -24,7 +24,7 @@ from .. import __version__
 from ..board.snapshot import USER, Piece, is_personal, take, without_personal
 from ..board.sysroot import read_user
 from ..config import SETTINGS, Settings
-from ..files import NewFile, not_written
+from ..files import NewFile, not_written, open_regular
 from ..rkllm.elf import machine_of, size_of, stand_in
 from ..rkllm.installed import Runtimes
 from ..rkllm.library import read_version
@@ -46,6 +46,17 @@ _FACT = re.compile(r"(?i)\d[\d.b]{0,15}|r[kv]\d{4}[a-z]?|w\d+a\d+(?:_g\d+)?")
 """A number, a release, a SoC or a type of data: nothing else of a log is passed on."""
 _ARGUMENT = re.compile(rb"(?i)(--[\w-]*(?:key|token|secret|password)(?:[= ]|', ?'))[^\s'\"]+")
 """What a program is given as a secret."""
+_TOKEN = re.compile(
+    rb"(?i)(\b(?:bearer|basic)\s+)[\w.~+/=-]{6,}"
+    rb"|(?-i:\b(?:hf_|gh[a-z]_|github_pat_|glpat-|sk-|xox[a-z]-|AKIA))[A-Za-z0-9_-]{6,}"
+    rb"|\beyJ[\w-]{10,}\.[\w.-]+"
+)
+"""Which texts are tokens wherever they stand: those behind the name of a scheme, those that well-known
+services make, and JSON web tokens."""
+_PARAMETER = re.compile(
+    rb"(?i)([?&;][\w.-]*(?:key|token|secret|passw(?:or)?d|auth|sig(?:nature)?|credential)[\w.-]*=)[^&\s'\"#]+"
+)
+"""A secret in the query of a URL."""
 _LOGIN = re.compile(LOGIN.pattern.encode())
 _LEFT_OUT = (
     "Keys, tokens, serial numbers, and the names of users and of this machine are left out, and so are "
@@ -150,7 +161,7 @@ def _logs(settings: Settings) -> Iterator[tuple[str, object]]:
         return
     for name in names:
         try:
-            with open(os.path.join(settings.logs, name), "rb") as stream:
+            with open_regular(os.path.join(settings.logs, name)) as stream:
                 stream.seek(max(0, os.fstat(stream.fileno()).st_size - _LOG_END))
                 text = stream.read(_LOG_END).decode("utf-8", "replace")
         except OSError:
@@ -175,7 +186,7 @@ def _logs(settings: Settings) -> Iterator[tuple[str, object]]:
 
 def _identity(path: str) -> dict[str, object]:
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             digest = hashlib.sha256()
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
@@ -195,7 +206,7 @@ def _stand_in(path: str) -> bytes:
     """Return what stands for a library in the tree: the checks find the same in it."""
     try:
         if machine_of(path) is None:
-            with open(path, "rb") as stream:
+            with open_regular(path) as stream:
                 return stream.read(_HEAD)
         version = read_version(path)
         text = f"RKLLM SDK (version: {version}".encode() if version else b""
@@ -228,7 +239,8 @@ class Mask:
         for secret in self._secrets:
             content = content.replace(secret, b"***")
         content = _ARGUMENT.sub(rb"\1***", content)
-        content = re.sub(rb"\bhf_[A-Za-z0-9]{6,}", b"***", content)
+        content = _TOKEN.sub(rb"\1***", content)
+        content = _PARAMETER.sub(rb"\1***", content)
         return _LOGIN.sub(b"://***@", content)
 
     def text(self, text: str) -> str:

@@ -32,7 +32,9 @@ def read_text_file(path: str) -> TextFile:
     path = os.path.expanduser(path)
     try:
         with open_regular(path) as stream:
-            data = stream.read(LIMIT + 1)
+            data = (
+                stream.read(LIMIT + 1) or b""
+            )  # None: it is one of the kernel's, and has nothing now
     except OSError as error:
         raise RKLLamaError(f"{path} cannot be read: {error.strerror or error}") from None
     if len(data) > LIMIT:

@@ -9,18 +9,17 @@ are there, or checked to be one before a file of that name is written.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..console.options import SAMPLING, ChatOptions
 from ..errors import AmbiguousName, InvalidRequest, RKLLamaError
-from ..files import make_private_directory, not_written, write_file
+from ..files import make_private_directory, not_written, open_regular, write_file
 from ..types import Message
 
 _VERSION = 1
@@ -28,6 +27,10 @@ _ENDING = ".json"
 _NAME = re.compile(r"\w[\w.-]*")
 _LONGEST = 200
 """Bytes of a name: a file's may have 255."""
+_LARGEST = 64 << 20
+"""Bytes of a chat: far more than any model's context."""
+_LATEST = 1e11
+"""Seconds since the epoch, some thousand years from now."""
 _ROLES = ("system", "user", "assistant")
 _NEAR = 3
 
@@ -51,15 +54,22 @@ class SavedChats:
         self._directory = directory
 
     def names(self) -> list[str]:
-        """Return the names of the files that look like chats, sorted."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._directory) as entries:
-            files = [entry.name for entry in entries if entry.is_file()]
-            return sorted(
-                name.removesuffix(_ENDING)
-                for name in files
-                if name.endswith(_ENDING) and _NAME.fullmatch(name.removesuffix(_ENDING))
-            )
-        return []
+        """Return the names of the files that look like chats, sorted. Raises RKLLamaError."""
+        try:
+            with os.scandir(self._directory) as entries:
+                files = [entry.name for entry in entries if entry.is_file()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise RKLLamaError(
+                f"{self._directory} cannot be read: {error.strerror}",
+                hint="Saved chats lie there, for their owner alone.",
+            ) from None
+        return sorted(
+            name.removesuffix(_ENDING)
+            for name in files
+            if name.endswith(_ENDING) and _NAME.fullmatch(name.removesuffix(_ENDING))
+        )
 
     def all(self) -> tuple[list[SavedChat], list[str]]:
         """Return the chats, the one saved last first, and what was passed over: name and reason."""
@@ -140,8 +150,11 @@ class SavedChats:
     def _read(self, name: str) -> SavedChat:
         path = self._path(name)
         try:
-            with open(path, encoding="utf-8") as stream:
-                return _from_json(name, json.load(stream))
+            with open_regular(path) as stream:
+                data = stream.read(_LARGEST + 1)
+            if len(data) > _LARGEST:
+                raise ValueError("it is too large")
+            return _from_json(name, json.loads(data.decode()))
         except OSError as error:
             reason = error.strerror or str(error)
         except (ValueError, RecursionError, InvalidRequest) as error:
@@ -204,8 +217,13 @@ def _from_json(name: str, values: object) -> SavedChat:
         messages=tuple(map(_message, messages)),
         options=_options(chat),
         title=_text(chat, "title"),
-        saved=float(saved) if isinstance(saved, int | float) else 0.0,
+        saved=float(saved) if _is_time(saved) else 0.0,
     )
+
+
+def _is_time(value: object) -> TypeGuard[float]:
+    """Return whether it may be seconds since the epoch; NaN is in no order, and calendars have an end."""
+    return isinstance(value, int | float) and 0 <= value < _LATEST
 
 
 def _options(chat: Mapping[str, Any]) -> ChatOptions:

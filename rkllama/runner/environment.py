@@ -13,7 +13,7 @@ _SECRET_WORDS = {
 }  # fmt: skip
 _SECRET_ENDS = ("APIKEY", "KEY", "PASSWORD", "PASSWD", "SECRET", "TOKEN")
 """Of words that are written together, such as PGPASSWORD."""
-LOGIN = re.compile(r"://[^/\s@]*:[^/\s@]*@")
+LOGIN = re.compile(r"://[^/\s'\"]+@")
 """The name and password in a URL: of a proxy, a database, a package index."""
 _INTERPRETER = re.compile(r"PATH|HOME|LANG|LC_[A-Z]+|TZ|LD_LIBRARY_PATH|PYTHON[A-Z0-9_]*")
 """What Python needs to find itself, its packages and the language of its texts."""

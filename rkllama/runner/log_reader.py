@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import select
-from collections import deque
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from ..files import open_regular
 from .log import ASIDE, ENDING
 
+_BLOCK = 1 << 18
+_MOST = 64 << 20
+"""Bytes that are read at a time, and that are read at most to show the last lines."""
 _PACE = 0.25
 """Seconds between two looks at a log that is followed.
 
@@ -44,6 +47,24 @@ def log_files(directory: str) -> list[LogFile]:
     return sorted(found, key=lambda log: -log.modified)
 
 
+def _last_lines(stream: BinaryIO, count: int) -> tuple[list[bytes], bool]:
+    """Return the last lines of a file, read from its end, and whether it has no more; it is at its end then.
+
+    Of more than `_MOST` bytes the end is returned, as far as that has whole lines.
+    """
+    data, place = b"", stream.seek(0, os.SEEK_END)
+    end = place
+    while place and len(data) < _MOST and data.count(b"\n") <= count:
+        step = min(place, max(_BLOCK, len(data)))
+        place = stream.seek(place - step)
+        data = stream.read(step) + data
+    stream.seek(end)
+    lines = io.BytesIO(data).readlines()
+    if place and len(lines) > 1:
+        del lines[0]  # its beginning is not there
+    return lines[max(0, len(lines) - count) :], not place
+
+
 class LogReader:
     """The end of the log at `path`, and what is written from then on. Everything raises OSError."""
 
@@ -60,11 +81,11 @@ class LogReader:
     def last(self, count: int) -> str:
         """Return the last `count` lines, those of the part that was put aside included."""
         self._stream = open_regular(self._path)
-        lines = deque(self._stream, count)
-        if len(lines) < count:
+        lines, is_all = _last_lines(self._stream, count)
+        if is_all and len(lines) < count:
             try:
                 with open_regular(self._path + ASIDE) as aside:
-                    lines.extendleft(reversed(deque(aside, count - len(lines))))
+                    lines = _last_lines(aside, count - len(lines))[0] + lines
             except OSError:
                 pass
         return self._decoder.decode(b"".join(lines))
@@ -78,7 +99,7 @@ class LogReader:
         poll = select.poll()
         poll.register(reader, 0)  # no event but that its reader is gone
         while True:
-            data = self._stream.read() if self._stream is not None else b""
+            data = self._stream.read(_BLOCK) if self._stream is not None else b""
             if data:
                 yield self._decoder.decode(data)
             elif not self._renewed() and poll.poll(_PACE * 1000):

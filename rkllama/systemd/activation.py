@@ -24,10 +24,10 @@ def activated_socket(environ: MutableMapping[str, str]) -> socket.socket | None:
     for_this_process = environ.pop("LISTEN_PID", "") == str(os.getpid())
     number = environ.pop("LISTEN_FDS", "")
     environ.pop("LISTEN_FDNAMES", None)
-    if not for_this_process or not number.isdecimal() or int(number) == 0:
+    if not for_this_process or not number.isdecimal() or not number.lstrip("0"):
         return None
-    if int(number) > 1:
-        raise ConfigError(f"systemd handed over {number} sockets; one is served", hint=_HINT)
+    if number.lstrip("0") != "1":
+        raise ConfigError(f"systemd handed over {number[:20]} sockets; one is served", hint=_HINT)
     return _listening(_FIRST)
 
 

@@ -40,6 +40,8 @@ from .units import (
 
 _GROUPS = ("render", "video")
 """Who owns the NPU and its memory."""
+_TABLES = ("passwd", "group", "shadow", "gshadow")
+"""What the tools that make and delete users change."""
 
 
 class Plan(NamedTuple):
@@ -72,7 +74,7 @@ class Plan(NamedTuple):
             )
         steps += [self._written(f) for f in self.files if f.is_unit and not self._is_packaged(f)]
         steps += self._beside_the_units()
-        return [*steps, *self._started()]
+        return _within(manager, [*steps, *self._started()])
 
     def _configuration(self) -> list[Step]:
         """The files of other programs: who the user is, whose the devices are."""
@@ -177,6 +179,20 @@ def removal(manager: Manager, *, purge: bool = False, force: bool = False) -> li
                 lambda: knows_user(manager),
             )
         )
+    return _within(manager, steps)
+
+
+def _within(manager: Manager, steps: list[Step]) -> list[Step]:
+    """Return steps whose files lie in the root. Raises InvalidRequest where a link of it leads elsewhere."""
+    top = os.path.realpath(manager.root) if manager.root else ""
+    tables = [f"{manager.root}/etc/{name}" for name in _TABLES]
+    files = [path for step in steps if (path := getattr(step, "path", None)) is not None]
+    for place in (*map(os.path.dirname, files), *tables) if top else ():
+        if not f"{os.path.realpath(place)}/".startswith(f"{top}/"):
+            raise InvalidRequest(
+                f"{place} leads out of {manager.root}, to {os.path.realpath(place)}",
+                hint="Make it a link with a relative path within that system, or run the command there.",
+            )
     return steps
 
 

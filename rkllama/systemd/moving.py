@@ -21,6 +21,8 @@ from ..files import RESERVE, free_space, gigabytes
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _BLOCK = 1 << 20
+_DEEPEST = 32
+"""Folders in each other: each takes two open directories, and of models there are three or four."""
 _PART = ".moving"
 """What the name of a copy ends with until it is whole."""
 
@@ -91,6 +93,9 @@ class Move:
     def _move_tree(self, source: int, target: int, path: str, report: Report) -> None:
         if os.fstat(source).st_uid not in (self._uid, self._owner.uid):
             self._stayed.append(f"{path or self._source}: it belongs to another user")
+            return
+        if path.count("/") >= _DEEPEST:
+            self._stayed.append(f"{path}: it lies too deep")
             return
         for name in sorted(os.listdir(source)):
             shown = os.path.join(path, name)
@@ -210,15 +215,15 @@ def _file(name: str, parent: int) -> Iterator[int | None]:
         os.close(fd)
 
 
-def _walk(directory: int) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the plain files of a directory and of those below it."""
+def _walk(directory: int, depth: int = 0) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the plain files of a directory and of those below it, as deep as they are moved."""
     for name in os.listdir(directory):
         about = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISREG(about.st_mode):
             yield name, about
-        elif stat.S_ISDIR(about.st_mode):
+        elif stat.S_ISDIR(about.st_mode) and depth < _DEEPEST:
             with _opened(name, directory) as inner:
-                yield from _walk(inner)
+                yield from _walk(inner, depth + 1)
 
 
 def _exists(name: str, parent: int) -> bool:

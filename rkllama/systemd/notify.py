@@ -10,6 +10,10 @@ from collections.abc import MutableMapping
 
 log = logging.getLogger("rkllama")
 
+_SHORTEST = 0.1
+"""Seconds: signs of life that are wanted more often would be all that a server does."""
+_LONGEST = (1 << 53) - 1
+"""Microseconds; systemd writes larger ones for never."""
 _PATIENCE = 5.0
 """Seconds that a message waits where systemd reads none."""
 
@@ -70,6 +74,6 @@ def _watchdog(environ: MutableMapping[str, str]) -> float | None:
     microseconds = environ.pop("WATCHDOG_USEC", "")
     pid = environ.pop("WATCHDOG_PID", str(os.getpid()))
     with contextlib.suppress(ValueError):
-        if pid == str(os.getpid()) and int(microseconds) > 0:
-            return int(microseconds) / 1e6
+        if pid == str(os.getpid()) and 0 < int(microseconds) <= _LONGEST:
+            return max(_SHORTEST, int(microseconds) / 1e6)
     return None

@@ -170,29 +170,29 @@ class MakeKey:
         uid and gid when they are there.
         """
         self.about = f"Make an API key in {shown}"
-        self._path = path
+        self.path = path
         self._owner = owner
 
     def line(self) -> str:
-        path = shlex.quote(self._path)
+        path = shlex.quote(self.path)
         return (
             f"(umask 077; head -c 32 /dev/urandom | base64 > {path}); "
-            f"chown --reference={shlex.quote(os.path.dirname(self._path))} {path}"
+            f"chown --reference={shlex.quote(os.path.dirname(self.path))} {path}"
         )
 
     def is_needed(self) -> bool:
-        return not os.path.lexists(self._path)
+        return not os.path.lexists(self.path)
 
     def do(self) -> str | None:
         key = base64.urlsafe_b64encode(os.urandom(32)).decode().rstrip("=")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            make_directory(os.path.dirname(self._path))
-            with open(os.open(self._path, flags, 0o600), "w") as stream:
+            make_directory(os.path.dirname(self.path))
+            with open(os.open(self.path, flags, 0o600), "w") as stream:
                 os.fchown(stream.fileno(), *self._owner())
                 stream.write(f"{key}\n")
         except OSError as error:
-            raise not_written(error, self._path) from None
+            raise not_written(error, self.path) from None
         return f"The API key, which is not shown again: {key}"
 
 
@@ -201,20 +201,20 @@ class RemoveTree:
 
     def __init__(self, path: str) -> None:
         self.about = f"Remove {path} and all that is in it"
-        self._path = path
+        self.path = path
 
     def line(self) -> str:
-        return f"rm -r {shlex.quote(self._path)}"
+        return f"rm -r {shlex.quote(self.path)}"
 
     def is_needed(self) -> bool:
-        return os.path.lexists(self._path)
+        return os.path.lexists(self.path)
 
     def do(self) -> str | None:
         try:
-            shutil.rmtree(self._path)
+            shutil.rmtree(self.path)
         except OSError as error:
             raise RKLLamaError(
-                f"{error.filename or self._path} cannot be removed: {error.strerror}"
+                f"{error.filename or self.path} cannot be removed: {error.strerror or error}"
             ) from None
         return None
 

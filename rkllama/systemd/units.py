@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from ..errors import InvalidRequest
+
 _DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
 SERVICE, SOCKET = "rkllama.service", "rkllama.socket"
 """The units of the server."""
@@ -67,7 +69,14 @@ def command_line(words: tuple[str, ...]) -> str:
 
 
 def quoted(word: str) -> str:
-    """Return a word as systemd reads it in most settings."""
+    """Return a word as systemd reads it in most settings. Raises InvalidRequest for one that would end its
+    line, and so write further settings, or that cannot be seen.
+    """
+    if not word.isprintable():
+        raise InvalidRequest(
+            f"{word!r} cannot stand in a unit of systemd: it has control characters",
+            hint="Use another path.",
+        )
     for special, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%")):
         word = word.replace(special, escaped)
     return f'"{word}"' if not word or set(word) & set(" \t'\";\\") else word
@@ -93,7 +102,7 @@ def address_drop_ins(address: str) -> list[DropIn]:
             SOCKET,
             "address",
             "[Socket]\n# The first line takes back what the unit says.\n"
-            f"ListenStream=\nListenStream={address}\n",
+            f"ListenStream=\nListenStream={quoted(address)}\n",
         ),
         _environment("address", RKLLAMA_HOST=address),
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from rkllama.bench.power import (
     watts_in,
 )
 from rkllama.errors import InvalidRequest, RKLLamaError
-from tests.waiting import until
+from tests.waiting import Task, until
 
 HWMON = "sys/class/hwmon"
 
@@ -241,7 +243,7 @@ def test_a_plug_that_does_not_answer_is_not_waited_for() -> None:
     [
         (b"{}", 404, "replied with status 404"),
         (b"watts: 5", 200, "not JSON"),
-        (b"[" * 100_000, 200, "its answer is too long"),
+        (b"[" * 100_000, 200, "it sent more than 65536 bytes"),
         (b'{"power": true}', 200, "not a number of watts"),
         (b'{"power": -3}', 200, "not a number of watts"),
         (b'{"power": "off"}', 200, "not a number of watts"),
@@ -290,3 +292,34 @@ def test_the_way_to_the_watts() -> None:
     for keys in ("a.2", "a.b", "a.-1", "a.0.b.c", "b"):
         with pytest.raises(ValueError, match="has no"):
             watts_in(body, keys)
+
+
+@pytest.mark.parametrize("value", [10**400, "1" * 400, "1e999", "-inf", "nan"])
+def test_a_figure_beyond_all_figures_is_none(value: object) -> None:
+    with pytest.raises(ValueError, match="not a number of watts"):
+        watts_in(json.dumps({"w": value}).encode(), "w")
+
+
+@pytest.mark.parametrize("piece", [b"\n" * 65536, b" " * 65536, b"1"])
+def test_an_answer_without_end_ends(piece: bytes) -> None:
+    """Lines without text, a single line, and one that comes byte by byte."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.recv(4096)
+                connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n")
+                while len(piece) > 1 or not done.wait(0.2):
+                    connection.sendall(piece)
+
+        done = threading.Event()
+        serving = Task(answer)
+        source = f"http://127.0.0.1:{listener.getsockname()[1]}/#power"
+        trying = Task(lambda: open_meter(source))
+        try:
+            with pytest.raises(RKLLamaError, match="tells no watts"):
+                trying.result()
+        finally:
+            done.set()
+        serving.result()

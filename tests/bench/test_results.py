@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -18,6 +19,7 @@ from rkllama.bench.results import VERSION, Report, Run, Stat, read_report
 from rkllama.bench.schema import Mismatch, from_json, schema_of, to_json
 from rkllama.errors import InvalidRequest
 from tests.bench.reports import FAILURE, POWER, make_report, make_test_run
+from tests.waiting import Task
 
 SCHEMA = schema_of(Report)
 FULL = make_report(
@@ -148,3 +150,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_the_version_is_that_of_what_is_written() -> None:
     assert replace(FULL).version == VERSION == as_read(FULL)["version"]
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 10**4000])
+@pytest.mark.parametrize("place", [("load", "seconds", "median"), ("model", "size")])
+def test_a_number_that_no_report_has(number: int, place: tuple[str, ...], tmp_path: Path) -> None:
+    values = as_read(FULL)
+    inner = values
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = number
+    (tmp_path / "then.json").write_text(json.dumps(values))
+    with pytest.raises(InvalidRequest, match=r"\.(median|size) is "):
+        read_report(str(tmp_path / "then.json"))
+
+
+def test_a_pipe_is_no_report(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "then.json")
+    with pytest.raises(InvalidRequest, match="not a file"):
+        Task(lambda: read_report(str(tmp_path / "then.json"))).result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.board.governor_helper import HOLD, Helper, state_directory
+from rkllama.board.governor_helper import HOLD, Helper, _local_socket, state_directory
 from rkllama.board.governor_keeper import Keeper
+from rkllama.files import NewFile
 from tests.board.governors import BEFORE, CPU, FAST, NPU, governors, listen
 from tests.waiting import Task, until
 
@@ -251,3 +253,75 @@ def test_a_connection_of_ones_own_needs_no_socket(keeper: Keeper) -> None:
     assert governors() == BEFORE
     os.close(wake)
     os.close(told)
+
+
+# --- Hostile files -----------------------------------------------------------------------------
+
+
+def test_what_was_set_is_put_back_where_the_state_cannot_be_written_again(
+    board: Path, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (board / NPU.lstrip("/")).unlink()
+    (board / NPU.lstrip("/")).symlink_to("other")  # what is refused is taken out of the state
+    (board / NPU.lstrip("/")).with_name("other").write_text("rknpu_ondemand\n")
+    written, places = NewFile.place, []
+
+    def full(new: NewFile, path: str) -> None:
+        places.append(path)
+        if len(places) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(new, path)
+
+    monkeypatch.setattr(NewFile, "place", full)
+    with pytest.raises(OSError, match="No space"):
+        keeper.hold()
+    assert governors() == BEFORE
+
+
+def test_what_cannot_be_put_back_now_is_put_back_by_the_next_helper(
+    board: Path, keeper: Keeper
+) -> None:
+    keeper.hold()
+    policy = board / CPU.format(4).lstrip("/").rpartition("/")[0]
+    policy.rename(board / "switched-off")
+    keeper.release()
+    (board / "switched-off").rename(policy)
+    assert governors() == {**BEFORE, "cpu4-5": "performance"}
+    Keeper(state_directory())
+    assert governors() == BEFORE
+    assert not (board / "run/rkllama-governors/before.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["deep", "pipe", "endless", "huge"])
+def test_a_state_that_cannot_be_read_keeps_no_helper_from_starting(board: Path, kind: str) -> None:
+    file = board / "run/rkllama-governors/before.json"
+    file.parent.mkdir()
+    if kind == "deep":
+        file.write_text("[" * 50_000)
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "endless":
+        file.symlink_to("/dev/zero")
+    else:
+        os.truncate(os.open(file, os.O_CREAT | os.O_WRONLY), 1 << 40)
+    Task(lambda: Keeper(state_directory())).result()
+    assert governors() == BEFORE
+
+
+@pytest.mark.parametrize("place", ["within", "outside"])
+def test_nothing_is_written_where_a_device_leads_out_of_sys(
+    board: Path, keeper: Keeper, tmp_path: Path, place: str
+) -> None:
+    target = board / "home" if place == "within" else tmp_path / "home"
+    device = board / NPU.lstrip("/").rpartition("/")[0]
+    device.rename(target)
+    device.symlink_to(target)
+    keeper.hold()
+    assert (target / "governor").read_text().strip() == "rknpu_ondemand"
+
+
+def test_a_socket_that_does_not_listen_is_refused() -> None:
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        for family in (socket.AF_UNIX, socket.AF_INET):
+            with socket.socket(family, kind) as given, pytest.raises(OSError, match="another kind"):
+                _local_socket(given.fileno(), listens=True)

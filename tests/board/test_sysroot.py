@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from rkllama.board import sysroot
+from rkllama.board.snapshot import take
 from rkllama.board.soc import read_soc
 from rkllama.board.sysroot import User, list_nodes, read_node, read_user
 from rkllama.board.telemetry import read_state
+from rkllama.config import load_settings
+from rkllama.doctor import limits
+from rkllama.doctor.checks import Group, examine
+from rkllama.doctor.finding import Subject
 from tests.boards import build_board
+from tests.waiting import Task
 
 
 @pytest.fixture
@@ -104,3 +112,79 @@ def test_without_another_root_the_nodes_are_this_machines(tmp_path: Path) -> Non
     assert node is not None
     assert (node.mode[0], node.target, node.usable) == ("l", "nowhere", False)
     assert read_user().uid == os.geteuid()
+
+
+# --- A tree that somebody else made -------------------------------------------------------------
+
+
+def put(root: Path, path: str) -> Path:
+    """A place in a tree with nothing there."""
+    place = root / path
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    return place
+
+
+def test_no_link_leads_out_of_the_tree(
+    rk3588: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    outside = tmp_path_factory.mktemp("home")
+    (outside / "id_rsa").write_text("a private key\n")
+    (outside / "NODES").write_text("crw-rw---- root:0 render:105 226:129 /dev/outside\n")
+    put(rk3588, "sys/a/file").symlink_to(outside / "id_rsa")
+    put(rk3588, "sys/b/folder").symlink_to(outside)
+    put(rk3588, "dev/kmsg").symlink_to(outside / "id_rsa")
+    put(rk3588, "NODES").symlink_to(outside / "NODES")
+    assert sysroot.read_text("/sys/a/file") is None
+    assert sysroot.read_text("/sys/b/folder/id_rsa") is None
+    assert sysroot.read_text(f"/sys/..{'/..' * 20}{outside}/id_rsa") is None
+    assert sysroot.list_names("/sys/b/folder") == []
+    assert sysroot.read_kernel_log() is None
+    assert read_node("/dev/outside") is None
+
+
+def test_a_link_within_the_tree_is_followed(rk3588: Path) -> None:
+    put(rk3588, "sys/device").symlink_to("class/devfreq/fdab0000.npu")
+    assert sysroot.read_text("/sys/device/governor") == "rknpu_ondemand"
+
+
+@pytest.mark.parametrize("path", ["NODES", "dev/kmsg", "etc/group", "proc/device-tree/compatible"])
+def test_a_pipe_keeps_nobody_waiting(rk3588: Path, path: str) -> None:
+    os.mkfifo(put(rk3588, path))
+    assert not Task(lambda: read_soc()).result() or path != "proc/device-tree/compatible"
+    Task(lambda: list(take(["/dev/kmsg"], lambda _: b""))).result()
+
+
+@pytest.mark.parametrize("path", ["NODES", "dev/kmsg", "etc/group", "proc/device-tree/compatible"])
+def test_of_a_file_without_end_only_a_part_is_read(rk3588: Path, path: str) -> None:
+    place = put(rk3588, path)
+    place.touch()
+    os.truncate(place, 1 << 40)
+    Task(lambda: [read_soc(), *take(["/dev/kmsg"], lambda _: b"")]).result()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("sys/class/devfreq/fdab0000.npu/available_frequencies", "9" * 5000),
+        ("sys/class/devfreq/fdab0000.npu/cur_freq", "9" * 4000),
+        ("sys/class/devfreq/fdab0000.npu/available_frequencies", "\u00b2"),
+        ("sys/devices/system/cpu/cpufreq/policy\u00b2/scaling_governor", "ondemand"),
+        ("sys/devices/system/cpu/cpufreq/policy4/related_cpus", "\u00b2 4"),
+        ("sys/class/thermal/thermal_zone\u00b2/type", "soc"),
+        ("proc/meminfo", f"MemTotal: {'9' * 5000} kB"),
+        ("proc/stat", f"cpu0 {'9' * 5000} 0 0 0"),
+        ("proc/stat", f"cpu{'9' * 5000} 0 0 0 0"),
+    ],
+)
+def test_no_figure_is_one_that_cannot_be_told(rk3588: Path, path: str, text: str) -> None:
+    put(rk3588, path).write_text(text)
+    json.dumps(asdict(read_state()))
+
+
+def test_the_cost_of_a_long_list_of_cpus_is_bounded(rk3588: Path) -> None:
+    put(rk3588, "sys/devices/system/cpu/online").write_text("0-999999999999")
+    subject = Subject(settings=load_settings({}), model=None)
+    groups = [Group("Limits", limits.CHECKS)]
+    told = Task(lambda: examine(subject, groups)).result()
+    assert not [entry for entry in told if "failed" in entry.finding.found]

@@ -194,6 +194,8 @@ def test_a_counter_in_the_board_tells_it_too(model: str) -> None:
 
 
 def test_progress_and_ctrl_c_on_a_terminal(model: str) -> None:
+    zone = next(Path(os.environ["RKLLAMA_SYSROOT"], "sys/class/thermal").glob("thermal_zone*/temp"))
+    zone.write_text("90000\n")  # which is worth a note
     with Terminal("bench", "m", "--quick", "--rounds", "50") as terminal:
         terminal.expect("Round 1 of 50: 512 tokens, warm")
         terminal.expect("Round 2 of 50")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkllama.commands.config.file import change_file, changed_text
-from rkllama.config import parse_toml
+from rkllama.config import parse_toml, read_config
 from rkllama.errors import ConfigError
+from tests.waiting import Task
 
 TEXT = """\
 # My board.
@@ -160,3 +162,32 @@ def test_a_file_that_cannot_be_written_stays(
         change_file(str(path), "threads", "2")
     assert path.read_text() == "threads = 1\n"
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["config.toml"]
+
+
+def test_of_several_commands_at_a_time_each_has_its_effect(tmp_path: Path) -> None:
+    path = str(tmp_path / "config.toml")
+    names = [f"n{number}" for number in range(40)]
+    tasks = [Task(partial(change_file, path, name, "1")) for name in names]
+    for task in tasks:
+        task.result()
+    assert set(parse_toml(Path(path).read_text())) == set(names)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "huge", "deep", "latin"])
+def test_what_is_no_configuration_is_told(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "config.toml"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        texts = {
+            "huge": b"# x\n" * (1 << 20),
+            "deep": b"a = " + b"[" * 50_000,
+            "latin": b"# \xff\n",
+        }
+        path.write_bytes(texts[kind])
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_config(str(path))
+    with pytest.raises(ConfigError, match=r"cannot be (read|changed)"):
+        Task(lambda: change_file(str(path), "host", '"x"')).result()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rkllama.runner.log_reader import LogReader
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
 from tests.test_cli import ELSEWHERE, failure, output, rkllama
@@ -243,3 +245,26 @@ def test_the_journal_of_the_service(
     assert rkllama("logs", "server").stdout == (
         f"{scope}--unit=rkllama.service --lines=100 --no-pager\n"
     )
+
+
+def test_a_line_without_end_is_not_read_whole(models: Path, logs: Path) -> None:
+    path = logs / "long.log"
+    path.write_text("first\n")
+    os.truncate(path, 10 << 30)
+    with path.open("ab") as stream:
+        stream.write(b"\nthe last\nof all\n")
+    with contextlib.closing(LogReader(str(path))) as reader:
+        assert reader.last(2) == "the last\nof all\n"
+    with contextlib.closing(LogReader(str(path))) as reader:
+        assert len(reader.last(3)) < 200 << 20
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 10**30])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_the_last_lines_are_those_of_both_parts(logs: Path, count: int, end: str) -> None:
+    (logs / "a.log.1").write_text("1\n2\n")
+    (logs / "a.log").write_text(f"3 \r x\n4{end}")
+    whole = ["1\n", "2\n", "3 \r x\n", f"4{end}"]
+    reader = LogReader(str(logs / "a.log"))
+    assert reader.last(count) == "".join(whole[max(0, len(whole) - count) :])
+    reader.close()

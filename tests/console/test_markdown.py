@@ -264,3 +264,11 @@ def test_only_what_is_drawn_imports_rich(marked: str) -> None:
         command = [RKLLAMA[0], "-c", program]
         with Terminal("run", marked, *options, "hi", program=command) as terminal:
             terminal.expect(imported)
+
+
+def test_no_control_character_comes_as_a_number() -> None:
+    for number in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A)):
+        drawn = draw([f"a&#{number};b `c` [l](http://x/&#{number};)\n\n&#{number}; last"])
+        assert not re.search(
+            "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", _visible(drawn)
+        )

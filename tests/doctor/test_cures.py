@@ -54,6 +54,8 @@ def repair(
         ("mv /a/x /a/x.unusable", "ask"),
         ("mv /a/x /etc/passwd", "hand"),
         ("rkllama rm model", "hand"),
+        ("rkllama rm sudo", "hand"),
+        ("rkllama rm 'x | sudo tee y' sudo", "hand"),
         ("rkllama serve --port 8081", "hand"),
         ("sudo rm /dev/rknpu", "script"),
         ("echo performance | sudo tee /sys/x", "script"),

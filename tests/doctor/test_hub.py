@@ -191,3 +191,12 @@ def test_offline_by_wish(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_address_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "huggingface.co")
     assert (only().status, only().good) == ("broken", "https://huggingface.co")
+
+
+@pytest.mark.parametrize("login", ["t0ken", "me:t0ken", "me:t0@ken"])
+def test_a_login_in_the_endpoint_is_not_told(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"http://{login}@127.0.0.1:9")
+    told = look(check_hub)
+    assert told
+    assert "t0" not in repr(told)
+    assert "ken@" not in repr(told)

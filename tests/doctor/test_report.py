@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import socket
 import stat
@@ -24,6 +25,7 @@ from rkllama.errors import RKLLamaError
 from tests.boards import build_board, names, put_models
 from tests.doctor.examine import POINTER, write_library
 from tests.virtual_npu.model import write_model
+from tests.waiting import Task
 
 GROUPS = (*BOARD, Group("NPU runtime", libraries.CHECKS, "npu"))
 SECRETS = {
@@ -258,3 +260,34 @@ def test_the_text_is_for_people(tmp_path: Path, models: Path) -> None:
         "[broken] A thing: it is wrong\n    good: right\n    Cure it.\n    $ sudo cure\n    from /x\n"
     )
     assert report.JSON_VERSION == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("https://tok3n@mirror.example/x", "https://***@mirror.example/x"),
+        ("https://u:p@ss@mirror.example/x", "https://***@mirror.example/x"),
+        (
+            "http://plug/status?user=a&auth_key=s3cret&x=1",
+            "http://plug/status?user=a&auth_key=***&x=1",
+        ),
+        ("https://h/f?X-Amz-Signature=abc#power", "https://h/f?X-Amz-Signature=***#power"),
+        ("Authorization: Bearer abcdef.ghij", "Authorization: Bearer ***"),
+        ("ghp_0123456789abcdef in .netrc", "*** in .netrc"),
+        ("origin https://github_pat_11ABC_def@github.com/x", "origin https://***@github.com/x"),
+        ("it is sk-proj-0123456789", "it is ***"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.sig", "***"),
+        ("mail a@b.example about http://h/x", "mail a@b.example about http://h/x"),
+        ("the key=value of a task-force", "the key=value of a task-force"),
+    ],
+)
+def test_secrets_that_nobody_named(text: str, masked: str) -> None:
+    assert Mask(usable_settings()[0], {}).text(text) == masked
+
+
+def test_a_log_that_is_a_pipe_keeps_no_report_waiting(
+    tmp_path: Path, models: Path, home: Path
+) -> None:
+    (home / "RKLLAMA/logs").mkdir()
+    os.mkfifo(home / "RKLLAMA/logs/a.log")
+    Task(lambda: make(tmp_path / "report.tar.gz")).result()

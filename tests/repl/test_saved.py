@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from rkllama.console.options import ChatOptions
+from rkllama.console.output import human_time
 from rkllama.errors import AmbiguousName, InvalidRequest, RKLLamaError
 from rkllama.repl.saved import SavedChat, SavedChats
 from rkllama.types import Message, SamplingParams
+from tests.waiting import Task
 
 OPTIONS = ChatOptions(
     system="Be kind.",
@@ -208,3 +211,29 @@ def test_options_of_the_command_line_come_before_those_that_were_saved() -> None
         ("A", "B"),
     )
     assert replace(OPTIONS, verbose=True).looks() == ChatOptions(verbose=True)
+
+
+@pytest.mark.parametrize("saved", ["1e400", "1" * 400, "NaN", "-1", "1e300", "true", '"x"', "[]"])
+def test_a_time_that_never_was_is_none(saved: str, chats: SavedChats, folder: Path) -> None:
+    chats.save(CHAT)
+    text = (folder / "talk.json").read_text()
+    (folder / "odd.json").write_text(re.sub(r'"saved": [^,]+', f'"saved": {saved}', text))
+    found, _ = chats.all()
+    assert {chat.name for chat in found} == {"talk", "odd"}
+    for chat in found:
+        assert human_time(chat.saved)
+
+
+def test_a_chat_is_not_read_without_end(chats: SavedChats, folder: Path) -> None:
+    chats.save(CHAT)
+    (folder / "huge.json").touch()
+    os.truncate(folder / "huge.json", 1 << 40)
+    found, (told,) = Task(chats.all).result()
+    assert found == [CHAT]
+    assert "too large" in told
+
+
+def test_a_directory_that_is_none_is_an_error(chats: SavedChats, folder: Path) -> None:
+    folder.write_text("")
+    with pytest.raises(RKLLamaError, match="cannot be read: Not a directory"):
+        chats.all()

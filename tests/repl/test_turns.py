@@ -7,10 +7,12 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from rkllama.errors import RKLLamaError
+from rkllama.repl import attachments
 from rkllama.repl.attachments import LIMIT, TextFile, completed_path, read_text_file
 from rkllama.repl.clipboard import copy_text
 from rkllama.repl.conversation import beginning
@@ -283,3 +285,18 @@ def test_it_works_through_a_server(server: Server, trace: Path) -> None:
     first, again = prompts(trace)
     assert first == again
     assert stat.S_IMODE(os.stat(Path.home() / "RKLLAMA/chats/mine.json").st_mode) == 0o600
+
+
+def test_a_file_of_the_kernels_that_has_nothing_now_is_empty(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "trace_pipe")  # as /proc/kmsg is, though that calls itself a file
+    end = os.open(tmp_path / "trace_pipe", os.O_RDWR | os.O_NONBLOCK)
+
+    def opened(path: str) -> BinaryIO:
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+
+    monkeypatch.setattr(attachments, "open_regular", opened)
+    with pytest.raises(RKLLamaError, match="is empty"):
+        read_text_file(str(tmp_path / "trace_pipe"))
+    os.close(end)

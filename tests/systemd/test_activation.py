@@ -87,7 +87,7 @@ def test_variables_of_another_process_are_none_of_ours() -> None:
     assert environ == {}
 
 
-@pytest.mark.parametrize("number", ["0", "", "-1", "many"])
+@pytest.mark.parametrize("number", ["0", "", "-1", "many", "0" * 5000, "\u00b2"])
 def test_no_number_of_sockets_is_none(number: str) -> None:
     assert activated_socket({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": number}) is None
 
@@ -95,3 +95,9 @@ def test_no_number_of_sockets_is_none(number: str) -> None:
 def test_what_is_no_socket_is_refused() -> None:
     with open(os.devnull) as null, pytest.raises(ConfigError, match="is no socket"):
         activation._listening(null.fileno())
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "2"])
+def test_more_sockets_than_one_are_too_many(number: str) -> None:
+    with pytest.raises(ConfigError, match="one is served"):
+        activated_socket({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": number})

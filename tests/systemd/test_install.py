@@ -228,3 +228,34 @@ def test_a_program_that_the_service_cannot_run_is_an_error(tmp_path: Path) -> No
     with pytest.raises(RKLLamaError, match=r"the service cannot run .*Permission denied"):
         check_program(Manager(), (str(program),))
     check_program(Manager(), ("/usr/bin/env", "true"))
+
+
+@pytest.mark.parametrize("link", ["etc", "etc/systemd", "var/lib", "var/lib/rkllama", "etc/passwd"])
+def test_no_link_leads_out_of_the_root(root: Path, tmp_path: Path, link: str) -> None:
+    outside = tmp_path / "outside"
+    (outside / "systemd/system/rkllama.service.d").mkdir(parents=True)
+    kept = outside / "rkllama"
+    kept.mkdir()
+    (kept / "model").write_text("kept")
+    (outside / "passwd").write_text("kept:x:1:1::/:/bin/sh\n")
+    before = sorted(outside.rglob("*"))
+    place = root / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        shutil.rmtree(place)
+    target = {"etc/systemd": outside / "systemd", "etc/passwd": outside / "passwd"}.get(
+        link, outside
+    )
+    place.symlink_to(target)
+    with pytest.raises(InvalidRequest, match="leads out of"):
+        install(root, key="/var/lib/rkllama/keys")
+    with pytest.raises(RKLLamaError, match=r"leads out of|symbolic link"):
+        remove(root, purge=True, force=True)
+    assert sorted(outside.rglob("*")) == before
+
+
+def test_a_link_within_the_root_is_followed(root: Path) -> None:
+    (root / "etc").rename(root / "real")
+    (root / "etc").symlink_to("real")
+    assert install(root)
+    assert (root / "real/systemd/system/rkllama.service").is_file()

@@ -169,3 +169,19 @@ def test_the_place_is_made_once(tmp_path: Path) -> None:
 
 def test_what_is_not_there_has_no_size(tmp_path: Path) -> None:
     assert Move(str(tmp_path / "none"), ME.uid, str(tmp_path), ME).size() == 0
+
+
+def test_what_lies_too_deep_stays(source: Path, target: Path) -> None:
+    here = os.getcwd()
+    os.chdir(source)
+    try:
+        for _ in range(1500):
+            os.mkdir("d")
+            os.chdir("d")
+        Path("model.gguf").write_bytes(b"m")
+    finally:
+        os.chdir(here)
+    moved = move(source, target)
+    assert moved.files == 3
+    assert [text.rpartition(": ")[2] for text in moved.stayed] == ["it lies too deep"]
+    Move(str(source), ME.uid, str(target), ME).size()

@@ -92,3 +92,14 @@ def test_the_sign_of_life_comes_twice_in_its_time(tmp_path: Path) -> None:
         assert manager.recv(100) + manager.recv(100) == b"WATCHDOG=1" * 2
         with pytest.raises(BlockingIOError):
             manager.recv(100)
+
+
+@pytest.mark.parametrize("microseconds", ["9" * 400, "9" * 5000, "18446744073709551615"])
+def test_a_watchdog_that_is_never_wanted(microseconds: str) -> None:
+    assert Notifier({"WATCHDOG_USEC": microseconds}).watchdog is None
+
+
+def test_a_watchdog_does_not_take_all_of_the_time() -> None:
+    watchdog = Notifier({"WATCHDOG_USEC": "1"}).watchdog
+    assert watchdog is not None
+    assert Heartbeat(Notifier({}), watchdog)(100.0) > 0.04

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from rkllama.board.lock import SERVICE_USER
+from rkllama.commands.service.install import _address
 from rkllama.config import SETTINGS
+from rkllama.errors import InvalidRequest
 from rkllama.systemd import units
 from rkllama.systemd.units import SYSTEM_FILES, USER_FILES, DropIn, UnitFile, render
 from tests.running import LIMIT
@@ -47,6 +49,28 @@ def test_nothing_is_left_open(file: UnitFile) -> None:
 )
 def test_the_program_is_quoted_for_systemd(words: tuple[str, ...], line: str) -> None:
     assert units.command_line(words) == line
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x00", "\x1b[2K", "\u2028", "\udcff"])
+def test_no_name_writes_a_setting_of_its_own(end: str) -> None:
+    name = f"/srv/a{end}ExecStartPre=/bin/sh"
+    with pytest.raises(InvalidRequest, match="control characters"):
+        units.models_drop_in(name)
+    with pytest.raises(InvalidRequest, match="control characters"):
+        render(SYSTEM_FILES[3], (name,))
+    with pytest.raises(InvalidRequest, match="control characters"):
+        units.address_drop_ins(f"[fe80::1%x{end}ListenStream=0.0.0.0:1]:80")
+
+
+@pytest.mark.parametrize("scope", ["x\nListenStream=0.0.0.0:1", "a b", "$(id)", '"'])
+def test_no_scope_of_an_address_is_more_than_a_name(scope: str) -> None:
+    with pytest.raises(InvalidRequest, match="cannot listen on"):
+        _address(f"[fe80::1%{scope}]:80")
+
+
+def test_the_scope_of_an_address_is_written_for_systemd() -> None:
+    socket, _ = units.address_drop_ins(_address("[fe80::1%eth0]:80"))
+    assert socket.text.endswith("\nListenStream=[fe80::1%%eth0]:80\n")
 
 
 def test_the_user_has_one_name() -> None:

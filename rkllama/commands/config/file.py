@@ -7,13 +7,16 @@ would do more than was asked for is refused.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ...config import parse_toml
+from ...config import LONGEST_CONFIG, parse_toml
 from ...errors import ConfigError
-from ...files import make_directory, not_written, write_file
+from ...files import make_directory, not_written, open_regular, write_file
 
 
 class _Statement(NamedTuple):
@@ -30,23 +33,37 @@ def change_file(path: str, name: str, value: str | None) -> bool:
     Return whether that changed anything. Raises ConfigError, also for a file that is not TOML.
     """
     path = os.path.realpath(path)  # a link is its user's way to keep the file elsewhere
-    text, mode = _read(path)
-    changed = changed_text(text, name, value, path)
-    if changed == text:
-        return False
     try:
         make_directory(os.path.dirname(path))
-        write_file(path, changed.encode(), mode)
+        with _alone(os.path.dirname(path)):
+            text, mode = _read(path)
+            changed = changed_text(text, name, value, path)
+            if changed == text:
+                return False
+            write_file(path, changed.encode(), mode)
     except OSError as error:
         raise not_written(error, path) from None
     return True
 
 
+@contextlib.contextmanager
+def _alone(directory: str) -> Iterator[None]:
+    """Be the only command that changes a file there: of two at a time, one would undo the other's change."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
 def _read(path: str) -> tuple[str, int]:
     """Return the text of a file and its permissions; a new one may hold keys, and is its owner's alone."""
     try:
-        with open(path, encoding="utf-8", newline="") as stream:
-            return stream.read(), stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
+        with open_regular(path) as stream:
+            text = stream.read(4 * LONGEST_CONFIG).decode()  # parsing tells that it is too long
+            return text, stat.S_IMODE(os.fstat(stream.fileno()).st_mode)
     except FileNotFoundError:
         return "", 0o600
     except (OSError, UnicodeDecodeError) as error:

@@ -15,6 +15,8 @@ def toml_value(setting: Setting, text: str) -> str:
     """
     import json
 
+    if not text.isprintable():
+        raise ValueError("it has control characters, or is not UTF-8")
     value = setting.parse(text)
     if setting.name == "host":
         server_address(text)  # it says what is wrong with it

@@ -203,6 +203,7 @@ def _program(path: str | None) -> tuple[str, ...]:
 def _address(host: str) -> str:
     """Return an address as a socket unit has it. Raises InvalidRequest, ConfigError."""
     import ipaddress
+    import re
 
     from ...config import server_address
 
@@ -212,6 +213,8 @@ def _address(host: str) -> str:
         if port == 0:
             raise ValueError
         ip = ipaddress.ip_address(name)
+        if not re.fullmatch(r"[\w.:%-]+", str(ip)):  # a scope may have any characters
+            raise ValueError
     except ValueError:
         raise InvalidRequest(
             f"a service cannot listen on {host!r}",

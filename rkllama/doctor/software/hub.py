@@ -43,11 +43,12 @@ class _Reply(NamedTuple):
 
 def check_hub(_subject: Subject) -> Iterator[Finding]:
     """Is the Hub reached, and is the token that there is for it valid?"""
-    endpoint = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    address = (os.environ.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
+    endpoint = re.sub(r"(?<=://)[^/]*@", "", address)  # a login is not told
     if is_offline():
         yield _finding("good", "HF_HUB_OFFLINE is set: nothing is fetched", "HF_HUB_OFFLINE")
         return
-    if not is_web_address(endpoint):
+    if not is_web_address(address):
         yield Finding(
             check="hub",
             status="broken",
@@ -59,7 +60,7 @@ def check_hub(_subject: Subject) -> Iterator[Finding]:
         )
         return
     token, origin = find_token()
-    reply = _ask(endpoint, token)
+    reply = _ask(address, token)
     yield from _tell(endpoint, reply, origin)
     if abs(reply.ahead) > _CLOCKS_DIFFER:
         yield _clock(reply.ahead, endpoint)
