@@ -4,6 +4,7 @@ before their next tokens, and a batch that is quick to evaluate as a whole takes
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from .llama_wire import Completion
@@ -14,6 +15,8 @@ _TOKENS = 32
 """Of the first step, about, and of what it may begin too late: a step that ends before what is in the cache
 would drop the rest of that.
 """
+_CHARACTERS = 4
+"""Of a token, where nothing has been told yet."""
 
 
 class Steps:
@@ -32,6 +35,12 @@ class Steps:
         """Return whether much of a prompt is still to be evaluated, as far as llama.cpp has told."""
         left: int = progress.get("total", 0) - progress.get("processed", 0)
         return left > 4 * _TOKENS
+
+    def begin_after(self, texts: Iterable[str]) -> None:
+        """Begin behind what one of these texts, which are in the cache, has in common with the prompt."""
+        cached = max((_common(self._prompt, each) for each in texts), default=0)
+        self._size = _TOKENS * _CHARACTERS
+        self._end = cached
 
     def begin(self, progress: dict[str, Any]) -> None:
         """Go on after a run that was ended at this progress."""
@@ -61,3 +70,15 @@ class Steps:
     def _count(self, tokens: int, seconds: float) -> None:
         self.evaluated += tokens
         self.seconds += seconds
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters two texts have in common from their beginnings."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[:middle] == other[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

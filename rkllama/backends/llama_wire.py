@@ -107,6 +107,8 @@ class Completion:
         """llama.cpp's own word for how the run ended; None while it has not."""
         self.progress: dict[str, Any] = {}
         """How much of the prompt has been evaluated, as llama.cpp told last."""
+        self.texts: list[str] = []
+        """The answer so far."""
         self.has_begun = False
         """Whether a token of the answer has come."""
         self._figures: dict[str, Any] = {}
@@ -139,6 +141,7 @@ class Completion:
     def _take_choice(self, choice: dict[str, Any]) -> None:
         self.has_begun = True
         text = choice.get("text") or ""
+        self.texts.append(text)
         logprobs = (choice.get("logprobs") or {}).get("content")
         if logprobs and self._emit_logprobs is not None:
             self._emit_logprobs(text, tuple(TokenLogprob.from_dict(item) for item in logprobs))

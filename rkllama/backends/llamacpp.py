@@ -6,6 +6,7 @@ import os
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -55,6 +56,8 @@ class CPUBackend:
         self._counting = threading.Lock()
         self._runs = 0
         """How many go on now."""
+        self._recent: deque[str] = deque(maxlen=1)
+        """The texts of the last runs, which llama.cpp's slots hold."""
         self._constraints = Constraints()
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
@@ -86,6 +89,7 @@ class CPUBackend:
         finally:
             output.close()
         self._spec, self._header, self._context_length = spec, header, context
+        self._recent = deque(maxlen=2 * parallel)
         # Deleting a server that never served a request can hang: this also touches the weights once.
         touch = {"prompt": " ", "n_predict": 1, "cache_prompt": False}
         self._writes = "error" not in self._server.handle_completions(touch)
@@ -126,6 +130,7 @@ class CPUBackend:
                     cancelled,
                 )
             completion = self._run(request, emit, emit_logprobs, cancelled)
+            self._recent.append(request["prompt"] + "".join(completion.texts))
         result = completion.result(aborted=cancelled())
         return result if tried is None else with_prompt_of(tried, result)
 
@@ -148,6 +153,9 @@ class CPUBackend:
     ) -> Completion:
         """Let llama.cpp run a request to its end, its prompt in steps while others run, too."""
         steps, may_wait = Steps(request["prompt"]), bool(request["cache_prompt"])
+        if may_wait and self._runs > 1:
+            steps.begin_after(self._recent)
+            may_wait = self._take_steps(request, steps, cancelled)
         while True:
             completion = Completion(emit, emit_logprobs)
             completion.follow(steps.evaluated, steps.seconds)
