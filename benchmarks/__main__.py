@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import board, cpu
+from benchmarks import board, cpu, states
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
@@ -39,6 +39,9 @@ def main() -> None:
     parser.add_argument(
         "--gguf", metavar="FILE", help="measure the CPU backend alone, with this model"
     )
+    parser.add_argument(
+        "--states", action="store_true", help="measure conversations on disk alone (some minutes)"
+    )
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
 
@@ -50,6 +53,8 @@ def main() -> None:
 
     if arguments.gguf:
         cpu.measure(arguments.gguf, report)
+    elif arguments.states:
+        states.measure(report)
     else:
         with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
             Bench(Path(home), report).run()

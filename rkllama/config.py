@@ -145,6 +145,19 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _size(value: object) -> int:
+    """Bytes: a number, or one with a unit such as 500M or 4G (of 1024)."""
+    text = str(value).strip().upper().removesuffix("B").removesuffix("I")
+    shift = {"K": 10, "M": 20, "G": 30, "T": 40}.get(text[-1:], 0)
+    try:
+        size = int(float(text[:-1] if shift else text) * (1 << shift))
+    except (ValueError, OverflowError):
+        raise ValueError("it must be a number of bytes such as 500M or 4G") from None
+    if not 0 <= size <= 1 << 50:
+        raise ValueError("it must be between 0 and 1024T")
+    return size
+
+
 def _idle_time(value: object) -> float | None:
     """Return seconds; None for a negative duration, which is never."""
     seconds = parse_duration(value)
@@ -275,6 +288,9 @@ class Settings:
     prefill_timeout: float
     """Seconds added to that per 1000 characters of prompt until the first token.
     RKLLAMA_PREFILL_TIMEOUT, 30s."""
+    parallel: int
+    """Answers that the CPU backend writes at a time with one model, as far as the memory allows.
+    RKLLAMA_PARALLEL, 4."""
     threads: int
     """Threads of the CPU backend; 0 = the physical (big) cores. RKLLAMA_THREADS, 0."""
     base_domain_id: int | None
@@ -298,6 +314,13 @@ class Settings:
     send_timeout: float
     """Seconds that a client may keep an answer waiting by not reading it, before it is cut off.
     RKLLAMA_SEND_TIMEOUT, 30s."""
+    state_budget: int | None
+    """Bytes that saved conversations take on the disk, 0 = none is saved; None = a tenth of what is free,
+    at most 4G. RKLLAMA_STATE_BUDGET."""
+    state_writes: int | None
+    """Bytes of them that are written in an hour; None = a hundredth of the disk. RKLLAMA_STATE_WRITES."""
+    share_states: bool
+    """Whether clients with different API keys use each other's. RKLLAMA_SHARE_STATES, false."""
     exit_idle: float | None
     """Seconds without a request or a loaded model after which the server ends; None = never.
     RKLLAMA_EXIT_IDLE."""
@@ -323,11 +346,15 @@ class Settings:
         "max_queue",
         "models",
         "origins",
+        "parallel",
         "prefill_timeout",
         "rkllm_abi",
         "rkllm_lib",
         "runtime_url",
         "send_timeout",
+        "share_states",
+        "state_budget",
+        "state_writes",
         "threads",
         "token_timeout",
     )
@@ -348,6 +375,11 @@ class Settings:
     def cache(self) -> str:
         """Where answers of the Hub are kept for a while."""
         return os.path.join(self.home, "cache")
+
+    @property
+    def states(self) -> str:
+        """Where conversations are saved."""
+        return os.path.join(self.home, "states")
 
     def prompt_timeout(self, characters: int) -> float:
         """Seconds that a prompt of so many characters may take until its first token."""
@@ -395,6 +427,7 @@ SETTINGS = (
     Setting("load_timeout", "RKLLAMA_LOAD_TIMEOUT", _seconds, 600.0),
     Setting("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),
     Setting("prefill_timeout", "RKLLAMA_PREFILL_TIMEOUT", _seconds, 30.0),
+    Setting("parallel", "RKLLAMA_PARALLEL", _integer(1, 64), 4),
     Setting("threads", "RKLLAMA_THREADS", _integer(0, 256), 0),
     Setting("base_domain_id", "RKLLAMA_BASE_DOMAIN_ID", _integer(0, 15), None),
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
@@ -405,6 +438,9 @@ SETTINGS = (
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
     Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
+    Setting("state_budget", "RKLLAMA_STATE_BUDGET", _size, None),
+    Setting("state_writes", "RKLLAMA_STATE_WRITES", _size, None),
+    Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),
     Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
 )
 

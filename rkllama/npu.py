@@ -7,6 +7,7 @@ runtime with inputs, callback and abort (the API), and log; backends/own_log rea
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -67,6 +68,8 @@ class NPUBackend:
         """Which template prompts go through: "own", "none", or None while undecided."""
         self._fresh = True
         """Whether the KV cache is empty."""
+        self._holds_file = False
+        """Whether a prompt cache file has been loaded, which is released before another one is."""
         self._surplus: dict[str, int] = {}
         self._generating = False
         self._abort_wanted = False
@@ -112,6 +115,7 @@ class NPUBackend:
             dtype=facts.dtype,
             threads=self._threads,
             per_run_sampling=self._samples_per_run,
+            keeps_states=self._runtime.has("rkllm_get_kv_cache_size"),
             counts_tokens=True,
             notices=tuple(notes),
         )
@@ -211,6 +215,9 @@ class NPUBackend:
         if results.stopped != "cancelled":
             _check_computed(log)
         result = self._result(results, log, most, was_fresh)
+        if spec.save_state is not None and results.finished and results.stopped is None:
+            # What the runtime leaves of a run that was aborted, for whatever reason, is not a state.
+            result = replace(result, saved=True)
         if result.prompt_tokens is None and spec.raw:  # else the runtime adds its template
             return replace(result, prompt_tokens=self._counter.count(spec.prompt))
         return result
@@ -242,6 +249,7 @@ class NPUBackend:
             sampling=spec.sampling if per_run else None,
             max_new_tokens=most if per_run else None,
             limit=-1 if per_run or most == self._context else most,
+            save_prompt_cache=spec.save_state,
             eos=self._spec.eos_tokens,
         )
 
@@ -281,6 +289,7 @@ class NPUBackend:
         perf = results.perf
         at_limit = results.tokens >= most
         prompt, cached = self._prompt_figures(results, log, at_limit, was_fresh)
+        evaluated = perf.prefill_tokens if perf else None
         full = prompt is not None and prompt + results.tokens >= self._context - _SPARE
         return RunResult(
             reason=_reason(results, at_limit or full),
@@ -291,7 +300,25 @@ class NPUBackend:
             generation_seconds=perf.generate_seconds if perf else None,
             memory=perf.memory if perf else None,
             repeats=results.stopped == "repeats",
+            evaluated_tokens=evaluated,
+            reused_tokens=cached if cached is not None else self._likely_reused(results),
         )
+
+    def _likely_reused(self, results: Results) -> int | None:
+        """Return how many tokens of the prompt were in the KV cache, but for the constant that
+        `_prompt_figures` needs and that no run has shown yet.
+        """
+        perf = results.perf
+        if (
+            perf is None
+            or self._runtime is None
+            or not self._runtime.has("rkllm_get_kv_cache_size")
+        ):
+            return None
+        size = self._runtime.get_kv_cache_size()[0]
+        if size >= self._context:
+            return None
+        return max(0, size - perf.generate_tokens - perf.prefill_tokens)
 
     def _prompt_figures(
         self, results: Results, log: str, at_limit: bool, was_fresh: bool
@@ -374,6 +401,30 @@ class NPUBackend:
         if not last_rows:
             raise Unsupported("the runtime returned no hidden layer for this model")
         return last_rows[-1]
+
+    # --- States --------------------------------------------------------------------------------
+
+    def restore(self, path: str, tokens: int) -> bool:
+        """Load a prompt cache file; see Backend."""
+        runtime = self._loaded()
+        if not runtime.has("rkllm_get_kv_cache_size"):
+            return False
+        self._use_template(runtime, raw=True)
+        before = runtime.get_kv_cache_size()[0]
+        try:
+            if self._holds_file:
+                runtime.release_prompt_cache()
+                self._holds_file = False
+            runtime.load_prompt_cache(path)
+            self._holds_file, self._fresh = True, False
+            # A runtime may take the file in with the next run only: then it tells what it did before.
+            if runtime.get_kv_cache_size()[0] in (tokens, before):
+                return True
+        except RuntimeFailed as error:
+            sys.stderr.write(f"{path} is not taken: {error.message}\n")  # into the model's log
+        runtime.clear_kv_cache()
+        self._fresh = True
+        return False
 
     # --- The rest ------------------------------------------------------------------------------
 

@@ -59,3 +59,17 @@ def test_governors_are_performance_or_left_alone(home: Path) -> None:
     assert load_settings(environ={"RKLLAMA_GOVERNORS": "off"}).governors is None
     with pytest.raises(ConfigError, match="RKLLAMA_GOVERNORS cannot be 'ondemand'"):
         load_settings(environ={"RKLLAMA_GOVERNORS": "ondemand"})
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("4096", 4096), ("2G", 2 << 30), ("1.5M", 3 << 19), ("500 MB", 500 << 20)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert load_settings(environ={"RKLLAMA_STATE_BUDGET": text}).state_budget == size
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "1e400", "nan", "2X", "9999T", "G"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ConfigError, match="RKLLAMA_STATE_BUDGET"):
+        load_settings(environ={"RKLLAMA_STATE_BUDGET": text})

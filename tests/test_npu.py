@@ -106,6 +106,7 @@ def test_what_is_learned_by_loading(version: str, tmp_path: Path) -> None:
             # Before 1.2 the runtime is not told which CPUs to use.
             threads=None if version.startswith("1.1") else cpus("RK3588")[1],
             per_run_sampling=version == "1.3.0",
+            keeps_states=version in WITH_PERF,
             counts_tokens=True,
         )
 
@@ -386,7 +387,13 @@ def test_figures_that_a_release_does_not_have_are_unknown(tmp_path: Path) -> Non
     with loaded("1.1.4", tmp_path, {"tokens": 20}) as model:
         assert model.run("one two")[1] == RunResult(reason="stop", completion_tokens=20)
     with loaded("1.2.0", tmp_path, {"tokens": 20}) as model:
-        expected = RunResult(reason="stop", completion_tokens=20, prompt_tokens=2, cached_tokens=0)
+        expected = RunResult(
+            reason="stop",
+            completion_tokens=20,
+            prompt_tokens=2,
+            cached_tokens=0,
+            reused_tokens=0,
+        )
         assert model.run("one two")[1] == expected
 
 
@@ -766,3 +773,73 @@ def test_where_the_runtime_does_not_tell_the_tokenizer_beside_the_model_counts(
     model.backend.close()
     model.load("1.1.4", {})
     assert model.run("hello big world")[1].prompt_tokens is None
+
+
+# --- States ------------------------------------------------------------------------------------
+
+BEGINNING = "one two three four five six seven eight nine ten"
+
+
+def written(model: Model, prompt: str = BEGINNING, **spec: Any) -> RunResult:
+    """A run that saves its state to `state` beside the model."""
+    return model.run(prompt, save_state=str(model.directory / "state"), **spec)[1]
+
+
+@pytest.mark.parametrize("version", WITH_PERF)
+@pytest.mark.parametrize("log", [None, "/dev/null"])
+def test_a_state_is_used_in_another_process_of_the_model(
+    version: str, log: str | None, tmp_path: Path
+) -> None:
+    with loaded(version, tmp_path, {"tokens": 5}) as model:
+        saved = written(model)
+        assert (saved.saved, saved.prompt_tokens, saved.evaluated_tokens) == (True, 10, 10)
+    model.backend = NPUBackend(log, compatible="/nowhere")
+    model.load(version, {"tokens": 5})
+    assert model.backend.restore(str(tmp_path / "state"), 10)
+    result = model.run(f"{BEGINNING} more and more")[1]
+    assert result.evaluated_tokens == 3
+    assert abs((result.reused_tokens or 0) - 10) <= 2  # the constant is not known without a log
+    assert model.backend.restore(str(tmp_path / "state"), 10)  # another time, whatever is loaded
+    assert model.run(f"{BEGINNING} else")[1].evaluated_tokens == 1
+    assert model.run("something new")[1].reused_tokens in (0, 1, 2)
+    model.backend.close()
+
+
+def test_what_an_aborted_run_leaves_is_not_saved(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 50}) as model:
+        assert not written(model, max_tokens=3).saved  # before 1.3.0 by an abort
+    with loaded("1.3.0", tmp_path, {"tokens": 50}) as model:
+        assert written(model, max_tokens=3).saved
+    with loaded("1.3.0", tmp_path, {"reply": "word " * 40}) as model:
+        assert not written(model).saved  # one token again and again
+
+
+@pytest.mark.parametrize("tokens", [9, 11])
+def test_a_state_that_has_not_the_tokens_that_it_should_is_not_used(
+    tmp_path: Path, tokens: int
+) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 5}) as model:
+        written(model)
+        model.run("something else that is in memory now")
+        assert not model.backend.restore(str(tmp_path / "state"), tokens)
+        result = model.run(f"{BEGINNING} more")[1]
+        assert (result.prompt_tokens, result.cached_tokens) == (11, 0)
+
+
+def test_a_file_that_the_runtime_refuses(tmp_path: Path) -> None:
+    with loaded("1.2.3", tmp_path, {"tokens": 5}) as model:
+        written(model)
+        (tmp_path / "state").write_bytes(b"torn")
+        assert not model.backend.restore(str(tmp_path / "state"), 10)
+        assert not model.backend.restore(str(tmp_path / "missing"), 10)
+        assert model.run(BEGINNING)[1].cached_tokens == 0
+        written(model)
+        assert model.backend.restore(str(tmp_path / "state"), 10)
+
+
+@pytest.mark.parametrize("version", ["1.1.4", "1.2.0"])
+def test_releases_that_do_not_tell_what_they_reuse_restore_nothing(
+    version: str, tmp_path: Path
+) -> None:
+    with loaded(version, tmp_path, {"tokens": 5}) as model:
+        assert not model.backend.restore(str(tmp_path / "state"), 10)

@@ -115,6 +115,7 @@ FLOORS = (
     ("models",),
     ("api",),
     ("hub",),
+    ("states",),
     ("backends",),
     ("npu",),
     ("runner",),

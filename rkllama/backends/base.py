@@ -1,7 +1,8 @@
 """What a backend is: the code that runs one model, inside that model's child process.
 
-A backend is driven by one thread; only `abort` is called from another. It never sees messages, names
-or HTTP: a prompt goes in, text comes out.
+A backend is driven by one thread; only `abort` is called from another. One that can do several runs at a
+time is driven by as many, and heeds `cancelled` instead of `abort`. It never sees messages, names or HTTP: a
+prompt goes in, text comes out.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class LoadSpec:
     text_end: str = ""
     """What each text to embed ends with, if it does not yet."""
     threads: int = 0
+    parallel: int = 1
+    """How many runs at a time there are to be at most."""
     library: str | None = None
     abi: str | None = None
     llama_server: tuple[str, ...] = ()
@@ -56,8 +59,12 @@ class LoadedInfo:
     """Whether `GenerateSpec.schema` is enforced while drawing tokens."""
     per_run_sampling: bool = False
     """Whether sampling and max_tokens can change from run to run."""
+    keeps_states: bool = False
+    """Whether `GenerateSpec.save_state` and `restore` may be used."""
     counts_tokens: bool = False
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
+    parallel: int = 1
+    """How many runs it can do at a time."""
     notices: tuple[str, ...] = ()
     """What the user should know: a clamped context, an old driver."""
 
@@ -80,6 +87,8 @@ class GenerateSpec:
     top_logprobs: int | None = None
     markers: tuple[str, ...] = ()
     images: tuple[bytes, ...] = ()
+    save_state: str | None = None
+    """A file for the KV cache as it is after the prompt; RunResult.saved tells whether it can be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,8 @@ class RunResult:
 
     `prompt_tokens` counts the whole prompt, `cached_tokens` those of it that were in the KV cache. `repeats`
     tells that it was ended since a token came again more than MOST_REPEATS times; the reason is "length".
+    `evaluated_tokens` are those of the prompt that were not cached. `reused_tokens` are those that were, give
+    or take two where the runtime's way to count is not known yet: enough to tell that a state was used.
     """
 
     reason: FinishReason
@@ -98,6 +109,9 @@ class RunResult:
     generation_seconds: float | None = None
     memory: int | None = None
     repeats: bool = False
+    evaluated_tokens: int | None = None
+    reused_tokens: int | None = None
+    saved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +148,11 @@ class Backend(Protocol):
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
         """Return how many tokens `text` is; None where the runtime cannot tell, and after an abort."""
+
+    def restore(self, path: str, tokens: int) -> bool:
+        """Load what a run has written to its `save_state`, a KV cache of so many tokens; return whether it is
+        there now. Where it is not, the cache is empty or what it was.
+        """
 
     def abort(self) -> None:
         """End the current run as soon as the runtime allows; without one, do nothing."""

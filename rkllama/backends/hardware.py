@@ -62,6 +62,14 @@ def cache_bytes(header: GGUFHeader, context: int) -> int:
     return 2 * 2 * (header.kv_heads or 0) * head_size * context
 
 
+def slots_for(wanted: int, header: GGUFHeader, context: int, spare: int) -> int:
+    """Return how many runs at a time a model gets, `wanted` at most: each has a KV cache of its own, and the
+    further ones together get a quarter of the `spare` bytes; 1 where a cache's size is not known.
+    """
+    cache = cache_bytes(header, context)
+    return max(1, min(wanted, 1 + spare // 4 // cache)) if cache else 1
+
+
 def check_memory(name: str, header: GGUFHeader, size: int, context: int) -> int:
     """The bytes that are left beside the model `name`, 0 where the machine does not tell.
 

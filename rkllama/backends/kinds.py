@@ -38,6 +38,8 @@ class Kind:
     """Seconds that the runtime may take to heed an abort; then the model's process is ended."""
     diagnose: Callable[[str], Diagnosis | None]
     """Reads the cause of a failure out of the log of a model's process; None: the log names none."""
+    parallel: bool = False
+    """Whether it may do several runs at a time; how many, it says when it has loaded a model."""
     external: bool = False
     """Whether it runs models by starting a program that the user names."""
 
@@ -75,6 +77,7 @@ KINDS = (
         # llama.cpp heeds an abort between two batches. Where one takes longer (a large model, a long text to
         # embed) its process is ended, since the next one has the file in the page cache.
         abort_grace=1.0,
+        parallel=True,
         diagnose=llamacpp_log.diagnose,
     ),
     Kind(

@@ -216,6 +216,10 @@ class LlamaServerBackend:
             raise failure(answer["error"])
         return len(answer["tokens"])
 
+    def restore(self, path: str, tokens: int) -> bool:  # noqa: ARG002 - as Backend has it
+        """Return False: states of slots are not kept; see Backend."""
+        return False
+
     def abort(self) -> None:
         """Hang up: llama-server ends the run at the next token, or at the next batch of the prompt."""
         self._aborted.set()

@@ -105,8 +105,19 @@ class Completion:
         """The error that ended the run."""
         self.reason: str | None = None
         """llama.cpp's own word for how the run ended; None while it has not."""
+        self.progress: dict[str, Any] = {}
+        """How much of the prompt has been evaluated, as llama.cpp told last."""
+        self.texts: list[str] = []
+        """The answer so far."""
+        self.has_begun = False
+        """Whether a token of the answer has come."""
         self._figures: dict[str, Any] = {}
+        self._before = (0, 0.0)
         self._repetition = Repetition()
+
+    def follow(self, tokens: int, seconds: float) -> None:
+        """Count what was evaluated of the prompt before this run, and for it."""
+        self._before = (tokens, seconds)
 
     @property
     def repeats(self) -> bool:
@@ -122,12 +133,15 @@ class Completion:
         """Pass the text of a chunk on, and keep its figures."""
         if "error" in chunk:
             self.problem = chunk["error"]
+        self.progress = chunk.get("prompt_progress") or self.progress
         for choice in chunk.get("choices", ()):
             self._take_choice(choice)
         self._figures.update({key: chunk[key] for key in ("usage", "timings") if key in chunk})
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
+        self.has_begun = True
         text = choice.get("text") or ""
+        self.texts.append(text)
         logprobs = (choice.get("logprobs") or {}).get("content")
         if logprobs and self._emit_logprobs is not None:
             self._emit_logprobs(text, tuple(TokenLogprob.from_dict(item) for item in logprobs))
@@ -145,14 +159,17 @@ class Completion:
             raise failure(self.problem)
         timings = self._figures.get("timings", {})
         usage = self._figures.get("usage") or _usage_so_far(timings)
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
+        seconds = _seconds(timings.get("prompt_ms"))
+        evaluated, before = self._before
         is_cut = self.repeats or self.reason == "length"
         reason: FinishReason = "length" if is_cut else "stop"
         return RunResult(
             reason="cancelled" if aborted else reason,
             prompt_tokens=usage.get("prompt_tokens"),
-            cached_tokens=(usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+            cached_tokens=None if cached is None else max(0, cached - evaluated),
             completion_tokens=usage.get("completion_tokens"),
-            prompt_seconds=_seconds(timings.get("prompt_ms")),
+            prompt_seconds=None if seconds is None else seconds + before,
             generation_seconds=_seconds(timings.get("predicted_ms")),
             repeats=self.repeats,
         )
@@ -273,7 +290,7 @@ class Constraints:
 
     def _keep(self, key: str, schema: dict[str, Any]) -> None:
         while len(self._known) >= _GRAMMARS:
-            self._known.pop(next(iter(self._known)))
+            self._known.pop(next(iter(self._known)), None)  # another lane may be at it, too
         self._known[key] = schema
 
 

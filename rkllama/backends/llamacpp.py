@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..board.installation import how_to_add_the_cpu_backend
@@ -18,12 +21,13 @@ from ..errors import (
     Unsupported,
 )
 from ..models.gguf import GGUFError, GGUFHeader, read_header
-from ..types import TokenLogprob
 from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .hardware import batch_for, cache_bytes, check_memory, threads_for
+from .hardware import batch_for, cache_bytes, check_memory, slots_for, threads_for
+from .llama_steps import Steps
 from .llama_wire import (
     Completion,
     Constraints,
+    EmitLogprobs,
     adds_space,
     completion_request,
     embed,
@@ -48,7 +52,12 @@ class CPUBackend:
         self._context_length = 0
         self._writes = True
         """Encoders (BERT) only make vectors."""
-        self._aborted = threading.Event()
+        self._embedding = threading.Lock()
+        self._counting = threading.Lock()
+        self._runs = 0
+        """How many go on now."""
+        self._recent: deque[str] = deque(maxlen=1)
+        """The texts of the last runs, which llama.cpp's slots hold."""
         self._constraints = Constraints()
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
@@ -65,6 +74,10 @@ class CPUBackend:
         output = OwnOutput()
         try:
             parameters = _parameters(llama, spec, header, context)
+            parallel = 1 if header.only_embeds else slots_for(spec.parallel, header, context, spare)
+            parameters.n_parallel, parameters.n_ctx = parallel, context * parallel
+            parameters.embedding = header.only_embeds
+            spare -= (parallel - 1) * cache_bytes(header, context)
             # Of the rest llama.cpp may use some to remember other conversations.
             parameters.cache_ram_mib = min(parameters.cache_ram_mib, spare // 4 >> 20)
             self._server = llama.Server(parameters)
@@ -76,6 +89,7 @@ class CPUBackend:
         finally:
             output.close()
         self._spec, self._header, self._context_length = spec, header, context
+        self._recent = deque(maxlen=2 * parallel)
         # Deleting a server that never served a request can hang: this also touches the weights once.
         touch = {"prompt": " ", "n_predict": 1, "cache_prompt": False}
         self._writes = "error" not in self._server.handle_completions(touch)
@@ -84,17 +98,18 @@ class CPUBackend:
             runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
             dtype=header.quantization,
             threads=parameters.cpuparams.n_threads,
-            memory=os.path.getsize(spec.path) + cache_bytes(header, context),
+            memory=os.path.getsize(spec.path) + parallel * cache_bytes(header, context),
             constrains=not adds_space(header),
             per_run_sampling=True,
             counts_tokens=True,
+            parallel=parallel,
         )
 
     def generate(
         self,
         spec: GenerateSpec,
         emit: Emit,
-        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None = None,
+        emit_logprobs: EmitLogprobs | None = None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> RunResult:
         """Return one completion; the prefix that it shares with the last one is not evaluated again.
@@ -105,41 +120,99 @@ class CPUBackend:
             raise Unsupported("this model produces only embeddings, no text")
         if spec.images:
             raise Unsupported("the CPU backend cannot read images", param="images")
-        self._aborted.clear()
         request = completion_request(spec, self._header, self._context_length)
         tried = None
-        if spec.schema is not None:
-            tried = self._constraints.apply(
-                request,
-                lambda trial, emit: self._run(trial, emit, None, cancelled),
-                lambda: self._is_aborted(cancelled),
-            )
-        completion = self._run(request, emit, emit_logprobs, cancelled)
-        result = completion.result(aborted=self._is_aborted(cancelled))
+        with self._counted():
+            if spec.schema is not None:
+                tried = self._constraints.apply(
+                    request,
+                    lambda trial, emit: self._run(trial, emit, None, cancelled),
+                    cancelled,
+                )
+            completion = self._run(request, emit, emit_logprobs, cancelled)
+            self._recent.append(request["prompt"] + "".join(completion.texts))
+        result = completion.result(aborted=cancelled())
         return result if tried is None else with_prompt_of(tried, result)
 
-    def _is_aborted(self, cancelled: Callable[[], bool]) -> bool:
-        return self._aborted.is_set() or cancelled()
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._counting:
+            self._runs += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._runs -= 1
 
     def _run(
         self,
         request: dict[str, Any],
         emit: Emit,
-        emit_logprobs: Callable[[str, tuple[TokenLogprob, ...]], None] | None,
+        emit_logprobs: EmitLogprobs | None,
         cancelled: Callable[[], bool],
     ) -> Completion:
-        """Let llama.cpp run a request to its end."""
-        completion = Completion(emit, emit_logprobs)
+        """Let llama.cpp run a request to its end, its prompt in steps while others run, too."""
+        steps, may_wait = Steps(request["prompt"]), bool(request["cache_prompt"])
+        if may_wait and self._runs > 1:
+            steps.begin_after(self._recent)
+            may_wait = self._take_steps(request, steps, cancelled)
+        while True:
+            completion = Completion(emit, emit_logprobs)
+            completion.follow(steps.evaluated, steps.seconds)
+            if not self._ask_or_give_way(request, completion, cancelled, may_wait=may_wait):
+                return completion
+            steps.begin(completion.progress)
+            may_wait = self._take_steps(request, steps, cancelled)
+
+    def _ask_or_give_way(
+        self,
+        request: dict[str, Any],
+        completion: Completion,
+        cancelled: Callable[[], bool],
+        *,
+        may_wait: bool,
+    ) -> bool:
+        """Run a request; return whether it was ended in its prompt, as others run and much of it is left."""
+        gave_way = False
+
+        def is_over() -> bool:
+            nonlocal gave_way
+            if may_wait and self._runs > 1 and not completion.has_begun:
+                gave_way = Steps.are_worthwhile(completion.progress)
+            return gave_way or cancelled()
+
+        self._ask(request, completion, is_over)
+        return gave_way and not cancelled()
+
+    def _take_steps(
+        self, request: dict[str, Any], steps: Steps, cancelled: Callable[[], bool]
+    ) -> bool:
+        """Evaluate a prompt in steps as long as others run; return whether there are more to take."""
+        while self._runs > 1 and steps.are_left and not cancelled():
+            step = {**request, "prompt": steps.next(), "n_predict": 0}
+            step.pop("json_schema", None)
+            started = time.monotonic()
+            completion = self._ask(step, Completion(_drop), cancelled)
+            if completion.problem is not None:  # the request itself tells it better
+                return False
+            if not cancelled():
+                steps.took(time.monotonic() - started, completion)
+        return steps.are_left
+
+    def _ask(
+        self, request: dict[str, Any], completion: Completion, is_over: Callable[[], bool]
+    ) -> Completion:
+        """Let llama.cpp run a request until it ends or `is_over`, which is asked at each chunk."""
         failures: list[BaseException] = []
 
         def on_chunk(chunk: dict[str, Any]) -> bool:
             # The binding swallows exceptions: they are raised after the run.
             try:
                 completion.take(chunk)
+                return is_over() or completion.repeats
             except BaseException as error:
                 failures.append(error)
                 return True
-            return self._is_aborted(cancelled) or completion.repeats
 
         try:
             answer = self._server.handle_completions(request, on_chunk)
@@ -159,19 +232,23 @@ class CPUBackend:
         return embed(self._embed_one, texts, truncate, self._header, self._context_length, end)
 
     def _embed_one(self, text: str) -> dict[str, Any]:
-        if self._embedder is None:
-            assert self._spec is not None
-            assert self._header is not None
-            llama, context = _import_llama(), self._context_length
-            # The weights are mapped from the file once; what this adds is a cache and a batch.
-            parameters = _parameters(llama, self._spec, self._header, context, batch=context)
-            parameters.cache_ram_mib = 0
-            try:
-                self._embedder = llama.Server(parameters)
-            except RuntimeError as error:
-                raise RuntimeFailed(f"there is not enough memory to embed texts: {error}") from None
+        with self._embedding:
+            if self._embedder is None:
+                self._embedder = self._make_embedder()
         answer: dict[str, Any] = self._embedder.handle_embeddings({"input": text})
         return answer
+
+    def _make_embedder(self) -> Any:
+        assert self._spec is not None
+        assert self._header is not None
+        llama, context = _import_llama(), self._context_length
+        # The weights are mapped from the file once; what this adds is a cache and a batch.
+        parameters = _parameters(llama, self._spec, self._header, context, batch=context)
+        parameters.cache_ram_mib = 0
+        try:
+            return llama.Server(parameters)
+        except RuntimeError as error:
+            raise RuntimeFailed(f"there is not enough memory to embed texts: {error}") from None
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
         """Return how many tokens a prompt has. The binding has no tokenizer, but it evaluates a prompt (which
@@ -185,9 +262,12 @@ class CPUBackend:
         except PromptTooLong as error:
             return error.prompt_tokens
 
+    def restore(self, path: str, tokens: int) -> bool:  # noqa: ARG002 - as Backend has it
+        """Return False: states of slots are not kept; see Backend."""
+        return False
+
     def abort(self) -> None:
-        """End the run at the next token, or at the next batch of the prompt."""
-        self._aborted.set()
+        """Do nothing: each run asks for itself, at each token and at each batch of the prompt."""
 
     def close(self) -> None:
         """Free the model."""

@@ -77,6 +77,8 @@ class Engine:
             keep_alive=request.keep_alive,
             caller=caller,
         ) as turn:
+            if turn.resident.conversations is not None and model.info.digest is None:
+                self._store.digest(model.info)  # in the background; without it none is kept
             generation = Generation(
                 request=request,
                 model=model,
@@ -103,8 +105,9 @@ class Engine:
                 return None
             text = build_prompt(request, model, runtime_wraps=False).text
             resident.raw = True
+            _forget_conversation(resident)
             timeout = self._settings.prompt_timeout(len(text))
-            return resident.worker.count_tokens(text, timeout=timeout, caller=caller)
+            return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
 
     # --- Vectors -------------------------------------------------------------------------------
 
@@ -128,10 +131,9 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
+            _forget_conversation(turn.resident)
             with _explaining(turn.resident):
-                result = turn.resident.worker.embed(
-                    inputs, request.truncate, limits=limits, caller=caller
-                )
+                result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
         total = time.monotonic() - started
         return EmbeddingResult(
             model=model.info.name,
@@ -173,6 +175,12 @@ class Engine:
     def close(self) -> None:
         """Cancel everything and end every child."""
         self.pool.close()
+
+
+def _forget_conversation(resident: Resident) -> None:
+    """Note that something else than a conversation comes into the runtime's memory."""
+    if resident.conversations is not None:
+        resident.conversations.forget()
 
 
 def _check_shape(request: ChatRequest) -> None:

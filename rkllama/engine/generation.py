@@ -12,7 +12,9 @@ from ..backends.base import GenerateSpec, RunResult
 from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
+from ..runner.keeping import run_extra, run_figures
 from ..service import Caller
+from ..states.visit import Visit, begin
 from ..types import (
     ChatRequest,
     Event,
@@ -75,14 +77,24 @@ class Generation:
         if grammar is not None:
             self = replace(self, request=replace(self.request, think=False))
         prompt = self._prompt(schema, extra)
+        visit = self._visit(prompt)
+        try:
+            yield from self._run(prompt, tools, grammar, visit)
+        finally:
+            if visit is not None:
+                self._leave(visit)
+
+    def _run(
+        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
+    ) -> Iterator[Event]:
         counted = self.minds_room and self._check_room(prompt)
         resident = self.turn.resident
         parser = parser_for(self.request, self.model, prompt, tools)
         resident.raw |= prompt.raw
         calls = 0
         result: RunResult | None = None
-        pieces = resident.worker.generate(
-            self._spec(prompt, tools, grammar),
+        pieces = self.turn.lane.generate(
+            self._spec(prompt, tools, grammar, self._state_file(visit)),
             first=self.settings.prompt_timeout(len(prompt.text)),
             each=self.settings.token_timeout,
             caller=self.caller,
@@ -101,13 +113,16 @@ class Generation:
                     calls += isinstance(event, ToolCallDelta)
                     yield event
                 if parser.stopped is not None:
-                    resident.worker.abort()
+                    self.turn.lane.abort()
             for event in parser.finish():
                 calls += isinstance(event, ToolCallDelta)
                 yield event
         finally:
             pieces.close()
         assert result is not None
+        if visit is not None:
+            counted = counted or visit.evaluated_before
+            visit.end(run_figures(result, resident.ready.context_length, counted=counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)
         if result.prompt_tokens and prompt.raw:
@@ -124,6 +139,68 @@ class Generation:
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
         self._count(finished)
         yield finished
+
+    def _visit(self, prompt: Prompt) -> Visit | None:
+        """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""
+        resident = self.turn.resident
+        conversations = resident.conversations
+        if conversations is None:
+            return None
+        if not prompt.raw:
+            conversations.forget()
+            return None
+        visit = begin(
+            conversations,
+            prompt.text,
+            digest=self.model.info.digest,
+            owner=self.caller.owner,
+            control_tokens=prompt.template.control_tokens if prompt.template else (),
+            tokens_per_character=resident.tokens_per_character,
+        )
+        if visit is not None and (path := visit.path()) is not None:
+            self._restore(visit, path)
+        return visit
+
+    def _restore(self, visit: Visit, path: str) -> None:
+        """Have the runtime load a saved conversation."""
+        resident, load = self.turn.resident, visit.load
+        assert load is not None, "it has a path"
+        started = time.monotonic()
+        timeout = self.settings.prompt_timeout(load.header.length)
+        try:
+            resident.raw = True
+            taken = self.turn.lane.restore(
+                path, load.header.tokens, timeout=timeout, caller=self.caller
+            )
+        except BaseException:
+            self._leave(visit)
+            raise
+        visit.loaded(taken, time.monotonic() - started)
+        if resident.tokens_per_character is None:
+            resident.tokens_per_character = visit.tokens_per_character
+
+    def _leave(self, visit: Visit) -> None:
+        """End a visit whose run may have ended, or not, or with the model's process."""
+        worker = self.turn.resident.worker
+        if worker.dead and not worker.retired:
+            visit.failed()
+        else:
+            visit.give_up()
+
+    def _pin(self, visit: Visit) -> None:
+        """Keep what the conversation begins with, where others began like that: see Visit.pin."""
+        if (extra := visit.pin()) is not None:
+            timeout = self.settings.prompt_timeout(len(extra.text))
+            visit.pinned(run_extra(self.turn.lane, extra, timeout, self.caller))
+
+    def _state_file(self, visit: Visit | None) -> str | None:
+        """Return where the run is to write the conversation's state, if it is to be kept."""
+        if visit is None:
+            return None
+        self._pin(visit)
+        messages = self.request.messages
+        goes_on = bool(tools_for(self.request)) and bool(messages) and messages[-1].role == "user"
+        return visit.draft(goes_on=goes_on, alone=self.request.prompt is not None)
 
     @property
     def room(self) -> int:
@@ -164,7 +241,10 @@ class Generation:
             return None
         resident.raw = True
         timeout = self.settings.prompt_timeout(len(prompt.text))
-        tokens = resident.worker.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
+        started = time.monotonic()
+        tokens = self.turn.lane.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
+        if resident.conversations is not None:
+            resident.conversations.note_count(tokens, time.monotonic() - started)
         resident.tokens_per_character = (tokens or 0) / len(prompt.text)
         return tokens
 
@@ -188,7 +268,9 @@ class Generation:
             told.add(text)
             log.log(level, text)
 
-    def _spec(self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any) -> GenerateSpec:
+    def _spec(
+        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, save_state: str | None = None
+    ) -> GenerateSpec:
         request, model = self.request, self.model
         think = thinking_for(request, model)
         return GenerateSpec(
@@ -200,6 +282,7 @@ class Generation:
             schema=grammar,
             top_logprobs=request.top_logprobs,
             markers=markers_for(request, prompt, tools),
+            save_state=save_state,
         )
 
     def _finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:

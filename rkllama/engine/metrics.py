@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..states.store import Figures as StateFigures
 from ..types import BoardState, LoadedModel
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -110,10 +111,15 @@ class Metrics:
         )
 
     def exposition(
-        self, waiting: int, restarts: int, loaded: Sequence[LoadedModel], board: BoardState
+        self,
+        waiting: int,
+        restarts: int,
+        loaded: Sequence[LoadedModel],
+        board: BoardState,
+        states: StateFigures | None = None,
     ) -> str:
-        """All figures: what is counted here, and what the scheduler, the models in memory and the board
-        say.
+        """All figures: what is counted here, and what the scheduler, the models in memory, the board and the
+        saved conversations say.
         """
         lines = [
             *self._counted(),
@@ -121,6 +127,8 @@ class Metrics:
             *_model_lines(loaded),
             *_board_lines(board),
         ]
+        if states is not None:
+            lines += _state_lines(states)
         return "\n".join(lines) + "\n"
 
     def _counted(self) -> Iterator[str]:
@@ -163,6 +171,62 @@ def _model_lines(loaded: Sequence[LoadedModel]) -> Iterator[str]:
             for m in loaded
         ],
     )
+
+
+_STATE_FIGURES = (
+    ("gauge", "rkllama_states", "states", "Conversations that are saved on the disk."),
+    ("gauge", "rkllama_state_bytes", "size", "Bytes that they take."),
+    ("gauge", "rkllama_state_budget_bytes", "budget", "Bytes that they may take."),
+    ("counter", "rkllama_state_hits_total", "hits", "Runs that went on from a saved conversation."),
+    (
+        "counter",
+        "rkllama_state_misses_total",
+        "misses",
+        "Long prompts of which nothing was saved or in memory.",
+    ),
+    (
+        "counter",
+        "rkllama_state_loaded_bytes_total",
+        "loaded",
+        "Bytes of saved conversations that were loaded.",
+    ),
+    (
+        "counter",
+        "rkllama_state_written_bytes_total",
+        "written",
+        "Bytes of saved conversations that were written.",
+    ),
+    (
+        "gauge",
+        "rkllama_state_written_bytes_per_hour",
+        "written_in_hour",
+        "Bytes of them that were written within an hour.",
+    ),
+    (
+        "gauge",
+        "rkllama_state_written_bytes_per_hour_limit",
+        "hourly",
+        "Bytes of them that may be written within an hour.",
+    ),
+    (
+        "counter",
+        "rkllama_state_saved_seconds_total",
+        "seconds_saved",
+        "Seconds of evaluating prompts that they have saved.",
+    ),
+    (
+        "counter",
+        "rkllama_state_refused_total",
+        "refused",
+        "Saved conversations that were damaged or not used as they should be.",
+    ),
+)
+"""Kind, name, field of states.store.Figures, and help."""
+
+
+def _state_lines(states: StateFigures) -> Iterator[str]:
+    for kind, name, field, text in _STATE_FIGURES:
+        yield from _family(kind, name, text, [_sample(name, (), getattr(states, field))])
 
 
 def _board_lines(board: BoardState) -> Iterator[str]:

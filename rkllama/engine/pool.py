@@ -27,9 +27,15 @@ from ..errors import (
 from ..models.metadata import StoredModel
 from ..rkllm.domains import Domains
 from ..runner.growth import Growth
+from ..runner.keeping import keep_conversation
+from ..runner.lane import Lane, State
 from ..runner.log import log_path
-from ..runner.worker import State, Worker
+from ..runner.worker import Worker
 from ..service import LOCAL, Caller
+from ..states.conversation import Conversations
+from ..states.key import Identity, file_identity
+from ..states.store import Figures as StateFigures
+from ..states.store import StateStore
 from ..types import LoadedModel, ModelInfo, NPUParams, SamplingParams
 from .runtimes import RuntimeLoader
 from .scheduler import Scheduler, Slot, Swaps
@@ -74,8 +80,27 @@ class Resident:
     """Of its memory since it was loaded; None where it is not minded."""
     bloated: bool = False
     """Whether it has to be loaded anew for that."""
+    conversations: Conversations | None = None
+    """What is kept of its conversations on the disk; None where nothing is."""
     told: set[str] = field(default_factory=set)
     """What has been logged about templates, its own and its aliases': once is enough."""
+    _taken: set[Lane] = field(default_factory=set)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> Lane:
+        """Return a lane that nobody uses; one whose last run was given up and goes on comes first, since it
+        tells whether the process still reacts.
+        """
+        with self._mutex:
+            free = [lane for lane in self.worker.lanes if lane not in self._taken]
+            lane = max(free, key=lambda lane: lane.state is State.DRAINING)
+            self._taken.add(lane)
+            return lane
+
+    def leave(self, lane: Lane) -> None:
+        """Give a lane back."""
+        with self._mutex:
+            self._taken.discard(lane)
 
     @property
     def ready(self) -> LoadedInfo:
@@ -94,6 +119,8 @@ class Turn(NamedTuple):
     """A request's turn on a loaded model, and what it waited for."""
 
     resident: Resident
+    lane: Lane
+    """What its runs go over."""
     queue_seconds: float
     load_seconds: float
 
@@ -129,6 +156,9 @@ class Pool:
         self._runtimes = RuntimeLoader(settings)
         self.scheduler: Scheduler[Resident] = Scheduler(settings.max_loaded, settings.max_queue)
         self._swaps = Swaps()
+        self._states = StateStore(settings.states, settings.state_budget, settings.state_writes)
+        self._keeps_states: bool | None = None
+        """Whether conversations are kept on the disk; None before a model is loaded that could."""
         self._timer = threading.Condition()
         self._janitor: threading.Thread | None = None
         self._closed = False
@@ -156,20 +186,69 @@ class Pool:
         what the model was loaded with. Raises QueueFull, Cancelled, LoadFailed.
         """
         started = time.monotonic()
+        key, alone = model.info.path, False
         try:
-            with self.scheduler.lease(model.info.path, caller=caller) as slot:
-                granted = time.monotonic()
-                resident = self._ensure(slot, model, context_length, sampling, caller)
-                if time.monotonic() - granted > _LONG and caller.has_left():
-                    self._expire_after(slot, resident)
-                    raise Cancelled
-                try:
-                    yield Turn(resident, granted - started, time.monotonic() - granted)
-                finally:
-                    self._after_use(slot, resident, keep_alive)
+            while True:
+                with self.scheduler.lease(key, alone=alone, caller=caller) as slot:
+                    granted = time.monotonic()
+                    lane = self._enter(slot, model, context_length, sampling, caller)
+                    if lane is None:  # it has to be loaded anew, when the others have left
+                        alone = True
+                        continue
+                    resident = slot.resident
+                    assert resident is not None
+                    try:
+                        if time.monotonic() - granted > _LONG and caller.has_left():
+                            self._expire_after(slot, resident)
+                            raise Cancelled
+                        loaded = time.monotonic() - granted
+                        try:
+                            yield Turn(resident, lane, granted - started, loaded)
+                        finally:
+                            self._after_use(slot, resident, keep_alive)
+                    finally:
+                        resident.leave(lane)
+                    return
         finally:
             self._give_back()
             self._wake_janitor()
+
+    def _enter(
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        context_length: int | None,
+        sampling: SamplingParams | None,
+        caller: Caller,
+    ) -> Lane | None:
+        """Return a lane to the slot's model, which is loaded if the holder is alone; None where others
+        hold it and it would have to be loaded anew.
+        """
+        if not slot.shared:
+            loaded = self._ensure(slot, model, context_length, sampling, caller)
+            lane = loaded.take()
+            self.scheduler.share(slot, len(loaded.worker.lanes))
+            return lane
+        wanted = self._wanted_context(model, context_length)
+        spec, resident = self._spec(model, wanted, sampling), slot.resident
+        if resident is None or not resident.worker.alive:
+            return None
+        if not self._serves(resident, model, spec, wanted):
+            return None
+        lane = resident.take()
+        settled = False
+        try:
+            settled = lane.settles(caller)
+        except WorkerError as error:
+            log.warning("%s: %s", resident.info.name, error)
+        finally:
+            if not settled:
+                resident.leave(lane)
+        if settled:
+            return lane
+        if self.scheduler.be_alone(slot):  # nobody else has an answer to lose
+            resident.worker.kill("it did not react to an abort")
+        return None
 
     def _after_use(
         self, slot: Slot[Resident], resident: Resident, keep_alive: float | None
@@ -177,8 +256,9 @@ class Pool:
         if keep_alive is not None:
             resident.keep_alive = keep_alive
         self._expire_after(slot, resident)
-        if resident.worker.state is State.DEAD:
-            self._lose(slot, resident)
+        if resident.worker.dead:
+            if self.scheduler.be_alone(slot):
+                self._lose(slot, resident)
         elif resident.growth is not None:
             resident.bloated = resident.growth.note_use(resident.memory)
 
@@ -233,7 +313,7 @@ class Pool:
             self._close(slot.evicted)
             self.scheduler.evicted_is_closed(slot)
             self._note_swap()
-        wanted = context_length or model.context_length or self._settings.context_length
+        wanted = self._wanted_context(model, context_length)
         spec = self._spec(model, wanted, sampling)
         if slot.resident and not self._is_well(slot.resident, caller):
             self._lose(slot, slot.resident)
@@ -248,6 +328,9 @@ class Pool:
         slot.resident.info = model.info
         return slot.resident
 
+    def _wanted_context(self, model: StoredModel, context_length: int | None) -> int:
+        return context_length or model.context_length or self._settings.context_length
+
     def _spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
         limit = model.info.context_length
         return LoadSpec(
@@ -258,6 +341,7 @@ class Pool:
             eos_tokens=model.eos_tokens,
             text_end=model.text_end,
             threads=self._settings.threads,
+            parallel=self._settings.parallel,
             library=self._settings.rkllm_lib,
             abi=self._settings.rkllm_abi,
             llama_server=self._llama_server(model),
@@ -289,9 +373,9 @@ class Pool:
 
     @staticmethod
     def _is_well(resident: Resident, caller: Caller) -> bool:
-        """Return whether a loaded model's process runs, and has ended the run that was given up."""
+        """Return whether a loaded model's process runs, and has ended the runs that were given up."""
         try:
-            resident.worker.settle(caller)
+            resident.worker.settle_all(caller)
         except WorkerError as error:
             log.warning("%s: %s", resident.info.name, error)
         return resident.worker.alive
@@ -394,7 +478,40 @@ class Pool:
             raise
         if worker.kind.leaks:
             slot.resident.growth = Growth(worker.pid)
+        slot.resident.conversations = self._conversations(slot.resident)
         return slot.resident.loaded
+
+    def _conversations(self, resident: Resident) -> Conversations | None:
+        """Return what keeps a loaded model's conversations on the disk, where it has a runtime that can."""
+        loaded = resident.ready
+        if not loaded.keeps_states:
+            return None
+        with self._npu_mutex:
+            if self._keeps_states is None:
+                self._keeps_states = self._states.open()
+        if not self._keeps_states:
+            return None
+        try:
+            lora = file_identity(resident.spec.lora)
+        except OSError:
+            return None
+        identity = Identity(
+            runtime=loaded.runtime,
+            platform=loaded.platform or "",
+            toolkit=loaded.toolkit or "",
+            context_length=loaded.context_length,
+            lora=lora,
+        )
+        return Conversations(
+            self._states,
+            identity,
+            resident.info.name,
+            has_farewell=loaded.per_run_sampling,
+        )
+
+    def state_figures(self) -> StateFigures | None:
+        """What is kept of conversations on the disk; None where nothing is."""
+        return self._states.figures() if self._keeps_states else None
 
     def _start(self, info: ModelInfo, *, external: bool) -> Worker:
         """Start a process for a model; one that is for the NPU inherits its lock.
@@ -403,7 +520,8 @@ class Pool:
         """
         path = log_path(self._settings.logs, info.name)
         if external or not kind_of(info.path).needs_npu:
-            return Worker(info.path, path, external=external)
+            lanes = self._settings.parallel
+            return Worker(info.path, path, external=external, lanes=lanes)
         with self._npu_mutex:
             self._npu_lock.acquire()
             worker = Worker(info.path, path, inherit=(self._npu_lock.fd,))
@@ -453,18 +571,29 @@ class Pool:
 
     @staticmethod
     def _end(resident: Resident, reason: str) -> None:
-        resident.worker.retired = True
-        resident.worker.kill(reason)
+        resident.worker.kill(reason, expected=True)
 
     def _close(self, slot: Slot[Resident]) -> None:
         if slot.resident is not None:
             resident, slot.resident = slot.resident, None
-            resident.worker.close()
+            self._close_worker(resident)
             self._domains.give_back(slot.key)
             self._on_npu.discard(slot.key)
             self._governors.drop(slot.key)
             if resident.loaded is not None:
                 log.info("unloaded %s", resident.info.name)
+
+    @staticmethod
+    def _close_worker(resident: Resident) -> None:
+        """End a model's process; its conversation is kept first, where it is idle and the runtime can."""
+        worker, conversations = resident.worker, resident.conversations
+        if conversations is None:
+            worker.close()
+            return
+        if worker.state is State.READY and not worker.retired:
+            keep_conversation(worker, conversations)
+        worker.close()
+        conversations.sweep()
 
     def close(self) -> None:
         """Cancel every answer, end every child and release the NPU."""
@@ -483,6 +612,8 @@ class Pool:
             self.scheduler.put_back(idle)
         self._governors.settle()
         self._npu_lock.release()
+        if self._keeps_states:
+            self._states.close()
 
     def _held(self) -> list[Resident]:
         held = [slot.resident for slot in self.scheduler.slots() if slot.held]

@@ -1,9 +1,12 @@
 """Who may use which model, and when: pure decisions; no process is touched here.
 
 A slot is a place for a model in memory. A request takes a ticket and waits until it holds the lease of its
-model's slot; the holder alone loads, runs, evicts or closes, and so no state has two writers.
+model's slot; a holder who is alone loads, runs, evicts or closes, and so no state has two writers. Where the
+model can do several runs at a time, he may `share` the slot: then others join him, who only run.
 
     slot:    (none) ──granted to a ticket──▶ held ⇄ idle ──closed by a holder──▶ (none)
+                                            share ⇅ all have left
+                                             shared
                                                       └─its place is taken──▶ leaving ──closed──▶ (none)
                                                       idle ◀──the taker went before it was closed──┘
 
@@ -40,12 +43,15 @@ _MAX_CLOSING = 8
 class Slot(Generic[T]):
     """A model's place. `resident` is what occupies it (None: nothing is loaded yet)."""
 
-    __slots__ = ("evicted", "expires", "held", "key", "last_used", "resident")
+    __slots__ = ("evicted", "expires", "holders", "key", "last_used", "places", "resident")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.resident: T | None = None
-        self.held = True
+        self.holders = 0
+        """How many leases of it are held."""
+        self.places = 1
+        """How many may be held now; 1: its holder is alone."""
         self.last_used = time.monotonic()
         self.expires: float | None = None
         """On the monotonic clock; None: stays."""
@@ -53,12 +59,24 @@ class Slot(Generic[T]):
         """The slot whose place this one takes: its holder must close that model first, and then say so
         with `Scheduler.evicted_is_closed`."""
 
+    @property
+    def held(self) -> bool:
+        """Whether somebody holds it."""
+        return self.holders > 0
+
+    @property
+    def shared(self) -> bool:
+        """Whether others may join its holders, or could."""
+        return self.places > 1
+
 
 class _Ticket(Generic[T]):
-    __slots__ = ("closing", "key", "passed", "since", "slot", "wake")
+    __slots__ = ("alone", "closing", "key", "passed", "since", "slot", "wake")
 
-    def __init__(self, key: str, closing: bool = False) -> None:
+    def __init__(self, key: str, closing: bool = False, alone: bool = False) -> None:
         self.key = key
+        self.alone = alone or closing
+        """Joins no other holder."""
         self.closing = closing
         """Goes first, is not counted as waiting, and takes no new place."""
         self.slot: Slot[T] | None = None
@@ -113,13 +131,14 @@ class Scheduler(Generic[T]):
             return sum(not ticket.closing for ticket in self._tickets)
 
     @contextlib.contextmanager
-    def lease(self, key: str, *, caller: Caller = LOCAL) -> Iterator[Slot[T]]:
-        """Hold the slot of model `key`, a new one if it has none.
+    def lease(self, key: str, *, alone: bool = False, caller: Caller = LOCAL) -> Iterator[Slot[T]]:
+        """Hold the slot of model `key`, a new one if it has none; unless `alone`, together with others where
+        it is shared.
 
         Raises QueueFull at once, Cancelled when the client hangs up while waiting. A slot
         that has no resident when its holder leaves is given up.
         """
-        slot = self._acquire(_Ticket(key), caller)
+        slot = self._acquire(_Ticket(key, alone=alone), caller)
         if slot is None:
             raise ServerStopping
         try:
@@ -147,6 +166,20 @@ class Scheduler(Generic[T]):
         finally:
             if slot is not None:
                 self._release(slot)
+
+    def share(self, slot: Slot[T], places: int) -> None:
+        """Let others join the only holder of a slot, up to `places` in all, until all have left."""
+        with self._lock:
+            slot.places = places
+            self._dispatch()
+
+    def be_alone(self, slot: Slot[T]) -> bool:
+        """Return whether a holder is the only one, and let nobody join him any more if he is."""
+        with self._lock:
+            if slot.holders > 1:
+                return False
+            slot.places = 1
+            return True
 
     def evicted_is_closed(self, slot: Slot[T]) -> None:
         """Let those who wait for the model that `slot` replaced load it again."""
@@ -206,8 +239,12 @@ class Scheduler(Generic[T]):
 
     def _release(self, slot: Slot[T]) -> None:
         with self._lock:
-            slot.held = False
+            slot.holders -= 1
             slot.last_used = time.monotonic()
+            if slot.holders:
+                self._dispatch()
+                return
+            slot.places = 1
             if slot.resident is None and self._slots.get(slot.key) is slot:
                 del self._slots[slot.key]
             if slot.evicted is not None:
@@ -230,7 +267,7 @@ class Scheduler(Generic[T]):
             if not idle:
                 return None
             slot = min(idle, key=lambda slot: slot.last_used)
-            slot.held = True
+            slot.holders = 1
             return slot
 
     def put_back(self, slot: Slot[T]) -> None:
@@ -252,7 +289,9 @@ class Scheduler(Generic[T]):
         blocked: _Ticket[T] | None = None
         for ticket in list(self._tickets):
             slot = self._slots.get(ticket.key)
-            if ticket.key in self._leaving or (slot is not None and slot.held):
+            if ticket.key in self._leaving or (
+                slot and slot.held and not self._joins(ticket, slot)
+            ):
                 continue
             if slot is None and not ticket.closing:
                 if blocked is None:
@@ -263,10 +302,19 @@ class Scheduler(Generic[T]):
             elif blocked is not None:
                 blocked.passed += 1
             if slot is not None:
-                slot.held = True
+                slot.holders += 1
             ticket.slot = slot
             self._tickets.remove(ticket)
             self._notify(ticket)
+
+    def _joins(self, ticket: _Ticket[T], slot: Slot[T]) -> bool:
+        """Return whether a ticket may join the holders of a slot: not before an earlier one that wants to be
+        alone there.
+        """
+        if ticket.alone or slot.holders >= slot.places:
+            return False
+        earlier = self._tickets[: self._tickets.index(ticket)]
+        return not any(other.alone and other.key == ticket.key for other in earlier)
 
     def _new_slot(self, ticket: _Ticket[T]) -> Slot[T] | None:
         """Return a new place, taken from the least recently used idle model when all are taken: one for which
@@ -280,7 +328,7 @@ class Scheduler(Generic[T]):
             if not idle:
                 return None
             slot.evicted = min(idle, key=lambda other: other.last_used)
-            slot.evicted.held = True
+            slot.evicted.holders = 1
             del self._slots[slot.evicted.key]
             self._leaving.add(slot.evicted.key)
         self._slots[key] = slot
@@ -289,7 +337,7 @@ class Scheduler(Generic[T]):
     def _bring_back(self, slot: Slot[T]) -> None:
         """A model whose place was to be taken by somebody who went: it stays as it was."""
         self._leaving.discard(slot.key)
-        slot.held = False
+        slot.holders = 0
         self._slots[slot.key] = slot
 
     @staticmethod

@@ -282,7 +282,11 @@ class LocalService:
         """The figures since the start."""
         pool = self.pool
         return self._engine.metrics.exposition(
-            pool.scheduler.waiting, pool.restarts, pool.loaded(), self.board()
+            pool.scheduler.waiting,
+            pool.restarts,
+            pool.loaded(),
+            self.board(),
+            pool.state_figures(),
         )
 
     def close(self) -> None:

@@ -41,6 +41,8 @@ class Watch:
     def __init__(self, models: str) -> None:
         self._models = models
         self._entries: tuple[Entry, ...] = ()
+        self._root = ""
+        """The directory's real path, by the last look."""
         self._looked = -math.inf
         self._seen: dict[str, PathStamp | None] = {}
         self.incomplete: tuple[Entry, ...] = ()
@@ -59,6 +61,7 @@ class Watch:
             settled = time.time_ns() - _SETTLED_NS
             look = Scan(self._models, seen)
             entries = tuple(look.entries())
+            self._root = look.root
             self.incomplete = tuple(look.incomplete)
             self.passed_over = tuple(look.passed_over)
             self._entries = entries if entries != self._entries else self._entries
@@ -74,7 +77,11 @@ class Watch:
         """Return whether a model, its folder, and which folders there are is as it was: three stats, and two
         more for an alias.
         """
-        around = {os.path.realpath(self._models), os.path.dirname(entry.path), entry.path}
+        # Not the real path of the directory, which takes a call to the system for each of its parts: where
+        # a link there leads elsewhere by now, the stamp is another one.
+        if stamp_at(self._models) != self._seen.get(self._root):
+            return False
+        around = {os.path.dirname(entry.path), entry.path}
         if entry.parent:
             around |= {os.path.dirname(entry.modelfile), entry.modelfile}
         return all(path in self._seen and self._unchanged(path) for path in around)

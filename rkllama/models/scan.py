@@ -131,7 +131,7 @@ class Scan:
 
     def __init__(self, models: str, seen: dict[str, PathStamp] | None = None) -> None:
         self._models = models
-        self._root = os.path.realpath(models)
+        self.root = os.path.realpath(models)
         self._seen = seen
         self._aliases: list[tuple[str, str]] = []
         self.passed_over: list[str] = []
@@ -160,9 +160,9 @@ class Scan:
         return entries
 
     def _listing(self) -> list[os.DirEntry[str]]:
-        self._note(self._root)
+        self._note(self.root)
         try:
-            with os.scandir(self._root) as items:
+            with os.scandir(self.root) as items:
                 return [item for item in items if self._is_speakable(item)]
         except (FileNotFoundError, NotADirectoryError):
             raise ModelsDirMissing(self._models) from None
@@ -286,7 +286,7 @@ class Scan:
             return True
         self._note(item.path)
         try:
-            fault = _fault_of_link(item.path, self._root)
+            fault = _fault_of_link(item.path, self.root)
         except OSError as error:
             fault = f"it is a link that cannot be read: {error.strerror}"
         if fault:
@@ -301,7 +301,7 @@ class Scan:
         return False
 
     def _pass_over(self, path: str, reason: str) -> None:
-        self.passed_over.append(f"{_shown(os.path.relpath(path, self._root))}: {reason}")
+        self.passed_over.append(f"{_shown(os.path.relpath(path, self.root))}: {reason}")
 
     def _note(self, path: str) -> int:
         """Return the mtime_ns that was noted."""

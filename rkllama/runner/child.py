@@ -1,7 +1,9 @@
-"""The main program of a model's process: `main(COMMANDS, EVENTS)`, two inherited pipes.
+"""The main program of a model's process. Its arguments are the inherited pipes: COMMANDS EVENTS, as often
+as there may be runs at a time.
 
-The main thread runs the backend; a second thread reads the commands, so that an abort is seen during a
-run. The end of the command pipe means that the parent is gone, however it died: the process ends at once.
+The main thread runs the backend, with a further thread for each further pair of pipes; another one reads
+the commands, so that an abort is seen during a run. The end of a command pipe means that the parent is
+gone, however it died: the process ends at once.
 """
 
 from __future__ import annotations
@@ -11,11 +13,12 @@ import faulthandler
 import os
 import queue
 import resource
+import select
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from ..backends.base import Backend, RunResult
@@ -27,13 +30,13 @@ from . import frames
 
 def main() -> NoReturn:
     """Serve commands until told to close or until the parent is gone."""
-    commands, events = int(sys.argv[1]), int(sys.argv[2])
+    fds = list(map(int, sys.argv[1:]))
     faulthandler.enable()
     _prefer_for_oom_killer()
     _raise_file_limit()
     status = 0
     try:
-        Child(commands, events).serve()
+        Child(tuple(zip(fds[::2], fds[1::2], strict=True))).serve()
     except BrokenPipeError:  # the parent is gone
         pass
     except BaseException:
@@ -63,51 +66,37 @@ def _raise_file_limit() -> None:
 
 
 class Child:
-    """The command loop around one backend."""
+    """The backend, and the lanes over which it is driven: the first one in the main thread."""
 
-    def __init__(self, commands: int, events: int) -> None:
-        self._commands = commands
-        self._events = events
-        self._backend: Backend | None = None
-        self._pending: queue.SimpleQueue[tuple[int, int, bytes]] = queue.SimpleQueue()
-        self._parts: list[bytes] = []
-        """The BYTES frames of the command that comes next."""
-        self._lock = threading.Lock()
-        self._running: int | None = None
-        self._aborted = 0
-        """The last run that was aborted."""
+    def __init__(self, pipes: Sequence[tuple[int, int]]) -> None:
+        self.backend: Backend | None = None
+        self._lanes = {commands: _Lane(self, events) for commands, events in pipes}
 
     def serve(self) -> None:
-        """Run one command after the other; CLOSE ends it."""
+        """Run commands until CLOSE."""
         threading.Thread(target=self._read_commands, name="commands", daemon=True).start()
-        operations: dict[int, Callable[[int, bytes], bytes]] = {
-            frames.LOAD: self._load,
-            frames.GENERATE: self._generate,
-            frames.EMBED: self._embed,
-            frames.COUNT: self._count,
-        }
-        while True:
-            kind, run, payload = self._pending.get()
-            if kind == frames.CLOSE:
-                break
-            if kind == frames.BYTES:
-                self._parts.append(payload)
-                continue
-            self._execute(operations[kind], run, payload)
-            self._parts.clear()
-        if self._backend is not None:
-            self._backend.close()
+        first, *others = self._lanes.values()
+        for lane in others:
+            lane.start()
+        first.serve()
+        # What runs on another lane would have the model freed under it; the end of the process frees all.
+        if self.backend is not None and not any(lane.running for lane in others):
+            self.backend.close()
+
+    def need_backend(self) -> Backend:
+        """Return the backend. Raises LoadFailed without one."""
+        if self.backend is None:
+            raise LoadFailed("no model is loaded in this process")
+        return self.backend
 
     def _read_commands(self) -> None:
         """Read commands. The process ends with this thread, as nobody else would notice the parent's end."""
         try:
-            buffer = frames.FrameBuffer()
-            while data := os.read(self._commands, 1 << 16):
-                for kind, run, payload in buffer.feed(data):
-                    if kind == frames.ABORT:
-                        self._abort(run)
-                    else:
-                        self._pending.put((kind, run, payload))
+            poll = select.poll()
+            for fd in self._lanes:
+                poll.register(fd, select.POLLIN)
+            while all(self._read(fd) for fd, _ in poll.poll()):
+                pass
         except BaseException:
             traceback.print_exc()
             os._exit(1)
@@ -115,13 +104,77 @@ class Child:
             os.killpg(0, signal.SIGKILL)  # with all that it has started
         os._exit(0)
 
+    def _read(self, commands: int) -> bool:
+        """Take what has come; return whether there may be more."""
+        data = os.read(commands, 1 << 16)
+        if data:
+            self._lanes[commands].take(data)
+        return bool(data)
+
+
+class _Lane:
+    """The runs that come over one pair of pipes, one after the other."""
+
+    def __init__(self, child: Child, events: int) -> None:
+        self._child = child
+        self._events = events
+        self._buffer = frames.FrameBuffer()
+        self._pending: queue.SimpleQueue[tuple[int, int, bytes]] = queue.SimpleQueue()
+        self._parts: list[bytes] = []
+        """The BYTES frames of the command that comes next."""
+        self._lock = threading.Lock()
+        self.running: int | None = None
+        """The run that can be aborted now."""
+        self._aborted = 0
+        """The last run that was aborted."""
+
+    def start(self) -> None:
+        """Serve in a thread of its own."""
+        threading.Thread(target=self._serve_until_end, name="lane", daemon=True).start()
+
+    def _serve_until_end(self) -> None:
+        try:
+            self.serve()
+        except BrokenPipeError:  # the parent is gone, which ends the process
+            pass
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def serve(self) -> None:
+        """Run one command after the other; CLOSE ends it."""
+        operations: dict[int, Callable[[int, bytes], bytes]] = {
+            frames.LOAD: self._load,
+            frames.GENERATE: self._generate,
+            frames.EMBED: self._embed,
+            frames.COUNT: self._count,
+            frames.RESTORE: self._restore,
+        }
+        while True:
+            kind, run, payload = self._pending.get()
+            if kind == frames.CLOSE:
+                return
+            if kind == frames.BYTES:
+                self._parts.append(payload)
+                continue
+            self._execute(operations[kind], run, payload)
+            self._parts.clear()
+
+    def take(self, data: bytes) -> None:
+        """Take what has come over the command pipe: an abort is heeded at once."""
+        for kind, run, payload in self._buffer.feed(data):
+            if kind == frames.ABORT:
+                self._abort(run)
+            else:
+                self._pending.put((kind, run, payload))
+
     def _abort(self, run: int) -> None:
         """Abort `run`, also one that has not begun; never a later one."""
         with self._lock:
             self._aborted = max(self._aborted, run)
-            if self._running == run and self._backend is not None:
+            if self.running == run and self._child.backend is not None:
                 try:
-                    self._backend.abort()
+                    self._child.backend.abort()
                 except Exception:  # the run goes on, and so must the reading of commands
                     traceback.print_exc()
 
@@ -137,20 +190,18 @@ class Child:
             kind, result = frames.ERROR, frames.encode_error(RuntimeFailed(text))
         frames.write_frame(self._events, kind, run, result)
 
-    def _need_backend(self) -> Backend:
-        if self._backend is None:
-            raise LoadFailed("no model is loaded in this process")
-        return self._backend
-
     def _load(self, _run: int, payload: bytes) -> bytes:
         spec = frames.decode_load(payload)
         backend = kind_of(spec.path, external=bool(spec.llama_server)).create()
         loaded = backend.load(spec)
-        self._backend = backend
+        self._child.backend = backend
         return frames.encode_spec(loaded)
 
     def _generate(self, run: int, payload: bytes) -> bytes:
-        backend, spec = self._need_backend(), frames.decode_generate(payload, tuple(self._parts))
+        backend, spec = (
+            self._child.need_backend(),
+            frames.decode_generate(payload, tuple(self._parts)),
+        )
         events, write, pack, kind = self._events, os.write, frames.pack_header, frames.TEXT
 
         def emit(text: str) -> None:
@@ -172,16 +223,16 @@ class Child:
     def _abortable(self, run: int) -> Iterator[Callable[[], bool]]:
         """Let an abort of `run` reach the backend; the value yielded tells of one that came before."""
         with self._lock:
-            self._running = run
+            self.running = run
         try:
             yield lambda: self._aborted == run
         finally:
             with self._lock:
-                self._running = None
+                self.running = None
 
     def _embed(self, run: int, payload: bytes) -> bytes:
         """Return one text at a time, so that an abort and the parent's limit are for one and not for all."""
-        backend, (texts, truncate) = self._need_backend(), frames.decode(payload)
+        backend, (texts, truncate) = self._child.need_backend(), frames.decode(payload)
         tokens: list[int | None] = []
         for text in texts:
             if self._aborted == run:
@@ -194,6 +245,10 @@ class Child:
         return frames.encode(sum(counts) if len(counts) == len(tokens) else None)
 
     def _count(self, run: int, payload: bytes) -> bytes:
-        backend = self._need_backend()
+        backend = self._child.need_backend()
         with self._abortable(run) as cancelled:
             return frames.encode(backend.count_tokens(payload.decode(), cancelled))
+
+    def _restore(self, _run: int, payload: bytes) -> bytes:
+        path, tokens = frames.decode(payload)
+        return frames.encode(self._child.need_backend().restore(path, tokens))

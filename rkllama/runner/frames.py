@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from dataclasses import asdict, replace
+from dataclasses import fields
+from functools import cache
 from typing import Any
 
 from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
@@ -23,7 +24,7 @@ from ..errors import RKLLamaError
 from ..types import NPUParams, SamplingParams, TokenLogprob
 
 # Parent to child.
-LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES = range(1, 8)
+LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES, RESTORE = range(1, 9)
 # Child to parent. RESULT and ERROR end a run; the others come before.
 TEXT, LOGPROBS, VECTOR, RESULT, ERROR = range(16, 21)
 
@@ -85,10 +86,22 @@ def write_frame(fd: int, kind: int, run: int, payload: bytes = b"") -> None:
         view = view[os.write(fd, view) :]
 
 
+def _members(value: Any) -> dict[str, Any]:
+    """Return the members of a dataclass by name; `asdict` would copy each of them, for every request."""
+    return {name: getattr(value, name) for name in _names(value.__class__)}
+
+
+@cache
+def _names(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_members).encode
+
+
 def encode(values: object) -> bytes:
-    """JSON in UTF-8. Lone surrogates pass: file names that are not UTF-8 contain them."""
-    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "surrogatepass")
+    """JSON in UTF-8, of dataclasses too. Lone surrogates pass: file names that are not UTF-8 contain them."""
+    return _encode(values).encode("utf-8", "surrogatepass")
 
 
 def decode(payload: bytes) -> Any:
@@ -101,12 +114,12 @@ def decode(payload: bytes) -> Any:
 
 def encode_spec(spec: LoadSpec | LoadedInfo | RunResult) -> bytes:
     """A value of backends/base.py as JSON."""
-    return encode(asdict(spec))
+    return encode(spec)
 
 
 def encode_generate(spec: GenerateSpec) -> bytes:
     """A GenerateSpec as JSON, without its images: they are sent as BYTES frames."""
-    return encode(asdict(replace(spec, images=())))
+    return encode({**_members(spec), "images": ()})
 
 
 def decode_load(payload: bytes) -> LoadSpec:

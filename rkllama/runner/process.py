@@ -2,8 +2,9 @@
 
     commands: parent ──▶ child, written without blocking      events: child ──▶ parent
 
-Standard output and standard error of the child go to its log file; both its pipes are its own, so that
-whatever a library prints mixes with no frame.
+A process that can do several runs at a time has several pairs of these. Standard output and standard
+error of the child go to its log file; its pipes are its own, so that whatever a library prints mixes with
+no frame.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 from ..files import IMPORT_ROOT, private
 from .environment import without_secrets
@@ -40,44 +42,18 @@ main()"""
 may hold anything."""
 
 
-class Process:
-    """One child process. Not thread-safe but for `send` and `kill`."""
+class Pipes:
+    """A pair of pipes to a child: commands go in, events come out. One run at a time goes over it."""
 
-    def __init__(self, log_path: str, *, inherit: tuple[int, ...] = ()) -> None:
-        """Start it; it inherits the descriptors `inherit`. Raises OSError."""
-        self.kill_reason: str | None = None
-        """Why `kill` was called, for the message to whoever is reading; None: it was not."""
+    def __init__(self, commands: int, events: int, kill: Callable[[str], object]) -> None:
+        """`kill` ends the process, for the reason that it is called with."""
+        os.set_blocking(commands, False)
+        self._commands = commands
+        self.events = events
+        """The descriptor that its events are read from."""
+        self._kill = kill
         self._sending = threading.Lock()
         """Held to write a command or to close their pipe: commands come from several threads."""
-        self._spawn(log_path, inherit)
-
-    def _spawn(self, log_path: str, inherit: tuple[int, ...]) -> None:
-        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
-            child_commands, self._commands = _pipe(theirs, ours)
-            self.events, child_events = _pipe(ours, theirs)
-            os.set_blocking(self._commands, False)
-            pipes = (child_commands, child_events)
-            with open(log_path, "ab", opener=private) as output:
-                self._popen = subprocess.Popen(
-                    [sys.executable, "-c", _CHILD, IMPORT_ROOT, *map(str, pipes)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    env=without_secrets(),
-                    pass_fds=(*pipes, *inherit),
-                    start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
-                )
-            ours.pop_all()
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._popen.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether it still runs; a dead one is reaped by asking."""
-        return self._popen.poll() is None
 
     @property
     def closed(self) -> bool:
@@ -98,7 +74,7 @@ class Process:
             except BrokenPipeError:
                 return
             except BaseException:  # half a command is useless
-                self.kill("a command could not be sent to it in full")
+                self._kill("a command could not be sent to it in full")
                 raise
 
     def _write(self, view: memoryview) -> int:
@@ -109,13 +85,71 @@ class Process:
             poll = select.poll()
             poll.register(self._commands, select.POLLOUT)
             if not poll.poll(SEND_GRACE * 1000):
-                self.kill(f"it accepted no command for {SEND_GRACE:g} s")
+                self._kill(f"it accepted no command for {SEND_GRACE:g} s")
                 raise BrokenPipeError from None
             return 0
 
     def read(self) -> bytes:
-        """What it has sent, in part; waits for some. b"" at the end: it is gone."""
+        """What the child has sent, in part; waits for some. b"" at the end: it is gone."""
         return os.read(self.events, _READ_SIZE)
+
+    def close(self) -> None:
+        """Close the pipes; the process has ended, or cannot be ended."""
+        with self._sending:
+            os.close(self._commands)
+            self._commands = -1
+        os.close(self.events)
+        self.events = -1
+
+
+class Process:
+    """One child process and the pipes to it. Not thread-safe but for `kill`."""
+
+    def __init__(self, log_path: str, *, inherit: tuple[int, ...] = (), pairs: int = 1) -> None:
+        """Start it; it inherits the descriptors `inherit`. Raises OSError."""
+        self.kill_reason: str | None = None
+        """Why `kill` was called, for the message to whoever is reading; None: it was not."""
+        self.retired = False
+        """Whether it was told to end, so that its end is expected."""
+        self.pipes: tuple[Pipes, ...] = ()
+        self._spawn(log_path, inherit, pairs)
+
+    def _spawn(self, log_path: str, inherit: tuple[int, ...], pairs: int) -> None:
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as ours:
+            inherited: list[int] = []
+            own: list[tuple[int, int]] = []
+            for _ in range(pairs):
+                child_commands, commands = _pipe(theirs, ours)
+                events, child_events = _pipe(ours, theirs)
+                inherited += (child_commands, child_events)
+                own.append((commands, events))
+            with open(log_path, "ab", opener=private) as output:
+                self._popen = subprocess.Popen(
+                    [sys.executable, "-c", _CHILD, IMPORT_ROOT, *map(str, inherited)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    env=without_secrets(),
+                    pass_fds=(*inherited, *inherit),
+                    start_new_session=True,  # a Ctrl-C in the terminal is for the parent only
+                )
+            ours.pop_all()
+        self.pipes = tuple(Pipes(*ends, self.kill) for ends in own)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still runs; a dead one is reaped by asking."""
+        return self._popen.poll() is None
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called."""
+        return self.pipes[0].closed
 
     def kill(self, reason: str) -> None:
         """End it at once; safe from any thread."""
@@ -129,27 +163,32 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def end(self, patience: float) -> int | None:
+    def end(self, patience: float, drained: Sequence[Pipes]) -> int | None:
         """Wait for it to end, kill it after `patience` seconds; its exit status.
 
-        None means that even this did not end it.
+        What comes through the pipes `drained` is dropped: those that nobody else reads. None means that even
+        this did not end it.
         """
-        if (status := self._wait(patience)) is None:
+        if (status := self._wait(patience, drained)) is None:
             self._kill_group()
-            status = self._wait(KILL_GRACE)
+            status = self._wait(KILL_GRACE, drained)
         self._kill_group()  # what it has left behind
         if status is None:
             log.error("process %d cannot be killed: it may be stuck in the NPU's driver", self.pid)
         return status
 
-    def _wait(self, seconds: float) -> int | None:
+    def _wait(self, seconds: float, drained: Sequence[Pipes]) -> int | None:
         """Return its exit status; what it still sends, and may be blocked in sending, is dropped."""
         deadline = time.monotonic() + seconds
         poll = select.poll()
-        poll.register(self.events, select.POLLIN)
-        while (left := deadline - time.monotonic()) > 0:
-            if poll.poll(left * 1000) and not self.read():
-                break
+        unread = {pipes.events: pipes for pipes in drained}
+        for fd in unread:
+            poll.register(fd, select.POLLIN)
+        while unread and (left := deadline - time.monotonic()) > 0:
+            for fd, _ in poll.poll(left * 1000):
+                if not unread[fd].read():
+                    poll.unregister(fd)
+                    del unread[fd]
         try:
             return self._popen.wait(max(0.1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
@@ -157,11 +196,8 @@ class Process:
 
     def close(self) -> None:
         """Close the pipes; the process has ended, or cannot be ended."""
-        with self._sending:
-            os.close(self._commands)
-            self._commands = -1
-        os.close(self.events)
-        self.events = -1
+        for pipes in self.pipes:
+            pipes.close()
 
 
 def exit_in_words(status: int | None) -> str:

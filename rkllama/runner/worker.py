@@ -1,99 +1,30 @@
-"""A model's process, as the engine sees it: commands in, pieces of a completion out.
-
-States; `Worker._enter` alone changes them, always in the thread that holds the model's lease (see
-engine/scheduler.py):
-
-    STARTING ──load()──▶ READY ──generate(), embed()──▶ RUNNING ──RESULT/ERROR frame──▶ READY
-        │                  │                              │  └─given up by its reader──▶ DRAINING ─┐
-        │                  │                              │        next operation: READY ◀─RESULT──┤
-        └──────────────────┴──────────────────────────────┴─ crash, hang, close() ──▶ DEAD ◀───────┘
+"""A model's process, as the engine sees it: it is loaded, runs what comes over its lanes, and is ended.
 
 `close()` alone frees the pipes and reaps the process; after a crash or a hang it is still due.
-
-The reader of a completion waits for the pipe and for its client's socket at once, in the thread that writes
-the reply: no other thread, no polling. A reader that gives up sends ABORT and leaves; the frames that
-still come are dropped by their run number, before the next operation starts.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from enum import Enum
-from typing import NamedTuple, NoReturn, TypeVar
 
-from ..backends.base import EmbedResult, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from ..backends.base import LoadedInfo, LoadSpec
 from ..backends.kinds import kind_of
-from ..errors import (
-    InvalidRequest,
-    LoadFailed,
-    RKLLamaError,
-    WorkerCrashed,
-    WorkerError,
-    WorkerHung,
-    load_failure,
-    see_doctor,
-)
+from ..errors import LoadFailed, WorkerCrashed, load_failure
 from ..models.filename import least_size
 from ..service import LOCAL, Caller
-from ..types import Diagnosis, FailureCause, TokenLogprob
 from . import frames
+from .lane import CLOSE_GRACE, Lane, State
 from .log import open_log
-from .process import Process, exit_in_words
+from .process import Process
 
-T = TypeVar("T")
-
-CLOSE_GRACE = 5.0
-"""Seconds that a runtime may take to free a model before its process is killed."""
 DRAIN_GRACE = 1.0
 """The same while an aborted run still goes on: a decode ends in time, a prefill may take minutes."""
 
 
-_SIGNALS: dict[int, Diagnosis] = {
-    signal.SIGKILL: Diagnosis(
-        message="most likely the memory ran out",
-        hint=see_doctor("Use a smaller model or a shorter context, or end other programs."),
-        cause="memory",
-    ),
-    signal.SIGBUS: Diagnosis(
-        message="most likely a file that it reads is cut off, or its disk failed",
-        hint="Download the model again, and look for errors of the disk in `dmesg`.",
-    ),
-    signal.SIGILL: Diagnosis(
-        message="this build of the runtime does not fit this CPU",
-        hint=see_doctor("Install another release of the runtime; the newest is not always right."),
-        cause="runtime",
-    ),
-}
-"""What the signals mean that end a process before it can write anything."""
-
-
-class Piece(NamedTuple):
-    """New text of a completion, with its tokens' figures where they were asked for.
-
-    The last piece of a run has its `result`, and no text.
+class Worker(Lane):
+    """One child process with one model; it is its own first lane. Not thread-safe but for `abort`, `retire`
+    and `kill`.
     """
-
-    text: str
-    logprobs: tuple[TokenLogprob, ...] = ()
-    result: RunResult | None = None
-
-
-class State(Enum):
-    """What a worker does; the transitions are drawn at the top of this module."""
-
-    STARTING = "starting"
-    READY = "ready"
-    RUNNING = "running"
-    DRAINING = "draining"
-    """A run that nobody reads any more has not ended yet."""
-    DEAD = "dead"
-
-
-class Worker:
-    """One child process with one model. Not thread-safe but for `abort`, `retire` and `kill`."""
 
     def __init__(
         self,
@@ -102,25 +33,24 @@ class Worker:
         *,
         inherit: tuple[int, ...] = (),
         external: bool = False,
+        lanes: int = 1,
     ) -> None:
         """Start the process; it inherits the descriptors `inherit`. Raises LoadFailed.
 
-        `external`: the model is for the kind of backend that starts a program to run it.
+        `external`: the model is for the kind of backend that starts a program to run it. `lanes`: how many
+        runs at a time there may be, if the backend can do that.
         """
         self.path = path
-        self.kind = kind_of(path, external=external)
-        self.retired = False
-        """Whether it was told to end, so that its end is expected."""
-        self._state = State.STARTING
-        self._cause: FailureCause = "other"
-        """Why the process died, as far as is known."""
-        self._run = 0
-        self._buffer = frames.FrameBuffer()
+        kind = kind_of(path, external=external)
         try:
-            log_path, self._log = open_log(log_path)
-            self._process = Process(log_path, inherit=inherit)
+            log_path, log = open_log(log_path)
+            process = Process(log_path, inherit=inherit, pairs=lanes if kind.parallel else 1)
         except OSError as error:
             raise LoadFailed(f"cannot start a process for {path}: {error}") from None
+        super().__init__(process, process.pipes[0], kind, log)
+        others = (Lane(process, pipes, kind, log) for pipes in process.pipes[1:])
+        self.lanes: tuple[Lane, ...] = (self, *others)
+        """Those that can be used; once it is loaded, as many as the backend can run at a time."""
 
     @property
     def pid(self) -> int:
@@ -128,17 +58,19 @@ class Worker:
         return self._process.pid
 
     @property
-    def state(self) -> State:
-        """What it does."""
-        return self._state
-
-    def _enter(self, state: State) -> None:
-        self._state = state
+    def dead(self) -> bool:
+        """Whether it has ended, or is ending, as far as is known without looking."""
+        return any(lane.state is State.DEAD for lane in self.lanes)
 
     @property
     def alive(self) -> bool:
         """Return whether the process still runs; this also reaps a dead one."""
-        return self._state is not State.DEAD and self._process.alive
+        return not self.dead and self._process.alive
+
+    @property
+    def retired(self) -> bool:
+        """Whether it was told to end, so that its end is expected."""
+        return self._process.retired
 
     def load(self, spec: LoadSpec, *, timeout: float) -> LoadedInfo:
         """Load the model. Raises LoadFailed, WorkerHung; the process has ended then."""
@@ -168,236 +100,41 @@ class Worker:
             self.close()
             raise
         self._log.mark_loaded()
+        self.lanes = self.lanes[: max(1, loaded.parallel)]
+        for lane in self.lanes:
+            lane._enter(State.READY)
         return loaded
 
-    def generate(
-        self, spec: GenerateSpec, *, first: float, each: float, caller: Caller = LOCAL
-    ) -> Generator[Piece, None, None]:
-        """The completion as it comes; what queued up comes as one piece. The last one has the result.
-
-        `first` and `each` are the seconds that the runtime may take for the first and for every further
-        token. Closing the iterator, or a caller that hangs up, aborts the run. Raises WorkerCrashed,
-        WorkerHung, Cancelled, InvalidRequest for images that are too large, and what the backend raised.
-        """
-        _check_size(spec.images)
-        run = self._begin(frames.GENERATE, frames.encode_generate(spec), caller, spec.images)
-        limit = first
-        try:
-            while True:
-                batch = self._frames(run, limit, caller)
-                if not batch:
-                    self._hung(f"sent nothing for {limit:g} s", limit, "RKLLAMA_TOKEN_TIMEOUT")
-                limit = each
-                kind, _, payload = batch[-1]
-                if kind >= frames.RESULT:  # the reader may give up at the text before it
-                    self._enter(State.READY)
-                yield from _pieces(batch)
-                if kind == frames.RESULT:
-                    yield Piece("", result=self._decoded(frames.decode_result, payload))
-                    return
-                if kind == frames.ERROR:
-                    raise self._error(payload)
-        finally:
-            self._give_up(run)
-
-    def embed(
-        self,
-        texts: tuple[str, ...],
-        truncate: bool,
-        *,
-        limits: Sequence[float],
-        caller: Caller = LOCAL,
-    ) -> EmbedResult:
-        """One vector per text. `limits` are the seconds that the runtime may take for each text, and then to
-        end; the last one holds for what is beyond them.
-
-        Raises what `generate` raises.
-        """
-        vectors: list[bytes] = []
-
-        def limit() -> float:
-            return limits[min(len(vectors), len(limits) - 1)]
-
-        payload = self._call(
-            frames.EMBED, frames.encode([texts, truncate]), limit, caller, vectors=vectors
-        )
-        count: int | None = self._decoded(frames.decode, payload)
-        return EmbedResult(vectors=tuple(vectors), prompt_tokens=count)
-
-    def count_tokens(self, text: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
-        """Return how many tokens the text is; None where the runtime cannot tell."""
-        data = text.encode("utf-8", "replace")
-        payload = self._call(frames.COUNT, data, lambda: timeout, caller)
-        count: int | None = self._decoded(frames.decode, payload)
-        return count
-
-    def abort(self) -> None:
-        """Ask the running answer to end; safe from any thread, without one it does nothing."""
-        if self._state in (State.RUNNING, State.DRAINING):
-            self._send(frames.ABORT, self._run)
+    def settle_all(self, caller: Caller = LOCAL) -> None:
+        """Wait until no run goes on that its reader gave up; see `settle`."""
+        for lane in self.lanes:
+            lane.settle(caller)
 
     def retire(self) -> None:
-        """Abort the running answer and every later one; safe from any thread."""
-        self.retired = True
-        self.abort()
+        """Abort the running answers and every later one; safe from any thread."""
+        self._process.retired = True
+        for lane in self.lanes:
+            lane.abort()
 
-    def kill(self, reason: str) -> None:
-        """End the process at once; safe from any thread. Its reader gets WorkerCrashed with `reason`."""
+    def kill(self, reason: str, *, expected: bool = False) -> None:
+        """End the process at once; safe from any thread. Its readers get WorkerCrashed with `reason`."""
+        self._process.retired |= expected
         self._process.kill(reason)
-
-    def settle(self, caller: Caller = LOCAL) -> None:
-        """Wait until a run that its reader gave up has ended.
-
-        Raises WorkerCrashed, WorkerHung, and Cancelled when the client goes first.
-        """
-        grace = self.kind.abort_grace
-        deadline = time.monotonic() + grace
-        while self._state is State.DRAINING:
-            batch = self._frames(self._run, deadline - time.monotonic(), caller)
-            if not batch:
-                self._hung(f"did not react to an abort for {grace:g} s", grace, None)
-            if batch[-1][0] >= frames.RESULT:
-                self._enter(State.READY)
 
     def close(self) -> None:
         """Free the model and end the process, by force when it takes too long."""
         if self._process.closed:
             return
-        if self._process.kill_reason is None and self._state in (State.READY, State.DRAINING):
+        states = {lane.state for lane in self.lanes}
+        if self._process.kill_reason is None and states <= {State.READY, State.DRAINING}:
             self._send(frames.CLOSE, 0)
         else:
             self.kill("closed")
-        self._process.end(DRAIN_GRACE if self._state is State.DRAINING else CLOSE_GRACE)
-        self._enter(State.DEAD)
+        patience = DRAIN_GRACE if State.DRAINING in states else CLOSE_GRACE
+        self._process.end(patience, self._process.pipes)
+        for lane in self.lanes:
+            lane._enter(State.DEAD)
         self._process.close()
-
-    # --- Frames --------------------------------------------------------------------------------
-
-    def _call(
-        self,
-        kind: int,
-        payload: bytes,
-        limit: Callable[[], float],
-        caller: Caller,
-        vectors: list[bytes] | None = None,
-        setting: str = "RKLLAMA_TOKEN_TIMEOUT",
-    ) -> bytes:
-        """Run a command and give its RESULT. `limit` tells the seconds that the next frame may take;
-        `setting` is what they come from.
-        """
-        run = self._begin(kind, payload, caller)
-        try:
-            while True:
-                seconds = limit()
-                batch = self._frames(run, seconds, caller)
-                if not batch:
-                    self._hung(f"sent nothing for {seconds:g} s", seconds, setting)
-                for got, _, answer in batch:
-                    if got == frames.RESULT:
-                        self._enter(State.READY)
-                        return answer
-                    if got == frames.ERROR:
-                        self._enter(State.READY)
-                        raise self._error(answer)
-                    if got == frames.VECTOR and vectors is not None:
-                        vectors.append(answer)
-        finally:
-            self._give_up(run)
-
-    def _begin(
-        self, kind: int, payload: bytes, caller: Caller, parts: tuple[bytes, ...] = ()
-    ) -> int:
-        """Send a command, after the bytes that belong to it; its run number."""
-        self.settle(caller)
-        if kind != frames.LOAD:  # what it said when it started belongs to the load
-            self._log.mark_command()
-        self._run += 1
-        self._enter(State.RUNNING)
-        for part in parts:
-            self._send(frames.BYTES, self._run, part)
-        self._send(kind, self._run, payload)
-        if self.retired:
-            self._send(frames.ABORT, self._run)
-        return self._run
-
-    def _give_up(self, run: int) -> None:
-        """Abandon a run that has not ended: `settle` drops its last frames."""
-        if self._state is State.RUNNING:
-            self._enter(State.DRAINING)
-            self._send(frames.ABORT, run)
-
-    def _send(self, kind: int, run: int, payload: bytes = b"") -> None:
-        """Write a command whole, from any thread; see Process.send."""
-        self._process.send(frames.pack_header(len(payload), kind, run) + payload)
-
-    def _frames(self, run: int, timeout: float, caller: Caller) -> list[tuple[int, int, bytes]]:
-        """Return the next frames of `run`, none after `timeout` seconds. RESULT or ERROR is always the
-        last.
-        """
-        deadline = time.monotonic() + timeout
-        while caller.wait(self._process.events, deadline - time.monotonic()):
-            if batch := [frame for frame in self._read() if frame[1] == run]:
-                return batch
-        return []
-
-    def _read(self) -> list[tuple[int, int, bytes]]:
-        data = self._process.read()
-        if not data:
-            self._crashed()
-        try:
-            return self._buffer.feed(data)
-        except frames.BrokenFrame:
-            self._garbage()
-
-    def _decoded(self, decode: Callable[[bytes], T], payload: bytes) -> T:
-        try:
-            return decode(payload)
-        except (ValueError, TypeError, LookupError, AttributeError):
-            self._garbage()
-
-    def _error(self, payload: bytes) -> RKLLamaError:
-        """Return what the backend raised; where it failed, its hint names the log."""
-        error = self._decoded(frames.decode_error, payload)
-        if isinstance(error, LoadFailed | WorkerError):
-            error.hint = self._with_log(error.hint) or None
-        return error
-
-    def _with_log(self, hint: str | None) -> str:
-        """Return the hint of a failure, with the place of the log where there is one."""
-        where = f"Its log is {self._log.path}." if self._log.path != os.devnull else ""
-        return " ".join(filter(None, (hint, where)))
-
-    def _garbage(self) -> NoReturn:
-        self.kill("it sent invalid data, so its memory is corrupt")
-        self._crashed()
-
-    def _hung(self, what: str, seconds: float, setting: str | None) -> NoReturn:
-        self.kill(f"it {what}")
-        self._enter(State.DEAD)
-        remedy = "use a smaller model or prompt."
-        if setting is not None:
-            remedy = f"raise {setting}, or {remedy}"
-        message = f"the runtime {what} and was stopped"
-        hint = f"The next request loads the model again. If it happens often, {remedy}"
-        if cause := self.kind.diagnose(self._log.tail()):
-            message, hint = f"{message}: {cause.message}", f"{cause.hint} {hint}"
-        raise WorkerHung(message, seconds=seconds, hint=self._with_log(hint))
-
-    def _crashed(self) -> NoReturn:
-        """Explain the end of the event pipe."""
-        status = self._process.end(CLOSE_GRACE)
-        self._enter(State.DEAD)
-        tail, reason = self._log.tail(), self._process.kill_reason
-        message, found = f"the model's process {exit_in_words(status)}", []
-        if reason is not None:
-            message = f"the model's process was stopped: {reason}"
-        else:
-            causes = (_SIGNALS.get(-(status or 0)), self.kind.diagnose(tail))
-            found = [cause for cause in causes if cause is not None]
-            message = ": ".join([message, *(cause.message for cause in found)])
-        hint = self._with_log(found[0].hint if found else "")
-        self._cause = next((one.cause for one in found if one.cause != "other"), "other")
-        raise WorkerCrashed(message, exit_status=status, hint=hint, log=tail)
 
 
 def _with_size(path: str, hint: str | None) -> str | None:
@@ -410,29 +147,3 @@ def _with_size(path: str, hint: str | None) -> str | None:
         return hint
     short = f"Its file has {size / 1e9:.1f} GB, less than its name promises: it may be a part of the model."
     return f"{short} {hint or ''}".rstrip()
-
-
-def _check_size(images: tuple[bytes, ...]) -> None:
-    size = sum(map(len, images))
-    if size > frames.MAX_BYTES:
-        raise InvalidRequest(
-            f"the images have {size} bytes together, at most {frames.MAX_BYTES} are taken",
-            param="images",
-            hint="Send fewer or smaller ones.",
-        )
-
-
-def _pieces(batch: list[tuple[int, int, bytes]]) -> Iterator[Piece]:
-    """The text in some frames of one run: that of all TEXT frames as one piece."""
-    if len(batch) == 1 and batch[0][0] == frames.TEXT:
-        yield Piece(batch[0][2].decode("utf-8", "replace"))
-        return
-    texts: list[bytes] = []
-    for kind, _, payload in batch:
-        if kind == frames.TEXT:
-            texts.append(payload)
-        elif kind == frames.LOGPROBS:
-            text, logprobs = frames.decode_logprobs(payload)
-            yield Piece(text, logprobs)
-    if texts:
-        yield Piece(b"".join(texts).decode("utf-8", "replace"))

@@ -24,7 +24,9 @@ from ..errors import (
     TooManyBodies,
 )
 from ..service import Caller, ServerService
+from ..states.key import owner_of
 from .bodies import Bodies, decode, decoder_of
+from .guard import key_number
 from .response_store import ResponseStore
 
 T = TypeVar("T")
@@ -150,7 +152,13 @@ class Call:
             if sock is not None:
                 with contextlib.suppress(OSError):
                     self._client = os.dup(sock.fileno())
-        return Caller(self._client)
+        return Caller(self._client, self._owner())
+
+    def _owner(self) -> str:
+        """Return whose saved conversations are used: those of clients with one API key are theirs."""
+        keys = self.settings.api_keys
+        number = -1 if self.settings.share_states else key_number(self.environ, keys)
+        return owner_of(keys[number]) if number >= 0 else ""
 
     def close(self) -> None:
         """Free what `caller` and unpacking took."""

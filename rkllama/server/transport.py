@@ -51,7 +51,30 @@ Chore = Callable[[float], float]
 after how many seconds at the latest it wants to be called again."""
 
 
-class _JSONErrorTask(waitress.task.ErrorTask):  # type: ignore[misc]
+class _HeaderWithBody:
+    """A task whose header goes out in one write with what comes first of the body: a stream's first event
+    would follow in a packet of its own.
+    """
+
+    channel: Any
+    complete: bool
+    wrote_header: bool
+    build_response_header: Callable[[], bytes]
+
+    def write(self, data: bytes) -> None:
+        if self.complete and not self.wrote_header:
+            self.channel.head = self.build_response_header()
+            self.wrote_header = True
+        super().write(data)  # type: ignore[misc]
+        if self.channel.head:  # nothing has been written after it
+            self.channel.write_soon(b"")
+
+
+class _Task(_HeaderWithBody, waitress.task.WSGITask):  # type: ignore[misc]
+    """A request's answer."""
+
+
+class _JSONErrorTask(_HeaderWithBody, waitress.task.ErrorTask):  # type: ignore[misc]
     """An error of waitress itself (a malformed or too large request), in the dialect of its path."""
 
     def execute(self) -> None:
@@ -76,7 +99,10 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     `send_timeout` seconds in all, then the connection is cut, and that cancels the answer.
     """
 
+    task_class = _Task
     error_task_class = _JSONErrorTask
+    head = b""
+    """A header that goes out with what is written next."""
     _patience = 0.0
     _cut_short = False
     """Whether a request was answered before all of it had been read: the client may still be sending."""
@@ -92,6 +118,28 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
         self._cut_short = self.requests[0].cut_short
         with self.server.serving(self):
             super().service()
+
+    def write_soon(self, data: Any) -> int:
+        if self.head:
+            data, self.head = self.head + data, b""
+        rest = data[self._send_at_once(data) :] if isinstance(data, bytes) else data
+        return int(super().write_soon(rest))
+
+    def _send_at_once(self, data: bytes) -> int:
+        """Return how many bytes a client took that waits for nothing else: waitress would put each token
+        through a buffer.
+        """
+        if self.total_outbufs_len or not self.connected:
+            return 0
+        with self.outbuf_lock:
+            if self.total_outbufs_len:
+                return 0
+            try:
+                sent = int(self.send(data, do_close=False))
+            except OSError:  # waitress meets it again, and ends the connection
+                return 0
+            self.last_activity = time.time()
+            return sent
 
     def readable(self) -> bool:
         return self._to_drain is not None or bool(super().readable())
@@ -188,7 +236,8 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
     def __init__(
         self, app: WSGI, listener: socket.socket, settings: Settings, frontend: Frontend
     ) -> None:
-        threads = settings.max_queue + settings.max_loaded + _SPARE_THREADS
+        answers = settings.max_loaded * settings.parallel
+        threads = settings.max_queue + answers + _SPARE_THREADS
         dispatcher = waitress.task.ThreadedTaskDispatcher()
         dispatcher.set_thread_count(threads)
         super().__init__(

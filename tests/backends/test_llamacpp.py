@@ -35,7 +35,8 @@ from rkllama.errors import (
 )
 from rkllama.models.gguf import read_header
 from rkllama.runner import process
-from rkllama.runner.worker import State, Worker
+from rkllama.runner.lane import State
+from rkllama.runner.worker import Worker
 from rkllama.service import LOCAL, Caller
 from rkllama.types import SamplingParams
 from tests.clients.common import GUIDE_FILE, serving_guide
@@ -365,17 +366,86 @@ def test_an_abort_that_came_before_the_run_ends_its_prefill() -> None:
     assert (result.reason, backend._server.parts) == ("cancelled", 0)
 
 
+class Evaluating:
+    """A llama.cpp that evaluates a token for each four characters, and tells of each 64 of them."""
+
+    def __init__(self, others: Callable[[], None] = lambda: None) -> None:
+        self.prompts: list[str] = []
+        self._cached = 0
+        self._others = others
+
+    def handle_completions(self, request: Any, on_chunk: Callable[[Any], bool]) -> dict[str, Any]:
+        prompt = request["prompt"]
+        self.prompts.append(prompt)
+        total = len(prompt) // 4
+        cache = min(total, self._cached)
+        for done in range(cache, total, 64):
+            self._cached = min(total, done + 64)
+            progress = {"total": total, "cache": cache, "processed": self._cached, "time_ms": 1000}
+            self._others()
+            if on_chunk({"prompt_progress": progress}):
+                return {}
+        figures = {"prompt_tokens": total, "prompt_tokens_details": {"cached_tokens": cache}}
+        on_chunk({"choices": [{"text": "", "finish_reason": "stop"}], "usage": figures})
+        return {}
+
+
+def test_a_long_prompt_is_evaluated_in_steps_while_others_write() -> None:
+    backend, prompt = CPUBackend(), "word " * 400
+    backend._server = llama = Evaluating()
+    backend._runs = 1  # another one's
+    result = backend.generate(GenerateSpec(prompt=prompt), print)
+    assert len(llama.prompts) > 3
+    *steps, last = llama.prompts
+    assert last == prompt
+    assert all(map(prompt.startswith, steps))
+    assert steps == sorted(steps, key=len)
+    assert (result.prompt_tokens, result.cached_tokens) == (500, 0)
+
+
+def test_a_long_prompt_makes_way_for_who_begins_meanwhile() -> None:
+    backend, prompt = CPUBackend(), "word " * 400
+
+    def begin() -> None:
+        backend._runs = 2
+
+    backend._server = llama = Evaluating(begin)
+    result = backend.generate(GenerateSpec(prompt=prompt), print)
+    assert llama.prompts[0] == llama.prompts[-1] == prompt
+    assert len(llama.prompts) > 3
+    assert (result.prompt_tokens, result.cached_tokens) == (500, 0)
+
+
+def test_what_is_in_the_cache_stays_there() -> None:
+    """llama.cpp drops what its cache holds beyond a prompt, and so beyond a step."""
+    backend, prompt = CPUBackend(), "word " * 400
+    backend._server = llama = Evaluating()
+    llama._cached = 200
+    backend._recent.append(prompt[: 200 * 4])
+    backend._runs = 1
+    result = backend.generate(GenerateSpec(prompt=prompt), print)
+    assert min(map(len, llama.prompts)) > 200 * 4
+    assert (result.prompt_tokens, result.cached_tokens) == (500, 200)
+
+
+@pytest.mark.parametrize("sampling", [SamplingParams(), SamplingParams(seed=1)])
+def test_a_prompt_is_evaluated_at_once_for_one_alone(sampling: SamplingParams) -> None:
+    backend = CPUBackend()
+    backend._server = llama = Evaluating()
+    backend._runs = (
+        0 if sampling.seed is None else 1
+    )  # what a seed is for cannot come out of the cache
+    backend.generate(GenerateSpec(prompt="word " * 400, sampling=sampling), print)
+    assert len(llama.prompts) == 1
+
+
 def test_a_run_that_is_ended_has_the_figures_of_what_it_gave() -> None:
     backend = CPUBackend()
     backend.load(LoadSpec(path=str(GUIDE_FILE), context_length=512))
     given: list[str] = []
 
-    def emit(text: str) -> None:
-        given.append(text)
-        if len(given) == 5:
-            backend.abort()
-
-    result = backend.generate(GenerateSpec(prompt=TEXT, schema="json"), emit)
+    spec = GenerateSpec(prompt=TEXT, schema="json")
+    result = backend.generate(spec, given.append, cancelled=lambda: len(given) >= 5)
     whole = backend.generate(GenerateSpec(prompt=TEXT, max_tokens=1), print)
     backend.close()
     assert (result.reason, result.completion_tokens) == ("cancelled", 5)

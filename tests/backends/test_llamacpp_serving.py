@@ -186,6 +186,11 @@ def test_a_batch_that_takes_too_long_does_not_keep_the_next_request_waiting(tmp_
         (pid,) = apart.children()
         os.kill(pid, signal.SIGSTOP)
         with apart.stream("/api/generate", {"model": "guide", "prompt": QUESTION}):
-            until(lambda: apart.get("/health").json["models"][0]["state"] == "busy")
+            until(lambda: state_of_model(apart) == "busy")
+        until(lambda: state_of_model(apart) == "ready")  # until then, another would run beside it
         assert chat(apart, [ask(QUESTION)])["message"]["content"]
         assert apart.children() != [pid]
+
+
+def state_of_model(server: Server) -> str:
+    return str(server.get("/health").json["models"][0]["state"])

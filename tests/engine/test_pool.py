@@ -35,7 +35,7 @@ from rkllama.errors import (
 from rkllama.models.authoring import WritableStore
 from rkllama.models.metadata import StoredModel
 from rkllama.runner import growth, worker
-from rkllama.runner.worker import State
+from rkllama.runner.lane import State
 from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.waiting import LIMIT, Task, until

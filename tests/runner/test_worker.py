@@ -33,10 +33,11 @@ from rkllama.errors import (
     WorkerCrashed,
     WorkerHung,
 )
-from rkllama.runner import frames, process, worker
+from rkllama.runner import frames, lane, process, worker
 from rkllama.runner import log as child_log
 from rkllama.runner.child import Child
-from rkllama.runner.worker import Piece, State, Worker
+from rkllama.runner.lane import Piece, State
+from rkllama.runner.worker import Worker
 from rkllama.service import LOCAL, Caller
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
@@ -202,7 +203,7 @@ def test_an_abort_that_comes_before_the_backend_has_begun_is_heeded() -> None:
         """A backend that, as all do, forgets an abort that came before its run."""
 
         def generate(self, _: GenerateSpec, *rest: Any) -> RunResult:
-            child._abort(1)
+            run_lane._abort(1)
             return RunResult(reason="cancelled" if rest[-1]() else "stop")
 
         def abort(self) -> None:
@@ -210,12 +211,13 @@ def test_an_abort_that_comes_before_the_backend_has_begun_is_heeded() -> None:
 
     commands, events = os.pipe()
     with open(commands, "rb"), open(events, "wb"):
-        child = Child(commands, events)
-        child._backend = Beginning()  # type: ignore[assignment]
+        child = Child(((commands, events),))
+        child.backend = Beginning()  # type: ignore[assignment]
+        run_lane = child._lanes[commands]
         payload = frames.encode_generate(GenerateSpec(prompt="hi"))
-        assert frames.decode_result(child._generate(1, payload)).reason == "cancelled"
-        child._aborted = 0
-        assert frames.decode_result(child._generate(2, payload)).reason == "stop"
+        assert frames.decode_result(run_lane._generate(1, payload)).reason == "cancelled"
+        run_lane._aborted = 0
+        assert frames.decode_result(run_lane._generate(2, payload)).reason == "stop"
 
 
 def test_an_abort_that_comes_too_late_harms_no_later_answer(start: Start) -> None:
@@ -259,7 +261,7 @@ def test_aborts_from_other_threads_never_mix_with_a_long_prompt(start: Start) ->
 
 def test_an_abort_after_the_end_writes_to_nobody_elses_descriptor(start: Start) -> None:
     child = start()
-    number = child._process._commands
+    number = child._pipes._commands
     ours, theirs = socket.socketpair()
     with ours, theirs:
         child.close()
@@ -464,7 +466,7 @@ def test_garbage_on_the_pipe_ends_the_process_with_a_clear_error(
     assert child._run == 1
     reader, writer = os.pipe()
     os.write(writer, garbage)
-    os.dup2(reader, child._process.events)
+    os.dup2(reader, child._pipes.events)
     os.close(reader)
     task = Task(lambda: list(pieces_of(child, "hi")))
     until(lambda: child._process.kill_reason)
@@ -476,8 +478,8 @@ def test_garbage_on_the_pipe_ends_the_process_with_a_clear_error(
 
 def test_text_that_is_no_utf8_is_shown_and_ends_nothing(start: Start) -> None:
     batch = [(frames.TEXT, 1, b"ab\xff"), (frames.TEXT, 1, b"c")]
-    assert list(worker._pieces(batch)) == [Piece("ab\ufffdc")]
-    assert list(worker._pieces(batch[:1])) == [Piece("ab\ufffd")]
+    assert list(lane._pieces(batch)) == [Piece("ab\ufffdc")]
+    assert list(lane._pieces(batch[:1])) == [Piece("ab\ufffd")]
 
 
 @pytest.mark.parametrize("at", [0, 5])

@@ -287,11 +287,12 @@ def test_no_value_of_any_field_is_a_server_error(shared: Server, folder: Path, p
 
 
 def _files(folder: Path) -> set[str]:
-    """What lies in and around the models directory, but for what the store keeps for itself."""
+    """What lies in and around the models directory, but for what the server keeps for itself."""
+    own = {".rkllama", "logs", "states"}
     return {
         str(file.relative_to(folder))
         for file in (folder / "RKLLAMA").rglob("*")
-        if ".rkllama" not in file.parts and "logs" not in file.parts
+        if not own.intersection(file.parts)
     }
 
 

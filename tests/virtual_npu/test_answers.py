@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.virtual_npu import directive, read_trace, write_model
-from tests.virtual_npu.caller import ERROR, FINISH, NORMAL, WAITING, Caller, flush
+from tests.virtual_npu.caller import ERROR, FINISH, NORMAL, WAITING, Caller, Run, flush
 
 pytestmark = pytest.mark.integration
 
@@ -278,18 +278,96 @@ def test_kept_history_stays_until_it_is_cleared(tmp_path: Path) -> None:
     assert runs[3]["matched"] == 0
 
 
-def test_prompt_cache_files(model: str, tmp_path: Path) -> None:
-    path, prompt = tmp_path / "system.cache", "Ünique system words, 17 of them \U0001f600 "
-    with Caller(model) as npu:
-        cache = npu.structs["RKLLMPromptCacheParam"](1, str(path).encode())
-        whole = npu.raw().run(prompt, prompt_cache_params=ctypes.pointer(cache)).last
-    with Caller(model) as npu:
-        assert npu.call("load_prompt_cache", str(path).encode()) == 0
-        assert npu.cached() == whole.prefill_tokens
-        assert npu.call("load_prompt_cache", str(path).encode()) == -1  # not before a release
+PROMPT = "Ünique system words, 17 of them \U0001f600 "
+
+
+def saved(npu: Caller, path: str, prompt: str = PROMPT, **infer: Any) -> Run:
+    """A run that asks for a prompt cache file."""
+    cache = npu.structs["RKLLMPromptCacheParam"](1, path.encode())
+    return npu.run(prompt, prompt_cache_params=ctypes.pointer(cache), **infer)
+
+
+@pytest.mark.parametrize("version", ["1.2.0", "1.2.3", "1.3.0"])
+def test_prompt_cache_files(model: str, tmp_path: Path, version: str) -> None:
+    path = str(tmp_path / "system.cache")
+    with Caller(model, version) as npu:
+        assert saved(npu.raw(), path).result == 0
+        held = npu.cached() if version != "1.2.0" else 0
+    with Caller(model, version) as npu:
+        npu.raw()
+        assert npu.call("load_prompt_cache", path.encode()) == 0
+        if version != "1.2.0":
+            assert 0 < npu.cached() < held  # the answer is not in it
+        assert npu.call("load_prompt_cache", path.encode()) == -1  # not before a release
         assert npu.call("release_prompt_cache") == 0
         assert npu.call("release_prompt_cache") == -1
         assert npu.call("load_prompt_cache", model.encode()) == -1
-        npu.raw()
-        assert npu.call("load_prompt_cache", str(path).encode()) == 0
-        assert npu.run(prompt + "more").last.prefill_tokens == 1
+        assert npu.call("load_prompt_cache", path.encode()) == 0
+        more = npu.run(PROMPT + "more").last.prefill_tokens
+        assert more in (1, None)
+
+
+def test_a_prompt_cache_is_written_when_the_run_has_ended(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "late.cache"
+    seen: list[bool] = []
+
+    def look(_piece: object, _results: object) -> int:
+        seen.append(path.exists())
+        return 0
+
+    with Caller(model) as npu:
+        npu.raw().on_piece = look
+        run = saved(npu, str(path))
+        assert run.result == 0
+    assert seen == [False] * len(run.pieces)
+    assert path.exists()
+
+
+def test_where_a_prompt_cache_can_lie(model: str, tmp_path: Path) -> None:
+    with Caller(model) as npu:
+        assert saved(npu.raw(), "relative.cache").result == -1
+        assert npu.call("load_prompt_cache", b"relative.cache") == -1
+        assert saved(npu, str(tmp_path / "missing" / "x.cache")).result == -1
+
+
+def test_a_prompt_cache_of_something_else_is_refused(
+    model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = str(tmp_path / "system.cache")
+    other = write_model(tmp_path / "other.rkllm", reply="else")
+    with Caller(model, max_context_len=512) as npu:
+        assert saved(npu.raw(), path).result == 0
+    for name, version, context, complaint in (
+        (other, "1.2.3", 512, "another model"),
+        (model, "1.3.0", 512, "release 1.2.3"),
+        (model, "1.2.3", 1024, "a context of 512"),
+    ):
+        with Caller(name, version, max_context_len=context) as npu:
+            assert npu.call("load_prompt_cache", path.encode()) == -1
+            assert npu.cached() == 0
+        flush()
+        assert complaint in capfd.readouterr().err
+
+
+def test_the_prompt_cache_of_an_aborted_run_cannot_be_loaded(model: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "torn.cache")
+    with Caller(model) as npu:
+        npu.raw().on_piece = lambda _piece, _results: npu.call("abort") and 0
+        run = saved(npu, path, PROMPT + directive(tokens=50, token_us=2000))
+        assert run.result == 0
+        assert len(run.given) < 50
+        npu.on_piece = lambda _piece, _results: 0
+        assert npu.call("load_prompt_cache", path.encode()) == -1
+        assert saved(npu, path).result == 0
+        assert npu.call("load_prompt_cache", path.encode()) == 0
+
+
+def test_a_prompt_cache_is_as_large_as_its_tokens(tmp_path: Path) -> None:
+    model, path = write_model(tmp_path / "m.rkllm", kv_bytes=4096), tmp_path / "big.cache"
+    with Caller(model) as npu:
+        run = saved(npu.raw(), str(path))
+        tokens = run.last.prefill_tokens or 0
+        assert tokens * 4096 < path.stat().st_size < tokens * 4096 + 1000
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        assert npu.call("load_prompt_cache", str(path).encode()) == -1

@@ -262,9 +262,14 @@ int rkllm_load_prompt_cache(LLMHandle handle, const char *prompt_cache_path) {
     Instance *instance = idle_instance(handle, "rkllm_load_prompt_cache");
     if (!instance) return -1;
     check_readable(prompt_cache_path, "prompt_cache_path");
+    if (*prompt_cache_path != '/')
+        return refuse("the path %s of a prompt cache is not absolute", prompt_cache_path);
     if (instance->cache_loaded)
         return refuse("a prompt cache is loaded already: release it before loading another");
-    if (cache_load(prompt_cache_path, instance->vocab, &instance->slots->kv)) return -1;
+    Origin origin = origin_of(instance);
+    if (cache_load(prompt_cache_path, instance->vocab, &instance->slots->kv, &origin)) return -1;
+    trace_event(instance->trace, "load", now_ns(), ", \"tokens\": %zu",
+                instance->slots->kv.length);
     instance->cache_loaded = true;
     return 0;
 }

@@ -236,7 +236,10 @@ static int check_cache(const RKLLMPromptCacheParam *cache) {
     check_readable(cache, "prompt_cache_params");
     if (cache->save_prompt_cache != 0 && cache->save_prompt_cache != 1)
         reject("save_prompt_cache=%d", cache->save_prompt_cache);
-    if (cache->save_prompt_cache) check_readable(cache->prompt_cache_path, "prompt_cache_path");
+    if (!cache->save_prompt_cache) return 0;
+    check_readable(cache->prompt_cache_path, "prompt_cache_path");
+    if (*cache->prompt_cache_path != '/')
+        return refuse("the path %s of a prompt cache is not absolute", cache->prompt_cache_path);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include "release.h"
 #include "report.h"
+#include "vocab.h"
 
 #define MAGIC "vnpu model 1\n"
 #define FILE_LIMIT (4 << 20)
@@ -61,6 +62,7 @@ static const Key keys[] = {
     N(memory_mb, 0, 1 << 20),
     N(npu_mb, 1, 1 << 20),
     N(leak_mb, 0, 1 << 10),
+    N(kv_bytes, 0, 1 << 20),
     N(trace_tokens, 0, 1),
     N(trace_prompt, 0, 1),
     T(eos),
@@ -254,6 +256,7 @@ ModelFile config_read(Config *config, const char *path) {
         const char *start = content + sizeof MAGIC - 1;
         const char *end = strstr(content, "\nend\n");
         end = end ? end + 1 : content + strlen(content);
+        config->identity = hash_bytes(content, strlen(content));
         result = config_apply(config, start, end, '\n') ? MODEL_WRONG : MODEL_READ;
     }
     free(content);

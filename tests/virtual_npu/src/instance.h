@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "cachefile.h"
 #include "check.h"
 #include "config.h"
 #include "reply.h"
@@ -46,7 +47,8 @@ typedef struct {
     int64_t max_new; /* -1: no limit */
     bool history;    /* the input goes behind what the KV cache holds */
     bool reuse;      /* the prefix that the KV cache holds is not computed again */
-    char *save_cache;
+    char *save_cache;  /* where the state after the prefill is written when the run ends */
+    size_t save_tokens; /* how long it is */
     int64_t start, prefilled, deadline;
     int64_t *times; /* when each token was given, if traced */
     int64_t steps;
@@ -88,6 +90,9 @@ int run_prepare(Instance *instance, const RKLLMInput *inputs, const RKLLMInferPa
 
 /* Run to the end, to rkllm_abort or to an error; the result is rkllm_run's. */
 int run_execute(Instance *instance);
+
+/* What a prompt cache file of this model belongs to. */
+Origin origin_of(const Instance *instance);
 
 /* Free what belongs to the run alone. */
 void run_free(Instance *instance);

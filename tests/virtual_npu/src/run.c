@@ -62,6 +62,32 @@ static void leak(int64_t megabytes) {
     if (megabytes) memset(lost = malloc((size_t)megabytes << 20), 1, (size_t)megabytes << 20);
 }
 
+Origin origin_of(const Instance *instance) {
+    Origin origin = {.release = VNPU_REPORTED,
+                     .model = instance->config.identity,
+                     .context = instance->param.max_context_len,
+                     .kv_bytes = (uint32_t)instance->config.kv_bytes};
+    return origin;
+}
+
+/* Write the state after the prefill. What an abort leaves cannot be loaded; a context that was full
+ * does not hold it any more. */
+static int save(Instance *instance, const char *reason) {
+    const Run *run = &instance->run;
+    const Slot *slot = instance->slots;
+    if (!run->save_cache) return 0;
+    if (slot->shifts || slot->kv.length < run->save_tokens)
+        return refuse("the context was shifted: %s is not written", run->save_cache), 0;
+    Ids kv = {.id = slot->kv.id, .length = run->save_tokens};
+    Origin origin = origin_of(instance);
+    int64_t start = now_ns();
+    int result =
+        cache_save(run->save_cache, instance->vocab, &kv, &origin, strcmp(reason, "abort"));
+    trace_event(instance->trace, "save", start, ", \"tokens\": %zu, \"took\": %lld",
+                run->save_tokens, (long long)(now_ns() - start));
+    return result;
+}
+
 /* The end of a run: trace, free, and the callback's last call unless `state` is NORMAL. */
 static int finish(Instance *instance, const char *reason, LLMCallState state, int result) {
     int64_t given = 0;
@@ -73,6 +99,7 @@ static int finish(Instance *instance, const char *reason, LLMCallState state, in
     leak(instance->config.leak_mb);
     atomic_store(&instance->ending, true);
     if (state != RKLLM_RUN_NORMAL) call(instance, state);
+    if (state != RKLLM_RUN_ERROR && save(instance, reason)) result = -1;
     trace_event(instance->trace, "finish", now_ns(),
                 ", \"reason\": \"%s\", \"generated\": %lld, \"kv\": %zu", reason, (long long)given,
                 instance->slots->kv.length);
@@ -262,8 +289,7 @@ static int prefill(Instance *instance) {
     run->prefilled = now_ns();
     if (instance->slots->config.prefill_us) sleep_until(run->prefilled = until);
     run->deadline = run->prefilled;
-    if (run->save_cache && cache_save(run->save_cache, instance->vocab, &instance->slots->kv))
-        return -1;
+    run->save_tokens = instance->slots->kv.length;
     return 0;
 }
 

@@ -1,0 +1,95 @@
+"""`rkllama cache`: the conversations that are saved on this board, for the NPU to go on from."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import RKLLamaError
+from .common import JSONFlag, print_json, settings_of
+
+if TYPE_CHECKING:
+    from ..states.folder import Folder
+    from ..states.header import Header
+
+app = typer.Typer(
+    name="cache",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Manage the conversations that are saved for the NPU to go on from.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.command("list")
+def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
+    """List the saved conversations, the last used one first."""
+    folder = _folder(context)
+    found = sorted(folder.headers(), key=lambda each: each[2], reverse=True)
+    if as_json:
+        print_json([_as_json(*each) for each in found])
+        return
+    from ..console.output import human_size, human_time, table, write_styled
+
+    rows = [
+        (
+            state,
+            header.model,
+            f"{header.tokens:,}",
+            human_size(header.size),
+            "beginning" if header.pinned else "conversation",
+            human_time(used),
+        )
+        for state, header, used in found
+    ]
+    write_styled(table(("ID", "MODEL", "TOKENS", "SIZE", "KIND", "USED"), rows))
+    sys.stdout.flush()
+    total = human_size(sum(header.size for _, header, _ in found))
+    sys.stderr.write(f"{len(found)} saved, {total} in {folder.path}\n")
+
+
+def _as_json(state: str, header: "Header", used: float) -> dict[str, object]:
+    return {
+        "id": state,
+        "model": header.model,
+        "tokens": header.tokens,
+        "size": header.size,
+        "pinned": header.pinned,
+        "created": header.created,
+        "used": used,
+    }
+
+
+@app.command("clear")
+def clear(
+    context: typer.Context,
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="Only those of this model, by its full name."),
+    ] = None,
+) -> None:
+    """Delete the saved conversations; their next prompts are evaluated anew."""
+    folder = _folder(context)
+    found = [
+        (state, header) for state, header, _ in folder.headers() if model in (None, header.model)
+    ]
+    if model is not None and not found:
+        raise RKLLamaError(
+            f"no conversation of {model} is saved",
+            hint="`rkllama cache list` shows those that are.",
+        )
+    for state, _ in found:
+        folder.remove(state)
+    if model is None:
+        folder.forget_failed()
+    from ..console.output import human_size
+
+    total = human_size(sum(header.size for _, header in found))
+    sys.stderr.write(f"Deleted {len(found)} saved conversations, {total}\n")
+
+
+def _folder(context: typer.Context) -> "Folder":
+    from ..states.folder import Folder
+
+    return Folder(settings_of(context).states)
