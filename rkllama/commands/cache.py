@@ -6,20 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import RKLLamaError
-from .common import JSONFlag, print_json, settings_of
+from .common import JSONFlag, command_group, print_json, settings_of
 
 if TYPE_CHECKING:
     from ..states.folder import Folder
     from ..states.header import Header
 
-app = typer.Typer(
-    name="cache",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Manage the conversations that are saved for the NPU to go on from.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+app = command_group("cache", "Manage the conversations that are saved for the NPU to go on from.")
 
 
 @app.command("list")

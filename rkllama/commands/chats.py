@@ -5,16 +5,10 @@ from typing import Annotated
 
 import typer
 
-from .common import JSONFlag, print_json
+from .common import JSONFlag, command_group, print_json
 from .run import chat_names, converse, saved_chats
 
-app = typer.Typer(
-    name="chats",
-    add_completion=False,
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+app = command_group("chats")
 
 Name = Annotated[
     str,

@@ -13,6 +13,24 @@ if TYPE_CHECKING:
     from ..service import Service
 
 
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+def command_group(name: str, help: str | None = None) -> typer.Typer:
+    """Return a command that has others below it; without a `help` its callback does something, and tells."""
+    group = typer.Typer(
+        name=name,
+        add_completion=False,
+        no_args_is_help=help is not None,
+        invoke_without_command=help is None,
+        rich_markup_mode=None,
+        context_settings=CONTEXT_SETTINGS,
+    )
+    if help is not None:
+        group.info.help = help
+    return group
+
+
 def model_names(incomplete: str) -> list[str]:
     """Return the names that the shell completes a model's name to."""
     from ..console.list import collect

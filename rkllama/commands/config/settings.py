@@ -16,19 +16,13 @@ from ...config import (
     read_config,
 )
 from ...errors import ConfigError, RKLLamaError
-from ..common import JSONFlag, models_option, print_json
+from ..common import JSONFlag, command_group, models_option, print_json
 from .values import SECRET, shown_text, toml_value, value_text, without_login
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-app = typer.Typer(
-    name="config",
-    add_completion=False,
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+app = command_group("config")
 
 
 def _setting_names(incomplete: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from ...errors import InvalidRequest, LibraryNotFound, RKLLamaError, WrongRuntime
-from ..common import JSONFlag, print_json, settings_of
+from ..common import JSONFlag, command_group, print_json, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,14 +17,7 @@ if TYPE_CHECKING:
     from ...rkllm.installed import Runtimes
     from ...service import Service
 
-app = typer.Typer(
-    name="runtime",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Manage the releases of librkllmrt, the NPU's runtime.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+app = command_group("runtime", "Manage the releases of librkllmrt, the NPU's runtime.")
 
 Release = Annotated[str, typer.Argument(metavar="RELEASE", help="A release, such as 1.2.3.")]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ...errors import InvalidRequest, RKLLamaError
+from ..common import command_group
 from .models import care_for_models
 from .status import ForUser, status
 
@@ -16,14 +17,7 @@ if TYPE_CHECKING:
     from ...systemd.steps import Step
     from ...systemd.units import DropIn
 
-app = typer.Typer(
-    name="service",
-    add_completion=False,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Run the server as a service of systemd.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+app = command_group("service", "Run the server as a service of systemd.")
 
 Root = Annotated[
     str | None,
