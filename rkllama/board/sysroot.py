@@ -22,6 +22,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..files import open_regular
@@ -53,9 +54,17 @@ def _inside(root: str, path: str) -> str:
     """Return a path in a tree; one that cannot be opened where its links lead out of the tree. The tree may
     be somebody's report, and what it points to here is not that board's, and not to be told as such.
     """
-    top = os.path.realpath(root or "/").rstrip("/")
-    real = os.path.realpath(root + path)
-    return root + path if real == top or real.startswith(f"{top}/") else _NOWHERE
+    whole, top = root + path, _real_folder(root or "/").rstrip("/")
+    folder, name = os.path.split(whole)
+    linked = os.path.islink(whole) or name in ("", ".", "..")
+    real = os.path.realpath(whole) if linked else f"{_real_folder(folder).rstrip('/')}/{name}"
+    return whole if real == top or real.startswith(f"{top}/") else _NOWHERE
+
+
+@lru_cache(maxsize=1024)
+def _real_folder(folder: str) -> str:
+    """Return a folder's real path, looked up once: a telling of the board asks for it fifty times."""
+    return os.path.realpath(folder)
 
 
 @contextmanager
