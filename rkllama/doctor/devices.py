@@ -7,7 +7,7 @@ from shlex import quote
 from typing import NamedTuple
 
 from ..board.sysroot import Node, list_nodes, members, read_node, read_user
-from .finding import Finding, Status, Subject
+from .finding import Finding, Subject, Topic
 from .machine import has_npu, in_container, npu_nodes
 
 _OLD = "/dev/rknpu"
@@ -18,6 +18,13 @@ _FOR_CONTAINERS = (
     "Start the container with `--device /dev/dri --device /dev/dma_heap`, and `--group-add` for the "
     "numbers of the groups render and video."
 )
+
+
+_node = Topic(
+    check="npu-device",
+    title="NPU device",
+    good="/dev/dri/renderD*, or /dev/rknpu with old drivers",
+).tell
 
 
 def check_npu_link(_subject: Subject) -> Iterator[Finding]:
@@ -62,26 +69,6 @@ def check_npu_device(_subject: Subject) -> Iterator[Finding]:
             cure=("sudo dmesg | grep -i rknpu",),
             source="/sys/class/drm",
         )
-
-
-def _node(
-    status: Status,
-    found: str,
-    *,
-    source: str,
-    advice: str | None = None,
-    cure: tuple[str, ...] = (),
-) -> Finding:
-    return Finding(
-        check="npu-device",
-        status=status,
-        title="NPU device",
-        found=found,
-        good=None if status == "good" else "/dev/dri/renderD*, or /dev/rknpu with old drivers",
-        advice=advice,
-        cure=cure,
-        source=source,
-    )
 
 
 def _npu() -> list[Node]:

@@ -34,6 +34,38 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Topic:
+    """What one check tells of. `good` and `source` are what its findings have that name no other."""
+
+    check: str
+    title: str
+    good: str | None = None
+    source: str | None = None
+
+    def tell(
+        self,
+        status: Status,
+        found: str,
+        *,
+        good: str | None = None,
+        advice: str | None = None,
+        cure: tuple[str, ...] = (),
+        source: str | None = None,
+    ) -> Finding:
+        """Return a finding; one that is good need not say what should be there."""
+        return Finding(
+            check=self.check,
+            status=status,
+            title=self.title,
+            found=found,
+            good=None if status == "good" else good or self.good,
+            advice=advice,
+            cure=cure,
+            source=source or self.source,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """What is examined: this machine with these settings, or one model on it."""
 

@@ -12,7 +12,7 @@ from ..board.sysroot import exists, list_names, read_kernel_log, read_text
 from ..board.telemetry import Memory, core_ranges, parse_cores, read_memory
 from ..files import gigabytes
 from ..models.scan import Entry
-from .finding import Finding, Status, Subject
+from .finding import Finding, Subject, Topic
 from .machine import has_npu, in_container
 from .software.inventory import read_models
 
@@ -26,6 +26,11 @@ _FILES = 4096
 """Open files that a model may need: the runtime has one for each of its buffers."""
 _REST = 0.85
 """The part of the board's memory that a model can have beside the system."""
+
+
+_affinity = Topic(
+    check="affinity", title="CPU affinity", source="/proc/self/status (Cpus_allowed_list)"
+).tell
 
 
 def models_of(subject: Subject) -> list[Entry]:
@@ -173,26 +178,6 @@ def check_affinity(_subject: Subject) -> Iterator[Finding]:
         good=f"CPU {core_ranges(fast)} among them",
         advice="Some are switched off:" if off else _WHO_LIMITS,
         cure=tuple(f"echo 1 | sudo tee {_CPU}/cpu{cpu}/online" for cpu in off),
-    )
-
-
-def _affinity(
-    status: Status,
-    found: str,
-    *,
-    good: str | None = None,
-    advice: str | None = None,
-    cure: tuple[str, ...] = (),
-) -> Finding:
-    return Finding(
-        check="affinity",
-        status=status,
-        title="CPU affinity",
-        found=found,
-        good=good,
-        advice=advice,
-        cure=cure,
-        source="/proc/self/status (Cpus_allowed_list)",
     )
 
 

@@ -17,7 +17,7 @@ from ..board.soc import (
 from ..board.sysroot import exists, list_names, read_node, read_text, read_user
 from ..errors import LoadFailed
 from ..rkllm.releases import numbers
-from .finding import Finding, Status, Subject
+from .finding import Finding, Subject, Topic
 
 _SUPPORTED = "RK3588, RK3588S, RK3576, RK3562 or RV1126B"
 _KERNEL = "/proc/sys/kernel/osrelease"
@@ -28,6 +28,12 @@ _UPGRADE = ("sudo apt update", "sudo apt full-upgrade")
 
 
 # --- What is there -----------------------------------------------------------------------------
+
+
+_soc = Topic(check="soc", title="SoC", source=COMPATIBLE).tell
+
+
+_driver = Topic(check="npu-driver", title="NPU driver", good=f"rknpu {WANTED_DRIVER} or newer").tell
 
 
 def is_root() -> bool:
@@ -118,20 +124,6 @@ def check_soc(_subject: Subject) -> Iterator[Finding]:
         )
     else:
         yield _soc("good", soc)
-
-
-def _soc(
-    status: Status, found: str, *, good: str | None = None, advice: str | None = None
-) -> Finding:
-    return Finding(
-        check="soc",
-        status=status,
-        title="SoC",
-        found=found,
-        good=good,
-        advice=advice,
-        source=COMPATIBLE,
-    )
 
 
 def _no_soc() -> Finding:
@@ -247,26 +239,6 @@ def _rated(version: str, source: str) -> Finding:
         f"{version}: models fail, or write nonsense",
         advice=cure,
         cure=_upgrade(),
-        source=source,
-    )
-
-
-def _driver(
-    status: Status,
-    found: str,
-    *,
-    source: str,
-    advice: str | None = None,
-    cure: tuple[str, ...] = (),
-) -> Finding:
-    return Finding(
-        check="npu-driver",
-        status=status,
-        title="NPU driver",
-        found=found,
-        good=None if status == "good" else f"rknpu {WANTED_DRIVER} or newer",
-        advice=advice,
-        cure=cure,
         source=source,
     )
 
