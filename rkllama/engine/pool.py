@@ -187,11 +187,13 @@ class Pool:
         """
         started = time.monotonic()
         key, alone = model.info.path, False
+        wanted = context_length or model.context_length or self._settings.context_length
+        spec = self._spec(model, wanted, sampling)
         try:
             while True:
                 with self.scheduler.lease(key, alone=alone, caller=caller) as slot:
                     granted = time.monotonic()
-                    lane = self._enter(slot, model, context_length, sampling, caller)
+                    lane = self._enter(slot, model, spec, wanted, caller)
                     if lane is None:  # it has to be loaded anew, when the others have left
                         alone = True
                         continue
@@ -217,20 +219,19 @@ class Pool:
         self,
         slot: Slot[Resident],
         model: StoredModel,
-        context_length: int | None,
-        sampling: SamplingParams | None,
+        spec: LoadSpec,
+        wanted: int,
         caller: Caller,
     ) -> Lane | None:
         """Return a lane to the slot's model, which is loaded if the holder is alone; None where others
         hold it and it would have to be loaded anew.
         """
         if not slot.shared:
-            loaded = self._ensure(slot, model, context_length, sampling, caller)
+            loaded = self._ensure(slot, model, spec, wanted, caller)
             lane = loaded.take()
             self.scheduler.share(slot, len(loaded.worker.lanes))
             return lane
-        wanted = self._wanted_context(model, context_length)
-        spec, resident = self._spec(model, wanted, sampling), slot.resident
+        resident = slot.resident
         if resident is None or not resident.worker.alive:
             return None
         if not self._serves(resident, model, spec, wanted):
@@ -304,8 +305,8 @@ class Pool:
         self,
         slot: Slot[Resident],
         model: StoredModel,
-        context_length: int | None,
-        sampling: SamplingParams | None,
+        spec: LoadSpec,
+        wanted: int,
         caller: Caller,
     ) -> Resident:
         """Return the slot's model, loaded; the holder of the lease calls it."""
@@ -313,8 +314,6 @@ class Pool:
             self._close(slot.evicted)
             self.scheduler.evicted_is_closed(slot)
             self._note_swap()
-        wanted = self._wanted_context(model, context_length)
-        spec = self._spec(model, wanted, sampling)
         if slot.resident and not self._is_well(slot.resident, caller):
             self._lose(slot, slot.resident)
         if slot.resident and not self._serves(slot.resident, model, spec, wanted):
@@ -327,9 +326,6 @@ class Pool:
         assert slot.resident is not None
         slot.resident.info = model.info
         return slot.resident
-
-    def _wanted_context(self, model: StoredModel, context_length: int | None) -> int:
-        return context_length or model.context_length or self._settings.context_length
 
     def _spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
         limit = model.info.context_length

@@ -195,7 +195,7 @@ class _Lane:
         backend = kind_of(spec.path, external=bool(spec.llama_server)).create()
         loaded = backend.load(spec)
         self._child.backend = backend
-        return frames.encode_spec(loaded)
+        return frames.encode(loaded)
 
     def _generate(self, run: int, payload: bytes) -> bytes:
         backend, spec = (
@@ -216,8 +216,8 @@ class _Lane:
 
         with self._abortable(run) as cancelled:
             if cancelled():
-                return frames.encode_spec(RunResult(reason="cancelled"))
-            return frames.encode_spec(backend.generate(spec, emit, emit_logprobs, cancelled))
+                return frames.encode(RunResult(reason="cancelled"))
+            return frames.encode(backend.generate(spec, emit, emit_logprobs, cancelled))
 
     @contextlib.contextmanager
     def _abortable(self, run: int) -> Iterator[Callable[[], bool]]:

@@ -112,11 +112,6 @@ def decode(payload: bytes) -> Any:
         raise BrokenFrame(str(error)) from None
 
 
-def encode_spec(spec: LoadSpec | LoadedInfo | RunResult) -> bytes:
-    """A value of backends/base.py as JSON."""
-    return encode(spec)
-
-
 def encode_generate(spec: GenerateSpec) -> bytes:
     """A GenerateSpec as JSON, without its images: they are sent as BYTES frames."""
     return encode({**_members(spec), "images": ()})

@@ -18,7 +18,7 @@ from .log import open_log
 from .process import Process
 
 DRAIN_GRACE = 1.0
-"""The same while an aborted run still goes on: a decode ends in time, a prefill may take minutes."""
+"""Like CLOSE_GRACE, while an aborted run still goes on: a decode ends in time, a prefill may take minutes."""
 
 
 class Worker(Lane):
@@ -77,7 +77,7 @@ class Worker(Lane):
         try:
             payload = self._call(
                 frames.LOAD,
-                frames.encode_spec(spec),
+                frames.encode(spec),
                 lambda: timeout,
                 LOCAL,
                 setting="RKLLAMA_LOAD_TIMEOUT",

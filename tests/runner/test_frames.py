@@ -98,7 +98,7 @@ def test_values_come_back_as_they_were() -> None:
     load = LoadSpec(
         path="/m/caf\udce9.rkllm", context_length=512, sampling=sampling, eos_tokens=(1, 2)
     )
-    assert frames.decode_load(frames.encode_spec(load)) == load
+    assert frames.decode_load(frames.encode(load)) == load
     generate = GenerateSpec(
         prompt="é🙂\x00\n", sampling=sampling, schema={"type": "object"}, markers=("[THINK]",)
     )
@@ -106,9 +106,9 @@ def test_values_come_back_as_they_were() -> None:
     seeing = replace(generate, images=(b"\x89\x00", b""))
     assert frames.decode_generate(frames.encode_generate(seeing), seeing.images) == seeing
     loaded = LoadedInfo(context_length=512, runtime="r", notices=("a", "b"))
-    assert frames.decode_loaded(frames.encode_spec(loaded)) == loaded
+    assert frames.decode_loaded(frames.encode(loaded)) == loaded
     result = RunResult(reason="length", prompt_tokens=3, prompt_seconds=0.25)
-    assert frames.decode_result(frames.encode_spec(result)) == result
+    assert frames.decode_result(frames.encode(result)) == result
     logprobs = (
         TokenLogprob(token="a", logprob=-0.5, top=(TokenLogprob(token="b", logprob=-1.0),)),
     )
