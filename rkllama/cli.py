@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from .errors import Cancelled, RKLLamaError
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Commands have those of the group."""
 
 COMMANDS = {
     "run": ("run:run", "Answer a prompt, or start a chat."),
@@ -107,7 +108,7 @@ def _load(place: str) -> Any:
     module, _, attribute = place.partition(":")
     found = getattr(import_module(f".commands.{module}", __package__), attribute)
     if not isinstance(found, typer.Typer):
-        own = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings=_SETTINGS)
+        own = typer.Typer(add_completion=False, rich_markup_mode=None)
         own.command()(found)
         found = own
     command: Any = typer.main.get_command(found)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import JSONFlag, command_group, print_json
+from .common import JSONFlag, command_group, print_json, try_each
 from .run import chat_names, converse, saved_chats
 
 app = command_group("chats")
@@ -102,19 +102,15 @@ def remove(
     ] = False,
 ) -> None:
     """Delete saved chats."""
-    from ..console.output import print_error
     from ..console.terminal import agreed
-    from ..errors import RKLLamaError
 
-    found, failed = saved_chats(context), False
+    found = saved_chats(context)
     ask = sys.stdin.isatty() and not yes
-    for name in names:
-        try:
-            found.check(name)
-            if not ask or agreed(f"Delete the chat {name}?"):
-                found.remove(name)
-                sys.stderr.write(f"Deleted the chat {name}\n")
-        except RKLLamaError as error:
-            print_error(error)
-            failed = True
-    raise typer.Exit(1 if failed else 0)
+
+    def delete(name: str) -> None:
+        found.check(name)
+        if not ask or agreed(f"Delete the chat {name}?"):
+            found.remove(name)
+            sys.stderr.write(f"Deleted the chat {name}\n")
+
+    raise typer.Exit(0 if try_each(names, delete) else 1)

@@ -1,19 +1,20 @@
 """What several commands begin and end with: their settings, the service, a model's name, and JSON."""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from ..errors import RKLLamaError
 
+T = TypeVar("T")
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from ..client.remote import RemoteService
     from ..config import Settings
     from ..service import Service
-
-
-CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 def command_group(name: str, help: str | None = None) -> typer.Typer:
@@ -24,7 +25,6 @@ def command_group(name: str, help: str | None = None) -> typer.Typer:
         no_args_is_help=help is not None,
         invoke_without_command=help is None,
         rich_markup_mode=None,
-        context_settings=CONTEXT_SETTINGS,
     )
     if help is not None:
         group.info.help = help
@@ -105,3 +105,17 @@ def print_json(values: object) -> None:
     import json
 
     sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def try_each(items: "Iterable[T]", action: "Callable[[T], object]") -> bool:
+    """Do something with each; what fails is told, and keeps none of the others. Return whether all went."""
+    from ..console.output import print_error
+
+    done = True
+    for item in items:
+        try:
+            action(item)
+        except RKLLamaError as error:
+            print_error(error)
+            done = False
+    return done

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..console.output import print_error, write_styled
-from ..errors import ModelIncomplete, RKLLamaError
-from .common import JSONFlag, Model, model_names, models_option, service_of, settings_of
+from ..console.output import write_styled
+from ..errors import ModelIncomplete
+from .common import JSONFlag, Model, model_names, models_option, service_of, settings_of, try_each
 
 if TYPE_CHECKING:
     from ..types import ModelDetails
@@ -117,25 +117,22 @@ def remove(
     """Delete models from disk; loaded ones are unloaded first."""
     service = service_of(context, "rm")
     ask = sys.stdin.isatty() and not yes
-    failed = False
     wanted: list[ModelDetails | ModelIncomplete | str] = []
-    for name in models:  # before anything is asked: a typo may change the answers
+
+    def look(name: str) -> None:
         try:
             wanted.append(service.show(name) if ask else name)
         except ModelIncomplete as incomplete:
             wanted.append(incomplete)
-        except RKLLamaError as error:
-            print_error(error)
-            failed = True
-    for model in wanted:
-        try:
-            sure = model if isinstance(model, str) else _confirmed(model)
-            if sure is not None:
-                sys.stderr.write(f"Deleted {service.remove(sure).name}\n")
-        except RKLLamaError as error:
-            print_error(error)
-            failed = True
-    raise typer.Exit(1 if failed else 0)
+
+    def delete(model: "ModelDetails | ModelIncomplete | str") -> None:
+        sure = model if isinstance(model, str) else _confirmed(model)
+        if sure is not None:
+            sys.stderr.write(f"Deleted {service.remove(sure).name}\n")
+
+    found = try_each(models, look)  # before anything is asked: a typo may change the answers
+    done = try_each(wanted, delete)
+    raise typer.Exit(0 if found and done else 1)
 
 
 def _confirmed(details: "ModelDetails | ModelIncomplete") -> str | None:
