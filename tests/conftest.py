@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.boards import build_board
 from tests.running import Server
 from tests.virtual_npu import library
 
@@ -142,3 +143,21 @@ def server(models: Path, npu: str) -> Iterator[Server]:
     """A running `rkllama serve` over the virtual NPU and the empty models directory."""
     with Server() as running:
         yield running
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files of an RK3588 where all is well, in the place of this machine's."""
+    root = build_board("rk3588", tmp_path)
+    monkeypatch.setenv("RKLLAMA_SYSROOT", str(root))
+    return root
+
+
+@pytest.fixture(params=["alone", "through a server"])
+def where(request: pytest.FixtureRequest, models: Path) -> Iterator[dict[str, str]]:
+    """The environment of commands that do the work themselves, or have a server do it."""
+    if request.param == "alone":
+        yield {}
+        return
+    with Server() as server:
+        yield {"RKLLAMA_HOST": server.url}

@@ -21,7 +21,6 @@ from rkllama.engine.service import LocalService
 from rkllama.errors import InvalidRequest, WorkerCrashed
 from rkllama.service import LOCAL, Caller
 from rkllama.types import ChatRequest, Event, LoadedModel, TextDelta
-from tests.boards import build_board
 from tests.virtual_npu import library, read_trace, write_model
 from tests.waiting import until
 
@@ -37,14 +36,6 @@ def service(models: Path) -> Iterator[LocalService]:
     """A service of this process."""
     with closing(LocalService(load_settings(), "test", exact_sampling=True)) as local:
         yield local
-
-
-@pytest.fixture
-def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An RK3588 board."""
-    root = build_board("rk3588", tmp_path)
-    monkeypatch.setenv("RKLLAMA_SYSROOT", str(root))
-    return root
 
 
 @pytest.fixture

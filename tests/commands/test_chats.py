@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.running import Server
 from tests.terminal import CTRL_D, Terminal
 from tests.test_cli import failure, output, rkllama
-from tests.virtual_npu import read_trace, write_model
+from tests.virtual_npu import read_prompts, write_model
 
 pytestmark = pytest.mark.integration
 
@@ -27,10 +25,6 @@ def trace(models: Path, npu: str, tmp_path: Path) -> Path:
 @pytest.fixture
 def chats(home: Path) -> Path:
     return home / "RKLLAMA" / "chats"
-
-
-def prompts(trace: Path) -> list[str]:
-    return [str(event["prompt"]) for event in read_trace(trace) if event["event"] == "run"]
 
 
 def save(*arguments: str, said: str = "my name is Ada", name: str = "talk") -> None:
@@ -59,16 +53,6 @@ def test_nothing_is_saved_without_being_asked_for(chats: Path) -> None:
     assert output("chats", "--json") == "[]\n"
 
 
-@pytest.fixture(params=["alone", "through a server"])
-def where(request: pytest.FixtureRequest, models: Path) -> Iterator[dict[str, str]]:
-    """The environment of commands that do the work themselves, or have a server do it."""
-    if request.param == "alone":
-        yield {}
-        return
-    with Server() as server:
-        yield {"RKLLAMA_HOST": server.url}
-
-
 def test_a_chat_is_saved_and_gone_on_with(where: dict[str, str], trace: Path, chats: Path) -> None:
     options = ("--system", "Be kind.", "--temperature", "0.5")
     with Terminal("run", "echo", *options, env=where) as chat:
@@ -95,7 +79,7 @@ def test_a_chat_is_saved_and_gone_on_with(where: dict[str, str], trace: Path, ch
         assert chat.ask("/chat save").startswith("Saved.")
         chat.type(CTRL_D)
         assert chat.end() == 0
-    *_, prompt = prompts(trace)
+    *_, prompt = read_prompts(trace)
     assert "Be kind." in prompt
     assert prompt.count("my name is Ada") == 2
     assert [path.name for path in chats.iterdir()] == ["my-name-is-ada.json"]
@@ -133,7 +117,7 @@ def test_one_question_goes_on_with_a_chat_and_leaves_it_as_it_is(trace: Path, ch
     save()
     before = (chats / "talk.json").read_text()
     assert output("run", "echo", "--resume", "talk", "and now?") == "and now?\n"
-    *_, prompt = prompts(trace)
+    *_, prompt = read_prompts(trace)
     assert prompt.count("my name is Ada") == 2
     assert (chats / "talk.json").read_text() == before
 

@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,6 @@ def trace(models: Path, npu: str, tmp_path: Path) -> Path:
     path = tmp_path / "trace"
     write_model(models / "bge-m3.rkllm", embd_size=16, trace=str(path))
     return path
-
-
-@pytest.fixture(params=["alone", "through a server"])
-def where(request: pytest.FixtureRequest, models: Path) -> Iterator[dict[str, str]]:
-    if request.param == "alone":
-        yield {}
-        return
-    with Server() as server:
-        yield {"RKLLAMA_HOST": server.url}
 
 
 def rows(*arguments: str, stdin: str = "", env: dict[str, str] | None = None) -> list[Any]:

@@ -26,7 +26,6 @@ from rkllama.types import (
     ModelInfo,
     Temperature,
 )
-from tests.boards import build_board
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, CTRL_Z, Terminal
 from tests.virtual_npu import write_model
@@ -164,14 +163,6 @@ def test_one_line_for_ps() -> None:
 
 
 # --- The command -------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An RK3588."""
-    root = build_board("rk3588", tmp_path)
-    monkeypatch.setenv("RKLLAMA_SYSROOT", str(root))
-    return root
 
 
 def at(server: Server) -> dict[str, str]:

@@ -21,7 +21,7 @@ from rkllama.errors import InvalidRequest, NPUBusy, Unsupported
 from rkllama.repl.line_reader import LineReader
 from tests.running import Server
 from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
-from tests.virtual_npu import directive, library, read_trace, write_model
+from tests.virtual_npu import directive, library, read_prompts, write_model
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -75,11 +75,6 @@ def test_ctrl_d_leaves() -> None:
         assert chat.end() == 0
 
 
-def prompts(trace: Path) -> list[str]:
-    """What the model was given, run by run."""
-    return [str(event["prompt"]) for event in read_trace(trace) if event["event"] == "run"]
-
-
 def test_earlier_turns_are_part_of_the_prompt_until_they_are_cleared(
     models: Path, tmp_path: Path
 ) -> None:
@@ -91,7 +86,7 @@ def test_earlier_turns_are_part_of_the_prompt_until_they_are_cleared(
         chat.ask("second")
         assert chat.ask("/clear") == "Cleared the conversation."
         chat.ask("third")
-    first, second, third = prompts(trace)
+    first, second, third = read_prompts(trace)
     assert all("Be brief." in prompt for prompt in (first, second, third))
     assert second.count("first question") == 2, "the question and its echo"
     assert second.startswith(first)
@@ -372,7 +367,7 @@ def test_save_and_load_go_on_with_the_conversation(models: Path, tmp_path: Path)
         chat.expect(">>> ")
         assert chat.ask("/load talk") == "Chat with talk."
         chat.ask("who am I?")
-        prompt = prompts(trace)[-1]
+        prompt = read_prompts(trace)[-1]
         assert "Be kind." in prompt
         assert prompt.count("my name is Ada") == 2
         # Saved once more under its own name, nothing of the first part is lost.

@@ -39,6 +39,11 @@ def escape(text: str) -> str:
     return "".join(plain.get(c) or (c if c.isalnum() and c.isascii() else _hex(c)) for c in text)
 
 
+def read_prompts(path: str | os.PathLike[str]) -> list[str]:
+    """Return what a traced virtual NPU was given, run by run; its model has `trace_prompt`."""
+    return [str(event["prompt"]) for event in read_trace(path) if event["event"] == "run"]
+
+
 def read_trace(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Return the events that a traced virtual NPU wrote so far, oldest first."""
     try:
