@@ -171,17 +171,32 @@ def test_what_is_not_there_has_no_size(tmp_path: Path) -> None:
     assert Move(str(tmp_path / "none"), ME.uid, str(tmp_path), ME).size() == 0
 
 
-def test_what_lies_too_deep_stays(source: Path, target: Path) -> None:
-    here = os.getcwd()
-    os.chdir(source)
+@pytest.fixture
+def too_deep(source: Path) -> Iterator[Path]:
+    """A model in so many folders that no path is long enough; taken away again, which pytest's own
+    clean-up cannot do (Python before 3.12 removes a tree recursively)."""
+    here, depth = os.getcwd(), 1500
     try:
-        for _ in range(1500):
+        os.chdir(source)
+        for _ in range(depth):
             os.mkdir("d")
             os.chdir("d")
         Path("model.gguf").write_bytes(b"m")
+        os.chdir(here)
+        yield source
+        os.chdir(source)
+        for _ in range(depth):
+            os.chdir("d")
+        os.unlink("model.gguf")
+        for _ in range(depth):
+            os.chdir("..")
+            os.rmdir("d")
     finally:
         os.chdir(here)
-    moved = move(source, target)
+
+
+def test_what_lies_too_deep_stays(too_deep: Path, target: Path) -> None:
+    moved = move(too_deep, target)
     assert moved.files == 3
     assert [text.rpartition(": ")[2] for text in moved.stayed] == ["it lies too deep"]
-    Move(str(source), ME.uid, str(target), ME).size()
+    Move(str(too_deep), ME.uid, str(target), ME).size()
