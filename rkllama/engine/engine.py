@@ -29,11 +29,12 @@ from ..types import (
     Usage,
 )
 from .generation import Generation
+from .memory.pool import Pool
+from .memory.resident import Resident
 from .metrics import Metrics
-from .pool import Pool, Resident
 from .prompt import build_prompt, empty_prompt, tools_for
-from .schema import check_schema
-from .tool_choice import forced_call_schema
+from .structured.schema import check_schema
+from .structured.tool_choice import forced_call_schema
 from .truncation import truncate
 
 log = logging.getLogger("rkllama")

@@ -27,10 +27,10 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
+from .memory.resident import Turn
 from .metrics import Metrics
-from .pool import Turn
 from .prompt import Prompt, build_prompt, markers_for, parser_for, thinking_for, tools_for
-from .structured import demanded_call, structured
+from .structured.answer import demanded_call, structured
 
 log = logging.getLogger("rkllama")
 

@@ -13,7 +13,7 @@ from ..errors import InvalidRequest, Unsupported
 from ..models.metadata import StoredModel
 from ..types import ChatRequest, Message, Tool
 from . import template_process
-from .schema import schema_prompt
+from .structured.schema import schema_prompt
 
 _USUAL_MARKERS = ("<think>", "</think>")
 

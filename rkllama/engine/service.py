@@ -31,9 +31,9 @@ from ..types import (
     SamplingParams,
 )
 from .engine import Engine
-from .pool import Pool
+from .memory.pool import Pool
 from .prompt import template_for
-from .schema import check_schema
+from .structured.schema import check_schema
 
 MAX_PULLS = 8
 """Downloads at a time: each takes a thread of the server, for hours perhaps."""

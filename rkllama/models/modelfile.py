@@ -66,7 +66,7 @@ class Defaults:
     think: bool | None = None
     npu: NPUParams = field(default_factory=NPUParams)
     llama_server: tuple[str, ...] | None = None
-    """A llama-server with arguments, or arguments, or "off"; see engine.pool."""
+    """A llama-server with arguments, or arguments, or "off"; see engine.memory."""
 
 
 # --- Parameters --------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A lane to a model's process: commands in, pieces of a completion out, one run at a time.
 
 States; `Lane._enter` alone changes them, always in the thread that holds the lane (see
-engine/scheduler.py):
+engine/memory/scheduler.py):
 
     STARTING ──load()──▶ READY ──generate(), embed()──▶ RUNNING ──RESULT/ERROR frame──▶ READY
         │                  │                              │  └─given up by its reader──▶ DRAINING ─┐

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rkllama.backends.base import GenerateSpec, RunResult
-from rkllama.engine.pool import Pool, Turn
+from rkllama.engine.memory.pool import Pool
+from rkllama.engine.memory.resident import Turn
 from rkllama.errors import Cancelled, WorkerCrashed
 from rkllama.runner.lane import Piece
 from rkllama.service import LOCAL, Caller

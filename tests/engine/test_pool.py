@@ -19,9 +19,11 @@ import pytest
 from rkllama.backends.base import GenerateSpec
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
-from rkllama.engine import pool as module
-from rkllama.engine import scheduler, template_process
-from rkllama.engine.pool import Pool, Resident
+from rkllama.engine import template_process
+from rkllama.engine.memory import pool as module
+from rkllama.engine.memory import scheduler
+from rkllama.engine.memory.pool import Pool
+from rkllama.engine.memory.resident import Resident
 from rkllama.errors import (
     Cancelled,
     LoadFailed,

@@ -11,7 +11,7 @@ import pytest
 
 from rkllama.board.lock import NPULock
 from rkllama.config import load_settings
-from rkllama.engine.pool import Pool
+from rkllama.engine.memory.pool import Pool
 from rkllama.errors import LibraryNotFound, LoadFailed, WrongRuntime
 from rkllama.models.authoring import WritableStore
 from rkllama.rkllm.abi import RELEASES

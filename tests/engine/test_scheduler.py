@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rkllama.engine import scheduler as scheduling
-from rkllama.engine.scheduler import Scheduler, Slot, Swaps
+from rkllama.engine.memory import scheduler as scheduling
+from rkllama.engine.memory.scheduler import Scheduler, Slot, Swaps
 from rkllama.errors import Cancelled, QueueFull, ServerStopping
 from rkllama.service import LOCAL, Caller
 from tests.waiting import LIMIT, Task, until

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rkllama.engine import schema as schemas
-from rkllama.engine.schema import (
+from rkllama.engine.structured import schema as schemas
+from rkllama.engine.structured.schema import (
     check_schema,
     embedded_json,
     retry_message,
@@ -311,5 +311,5 @@ def test_a_fence_that_stays_open_takes_no_time() -> None:
 
 @pytest.mark.integration
 def test_the_validator_is_imported_only_when_it_is_needed() -> None:
-    code = "import sys, rkllama.engine.schema; assert 'jsonschema' not in sys.modules"
+    code = "import sys, rkllama.engine.structured.schema; assert 'jsonschema' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from rkllama.engine.schema import check_schema, validate_answer
-from rkllama.engine.tool_choice import forced_call, forced_call_schema
+from rkllama.engine.structured.schema import check_schema, validate_answer
+from rkllama.engine.structured.tool_choice import forced_call, forced_call_schema
 from rkllama.errors import InvalidRequest
 from rkllama.types import Tool
 

@@ -172,7 +172,7 @@ def test_what_conversations_begin_with_is_pinned(
     Conversation("d", system=system).ask(service)
     assert len(runs(trace)) == before + 1
     assert evaluated(trace)[-1] < 60
-    [pinned] = [entry for entry in service.pool._states._index if entry.header.pinned]
+    [pinned] = [entry for entry in service.pool._loader._states._index if entry.header.pinned]
     assert pinned.header.tokens > 400
 
 

@@ -24,8 +24,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from ..errors import QueueFull, ServerStopping
-from ..service import LOCAL, Caller
+from ...errors import QueueFull, ServerStopping
+from ...service import LOCAL, Caller
 
 T = TypeVar("T")
 

@@ -7,16 +7,16 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..backends.base import LoadedInfo, LoadSpec
-from ..board.soc import read_soc
-from ..config import Settings
-from ..errors import LibraryNotFound, LoadFailed, UnknownRuntime, WrongRuntime
-from ..models.filename import parse_model_name
-from ..rkllm.elf import machine
-from ..rkllm.installed import Candidates, Installed, Runtimes
-from ..rkllm.log import read_facts
-from ..rkllm.releases import are_bad_together, wanted_release
-from ..types import ModelInfo
+from ...backends.base import LoadedInfo, LoadSpec
+from ...board.soc import read_soc
+from ...config import Settings
+from ...errors import LibraryNotFound, LoadFailed, UnknownRuntime, WrongRuntime
+from ...models.filename import parse_model_name
+from ...rkllm.elf import machine
+from ...rkllm.installed import Candidates, Installed, Runtimes
+from ...rkllm.log import read_facts
+from ...rkllm.releases import are_bad_together, wanted_release
+from ...types import ModelInfo
 
 log = logging.getLogger("rkllama")
 

@@ -3,7 +3,7 @@
 A schema comes from the client. Its regular expressions and its references can make the check of a short
 answer take forever, a regular expression even with the interpreter's lock held, and the check of a very
 large schema takes minutes: such a schema is used in a process of its own (`python -m
-rkllama.engine.schema`), which can be ended.
+rkllama.engine.structured.schema`), which can be ended.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from ..errors import InvalidRequest
-from ..files import IMPORT_ROOT
-from ..runner.environment import for_interpreter
-from .schema_references import find_dead_reference, no_documents
+from ...errors import InvalidRequest
+from ...files import IMPORT_ROOT
+from ...runner.environment import for_interpreter
+from .references import find_dead_reference, no_documents
 
 Format = Literal["json"] | str | Mapping[str, Any]
 """ "json" for any JSON object, else a JSON schema."""

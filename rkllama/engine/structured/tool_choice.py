@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..chat.parser import new_call_id
-from ..chat.tool_calls.json_text import loads
-from ..errors import InvalidRequest
-from ..types import Tool, ToolCall
+from ...chat.parser import new_call_id
+from ...chat.tool_calls.json_text import loads
+from ...errors import InvalidRequest
+from ...types import Tool, ToolCall
 from .schema import validate_answer
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from ..types import Event, Finished, Message, ReasoningDelta, TextDelta, Tool, ToolCallDelta
+from ...types import Event, Finished, Message, ReasoningDelta, TextDelta, Tool, ToolCallDelta
 from .schema import embedded_json, is_json, retry_message, strip_fence, validate_answer
 from .tool_choice import call_text, find_call_error, forced_call, forced_call_schema
 

@@ -1,0 +1,1 @@
+"""Models in memory: who may use which, and how they come in and go."""

@@ -1,0 +1,123 @@
+"""What occupies a place in memory: a loaded model with its process and what is known of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ...backends.base import LoadedInfo, LoadSpec
+from ...models.metadata import StoredModel
+from ...runner.growth import Growth
+from ...runner.lane import Lane, State
+from ...runner.worker import Worker
+from ...states.conversation import Conversations
+from ...types import LoadedModel, ModelInfo
+from .scheduler import Slot
+
+_FOR_EVER = 1e9
+"""Seconds (30 years) from which a keep-alive has no end: clocks and dates overflow with such numbers."""
+
+
+@dataclass(slots=True)
+class Resident:
+    """What occupies a slot. `loaded` is None while the model is being loaded."""
+
+    model: StoredModel
+    """As it was loaded."""
+    info: ModelInfo
+    """Under the name by which it was last asked for: an alias shares the process of its model."""
+    worker: Worker
+    spec: LoadSpec
+    wanted_context: int
+    """The context length before it was clamped: asking for it again needs no new load."""
+    keep_alive: float
+    pinned: bool = False
+    """Stays until it is unloaded, whatever keep-alive requests ask for."""
+    loaded: LoadedInfo | None = None
+    raw: bool = False
+    """Whether a complete prompt has been run: the runtime's own template is switched off for good."""
+    tokens_per_character: float | None = None
+    """Of the last prompt whose size was told; 0 where none is ever told."""
+    memory: int | None = None
+    """Bytes, as the runtime reported with the last answer."""
+    tokens_per_second: float | None = None
+    """Of the last answer."""
+    growth: Growth | None = None
+    """Of its memory since it was loaded; None where it is not minded."""
+    bloated: bool = False
+    """Whether it has to be loaded anew for that."""
+    conversations: Conversations | None = None
+    """What is kept of its conversations on the disk; None where nothing is."""
+    told: set[str] = field(default_factory=set)
+    """What has been logged about templates, its own and its aliases': once is enough."""
+    _taken: set[Lane] = field(default_factory=set)
+    _mutex: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> Lane:
+        """Return a lane that nobody uses; one whose last run was given up and goes on comes first, since it
+        tells whether the process still reacts.
+        """
+        with self._mutex:
+            free = [lane for lane in self.worker.lanes if lane not in self._taken]
+            lane = max(free, key=lambda lane: lane.state is State.DRAINING)
+            self._taken.add(lane)
+            return lane
+
+    def leave(self, lane: Lane) -> None:
+        """Give a lane back."""
+        with self._mutex:
+            self._taken.discard(lane)
+
+    @property
+    def ready(self) -> LoadedInfo:
+        """What the backend said about the loaded model."""
+        assert self.loaded is not None, "only a lease's holder asks, and it has loaded the model"
+        return self.loaded
+
+    @property
+    def end_of_life(self) -> float | None:
+        """The monotonic time at which the model goes if its last use ends now; None is never."""
+        forever = self.pinned or not 0 <= self.keep_alive < _FOR_EVER
+        return None if forever else time.monotonic() + self.keep_alive
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the model takes no longer context than it has."""
+        own, limit = self.ready.context_length, self.info.context_length
+        return self.wanted_context > own or (limit is not None and own >= limit)
+
+
+class Turn(NamedTuple):
+    """A request's turn on a loaded model, and what it waited for."""
+
+    resident: Resident
+    lane: Lane
+    """What its runs go over."""
+    queue_seconds: float
+    load_seconds: float
+
+
+def describe(slot: Slot[Resident]) -> LoadedModel | None:
+    """Return what is told of the model in a place; None where none is."""
+    resident = slot.resident
+    if resident is None:
+        return None
+    loaded = resident.loaded
+    # While it is used its time does not run.
+    expires = resident.end_of_life if slot.held else slot.expires
+    return LoadedModel(
+        info=resident.info,
+        state="loading" if loaded is None else "busy" if slot.held else "ready",
+        context_length=loaded.context_length if loaded else None,
+        expires=None if expires is None else time.time() + expires - time.monotonic(),
+        memory=resident.memory or (loaded.memory if loaded else None),
+        runtime=loaded.runtime if loaded else None,
+        pid=resident.worker.pid,
+        uses_npu=resident.worker.kind.needs_npu,
+        backend=resident.worker.kind.name,
+        threads=loaded.threads if loaded else None,
+        toolkit=loaded.toolkit if loaded else None,
+        tokens_per_second=resident.tokens_per_second,
+    )

@@ -1,0 +1,1 @@
+"""Answers in a demanded shape: JSON, a schema, a tool call."""
