@@ -26,9 +26,12 @@ from tests.virtual_npu import directive, library, read_trace, write_model
 _RUNS = 5
 _TICKS = os.sysconf("SC_CLK_TCK")
 _FAST = 15_000
+_SETTLED = 2.5
+"""Seconds after which a directory that has changed is looked at again only where it changes."""
 _PACED = 300
 _TOKEN_US = 10_000
 _GREEDY = {"model": "guide", "options": {"temperature": 0}}
+_REQUESTS = 200
 _QUESTIONS = ("How do I download a model?", "Which boards are supported?", "What is a Modelfile?")
 
 
@@ -79,6 +82,7 @@ class Bench:
         }
         os.environ.update(self._env)
         self._fast = write_model(self._models / "fast.rkllm", tokens=_FAST, max_context=65536)
+        write_model(self._models / "one-qwen2.5.rkllm", tokens=1, token_us=0, prefill_us=0)
         write_model(
             self._models / "paced-qwen2.5.rkllm",
             tokens=_PACED,
@@ -95,6 +99,7 @@ class Bench:
         with Server("--log-level", "warning") as server:
             self._memory(server)
             self._throughput(server)
+            self._first_token(server)
             self._pace(server)
             self._turns(server)
             self._model_list(server)
@@ -150,6 +155,20 @@ class Bench:
         ratio = statistics.median(a / b for a, b in zip(ours, bare, strict=True))
         self._report("tokens/s over HTTP, ratio to the loop", f"{ratio:.2f}")
 
+    def _first_token(self, server: Server) -> None:
+        """From a request, each on a connection of its own, to its first token, which the NPU has at once."""
+        _ask(server, "one-qwen2.5", max_tokens=1)
+        time.sleep(_SETTLED)  # until then the models directory counts as still changing
+        seconds = sorted(_until_first_byte(server) for _ in range(_REQUESTS))
+        self._report(
+            "request to its first token, p50",
+            f"{seconds[_REQUESTS // 2] * 1000:.2f} ms",
+            "<= 1.5 ms",
+        )
+        self._report(
+            "request to its first token, p90", f"{seconds[_REQUESTS * 9 // 10] * 1000:.2f} ms"
+        )
+
     def _pace(self, server: Server) -> None:
         """Latency per token, CPU and the way to rkllm_run, at 100 tokens a second."""
         _ask(server, "paced-qwen2.5", max_tokens=1)
@@ -178,7 +197,9 @@ class Bench:
             "added latency per token, p99", f"{added[len(added) * 99 // 100]:.3f} ms", "<= 2 ms"
         )
         self._report("CPU of all processes per 1000 tokens", f"{used:.3f} s", "<= 0.35 s")
-        self._report("request to rkllm_run", f"{statistics.median(starts):.2f} ms", "<= 2 ms")
+        self._report(
+            "request to rkllm_run, after a pause", f"{statistics.median(starts):.2f} ms", "<= 2 ms"
+        )
         self._report(
             "whole answer above the sum of its token times",
             f"{statistics.median(wholes):+.2f} %",
@@ -257,13 +278,27 @@ def _ask(server: Server, model: str, **fields: object) -> None:
     assert answer.status == 200, answer.body
 
 
+def _until_first_byte(server: Server) -> float:
+    request = _request("one-qwen2.5")
+    with socket.create_connection((server.host, server.port)) as client:
+        started = time.perf_counter()
+        client.sendall(request)
+        client.recv(1 << 16)
+        return time.perf_counter() - started
+
+
+def _request(model: str) -> bytes:
+    body = json.dumps({"model": model, "messages": "hi", "stream": True}).encode()
+    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def _stream(server: Server) -> tuple[list[int], int]:
     """When each line of a streamed answer came, and when it was asked for; monotonic ns."""
-    body = json.dumps({"model": "paced-qwen2.5", "messages": "hi", "stream": True}).encode()
-    head = f"POST /generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    request = _request("paced-qwen2.5")
     with socket.create_connection((server.host, server.port)) as client:
         asked = time.monotonic_ns()
-        client.sendall(head.encode() + body)
+        client.sendall(request)
         arrivals = []
         while data := client.recv(1 << 16):
             now = time.monotonic_ns()
