@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ..models.filename import EXTENSIONS, strip_extension
@@ -22,6 +23,13 @@ class TokenCounter:
 
     def count(self, text: str) -> int | None:
         """Return how many tokens a complete prompt has; None without a usable tokenizer."""
+        return self._ask(lambda known: len(known.encode(text, add_special_tokens=False).ids))
+
+    def token_id(self, token: str) -> int | None:
+        """Return the id of a token; None without a usable tokenizer, or where it has none."""
+        return self._ask(lambda known: known.token_to_id(token))
+
+    def _ask(self, question: Callable[[Any], int | None]) -> int | None:
         if self._path is None:
             return None
         try:
@@ -29,7 +37,7 @@ class TokenCounter:
                 from tokenizers import Tokenizer
 
                 self._tokenizer = Tokenizer.from_file(self._path)
-            return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            return question(self._tokenizer)
         except Exception:
             # What the package raises for a file that it cannot read has no class of its own.
             self._path = None

@@ -32,7 +32,7 @@ class Rows(NamedTuple):
     """A memoryview of them all."""
     height: int
     width: int
-    index: int = 0
+    number: int = 0
     """Which input of a batch they belong to."""
 
     def row(self, index: int) -> bytes:
@@ -206,7 +206,7 @@ class Results:
         return (self._type.from_address(address + i * size) for i in range(self._inputs))
 
     def _take_rows(self, address: int) -> int:
-        buffers = [_rows(result, index) for index, result in enumerate(self._all(address))]
+        buffers = [_rows(result, number) for number, result in enumerate(self._all(address))]
         whole = [rows for rows in buffers if rows is not None]
         if not whole:  # also called once without any before the real one
             return _GO_ON
@@ -232,7 +232,7 @@ def _perf(perf: Any) -> Perf:
     )
 
 
-def _rows(result: Any, index: int) -> Rows | None:
+def _rows(result: Any, number: int) -> Rows | None:
     """The buffer in the result of an input; None where there is none."""
     hidden, logits = result.last_hidden_layer, getattr(result, "logits", None)
     if hidden.num_tokens > 0 and hidden.embd_size > 0 and hidden.hidden_states:
@@ -242,7 +242,7 @@ def _rows(result: Any, index: int) -> Rows | None:
     else:
         return None
     array = (ctypes.c_float * (height * width)).from_address(ctypes.addressof(pointer.contents))
-    return Rows(memoryview(array).cast("B").cast("f"), height, width, index)
+    return Rows(memoryview(array).cast("B").cast("f"), height, width, number)
 
 
 class BatchResults(Results):

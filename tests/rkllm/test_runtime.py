@@ -451,7 +451,7 @@ def test_the_rows_of_a_batch(
         kept: dict[int, tuple[int, bytes]] = {}
 
         def keep(rows: Rows) -> None:
-            kept[rows.index] = (rows.height, rows.row(-1))
+            kept[rows.number] = (rows.height, rows.row(-1))
 
         directory.mkdir()
         with loaded(version, directory, n_batch=n_batch) as model:
