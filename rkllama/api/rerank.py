@@ -7,7 +7,6 @@ from typing import Any
 
 from ..types import RerankRequest, RerankResult
 from .common import Fields, new_id
-from .openai_parts import model_name
 
 __all__ = ["RerankCall", "decode_rerank"]
 
@@ -47,13 +46,10 @@ def decode_rerank(body: object) -> RerankCall:
     Raises InvalidRequest.
     """
     fields = Fields(body)
-    query = fields.need("query", fields.text)
-    if not query:
-        raise fields.fail("query", "a text that is not empty")
     truncate, returns = fields.flag("truncate"), fields.flag("return_documents")
     request = RerankRequest(
-        model=model_name(fields),
-        query=query,
+        model=_filled(fields, "model", "the name of a model"),
+        query=_filled(fields, "query", "a text that is not empty"),
         documents=_documents(fields),
         truncate=True if truncate is None else truncate,
     )
@@ -62,6 +58,13 @@ def decode_rerank(body: object) -> RerankCall:
         top_n=fields.integer("top_n", 1),
         returns_documents=True if returns is None else returns,
     )
+
+
+def _filled(fields: Fields, name: str, expected: str) -> str:
+    text = fields.need(name, fields.text)
+    if not text:
+        raise fields.fail(name, expected)
+    return text
 
 
 def _documents(fields: Fields) -> tuple[str, ...]:

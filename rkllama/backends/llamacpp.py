@@ -322,6 +322,8 @@ def _parameters(
     parameters.embedding = True
     if not header.pooling:
         parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    elif header.ranks:  # it ranks only where it is told to, too
+        parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     # It always opens a listener on loopback: without this key nobody gets an answer there.
     parameters.api_keys = [secrets.token_urlsafe(32)]
     parameters.ui = False

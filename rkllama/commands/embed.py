@@ -1,4 +1,4 @@
-"""`rkllama embed`: the vectors of texts."""
+"""`rkllama embed` and `rkllama rerank`: the vectors of texts, and which of them answer a query."""
 
 import sys
 from itertools import islice
@@ -77,6 +77,63 @@ def embed(
             with_runtime(partial(_print, service, asked, batch), service, settings, decision=None)
     finally:
         service.close()
+
+
+def rerank(
+    context: typer.Context,
+    model: Model,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for.")],
+    documents: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DOCUMENT]...",
+            help="The texts; without any, or with -, each line of stdin is one.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Print only the best N.")
+    ] = None,
+    truncate: Annotated[
+        bool,
+        typer.Option(
+            "--truncate/--no-truncate",
+            help="Cut texts that are longer than the context, or refuse them.",
+        ),
+    ] = True,
+) -> None:
+    """Print texts by how well they answer a query, one JSON object per line.
+
+    Each has the text's index, the text, and its score from 0 to 1; the best one comes first.
+    """
+    import json
+
+    from ..console.one_file import service_for
+    from ..console.terminal import Spinner
+    from ..types import RerankRequest
+    from .hub.fetch import ensure_model
+    from .hub.runtime import with_runtime
+
+    settings = settings_of(context)
+    service, name = service_for(model, settings.models, lambda: service_of(context, "rerank"))
+
+    def scores(texts: tuple[str, ...]) -> tuple[float, ...]:
+        request = RerankRequest(model=name, query=query, documents=texts, truncate=truncate)
+        with Spinner("Ranking…"):
+            return service.rerank(request).scores
+
+    try:
+        name = ensure_model(service, name, settings, decision=None)
+        if not (texts := [*_texts(documents or ["-"])]):
+            return
+        found = with_runtime(
+            lambda: scores(tuple(text for _, text in texts)), service, settings, decision=None
+        )
+    finally:
+        service.close()
+    rows = zip(found, texts, strict=True)
+    for score, (index, text) in sorted(rows, key=lambda row: -row[0])[:top]:
+        values = {"index": index, "text": text, "score": float(f"{score:.9g}")}
+        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def _texts(arguments: "Iterable[str]") -> "Iterator[Numbered]":
