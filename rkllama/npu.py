@@ -23,9 +23,9 @@ from .backends.base import (
 )
 from .backends.own_log import OwnOutput
 from .backends.rows import Evaluation, Row, probability
-from .backends.tokenizer import TokenCounter
+from .backends.tokenizer import TokenCounter, yes_no_tokens
 from .board.soc import cpus, read_soc, require_llm
-from .chat.rerank import NO, YES, rerank_prompt
+from .chat.rerank import rerank_prompt
 from .errors import (
     LoadFailed,
     PromptTooLong,
@@ -373,7 +373,7 @@ class NPUBackend:
             self._abort_wanted = True
             self._loaded().abort()
 
-    # --- Embedding, ranking---------------------------------------------------------------------
+    # --- Embedding, ranking --------------------------------------------------------------------
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Return the last layer's state at each text's last token: what embedding models made from a
@@ -391,7 +391,7 @@ class NPUBackend:
         """Score each document by how much likelier the model says "yes" than "no". Raises Unsupported where
         it is not known which tokens these are, and for runtimes before 1.2.
         """
-        yes, no = self._yes_no_tokens(spec)
+        yes, no = yes_no_tokens(spec, self._counter)
         evaluation = Evaluation(
             self._last_logits,
             lambda document: rerank_prompt(spec.query, document),
@@ -405,31 +405,16 @@ class NPUBackend:
             prompt_tokens=sum(counts) if len(counts) == len(rows) else None,
         )
 
-    def _yes_no_tokens(self, spec: RerankSpec) -> tuple[int, ...]:
-        """Return the ids of "yes" and "no": as the Modelfile, the tokenizer beside the model, or its family
-        has them.
-        """
-        if spec.yes_no_tokens:
-            return spec.yes_no_tokens
-        yes, no = self._counter.token_id(YES), self._counter.token_id(NO)
-        if yes is not None and no is not None:
-            return yes, no
-        if spec.usual_yes_no_tokens:
-            return spec.usual_yes_no_tokens
-        raise Unsupported(
-            'it is not known which tokens are this model\'s "yes" and "no"',
-            hint="Put its tokenizer.json beside the model and install rkllama[tokenizer], or set "
-            "PARAMETER yes_token_id and no_token_id in its Modelfile.",
-        )
-
     def _last_hidden(self, prompts: Sequence[str]) -> list[Row]:
         rows, _ = self._run_rows(prompts, RunOptions(mode="hidden"))
         return [Row(rows[index].data, rows[index].tokens) for index in range(len(prompts))]
 
     def _last_logits(self, prompts: Sequence[str]) -> list[Row]:
         """Return the logits after each prompt. The run would go on writing: it is ended there."""
-        most = 1 if self._samples_per_run else None
-        options = RunOptions(mode="logits", max_new_tokens=most, limit=1)
+        if self._samples_per_run:
+            options = RunOptions(mode="logits", max_new_tokens=1)
+        else:
+            options = RunOptions(mode="logits", limit=1)
         rows, perfs = self._run_rows(prompts, options)
         counts: list[int | None] = [perf.prefill_tokens for perf in perfs]
         counts = counts or [self._counter.count(prompt) for prompt in prompts]
@@ -448,12 +433,14 @@ class NPUBackend:
         self._fresh = False
         last: dict[int, Row] = {}
 
-        def keep_last(rows: Rows) -> None:
-            last[rows.number] = Row(rows.row(-1), rows.height)
+        def keep(rows: Rows) -> None:
+            # Later logits are those after a token that was written.
+            if options.mode == "hidden" or rows.number not in last:
+                last[rows.number] = Row(rows.row(-1), rows.height)
 
         self._output.mark()
         results = runtime.run(
-            [PromptInput(text=prompt) for prompt in prompts], options=options, rows=keep_last
+            [PromptInput(text=prompt) for prompt in prompts], options=options, rows=keep
         )
         log = self._output.gained()
         if results.failed:

@@ -1,4 +1,4 @@
-"""Reranking in the shape of Jina's and Cohere's APIs: `POST /v1/rerank`."""
+"""Reranking in the shape of Jina's and Cohere's APIs: `POST /v1/rerank` and its other addresses."""
 
 from __future__ import annotations
 

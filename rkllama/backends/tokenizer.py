@@ -1,4 +1,4 @@
-"""Counting a prompt's tokens with the tokenizer beside a model, where the runtime does not tell them."""
+"""What the tokenizer beside a model tells where the runtime does not: a prompt's tokens, and a token's id."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from ..chat.rerank import NO, YES
+from ..errors import Unsupported
 from ..models.filename import EXTENSIONS, strip_extension
+from .base import RerankSpec
 
 _FILE = "tokenizer.json"
 
@@ -42,6 +45,24 @@ class TokenCounter:
             # What the package raises for a file that it cannot read has no class of its own.
             self._path = None
             return None
+
+
+def yes_no_tokens(spec: RerankSpec, counter: TokenCounter) -> tuple[int, ...]:
+    """Return the ids of a reranker's "yes" and "no": as its Modelfile, the tokenizer beside it, or its family
+    has them. Raises Unsupported where none does.
+    """
+    if spec.yes_no_tokens:
+        return spec.yes_no_tokens
+    yes, no = counter.token_id(YES), counter.token_id(NO)
+    if yes is not None and no is not None:
+        return yes, no
+    if spec.usual_yes_no_tokens:
+        return spec.usual_yes_no_tokens
+    raise Unsupported(
+        'it is not known which tokens are this model\'s "yes" and "no"',
+        hint="Put its tokenizer.json beside the model and install rkllama[tokenizer], or set "
+        "PARAMETER yes_token_id and no_token_id in its Modelfile.",
+    )
 
 
 def _beside(model: str) -> str | None:

@@ -232,7 +232,7 @@ class RemoteService:
             "return_documents": False,
             "truncate": request.truncate,
         }
-        return self._understand(rerank_result, self._call("POST", "/v1/rerank", body))
+        return self._understand(rerank_result, self._call("POST", "/api/rerank", body))
 
     def count_tokens(
         self,

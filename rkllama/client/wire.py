@@ -178,7 +178,7 @@ def embedding_result(reply: Json) -> EmbeddingResult:
 
 
 def rerank_result(reply: Json) -> RerankResult:
-    """Return the scores of `/v1/rerank`, in the order of the documents."""
+    """Return the scores of `/api/rerank`, in the order of the documents."""
     results = sorted(reply["results"], key=lambda result: int(result["index"]))
     return RerankResult(
         model=reply["model"],

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..service import Service
-    from ..types import EmbeddingRequest
+    from ..types import EmbeddingRequest, RerankRequest
 
 _BATCH = 16
 """Texts of stdin that are embedded at once: the first vectors come soon, and few requests are made."""
@@ -105,35 +105,23 @@ def rerank(
 
     Each has the text's index, the text, and its score from 0 to 1; the best one comes first.
     """
-    import json
+    from functools import partial
 
     from ..console.one_file import service_for
-    from ..console.terminal import Spinner
     from ..types import RerankRequest
     from .hub.fetch import ensure_model
     from .hub.runtime import with_runtime
 
     settings = settings_of(context)
     service, name = service_for(model, settings.models, lambda: service_of(context, "rerank"))
-
-    def scores(texts: tuple[str, ...]) -> tuple[float, ...]:
-        request = RerankRequest(model=name, query=query, documents=texts, truncate=truncate)
-        with Spinner("Ranking…"):
-            return service.rerank(request).scores
-
     try:
         name = ensure_model(service, name, settings, decision=None)
-        if not (texts := [*_texts(documents or ["-"])]):
-            return
-        found = with_runtime(
-            lambda: scores(tuple(text for _, text in texts)), service, settings, decision=None
-        )
+        if texts := [*_texts(documents or ["-"])]:
+            asked = RerankRequest(model=name, query=query, documents=(), truncate=truncate)
+            ranking = partial(_print_ranking, service, asked, texts, top)
+            with_runtime(ranking, service, settings, decision=None)
     finally:
         service.close()
-    rows = zip(found, texts, strict=True)
-    for score, (index, text) in sorted(rows, key=lambda row: -row[0])[:top]:
-        values = {"index": index, "text": text, "score": float(f"{score:.9g}")}
-        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def _texts(arguments: "Iterable[str]") -> "Iterator[Numbered]":
@@ -158,6 +146,23 @@ def _lines() -> "Iterator[str]":
 def _batches(texts: "Iterator[Numbered]", size: int) -> "Iterator[list[Numbered]]":
     while batch := list(islice(texts, size)):
         yield batch
+
+
+def _print_ranking(
+    service: "Service", asked: "RerankRequest", texts: list[Numbered], top: int | None
+) -> None:
+    import json
+    from dataclasses import replace
+
+    from ..console.terminal import Spinner
+
+    documents = tuple(text for _, text in texts)
+    with Spinner("Ranking…"):
+        scores = service.rerank(replace(asked, documents=documents)).scores
+    rows = sorted(zip(scores, texts, strict=True), key=lambda row: -row[0])
+    for score, (index, text) in rows[:top]:
+        values = {"index": index, "text": text, "score": float(f"{score:.9g}")}
+        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def _print(service: "Service", asked: "EmbeddingRequest", batch: list[Numbered]) -> None:

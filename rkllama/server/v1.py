@@ -71,8 +71,8 @@ def _embeddings(call: Call) -> Reply:
 
 
 def _rerank(call: Call) -> Reply:
-    request = rerank.decode_rerank(call.json())
-    return ok(request.body(call.service.rerank(request.request, call.caller())))
+    wanted = rerank.decode_rerank(call.json())
+    return ok(wanted.body(call.service.rerank(wanted.request, call.caller())))
 
 
 # --- Anthropic ---------------------------------------------------------------------------------

@@ -269,8 +269,9 @@ def test_a_reranker_says_that_it_makes_no_vectors(tmp_path: Path) -> None:
 @pytest.mark.parametrize("server", [CPU, *SERVERS])
 def test_a_reranker_scores_documents(server: str, tmp_path: Path) -> None:
     """Its head's score has no bounds; ours is from 0 to 1, in the same order."""
-    path, program = tmp_path / "m.gguf", ()
-    if server != CPU and (program := command(server, tmp_path)) is None:
+    path = tmp_path / "m.gguf"
+    program = () if server == CPU else command(server, tmp_path)
+    if program is None:
         pytest.skip("no llama-server here")
     write_encoder(path, gguf.PoolingType.RANK)
     documents = ("a", "b b", "a b", "", "a b " * 200)
