@@ -133,8 +133,9 @@ class NPUBackend:
             dtype=facts.dtype,
             threads=self._threads,
             per_run_sampling=self._samples_per_run,
-            keeps_states=self._runtime.has("rkllm_get_kv_cache_size"),
-            counts_tokens=True,
+            # A prompt alone is no run of a batch; nothing is written by such a model either.
+            keeps_states=self._n_batch == 1 and self._runtime.has("rkllm_get_kv_cache_size"),
+            counts_tokens=self._n_batch == 1,
             n_batch=self._n_batch,
             notices=tuple(notes),
         )

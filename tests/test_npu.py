@@ -723,6 +723,7 @@ def test_a_batch_gives_what_one_by_one_gives_in_fewer_runs(version: str, tmp_pat
         directory.mkdir()
         with loaded(version, directory, RERANKER, npu=NPUParams(n_batch=size)) as model:
             assert (model.info.n_batch, model.info.notices) == (size, ())
+            assert model.info.counts_tokens == model.info.keeps_states == (size == 1)
             found.append((model.backend.embed(TEXTS, True), model.backend.rerank(spec())))
             assert passes(model) == 2 * -(-len(DOCUMENTS) // size)
         assert "never released" not in (directory / "log").read_text()

@@ -69,6 +69,8 @@ def test_documents_are_ranked_in_runs_of_n_batch(service: LocalService, trace: P
     vectors = service.embed(EmbeddingRequest(model="bge-m3", inputs=("a", "b", "a"))).vectors
     assert list(vectors[0]) == list(vectors[2]) != list(vectors[1])
     assert passes(trace) == 4
+    chat = ChatRequest(model="bge-m3", messages=(Message.of("user", "hi"),))
+    assert service.count_tokens(chat) is None  # a prompt alone would be no run
     assert {model.info.name for model in service.loaded()} <= {RERANKER, "bge-m3"}
 
 
