@@ -65,6 +65,8 @@ class LoadedInfo:
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
     parallel: int = 1
     """How many runs it can do at a time."""
+    n_batch: int = 1
+    """How many texts `embed` and `rerank` evaluate in one run."""
     notices: tuple[str, ...] = ()
     """What the user should know: a clamped context, an old driver."""
 
@@ -89,6 +91,21 @@ class GenerateSpec:
     images: tuple[bytes, ...] = ()
     save_state: str | None = None
     """A file for the KV cache as it is after the prompt; RunResult.saved tells whether it can be used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankSpec:
+    """Documents to be scored by how well they answer a query.
+
+    A language model is asked for "yes" or "no": `yes_no_tokens` are the ids of these as the user set them,
+    `usual_yes_no_tokens` those of the model's family; () where they are not known.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
+    yes_no_tokens: tuple[int, ...] = ()
+    usual_yes_no_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +139,14 @@ class EmbedResult:
     prompt_tokens: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankResult:
+    """`scores` from 0 to 1, one per document."""
+
+    scores: tuple[float, ...]
+    prompt_tokens: int | None = None
+
+
 class Backend(Protocol):
     """A model in memory. Every method may raise the errors of `errors.py` (LoadFailed, WorkerError,
     PromptTooLong, Unsupported); any other exception is a bug.
@@ -145,6 +170,9 @@ class Backend(Protocol):
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Return one vector per text. Raises Unsupported, or PromptTooLong without `truncate`."""
+
+    def rerank(self, spec: RerankSpec) -> RankResult:
+        """Return one score per document. Raises Unsupported, or PromptTooLong without `spec.truncate`."""
 
     def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
         """Return how many tokens `text` is; None where the runtime cannot tell, and after an abort."""
