@@ -168,6 +168,24 @@ def _idle_time(value: object) -> float | None:
     return seconds
 
 
+def _drain_time(value: object) -> float | None:
+    """Return seconds; None for 0 and for a negative duration."""
+    seconds = parse_duration(value)
+    if seconds > LONGEST_WAIT:
+        raise ValueError(f"it must be at most {LONGEST_WAIT / 3600:g}h, or 0")
+    return seconds if seconds > 0 else None
+
+
+def _board_name(value: object) -> str:
+    """Return a name as it may stand in a header."""
+    name = str(value)
+    if not (
+        0 < len(name) <= 64 and name.isascii() and all(c.isalnum() or c in "._-" for c in name)
+    ):
+        raise ValueError("it must be at most 64 letters, digits, dots, hyphens and underscores")
+    return name
+
+
 def _level(value: object) -> str:
     level = str(value).lower()
     if level not in ("debug", "info", "warning", "error"):
@@ -327,11 +345,19 @@ class Settings:
     exit_idle: float | None
     """Seconds without a request or a loaded model after which the server ends; None = never.
     RKLLAMA_EXIT_IDLE."""
+    drain_timeout: float | None
+    """Seconds that a first SIGTERM leaves the requests that are here; None = it ends them at once.
+    RKLLAMA_DRAIN_TIMEOUT."""
+    board_name: str
+    """What the server calls its board in the header x-rkllama-board. RKLLAMA_BOARD_NAME; default: the host's
+    name."""
 
     __slots__ = (
         "api_keys",
         "base_domain_id",
+        "board_name",
         "context_length",
+        "drain_timeout",
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
@@ -411,7 +437,7 @@ class Setting:
     @property
     def is_duration(self) -> bool:
         """Whether its value is seconds."""
-        return self.parse in (parse_duration, _seconds)
+        return self.parse in (parse_duration, _seconds, _drain_time)
 
 
 SETTINGS = (
@@ -447,6 +473,8 @@ SETTINGS = (
     Setting("state_writes", "RKLLAMA_STATE_WRITES", _size, None),
     Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),
     Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
+    Setting("drain_timeout", "RKLLAMA_DRAIN_TIMEOUT", _drain_time, None),
+    Setting("board_name", "RKLLAMA_BOARD_NAME", _board_name, None),
 )
 
 
@@ -490,7 +518,14 @@ def usable_settings(
             faults.append(fault)
     values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
+    values["board_name"] = values["board_name"] or _host_name()
     return Settings(**values), faults
+
+
+def _host_name() -> str:
+    """Return this machine's name, as far as it may stand in a header."""
+    name = "".join(c for c in os.uname().nodename if c.isascii() and (c.isalnum() or c in "._-"))
+    return name[:64] or "board"
 
 
 def home_directory(environ: Mapping[str, str] | None = None) -> str:

@@ -18,6 +18,7 @@ from .types import (
     EmbeddingResult,
     Event,
     IncompleteDownload,
+    Load,
     LoadedModel,
     ModelDetails,
     ModelInfo,
@@ -25,6 +26,7 @@ from .types import (
     RerankRequest,
     RerankResult,
     SamplingParams,
+    Unready,
 )
 
 
@@ -233,3 +235,14 @@ class ServerService(Service, Protocol):
 
     def metrics(self) -> str:
         """The figures since the start, in Prometheus' text format."""
+
+    def unready(self, name: str | None = None) -> Unready | None:
+        """Return why a request for the model `name`, or for any, would not be served now; None: it would."""
+
+    def load_now(self) -> Load:
+        """Return how busy the server is."""
+
+    def drain(self) -> None:
+        """Send away, with ServerStopping, all requests for a model that come from now on; those that are
+        running or waiting are served.
+        """

@@ -502,6 +502,24 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unready:
+    """Why a server would not serve a request now: a word for programs, and a sentence without any names."""
+
+    reason: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy a server is: requests and places for them, and the share of the models' KV caches in use."""
+
+    running: int
+    waiting: int
+    places: int
+    cache_use: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BoardState:
     """A board at one moment. What cannot be read is None or empty."""
 

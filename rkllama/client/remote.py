@@ -43,6 +43,7 @@ from .wire import (
 T = TypeVar("T")
 
 _JSON = {"Content-Type": "application/json"}
+_DRAIN = ("status", "running", "waiting", "timeout")
 
 
 class RemoteService:
@@ -249,6 +250,18 @@ class RemoteService:
     def board(self) -> BoardState:
         """How the server's board is doing."""
         return self._understand(board_state, self._server.get("/api/rkllama/board"))
+
+    def drain(
+        self, timeout: float | None = None, *, wait: bool = False
+    ) -> Generator[dict[str, Any], None, None]:
+        """Have the server end when the requests that it has are answered, `timeout` seconds from now at the
+        latest; yield how far that is: "status", "running", "waiting" and "timeout". With `wait` once more at
+        its end.
+        """
+        body = not_none(timeout=timeout, wait=wait)
+        with contextlib.closing(self._lines("/api/rkllama/drain", body)) as lines:
+            for line in lines:
+                yield self._understand(lambda state: {name: state[name] for name in _DRAIN}, line)
 
     def close(self) -> None:
         """Do nothing: no connection is open between two calls."""

@@ -142,6 +142,7 @@ class Engine:
             with _explaining(turn.resident):
                 limits = self._limits(inputs, turn.resident.ready.n_batch)
                 result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
+            turn.resident.note_run(turn.lane, 0)
         total = time.monotonic() - started
         return EmbeddingResult(
             model=model.info.name,

@@ -84,10 +84,23 @@ class Store:
                 self._listed = (state, infos)
             return self._listed[1].copy()
 
-    def resolve(self, name: str) -> StoredModel:
-        """Return the model that `name` means. Raises ModelNotFound, AmbiguousName."""
+    def names(self) -> dict[str, str]:
+        """Return the name of each model's file by its path; those that are made from others share a file."""
+        with contextlib.suppress(ModelsDirMissing), self._lock:
+            entries = self._scan().entries
+            return {
+                entry.path: entry.name for entry in entries if entry.format and not entry.parent
+            }
+        return {}
+
+    def resolve(self, name: str, *, install: bool = True) -> StoredModel:
+        """Return the model that `name` means. Raises ModelNotFound, AmbiguousName.
+
+        Unless `install`, nothing is written: the guide has to be in the directory.
+        """
         with self._lock:
-            return self._stored(self._unchanged(name) or self._find_or_install(name))
+            find = self._find_or_install if install else self._find
+            return self._stored(self._unchanged(name) or find(name))
 
     def _unchanged(self, name: str) -> Entry | None:
         """Return what `name` meant before, if that is as it was; else None.

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -21,6 +21,7 @@ from ..errors import (
     NPUBusy,
     QueueFull,
     RKLLamaError,
+    ServerStopping,
     TooManyBodies,
 )
 from ..service import Caller, ServerService
@@ -28,6 +29,9 @@ from ..states.key import owner_of
 from .bodies import Bodies, decode, decoder_of
 from .guard import key_number
 from .response_store import ResponseStore
+from .status.drain import Drain
+from .status.headers import Tally
+from .status.session import session_headers
 
 T = TypeVar("T")
 
@@ -103,6 +107,7 @@ class Call:
     responses: ResponseStore
     environ: Mapping[str, Any]
     bodies: Bodies
+    drain: Drain
     parameters: Mapping[str, str] = field(default_factory=dict)
     _client: int = -1
     _taken: int = 0
@@ -186,7 +191,7 @@ def _retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
     """Retry-After for an error that passes by itself, and x-should-retry for a model that cannot be loaded:
     the official clients of OpenAI and Anthropic repeat what fails with 5xx, and would have it loaded thrice.
     """
-    if isinstance(error, QueueFull | TooManyBodies):
+    if isinstance(error, QueueFull | TooManyBodies | ServerStopping):
         return (("Retry-After", str(error.retry_after)),)
     if isinstance(error, LoadFailed) and not isinstance(error, NPUBusy):
         return (("x-should-retry", "false"),)
@@ -197,10 +202,13 @@ def generate(call: Call, generation: Generation) -> Reply:
     """Answer with text, streamed or folded. The first event is awaited before the status goes out."""
     events = call.service.stream(generation.request, call.caller())
     encoder = generation.encoder
+    headers = session_headers(call.environ, generation.request)
     if not generation.stream:
+        tally = Tally(events)
         with contextlib.closing(events):
-            return ok(encoder.whole(events))
-    return stream(call, encoder, next(events), events)
+            reply = ok(encoder.whole(tally))
+        return replace(reply, headers=(*headers, *tally.headers()))
+    return replace(stream(call, encoder, next(events), events), headers=headers)
 
 
 def stream(call: Call, encoder: FrameEncoder[T], first: T, rest: Generator[T, None, None]) -> Reply:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
-from .. import __version__
-from ..api.common import dumps
-from ..api.native import board_body
-from .native import GROUP
-from .routing import Call, Reply, Route, ok
+from ... import __version__
+from ...api.common import NDJSON_TYPE, dumps, load_json
+from ...api.native import board_body
+from ...errors import Cancelled
+from ..native import GROUP
+from ..routing import Call, Reply, Route, ok
+from .wire import decode_drain, drain_body, ready_body
 
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,6 +30,33 @@ def _health(call: Call) -> Reply:
             ],
         }
     )
+
+
+def _ready(call: Call) -> Reply:
+    """200 only while a request, for `?model=NAME` or any, would be served at once or after its wait."""
+    unready = call.service.unready(call.query().get("model") or None)
+    return ok(ready_body(unready), status=200 if unready is None else 503)
+
+
+def _drain(call: Call) -> Reply:
+    """Begin to drain; a body may be missing."""
+    data = call.raw_body()
+    wanted = decode_drain(load_json(data) if data.strip() else {})
+    call.drain.begin(wanted.timeout)
+    if not wanted.wait:
+        return ok(_drain_state(call, "draining"))
+    return Reply(body=_drain_lines(call), content_type=NDJSON_TYPE)
+
+
+def _drain_state(call: Call, status: str) -> dict[str, Any]:
+    return drain_body(status, call.service.load_now(), call.drain.left)
+
+
+def _drain_lines(call: Call) -> Iterator[bytes]:
+    yield dumps(_drain_state(call, "draining")) + b"\n"
+    with contextlib.suppress(Cancelled):
+        done = call.drain.wait(call.caller())
+        yield dumps(_drain_state(call, "drained" if done else "timed out")) + b"\n"
 
 
 def _board(call: Call) -> Reply:
@@ -45,6 +76,25 @@ ROUTES = (
         group=GROUP,
         returns=("status", "version", "queue", "models"),
         public=True,
+    ),
+    Route(
+        ("GET",),
+        "/ready",
+        _ready,
+        "Whether a request would be served now, for one model with ?model=NAME",
+        group=GROUP,
+        returns=("status",),
+        public=True,
+    ),
+    Route(
+        ("POST",),
+        "/api/rkllama/drain",
+        _drain,
+        "Take no new requests, answer those that are here, and end",
+        group=GROUP,
+        accepts="Drain",
+        returns=("status", "running", "waiting", "timeout"),
+        content_type=NDJSON_TYPE,
     ),
     Route(
         ("GET",),
@@ -72,7 +122,7 @@ def description_of(routes: tuple[Route, ...]) -> Route:
 
     @cache
     def document() -> bytes:
-        from .openapi import openapi_document
+        from ..openapi import openapi_document
 
         return dumps(openapi_document((*routes, route)))
 

@@ -1,0 +1,100 @@
+"""How a server ends without an answer being lost: it takes nothing new, and waits for what it has taken."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from ...service import Caller, ServerService
+
+DEFAULT_TIMEOUT = 600.0
+"""Seconds that running and waiting requests have where nobody says how long."""
+
+
+class Connections(Protocol):
+    """What the transport tells of its connections."""
+
+    def busy(self) -> int:
+        """Return on how many connections a request is coming, being answered, or not sent whole yet."""
+
+    def has_news(self) -> bool:
+        """Return whether something has come that is not looked at yet."""
+
+
+class Drain:
+    """A server's draining. `begin` is called by any thread, `look` by the loop that serves."""
+
+    def __init__(self, service: ServerService, patience: float | None = None) -> None:
+        """`patience` is how many seconds requests have where nobody says; None: DEFAULT_TIMEOUT."""
+        self._service = service
+        self._patience = patience or DEFAULT_TIMEOUT
+        self._mutex = threading.Lock()
+        self._deadline: float | None = None
+        self._waiters: set[int] = set()
+        self._done = False
+        self.ends = False
+        """Whether a loop looks at it, and the server ends then; else it is another program's to end."""
+        self.on_begin: Callable[[], object] = lambda: None
+        """Wakes the loop, which has to `look` from now on."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the server drains."""
+        return self._deadline is not None
+
+    @property
+    def left(self) -> float:
+        """The seconds that requests still have."""
+        return max(0.0, (self._deadline or 0.0) - time.monotonic())
+
+    def begin(self, timeout: float | None = None) -> None:
+        """Begin to drain; the requests that are here have `timeout` seconds, or less if an earlier call has
+        said so.
+        """
+        now = time.monotonic()
+        with self._mutex:
+            if self._deadline is None:
+                self._deadline = now + (self._patience if timeout is None else timeout)
+            elif timeout is not None:
+                self._deadline = min(self._deadline, now + timeout)
+        self._service.drain()
+        self.on_begin()
+
+    def look(self, connections: Connections, now: float) -> float | None:
+        """Return the seconds until the drain is over whatever goes on; None: it is over. Who waits in `wait`
+        is told first, and is answered before the server ends.
+        """
+        if self._deadline is None:
+            return float("inf")
+        left = self._deadline - now
+        busy = connections.busy()
+        with self._mutex:
+            self._done = self._done or busy <= len(self._waiters)
+            if self._done or left <= 0:
+                for waiter in self._waiters:
+                    os.eventfd_write(waiter, 1)
+        if left <= 0 or (busy == 0 and not connections.has_news()):
+            return None
+        return left
+
+    def wait(self, caller: Caller) -> bool:
+        """Wait until nothing else is being answered, or the time is over; return whether all was answered.
+
+        Raises Cancelled.
+        """
+        if not self.ends:
+            return True
+        waiter = os.eventfd(0, os.EFD_CLOEXEC)
+        with self._mutex:
+            self._waiters.add(waiter)
+        try:
+            self.on_begin()
+            caller.wait(waiter)
+        finally:
+            with self._mutex:
+                self._waiters.discard(waiter)
+            os.close(waiter)
+        return self._done
