@@ -156,6 +156,9 @@ def _say_what_is_here(settings: Settings, service: LocalService) -> None:
     with contextlib.suppress(RKLLamaError):
         for text in service.store.passed_over():
             log.warning("passed over: %s", text)
+        for alias in service.aliases():
+            if alias.problem is not None:
+                log.warning("the alias %s (%s): %s", alias.name, alias.target, alias.problem)
     soc = read_soc()
     _say_which_runtime(settings, soc)
     if settings.llama_server:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from .config import LONGEST_WAIT
 from .errors import Cancelled, RKLLamaError, Unsupported
 from .types import (
+    Alias,
     BoardState,
     ChatRequest,
     EmbeddingRequest,
@@ -207,6 +208,9 @@ class ServerService(Service, Protocol):
 
     def incomplete(self) -> list[IncompleteDownload]:
         """Return the downloads that are not complete, by name. Raises ModelsDirMissing."""
+
+    def aliases(self) -> list[Alias]:
+        """Return the aliases of the settings, by name."""
 
     def can_think(self, request: ChatRequest) -> bool:
         """Whether the prompt of a request can ask for thinking; True where that is not known.

@@ -356,6 +356,17 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name from the settings that stands for a model; without one, `problem` says why."""
+
+    name: str
+    target: str
+    """What the settings say."""
+    info: ModelInfo | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IncompleteDownload:
     """A model whose download was interrupted, or goes on: `completed` bytes are there of `total`."""
 

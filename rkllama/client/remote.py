@@ -60,7 +60,8 @@ class RemoteService:
 
     def models(self) -> list[ModelInfo]:
         """The models on disk."""
-        return self._understand(_each(model_info), self._server.get("/api/tags"))
+        body = self._server.get("/api/tags")
+        return self._understand(_each(model_info, lambda entry: "alias_of" not in entry), body)
 
     def show(self, name: str) -> ModelDetails:
         """All that is known of one model."""
@@ -308,6 +309,9 @@ class RemoteService:
             raise self._server.stranger() from None
 
 
-def _each(convert: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], list[T]]:
-    """Reads the "models" of a body."""
-    return lambda body: [convert(entry) for entry in body["models"]]
+def _each(
+    convert: Callable[[dict[str, Any]], T],
+    wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> Callable[[dict[str, Any]], list[T]]:
+    """Reads the "models" of a body, those that are `wanted`."""
+    return lambda body: [convert(entry) for entry in body["models"] if wanted(entry)]

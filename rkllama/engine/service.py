@@ -19,6 +19,7 @@ from ..models.uploads import Blobs, Source, Upload
 from ..rkllm.installed import Runtimes
 from ..service import LOCAL, Caller
 from ..types import (
+    Alias,
     BoardState,
     ChatRequest,
     EmbeddingRequest,
@@ -59,7 +60,7 @@ class LocalService:
         exact_sampling: bool = False,
     ) -> None:
         self.settings = settings
-        self.store = WritableStore(settings.models)
+        self.store = WritableStore(settings.models, settings.aliases)
         npu_lock = NPULock(settings.lock, command, url)
         self._engine = Engine(
             settings,
@@ -89,7 +90,8 @@ class LocalService:
     def pull(
         self, reference: str, *, unverified: bool = False
     ) -> Generator[PullProgress, None, None]:
-        """Download a model; a name that already exists here is done at once."""
+        """Download a model; a name that already exists here is done at once. An alias is its model."""
+        reference = self.store.meant(reference)
         if (here := self._present(reference)) is not None:
             yield PullProgress(
                 status="done",
@@ -252,6 +254,10 @@ class LocalService:
     def digest(self, info: ModelInfo) -> str:
         """A model's sha256, or what stands in for it until it has been computed."""
         return self.store.digest(info)
+
+    def aliases(self) -> list[Alias]:
+        """Return the aliases of the settings."""
+        return [*self.store.aliases()]
 
     def incomplete(self) -> list[IncompleteDownload]:
         """Return the downloads that are not complete."""

@@ -174,6 +174,11 @@ class Call:
             self._client = -1
 
 
+def states(service: ServerService) -> dict[str, str]:
+    """Return how the models in memory are, by path."""
+    return {model.info.path: model.state for model in service.loaded()}
+
+
 def ok(value: object, status: int = 200) -> Reply:
     """Return a JSON answer."""
     return Reply(body=dumps(value), status=status)

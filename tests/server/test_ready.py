@@ -316,3 +316,50 @@ def test_an_idle_server_ends_as_soon_as_it_is_asked_without_a_body(
     reply = server.request("POST", "/api/rkllama/drain", b"")
     assert reply.json["status"] == "draining"
     assert server.process.wait(LIMIT) == 0
+
+
+# --- Names -------------------------------------------------------------------------------------
+
+
+def test_an_alias_is_the_same_name_in_every_dialect_and_list(models: Path, npu: str) -> None:
+    write_model(models / "Qwen3-4B-w8a8-rk3588.rkllm", tokens=2)
+    name, chat = "Qwen3-4B-w8a8-rk3588", [{"role": "user", "content": "hi"}]
+    aliases = {"RKLLAMA_ALIASES": "chat=qwen3:4b,gone=mistral"}
+    with Server(env=aliases) as server:
+        assert any("the alias gone (mistral): model 'mistral' not found" in e for e in server.log)
+        asked = {"model": "chat", "messages": chat, "stream": False, "max_tokens": 9}
+        for path in ("/generate", "/api/chat", "/v1/chat/completions", "/v1/messages"):
+            assert server.post(path, asked).status == 200, path
+        assert reason(server, "?model=chat") is None
+        entries = {each["id"]: each for each in server.get("/v1/models").json["data"]}
+        assert {key: each["state"] for key, each in entries.items()} == {
+            name: "ready",
+            "chat": "ready",
+        }
+        assert entries["chat"]["root"] == name
+        assert server.get("/v1/models/chat").json["id"] == "chat"
+        tags = server.get("/api/tags").json["models"]
+        assert [each["name"] for each in tags] == [f"{name}:latest", "chat:latest"]
+        assert tags[1]["digest"] == tags[0]["digest"]
+        assert server.get("/models").json["models"] == [f"{name}.rkllm"]
+        missing = server.post("/api/chat", {**asked, "model": "gone"})
+        assert missing.status == 404
+        assert "'gone' is an alias of 'mistral' in the settings" in missing.json["hint"]
+        assert server.request("DELETE", "/api/delete", {"model": "chat"}).status == 400
+        listed = _rkllama("list", RKLLAMA_HOST=server.url).stdout
+        assert f"= {name}" in listed
+        assert _rkllama("stop", "chat", RKLLAMA_HOST=server.url).returncode == 0
+    alone = _rkllama("list", "--json", **aliases)
+    assert [row.get("alias_of") for row in json.loads(alone.stdout)] == [None, name]
+    assert "passed over the alias gone (mistral): model 'mistral' not found" in alone.stderr
+
+
+def _rkllama(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "rkllama", *arguments],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=True,
+    )
