@@ -84,6 +84,8 @@ class Route:
     group: Group
     accepts: str | None = None
     """The name in schemas.BODIES of what it takes."""
+    query: tuple[str, ...] = ()
+    """The names of parameters behind its path, which may be missing."""
     returns: tuple[str, ...] = ()
     """The keys that a JSON answer has; none: it is empty, or not JSON."""
     content_type: str | None = None

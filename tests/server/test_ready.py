@@ -71,8 +71,8 @@ def test_a_server_that_would_serve_is_ready_for_whoever_asks(shared: Server) -> 
 def test_what_is_not_there_is_not_served_and_nobody_is_told_more(shared: Server) -> None:
     reply = shared.get("/ready?model=mm")
     assert reply.json["reason"] == "model_not_found"
-    assert set(reply.json) == {"status", "reason", "message"}
-    assert "mm" not in reply.json["message"]
+    assert set(reply.json) == {"status", "reason", "error"}
+    assert "mm" not in reply.json["error"]
     assert "x-rkllama-board" not in reply.headers
     assert shared.get("/health").status == 200
 

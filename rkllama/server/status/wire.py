@@ -52,4 +52,4 @@ def ready_body(unready: Unready | None) -> dict[str, Any]:
     """`GET /ready`."""
     if unready is None:
         return {"status": "ready"}
-    return {"status": "unready", "reason": unready.reason, "message": unready.text}
+    return {"status": "unready", "reason": unready.reason, "error": unready.text}
