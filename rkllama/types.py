@@ -520,6 +520,9 @@ class Unready:
     text: str
 
 
+DRAINING = Unready(reason="draining", text="The server is about to end.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
     """How busy a server is: requests and places for them, and the share of the models' KV caches in use."""

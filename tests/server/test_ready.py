@@ -244,6 +244,21 @@ def test_a_first_sigterm_lets_answers_end_and_those_that_wait_have_their_turn(
         assert server.process.wait(LIMIT) == 0
 
 
+def test_requests_are_taken_until_a_balancer_has_noticed(models: Path, npu: str) -> None:
+    write_model(models / "m.rkllm")
+    with Server() as server:
+        assert reason(server) is None
+        drain, lines = in_thread(server.post, "/api/rkllama/drain", {"wait": True})
+        until(lambda: reason(server) == "draining")
+        # It is idle, and would have ended.
+        assert server.post("/generate", body(stream=False)).status == 200
+        assert reason(server) == "draining"
+        assert reason(server) == "draining"
+        drain.join(LIMIT)
+        assert lines[0].lines[-1]["status"] == "drained"
+        assert server.process.wait(LIMIT) == 0
+
+
 def test_a_second_sigterm_ends_at_once(models: Path, npu: str) -> None:
     write_model(models / "m.rkllm", tokens=100_000, token_us=1000)
     with (

@@ -17,7 +17,7 @@ from ...models.metadata import StoredModel
 from ...models.store import Store
 from ...rkllm.installed import UNKNOWN, Runtimes
 from ...rkllm.library import look_for_library
-from ...types import Unready
+from ...types import DRAINING, Unready
 from ..memory.pool import Pool
 from .keeper import Keeper
 
@@ -46,7 +46,7 @@ class Readiness:
         Without a `name` it is about the models for the NPU where there are any, else about all.
         """
         if self._pool.scheduler.draining:
-            return Unready(reason="draining", text="The server is about to end.")
+            return DRAINING
         if name is None:
             return self._of_machine() or self._of_pool()
         try:

@@ -1,4 +1,9 @@
-"""How a server ends without an answer being lost: it takes nothing new, and waits for what it has taken."""
+"""How a server ends without an answer being lost: it takes nothing new, and waits for what it has taken.
+
+Where a balancer asks for its readiness, it goes on taking requests until that has been told often enough to
+send no more: what is refused in between could be lost, and a server that refuses quickly looks like the one
+with the least to do.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +17,12 @@ from ...service import Caller, ServerService
 
 DEFAULT_TIMEOUT = 600.0
 """Seconds that running and waiting requests have where nobody says how long."""
+_NOTICE, _TIMES = 10.0, 3
+"""A balancer notices when it was told so often, or has had so many seconds."""
+_LATELY = 15.0
+"""Seconds since a balancer's last question after which it counts as gone."""
+_BALANCERS = 64
+"""How many are known by their addresses."""
 
 
 class Connections(Protocol):
@@ -35,6 +46,14 @@ class Drain:
         self._deadline: float | None = None
         self._waiters: set[int] = set()
         self._done = False
+        self._asked: dict[str, float] = {}
+        """When each balancer last asked, by its address."""
+        self._untold: dict[str, int] = {}
+        """How often each has to be told before nothing is taken any more,"""
+        self._takes_until = 0.0
+        """and until when that is waited for."""
+        self._closed = False
+        """Whether nothing is taken any more."""
         self.ends = False
         """Whether a loop looks at it, and the server ends then; else it is another program's to end."""
         self.on_begin: Callable[[], object] = lambda: None
@@ -55,13 +74,36 @@ class Drain:
         said so.
         """
         now = time.monotonic()
+        timeout = self._patience if timeout is None and not self.begun else timeout
         with self._mutex:
-            if self._deadline is None:
-                self._deadline = now + (self._patience if timeout is None else timeout)
-            elif timeout is not None:
-                self._deadline = min(self._deadline, now + timeout)
-        self._service.drain()
+            if timeout is not None:
+                self._deadline = min(now + timeout, self._deadline or now + timeout)
+            if not self._untold and not self._closed and self.ends:
+                lately = [each for each, then in self._asked.items() if now - then <= _LATELY]
+                self._untold = dict.fromkeys(lately, _TIMES)
+                self._takes_until = now + min(_NOTICE, (timeout or 0.0) / 2)
+        self._close_when_noticed(now)
         self.on_begin()
+
+    def note_question(self, address: str) -> bool:
+        """Note that a balancer at `address` asks whether the server is ready; return whether it drains."""
+        with self._mutex:
+            if len(self._asked) >= _BALANCERS:
+                self._asked.pop(next(iter(self._asked)))
+            self._asked.pop(address, None)
+            self._asked[address] = time.monotonic()
+            if self.begun and address in self._untold:
+                self._untold[address] -= 1
+        return self.begun
+
+    def _close_when_noticed(self, now: float) -> None:
+        """Take nothing any more if every balancer has noticed, or has had its time."""
+        with self._mutex:
+            noticed = now >= self._takes_until or all(n <= 0 for n in self._untold.values())
+            if self._closed or not noticed:
+                return
+            self._closed = True
+        self._service.drain()
 
     def look(self, connections: Connections, now: float) -> float | None:
         """Return the seconds until the drain is over whatever goes on; None: it is over. Who waits in `wait`
@@ -70,6 +112,9 @@ class Drain:
         if self._deadline is None:
             return float("inf")
         left = self._deadline - now
+        self._close_when_noticed(now)
+        if not self._closed:
+            return min(left, self._takes_until - now)
         busy = connections.busy()
         with self._mutex:
             self._done = self._done or busy <= len(self._waiters)

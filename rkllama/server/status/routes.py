@@ -11,6 +11,7 @@ from ... import __version__
 from ...api.common import NDJSON_TYPE, dumps, load_json
 from ...api.native import board_body
 from ...errors import Cancelled
+from ...types import DRAINING, Unready
 from ..native import GROUP
 from ..routing import Call, Reply, Route, ok
 from .wire import decode_drain, drain_body, ready_body
@@ -34,7 +35,10 @@ def _health(call: Call) -> Reply:
 
 def _ready(call: Call) -> Reply:
     """200 only while a request, for `?model=NAME` or any, would be served at once or after its wait."""
-    unready = call.service.unready(call.query().get("model") or None)
+    if call.drain.note_question(str(call.environ.get("REMOTE_ADDR", ""))):
+        unready: Unready | None = DRAINING
+    else:
+        unready = call.service.unready(call.query().get("model") or None)
     return ok(ready_body(unready), status=200 if unready is None else 503)
 
 
