@@ -182,6 +182,7 @@ class Engine:
                     spec.documents, turn.resident.ready.n_batch, more=len(spec.query)
                 )
                 result = turn.lane.rerank(spec, limits=limits, caller=caller)
+            turn.resident.note_run(turn.lane, 0)
         if not all(map(math.isfinite, result.scores)):
             raise Unsupported("the model returned no usable score for a document")
         total = time.monotonic() - started

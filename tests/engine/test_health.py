@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -11,6 +13,7 @@ from rkllama.engine.health.crashes import LOOP, MEMORY, Crashes
 from rkllama.engine.health.keeper import Keeper
 from rkllama.engine.memory.scheduler import Scheduler
 from rkllama.errors import LoadFailed, ServerStopping
+from rkllama.server.status.drain import Drain
 from tests.waiting import until
 
 
@@ -58,11 +61,13 @@ class Loads:
     """Loads that the test lets end, one after the other."""
 
     def __init__(self) -> None:
+        self.begun = 0
         self.count = 0
         self.failures = 0
         self.may_end = threading.Semaphore(0)
 
     def __call__(self) -> None:
+        self.begun += 1
         self.may_end.acquire()
         self.count += 1
         if self.failures:
@@ -100,8 +105,12 @@ def test_a_model_that_is_lost_is_loaded_again(keeper: Keeper, loads: Loads) -> N
 def test_a_model_that_is_lost_while_it_is_being_loaded_stays_missing(
     keeper: Keeper, loads: Loads
 ) -> None:
+    until(lambda: loads.begun == 1)
     keeper.note_lost("/m")
-    until(lambda: loads.may_end.release() is None and loads.count >= 1)
+    loads.may_end.release()
+    until(lambda: loads.begun == 2)
+    assert keeper.missing
+    loads.may_end.release()
     until(lambda: not keeper.missing)
 
 
@@ -152,3 +161,70 @@ def test_who_comes_while_it_drains_is_sent_away_and_who_had_a_turn_is_not() -> N
             pass
     with scheduler.lease("m", alone=True):
         pass
+
+
+# --- Draining ----------------------------------------------------------------------------------
+
+
+class Refusing:
+    """A service that is told to take nothing more."""
+
+    drained = False
+
+    def drain(self) -> None:
+        self.drained = True
+
+
+class Idle:
+    """A transport on which nothing goes on."""
+
+    def busy(self) -> int:
+        return 0
+
+    def has_news(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("ends", "asked"), [(True, ()), (False, ("10.0.0.1",))])
+def test_without_balancers_or_a_loop_nothing_is_taken_at_once(
+    ends: bool, asked: tuple[str, ...]
+) -> None:
+    service = Refusing()
+    drain = Drain(cast(Any, service))
+    drain.ends = ends
+    for address in asked:
+        assert not drain.note_question(address)
+    drain.begin()
+    assert service.drained
+    assert drain.look(Idle(), time.monotonic()) is None
+
+
+def test_every_balancer_has_to_be_told_and_none_is_waited_for_for_long() -> None:
+    service = Refusing()
+    drain = Drain(cast(Any, service), 100.0)
+    drain.ends = True
+    for address in ("10.0.0.1", "10.0.0.2"):
+        drain.note_question(address)
+    drain.begin()
+    now = time.monotonic()
+    for address in ("10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.9", "10.0.0.2", "10.0.0.2"):
+        assert drain.note_question(address)
+        left = drain.look(Idle(), now)
+        assert left is not None
+        assert left <= 10
+        assert not service.drained
+    drain.note_question("10.0.0.2")
+    assert drain.look(Idle(), now) is None
+    assert service.drained
+
+
+def test_a_balancer_that_asks_no_more_is_not_waited_for_for_ever() -> None:
+    service = Refusing()
+    drain = Drain(cast(Any, service), 4.0)
+    drain.ends = True
+    drain.note_question("10.0.0.1")
+    drain.begin()
+    began = time.monotonic()
+    assert drain.look(Idle(), began + 1) is not None
+    assert drain.look(Idle(), began + 2) is None, "half of the time is for what was taken"
+    assert service.drained
