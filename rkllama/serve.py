@@ -245,7 +245,7 @@ def _drain_when_asked(
                 "draining: running requests: %d, waiting: %d, at most %.0f s",
                 load.running,
                 load.waiting,
-                left,
+                drain.left,
             )
         return left
 

@@ -185,7 +185,9 @@ class Idle:
         return False
 
 
-@pytest.mark.parametrize(("ends", "asked"), [(True, ()), (False, ("10.0.0.1",))])
+@pytest.mark.parametrize(
+    ("ends", "asked"), [(True, ()), (True, ("10.0.0.1",)), (False, ("10.0.0.1", "10.0.0.1"))]
+)
 def test_without_balancers_or_a_loop_nothing_is_taken_at_once(
     ends: bool, asked: tuple[str, ...]
 ) -> None:
@@ -203,7 +205,9 @@ def test_every_balancer_has_to_be_told_and_none_is_waited_for_for_long() -> None
     service = Refusing()
     drain = Drain(cast(Any, service), 100.0)
     drain.ends = True
-    for address in ("10.0.0.1", "10.0.0.2"):
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.3"):
+        drain.note_question(address)
+    for address in ("10.0.0.1", "10.0.0.2"):  # the third has looked once
         drain.note_question(address)
     drain.begin()
     now = time.monotonic()
@@ -222,6 +226,7 @@ def test_a_balancer_that_asks_no_more_is_not_waited_for_for_ever() -> None:
     service = Refusing()
     drain = Drain(cast(Any, service), 4.0)
     drain.ends = True
+    drain.note_question("10.0.0.1")
     drain.note_question("10.0.0.1")
     drain.begin()
     began = time.monotonic()

@@ -248,6 +248,7 @@ def test_requests_are_taken_until_a_balancer_has_noticed(models: Path, npu: str)
     write_model(models / "m.rkllm")
     with Server() as server:
         assert reason(server) is None
+        assert reason(server) is None
         drain, lines = in_thread(server.post, "/api/rkllama/drain", {"wait": True})
         until(lambda: reason(server) == "draining")
         # It is idle, and would have ended.

@@ -7,6 +7,7 @@ with the least to do.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -19,8 +20,8 @@ DEFAULT_TIMEOUT = 600.0
 """Seconds that running and waiting requests have where nobody says how long."""
 _NOTICE, _TIMES = 10.0, 3
 """A balancer notices when it was told so often, or has had so many seconds."""
-_LATELY = 15.0
-"""Seconds since a balancer's last question after which it counts as gone."""
+_LATELY = 20.0
+"""Who has asked twice within so many seconds is a balancer, and not somebody who looks once."""
 _BALANCERS = 64
 """How many are known by their addresses."""
 
@@ -46,8 +47,8 @@ class Drain:
         self._deadline: float | None = None
         self._waiters: set[int] = set()
         self._done = False
-        self._asked: dict[str, float] = {}
-        """When each balancer last asked, by its address."""
+        self._asked: dict[str, tuple[float, float]] = {}
+        """When each address asked for the last time but one, and for the last time."""
         self._untold: dict[str, int] = {}
         """How often each has to be told before nothing is taken any more,"""
         self._takes_until = 0.0
@@ -79,8 +80,8 @@ class Drain:
             if timeout is not None:
                 self._deadline = min(now + timeout, self._deadline or now + timeout)
             if not self._untold and not self._closed and self.ends:
-                lately = [each for each, then in self._asked.items() if now - then <= _LATELY]
-                self._untold = dict.fromkeys(lately, _TIMES)
+                twice = [each for each, (then, _) in self._asked.items() if now - then <= _LATELY]
+                self._untold = dict.fromkeys(twice, _TIMES)
                 self._takes_until = now + min(_NOTICE, (timeout or 0.0) / 2)
         self._close_when_noticed(now)
         self.on_begin()
@@ -88,10 +89,10 @@ class Drain:
     def note_question(self, address: str) -> bool:
         """Note that a balancer at `address` asks whether the server is ready; return whether it drains."""
         with self._mutex:
+            _, last = self._asked.pop(address, (-math.inf, -math.inf))
             if len(self._asked) >= _BALANCERS:
                 self._asked.pop(next(iter(self._asked)))
-            self._asked.pop(address, None)
-            self._asked[address] = time.monotonic()
+            self._asked[address] = last, time.monotonic()
             if self.begun and address in self._untold:
                 self._untold[address] -= 1
         return self.begun
