@@ -122,6 +122,7 @@ FLOORS = (
     ("engine",),
     ("client",),
     ("doctor", "bench"),
+    ("fleet",),
     ("server",),
     ("serve",),
     ("console",),
