@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import http.client
 import io
 import re
 from dataclasses import dataclass
 
-from ..client.http import request
-from ..errors import RKLLamaError
 from .boards import Fleet, split_address
 from .haproxy import FINGERPRINT, STATISTICS_CSV
 
@@ -35,7 +35,7 @@ def read_balancer(fleet: Fleet) -> Balancer | None:
     try:
         status, digest = _get(host, port, FINGERPRINT)
         _, table = _get(host, port, STATISTICS_CSV)
-    except RKLLamaError:
+    except (OSError, ValueError, http.client.HTTPException):
         return None
     ours = status == 200 and re.fullmatch(r"[0-9a-f]{16}", digest.strip())
     up, waiting = _read_table(table)
@@ -51,7 +51,11 @@ def fingerprint_of(text: str) -> str | None:
 
 
 def _get(host: str, port: int, path: str) -> tuple[int, str]:
-    with request(host, port, "GET", path, timeout=_SECONDS, within=2 * _SECONDS) as response:
+    """Return status and body. HAProxy's statistics come in chunks, which the client of ours cannot read."""
+    connection = http.client.HTTPConnection(host, port, timeout=_SECONDS)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        response = connection.getresponse()
         return response.status, response.read(_LARGEST).decode("utf-8", "replace")
 
 
