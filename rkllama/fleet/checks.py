@@ -17,6 +17,8 @@ from .reports import Report
 
 LARGEST_SKEW = 30.0
 """Seconds that a board's clock may differ: certificates and logs bear that."""
+_NAMED = 5
+"""Boards that a finding names."""
 _UPDATE = ("rkllama fleet update",)
 
 
@@ -86,7 +88,7 @@ def check_versions(subject: Fleetwide) -> Iterator[Finding]:
         "Names and answers may differ between releases: install the newest one on each board.",
     )
     if any(not report.tells_ready for report in subject.alive):
-        names = ", ".join(r.board.name for r in subject.alive if not r.tells_ready)
+        names = _named(r.board.name for r in subject.alive if not r.tells_ready)
         yield Topic(check="ready", title="Readiness").tell(
             "warning",
             f"no /ready on {names}",
@@ -98,6 +100,7 @@ def check_models(subject: Fleetwide) -> Iterator[Finding]:
     """Whether all boards have the same models under the same names."""
     topic = Topic(check="models", title="Models", good="the same names on all boards")
     holders = _holders(subject.alive)
+    all_boards = {report.board.name for report in subject.alive}
     everywhere = [name for name, boards in holders.items() if len(boards) == len(subject.alive)]
     if not holders:
         yield topic.tell("warning", "no board has a model", cure=("rkllama fleet pull MODEL",))
@@ -107,7 +110,7 @@ def check_models(subject: Fleetwide) -> Iterator[Finding]:
         if len(boards) < len(subject.alive):
             yield topic.tell(
                 "warning",
-                f"{name} only on {', '.join(sorted(boards))}",
+                f"{name} is on {_named(boards)}, and not on {_named(all_boards - boards)}",
                 advice="Requests for it go there alone, if they name it as the board lists it.",
             )
     yield from _check_digests(subject, holders)
@@ -123,7 +126,7 @@ def _check_digests(subject: Fleetwide, holders: dict[str, set[str]]) -> Iterator
                     files.setdefault((report.soc, model.digest), []).append(report.board.name)
         socs = [soc for soc, _ in files]
         if len(socs) > len(set(socs)):
-            parts = [f"{digest[:12]} on {', '.join(on)}" for (_, digest), on in files.items()]
+            parts = [f"{digest[:12]} on {_named(on)}" for (_, digest), on in files.items()]
             yield Topic(check="digests", title="Digests", good="the same file").tell(
                 "warning",
                 f"{name}: {'; '.join(parts)}",
@@ -195,17 +198,14 @@ def _check_running(subject: Fleetwide, topic: Topic, content: bytes) -> Iterator
 
 def _check_written(subject: Fleetwide, path: str, content: bytes) -> Iterator[Finding]:
     topic = Topic(check="configuration", title="Configuration", source=path)
-    now, wanted = (
-        fingerprint_of(content.decode("utf-8", "replace")),
-        fingerprint_of(subject.expected),
-    )
+    now = fingerprint_of(content.decode("utf-8", "replace"))
     if is_edited(content):
         yield topic.tell(
             "warning",
             "it was edited",
             advice="It stays as it is. --force takes ours instead and keeps it as haproxy.cfg.old.",
         )
-    elif now != wanted:
+    elif now != fingerprint_of(subject.expected):
         yield topic.tell(
             "warning", "the boards or their models have changed since it was written", cure=_UPDATE
         )
@@ -223,7 +223,7 @@ def _same(
     if len(groups) == 1:
         yield topic.tell("good", next(iter(groups)))
     elif groups:
-        parts = [f"{each} on {', '.join(on)}" for each, on in sorted(groups.items())]
+        parts = [f"{each} on {_named(on)}" for each, on in sorted(groups.items())]
         yield topic.tell("warning", "; ".join(parts), advice=advice)
 
 
@@ -234,6 +234,12 @@ def _holders(reports: Iterable[Report]) -> dict[str, set[str]]:
         for name in report.names:
             found.setdefault(name, set()).add(report.board.name)
     return dict(sorted(found.items()))
+
+
+def _named(boards: Iterable[str]) -> str:
+    """Return the names of some boards, or of the first ones."""
+    first, rest = sorted(boards)[:_NAMED], sorted(boards)[_NAMED:]
+    return ", ".join(first) + (f" and {len(rest)} more" if rest else "")
 
 
 def _degrees(report: Report) -> str:

@@ -28,7 +28,7 @@ LIMIT = 60.0
 _SUBNET = "10.77.13"
 _BRIDGE = "rkfleet0"
 
-Model = Mapping[str, object]
+Model = Mapping[str, Any]
 """Keys of the virtual NPU."""
 
 
