@@ -171,8 +171,11 @@ def namespaces(names: Sequence[str]) -> Iterator[list[tuple[str, str]]]:
 class Balancer:
     """A HAProxy with the configuration that `rkllama fleet init` writes."""
 
-    def __init__(self, directory: Path, boards: Sequence[str]) -> None:
-        """`boards` are as on the command line: NAME=HOST:PORT."""
+    def __init__(
+        self, directory: Path, boards: Sequence[str], env: Mapping[str, str] | None = None
+    ) -> None:
+        """`boards` are as on the command line: NAME=HOST:PORT; `env` is that of commands."""
+        self._env = env
         self.directory = directory
         self._boards = boards
         self.port = free_port()
@@ -194,7 +197,8 @@ class Balancer:
             f'statistics = "127.0.0.1:{free_port()}"\npeers = "127.0.0.1:{free_port()}"\n'
             '[[board]]\naddress = "127.0.0.1:1"\n'
         )
-        rkllama("fleet", "init", directory, f"--listen=127.0.0.1:{self.port}", *self._boards)
+        listen = f"--listen=127.0.0.1:{self.port}"
+        rkllama("fleet", "init", directory, listen, *self._boards, env=self._env)
 
     def start(self) -> None:
         """Start HAProxy, and wait until it has seen all boards that are there."""
@@ -296,14 +300,17 @@ def ask(
         connection.close()
 
 
-def rkllama(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a command, as a user does."""
+def rkllama(
+    *arguments: str, expect: int = 0, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command, as a user does, with `env` besides the environment of the test."""
     done = subprocess.run(
         [sys.executable, "-m", "rkllama", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=LIMIT,
+        env={**os.environ, **(env or {})},
         check=False,
     )
     assert done.returncode == expect, f"{done.stdout}{done.stderr}"
