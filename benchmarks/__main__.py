@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import board, cpu, states
+from benchmarks import board, cpu, fleet, states
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
@@ -45,6 +45,9 @@ def main() -> None:
     parser.add_argument(
         "--states", action="store_true", help="measure conversations on disk alone (some minutes)"
     )
+    parser.add_argument(
+        "--fleet", action="store_true", help="measure boards behind HAProxy alone (some minutes)"
+    )
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
 
@@ -58,6 +61,8 @@ def main() -> None:
         cpu.measure(arguments.gguf, report)
     elif arguments.states:
         states.measure(report)
+    elif arguments.fleet:
+        fleet.measure(report)
     else:
         with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
             Bench(Path(home), report).run()

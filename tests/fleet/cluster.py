@@ -87,6 +87,7 @@ class BoardProcess:
                 "RKLLAMA_HOME": str(self.home / "RKLLAMA"),
                 "RKLLAMA_LOCK": str(self.home / "lock"),
                 "RKLLAMA_RKLLM_LIB": library("1.3.0"),
+                "RKLLAMA_BOARD_NAME": self.name,
                 "VNPU_TRACE": str(self.trace),
                 **self._env,
             },
