@@ -102,6 +102,8 @@ def check_models(subject: Fleetwide) -> Iterator[Finding]:
     holders = _holders(subject.alive)
     all_boards = {report.board.name for report in subject.alive}
     everywhere = [name for name, boards in holders.items() if len(boards) == len(subject.alive)]
+    if not subject.alive:
+        return
     if not holders:
         yield topic.tell("warning", "no board has a model", cure=("rkllama fleet pull MODEL",))
         return

@@ -88,6 +88,7 @@ class BoardProcess:
                 "RKLLAMA_LOCK": str(self.home / "lock"),
                 "RKLLAMA_RKLLM_LIB": library("1.3.0"),
                 "RKLLAMA_BOARD_NAME": self.name,
+                "RKLLAMA_DRAIN_TIMEOUT": "60s",
                 "VNPU_TRACE": str(self.trace),
                 **self._env,
             },

@@ -124,7 +124,7 @@ def _certificate(directory: Path) -> str:
 def test_haproxy_accepts_it(tmp_path: Path, boards: list[str], values: dict[str, str]) -> None:
     if "certificate" in values:
         values = {"certificate": _certificate(tmp_path)}
-    fleet = checked(Fleet(boards=parse_boards(boards), **values))  # type: ignore[arg-type]
+    fleet = checked(Fleet(boards=parse_boards(boards), **values))
     names = ("m", "Ümläut:4b", "with space", "#hash")
     reports = [
         Report(

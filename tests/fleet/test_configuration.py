@@ -91,7 +91,11 @@ def test_a_name_that_no_line_can_hold_has_no_spelling(name: str) -> None:
 
 def test_three_boards_take_sixty_lines(tmp_path: Path) -> None:
     update(tmp_path, reports(["m"], ["m"], ["m"]))
-    assert len((tmp_path / "haproxy.cfg").read_text().splitlines()) <= 60
+    assert len((tmp_path / "haproxy.cfg").read_text().splitlines()) < 60
+    routes = plan_routes(["rk1", "rk2", "rk3"], {})
+    text = configuration(THREE, routes, "/etc/haproxy", root=True)
+    assert "    user haproxy\n" in text
+    assert len(text.splitlines()) < 60  # and the line that says who wrote it
 
 
 def test_every_line_fits_what_haproxy_reads(tmp_path: Path) -> None:

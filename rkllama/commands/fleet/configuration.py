@@ -83,7 +83,7 @@ def init(
     )
     _check_certificate(fleet)
     if not there or fleet != before:
-        write_fleet(path, fleet)
+        sys.stderr.write(f"Wrote {write_fleet(path, fleet)}\n")
     reports = read_reports(fleet.boards, settings, _ASKS)
     _update(path, fleet, reports, force=force, reload=reload)
 

@@ -89,7 +89,7 @@ def _show(reports: "Sequence[Report]", balancer: "Balancer | None", listen: str)
         elif report.unready is not None:
             print_note(f"{report.board.name} is not ready: {report.unready}")
     if balancer is None:
-        print_note("HAProxy is not running here, or not as `rkllama fleet init` has configured it")
+        print_note("HAProxy is not running here with this configuration")
     else:
         sys.stderr.write(f"HAProxy at {listen}: {balancer.waiting} waiting\n")
 
