@@ -29,7 +29,6 @@ from tests.fleet.cluster import (
     BoardProcess,
     Model,
     ask,
-    free_port,
     namespaces,
     rkllama,
     running,
@@ -343,6 +342,7 @@ def _latency(home: Path, report: Report) -> None:
     with _fleet(home, {"rk1": {"chat": model}}) as (lb, boards):
         board = boards[0]
         added: dict[str, list[float]] = {"directly": [], "through HAProxy": []}
+        runs = 0
         for turn in range(7):
             for how, (host, port) in {
                 "directly": (board.host, board.port),
@@ -350,13 +350,33 @@ def _latency(home: Path, report: Report) -> None:
             }.items():
                 answer = ask(port, "/api/chat", _chat(f"{how} {turn}", stream=True), host=host)
                 assert _is_whole(answer), answer
-                tokens = [e["ns"] for e in read_trace(board.trace) if e["event"] == "tokens"][-1]
-                pairs = zip(answer.moments, tokens, strict=False)
+                runs += 1
+                tokens = _tokens_of_run(board, runs)
                 if turn:  # the first one loads the model
-                    added[how] += [moment * 1000 - token / 1e6 for moment, token in pairs]
+                    added[how] += _delays(answer, tokens)
         direct, through = (statistics.median(each) for each in added.values())
         report("latency per token, p50: directly", f"{direct:.3f} ms")
         report("    what HAProxy adds", f"{through - direct:.3f} ms", "<= 0.3 ms")
+
+
+def _delays(answer: Answer, tokens: Sequence[int]) -> Iterator[float]:
+    """Yield the milliseconds from each token to the line that brought it, which may bring several."""
+    count = 0
+    for moment, line in zip(answer.moments, answer.body.splitlines(), strict=True):
+        words = json.loads(line)["message"]["content"].split()
+        if words:
+            count += len(words)
+            yield moment * 1000 - tokens[count - 1] / 1e6
+
+
+def _tokens_of_run(board: BoardProcess, number: int) -> list[int]:
+    """Return when the tokens of a board's run were made, in ns; that is written after its answer."""
+
+    def events() -> list[list[int]]:
+        return [event["ns"] for event in read_trace(board.trace) if event["event"] == "tokens"]
+
+    wait_until(lambda: len(events()) >= number, "the run is not traced")
+    return events()[number - 1]
 
 
 def _many(home: Path, report: Report) -> None:
@@ -366,27 +386,34 @@ def _many(home: Path, report: Report) -> None:
         with Balancer(home / "fleet", names) as lb:
             assert lb.ups() == 100
             size = sum(1 for _ in (lb.directory / "haproxy.cfg").open())
-            seconds = []
+            seconds, used = [], []
             for _ in range(5):
-                started = time.perf_counter()
+                started, before = time.perf_counter(), os.times()
                 rkllama("fleet", "status", f"--directory={lb.directory}")
                 seconds.append(time.perf_counter() - started)
+                after = os.times()
+                used.append(
+                    after.children_user
+                    + after.children_system
+                    - before.children_user
+                    - before.children_system
+                )
             memory = _memory(lb.process.pid)
         report("100 boards: lines of the configuration, all up", str(size))
         report("    fleet status", f"{statistics.median(seconds):.2f} s", "<= 2 s")
+        report("    processor time of that", f"{statistics.median(used):.2f} s")
         report("    memory of HAProxy", f"{memory:.0f} MB")
 
 
 @contextmanager
 def simulated(count: int) -> Iterator[list[str]]:
     """Boards whose answers are made up, in a process of their own; their names for `fleet init`."""
-    ports = [free_port() for _ in range(count)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.fleet", *map(str, ports)], stdout=subprocess.PIPE
+        [sys.executable, "-m", "benchmarks.fleet", str(count)], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
+        ports = process.stdout.readline().split()
         yield [f"rk{number}=127.0.0.1:{port}" for number, port in enumerate(ports, 1)]
     finally:
         process.kill()
@@ -443,14 +470,16 @@ class _Simulated(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def _simulate(ports: Sequence[int]) -> None:
-    for port in ports:
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), _Simulated)
+def _simulate(count: int) -> None:
+    ports = []
+    for _ in range(count):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Simulated)
+        ports.append(str(server.server_port))
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    sys.stdout.write("ready\n")
+    sys.stdout.write(" ".join(ports) + "\n")
     sys.stdout.flush()
     signal.pause()
 
 
 if __name__ == "__main__":
-    _simulate([int(port) for port in sys.argv[1:]])
+    _simulate(int(sys.argv[1]))

@@ -160,7 +160,7 @@ def _read(board: _Asker) -> Report:
     health = board.get("/health")
     if text(health.get("version")) is None or not isinstance(health.get("models"), list):
         raise board.server.stranger()
-    tags, listed = board.get("/api/tags"), board.get("/v1/models")
+    tags = board.get("/api/tags")
     state = board.get("/api/rkllama/board")
     _, figures = board.fetch("/metrics")
     status, ready = board.fetch("/ready")
@@ -180,30 +180,30 @@ def _read(board: _Asker) -> Report:
         celsius=_hottest(state),
         throttled=state["throttled"] if isinstance(state.get("throttled"), bool) else None,
         models=models,
-        aliases=tuple(_aliases(listed, models)),
+        aliases=tuple(sorted(_names(tags, aliases=True))),
         cached=_cached(samples),
         clock=board.clock,
     )
 
 
 def _models(tags: Mapping[str, Any], loaded: set[str]) -> list[BoardModel]:
-    found = []
-    for entry in rows(tags, "models"):
-        name = text(entry.get("name"))
-        if name is not None:
-            name = name.removesuffix(":latest")
-            digest = (text(entry.get("digest")) or "").removeprefix("sha256:")
-            known = re.fullmatch(r"[0-9a-f]{64}", digest) and digest.strip("0")
-            found.append(
-                BoardModel(name=name, digest=digest if known else None, loaded=name in loaded)
-            )
+    found = [
+        BoardModel(name=name, digest=digest, loaded=name in loaded)
+        for name, digest in _names(tags, aliases=False).items()
+    ]
     return sorted(found, key=lambda model: model.name.lower())
 
 
-def _aliases(listed: Mapping[str, Any], models: Sequence[BoardModel]) -> list[str]:
-    own = {model.name for model in models}
-    names = {text(entry.get("id")) for entry in rows(listed, "data")} - {None}
-    return sorted(name for name in names if name is not None and name not in own)
+def _names(tags: Mapping[str, Any], *, aliases: bool) -> dict[str, str | None]:
+    """Return the models of a list, or the aliases in it, each with its sha256 if that is known."""
+    found: dict[str, str | None] = {}
+    for entry in rows(tags, "models"):
+        name = text(entry.get("name"))
+        if name is not None and (entry.get("alias_of") is not None) is aliases:
+            digest = (text(entry.get("digest")) or "").removeprefix("sha256:")
+            known = re.fullmatch(r"[0-9a-f]{64}", digest) and digest.strip("0")
+            found[name.removesuffix(":latest")] = digest if known else None
+    return found
 
 
 def _npu_load(state: Mapping[str, Any]) -> int | None:

@@ -29,9 +29,9 @@ HEALTHY: dict[str, Any] = {
         "models": [
             {"name": "qwen3-4b:latest", "digest": "ab" * 32},
             {"name": "other:latest", "digest": "0" * 64},
+            {"name": "chat:latest", "digest": "ab" * 32, "alias_of": "qwen3-4b"},
         ]
     },
-    "/v1/models": {"data": [{"id": "qwen3-4b"}, {"id": "other"}, {"id": "chat"}]},
     "/api/rkllama/board": {
         "soc": "rk3588",
         "npu": {"load_percent": [80, 60, 10]},
@@ -137,8 +137,13 @@ def test_what_makes_no_sense_is_not_known() -> None:
     answers = {
         "/health": health,
         "/api/rkllama/board": board,
-        "/api/tags": {"models": [{"name": "m\x1b[31m"}, {"name": "good", "digest": 5}]},
-        "/v1/models": {"data": {"id": 1}},
+        "/api/tags": {
+            "models": [
+                {"name": "m\x1b[31m"},
+                {"name": "good", "digest": 5},
+                {"name": "a\nb", "alias_of": "good"},
+            ]
+        },
         "/metrics": b"\xff\xfe 5\nrkllama_cached_tokens_total ---\n",
     }
     report = read(answers)
