@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import threading
@@ -333,3 +334,12 @@ def test_a_pull_that_fails_on_a_board_says_on_which(cluster: Cluster) -> None:
     told = cluster.fleet("pull", "user/Only-1B-rkllm", expect=1).stderr
     assert "Error: rk2: " in told
     assert "1 of 2 boards have it" in told
+
+
+def test_haproxy_accepts_what_the_document_has(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text()
+    (block,) = re.findall(r"<!-- haproxy -->\n```text\n(.*?)```", text, re.S)
+    (tmp_path / "tier.cfg").write_text(block)
+    program = find_haproxy()
+    assert program is not None
+    subprocess.run([program, "-c", "-f", str(tmp_path / "tier.cfg")], check=True)
