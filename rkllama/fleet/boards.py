@@ -156,11 +156,21 @@ def read_fleet(directory: str) -> Fleet:
         raise ConfigError(f"{path} cannot be read: {error}") from None
 
 
-def write_fleet(directory: str, fleet: Fleet) -> str:
-    """Replace the file, and return its path. Raises RKLLamaError."""
+def is_edited(directory: str, fleet: Fleet) -> bool:
+    """Return whether the file, which says `fleet`, has more in it than `write_fleet` would write."""
+    with open(os.path.join(directory, FILE), encoding="utf-8") as stream:
+        return stream.read() != fleet_text(fleet)
+
+
+def write_fleet(directory: str, fleet: Fleet, *, keep: bool = False) -> str:
+    """Replace the file, and return its path; `keep` the one that was there as boards.toml.old. Raises
+    RKLLamaError.
+    """
     path = os.path.join(directory, FILE)
     try:
         make_directory(directory)
+        if keep:
+            os.replace(path, f"{path}.old")
         write_file(path, fleet_text(fleet).encode(), 0o644)
     except OSError as error:
         raise not_written(error, path) from None

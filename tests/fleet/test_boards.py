@@ -126,3 +126,48 @@ def test_what_announces_itself_is_believed_only_as_far_as_it_is_an_address() -> 
     )
     (board,) = parse_browsed(text)
     assert (board.name, board.address) == ("rk1-kitchen", "10.0.0.1:8080")
+
+
+def init(directory: Path, *arguments: str) -> str:
+    """Run `rkllama fleet init` in this process; return what it says."""
+    from typer.testing import CliRunner
+
+    from rkllama.commands.fleet.app import app
+
+    done = CliRunner().invoke(app, ["init", f"--directory={directory}", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture
+def _no_haproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rkllama.fleet.files.find_haproxy", lambda: None)
+
+
+@pytest.mark.usefixtures("_no_haproxy")
+def test_other_boards_keep_what_was_edited_beside(tmp_path: Path) -> None:
+    """Also the number of requests of a board that is named again."""
+    init(tmp_path, "rk1=127.0.0.1:1", "rk2=127.0.0.1:2")
+    file = tmp_path / "boards.toml"
+    edited = file.read_text().replace(
+        'address = "127.0.0.1:1"', 'address = "127.0.0.1:1"\nparallel = 4'
+    )
+    file.write_text(edited + "# mine\n")
+    assert f"Wrote {file}" not in init(tmp_path)
+    assert file.read_text().endswith("# mine\n")
+    said = init(tmp_path, "new=127.0.0.1:1", "--listen=:9000")
+    assert f"The file that you had edited is now {file}.old." in said
+    assert (tmp_path / "boards.toml.old").read_text() == edited + "# mine\n"
+    assert read_fleet(str(tmp_path)) == Fleet(
+        boards=(Board(name="new", host="127.0.0.1", port=1, parallel=4),), listen="0.0.0.0:9000"
+    )
+
+
+@pytest.mark.usefixtures("_no_haproxy")
+def test_what_is_said_after_an_init(tmp_path: Path) -> None:
+    said = init(tmp_path, "rk1=127.0.0.1:1")
+    assert "Note: rk1 (127.0.0.1:1): Connection refused" in said
+    assert "sudo apt install haproxy" in said
+    assert f"haproxy -D -f {tmp_path}/haproxy.cfg" in said
+    assert "http://127.0.0.1:8090" in said
+    assert init(tmp_path).endswith("Nothing has changed.\n")

@@ -60,30 +60,43 @@ def init(
     """Write boards.toml and HAProxy's configuration for these boards."""
     from dataclasses import replace
 
-    from ...fleet.boards import FILE, Fleet, checked, parse_boards, read_fleet, write_fleet
+    from ...console.output import print_note
+    from ...fleet.boards import (
+        FILE,
+        Fleet,
+        checked,
+        is_edited,
+        parse_boards,
+        read_fleet,
+        write_fleet,
+    )
     from ...fleet.reports import read_reports
 
     settings = settings_of(context)
     path = directory_of(settings, directory)
-    named = _browsed() if browse else parse_boards(boards) if boards else None
+    named = _browsed() if browse else parse_boards(boards) if boards else ()
     there = os.path.exists(os.path.join(path, FILE))
-    if named is None and not there:
+    if not named and not there:
         raise InvalidRequest(
             "no board is named",
             hint="Name each by its address: rkllama fleet init 192.168.1.11 192.168.1.12",
         )
-    before = read_fleet(path) if there else Fleet(boards=named or ())
+    before = read_fleet(path) if there else Fleet(boards=named)
     fleet = checked(
         replace(
             before,
-            boards=named or before.boards,
+            boards=_with_places(named, before.boards) or before.boards,
             listen=listen or before.listen,
             certificate=certificate or before.certificate,
         )
     )
     _check_certificate(fleet)
     if not there or fleet != before:
-        sys.stderr.write(f"Wrote {write_fleet(path, fleet)}\n")
+        edited = there and is_edited(path, before)
+        file = write_fleet(path, fleet, keep=edited)
+        sys.stderr.write(f"Wrote {file}\n")
+        if edited:
+            print_note(f"The file that you had edited is now {file}.old.")
     reports = read_reports(fleet.boards, settings, _ASKS)
     _update(path, fleet, reports, force=force, reload=reload)
 
@@ -99,6 +112,14 @@ def update(
     """Ask the boards which models they have, and write HAProxy's files where that has changed them."""
     path, fleet, reports = read(context, directory, seconds)
     _update(path, fleet, reports, force=force, reload=reload)
+
+
+def _with_places(boards: "Sequence[Board]", before: "Sequence[Board]") -> "tuple[Board, ...]":
+    """Return boards with the number of requests that those at the same address had before."""
+    from dataclasses import replace
+
+    places = {board.address: board.parallel for board in before}
+    return tuple(replace(b, parallel=places.get(b.address, b.parallel)) for b in boards)
 
 
 def _update(
