@@ -230,7 +230,7 @@ def _reason(server: ServerAddress, body: bytes) -> str:
         values = server.parse(body)
     except ServerUnreachable:
         return "unready"
-    return text(values.get("reason")) or text(values.get("message")) or "unready"
+    return text(values.get("message")) or text(values.get("reason")) or "unready"
 
 
 def _samples(body: bytes) -> dict[str, float]:
