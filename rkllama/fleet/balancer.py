@@ -44,6 +44,15 @@ def read_balancer(fleet: Fleet) -> Balancer | None:
     return Balancer(fingerprint=digest.strip() if ours else None, up=up, waiting=waiting)
 
 
+def is_current(fleet: Fleet, path: str) -> bool:
+    """Return whether the running HAProxy has read the configuration `path` as it is now."""
+    balancer = read_balancer(fleet)
+    if balancer is None or balancer.fingerprint is None:
+        return False
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return balancer.fingerprint == fingerprint_of(stream.read())
+
+
 def fingerprint_of(text: str) -> str | None:
     """Return the fingerprint in the text of a configuration."""
     match = re.search(rf"string ([0-9a-f]{{16}}) if {{ path {FINGERPRINT} }}", text)

@@ -126,6 +126,7 @@ def _update(
     directory: str, fleet: "Fleet", reports: "Sequence[Report]", *, force: bool, reload: bool
 ) -> None:
     from ...console.output import print_note
+    from ...fleet.balancer import is_current
     from ...fleet.files import check_configuration, find_haproxy, reload_haproxy, update_files
 
     written = update_files(directory, fleet, reports, force=force)
@@ -136,7 +137,7 @@ def _update(
             print_note(f"{report.board.name} ({report.board.address}): {report.error}")
     _say_kept(written)
     check_configuration(written.path)
-    if reload:
+    if reload and (written.changed or not is_current(fleet, written.path)):
         reload_haproxy(written.path)
         sys.stderr.write("HAProxy has read its configuration.\n")
     elif written.changed or written.kept:
