@@ -29,7 +29,6 @@ from .types import (
     SamplingParams,
 )
 
-
 WATCH_QUEUE = "X-RKLLama-Watch-Queue"
 """The header by which a client asks to be told its place in the queue at once, and each change of it."""
 

@@ -148,7 +148,7 @@ class AliveEncoder(FrameEncoder[T_contra], Protocol):
     """One whose first item may be long in coming."""
 
     def alive(self, before: int, /) -> bytes:
-        """Return a sign of life, which the dialect's clients ignore: `before` requests are before this one."""
+        """Return a sign of life that clients ignore; `before` requests are before this one."""
 
 
 class Encoder(AliveEncoder[Event], Protocol):

@@ -243,7 +243,7 @@ class EarlyStream:
 
 
 def _raising(errors: list[Exception]) -> Generator[Any, None, None]:
-    """Raise the one error when the first item is asked for; nothing here keeps it, as that would be a cycle."""
+    """Raise the one error when the first item is asked for. Kept here, it would be in a cycle."""
     raise errors.pop()
     yield
 

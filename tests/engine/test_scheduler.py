@@ -6,7 +6,7 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -208,10 +208,12 @@ def test_a_grant_to_a_client_that_has_gone_in_the_same_moment_costs_no_model(
     busy = Holder(scheduler, "a").wait()
 
     class Leaver(Caller):
-        def wait(self, fd: int, timeout: float | None = None) -> bool:
+        def waiter(
+            self, fd: int, before: Callable[[], int] = lambda: 0
+        ) -> Callable[[float | None], bool]:
             ours.close()
             busy.leave()  # grants the place: now both are ready
-            return super().wait(fd, timeout)
+            return super().waiter(fd, before)
 
     with pytest.raises(Cancelled):
         use(scheduler, "b", caller=Leaver(theirs.fileno()))
