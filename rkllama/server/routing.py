@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import chain
 from typing import Any, TypeVar
@@ -225,9 +225,9 @@ class EarlyStream:
     def _give(self, before: int) -> None:
         """Send a sign of life, also between two events: it is due in the midst of what makes the next."""
         frame = self._encoder.alive(before)
+        if self._write is None:
+            self._write = self._call.begin(_streamed((), self._encoder))
         try:
-            if self._write is None:
-                self._write = self._call.begin(Reply(content_type=self._encoder.content_type))
             self._write(frame)
         except Exception as error:  # each server has its own for a client that has gone
             raise Cancelled from error
@@ -269,7 +269,13 @@ def stream(
     call: Call, encoder: FrameEncoder[T], rest: Generator[T, None, None], *first: T
 ) -> Reply:
     """Answer with frames. What comes first is here already: from now on an error is a frame, too."""
-    return Reply(body=_frames(call, encoder, rest, first), content_type=encoder.content_type)
+    return _streamed(_frames(call, encoder, rest, first), encoder)
+
+
+def _streamed(frames: Iterable[bytes], encoder: FrameEncoder[Any]) -> Reply:
+    """Return the reply of a stream; nginx would keep its frames back until it has a page of them."""
+    headers = (("X-Accel-Buffering", "no"),)
+    return Reply(body=iter(frames), content_type=encoder.content_type, headers=headers)
 
 
 def _frames(
