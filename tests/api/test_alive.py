@@ -94,7 +94,7 @@ def test_an_error_after_a_sign_is_the_same_frame(fresh: Callable[[], Generation]
     error = WorkerCrashed("the model's process was killed", exit_status=-9)
     generation = fresh()
     alone = seen(generation, fresh().encoder.error(error))
-    assert "the model's process was killed" in str(alone)
+    assert "process was killed" in str(alone)
     stream = generation.encoder.alive(0) + generation.encoder.error(error)
     assert seen(generation, stream)[-len(alone) :] == alone
 
