@@ -112,6 +112,11 @@ class Caller:
         if self._signs is not None and self._signs.watching:
             self._give_sign(before)
 
+    def pass_on(self, before: int) -> None:
+        """Give a sign of life now, which has come from the server that does the work. Raises Cancelled."""
+        if self._signs is not None:
+            self._give_sign(before)
+
     def reassure(self) -> None:
         """Give a sign of life where one is due, in work that never waits for long. Raises Cancelled."""
         if self._signs is not None and self._signs.left() <= 0:

@@ -108,6 +108,14 @@ def test_only_who_watches_is_told_a_change() -> None:
     ]
 
 
+def test_what_another_server_tells_is_passed_on() -> None:
+    given: list[int] = []
+    for watching in (False, True):
+        Caller(signs=Signs(given.append, 60, watching=watching)).pass_on(2)
+    LOCAL.pass_on(2)
+    assert given == [2, 2]
+
+
 def test_who_never_waits_reassures_when_a_sign_is_due() -> None:
     given: list[int] = []
     signs = Signs(given.append, 0.01)

@@ -47,8 +47,8 @@ _JSON = {"Content-Type": "application/json"}
 
 
 class RemoteService:
-    """See service.Service. `caller` is only told its place in the server's queue: who closes an iterator
-    closes the connection.
+    """See service.Service. A `caller` only gets the server's signs of life: who closes an iterator closes the
+    connection.
     """
 
     def __init__(self, server: ServerAddress) -> None:
@@ -200,7 +200,7 @@ class RemoteService:
         with contextlib.closing(self._lines(path, {**body, "stream": True}, headers)) as lines:
             for line in lines:
                 if (before := queue_position(line)) is not None:
-                    caller.tell(before)
+                    caller.pass_on(before)
                 yield from self._understand(reader.events, line)
                 if reader.finished:
                     return

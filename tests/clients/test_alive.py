@@ -109,8 +109,9 @@ def test_openai_chat_with_tools(url: str) -> None:
             model=MODEL, messages=[message], tools=[WEATHER]
         ) as stream:
             final = stream.until_done().get_final_completion()
-        (call,) = final.choices[0].message.tool_calls or ()
-        assert call.function.arguments == '{"city":"Nantes"}'
+        calls = final.choices[0].message.tool_calls or []
+        assert len(calls) == 1
+        assert calls[0].function.arguments == '{"city":"Nantes"}'
 
 
 def test_openai_completion(url: str) -> None:

@@ -17,8 +17,8 @@ from rkllama.serve import create_app
 from rkllama.service import Caller
 from rkllama.types import ChatRequest, Event, Finished, TextDelta
 
-CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-PATHS = {
+CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+PATHS: dict[str, dict[str, Any]] = {
     "/generate": {"model": "m", "messages": "Hi", "stream": True},
     "/api/chat": CHAT,
     "/api/generate": {"model": "m", "prompt": "Hi"},
