@@ -73,9 +73,13 @@ class Signs:
         """Return seconds until the next one is due; below 0 where it is overdue."""
         return self._due - time.monotonic()
 
+    def put_off(self) -> None:
+        """Have the next one due after a whole interval, since the caller has got something else."""
+        self._due = time.monotonic() + self.interval
+
     def give(self, before: int) -> None:
         """Give one now. Raises Cancelled where the caller turns out to have hung up."""
-        self._due = time.monotonic() + self.interval
+        self.put_off()
         self._give(before)
 
 
@@ -117,9 +121,15 @@ class Caller:
         if self._signs is not None:
             self._give_sign(before)
 
-    def reassure(self) -> None:
-        """Give a sign of life where one is due, in work that never waits for long. Raises Cancelled."""
-        if self._signs is not None and self._signs.left() <= 0:
+    def reassure(self, silent: bool = True) -> None:
+        """Give a sign of life where one is due, in work that never waits for long. With `silent` False the
+        caller has got something else just before. Raises Cancelled.
+        """
+        if self._signs is None:
+            return
+        if not silent:
+            self._signs.put_off()
+        elif self._signs.left() <= 0:
             self._give_sign(0)
 
     def _give_sign(self, before: int) -> None:
@@ -149,6 +159,7 @@ class Caller:
         if own >= 0:
             poll.register(own, select.POLLRDHUP)
         # The clock is not asked for each token: what counts is for how long nothing came.
+        interval = LONGEST_WAIT if signs is None else signs.interval
         longest = LONGEST_WAIT if signs is None else max(0.0, signs.left())
 
         def wait(timeout: float | None = None) -> bool:
@@ -159,12 +170,12 @@ class Caller:
                 for number, _ in ready:
                     if number == own:
                         raise Cancelled
+                silence, longest = longest, interval
                 if ready:
                     return True
-                left -= longest
+                left -= silence
                 if left > 0 and signs is not None:
                     self._give_sign(before())
-                    longest = signs.interval
             return False
 
         return wait

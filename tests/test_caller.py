@@ -55,6 +55,18 @@ def test_no_sign_is_given_where_something_comes_in_time(news: int) -> None:
     assert given == []
 
 
+def test_silence_begins_anew_with_what_comes(news: int) -> None:
+    given: list[int] = []
+    signs = Signs(given.append, 60)
+    signs._due = 0.0  # long overdue
+    wait = Caller(signs=signs).waiter(news)
+    os.eventfd_write(news, 1)
+    assert wait(1.0)
+    os.eventfd_read(news)
+    assert not wait(0.01)
+    assert given == []
+
+
 def test_what_was_done_without_waiting_counts_as_silence(news: int) -> None:
     given: list[int] = []
     signs = Signs(given.append, 0.001)
@@ -127,4 +139,9 @@ def test_who_never_waits_reassures_when_a_sign_is_due() -> None:
     for _ in range(3):
         caller.reassure()
     assert given == [0]
+    while signs.left() > 0:
+        pass
+    caller.reassure(silent=False)
+    caller.reassure()
+    assert given == [0], "it had got something else"
     LOCAL.reassure()

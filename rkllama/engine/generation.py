@@ -99,7 +99,7 @@ class Generation:
         resident = self.turn.resident
         parser = parser_for(self.request, self.model, prompt, tools)
         resident.raw |= prompt.raw
-        calls, withheld = 0, self._withheld
+        calls, withheld, silent = 0, self._withheld, True
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, self._state_file(visit)),
@@ -116,7 +116,10 @@ class Generation:
                     continue
                 events = parser.feed(piece.text)
                 if withheld or not events:
-                    self.caller.reassure()
+                    self.caller.reassure(silent)
+                    silent = True
+                else:
+                    silent = False
                 if piece.logprobs:
                     events = _with_logprobs(events, piece.logprobs)
                 for event in events:

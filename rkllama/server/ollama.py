@@ -94,6 +94,8 @@ def _load(call: Call, load: ollama.LoadCall) -> Reply:
             caller=early.caller() if call.watching else call.caller(),
         )
     except Exception as error:
+        if not early.begun:
+            raise
         return early.failed(error)
     seconds = time.monotonic() - started
     return ok(load.encoder.without_words("load", Timings(load=seconds, total=seconds)))

@@ -233,12 +233,7 @@ class EarlyStream:
             raise Cancelled from error
 
     def failed(self, error: Exception) -> Reply:
-        """Return the rest of a stream that has begun and failed before its first event. Raises the error
-        where none has begun.
-        """
-        if not self.begun:
-            raise error
-
+        """Return the rest of a stream that has begun and failed before its first event."""
         return stream(self._call, self._encoder, _raising([error]))
 
 
@@ -262,6 +257,8 @@ def generate(call: Call, generation: Generation) -> Reply:
         events = call.service.stream(generation.request, early.caller())
         return stream(call, encoder, events, next(events))
     except Exception as error:
+        if not early.begun:
+            raise
         return early.failed(error)
 
 

@@ -470,6 +470,19 @@ def test_a_client_that_watches_is_sent_away_when_the_server_stops() -> None:
     busy.leave()
 
 
+def test_a_client_that_finds_the_queue_full_is_told_only_that() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 1)
+    busy = Holder(scheduler, "a").wait()
+    queued = Holder(scheduler, "a")
+    until(lambda: scheduler.waiting == 1)
+    watcher = Watcher(scheduler, "a")
+    with pytest.raises(QueueFull):
+        watcher.task.result()
+    assert watcher.told == []
+    busy.leave()
+    queued.wait().leave()
+
+
 def test_a_sign_tells_the_place_as_it_is() -> None:
     scheduler: Scheduler[str] = Scheduler(1, 64)
     busy = Holder(scheduler, "a").wait()

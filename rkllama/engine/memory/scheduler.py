@@ -336,8 +336,9 @@ class Scheduler(Generic[T]):
             ticket.slot = slot
             self._tickets.remove(ticket)
             self._notify(ticket)
-        for ticket in self._tickets:
-            if ticket.watched and self._place(ticket) != ticket.before:
+        waiting = (ticket for ticket in self._tickets if not ticket.closing)
+        for place, ticket in enumerate(waiting, 1):
+            if ticket.watched and place != ticket.before:
                 self._notify(ticket)
 
     def _place(self, ticket: _Ticket[T]) -> int:
