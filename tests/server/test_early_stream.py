@@ -94,10 +94,9 @@ class Client:
 
 
 def wait_long(caller: Caller) -> None:
-    """Do for so long what never waits that a sign is due."""
-    signs = caller._signs
-    while signs is not None and signs.left() > 0:
-        pass
+    """Do what takes so long that a sign is due, where there are any."""
+    if caller._signs is not None:
+        caller._signs._due = 0.0
     caller.reassure()
 
 
