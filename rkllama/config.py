@@ -145,6 +145,14 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _interval(value: object) -> float:
+    """Return seconds; 0 is never."""
+    seconds = parse_duration(value)
+    if seconds != 0 and not 0.1 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f"it must be at least 0.1s and at most {LONGEST_WAIT / 3600:g}h, or 0")
+    return seconds
+
+
 def _size(value: object) -> int:
     """Bytes: a number, or one with a unit such as 500M or 4G (of 1024)."""
     text = str(value).strip().upper().removesuffix("B").removesuffix("I")
@@ -317,6 +325,9 @@ class Settings:
     send_timeout: float
     """Seconds that a client may keep an answer waiting by not reading it, before it is cut off.
     RKLLAMA_SEND_TIMEOUT, 30s."""
+    alive_interval: float
+    """Seconds without news after which a streamed answer sends a sign of life; 0 = never.
+    RKLLAMA_ALIVE_INTERVAL, 10s."""
     state_budget: int | None
     """Bytes that saved conversations take on the disk, 0 = none is saved; None = a tenth of what is free,
     at most 4G. RKLLAMA_STATE_BUDGET."""
@@ -329,6 +340,7 @@ class Settings:
     RKLLAMA_EXIT_IDLE."""
 
     __slots__ = (
+        "alive_interval",
         "api_keys",
         "base_domain_id",
         "context_length",
@@ -411,7 +423,7 @@ class Setting:
     @property
     def is_duration(self) -> bool:
         """Whether its value is seconds."""
-        return self.parse in (parse_duration, _seconds)
+        return self.parse in (parse_duration, _seconds, _interval)
 
 
 SETTINGS = (
@@ -443,6 +455,7 @@ SETTINGS = (
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
     Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
+    Setting("alive_interval", "RKLLAMA_ALIVE_INTERVAL", _interval, 10.0),
     Setting("state_budget", "RKLLAMA_STATE_BUDGET", _size, None),
     Setting("state_writes", "RKLLAMA_STATE_WRITES", _size, None),
     Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),

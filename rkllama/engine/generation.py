@@ -65,6 +65,14 @@ class Generation:
         """Whether the backend enforces the `grammar` of a run."""
         return self.turn.resident.ready.constrains
 
+    @property
+    def _withheld(self) -> bool:
+        """Whether a run's events are kept back until they are known to have the demanded shape."""
+        request = self.request
+        if request.tools and request.tool_choice not in ("auto", "none"):
+            return True
+        return request.format is not None and (not self.constrains or bool(tools_for(request)))
+
     def run(
         self,
         *,
@@ -91,7 +99,7 @@ class Generation:
         resident = self.turn.resident
         parser = parser_for(self.request, self.model, prompt, tools)
         resident.raw |= prompt.raw
-        calls = 0
+        calls, withheld, silent = 0, self._withheld, True
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, self._state_file(visit)),
@@ -107,6 +115,11 @@ class Generation:
                 if parser.stopped is not None:
                     continue
                 events = parser.feed(piece.text)
+                if withheld or not events:
+                    self.caller.reassure(silent)
+                    silent = True
+                else:
+                    silent = False
                 if piece.logprobs:
                     events = _with_logprobs(events, piece.logprobs)
                 for event in events:

@@ -72,14 +72,16 @@ class Worker(Lane):
         """Whether it was told to end, so that its end is expected."""
         return self._process.retired
 
-    def load(self, spec: LoadSpec, *, timeout: float) -> LoadedInfo:
-        """Load the model. Raises LoadFailed, WorkerHung; the process has ended then."""
+    def load(self, spec: LoadSpec, *, timeout: float, caller: Caller = LOCAL) -> LoadedInfo:
+        """Load the model, to the end if its caller hangs up. Raises LoadFailed, WorkerHung; the process has
+        ended then.
+        """
         try:
             payload = self._call(
                 frames.LOAD,
                 frames.encode(spec),
                 lambda: timeout,
-                LOCAL,
+                caller.staying(),
                 setting="RKLLAMA_LOAD_TIMEOUT",
             )
             loaded = self._decoded(frames.decode_loaded, payload)

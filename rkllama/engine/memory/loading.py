@@ -20,6 +20,7 @@ from ...runner.keeping import keep_conversation
 from ...runner.lane import State
 from ...runner.log import log_path
 from ...runner.worker import Worker
+from ...service import Caller
 from ...states.conversation import Conversations
 from ...states.key import Identity, file_identity
 from ...states.store import Figures as StateFigures
@@ -160,12 +161,13 @@ class Loader:
             self._on_npu.add(info.path)
             return worker
 
-    def load(self, resident: Resident) -> LoadedInfo:
+    def load(self, resident: Resident, caller: Caller) -> LoadedInfo:
         """Load a model in its process, and note what the backend says. Raises LoadFailed."""
         worker = resident.worker
         self.governors.hold(resident.model.info.path)
         spec = self._with_domain(resident.spec, resident.model)
-        resident.loaded = worker.load(spec, timeout=self._settings.load_timeout)
+        timeout = self._settings.load_timeout
+        resident.loaded = worker.load(spec, timeout=timeout, caller=caller)
         if worker.kind.leaks:
             resident.growth = Growth(worker.pid)
         resident.conversations = self._conversations(resident)
