@@ -33,6 +33,7 @@ from .memory.pool import Pool
 from .memory.resident import Resident
 from .metrics import Metrics
 from .prompt import build_prompt, empty_prompt, tools_for
+from .slots import take_slot
 from .structured.schema import check_schema
 from .structured.tool_choice import forced_call_schema
 from .truncation import truncate
@@ -78,7 +79,7 @@ class Engine:
             keep_alive=request.keep_alive,
             caller=caller,
         ) as turn:
-            if turn.resident.conversations is not None and model.info.digest is None:
+            if turn.resident.conversations and model.info.digest is None:
                 self._store.digest(model.info)  # in the background; without it none is kept
             generation = Generation(
                 request=request,
@@ -106,7 +107,10 @@ class Engine:
                 return None
             text = build_prompt(request, model, runtime_wraps=False).text
             resident.raw = True
-            _forget_conversation(resident)
+            if resident.ready.slots:
+                take_slot(turn, text, model.info.digest, self._settings, caller)
+            if turn.conversations is not None:
+                turn.conversations.forget()
             timeout = self._settings.prompt_timeout(len(text))
             return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
 
@@ -132,7 +136,8 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
-            _forget_conversation(turn.resident)
+            if turn.conversations is not None and not turn.resident.ready.slots:
+                turn.conversations.forget()
             with _explaining(turn.resident):
                 result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
         total = time.monotonic() - started
@@ -176,12 +181,6 @@ class Engine:
     def close(self) -> None:
         """Cancel everything and end every child."""
         self.pool.close()
-
-
-def _forget_conversation(resident: Resident) -> None:
-    """Note that something else than a conversation comes into the runtime's memory."""
-    if resident.conversations is not None:
-        resident.conversations.forget()
 
 
 def _check_shape(request: ChatRequest) -> None:

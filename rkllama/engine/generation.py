@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backends.base import GenerateSpec, RunResult
+from ..backends.base import GenerateSpec, RunResult, reuses_cache
 from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
@@ -30,6 +30,7 @@ from ..types import (
 from .memory.resident import Turn
 from .metrics import Metrics
 from .prompt import Prompt, build_prompt, markers_for, parser_for, thinking_for, tools_for
+from .slots import keep_slot, take_slot
 from .structured.answer import demanded_call, structured
 
 log = logging.getLogger("rkllama")
@@ -94,13 +95,15 @@ class Generation:
         calls = 0
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
-            self._spec(prompt, tools, grammar, self._state_file(visit)),
+            self._spec(prompt, tools, grammar, visit),
             first=self.settings.prompt_timeout(len(prompt.text)),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
         try:
             for piece in pieces:
+                if visit is not None:
+                    visit.began = True
                 if piece.result is not None:
                     result = piece.result
                     break
@@ -139,14 +142,19 @@ class Generation:
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
         self._count(finished)
         yield finished
+        if visit is not None and resident.ready.slots:
+            keep_slot(self.turn, visit, self.settings)
 
     def _visit(self, prompt: Prompt) -> Visit | None:
         """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""
-        resident = self.turn.resident
-        conversations = resident.conversations
+        resident, conversations = self.turn.resident, self.turn.conversations
         if conversations is None:
             return None
-        if not prompt.raw:
+        sampling = self.request.sampling.over(self.model.sampling)
+        if resident.ready.slots:
+            digest = self.model.info.digest
+            conversations = take_slot(self.turn, prompt.text, digest, self.settings, self.caller)
+        if not prompt.raw or (resident.ready.slots and not reuses_cache(sampling)):
             conversations.forget()
             return None
         visit = begin(
@@ -156,6 +164,7 @@ class Generation:
             owner=self.caller.owner,
             control_tokens=prompt.template.control_tokens if prompt.template else (),
             tokens_per_character=resident.tokens_per_character,
+            alone=self.request.prompt is not None,
         )
         if visit is not None and (path := visit.path()) is not None:
             self._restore(visit, path)
@@ -198,9 +207,11 @@ class Generation:
         if visit is None:
             return None
         self._pin(visit)
+        if self.turn.resident.ready.slots:  # it is written after the run
+            return None
         messages = self.request.messages
         goes_on = bool(tools_for(self.request)) and bool(messages) and messages[-1].role == "user"
-        return visit.draft(goes_on=goes_on, alone=self.request.prompt is not None)
+        return visit.draft(goes_on=goes_on)
 
     @property
     def room(self) -> int:
@@ -243,8 +254,8 @@ class Generation:
         timeout = self.settings.prompt_timeout(len(prompt.text))
         started = time.monotonic()
         tokens = self.turn.lane.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
-        if resident.conversations is not None:
-            resident.conversations.note_count(tokens, time.monotonic() - started)
+        if self.turn.conversations is not None:
+            self.turn.conversations.note_count(tokens, time.monotonic() - started)
         resident.tokens_per_character = (tokens or 0) / len(prompt.text)
         return tokens
 
@@ -269,9 +280,10 @@ class Generation:
             log.log(level, text)
 
     def _spec(
-        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, save_state: str | None = None
+        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
     ) -> GenerateSpec:
         request, model = self.request, self.model
+        save_state = self._state_file(visit)
         think = thinking_for(request, model)
         return GenerateSpec(
             prompt=prompt.text,
@@ -283,6 +295,7 @@ class Generation:
             top_logprobs=request.top_logprobs,
             markers=markers_for(request, prompt, tools),
             save_state=save_state,
+            cached=visit.cached if visit is not None else 0,
         )
 
     def _finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:

@@ -70,7 +70,9 @@ class Child:
 
     def __init__(self, pipes: Sequence[tuple[int, int]]) -> None:
         self.backend: Backend | None = None
-        self._lanes = {commands: _Lane(self, events) for commands, events in pipes}
+        self._lanes = {
+            commands: _Lane(self, events, index) for index, (commands, events) in enumerate(pipes)
+        }
 
     def serve(self) -> None:
         """Run commands until CLOSE."""
@@ -115,9 +117,10 @@ class Child:
 class _Lane:
     """The runs that come over one pair of pipes, one after the other."""
 
-    def __init__(self, child: Child, events: int) -> None:
+    def __init__(self, child: Child, events: int, index: int) -> None:
         self._child = child
         self._events = events
+        self._index = index
         self._buffer = frames.FrameBuffer()
         self._pending: queue.SimpleQueue[tuple[int, int, bytes]] = queue.SimpleQueue()
         self._parts: list[bytes] = []
@@ -149,6 +152,7 @@ class _Lane:
             frames.EMBED: self._embed,
             frames.COUNT: self._count,
             frames.RESTORE: self._restore,
+            frames.SAVE: self._save,
         }
         while True:
             kind, run, payload = self._pending.get()
@@ -174,7 +178,7 @@ class _Lane:
             self._aborted = max(self._aborted, run)
             if self.running == run and self._child.backend is not None:
                 try:
-                    self._child.backend.abort()
+                    self._child.backend.abort(self._index)
                 except Exception:  # the run goes on, and so must the reading of commands
                     traceback.print_exc()
 
@@ -200,7 +204,7 @@ class _Lane:
     def _generate(self, run: int, payload: bytes) -> bytes:
         backend, spec = (
             self._child.need_backend(),
-            frames.decode_generate(payload, tuple(self._parts)),
+            frames.decode_generate(payload, tuple(self._parts), self._index),
         )
         events, write, pack, kind = self._events, os.write, frames.pack_header, frames.TEXT
 
@@ -247,8 +251,11 @@ class _Lane:
     def _count(self, run: int, payload: bytes) -> bytes:
         backend = self._child.need_backend()
         with self._abortable(run) as cancelled:
-            return frames.encode(backend.count_tokens(payload.decode(), cancelled))
+            return frames.encode(backend.count_tokens(payload.decode(), cancelled, self._index))
 
     def _restore(self, _run: int, payload: bytes) -> bytes:
         path, tokens = frames.decode(payload)
-        return frames.encode(self._child.need_backend().restore(path, tokens))
+        return frames.encode(self._child.need_backend().restore(path, tokens, self._index))
+
+    def _save(self, _run: int, payload: bytes) -> bytes:
+        return frames.encode(self._child.need_backend().save(frames.decode(payload), self._index))

@@ -92,7 +92,11 @@ class State(Enum):
 class Lane:
     """A way into a model's process, for one run at a time. Not thread-safe but for `abort`."""
 
-    def __init__(self, process: Process, pipes: Pipes, kind: Kind, log: ChildLog) -> None:
+    def __init__(
+        self, process: Process, pipes: Pipes, kind: Kind, log: ChildLog, index: int = 0
+    ) -> None:
+        self.index = index
+        """Which of its process's lanes it is, and of the backend's slots, where those are kept apart."""
         self.kind = kind
         self._process = process
         self._pipes = pipes
@@ -177,6 +181,12 @@ class Lane:
         payload = self._call(frames.RESTORE, frames.encode([path, tokens]), lambda: timeout, caller)
         taken: bool = self._decoded(frames.decode, payload)
         return taken
+
+    def save(self, path: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
+        """Write the lane's slot to a file, see Backend.save; return the tokens that it holds."""
+        payload = self._call(frames.SAVE, frames.encode(path), lambda: timeout, caller)
+        tokens: int | None = self._decoded(frames.decode, payload)
+        return tokens
 
     def abort(self) -> None:
         """Ask the running answer to end; safe from any thread, without one it does nothing."""
