@@ -136,7 +136,7 @@ class EmbedResult:
 
 def reuses_cache(sampling: SamplingParams) -> bool:
     """Return whether a slot's cache may serve a prompt's beginning. Not where a seed is to give the same
-    answer twice: what was evaluated in other batches differs in the last bits, and so do the words in the end.
+    answer twice: what was evaluated in other batches differs in the last bits, and in the end in its words.
     """
     return sampling.seed is None or sampling.temperature == 0
 
