@@ -84,6 +84,8 @@ class Generation:
         finally:
             if visit is not None:
                 self._leave(visit)
+                if self.turn.resident.ready.slots and visit.has_ended:
+                    keep_slot(self.turn, visit, self.settings)
 
     def _run(
         self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
@@ -142,8 +144,6 @@ class Generation:
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
         self._count(finished)
         yield finished
-        if visit is not None and resident.ready.slots:
-            keep_slot(self.turn, visit, self.settings)
 
     def _visit(self, prompt: Prompt) -> Visit | None:
         """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""

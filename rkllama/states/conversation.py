@@ -308,6 +308,8 @@ class Conversations:
     def keep(self, *, competing: bool, most: int | None = None) -> Extra | None:
         """Return what writes the conversation in memory as a state, if that is worth it."""
         facts, saved, key = self.facts, self._saved, self._key
+        if not self._text:
+            return None
         if self.slots and self.is_first and (self._is_alone or facts.unused >= MOST_UNUSED):
             return None
         least = self.least_growth(key, self._tokens, saved, competing=competing)

@@ -72,6 +72,8 @@ class Visit:
         self._extra: Extra | None = None
         """What is to become of the state that the run leaves."""
         self._ended = False
+        self.has_ended = False
+        """Whether its run has come to its end."""
         self.began = False
         """Whether the answer has begun, so that the prompt has been evaluated."""
         self.evaluated_before = False
@@ -201,7 +203,7 @@ class Visit:
 
     def end(self, figures: RunFigures) -> None:
         """Keep what the run has written, and see whether it reused what was loaded."""
-        own, self._ended = self._own, True
+        own, self._ended, self.has_ended = self._own, True, True
         if self._used is not None:
             self._check_reuse(self._used, figures)
         elif self._proof and figures.exact and (figures.reused or 0) >= self._proof.tokens:
@@ -215,9 +217,7 @@ class Visit:
     def keep(self) -> Extra | None:
         """Return what writes the slot after the run, if that is worth it."""
         own = self._own
-        if not self._ended or own.off or not own.in_memory(self._text):
-            return None
-        return own.keep(competing=False)
+        return None if own.off else own.keep(competing=False)
 
     def _check_reuse(self, entry: Entry, figures: RunFigures) -> None:
         """Count a hit, or drop a state that the run did not use as a whole, or beyond what it is."""
