@@ -33,7 +33,7 @@ from .memory.pool import Pool
 from .memory.resident import Resident
 from .metrics import Metrics
 from .prompt import build_prompt, empty_prompt, tools_for
-from .slots import take_slot
+from .slots import note_slot, take_slot
 from .structured.schema import check_schema
 from .structured.tool_choice import forced_call_schema
 from .truncation import truncate
@@ -107,12 +107,18 @@ class Engine:
                 return None
             text = build_prompt(request, model, runtime_wraps=False).text
             resident.raw = True
+            timeout = self._settings.prompt_timeout(len(text))
+            if turn.lane.kind.external:  # it has a tokenizer, and its slots stay as they are
+                return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+            digest = model.info.digest
             if resident.ready.slots:
-                take_slot(turn, text, model.info.digest, self._settings, caller)
+                take_slot(turn, text, digest, self._settings, caller)
             if turn.conversations is not None:
                 turn.conversations.forget()
-            timeout = self._settings.prompt_timeout(len(text))
-            return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+            tokens = turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+            if resident.ready.slots:
+                note_slot(turn, text, digest, tokens, caller)
+            return tokens
 
     # --- Vectors -------------------------------------------------------------------------------
 

@@ -44,6 +44,15 @@ def take_slot(
     return own
 
 
+def note_slot(
+    turn: Turn, text: str, digest: str | None, tokens: int | None, caller: Caller
+) -> None:
+    """Note that the slot of a turn holds a text that was counted."""
+    own = turn.conversations
+    if own is not None and digest is not None:
+        own.note_counted(text, own.key_of(digest, caller.owner), tokens)
+
+
 def keep_slot(turn: Turn, visit: Visit, settings: Settings) -> None:
     """Write a slot after its run, where that is worth it and stops no other answer."""
     if turn.resident.has_company:

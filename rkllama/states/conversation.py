@@ -242,6 +242,13 @@ class Conversations:
         """Note whether what is in memory goes on from no other conversation, or is none."""
         self.is_first, self._is_alone = is_first, is_alone
 
+    def note_counted(self, text: str, key: str, tokens: int | None) -> None:
+        """Note that a slot holds a text that was evaluated to count it."""
+        if tokens:
+            figures = RunFigures(tokens, None, None, None, saved=False)
+            self.note_end(text, key, figures, None)
+            self.note_turn(is_first=True, is_alone=True)
+
     def note_saved(self, entry: Entry) -> None:
         """Note that what the memory holds is a state now."""
         self._saved = entry
