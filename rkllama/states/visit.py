@@ -21,6 +21,8 @@ _USUAL_RATIO = 0.3
 """Tokens per character, until a run has told."""
 _SLACK = 2
 """Tokens by which the runtime's figures may differ: a constant for each way to end that may be unknown."""
+_AT_LEAST = 0.9
+"""Of what a prompt is estimated to have, where its run has told nothing."""
 _MERGED = 8
 """Tokens at the end of a state's text that may be others when text follows, where a runtime compares each."""
 
@@ -247,8 +249,8 @@ class Visit:
         if self._ended:
             return
         self._ended = True
-        if self.began and self._own.slots:
-            figures = RunFigures(self._tokens, None, None, None, saved=False)
+        if self.began and self._own.slots and self.tokens_per_character is not None:
+            figures = RunFigures(int(self._tokens * _AT_LEAST), None, None, None, saved=False)
             self._own.note_end(self._text, self._key, figures, self._found)
             self._own.note_turn(is_first=not self._goes_on, is_alone=self._alone)
         else:
