@@ -104,8 +104,6 @@ class Generation:
         )
         try:
             for piece in pieces:
-                if visit is not None:
-                    visit.began = True
                 if piece.result is not None:
                     result = piece.result
                     break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..config import Settings
-from ..runner.keeping import keep, run_extra
+from ..runner.keeping import keep, run_extra, run_figures
 from ..service import Caller
 from ..states.conversation import Conversations
 from ..states.slots import choose
@@ -31,6 +31,8 @@ def take_slot(
     own = resident.conversations[turn.lane.index]
     own.begin_use(text)
     own.sweep()
+    if (dropped := turn.lane.dropped) is not None:
+        own.note_left(run_figures(dropped, resident.ready.context_length))
     extra = own.farewell(text, _MOST_IN_COMPANY if resident.has_company else None)
     if extra is not None:
         timeout = settings.prompt_timeout(len(extra.text))

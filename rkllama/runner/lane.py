@@ -105,6 +105,10 @@ class Lane:
         self._cause: FailureCause = "other"
         """Why the process died, as far as is known."""
         self._run = 0
+        self._command = frames.CLOSE
+        """Which command is run, or was last."""
+        self.dropped: RunResult | None = None
+        """What came of a generation that was given up, where it has ended and nothing was run since."""
         self._buffer = frames.FrameBuffer()
 
     @property
@@ -212,6 +216,8 @@ class Lane:
                 return False
             if batch[-1][0] >= frames.RESULT:
                 self._enter(State.READY)
+                if (batch[-1][0], self._command) == (frames.RESULT, frames.GENERATE):
+                    self.dropped = self._decoded(frames.decode_result, batch[-1][2])
         return True
 
     # --- Frames --------------------------------------------------------------------------------
@@ -255,6 +261,7 @@ class Lane:
         if kind != frames.LOAD:  # what it said when it started belongs to the load
             self._log.mark_command()
         self._run += 1
+        self._command, self.dropped = kind, None
         self._enter(State.RUNNING)
         for part in parts:
             self._send(frames.BYTES, self._run, part)

@@ -120,6 +120,8 @@ class Conversations:
         """The longest state that it goes on from, or is."""
         self.is_first = self._is_alone = False
         """Whether what it holds goes on from no other conversation; whether it is none."""
+        self._unfinished: tuple[str, str, Entry | None] | None = None
+        """The text, key and state of a run that nobody waited for."""
         self._switches: deque[bool] = deque(maxlen=_REMEMBERED)
         self._abandoned: list[Draft] = []
 
@@ -147,7 +149,7 @@ class Conversations:
 
     def forget(self) -> None:
         """Something else than a conversation's prompt is in the runtime's memory now."""
-        self._text, self._tokens = "", 0
+        self._text, self._tokens, self._unfinished = "", 0, None
 
     def distrust(self, reason: str, *, sure: bool = True) -> None:
         """Use no states with this runtime from now on: what it does with them is not what it should. Where
@@ -241,6 +243,17 @@ class Conversations:
     def note_turn(self, *, is_first: bool, is_alone: bool) -> None:
         """Note whether what is in memory goes on from no other conversation, or is none."""
         self.is_first, self._is_alone = is_first, is_alone
+
+    def note_unfinished(self, text: str, key: str, saved: Entry | None) -> None:
+        """Note that nobody waits for the end of a run, which may tell what it has left in its slot."""
+        self._unfinished = text, key, saved
+
+    def note_left(self, figures: RunFigures) -> None:
+        """Note what the last run has told that nobody waited for."""
+        unfinished, self._unfinished = self._unfinished, None
+        if unfinished is not None:
+            text, key, saved = unfinished
+            self.note_end(text, key, figures, saved)
 
     def note_counted(self, text: str, key: str, tokens: int | None) -> None:
         """Note that a slot holds a text that was evaluated to count it."""

@@ -21,8 +21,6 @@ _USUAL_RATIO = 0.3
 """Tokens per character, until a run has told."""
 _SLACK = 2
 """Tokens by which the runtime's figures may differ: a constant for each way to end that may be unknown."""
-_AT_LEAST = 0.9
-"""Of what a prompt is estimated to have, where its run has told nothing."""
 _MERGED = 8
 """Tokens at the end of a state's text that may be others when text follows, where a runtime compares each."""
 
@@ -76,8 +74,6 @@ class Visit:
         self._ended = False
         self.has_ended = False
         """Whether its run has come to its end."""
-        self.began = False
-        """Whether the answer has begun, so that the prompt has been evaluated."""
         self.evaluated_before = False
         """Whether a part of the prompt was evaluated by another run that was made for it."""
         self._used: Entry | None = None
@@ -249,11 +245,9 @@ class Visit:
         if self._ended:
             return
         self._ended = True
-        if self.began and self._own.slots and self.tokens_per_character is not None:
-            figures = RunFigures(int(self._tokens * _AT_LEAST), None, None, None, saved=False)
-            self._own.note_end(self._text, self._key, figures, self._found)
+        self._own.forget()
+        if self._own.slots:
             self._own.note_turn(is_first=not self._goes_on, is_alone=self._alone)
-        else:
-            self._own.forget()
+            self._own.note_unfinished(self._text, self._key, self._found)
         if self._extra is not None:
             self._extra.give_up()

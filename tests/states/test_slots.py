@@ -48,7 +48,6 @@ class Model:
             self.loads += 1
             self.held[own] = self._files[visit.load.state]
         reused = common_words(text, self.held[own])
-        visit.began = True
         visit.end(RunFigures(tokens_of(text), tokens_of(text) - reused, reused, 1.0, saved=False))
         self.evaluated += tokens_of(text) - reused
         self.held[own] = text + ANSWER
@@ -189,11 +188,11 @@ def test_a_state_that_is_not_used_as_a_whole_is_dropped(store: StateStore) -> No
 def test_an_answer_that_was_given_up_leaves_its_prompt(store: StateStore) -> None:
     model, text = Model(store, 1), first("aa")
     own = model.memories[0]
-    for began in (False, True):
-        visit = begun(own, text)
-        visit.began = began
-        visit.give_up()
-        assert (own.in_memory(text) > 400) is began
+    for prompt_tokens in (None, 401):  # it may have been given up before its prompt was evaluated
+        begun(own, text).give_up()
+        assert own.in_memory(text) == 0  # it may still go on
+        own.note_left(RunFigures(prompt_tokens, 401, 0, 1.0, saved=False))
+        assert own.in_memory(text) == (prompt_tokens or 0)
     assert own.farewell() is not None
 
 
