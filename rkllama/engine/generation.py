@@ -196,6 +196,9 @@ class Generation:
 
     def _pin(self, visit: Visit) -> None:
         """Keep what the conversation begins with, where others began like that: see Visit.pin."""
+        resident = self.turn.resident
+        if resident.ready.slots and resident.has_company:  # it would stop the others' answers
+            return
         if (extra := visit.pin()) is not None:
             timeout = self.settings.prompt_timeout(len(extra.text))
             visit.pinned(run_extra(self.turn.lane, extra, timeout, self.caller))
@@ -241,7 +244,12 @@ class Generation:
                 prompt_tokens=tokens,
                 context_length=context,
             )
-        return ratio is None and tokens is not None
+        return ratio is None and tokens is not None and not self._has_tokenizer
+
+    @property
+    def _has_tokenizer(self) -> bool:
+        """Whether the backend counts a prompt without evaluating it."""
+        return self.turn.lane.kind.external
 
     def _count_prompt(self, prompt: Prompt) -> int | None:
         """Return the prompt's tokens, None where the runtime cannot tell; done once for a loaded model."""
@@ -252,7 +260,7 @@ class Generation:
         timeout = self.settings.prompt_timeout(len(prompt.text))
         started = time.monotonic()
         tokens = self.turn.lane.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
-        if self.turn.conversations is not None:
+        if self.turn.conversations is not None and not self._has_tokenizer:
             self.turn.conversations.note_count(tokens, time.monotonic() - started)
         resident.tokens_per_character = (tokens or 0) / len(prompt.text)
         return tokens

@@ -121,6 +121,33 @@ def test_conversations_go_on_after_another_an_unload_and_a_restart(
     assert not [*Path(load_settings({}).states).glob("*.part")]
 
 
+def test_a_prompt_that_had_to_be_counted_before(start: Start, program: dict[str, object]) -> None:
+    """It is evaluated for that, but not by a llama-server, whose speed that does not tell."""
+    service, one = start(**program), Conversation("one", words=300)
+    end = one.ask(service, truncate=True)
+    assert end.usage.cached_tokens == (0 if program else None)
+    service = start(**program)
+    one.goes_on(service, truncate=True)
+    assert figure(service, "_hits_total") == 1
+
+
+def test_what_conversations_begin_with_is_pinned(start: Start) -> None:
+    service, system = start(), "be kind " * 150
+    for name in ("a", "b", "c", "d"):
+        conversation = Conversation(name)
+        conversation.messages = [Message.of("system", system)]
+        conversation.ask(service)
+        Conversation("other").ask(service)
+    assert [state["pinned"] for state in json.loads(output("cache", "list", "--json"))].count(
+        True
+    ) == 1
+    service = start()
+    conversation = Conversation("e")
+    conversation.messages = [Message.of("system", system)]
+    assert (conversation.ask(service).usage.cached_tokens or 0) > 280
+    assert figure(service, "_hits_total") == 1
+
+
 def test_an_answer_after_a_load_is_the_one_without(start: Start) -> None:
     """What is loaded is what was in memory, to the bit."""
     service, one = start(), Conversation("one")
