@@ -33,7 +33,7 @@ from .memory.pool import Pool
 from .memory.resident import Resident
 from .metrics import Metrics
 from .prompt import build_prompt, empty_prompt, tools_for
-from .slots import note_slot, take_slot
+from .slots import count_in_slot
 from .structured.schema import check_schema
 from .structured.tool_choice import forced_call_schema
 from .truncation import truncate
@@ -110,15 +110,11 @@ class Engine:
             timeout = self._settings.prompt_timeout(len(text))
             if turn.lane.kind.external:  # it has a tokenizer, and its slots stay as they are
                 return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
-            digest = model.info.digest
-            if resident.ready.slots:
-                take_slot(turn, text, digest, self._settings, caller)
+            if turn.conversations is not None and turn.conversations.slots:
+                return count_in_slot(turn, text, model.info.digest, self._settings, caller)
             if turn.conversations is not None:
                 turn.conversations.forget()
-            tokens = turn.lane.count_tokens(text, timeout=timeout, caller=caller)
-            if resident.ready.slots:
-                note_slot(turn, text, digest, tokens, caller)
-            return tokens
+            return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
 
     # --- Vectors -------------------------------------------------------------------------------
 
@@ -142,7 +138,7 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
-            if turn.conversations is not None and not turn.resident.ready.slots:
+            if turn.conversations is not None and not turn.conversations.slots:
                 turn.conversations.forget()
             with _explaining(turn.resident):
                 result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)

@@ -46,13 +46,17 @@ def take_slot(
     return own
 
 
-def note_slot(
-    turn: Turn, text: str, digest: str | None, tokens: int | None, caller: Caller
-) -> None:
-    """Note that the slot of a turn holds a text that was counted."""
-    own = turn.conversations
-    if own is not None and digest is not None:
+def count_in_slot(
+    turn: Turn, text: str, digest: str | None, settings: Settings, caller: Caller
+) -> int | None:
+    """Return how many tokens a text is, which is in the slot then: a request with it is likely to follow."""
+    own = take_slot(turn, text, digest, settings, caller)
+    own.forget()
+    timeout = settings.prompt_timeout(len(text))
+    tokens = turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+    if digest is not None:
         own.note_counted(text, own.key_of(digest, caller.owner), tokens)
+    return tokens
 
 
 def keep_slot(turn: Turn, visit: Visit, settings: Settings) -> None:

@@ -8,7 +8,8 @@ import logging
 from ..backends.base import GenerateSpec, RunResult
 from ..errors import RKLLamaError
 from ..service import LOCAL, Caller
-from ..states.conversation import Conversations, Extra, RunFigures
+from ..states.conversation import Conversations, Extra
+from ..states.facts import RunFigures
 from ..states.index import Entry
 from .lane import CLOSE_GRACE, Lane, State
 

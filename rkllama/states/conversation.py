@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from typing import NamedTuple
 
+from .facts import Facts, Proof, RunFigures
 from .header import Header
 from .index import Entry
 from .key import Identity, identity_key, state_key
@@ -23,7 +23,6 @@ from .policy import (
     least_growth,
     white_tail,
 )
-from .prefixes import Prefixes
 from .store import Draft, StateStore
 
 log = logging.getLogger("rkllama")
@@ -38,47 +37,6 @@ MOST_UNUSED = 16
 """States of first turns that are written while no conversation goes on: a thousand documents that are summed
 up are none.
 """
-
-
-class RunFigures(NamedTuple):
-    """What a run tells. `reused`: tokens that were in the KV cache, give or take _SLACK."""
-
-    prompt_tokens: int | None
-    evaluated: int | None
-    reused: int | None
-    prompt_seconds: float | None
-    saved: bool
-    full: bool = False
-    """Whether the context became full, so that what is in memory is not the prompt any more."""
-    exact: bool = False
-    """Whether `prompt_tokens` and `reused` are not off by a token."""
-    answer: int = 0
-    """Tokens of the answer that a saved state holds after those of the prompt."""
-
-
-class Proof(NamedTuple):
-    """White space at the end of a prompt: a token ends there if a run that goes on from it reuses as many."""
-
-    tail: str
-    tokens: int
-
-
-class Facts:
-    """What is known of one loaded model and its states."""
-
-    def __init__(self, off: bool) -> None:
-        self.off = off
-        """Whether the disk is too slow for this model, or the runtime does not do what it should."""
-        self.prefill: float | None = None
-        """Seconds per prompt token."""
-        self.prefixes = Prefixes()
-        self.unused = 0
-        """States of first turns that were written since a conversation has gone on."""
-        self.proven: set[str] = set()
-        """The white space after which the runtime has shown that a token ends."""
-        self.keys: dict[tuple[str, str], str] = {}
-        self.uses = 0
-        """Of all its memories."""
 
 
 class Conversations:

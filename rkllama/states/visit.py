@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from .conversation import MOST_UNUSED, Conversations, Extra, RunFigures
+from .conversation import MOST_UNUSED, Conversations, Extra
+from .facts import RunFigures
 from .index import Entry
 from .policy import FIRST_TOKENS, is_border, pays_to_load
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rkllama.states.conversation import Conversations, RunFigures
+from rkllama.states.conversation import Conversations
+from rkllama.states.facts import RunFigures
 from rkllama.states.header import Header
 from rkllama.states.index import Entry
 from rkllama.states.key import Identity

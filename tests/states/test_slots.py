@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.states.conversation import Conversations, Extra, RunFigures
+from rkllama.states.conversation import Conversations, Extra
+from rkllama.states.facts import RunFigures
 from rkllama.states.folder import Folder
 from rkllama.states.key import owner_of
 from rkllama.states.slots import choose
