@@ -70,6 +70,8 @@ def _write_slot(lane: Lane, extra: Extra, timeout: float, caller: Caller) -> Ent
         answer=max(0, tokens - prompt_tokens),
     )
     entry = extra.end(figures)
+    if not tokens:
+        extra.distrust_writing()
     if entry is not None and result is None:
         extra.note_saved(entry)
     return entry

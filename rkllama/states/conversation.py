@@ -376,6 +376,10 @@ class Extra:
         self._own.note_saved(entry)
         self._own.facts.unused += self._own.is_first
 
+    def distrust_writing(self) -> None:
+        """Note that the slot could not be written; the second time is the last."""
+        self._own.distrust(f"{self._own.identity.runtime} does not write its slots", sure=False)
+
     def give_up(self) -> None:
         """Keep nothing of a run that may not have ended."""
         self._own.abandon(self._draft)

@@ -121,6 +121,20 @@ def test_nothing_is_written_after_a_run_while_others_run(store: StateStore) -> N
     assert model.writes == 1
 
 
+def test_a_runtime_that_writes_no_slot_is_asked_twice(store: StateStore) -> None:
+    own = Conversations(store, IDENTITY, "m", slots=True)
+    for number in range(2):
+        assert not own.off
+        visit = begun(own, first(f"c{number}"))
+        visit.end(RunFigures(401, 401, 0, 1.0, saved=False))
+        extra = visit.keep()
+        assert extra is not None
+        assert extra.end(RunFigures(401, None, None, None, saved=False)) is None
+        extra.distrust_writing()
+    assert own.off
+    assert own.sibling().off
+
+
 def test_a_slot_is_written_for_the_unload_if_there_is_something_new(store: StateStore) -> None:
     model, text = Model(store, 1), first("aa")
     own = model(text)
