@@ -55,6 +55,10 @@ COMMANDS = {
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
     "cache": ("cache:app", "Manage the conversations that are saved for models to go on from."),
     "embed": ("embed:embed", "Print the embeddings of texts, one JSON object per line."),
+    "rerank": (
+        "embed:rerank",
+        "Print texts by how well they answer a query, one JSON object per line.",
+    ),
 }
 """In the order that a newcomer needs them: each command's module and function below `commands/`, and the
 first sentence of its help.

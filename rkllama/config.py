@@ -302,6 +302,9 @@ class Settings:
     """The CPUs that the NPU's runtime uses, as bits. RKLLAMA_ENABLED_CPUS_MASK; default: the big ones."""
     enabled_cpus_num: int | None
     """How many of them. RKLLAMA_ENABLED_CPUS_NUM; default: all in the mask."""
+    n_batch: int
+    """Texts that the NPU embeds or ranks in one run, with models that do nothing else and runtimes that can
+    (from 1.2.1). RKLLAMA_N_BATCH, 1."""
     governors: str | None
     """"performance": the governors of NPU, memory and CPU while a model is in memory. RKLLAMA_GOVERNORS;
     default: they stay as they are."""
@@ -345,6 +348,7 @@ class Settings:
         "max_loaded",
         "max_queue",
         "models",
+        "n_batch",
         "origins",
         "parallel",
         "prefill_timeout",
@@ -433,6 +437,7 @@ SETTINGS = (
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
     Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
     Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
+    Setting("n_batch", "RKLLAMA_N_BATCH", _integer(1, 100), 1),
     Setting("governors", "RKLLAMA_GOVERNORS", _governors, None),
     Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),

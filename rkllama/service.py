@@ -22,12 +22,20 @@ from .types import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    RerankRequest,
+    RerankResult,
     SamplingParams,
 )
 
 
-def no_text_error(name: str) -> Unsupported:
-    """Return the error for a chat with a model that only makes vectors."""
+def no_text_error(name: str, capabilities: Sequence[str]) -> Unsupported:
+    """Return the error for a chat with a model that only makes vectors or ranks documents."""
+    if "rerank" in capabilities:
+        return Unsupported(
+            f"{name} ranks documents and writes no text",
+            hint="Use it with /v1/rerank, and another model to chat.",
+            param="model",
+        )
     return Unsupported(
         f"{name} makes embeddings and writes no text",
         hint="Use it with /api/embed or /v1/embeddings, and another model to chat.",
@@ -156,6 +164,9 @@ class Service(Protocol):
 
     def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
         """Return one vector per input."""
+
+    def rerank(self, request: RerankRequest, caller: Caller = LOCAL) -> RerankResult:
+        """Return one score per document. Raises Unsupported for a model that is not a reranker."""
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Return tokens of the rendered prompt; None where the backend cannot count."""

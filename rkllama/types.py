@@ -133,6 +133,8 @@ class NPUParams:
     """Whether the table of embeddings is read from the file instead of being kept in memory."""
     enabled_cpus_mask: int | None = None
     enabled_cpus_num: int | None = None
+    n_batch: int | None = None
+    """How many texts are embedded or ranked in one run; of no effect on models that write."""
 
     def over(self, defaults: NPUParams) -> NPUParams:
         """These values, with what they leave open taken from `defaults`."""
@@ -191,6 +193,16 @@ class EmbeddingRequest:
     dimensions: int | None = None
     context_length: int | None = None
     keep_alive: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankRequest:
+    """How well each of `documents` answers `query`. `truncate` False makes a too long document an error."""
+
+    model: str | None = None
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
 
 
 # --- What is answered --------------------------------------------------------------------------
@@ -290,6 +302,16 @@ class EmbeddingResult:
 
     model: str
     vectors: tuple[Sequence[float], ...]
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankResult:
+    """A score from 0 (does not answer the query) to 1 (does) per document, in their order."""
+
+    model: str
+    scores: tuple[float, ...]
     usage: Usage = field(default_factory=Usage)
     timings: Timings = field(default_factory=Timings)
 

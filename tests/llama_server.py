@@ -44,6 +44,7 @@ for word in words:
         case "--slot-save-path": p.slot_save_path = next(words)
         case "--cache-ram": p.cache_ram_mib = int(next(words))
         case "--embeddings": p.embedding = True
+        case "--reranking": p.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
         case "--pooling": p.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN; next(words)
         case _: sys.exit(f"error: invalid argument: {{word}}")
 # Threads inherit the mask: only the last line gets the signal.

@@ -56,6 +56,7 @@ def perform(server: Server, arguments: list[str]) -> Reply:
 def install(models: Path) -> None:
     for name in MODELS:
         write_model(models / f"{name}.rkllm", reply="Bonjour ! Je vais bien, merci.")
+    write_model(models / "qwen3-reranker.rkllm", yes_id=9693, no_id=2152)
 
 
 @pytest.mark.parametrize("document", ["api.md", "clients.md"])

@@ -27,8 +27,8 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
-from . import anthropic_content as content
-from .anthropic_tools import read_tool
+from . import anthropic_parts as content
+from .anthropic_parts import read_tool
 from .common import (
     SSE_TYPE,
     Fields,

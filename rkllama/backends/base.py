@@ -72,6 +72,8 @@ class LoadedInfo:
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
     parallel: int = 1
     """How many runs it can do at a time."""
+    n_batch: int = 1
+    """How many texts `embed` and `rerank` evaluate in one run."""
     notices: tuple[str, ...] = ()
     """What the user should know: a clamped context, an old driver."""
 
@@ -101,6 +103,21 @@ class GenerateSpec:
     """The lane that it comes over."""
     cached: int = 0
     """Characters of the prompt that the KV cache holds, as far as is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankSpec:
+    """Documents to be scored by how well they answer a query.
+
+    A language model is asked for "yes" or "no": `yes_no_tokens` are the ids of these as the user set them,
+    `usual_yes_no_tokens` those of the model's family; () where they are not known.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
+    yes_no_tokens: tuple[int, ...] = ()
+    usual_yes_no_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +151,14 @@ class EmbedResult:
     prompt_tokens: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankResult:
+    """`scores` from 0 to 1, one per document."""
+
+    scores: tuple[float, ...]
+    prompt_tokens: int | None = None
+
+
 def reuses_cache(sampling: SamplingParams) -> bool:
     """Return whether a slot's cache may serve a prompt's beginning. Not where a seed is to give the same
     answer twice: what was evaluated in other batches differs in the last bits, and in the end in its words.
@@ -164,6 +189,9 @@ class Backend(Protocol):
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Return one vector per text. Raises Unsupported, or PromptTooLong without `truncate`."""
+
+    def rerank(self, spec: RerankSpec) -> RankResult:
+        """Return one score per document. Raises Unsupported, or PromptTooLong without `spec.truncate`."""
 
     def count_tokens(
         self, text: str, cancelled: Callable[[], bool] = lambda: False, slot: int = 0

@@ -12,7 +12,16 @@ from typing import Any
 from ..errors import LoadFailed, Unsupported
 from ..models.gguf import GGUFError, GGUFHeader, read_header
 from ..states.key import file_identity
-from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RankResult,
+    RerankSpec,
+    RunResult,
+)
 from .hardware import slots_for, spare_memory
 from .llama_program import (
     Ended,
@@ -32,6 +41,7 @@ from .llama_wire import (
     completion_request,
     embed,
     failure,
+    rerank,
     with_prompt_of,
 )
 from .llamacpp_log import last_error, load_error
@@ -175,6 +185,7 @@ class LlamaServerBackend:
         if embeds:
             arguments += ["--embeddings", "--batch-size", context, "--ubatch-size", context]
             arguments += [] if header.pooling else ["--pooling", "mean"]
+            arguments += ["--reranking"] if header.ranks else []
         return [*arguments, *spec.llama_server[1:]]
 
     # --- Runs ----------------------------------------------------------------------------------
@@ -259,6 +270,15 @@ class LlamaServerBackend:
                 only = self._header is not None and self._header.only_embeds
                 self._embedder = self._running if only else self._start(embeds=True)
         return self._embedder.ask("/v1/embeddings", {"input": text})
+
+    def rerank(self, spec: RerankSpec) -> RankResult:
+        """Score documents with the model's own head for it."""
+        return rerank(
+            lambda request: self._running.ask("/v1/rerank", request),
+            spec,
+            self._header,
+            self._context_length,
+        )
 
     def count_tokens(
         self,

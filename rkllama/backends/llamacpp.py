@@ -21,7 +21,16 @@ from ..errors import (
     Unsupported,
 )
 from ..models.gguf import GGUFError, GGUFHeader, read_header
-from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RankResult,
+    RerankSpec,
+    RunResult,
+)
 from .hardware import batch_for, cache_bytes, check_memory, slots_for, threads_for
 from .llama_slots import Slots, listener
 from .llama_steps import Steps
@@ -32,6 +41,7 @@ from .llama_wire import (
     adds_space,
     completion_request,
     embed,
+    rerank,
     with_prompt_of,
 )
 from .llamacpp_log import load_error
@@ -260,11 +270,23 @@ class CPUBackend:
         return embed(self._embed_one, texts, truncate, self._header, self._context_length, end)
 
     def _embed_one(self, text: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._need_embedder().handle_embeddings({"input": text})
+        return answer
+
+    def rerank(self, spec: RerankSpec) -> RankResult:
+        """Score documents with the model's own head for it."""
+        return rerank(
+            lambda request: self._need_embedder().handle_rerank(request),
+            spec,
+            self._header,
+            self._context_length,
+        )
+
+    def _need_embedder(self) -> Any:
         with self._embedding:
             if self._embedder is None:
                 self._embedder = self._make_embedder()
-        answer: dict[str, Any] = self._embedder.handle_embeddings({"input": text})
-        return answer
+            return self._embedder
 
     def _make_embedder(self) -> Any:
         assert self._spec is not None
@@ -335,6 +357,8 @@ def _parameters(
     parameters.embedding = True
     if not header.pooling:
         parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    elif header.ranks:  # it ranks only where it is told to, too
+        parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     # It always opens a listener on loopback: without this key nobody gets an answer there.
     parameters.api_keys = [secrets.token_urlsafe(32)]
     parameters.ui = False

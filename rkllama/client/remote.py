@@ -19,6 +19,8 @@ from ..types import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    RerankRequest,
+    RerankResult,
     SamplingParams,
 )
 from .discover import QUICK, ServerAddress
@@ -35,6 +37,7 @@ from .wire import (
     not_none,
     prompt_body,
     pull_progress,
+    rerank_result,
 )
 
 T = TypeVar("T")
@@ -215,6 +218,21 @@ class RemoteService:
         }
         reply = self._call("POST", "/api/embed", not_none(**body))
         return self._understand(embedding_result, reply)
+
+    def rerank(
+        self,
+        request: RerankRequest,
+        caller: Caller = LOCAL,  # noqa: ARG002 - as Service has it
+    ) -> RerankResult:
+        """One score per document."""
+        body = {
+            "model": self.current().name if request.model is None else request.model,
+            "query": request.query,
+            "documents": list(request.documents),
+            "return_documents": False,
+            "truncate": request.truncate,
+        }
+        return self._understand(rerank_result, self._call("POST", "/api/rerank", body))
 
     def count_tokens(
         self,

@@ -25,6 +25,7 @@ from ..types import (
     ModelInfo,
     PullProgress,
     ReasoningDelta,
+    RerankResult,
     Temperature,
     TextDelta,
     Timings,
@@ -173,6 +174,16 @@ def embedding_result(reply: Json) -> EmbeddingResult:
         vectors=tuple(reply["embeddings"]),
         usage=_usage(reply),
         timings=_timings(reply),
+    )
+
+
+def rerank_result(reply: Json) -> RerankResult:
+    """Return the scores of `/api/rerank`, in the order of the documents."""
+    results = sorted(reply["results"], key=lambda result: int(result["index"]))
+    return RerankResult(
+        model=reply["model"],
+        scores=tuple(float(result["relevance_score"]) for result in results),
+        usage=Usage(prompt_tokens=(reply.get("usage") or {}).get("prompt_tokens")),
     )
 
 

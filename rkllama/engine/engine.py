@@ -6,11 +6,14 @@ import logging
 import math
 import time
 from array import array
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ..backends.base import RerankSpec
 from ..board.lock import NPULock
+from ..chat.messages import neutraliser
+from ..chat.rerank import usual_yes_no_tokens
 from ..config import Settings
 from ..errors import InvalidRequest, PromptTooLong, Unsupported
 from ..models.metadata import StoredModel
@@ -23,6 +26,8 @@ from ..types import (
     Event,
     LoadedModel,
     ModelInfo,
+    RerankRequest,
+    RerankResult,
     SamplingParams,
     Timings,
     Tool,
@@ -30,7 +35,7 @@ from ..types import (
 )
 from .generation import Generation
 from .memory.pool import Pool
-from .memory.resident import Resident
+from .memory.resident import Resident, Turn
 from .metrics import Metrics
 from .prompt import build_prompt, empty_prompt, tools_for
 from .slots import count_in_slot
@@ -42,6 +47,8 @@ log = logging.getLogger("rkllama")
 
 MAX_INPUTS = 2048
 """Texts that one request may have embedded: as many as OpenAI takes."""
+MAX_DOCUMENTS = 1000
+"""Documents that one request may have ranked: as many as Cohere recommends."""
 
 
 class Engine:
@@ -71,7 +78,7 @@ class Engine:
             raise empty_prompt()
         model = self._model(request.model)
         if "completion" not in model.capabilities:
-            raise no_text_error(model.info.name)
+            raise no_text_error(model.info.name, model.capabilities)
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -130,7 +137,6 @@ class Engine:
         # A text without a word has a vector like any other: one among many must not cost the rest.
         inputs = tuple(text or " " for text in request.inputs)
         model = self._model(request.model)
-        limits = [self._settings.prompt_timeout(len(text)) for text in (*inputs, "")]
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -138,14 +144,55 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
-            if turn.conversations is not None and not turn.conversations.slots:
-                turn.conversations.forget()
+            _forget_conversation(turn)
             with _explaining(turn.resident):
+                limits = self._limits(inputs, turn.resident.ready.n_batch)
                 result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
         total = time.monotonic() - started
         return EmbeddingResult(
             model=model.info.name,
             vectors=tuple(_unit_vector(vector, request.dimensions) for vector in result.vectors),
+            usage=Usage(prompt_tokens=result.prompt_tokens),
+            timings=Timings(queue=turn.queue_seconds, load=turn.load_seconds, total=total),
+        )
+
+    def _limits(self, texts: Sequence[str], n_batch: int, more: int = 0) -> list[float]:
+        """Return the seconds until the vector of each text, and then to the end. Those of one run are only
+        there when all of it is; `more` are characters that come with each text.
+        """
+        each = [self._settings.prompt_timeout(len(text) + more) for text in texts]
+        runs = (each[start : start + n_batch] for start in range(0, len(each), n_batch))
+        limits = [sum(run) for run in runs for _ in run]
+        return [*limits, self._settings.prompt_timeout(0)]
+
+    def rerank(self, request: RerankRequest, caller: Caller = LOCAL) -> RerankResult:
+        """Return one score per document; see Service.rerank."""
+        started = time.monotonic()
+        if len(request.documents) > MAX_DOCUMENTS:
+            raise InvalidRequest(
+                f"the request has {len(request.documents)} documents, at most {MAX_DOCUMENTS} are ranked "
+                "at once",
+                param="documents",
+                hint="Send the likeliest ones only.",
+            )
+        model = self._model(request.model)
+        if "rerank" not in model.capabilities:
+            raise _no_reranker(model.info)
+        spec = _rerank_spec(request, model)
+        with self.pool.use(model, caller=caller) as turn:
+            turn.resident.raw = True
+            _forget_conversation(turn)
+            with _explaining(turn.resident):
+                limits = self._limits(
+                    spec.documents, turn.resident.ready.n_batch, more=len(spec.query)
+                )
+                result = turn.lane.rerank(spec, limits=limits, caller=caller)
+        if not all(map(math.isfinite, result.scores)):
+            raise Unsupported("the model returned no usable score for a document")
+        total = time.monotonic() - started
+        return RerankResult(
+            model=model.info.name,
+            scores=result.scores,
             usage=Usage(prompt_tokens=result.prompt_tokens),
             timings=Timings(queue=turn.queue_seconds, load=turn.load_seconds, total=total),
         )
@@ -183,6 +230,36 @@ class Engine:
     def close(self) -> None:
         """Cancel everything and end every child."""
         self.pool.close()
+
+
+def _forget_conversation(turn: Turn) -> None:
+    """Note that texts of their own come into the runtime's memory, but into none of its slots."""
+    if turn.conversations is not None and not turn.conversations.slots:
+        turn.conversations.forget()
+
+
+def _rerank_spec(request: RerankRequest, model: StoredModel) -> RerankSpec:
+    """The request for a backend. Control tokens in its texts, which come from anywhere, are made harmless."""
+    neutralise = neutraliser(())
+    return RerankSpec(
+        query=neutralise(request.query),
+        documents=tuple(map(neutralise, request.documents)),
+        truncate=request.truncate,
+        yes_no_tokens=model.yes_no_tokens,
+        usual_yes_no_tokens=usual_yes_no_tokens(model.info.family),
+    )
+
+
+def _no_reranker(info: ModelInfo) -> Unsupported:
+    hint = "Use one: Qwen3-Reranker, bge-reranker-v2-m3; 'rkllama search reranker' finds them."
+    if info.format == "gguf":
+        hint += (
+            " A reranker's .gguf needs the head that ranks (pooling type 'rank'), which not every "
+            "conversion has."
+        )
+    else:
+        hint += " If it is one under another name, put 'PARAMETER rerank true' into its Modelfile."
+    return Unsupported(f"{info.name} is not a reranker", param="model", hint=hint)
 
 
 def _check_shape(request: ChatRequest) -> None:

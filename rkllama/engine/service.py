@@ -28,6 +28,8 @@ from ..types import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    RerankRequest,
+    RerankResult,
     SamplingParams,
 )
 from .engine import Engine
@@ -215,6 +217,10 @@ class LocalService:
     def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
         """One vector per input."""
         return self._engine.embed(request, caller)
+
+    def rerank(self, request: RerankRequest, caller: Caller = LOCAL) -> RerankResult:
+        """One score per document."""
+        return self._engine.rerank(request, caller)
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Return tokens of the rendered prompt."""

@@ -72,6 +72,8 @@ class StoredModel:
     capabilities: tuple[str, ...] = ("completion",)
     text_end: str = ""
     """What each text ends with of which a vector is to be made."""
+    yes_no_tokens: tuple[int, ...] = ()
+    """The ids of a reranker's "yes" and "no", as the Modelfile tells them."""
     notes: tuple[str, ...] = ()
     """What was passed over because it is broken."""
 
@@ -202,6 +204,12 @@ class ModelReader:
         template = _template(modelfile, sidecars, good)
         variant = parse_model_name(entry.file, *origins(entry)).variant
         defaults = read_parameters(modelfile.parameters)
+        if _ranks(info, variant, defaults.rerank, good):
+            capabilities: tuple[str, ...] = ("rerank",)
+        else:
+            capabilities = _capabilities(info, variant, template, good)
+        if "completion" in capabilities and (defaults.npu.n_batch or 1) > 1:
+            notes.append("n_batch in the Modelfile is ignored: this model writes text")
         return StoredModel(
             info=info,
             modelfile=modelfile,
@@ -219,8 +227,9 @@ class ModelReader:
             lora=modelfile.adapter,
             llama_server=defaults.llama_server,
             parent=entry.parent or None,
-            capabilities=_capabilities(info, variant, template, good),
+            capabilities=capabilities,
             text_end=_text_end(info, variant, good),
+            yes_no_tokens=defaults.yes_no_tokens,
             notes=tuple(notes),
         )
 
@@ -346,6 +355,17 @@ def _eos_tokens(
     return end_tokens(info.family, *names)
 
 
+def _ranks(
+    info: ModelInfo, variant: str | None, setting: bool | None, header: GGUFHeader | None
+) -> bool:
+    """Return whether a model is a reranker. A .gguf needs a head for it; the NPU's are language models that
+    say yes or no, known by their name or by the Modelfile's `setting`.
+    """
+    if info.format == "gguf":
+        return header is not None and header.ranks
+    return variant == "reranker" if setting is None else setting
+
+
 def _capabilities(
     info: ModelInfo,
     variant: str | None,
@@ -355,7 +375,9 @@ def _capabilities(
     """In Ollama's words. No "vision": no backend takes images here, and clients would send some."""
     if variant == "embedding" or (header is not None and header.only_embeds):
         return ("embedding",)
-    if variant == "reranker":  # a language model that says yes or no
+    if (
+        variant == "reranker"
+    ):  # not the one of a reranker as such: it can only be asked for yes or no
         return ("completion",)
     family = find_family(info.family)
     if template is not None:

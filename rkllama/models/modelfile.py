@@ -65,6 +65,10 @@ class Defaults:
     stop: tuple[str, ...] = ()
     think: bool | None = None
     npu: NPUParams = field(default_factory=NPUParams)
+    rerank: bool | None = None
+    """Whether it ranks documents, where its name does not say so."""
+    yes_no_tokens: tuple[int, ...] = ()
+    """The ids of a reranker's "yes" and "no"."""
     llama_server: tuple[str, ...] | None = None
     """A llama-server with arguments, or arguments, or "off"; see engine.memory."""
 
@@ -143,6 +147,9 @@ _OTHERS: dict[str, Callable[[str], Any]] = {
     "num_ctx": _at_least(1, _integer),
     "think": _switch,
     "stop": str,
+    "rerank": _switch,
+    "yes_token_id": _between(0, 1 << 24),
+    "no_token_id": _between(0, 1 << 24),
     PROGRAM: server_command,
 }
 _NPU: dict[str, Callable[[str], Any]] = {
@@ -150,6 +157,7 @@ _NPU: dict[str, Callable[[str], Any]] = {
     "embed_flash": _switch,
     "enabled_cpus_mask": _between(1, 0xFF),
     "enabled_cpus_num": _between(1, 8),
+    "n_batch": _between(1, 100),
 }
 _PARAMETERS = {**_SAMPLING, **_OTHERS, **_NPU}
 
@@ -165,6 +173,7 @@ def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
             values[name] = _PARAMETERS[name](text)
         except (KeyError, ValueError, OverflowError):
             continue
+    yes, no = values.get("yes_token_id"), values.get("no_token_id")
     return Defaults(
         sampling=SamplingParams(**{name: values.get(name) for name in _SAMPLING}),
         max_tokens=values.get("num_predict"),
@@ -172,6 +181,8 @@ def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
         stop=tuple(text for name, text in parameters if name == "stop" and text),
         think=values.get("think"),
         npu=NPUParams(**{name: values.get(name) for name in _NPU}),
+        rerank=values.get("rerank"),
+        yes_no_tokens=() if yes is None or no is None else (yes, no),
         llama_server=values.get(PROGRAM),
     )
 

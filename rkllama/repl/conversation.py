@@ -42,7 +42,7 @@ class Conversation:
         """Load a model while the user types. Raises RKLLamaError, also for one that writes no text."""
         model = details.info
         if "completion" not in details.capabilities:
-            raise no_text_error(model.name)
+            raise no_text_error(model.name, details.capabilities)
         with Spinner(LoadingText(self.service, model)), quiet_keys():
             self.service.load(
                 model.name,

@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from ..backends.base import Backend, RunResult
@@ -70,6 +71,8 @@ class Child:
 
     def __init__(self, pipes: Sequence[tuple[int, int]]) -> None:
         self.backend: Backend | None = None
+        self.n_batch = 1
+        """How many texts the backend takes at once."""
         self._lanes = {
             commands: _Lane(self, events, index) for index, (commands, events) in enumerate(pipes)
         }
@@ -150,6 +153,7 @@ class _Lane:
             frames.LOAD: self._load,
             frames.GENERATE: self._generate,
             frames.EMBED: self._embed,
+            frames.RERANK: self._rerank,
             frames.COUNT: self._count,
             frames.RESTORE: self._restore,
             frames.SAVE: self._save,
@@ -198,7 +202,7 @@ class _Lane:
         spec = frames.decode_load(payload)
         backend = kind_of(spec.path, external=bool(spec.llama_server)).create()
         loaded = backend.load(spec)
-        self._child.backend = backend
+        self._child.backend, self._child.n_batch = backend, loaded.n_batch
         return frames.encode(loaded)
 
     def _generate(self, run: int, payload: bytes) -> bytes:
@@ -235,15 +239,40 @@ class _Lane:
                 self.running = None
 
     def _embed(self, run: int, payload: bytes) -> bytes:
-        """Return one text at a time, so that an abort and the parent's limit are for one and not for all."""
         backend, (texts, truncate) = self._child.need_backend(), frames.decode(payload)
+
+        def evaluate(texts: Sequence[str]) -> tuple[Sequence[bytes], int | None]:
+            result = backend.embed(tuple(texts), truncate)
+            return result.vectors, result.prompt_tokens
+
+        return self._in_runs(run, texts, evaluate)
+
+    def _rerank(self, run: int, payload: bytes) -> bytes:
+        backend, spec = self._child.need_backend(), frames.decode_rerank(payload)
+
+        def evaluate(documents: Sequence[str]) -> tuple[Sequence[bytes], int | None]:
+            result = backend.rerank(replace(spec, documents=tuple(documents)))
+            return [frames.pack_score(score) for score in result.scores], result.prompt_tokens
+
+        return self._in_runs(run, spec.documents, evaluate)
+
+    def _in_runs(
+        self,
+        run: int,
+        texts: Sequence[str],
+        evaluate: Callable[[Sequence[str]], tuple[Sequence[bytes], int | None]],
+    ) -> bytes:
+        """Send a vector for each text and return their tokens: as many texts at a time as the backend takes
+        at once, so that an abort and the parent's limit are for these and not for all.
+        """
         tokens: list[int | None] = []
-        for text in texts:
+        size = self._child.n_batch
+        for start in range(0, len(texts), size):
             if self._aborted == run:
                 raise Cancelled("the model is being unloaded")
-            result = backend.embed((text,), truncate)
-            tokens.append(result.prompt_tokens)
-            for vector in result.vectors:
+            vectors, count = evaluate(texts[start : start + size])
+            tokens.append(count)
+            for vector in vectors:
                 frames.write_frame(self._events, frames.VECTOR, run, vector)
         counts = [count for count in tokens if count is not None]
         return frames.encode(sum(counts) if len(counts) == len(tokens) else None)

@@ -3,7 +3,7 @@
 States; `Lane._enter` alone changes them, always in the thread that holds the lane (see
 engine/memory/scheduler.py):
 
-    STARTING ──load()──▶ READY ──generate(), embed()──▶ RUNNING ──RESULT/ERROR frame──▶ READY
+    STARTING ──load()──▶ READY ──generate(), embed(), …──▶ RUNNING ──RESULT/ERROR frame──▶ READY
         │                  │                              │  └─given up by its reader──▶ DRAINING ─┐
         │                  │                              │        next operation: READY ◀─RESULT──┤
         └──────────────────┴──────────────────────────────┴─ crash, hang, close() ──▶ DEAD ◀───────┘
@@ -20,11 +20,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, NoReturn, TypeVar
 
-from ..backends.base import EmbedResult, GenerateSpec, RunResult
+from ..backends.base import EmbedResult, GenerateSpec, RankResult, RerankSpec, RunResult
 from ..backends.kinds import Kind
 from ..errors import (
     InvalidRequest,
@@ -162,16 +163,29 @@ class Lane:
 
         Raises what `generate` raises.
         """
+        command = frames.encode([texts, truncate])
+        vectors, count = self._vectors(frames.EMBED, command, limits, caller)
+        return EmbedResult(vectors=tuple(vectors), prompt_tokens=count)
+
+    def rerank(
+        self, spec: RerankSpec, *, limits: Sequence[float], caller: Caller = LOCAL
+    ) -> RankResult:
+        """One score per document; `limits` as for `embed`. Raises what `generate` raises."""
+        vectors, count = self._vectors(frames.RERANK, frames.encode(spec), limits, caller)
+        return RankResult(scores=tuple(array("f", b"".join(vectors))), prompt_tokens=count)
+
+    def _vectors(
+        self, kind: int, command: bytes, limits: Sequence[float], caller: Caller
+    ) -> tuple[list[bytes], int | None]:
+        """Run a command that gives vectors: these, and the tokens that were evaluated for them."""
         vectors: list[bytes] = []
 
         def limit() -> float:
             return limits[min(len(vectors), len(limits) - 1)]
 
-        payload = self._call(
-            frames.EMBED, frames.encode([texts, truncate]), limit, caller, vectors=vectors
-        )
+        payload = self._call(kind, command, limit, caller, vectors=vectors)
         count: int | None = self._decoded(frames.decode, payload)
-        return EmbedResult(vectors=tuple(vectors), prompt_tokens=count)
+        return vectors, count
 
     def count_tokens(self, text: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
         """Return how many tokens the text is; None where the runtime cannot tell."""

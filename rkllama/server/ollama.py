@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 from .. import __version__
-from ..api import ollama, ollama_models
+from ..api import ollama, ollama_models, rerank
 from ..api.common import NDJSON_TYPE, Generation
 from ..errors import (
     Cancelled,
@@ -105,6 +105,12 @@ def _embed(call: Call) -> Reply:
     request = ollama.decode_embed(call.json())
     result = call.service.embed(request, call.caller())
     return ok(ollama.embed_body(request.model or result.model, result))
+
+
+def _rerank(call: Call) -> Reply:
+    """Not Ollama's: for RKLLama's own client, which reads its errors."""
+    wanted = rerank.decode_rerank(call.json())
+    return ok(wanted.body(call.service.rerank(wanted.request, call.caller())))
 
 
 def _embeddings(call: Call) -> Reply:
@@ -238,6 +244,14 @@ ROUTES = (
         "Embedding of one text (older form)",
         accepts="OllamaEmbeddings",
         returns=("embedding",),
+    ),
+    _route(
+        ("POST",),
+        "/api/rerank",
+        _rerank,
+        "Documents by how well they answer a query",
+        accepts="Rerank",
+        returns=("id", "model", "results"),
     ),
     _route(
         ("POST",),

@@ -394,6 +394,16 @@ BODIES: dict[str, Schema] = {
         encoding_format=_one_of("float", "base64"),
         dimensions=_integer(1),
     ),
+    "Rerank": _object(
+        {
+            "model": _MODEL,
+            "query": _NAME,
+            "documents": _list(_either(_TEXT, _object({"text": _TEXT})), 1),
+        },
+        top_n=_integer(1),
+        return_documents=_FLAG,
+        truncate=_FLAG,
+    ),
     "AnthropicMessages": _object(
         {"model": _MODEL, "messages": _MESSAGES, "max_tokens": _integer(1)}, **_ANTHROPIC
     ),

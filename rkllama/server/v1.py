@@ -1,4 +1,6 @@
-"""What lies below /v1: OpenAI's API and Anthropic's. Both ask for the models at the same paths."""
+"""What lies below /v1: OpenAI's API with the reranking of others, and Anthropic's API. Clients of both ask
+for the models at the same paths.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..api import anthropic, openai, responses
+from ..api import anthropic, openai, rerank, responses
 from ..api.common import SSE_TYPE
 from ..errors import RKLLamaError, Unsupported
 from .guard import key_number
@@ -66,6 +68,11 @@ def _input_items(call: Call) -> Reply:
 def _embeddings(call: Call) -> Reply:
     embeddings = openai.decode_embeddings(call.json())
     return ok(embeddings.body(call.service.embed(embeddings.request, call.caller())))
+
+
+def _rerank(call: Call) -> Reply:
+    wanted = rerank.decode_rerank(call.json())
+    return ok(wanted.body(call.service.rerank(wanted.request, call.caller())))
 
 
 # --- Anthropic ---------------------------------------------------------------------------------
@@ -186,6 +193,17 @@ ROUTES = (
         "Embeddings of texts",
         accepts="OpenAIEmbeddings",
         returns=("object", "data", "model", "usage"),
+    ),
+    *(
+        _openai(
+            ("POST",),
+            path,
+            _rerank,
+            "Documents by how well they answer a query",
+            accepts="Rerank",
+            returns=("id", "model", "results"),
+        )
+        for path in ("/v1/rerank", "/v1/reranking", "/v2/rerank")
     ),
     _shared(("GET",), "/v1/models", _models, "Models on disk", returns=("object", "data")),
     _shared(

@@ -252,6 +252,14 @@ FIELDS: dict[str, dict[str, object]] = {
         "encoding_format": "float",
         "dimensions": None,
     },
+    "/v1/rerank": {
+        "model": "m",
+        "query": "q",
+        "documents": ["one", {"text": "two"}],
+        "top_n": 1,
+        "return_documents": False,
+        "truncate": True,
+    },
     "/v1/messages": {
         "model": "m",
         "messages": [GOOD],

@@ -79,8 +79,13 @@ class Loader:
             abi=self._settings.rkllm_abi,
             llama_server=self._llama_server(model),
             lora=model.lora,
-            npu=model.npu.over(self._npu),
+            npu=self._npu_params(model),
         )
+
+    def _npu_params(self, model: StoredModel) -> NPUParams:
+        params = model.npu.over(self._npu)
+        # A model that writes has one prompt at a time, and every run takes as many as were agreed on.
+        return replace(params, n_batch=1) if "completion" in model.capabilities else params
 
     def _llama_server(self, model: StoredModel) -> tuple[str, ...]:
         """Return the words of the llama-server to run a model with; none for the backend of its format.
