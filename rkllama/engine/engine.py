@@ -35,9 +35,10 @@ from ..types import (
 )
 from .generation import Generation
 from .memory.pool import Pool
-from .memory.resident import Resident
+from .memory.resident import Resident, Turn
 from .metrics import Metrics
 from .prompt import build_prompt, empty_prompt, tools_for
+from .slots import count_in_slot
 from .structured.schema import check_schema
 from .structured.tool_choice import forced_call_schema
 from .truncation import truncate
@@ -85,7 +86,7 @@ class Engine:
             keep_alive=request.keep_alive,
             caller=caller,
         ) as turn:
-            if turn.resident.conversations is not None and model.info.digest is None:
+            if turn.resident.conversations and model.info.digest is None:
                 self._store.digest(model.info)  # in the background; without it none is kept
             generation = Generation(
                 request=request,
@@ -113,8 +114,13 @@ class Engine:
                 return None
             text = build_prompt(request, model, runtime_wraps=False).text
             resident.raw = True
-            _forget_conversation(resident)
             timeout = self._settings.prompt_timeout(len(text))
+            if turn.lane.kind.external:  # it has a tokenizer, and its slots stay as they are
+                return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+            if turn.conversations is not None and turn.conversations.slots:
+                return count_in_slot(turn, text, model.info.digest, self._settings, caller)
+            if turn.conversations is not None:
+                turn.conversations.forget()
             return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
 
     # --- Vectors -------------------------------------------------------------------------------
@@ -138,7 +144,7 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
-            _forget_conversation(turn.resident)
+            _forget_conversation(turn)
             with _explaining(turn.resident):
                 limits = self._limits(inputs, turn.resident.ready.n_batch)
                 result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
@@ -175,7 +181,7 @@ class Engine:
         spec = _rerank_spec(request, model)
         with self.pool.use(model, caller=caller) as turn:
             turn.resident.raw = True
-            _forget_conversation(turn.resident)
+            _forget_conversation(turn)
             with _explaining(turn.resident):
                 limits = self._limits(
                     spec.documents, turn.resident.ready.n_batch, more=len(spec.query)
@@ -226,10 +232,10 @@ class Engine:
         self.pool.close()
 
 
-def _forget_conversation(resident: Resident) -> None:
-    """Note that something else than a conversation comes into the runtime's memory."""
-    if resident.conversations is not None:
-        resident.conversations.forget()
+def _forget_conversation(turn: Turn) -> None:
+    """Note that texts of their own come into the runtime's memory, but into none of its slots."""
+    if turn.conversations is not None and not turn.conversations.slots:
+        turn.conversations.forget()
 
 
 def _rerank_spec(request: RerankRequest, model: StoredModel) -> RerankSpec:

@@ -48,7 +48,10 @@ class Worker(Lane):
         except OSError as error:
             raise LoadFailed(f"cannot start a process for {path}: {error}") from None
         super().__init__(process, process.pipes[0], kind, log)
-        others = (Lane(process, pipes, kind, log) for pipes in process.pipes[1:])
+        others = (
+            Lane(process, pipes, kind, log, index)
+            for index, pipes in enumerate(process.pipes[1:], start=1)
+        )
         self.lanes: tuple[Lane, ...] = (self, *others)
         """Those that can be used; once it is loaded, as many as the backend can run at a time."""
 

@@ -100,17 +100,18 @@ class Pool:
                         continue
                     resident = slot.resident
                     assert resident is not None
+                    turn = Turn(resident, lane, granted - started)
                     try:
                         if time.monotonic() - granted > _LONG and caller.has_left():
                             self._expire_after(slot, resident)
                             raise Cancelled
-                        loaded = time.monotonic() - granted
+                        turn.load_seconds = time.monotonic() - granted
                         try:
-                            yield Turn(resident, lane, granted - started, loaded)
+                            yield turn
                         finally:
                             self._after_use(slot, resident, keep_alive)
                     finally:
-                        resident.leave(lane)
+                        resident.leave(turn.lane)
                     return
         finally:
             self._loader.give_back()
