@@ -46,14 +46,15 @@ def no_text_error(name: str, capabilities: Sequence[str]) -> Unsupported:
 class Caller:
     """For whom an operation is done. A caller that hangs up cancels it, wherever it waits."""
 
-    __slots__ = ("_fd", "owner")
+    __slots__ = ("_fd", "key", "owner")
 
-    def __init__(self, fd: int = -1, owner: str = "") -> None:
+    def __init__(self, fd: int = -1, owner: str = "", key: str = "") -> None:
         """`fd` is the caller's socket; -1 is a caller that never hangs up. `owner` tells apart those whose
-        conversations are kept apart.
+        conversations are kept apart; `key` is the API key that was sent, "" for none.
         """
         self._fd = fd
         self.owner = owner
+        self.key = key
 
     def wait(self, fd: int, timeout: float | None = None) -> bool:
         """Wait until `fd` can be read; False when `timeout` seconds pass first, at most LONGEST_WAIT.

@@ -108,7 +108,7 @@ def table(document: str, title: str) -> list[list[str]]:
 
 FLOORS = (
     ("rkllama",),
-    ("errors", "types", "config", "service", "files"),
+    ("errors", "types", "config", "prompt_rules", "service", "files"),
     ("chat",),
     ("board",),
     ("rkllm", "systemd"),
