@@ -333,7 +333,7 @@ class Settings:
     share_states: bool
     """Whether clients with different API keys use each other's. RKLLAMA_SHARE_STATES, false."""
     prompt_rules: tuple[PromptRule, ...]
-    """Lines of system prompts that are moved behind what stays the same. RKLLAMA_PROMPT_RULES; default: none."""
+    """Lines of system prompts that are moved behind what stays the same. RKLLAMA_PROMPT_RULES."""
     exit_idle: float | None
     """Seconds without a request or a loaded model after which the server ends; None = never.
     RKLLAMA_EXIT_IDLE."""

@@ -1,14 +1,14 @@
 """Tools and JSON schemas in one order, so that the same ones always make the same prompt.
 
-Some clients keep them in maps without an order, and send each request in another; others collect their tools
-anew at each start.
+Some clients keep them in maps without an order, and send each request in another; others collect their
+tools anew at each start.
 
-- Tools stand in the order of their names. Which comes first means nothing to a client, and a list that is
-  sorted is the same after a restart, of the client or of this server, where states on the disk are used again.
+- Tools stand in the order of their names. Which comes first means nothing to a client, and a sorted list is
+  the same after a restart, of the client or of this server, when states on the disk are used again.
 - The keywords of a schema stand in a fixed order, the usual one of published schemas first.
-- The names below `properties` are another matter: models write arguments and answers in this order, a grammar
-  demands it, and a schema that wants `reasoning` before `answer` is meant so. They keep the order in which the
-  client sent this schema first; in whatever order it sends the same one later, it is that one again.
+- The names below `properties` are another matter: models write arguments and answers in this order, a
+  grammar demands it, and a schema that wants `reasoning` before `answer` is meant so. They keep the order in
+  which the client sent this schema first; in whatever order it sends the same one later, it is that again.
 
 None of this changes what a schema accepts: objects in JSON have no order, nor has `required`. Lists that have
 one (`enum`, `anyOf`, `prefixItems`) stay as they are.
@@ -37,7 +37,7 @@ _MOST_CHARS = 1 << 20
 
 
 def ordered_schema(schema: Mapping[str, Any], *, by_name: bool = False) -> dict[str, Any]:
-    """Return a schema with its keywords in the fixed order; with `by_name` its properties are sorted, too."""
+    """Return a schema with its keywords in the fixed order; `by_name` sorts its properties, too."""
     return _schema(schema, by_name, _DEEPEST)
 
 
@@ -82,7 +82,7 @@ def _data(value: Any, depth: int) -> Any:
 
 
 def _required(names: list[Any], properties: Mapping[str, Any]) -> list[Any]:
-    """Return the required names in the order of the properties; as it is where that is not a list of names."""
+    """Return required names in the order of the properties; what is not a list of names stays as it is."""
     if not all(isinstance(name, str) for name in names):
         return names
     place = {name: n for n, name in enumerate(properties)}
@@ -99,6 +99,11 @@ class Orders:
         """By the schema's text with all names sorted."""
         self._tools = _Memory[tuple[Tool, ...]](most_chars)
         """By their text as they came: ordering dozens of tools takes ten times as long as writing them."""
+
+    @property
+    def remembered(self) -> int:
+        """Characters of what is remembered."""
+        return self._schemas.chars + self._tools.chars
 
     def tools(self, tools: Sequence[Tool], client: str = "") -> tuple[Tool, ...]:
         """Return tools and their schemas in order; what one `client` sends orders nothing of another's."""
@@ -144,7 +149,7 @@ class _Memory(Generic[T]):
     def __init__(self, most_chars: int) -> None:
         self._most = most_chars
         self._values: OrderedDict[tuple[str, str], T] = OrderedDict()
-        self._chars = 0
+        self.chars = 0
 
     def get(self, client: str, text: str) -> T | None:
         value = self._values.get((client, text))
@@ -155,10 +160,10 @@ class _Memory(Generic[T]):
     def put(self, client: str, text: str, value: T) -> T:
         if len(text) <= self._most // 4:
             self._values[client, text] = value
-            self._chars += len(text)
-        while self._chars > self._most:
+            self.chars += len(text)
+        while self.chars > self._most:
             (_, oldest), _ = self._values.popitem(last=False)
-            self._chars -= len(oldest)
+            self.chars -= len(oldest)
         return value
 
 
