@@ -38,9 +38,10 @@ class Arranger:
         for rule in self._rules:
             if unknown := len({*(rule.keys or ())} - {*settings.api_keys}):
                 log.warning(
-                    "the prompt rule %s has %d API keys that api_keys does not have",
+                    "the prompt rule %s has %d API key%s that api_keys does not have",
                     rule.name,
                     unknown,
+                    "" if unknown == 1 else "s",
                 )
 
     def arrange(
