@@ -129,7 +129,9 @@ def _rule(entry: object, read_keys: Callable[[object], Iterable[str]]) -> Prompt
         name = _name(entry)
         return PromptRule(name=name, lines=_lines(name, None))
     if unknown := sorted(set(entry) - {*_FIELDS}):
-        raise ValueError(f"a rule has no {', '.join(unknown)}, only {', '.join(_FIELDS)}")
+        raise ValueError(
+            f"a rule has no field {', '.join(unknown)}: its fields are {', '.join(_FIELDS)}"
+        )
     name = _name(entry.get("name"))
     before = entry.get("before", "first")
     if before not in ("first", "last"):

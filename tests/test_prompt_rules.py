@@ -73,7 +73,10 @@ keys = ["first", "@{tmp_path / "keys"}"]
         ('[{name = "a", lines = []}]', "between 1 and 64 lines"),
         ('[{name = "a", lines = ["b\\nc"]}]', "must be one line"),
         ('[{name = "a", lines = ["b"], before = "user"}]', "must be first or last"),
-        ('[{name = "a", lines = ["b"], model = ["c"]}]', "a rule has no model, only"),
+        (
+            '[{name = "a", lines = ["b"], model = ["c"]}]',
+            "a rule has no field model: its fields are name",
+        ),
         ('[{name = "a", lines = ["b"], models = [1]}]', "must be a list of texts"),
         ('["home-assistant", {name = "home-assistant"}]', "is there twice"),
     ],
