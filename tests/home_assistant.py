@@ -1,10 +1,11 @@
 """What Home Assistant sends, recorded from itself.
 
 The file holds the bodies of requests that Home Assistant 2026.11.0 (its package, on Python 3.14) sent to a
-small server in the place of Ollama and of OpenAI. Its integrations `ollama` and `openai_conversation` were set
-up with Assist, the devices were those of its integration `demo`, in rooms on two floors, and commands came in
-by `conversation.async_converse` from satellites in two of the rooms. The server answered each command with the
-call that stands in the file; what came back of it is Home Assistant's own. Texts and tools are kept once.
+small server in the place of Ollama and of OpenAI. Its integrations `ollama` and `openai_conversation` were
+set up with Assist, the devices were those of its integration `demo`, in rooms on two floors, and commands
+came in by `conversation.async_converse` from satellites in two of the rooms. The server answered each command
+with the call that stands in the file; what came back of it is Home Assistant's own. Texts and tools are kept
+once.
 """
 
 from __future__ import annotations
