@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 Place = Literal["first", "last"]
@@ -69,11 +70,11 @@ class PromptRule:
 
 def matches(pattern: str, text: str) -> bool:
     """Return whether `text` is `pattern`, whose `*` stand for any texts."""
-    head, *rest = pattern.split("*")
-    if not rest:
-        return text == head
+    head, rest = _parts(pattern)
     if not text.startswith(head):
         return False
+    if not rest:
+        return text == head
     *middle, tail = rest
     at = len(head)
     for part in middle:
@@ -82,6 +83,12 @@ def matches(pattern: str, text: str) -> bool:
             return False
         at += len(part)
     return len(text) - len(tail) >= at and text.endswith(tail)
+
+
+@lru_cache(maxsize=1024)
+def _parts(pattern: str) -> tuple[str, tuple[str, ...]]:
+    head, *rest = pattern.split("*")
+    return head, tuple(rest)
 
 
 def built_in(name: str) -> PromptRule | None:
