@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from .prompt_rules import PromptRule
+
 NUMBER_BOUNDS: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 5),
     "top_p": (0, 1),
@@ -248,6 +250,12 @@ def _keys_in_file(path: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def _prompt_rules(value: object) -> tuple[PromptRule, ...]:
+    from .prompt_rules import read_rules  # needed only where there are some
+
+    return read_rules(value, _keys)
+
+
 def _origins(value: object) -> tuple[str, ...]:
     """Origins as browsers send them: in lower case, with no slash at the end."""
     origins = tuple(word.lower().rstrip("/") for word in _words(value))
@@ -335,6 +343,8 @@ class Settings:
     """Bytes of them that are written in an hour; None = a hundredth of the disk. RKLLAMA_STATE_WRITES."""
     share_states: bool
     """Whether clients with different API keys use each other's. RKLLAMA_SHARE_STATES, false."""
+    prompt_rules: tuple[PromptRule, ...]
+    """Lines of system prompts that are moved behind what stays the same. RKLLAMA_PROMPT_RULES."""
     exit_idle: float | None
     """Seconds without a request or a loaded model after which the server ends; None = never.
     RKLLAMA_EXIT_IDLE."""
@@ -364,6 +374,7 @@ class Settings:
         "origins",
         "parallel",
         "prefill_timeout",
+        "prompt_rules",
         "rkllm_abi",
         "rkllm_lib",
         "runtime_url",
@@ -420,6 +431,11 @@ class Setting:
         """Its option on the command line."""
         return "--" + self.variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
 
+    def refused(self, value: object) -> str:
+        """Return that it cannot have a value, which is not shown where API keys may stand in it."""
+        secret = self.parse is _prompt_rules and not isinstance(value, str)
+        return "cannot be used" if secret else f"cannot be {value!r}"
+
     @property
     def is_duration(self) -> bool:
         """Whether its value is seconds."""
@@ -459,6 +475,7 @@ SETTINGS = (
     Setting("state_budget", "RKLLAMA_STATE_BUDGET", _size, None),
     Setting("state_writes", "RKLLAMA_STATE_WRITES", _size, None),
     Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),
+    Setting("prompt_rules", "RKLLAMA_PROMPT_RULES", _prompt_rules, ()),
     Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
 )
 
@@ -533,7 +550,7 @@ def _parse(setting: Setting, value: object, where: str) -> Any:
     try:
         return setting.parse(value)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
+        raise ConfigError(f"{where} {setting.refused(value)}: {error}") from None
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -92,15 +92,18 @@ class Caller:
     `signs` of life there.
     """
 
-    __slots__ = ("_fd", "_signs", "owner")
+    __slots__ = ("_fd", "_signs", "key", "owner")
 
-    def __init__(self, fd: int = -1, owner: str = "", signs: Signs | None = None) -> None:
+    def __init__(
+        self, fd: int = -1, owner: str = "", signs: Signs | None = None, *, key: str = ""
+    ) -> None:
         """`fd` is the caller's socket; -1 is a caller that never hangs up. `owner` tells apart those whose
-        conversations are kept apart.
+        conversations are kept apart; `key` is the API key that was sent, "" for none.
         """
         self._fd = fd
         self._signs = signs
         self.owner = owner
+        self.key = key
 
     @property
     def watching(self) -> bool:
@@ -109,7 +112,7 @@ class Caller:
 
     def staying(self) -> Caller:
         """Return the same caller for what is done to its end, whether it hangs up or not."""
-        return Caller(owner=self.owner, signs=self._signs)
+        return Caller(owner=self.owner, signs=self._signs, key=self.key)
 
     def tell(self, before: int) -> None:
         """Give a sign of life now to a caller that is watching. Raises Cancelled."""

@@ -33,6 +33,7 @@ from ..types import (
     Tool,
     Usage,
 )
+from .arrangement import Arranger
 from .generation import Generation
 from .memory.pool import Pool
 from .memory.resident import Resident, Turn
@@ -67,6 +68,7 @@ class Engine:
         self._store = store
         self.pool = Pool(settings, npu_lock, exact_sampling=exact_sampling, shares_npu=shares_npu)
         self.metrics = Metrics()
+        self._arranger = Arranger(settings, self.metrics)
 
     # --- Text ----------------------------------------------------------------------------------
 
@@ -79,6 +81,7 @@ class Engine:
         model = self._model(request.model)
         if "completion" not in model.capabilities:
             raise no_text_error(model.info.name, model.capabilities)
+        request, moved = self._arranger.arrange(request, model, caller)
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -96,6 +99,7 @@ class Engine:
                 settings=self._settings,
                 metrics=self.metrics,
                 started=started,
+                moved=moved,
                 minds_room=request.truncate,
             )
             with _explaining(turn.resident, tools_for(request)):
@@ -108,11 +112,12 @@ class Engine:
         """Return tokens of the prompt that `request` renders to; see Service.count_tokens."""
         _check_shape(request)
         model = self._model(request.model)
+        request, moved = self._arranger.arrange(request, model, caller, count=False)
         with self.pool.use(model, keep_alive=request.keep_alive, caller=caller) as turn:
             resident = turn.resident
             if not resident.ready.counts_tokens:
                 return None
-            text = build_prompt(request, model, runtime_wraps=False).text
+            text = build_prompt(request, model, moved=moved, runtime_wraps=False).text
             resident.raw = True
             timeout = self._settings.prompt_timeout(len(text))
             if turn.lane.kind.external:  # it has a tokenizer, and its slots stay as they are

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..backends.base import GenerateSpec, RunResult, reuses_cache
+from ..chat.moving import MovedLine
 from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
@@ -47,6 +48,8 @@ class Generation:
     settings: Settings
     metrics: Metrics
     started: float
+    moved: tuple[MovedLine, ...] = ()
+    """Lines that were taken from the system prompt, to stand behind it."""
     dropped: int = 0
     """Messages that were left out, since the context does not hold them."""
     minds_room: bool = False
@@ -287,7 +290,12 @@ class Generation:
         resident = self.turn.resident
         wraps = resident.worker.kind.wraps_prompts and not resident.raw
         prompt = build_prompt(
-            self.request, self.model, schema=schema, extra=extra, runtime_wraps=wraps
+            self.request,
+            self.model,
+            schema=schema,
+            extra=extra,
+            moved=self.moved,
+            runtime_wraps=wraps,
         )
         if prompt.template is not None and not self.request.template:
             self._tell_once(prompt.template.notice)

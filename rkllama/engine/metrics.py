@@ -100,6 +100,14 @@ class Metrics:
             "rkllama_prompt_tokens_total", "Prompt tokens, including reused ones."
         )
         self.completion_tokens = Counter("rkllama_completion_tokens_total", "Tokens generated.")
+        self.rule_requests = Counter(
+            "rkllama_prompt_rule_requests_total",
+            "Requests in whose system prompt a rule has moved lines.",
+            ("rule",),
+        )
+        self.rule_lines = Counter(
+            "rkllama_prompt_rule_lines_total", "Lines that it has moved.", ("rule",)
+        )
         self.prompt_seconds = Histogram(
             "rkllama_prompt_seconds", "Time to evaluate a prompt, as the runtime reports it."
         )

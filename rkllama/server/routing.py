@@ -161,13 +161,16 @@ class Call:
             if sock is not None:
                 with contextlib.suppress(OSError):
                     self._client = os.dup(sock.fileno())
-        return Caller(self._client, self._owner(), signs)
+        key = self._key()
+        # Whose saved conversations are used: those of clients with one API key are theirs.
+        owner = "" if self.settings.share_states else owner_of(key)
+        return Caller(self._client, owner, signs, key=key)
 
-    def _owner(self) -> str:
-        """Return whose saved conversations are used: those of clients with one API key are theirs."""
+    def _key(self) -> str:
+        """Return the API key that the client has sent, "" where there are none."""
         keys = self.settings.api_keys
-        number = -1 if self.settings.share_states else key_number(self.environ, keys)
-        return owner_of(keys[number]) if number >= 0 else ""
+        number = key_number(self.environ, keys) if keys else -1
+        return keys[number] if number >= 0 else ""
 
     def close(self) -> None:
         """Free what `caller` and unpacking took."""
