@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from ...engine.pool import Resident, Turn
+from ...engine.memory.resident import Resident, Turn
 from ...engine.service import LocalService
 from ...errors import LoadFailed, RKLLamaError, Unsupported, WorkerError
 from ...models.metadata import StoredModel
