@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
-from tests.conftest import isolate
 from tests.hub.loopback import LoopbackHub
 from tests.running import Reply, Server
 from tests.virtual_npu import directive, library, read_trace, write_model
-from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -24,40 +20,10 @@ NONE_LOADED = "Aucun modèle n'est actuellement chargé."
 ENGLISH = {"Accept-Language": "en"}
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server for all tests here that need no other one; its models directory is `there`."""
-    with pytest.MonkeyPatch.context() as patch:
-        isolate(patch, tmp_path_factory.mktemp("shared"))
-        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
-        with Server() as running:
-            yield running
-
-
 @pytest.fixture
-def server(shared: Server) -> Iterator[Server]:
-    """That server, with no model on its disk nor in its memory, as one that has just started."""
-    yield shared
-    unload_all(shared)
-    folder = models_of(shared)
-    folder.unlink() if folder.is_symlink() else shutil.rmtree(folder)
-    folder.mkdir()
-
-
-@pytest.fixture
-def there(server: Server) -> Path:
-    """The models directory of the shared server, empty."""
-    return models_of(server)
-
-
-def models_of(server: Server) -> Path:
-    return Path(server.get("/api/version").json["models"])
-
-
-def unload_all(server: Server) -> None:
-    for model in server.get("/api/ps").json["models"]:
-        server.post("/api/generate", {"model": model["model"], "keep_alive": 0})
-    until(lambda: not server.get("/api/ps").json["models"])
+def server(emptied: Server) -> Server:
+    """One for all tests here that need no other one."""
+    return emptied
 
 
 def load(server: Server, name: str, **headers: str) -> Reply:
