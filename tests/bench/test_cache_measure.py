@@ -211,6 +211,15 @@ def test_a_release_that_does_not_tell_what_it_reuses_says_so(
         assert_nothing_is_left(local)
 
 
+def test_a_model_that_writes_no_text_holds_no_conversation(
+    newest: None, models: Path, service: LocalService
+) -> None:
+    write_model(models / "bge-m3.rkllm")
+    with pytest.raises(RKLLamaError, match="writes no text"):
+        outcome(service, name="bge-m3")
+    assert_nothing_is_left(service)
+
+
 def test_where_states_are_off_it_is_refused() -> None:
     with pytest.raises(RKLLamaError, match="state_budget is 0") as caught:
         require_states(load_settings({"state_budget": "0"}))

@@ -302,7 +302,12 @@ class CacheMeasurement:
 
 def _keeps_none(resident: Resident) -> Unsupported:
     """Return the error for a backend that offers no states."""
-    kind, runtime = resident.worker.kind, resident.ready.runtime
+    kind, runtime, n_batch = resident.worker.kind, resident.ready.runtime, resident.ready.n_batch
+    if n_batch > 1:
+        return Unsupported(
+            f"{resident.info.name} was loaded for batches of {n_batch}, and keeps no conversations then",
+            hint="Measure with RKLLAMA_N_BATCH=1.",
+        )
     if kind.needs_npu:
         return Unsupported(
             f"{runtime} does not tell what it reuses, so conversations are not kept on the disk with it",

@@ -11,6 +11,7 @@ from ... import __version__
 from ...config import Settings
 from ...engine.service import LocalService
 from ...errors import RKLLamaError
+from ...service import no_text_error
 from ...states.folder import Folder, trial_of
 from ...states.key import identity_key
 from ...states.store import FAILURES
@@ -94,6 +95,8 @@ class _Session:
         self._notes: list[str] = []
 
     def measure(self, warn: Callable[[str], object]) -> Outcome:
+        if "completion" not in self._model.capabilities:
+            raise no_text_error(self._model.info.name, self._model.capabilities)
         self._tell(Progress(0, 1, "Computing the sha256 of the file"))
         digest = file_digest(self._model.info, self._settings.models)
         problem: RKLLamaError | KeyboardInterrupt | None = None
