@@ -28,6 +28,7 @@ gc.disable()
 
 def pytest_collection_finish() -> None:
     """Leave what has been collected out of the search for garbage, which is on from now on."""
+    gc.collect()  # what collecting the tests has left open is still told
     gc.freeze()
     gc.enable()
 
