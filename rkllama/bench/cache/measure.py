@@ -95,7 +95,7 @@ class CacheMeasurement:
         self._tell("Loading the model")
         with self._store(), self._turn() as turn:
             loaded = turn.resident.ready
-            if not loaded.keeps_states:
+            if not loaded.keeps_states or loaded.slots:
                 raise _keeps_none(turn.resident)
             self.identity = Identity(
                 runtime=loaded.runtime,
@@ -314,6 +314,6 @@ def _keeps_none(resident: Resident) -> Unsupported:
             hint="librkllmrt 1.2.1 and later do: `rkllama runtime list` shows those that are here.",
         )
     return Unsupported(
-        f"conversations of .{resident.info.format} models are not kept on the disk yet ({runtime})",
-        hint="Measure a .rkllm model.",
+        f"--cache measures what the NPU's runtime writes, and {resident.info.name} runs on {runtime}",
+        hint="Measure a .rkllm model; `rkllama cache list` shows what is kept of others.",
     )

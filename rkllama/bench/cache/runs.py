@@ -13,7 +13,7 @@ from ...backends.base import GenerateSpec, RunResult
 from ...config import Settings
 from ...runner.keeping import run_figures
 from ...runner.lane import Lane
-from ...states.conversation import RunFigures
+from ...states.facts import RunFigures
 from ...types import SamplingParams
 from .conversation import Text
 
