@@ -115,7 +115,8 @@ def _figure(stat: Stat | None, text: Callable[[float], str] = significant) -> st
     if stat is None:
         return _UNKNOWN
     spread = spread_of(stat)
-    return f"{text(stat.median)}{'' if spread is None else f'{spread:.1%}':>7}"
+    shown = "" if spread is None else f"{spread:.1%}" if spread < 9.995 else ">999%"
+    return f"{text(stat.median)}{shown:>7}"
 
 
 def below(report: Report) -> Iterator[str]:

@@ -55,7 +55,7 @@ def form(text: str) -> list[str]:
     """The lines of a table of results, and the first words of the sentences below it, without figures."""
     table = [line for line in text.splitlines() if re.match(r"PROMPT | +\d+ +(cold|warm) ", line)]
     # A spread is there where three answers were long enough.
-    masked = [re.sub(r" +[\d.]+%", "", line) for line in table]
+    masked = [re.sub(r" +>?[\d.]+%", "", line) for line in table]
     masked = [re.sub(r"\d[\d.]*( ms| s)?|(?<= )-(?= )", "0", line) for line in masked]
     sentences = re.findall(r"(?m)^(?:Load|Medians of)\b", text)
     return [" ".join(line.split()) for line in masked[:3]] + sentences
