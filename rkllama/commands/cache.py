@@ -1,4 +1,4 @@
-"""`rkllama cache`: the conversations that are saved on this board, for the NPU to go on from."""
+"""`rkllama cache`: the conversations that are saved on this board, for models to go on from."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..states.folder import Folder
     from ..states.header import Header
 
-app = command_group("cache", "Manage the conversations that are saved for the NPU to go on from.")
+app = command_group("cache", "Manage the conversations that are saved for models to go on from.")
 
 
 @app.command("list")

@@ -103,6 +103,11 @@ class StateStore:
         self._make_room(0)
 
     @property
+    def directory(self) -> str:
+        """Where they are."""
+        return self._folder.path
+
+    @property
     def speeds(self) -> Speeds:
         """What the disk does."""
         return self._disk.speeds
