@@ -29,7 +29,14 @@ COMMANDS = {
     "rm": ("models:remove", "Delete models from disk; loaded ones are unloaded first."),
     "ps": ("memory:ps", "List the models in memory."),
     "stop": ("memory:stop", "Unload a model from memory."),
-    "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
+    "serve": (
+        "server.serve:serve",
+        "Serve models over HTTP to Ollama, OpenAI and Anthropic clients.",
+    ),
+    "drain": (
+        "server.drain:drain",
+        "End the running server without losing an answer.",
+    ),
     "doctor": (
         "doctor:doctor",
         "Find what keeps this board from running models, and say how to cure it.",

@@ -178,6 +178,66 @@ def _idle_time(value: object) -> float | None:
     return seconds
 
 
+def _aliases(value: object) -> Mapping[str, str]:
+    """A table of names and the models that they stand for; as a text "chat=qwen3:4b,code=…"."""
+    if isinstance(value, str):
+        value = dict(_alias(pair) for pair in value.split(",") if pair.strip())
+    if not isinstance(value, dict):
+        raise ValueError('it must be a table such as chat = "qwen3:4b"')
+    table: dict[str, str] = {}
+    for name, target in value.items():
+        if not isinstance(target, str) or not target.strip():
+            raise ValueError(f"the alias {name!r} must be the name of a model in quotes")
+        if not 0 < len(name) <= 128 or not name.isprintable() or set(name) & set(" ,=\"'"):
+            raise ValueError(f"{name[:100]!r} cannot be the name of an alias")
+        if alias_key(name) in map(alias_key, table):
+            raise ValueError(f"it has the alias {name!r} twice, in any case and without :latest")
+        table[name] = target.strip()
+    _check_no_circle(table)
+    return table
+
+
+def _alias(pair: str) -> tuple[str, str]:
+    name, sign, target = pair.partition("=")
+    if not sign:
+        raise ValueError("it must be written as NAME=MODEL,NAME=MODEL")
+    return name.strip(), target
+
+
+def alias_key(name: str) -> str:
+    """Return what all spellings of an alias have in common."""
+    return name.strip().lower().removesuffix(":latest")
+
+
+def _check_no_circle(table: Mapping[str, str]) -> None:
+    """Raise ValueError for aliases that stand for each other."""
+    targets = {alias_key(name): alias_key(target) for name, target in table.items()}
+    for name in table:
+        way = [alias_key(name)]
+        while way[-1] in targets:
+            way.append(targets[way[-1]])
+            if way[-1] in way[:-1]:
+                raise ValueError(f"the aliases go round in a circle: {' -> '.join(way)}")
+
+
+def _drain_time(value: object) -> float | None:
+    """Return seconds; None for 0 and for a negative duration."""
+    seconds = parse_duration(value)
+    if seconds > LONGEST_WAIT:
+        raise ValueError(f"it must be at most {LONGEST_WAIT / 3600:g}h, or 0")
+    return seconds if seconds > 0 else None
+
+
+def _board_name(value: object) -> str:
+    """Return a name as it may stand in a header."""
+    name = str(value)
+    if not (
+        0 < len(name) <= 64 and name.isascii() and all(c.isalnum() or c in "._-" for c in name)
+    ):
+        raise ValueError("it must be at most 64 letters, digits, dots, hyphens and underscores")
+    return name
+
+
 def _level(value: object) -> str:
     level = str(value).lower()
     if level not in ("debug", "info", "warning", "error"):
@@ -348,12 +408,23 @@ class Settings:
     exit_idle: float | None
     """Seconds without a request or a loaded model after which the server ends; None = never.
     RKLLAMA_EXIT_IDLE."""
+    aliases: Mapping[str, str]
+    """Names that stand for models. RKLLAMA_ALIASES."""
+    drain_timeout: float | None
+    """Seconds that a first SIGTERM leaves the requests that are here; None = it ends them at once.
+    RKLLAMA_DRAIN_TIMEOUT."""
+    board_name: str
+    """What the server calls its board in the header x-rkllama-board. RKLLAMA_BOARD_NAME; default: the host's
+    name."""
 
     __slots__ = (
+        "aliases",
         "alive_interval",
         "api_keys",
         "base_domain_id",
+        "board_name",
         "context_length",
+        "drain_timeout",
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
@@ -439,7 +510,7 @@ class Setting:
     @property
     def is_duration(self) -> bool:
         """Whether its value is seconds."""
-        return self.parse in (parse_duration, _seconds, _interval)
+        return self.parse in (parse_duration, _seconds, _interval, _drain_time)
 
 
 SETTINGS = (
@@ -477,6 +548,9 @@ SETTINGS = (
     Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),
     Setting("prompt_rules", "RKLLAMA_PROMPT_RULES", _prompt_rules, ()),
     Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
+    Setting("aliases", "RKLLAMA_ALIASES", _aliases, {}),
+    Setting("drain_timeout", "RKLLAMA_DRAIN_TIMEOUT", _drain_time, None),
+    Setting("board_name", "RKLLAMA_BOARD_NAME", _board_name, None),
 )
 
 
@@ -520,7 +594,14 @@ def usable_settings(
             faults.append(fault)
     values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
+    values["board_name"] = values["board_name"] or host_name()
     return Settings(**values), faults
+
+
+def host_name() -> str:
+    """Return this machine's name, as far as it may stand in a header."""
+    name = "".join(c for c in os.uname().nodename if c.isascii() and (c.isalnum() or c in "._-"))
+    return name[:64] or "board"
 
 
 def home_directory(environ: Mapping[str, str] | None = None) -> str:

@@ -14,12 +14,14 @@ from typing import Any, Literal, Protocol
 from .config import LONGEST_WAIT
 from .errors import Cancelled, RKLLamaError, Unsupported
 from .types import (
+    Alias,
     BoardState,
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
     Event,
     IncompleteDownload,
+    Load,
     LoadedModel,
     ModelDetails,
     ModelInfo,
@@ -27,6 +29,7 @@ from .types import (
     RerankRequest,
     RerankResult,
     SamplingParams,
+    Unready,
 )
 
 WATCH_QUEUE = "X-RKLLama-Watch-Queue"
@@ -308,6 +311,9 @@ class ServerService(Service, Protocol):
     def incomplete(self) -> list[IncompleteDownload]:
         """Return the downloads that are not complete, by name. Raises ModelsDirMissing."""
 
+    def aliases(self) -> list[Alias]:
+        """Return the aliases of the settings, by name."""
+
     def can_think(self, request: ChatRequest) -> bool:
         """Whether the prompt of a request can ask for thinking; True where that is not known.
         Raises ModelNotFound, AmbiguousName.
@@ -335,3 +341,14 @@ class ServerService(Service, Protocol):
 
     def metrics(self) -> str:
         """The figures since the start, in Prometheus' text format."""
+
+    def unready(self, name: str | None = None) -> Unready | None:
+        """Return why a request for the model `name`, or for any, would not be served now; None: it would."""
+
+    def load_now(self) -> Load:
+        """Return how busy the server is."""
+
+    def drain(self) -> None:
+        """Send away, with ServerStopping, all requests for a model that come from now on; those that are
+        running or waiting are served.
+        """

@@ -356,6 +356,17 @@ class ModelInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name from the settings that stands for a model; without one, `problem` says why."""
+
+    name: str
+    target: str
+    """What the settings say."""
+    info: ModelInfo | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IncompleteDownload:
     """A model whose download was interrupted, or goes on: `completed` bytes are there of `total`."""
 
@@ -499,6 +510,27 @@ class Memory:
     available: int | None = None
     cma_total: int | None = None
     cma_free: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unready:
+    """Why a server would not serve a request now: a word for programs, and a sentence without any names."""
+
+    reason: str
+    text: str
+
+
+DRAINING = Unready(reason="draining", text="The server is about to end.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy a server is: requests and places for them, and the share of the models' KV caches in use."""
+
+    running: int
+    waiting: int
+    places: int
+    cache_use: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import base64
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from ..types import (
+    Alias,
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -428,19 +429,31 @@ class CompletionEncoder:
 # --- Models and embeddings ---------------------------------------------------------------------
 
 
-def models_body(models: Iterable[ModelInfo]) -> dict[str, Any]:
-    """`GET /v1/models`."""
-    return {"object": "list", "data": [model_body(model) for model in models]}
+def models_body(
+    models: Iterable[ModelInfo],
+    aliases: Iterable[Alias] = (),
+    states: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """`GET /v1/models`. `states` is how the models in memory are, by path."""
+    data = [model_body(model, states=states) for model in models]
+    data += [model_body(a.info, a.name, states) for a in aliases if a.info is not None]
+    return {"object": "list", "data": data}
 
 
-def model_body(model: ModelInfo) -> dict[str, Any]:
-    """`GET /v1/models/{id}`."""
-    return {
-        "id": model.name,
+def model_body(
+    model: ModelInfo, alias: str | None = None, states: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """`GET /v1/models/{id}`; with the name of an `alias` of the model, that is its id, and the model its
+    root. `state` is "unloaded" for what is not in memory.
+    """
+    body = {
+        "id": alias or model.name,
         "object": "model",
         "created": int(model.modified),
         "owned_by": "rkllama",
+        "state": (states or {}).get(model.path, "unloaded"),
     }
+    return body if alias is None else {**body, "root": model.name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ from .wire import (
 T = TypeVar("T")
 
 _JSON = {"Content-Type": "application/json"}
+_DRAIN = ("status", "running", "waiting", "timeout")
 
 
 class RemoteService:
@@ -62,7 +63,8 @@ class RemoteService:
 
     def models(self) -> list[ModelInfo]:
         """The models on disk."""
-        return self._understand(_each(model_info), self._server.get("/api/tags"))
+        body = self._server.get("/api/tags")
+        return self._understand(_each(model_info, lambda entry: "alias_of" not in entry), body)
 
     def show(self, name: str) -> ModelDetails:
         """All that is known of one model."""
@@ -256,6 +258,18 @@ class RemoteService:
         """How the server's board is doing."""
         return self._understand(board_state, self._server.get("/api/rkllama/board"))
 
+    def drain(
+        self, timeout: float | None = None, *, wait: bool = False
+    ) -> Generator[dict[str, Any], None, None]:
+        """Have the server end when the requests that it has are answered, `timeout` seconds from now at the
+        latest; yield how far that is: "status", "running", "waiting" and "timeout". With `wait` once more at
+        its end.
+        """
+        body = not_none(timeout=timeout, wait=wait)
+        with contextlib.closing(self._lines("/api/rkllama/drain", body)) as lines:
+            for line in lines:
+                yield self._understand(lambda state: {name: state[name] for name in _DRAIN}, line)
+
     def close(self) -> None:
         """Do nothing: no connection is open between two calls."""
 
@@ -309,6 +323,9 @@ class RemoteService:
             raise self._server.stranger() from None
 
 
-def _each(convert: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], list[T]]:
-    """Reads the "models" of a body."""
-    return lambda body: [convert(entry) for entry in body["models"]]
+def _each(
+    convert: Callable[[dict[str, Any]], T],
+    wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> Callable[[dict[str, Any]], list[T]]:
+    """Reads the "models" of a body, those that are `wanted`."""
+    return lambda body: [convert(entry) for entry in body["models"] if wanted(entry)]

@@ -153,6 +153,7 @@ class Engine:
             with _explaining(turn.resident):
                 limits = self._limits(inputs, turn.resident.ready.n_batch)
                 result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
+            turn.resident.note_run(turn.lane, 0)
         total = time.monotonic() - started
         return EmbeddingResult(
             model=model.info.name,
@@ -192,6 +193,7 @@ class Engine:
                     spec.documents, turn.resident.ready.n_batch, more=len(spec.query)
                 )
                 result = turn.lane.rerank(spec, limits=limits, caller=caller)
+            turn.resident.note_run(turn.lane, 0)
         if not all(map(math.isfinite, result.scores)):
             raise Unsupported("the model returned no usable score for a document")
         total = time.monotonic() - started

@@ -146,6 +146,8 @@ class Generation:
             result = replace(result, cached_tokens=None, prompt_seconds=None)
         if result.prompt_tokens and prompt.raw:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
+        used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
+        resident.note_run(self.turn.lane, used)
         resident.memory = result.memory or resident.memory
         if result.completion_tokens and result.generation_seconds:
             resident.tokens_per_second = result.completion_tokens / result.generation_seconds
@@ -156,7 +158,7 @@ class Generation:
         if result.repeats and reason == "length":
             log.info("%s wrote one token again and again: it was stopped", self.model.info.name)
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
-        self._count(finished)
+        self.metrics.count(finished)
         yield finished
 
     def _visit(self, prompt: Prompt) -> Visit | None:
@@ -350,16 +352,6 @@ class Generation:
             dropped=self.dropped,
             repeats=result.repeats and reason == "length",
         )
-
-    def _count(self, finished: Finished) -> None:
-        usage, timings, metrics = finished.usage, finished.timings, self.metrics
-        metrics.prompt_tokens.add(usage.prompt_tokens or 0)
-        metrics.completion_tokens.add(usage.completion_tokens or 0)
-        metrics.queue_seconds.observe(timings.queue or 0.0)
-        if timings.prompt is not None:
-            metrics.prompt_seconds.observe(timings.prompt)
-        if timings.generation is not None:
-            metrics.generation_seconds.observe(timings.generation)
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

@@ -24,12 +24,15 @@ from ..errors import (
     RKLLamaError,
 )
 from ..service import ServerService, Upload
-from . import native, ollama, status, v1
+from . import native, ollama, v1
 from .addresses import Addresses
 from .bodies import Bodies, decoder_of
 from .guard import Guard
 from .response_store import ResponseStore
 from .routing import Call, Group, Reply, Route, one_line
+from .status import routes as status
+from .status.drain import Drain
+from .status.headers import BOARD, load_header, wants_load
 
 log = logging.getLogger("rkllama")
 access_log = logging.getLogger("rkllama.access")
@@ -62,6 +65,7 @@ class Application:
         self._settings = settings
         self._guard = Guard(host, settings.api_keys, settings.origins)
         self._responses = ResponseStore()
+        self.drain = Drain(service, settings.drain_timeout)
         table = routes()
         self._groups = {
             route.group.prefix: route.group for route in table if route.group.prefix is not None
@@ -130,12 +134,15 @@ class Application:
                 responses=self._responses,
                 environ=environ,
                 bodies=self.bodies,
-                begin=lambda reply: _head_of(environ).begin(self._with_headers(reply, environ)),
+                drain=self.drain,
+                begin=lambda reply: _head_of(environ).begin(
+                    self._with_headers(route, reply, environ)
+                ),
                 parameters=parameters,
             )
             reply = self._handle(route, call)
             self._service.count_request(route.path, reply.status)
-            response = self._with_headers(reply, environ)
+            response = self._with_headers(route, reply, environ)
             if isinstance(reply.body, bytes):
                 call.close()
             else:
@@ -144,12 +151,24 @@ class Application:
 
         return answer
 
-    def _with_headers(self, reply: Reply, environ: Mapping[str, Any]) -> Any:
+    def _with_headers(self, route: Route, reply: Reply, environ: Mapping[str, Any]) -> Any:
         response = bottle.HTTPResponse(reply.body, reply.status)
         response.content_type = reply.content_type
-        for name, value in (*reply.headers, *self._cors_headers(environ)):
+        about = self._headers_about(route, reply, environ)
+        for name, value in (*reply.headers, *about, *self._cors_headers(environ)):
             response.set_header(name, value)
         return response
+
+    def _headers_about(
+        self, route: Route, reply: Reply, environ: Mapping[str, Any]
+    ) -> list[tuple[str, str]]:
+        """Return what the header of a reply tells of this server, if who asks may know it."""
+        if reply.status in (401, 403):
+            return []
+        headers = [] if route.public else [(BOARD, self._settings.board_name)]
+        if wants_load(environ):
+            headers.append(load_header(environ, self._service.load_now()))
+        return headers
 
     def _handle(self, route: Route, call: Call) -> Reply:
         """The handler's reply behind the guard and the limit of a body, or the error in its place."""
@@ -272,8 +291,8 @@ class _Frames:
 # --- Access log --------------------------------------------------------------------------------
 
 
-_WATCHED = frozenset({"/api/ps", "/api/rkllama/board", "/health", "/metrics"})
-"""What monitors and `rkllama top` ask every second or so: it is no news that they get an answer."""
+_WATCHED = frozenset({"/api/ps", "/api/rkllama/board", "/health", "/metrics", "/ready"})
+"""What balancers, monitors and `rkllama top` ask every second or so: that they get an answer is no news."""
 
 
 def access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
@@ -287,7 +306,7 @@ def access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable
             return start_response(line, headers, exc_info)
 
         def done() -> None:
-            watches = status[0] == "200" and environ["PATH_INFO"] in _WATCHED
+            watches = status[0] in ("200", "503") and environ["PATH_INFO"] in _WATCHED
             access_log.log(
                 logging.DEBUG if watches else logging.INFO,
                 '%s "%s %s" %s %.3f s',

@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..models.modelfile import PROGRAM, Modelfile, names_program, parse_modelfile, render_modelfile
 from ..types import Message, ModelDetails, Timings
-from .routing import Call, EarlyStream, Group, Reply, Route, generate, ok, stream
+from .routing import Call, EarlyStream, Group, Reply, Route, generate, ok, states, stream
 
 
 def _word_error(error: RKLLamaError, _environ: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -39,7 +39,15 @@ def _version(call: Call) -> Reply:
 
 def _tags(call: Call) -> Reply:
     service = call.service
-    return ok(ollama_models.tags_body(service.models(), service.digest, service.incomplete()))
+    return ok(
+        ollama_models.tags_body(
+            service.models(),
+            service.digest,
+            service.incomplete(),
+            service.aliases(),
+            states(service),
+        )
+    )
 
 
 def _ps(call: Call) -> Reply:

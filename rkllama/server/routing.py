@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -22,6 +22,7 @@ from ..errors import (
     NPUBusy,
     QueueFull,
     RKLLamaError,
+    ServerStopping,
     TooManyBodies,
 )
 from ..service import WATCH_QUEUE, Caller, ServerService, Signs
@@ -29,6 +30,9 @@ from ..states.key import owner_of
 from .bodies import Bodies, decode, decoder_of
 from .guard import key_number
 from .response_store import ResponseStore
+from .status.drain import Drain
+from .status.headers import Tally
+from .status.session import session_headers
 
 T = TypeVar("T")
 
@@ -81,6 +85,8 @@ class Route:
     group: Group
     accepts: str | None = None
     """The name in schemas.BODIES of what it takes."""
+    query: tuple[str, ...] = ()
+    """The names of parameters behind its path, which may be missing."""
     returns: tuple[str, ...] = ()
     """The keys that a JSON answer has; none: it is empty, or not JSON."""
     content_type: str | None = None
@@ -104,6 +110,7 @@ class Call:
     responses: ResponseStore
     environ: Mapping[str, Any]
     bodies: Bodies
+    drain: Drain
     begin: Callable[[Reply], Callable[[bytes], object]]
     """Sends the head of a reply whose body is not here yet; what it returns sends a part of the body. What
     the handler then returns is the rest, whatever head it has."""
@@ -181,6 +188,11 @@ class Call:
             self._client = -1
 
 
+def states(service: ServerService) -> dict[str, str]:
+    """Return how the models in memory are, by path."""
+    return {model.info.path: model.state for model in service.loaded()}
+
+
 def ok(value: object, status: int = 200) -> Reply:
     """Return a JSON answer."""
     return Reply(body=dumps(value), status=status)
@@ -198,7 +210,7 @@ def _retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
     """Retry-After for an error that passes by itself, and x-should-retry for a model that cannot be loaded:
     the official clients of OpenAI and Anthropic repeat what fails with 5xx, and would have it loaded thrice.
     """
-    if isinstance(error, QueueFull | TooManyBodies):
+    if isinstance(error, QueueFull | TooManyBodies | ServerStopping):
         return (("Retry-After", str(error.retry_after)),)
     if isinstance(error, LoadFailed) and not isinstance(error, NPUBusy):
         return (("x-should-retry", "false"),)
@@ -208,9 +220,13 @@ def _retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
 class EarlyStream:
     """A stream that may have to begin before its first event is there, with signs of life."""
 
-    def __init__(self, call: Call, encoder: AliveEncoder[T]) -> None:
+    def __init__(
+        self, call: Call, encoder: AliveEncoder[T], headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        """`headers` are those of its head besides the usual ones."""
         self._call = call
         self._encoder = encoder
+        self._headers = headers
         self._write: Callable[[bytes], object] | None = None
 
     @property
@@ -229,7 +245,8 @@ class EarlyStream:
         """Send a sign of life, also between two events: it is due in the midst of what makes the next."""
         frame = self._encoder.alive(before)
         if self._write is None:
-            self._write = self._call.begin(_streamed((), self._encoder))
+            head = _streamed((), self._encoder)
+            self._write = self._call.begin(replace(head, headers=(*head.headers, *self._headers)))
         try:
             self._write(frame)
         except Exception as error:  # each server has its own for a client that has gone
@@ -251,14 +268,18 @@ def generate(call: Call, generation: Generation) -> Reply:
     it is so long in coming that signs of life have to be given.
     """
     encoder = generation.encoder
+    headers = session_headers(call.environ, generation.request)
     if not generation.stream:
         events = call.service.stream(generation.request, call.caller())
+        tally = Tally(events)
         with contextlib.closing(events):
-            return ok(encoder.whole(events))
-    early = EarlyStream(call, encoder)
+            reply = ok(encoder.whole(tally))
+        return replace(reply, headers=(*headers, *tally.headers()))
+    early = EarlyStream(call, encoder, headers)
     try:
         events = call.service.stream(generation.request, early.caller())
-        return stream(call, encoder, events, next(events))
+        reply = stream(call, encoder, events, next(events))
+        return replace(reply, headers=(*reply.headers, *headers))
     except Exception as error:
         if not early.begun:
             raise

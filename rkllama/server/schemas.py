@@ -275,6 +275,10 @@ _ANTHROPIC: dict[str, Schema] = {
 _MESSAGES = _list(_ref("AnthropicMessage"), 1)
 
 BODIES: dict[str, Schema] = {
+    "Drain": _object(
+        timeout=_either(_number(0, 86400), {"type": "string", "pattern": "^[0-9]{1,3}(ms|s|m)?$"}),
+        wait=_FLAG,
+    ),
     "Named": _object({"model": _MODEL}),
     "Load": _object({"model_name": _MODEL}),
     "Generate": _object(

@@ -10,10 +10,11 @@ from typing import Any
 
 from ..api import anthropic, openai, rerank, responses
 from ..api.common import SSE_TYPE
+from ..config import alias_key
 from ..errors import RKLLamaError, Unsupported
 from .guard import key_number
 from .response_store import OwnStore
-from .routing import Call, Group, Reply, Route, generate, ok
+from .routing import Call, Group, Reply, Route, generate, ok, states
 
 # --- OpenAI ------------------------------------------------------------------------------------
 
@@ -118,12 +119,18 @@ _MODELS = Group(name=OPENAI.name, prefix=None, word_error=_word_models_error)
 
 def _models(call: Call) -> Reply:
     body_of = anthropic.models_body if _is_for_anthropic(call.environ) else openai.models_body
-    return ok(body_of(call.service.models()))
+    service = call.service
+    return ok(body_of(service.models(), service.aliases(), states(service)))
 
 
 def _model(call: Call) -> Reply:
     body_of = anthropic.model_body if _is_for_anthropic(call.environ) else openai.model_body
-    return ok(body_of(call.service.show(call.parameters["name"]).info))
+    name, service = call.parameters["name"], call.service
+    key = alias_key(name)
+    aliases = [
+        alias.name for alias in service.aliases() if alias_key(alias.name) == key and alias.info
+    ]
+    return ok(body_of(service.show(name).info, next(iter(aliases), None), states(service)))
 
 
 _openai = partial(Route, group=OPENAI)

@@ -26,7 +26,9 @@ JSON_ROUTES = [
     (method, route.path)
     for route in routes()
     for method in route.methods
-    if method in ("POST", "DELETE") and "<" not in route.path and route.path != "/unload_model"
+    if method in ("POST", "DELETE")
+    and "<" not in route.path
+    and route.path not in ("/unload_model", "/api/rkllama/drain")
 ]
 
 

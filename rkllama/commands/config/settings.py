@@ -12,6 +12,7 @@ from ...config import (
     Setting,
     find_value,
     home_directory,
+    host_name,
     load_settings,
     read_config,
 )
@@ -166,6 +167,8 @@ def _default(setting: Setting) -> Any:
         return home_directory()
     if setting.name == "models":
         return os.path.join(home_directory(), "models")
+    if setting.name == "board_name":
+        return host_name()
     return setting.default
 
 
@@ -176,7 +179,7 @@ def _known(name: str) -> Setting:
         return names[name]
     from difflib import get_close_matches
 
-    near = get_close_matches(name.lower().replace("-", "_"), names, n=2, cutoff=0.5)
+    near = get_close_matches(name.lower().replace("-", "_"), names, n=2, cutoff=0.55)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`rkllama config` lists them."
     raise ConfigError(f"there is no setting '{name[:100]}'", hint=hint)
 

@@ -29,6 +29,9 @@ def toml_value(setting: Setting, text: str) -> str:
         import shlex
 
         value = shlex.join(value)
+    elif setting.name == "aliases":
+        pairs = (f"{json.dumps(name)} = {json.dumps(value[name])}" for name in value)
+        return f"{{ {', '.join(pairs)} }}"
     elif setting.name == RULES:
         value = tuple(map(str, value))
     elif setting.is_duration:
@@ -46,7 +49,7 @@ def shown_text(setting: Setting, value: Any) -> str:
     """Return a value as text, of secrets only how many there are."""
     if setting.name == SECRET and value:
         return "1 key" if len(value) == 1 else f"{len(value)} keys"
-    return "not set" if value in (None, ()) else without_login(value_text(value, setting))
+    return "not set" if value in (None, (), {}) else without_login(value_text(value, setting))
 
 
 def json_value(setting: Setting, value: Any, *, valid: bool) -> Any:
@@ -75,6 +78,8 @@ def value_text(value: Any, setting: Setting) -> str:
         import shlex
 
         return shlex.join(value)
+    if isinstance(value, dict):
+        return ",".join(f"{name}={target}" for name, target in value.items())
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

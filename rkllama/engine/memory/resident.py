@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ...backends.base import LoadedInfo, LoadSpec
 from ...models.metadata import StoredModel
@@ -50,8 +51,12 @@ class Resident:
     """Whether it has to be loaded anew for that."""
     conversations: tuple[Conversations, ...] = ()
     """What is kept of its conversations on the disk, by its lanes; empty where nothing is."""
+    answered: bool = False
+    """Whether a run has gone well since that was last asked."""
     told: set[str] = field(default_factory=set)
     """What has been logged about templates, its own and its aliases': once is enough."""
+    _cached: dict[Lane, int] = field(default_factory=dict)
+    """Tokens that the last run of each lane has left in its KV cache."""
     _taken: set[Lane] = field(default_factory=set)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
@@ -64,6 +69,24 @@ class Resident:
             lane = max(free, key=lambda lane: lane.state is State.DRAINING)
             self._taken.add(lane)
             return lane
+
+    def note_run(self, lane: Lane, tokens: int) -> None:
+        """Note that a run went well, and that `tokens` of prompt and completion are in its KV cache now."""
+        self.answered = True
+        with self._mutex:
+            self._cached[lane] = tokens
+
+    @property
+    def cache_use(self) -> float | None:
+        """The share of its KV cache that is in use, 0 to 1, as the runs told that have ended; None while it
+        is being loaded.
+        """
+        if self.loaded is None:
+            return None
+        with self._mutex:
+            tokens = sum(self._cached.values())
+        room = self.loaded.context_length * len(self.worker.lanes)
+        return min(1.0, tokens / room) if room else None
 
     def leave(self, lane: Lane) -> None:
         """Give a lane back."""
@@ -105,6 +128,17 @@ class Resident:
         """Whether the model takes no longer context than it has."""
         own, limit = self.ready.context_length, self.info.context_length
         return self.wanted_context > own or (limit is not None and own >= limit)
+
+
+class Traffic(NamedTuple):
+    """What goes on with a model."""
+
+    running: int
+    """Requests whose turn it is,"""
+    waiting: int
+    """and those that wait for it."""
+    cache_use: float | None
+    """The share of its KV cache that is in use, 0 to 1; None: it is not in memory."""
 
 
 @dataclass(slots=True)

@@ -65,6 +65,11 @@ class Slot(Generic[T]):
         return self.holders > 0
 
     @property
+    def has_room(self) -> bool:
+        """Whether it can be held by one more now."""
+        return self.holders < self.places
+
+    @property
     def shared(self) -> bool:
         """Whether others may join its holders, or could."""
         return self.places > 1
@@ -124,6 +129,7 @@ class Scheduler(Generic[T]):
         self._leaving: set[str] = set()
         self._tickets: list[_Ticket[T]] = []
         self._closed = False
+        self._draining = False
 
     def slots(self) -> list[Slot[T]]:
         """Return the slots now, least recently used first."""
@@ -136,12 +142,47 @@ class Scheduler(Generic[T]):
         with self._lock:
             return sum(not ticket.closing for ticket in self._tickets)
 
+    def waiting_by_key(self) -> dict[str, int]:
+        """Return how many requests wait for each model that is waited for."""
+        with self._lock:
+            keys = [ticket.key for ticket in self._tickets if not ticket.closing]
+        return {key: keys.count(key) for key in keys}
+
+    def is_full(self, key: str | None = None) -> bool:
+        """Return whether a request for model `key`, or for any that suits best, would be sent away now: it
+        would have to wait, and as many wait as may.
+        """
+        with self._lock:
+            if sum(not ticket.closing for ticket in self._tickets) < self._max_queue:
+                return False
+            slots = list(self._slots.values())
+            if key in self._slots:
+                return not self._slots[key].has_room
+            place = len(slots) < self._max_loaded or not all(slot.held for slot in slots)
+            return not (place or (key is None and any(slot.has_room for slot in slots)))
+
+    @property
+    def places(self) -> int:
+        """How many requests can have their turn at the same time now."""
+        with self._lock:
+            free = max(0, self._max_loaded - len(self._slots))
+            return free + sum(slot.places for slot in self._slots.values())
+
+    @property
+    def draining(self) -> bool:
+        """Whether nobody is taken any more."""
+        return self._draining or self._closed
+
+    def drain(self) -> None:
+        """Send away everybody who comes from now on; those who wait keep their turn."""
+        self._draining = True
+
     @contextlib.contextmanager
     def lease(self, key: str, *, alone: bool = False, caller: Caller = LOCAL) -> Iterator[Slot[T]]:
         """Hold the slot of model `key`, a new one if it has none; unless `alone`, together with others where
         it is shared.
 
-        Raises QueueFull at once, Cancelled when the client hangs up while waiting. A slot
+        Raises QueueFull and ServerStopping at once, Cancelled when the client hangs up while waiting. A slot
         that has no resident when its holder leaves is given up.
         """
         ticket: _Ticket[T] = _Ticket(key, alone=alone, watched=caller.watching)
@@ -205,7 +246,8 @@ class Scheduler(Generic[T]):
         overdue: Callable[[], object] = lambda: None,
     ) -> Slot[T] | None:
         with self._lock:
-            if self._closed:
+            # Who wants to be alone had a turn before.
+            if self._closed or (self._draining and not ticket.alone):
                 return None
             self._tickets.insert(0 if ticket.closing else len(self._tickets), ticket)
             self._dispatch()
