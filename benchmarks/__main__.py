@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import board, cpu, fleet, states
+from benchmarks import board, cpu, fleet, slots, states
+from rkllama.models import guide
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
@@ -43,7 +44,9 @@ def main() -> None:
         "--gguf", metavar="FILE", help="measure the CPU backend alone, with this model"
     )
     parser.add_argument(
-        "--states", action="store_true", help="measure conversations on disk alone (some minutes)"
+        "--states",
+        action="store_true",
+        help="measure conversations on disk alone (some minutes); with --gguf those of this model",
     )
     parser.add_argument(
         "--fleet", action="store_true", help="measure boards behind HAProxy alone (some minutes)"
@@ -57,10 +60,12 @@ def main() -> None:
             sys.stdout.write(f"{name:<58} {value:>22}   {target}\n")
             sys.stdout.flush()
 
-    if arguments.gguf:
+    if arguments.states:
+        slots.measure(arguments.gguf or guide.FILE, report)
+        if not arguments.gguf:
+            states.measure(report)
+    elif arguments.gguf:
         cpu.measure(arguments.gguf, report)
-    elif arguments.states:
-        states.measure(report)
     elif arguments.fleet:
         fleet.measure(report)
     else:

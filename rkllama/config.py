@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from .prompt_rules import PromptRule
+
 NUMBER_BOUNDS: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 5),
     "top_p": (0, 1),
@@ -142,6 +144,14 @@ def _seconds(value: object) -> float:
     seconds = parse_duration(value)
     if not 0 < seconds <= LONGEST_WAIT:
         raise ValueError(f"it must be more than 0 and at most {LONGEST_WAIT / 3600:g}h")
+    return seconds
+
+
+def _interval(value: object) -> float:
+    """Return seconds; 0 is never."""
+    seconds = parse_duration(value)
+    if seconds != 0 and not 0.1 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f"it must be at least 0.1s and at most {LONGEST_WAIT / 3600:g}h, or 0")
     return seconds
 
 
@@ -300,6 +310,12 @@ def _keys_in_file(path: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def _prompt_rules(value: object) -> tuple[PromptRule, ...]:
+    from .prompt_rules import read_rules  # needed only where there are some
+
+    return read_rules(value, _keys)
+
+
 def _origins(value: object) -> tuple[str, ...]:
     """Origins as browsers send them: in lower case, with no slash at the end."""
     origins = tuple(word.lower().rstrip("/") for word in _words(value))
@@ -377,6 +393,9 @@ class Settings:
     send_timeout: float
     """Seconds that a client may keep an answer waiting by not reading it, before it is cut off.
     RKLLAMA_SEND_TIMEOUT, 30s."""
+    alive_interval: float
+    """Seconds without news after which a streamed answer sends a sign of life; 0 = never.
+    RKLLAMA_ALIVE_INTERVAL, 10s."""
     state_budget: int | None
     """Bytes that saved conversations take on the disk, 0 = none is saved; None = a tenth of what is free,
     at most 4G. RKLLAMA_STATE_BUDGET."""
@@ -384,6 +403,8 @@ class Settings:
     """Bytes of them that are written in an hour; None = a hundredth of the disk. RKLLAMA_STATE_WRITES."""
     share_states: bool
     """Whether clients with different API keys use each other's. RKLLAMA_SHARE_STATES, false."""
+    prompt_rules: tuple[PromptRule, ...]
+    """Lines of system prompts that are moved behind what stays the same. RKLLAMA_PROMPT_RULES."""
     exit_idle: float | None
     """Seconds without a request or a loaded model after which the server ends; None = never.
     RKLLAMA_EXIT_IDLE."""
@@ -398,6 +419,7 @@ class Settings:
 
     __slots__ = (
         "aliases",
+        "alive_interval",
         "api_keys",
         "base_domain_id",
         "board_name",
@@ -423,6 +445,7 @@ class Settings:
         "origins",
         "parallel",
         "prefill_timeout",
+        "prompt_rules",
         "rkllm_abi",
         "rkllm_lib",
         "runtime_url",
@@ -479,10 +502,15 @@ class Setting:
         """Its option on the command line."""
         return "--" + self.variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
 
+    def refused(self, value: object) -> str:
+        """Return that it cannot have a value, which is not shown where API keys may stand in it."""
+        secret = self.parse is _prompt_rules and not isinstance(value, str)
+        return "cannot be used" if secret else f"cannot be {value!r}"
+
     @property
     def is_duration(self) -> bool:
         """Whether its value is seconds."""
-        return self.parse in (parse_duration, _seconds, _drain_time)
+        return self.parse in (parse_duration, _seconds, _interval, _drain_time)
 
 
 SETTINGS = (
@@ -514,9 +542,11 @@ SETTINGS = (
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
     Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
+    Setting("alive_interval", "RKLLAMA_ALIVE_INTERVAL", _interval, 10.0),
     Setting("state_budget", "RKLLAMA_STATE_BUDGET", _size, None),
     Setting("state_writes", "RKLLAMA_STATE_WRITES", _size, None),
     Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),
+    Setting("prompt_rules", "RKLLAMA_PROMPT_RULES", _prompt_rules, ()),
     Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
     Setting("aliases", "RKLLAMA_ALIASES", _aliases, {}),
     Setting("drain_timeout", "RKLLAMA_DRAIN_TIMEOUT", _drain_time, None),
@@ -601,7 +631,7 @@ def _parse(setting: Setting, value: object, where: str) -> Any:
     try:
         return setting.parse(value)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
+        raise ConfigError(f"{where} {setting.refused(value)}: {error}") from None
 
 
 def read_config(path: str) -> dict[str, Any]:

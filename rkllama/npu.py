@@ -368,7 +368,7 @@ class NPUBackend:
         cached = prompt - perf.prefill_tokens
         return (prompt, cached) if cached >= 0 else told
 
-    def abort(self) -> None:
+    def abort(self, slot: int = 0) -> None:  # noqa: ARG002 - as Backend has it
         """End the current run; see Backend."""
         if self._generating:
             self._abort_wanted = True
@@ -454,7 +454,11 @@ class NPUBackend:
 
     # --- States --------------------------------------------------------------------------------
 
-    def restore(self, path: str, tokens: int) -> bool:
+    def save(self, path: str, slot: int = 0) -> int | None:  # noqa: ARG002 - as Backend has it
+        """Return None: the runtime writes a state in a run only; see Backend."""
+        return None
+
+    def restore(self, path: str, tokens: int, slot: int = 0) -> bool:  # noqa: ARG002 - as Backend has it
         """Load a prompt cache file; see Backend."""
         runtime = self._loaded()
         if not runtime.has("rkllm_get_kv_cache_size"):
@@ -478,7 +482,12 @@ class NPUBackend:
 
     # --- The rest ------------------------------------------------------------------------------
 
-    def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
+    def count_tokens(
+        self,
+        text: str,
+        cancelled: Callable[[], bool] = lambda: False,
+        slot: int = 0,  # noqa: ARG002 - as Backend has it
+    ) -> int | None:
         """Return the runtime counts a prompt only by evaluating it, which the request that follows reuses."""
         spec = GenerateSpec(prompt=text, max_tokens=1)
         try:

@@ -56,7 +56,6 @@ def perform(server: Server, arguments: list[str]) -> Reply:
 def install(models: Path) -> None:
     for name in MODELS:
         write_model(models / f"{name}.rkllm", reply="Bonjour ! Je vais bien, merci.")
-    write_model(models / "qwen3-reranker.rkllm", yes_id=9693, no_id=2152)
 
 
 @pytest.mark.parametrize("document", ["api.md", "clients.md"])
@@ -65,6 +64,7 @@ def test_the_curl_commands_are_answered(document: str, server: Server, models: P
     assert commands
     for arguments in commands:
         install(models)  # one of the commands deletes a model
+        write_model(models / "qwen3-reranker.rkllm", yes_id=9693, no_id=2152)
         answer = perform(server, arguments)
         assert answer.status == 200, (arguments, answer.body)
         assert b'"error":' not in answer.body.replace(b'"error":null', b""), arguments

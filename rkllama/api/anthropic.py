@@ -350,6 +350,11 @@ class MessageEncoder:
         """Return the error event, on which the official clients raise."""
         return sse(error_body(error), "error")
 
+    def alive(self, before: int) -> bytes:  # noqa: ARG002 - the API has no word for it
+        """Return a ping, after the message's start: clients expect that first."""
+        start = b"" if self._begun else self._begin()
+        return start + _event("ping")
+
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return a message; its blocks are in the order of the events. Raises Cancelled where the model was
         unloaded meanwhile.

@@ -224,6 +224,10 @@ class GenerateEncoder:
         """Return the line that ends a stream in which something went wrong."""
         return dumps({"error": error_text(error, self._language)}) + b"\n"
 
+    def alive(self, before: int) -> bytes:  # noqa: ARG002 - the documented keys have no place for it
+        """Return a line without text."""
+        return self._before + b'""' + self._after
+
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return the documented object, out of all events."""
         answer = fold(events)

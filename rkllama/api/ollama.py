@@ -435,6 +435,11 @@ class _AnswerEncoder:
         """Return the line that ends a stream in which something went wrong."""
         return error_line(error)
 
+    def alive(self, before: int) -> bytes:
+        """Return a line without text, with the place in the queue."""
+        line = {**self._start(), **self._part(""), "done": False, "queue_position": before}
+        return dumps(line) + b"\n"
+
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return the answer in one object: the last line with all text in it."""
         answer = fold(events)

@@ -43,6 +43,7 @@ from .common import (
     fold_complete,
     new_id,
     sse,
+    sse_comment,
 )
 from .openai_parts import error_body, read_messages
 
@@ -203,6 +204,10 @@ class ChatEncoder:
     def error(self, error: RKLLamaError) -> bytes:
         """The frame on which OpenAI's clients raise APIError."""
         return sse(error_body(error))
+
+    def alive(self, before: int) -> bytes:
+        """Return a comment."""
+        return sse_comment(before)
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return a chat.completion. Raises Cancelled where the model was unloaded meanwhile."""
@@ -381,6 +386,10 @@ class CompletionEncoder:
     def error(self, error: RKLLamaError) -> bytes:
         """The frame on which OpenAI's clients raise APIError."""
         return sse(error_body(error))
+
+    def alive(self, before: int) -> bytes:
+        """Return a comment."""
+        return sse_comment(before)
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return a text_completion. Raises Cancelled where the model was unloaded meanwhile."""

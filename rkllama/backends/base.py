@@ -38,6 +38,8 @@ class LoadSpec:
     llama_server: tuple[str, ...] = ()
     """Program and arguments of the llama-server to run a .gguf file with; none is the CPU backend."""
     lora: str | None = None
+    states: str | None = None
+    """A directory for the files of `save`, where the conversations of several slots are to be kept."""
     npu: NPUParams = field(default_factory=NPUParams)
 
 
@@ -60,7 +62,12 @@ class LoadedInfo:
     per_run_sampling: bool = False
     """Whether sampling and max_tokens can change from run to run."""
     keeps_states: bool = False
-    """Whether `GenerateSpec.save_state` and `restore` may be used."""
+    """Whether `GenerateSpec.save_state`, or `save` where there are `slots`, and `restore` may be used."""
+    slots: bool = False
+    """Whether each lane has a KV cache of its own, a slot: `save` writes it at any time, and each token of a
+    prompt is compared with it."""
+    state_format: str = ""
+    """What decides what a state holds, beside the runtime's release and the model."""
     counts_tokens: bool = False
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
     parallel: int = 1
@@ -90,7 +97,12 @@ class GenerateSpec:
     markers: tuple[str, ...] = ()
     images: tuple[bytes, ...] = ()
     save_state: str | None = None
-    """A file for the KV cache as it is after the prompt; RunResult.saved tells whether it can be used."""
+    """A file for the KV cache as it is after the prompt; RunResult.saved tells whether it can be used. For
+    backends without `save`."""
+    slot: int = 0
+    """The lane that it comes over."""
+    cached: int = 0
+    """Characters of the prompt that the KV cache holds, as far as is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +159,13 @@ class RankResult:
     prompt_tokens: int | None = None
 
 
+def reuses_cache(sampling: SamplingParams) -> bool:
+    """Return whether a slot's cache may serve a prompt's beginning. Not where a seed is to give the same
+    answer twice: what was evaluated in other batches differs in the last bits, and in the end in its words.
+    """
+    return sampling.seed is None or sampling.temperature == 0
+
+
 class Backend(Protocol):
     """A model in memory. Every method may raise the errors of `errors.py` (LoadFailed, WorkerError,
     PromptTooLong, Unsupported); any other exception is a bug.
@@ -174,16 +193,23 @@ class Backend(Protocol):
     def rerank(self, spec: RerankSpec) -> RankResult:
         """Return one score per document. Raises Unsupported, or PromptTooLong without `spec.truncate`."""
 
-    def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
+    def count_tokens(
+        self, text: str, cancelled: Callable[[], bool] = lambda: False, slot: int = 0
+    ) -> int | None:
         """Return how many tokens `text` is; None where the runtime cannot tell, and after an abort."""
 
-    def restore(self, path: str, tokens: int) -> bool:
-        """Load what a run has written to its `save_state`, a KV cache of so many tokens; return whether it is
+    def restore(self, path: str, tokens: int, slot: int = 0) -> bool:
+        """Load what a run or `save` has written, a KV cache of so many tokens; return whether it is
         there now. Where it is not, the cache is empty or what it was.
         """
 
-    def abort(self) -> None:
-        """End the current run as soon as the runtime allows; without one, do nothing."""
+    def save(self, path: str, slot: int = 0) -> int | None:
+        """Write a slot's KV cache to a file in `LoadSpec.states`, without a run; return the tokens that it
+        holds, None where there is nothing of use.
+        """
+
+    def abort(self, slot: int = 0) -> None:
+        """End the current run of a lane as soon as the runtime allows; without one, do nothing."""
 
     def close(self) -> None:
         """Free everything; the last call."""

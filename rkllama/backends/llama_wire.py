@@ -13,8 +13,16 @@ from typing import Any
 
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
 from ..models.gguf import GGUFHeader
-from ..types import MOST_REPEATS, FinishReason, SamplingParams, TokenLogprob
-from .base import EmbedResult, Emit, GenerateSpec, RankResult, RerankSpec, RunResult
+from ..types import MOST_REPEATS, FinishReason, TokenLogprob
+from .base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    RankResult,
+    RerankSpec,
+    RunResult,
+    reuses_cache,
+)
 from .grammar import grammar_schemas, without_patterns
 from .llamacpp_log import schema_error
 from .own_log import OwnOutput
@@ -43,7 +51,7 @@ def completion_request(
         "stream": True,
         "return_progress": True,
         "timings_per_token": True,  # else what is ended by a stop string has no figures
-        "cache_prompt": _reuses(sampling),
+        "cache_prompt": reuses_cache(sampling),
         "n_predict": spec.max_tokens if spec.max_tokens >= 0 else context_length,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
@@ -85,13 +93,6 @@ def adds_space(header: GGUFHeader) -> bool:
     """
     flag = header.metadata.get("tokenizer.ggml.add_space_prefix")
     return flag if isinstance(flag, bool) else header.tokenizer in ("llama", "t5")
-
-
-def _reuses(sampling: SamplingParams) -> bool:
-    """Return whether the cache may serve a prompt's beginning. Not where a seed is to give the same answer
-    twice: what was evaluated in other batches differs in the last bits, and so, in the end, do the words.
-    """
-    return sampling.seed is None or sampling.temperature == 0
 
 
 class Completion:
@@ -161,16 +162,21 @@ class Completion:
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         seconds = _seconds(timings.get("prompt_ms"))
         evaluated, before = self._before
+        prompt_tokens: int | None = usage.get("prompt_tokens")
+        reused = None if cached is None else max(0, cached - evaluated)
+        known = prompt_tokens is not None and reused is not None
         is_cut = self.repeats or self.reason == "length"
         reason: FinishReason = "length" if is_cut else "stop"
         return RunResult(
             reason="cancelled" if aborted else reason,
-            prompt_tokens=usage.get("prompt_tokens"),
-            cached_tokens=None if cached is None else max(0, cached - evaluated),
+            prompt_tokens=prompt_tokens,
+            cached_tokens=reused,
             completion_tokens=usage.get("completion_tokens"),
             prompt_seconds=None if seconds is None else seconds + before,
             generation_seconds=_seconds(timings.get("predicted_ms")),
             repeats=self.repeats,
+            evaluated_tokens=(prompt_tokens or 0) - (reused or 0) if known else None,
+            reused_tokens=reused,
         )
 
 
@@ -299,6 +305,8 @@ def with_prompt_of(tried: RunResult, result: RunResult) -> RunResult:
     return replace(
         result,
         cached_tokens=tried.cached_tokens,
+        evaluated_tokens=tried.evaluated_tokens,
+        reused_tokens=tried.reused_tokens,
         prompt_seconds=sum(seconds) if seconds else None,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import ModelIncomplete, NoModelLoaded, ServerUnreachable
-from ..service import LOCAL, Caller
+from ..service import LOCAL, WATCH_QUEUE, Caller
 from ..types import (
     BoardState,
     ChatRequest,
@@ -37,6 +37,7 @@ from .wire import (
     not_none,
     prompt_body,
     pull_progress,
+    queue_position,
     rerank_result,
 )
 
@@ -47,7 +48,9 @@ _DRAIN = ("status", "running", "waiting", "timeout")
 
 
 class RemoteService:
-    """See service.Service. `caller` is not used: who closes an iterator closes the connection."""
+    """See service.Service. A `caller` only gets the server's signs of life: who closes an iterator closes the
+    connection.
+    """
 
     def __init__(self, server: ServerAddress) -> None:
         self._server = server
@@ -188,15 +191,18 @@ class RemoteService:
     def stream(
         self,
         request: ChatRequest,
-        caller: Caller = LOCAL,  # noqa: ARG002 - as Service has it
+        caller: Caller = LOCAL,
     ) -> Generator[Event, None, None]:
         """The events of an answer."""
         model = self.current().name if request.model is None else request.model
         path = "/api/chat" if request.messages else "/api/generate"
         body = chat_body(request, model) if request.messages else prompt_body(request, model)
         reader = EventReader()
-        with contextlib.closing(self._lines(path, {**body, "stream": True})) as lines:
+        headers = {WATCH_QUEUE: "1"} if caller.watching else {}
+        with contextlib.closing(self._lines(path, {**body, "stream": True}, headers)) as lines:
             for line in lines:
+                if (before := queue_position(line)) is not None:
+                    caller.pass_on(before)
                 yield from self._understand(reader.events, line)
                 if reader.finished:
                     return
@@ -277,9 +283,11 @@ class RemoteService:
             data = response.read()
         return self._server.parse(data) if data else {}
 
-    def _lines(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+    def _lines(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Generator[dict[str, Any], None, None]:
         """Yield the JSON objects of a streamed answer as they come. Raises what a line reports."""
-        with self._open("POST", path, body, None) as response:
+        with self._open("POST", path, body, None, headers) as response:
             for data in response:
                 line = self._server.parse(data)
                 if "error" in line and not line.get("done"):
@@ -288,11 +296,17 @@ class RemoteService:
 
     @contextlib.contextmanager
     def _open(
-        self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout: float | None,
+        headers: Mapping[str, str] | None = None,
     ) -> Iterator[Response]:
         """The response to a request that went well, open until the block ends. Raises its error."""
         data = None if body is None else json.dumps(body).encode()
-        with self._server.request(method, path, data, _JSON, timeout=timeout) as response:
+        named = {**_JSON, **(headers or {})}
+        with self._server.request(method, path, data, named, timeout=timeout) as response:
             self._check(response)
             yield response
 

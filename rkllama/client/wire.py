@@ -121,6 +121,12 @@ def _tool(tool: Tool) -> dict[str, Any]:
 # --- What is answered --------------------------------------------------------------------------
 
 
+def queue_position(line: Json) -> int | None:
+    """Return how many requests are before this one; None for a line that does not tell it."""
+    position = line.get("queue_position")
+    return position if isinstance(position, int) else None
+
+
 class EventReader:
     """Reads the lines of `/api/chat` or `/api/generate` into events; `finished` after the last."""
 

@@ -33,11 +33,13 @@ from ..types import (
     Tool,
     Usage,
 )
+from .arrangement import Arranger
 from .generation import Generation
 from .memory.pool import Pool
-from .memory.resident import Resident
+from .memory.resident import Resident, Turn
 from .metrics import Metrics
 from .prompt import build_prompt, empty_prompt, tools_for
+from .slots import count_in_slot
 from .structured.schema import check_schema
 from .structured.tool_choice import forced_call_schema
 from .truncation import truncate
@@ -66,6 +68,7 @@ class Engine:
         self._store = store
         self.pool = Pool(settings, npu_lock, exact_sampling=exact_sampling, shares_npu=shares_npu)
         self.metrics = Metrics()
+        self._arranger = Arranger(settings, self.metrics)
 
     # --- Text ----------------------------------------------------------------------------------
 
@@ -78,6 +81,7 @@ class Engine:
         model = self._model(request.model)
         if "completion" not in model.capabilities:
             raise no_text_error(model.info.name, model.capabilities)
+        request, moved = self._arranger.arrange(request, model, caller)
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -85,7 +89,7 @@ class Engine:
             keep_alive=request.keep_alive,
             caller=caller,
         ) as turn:
-            if turn.resident.conversations is not None and model.info.digest is None:
+            if turn.resident.conversations and model.info.digest is None:
                 self._store.digest(model.info)  # in the background; without it none is kept
             generation = Generation(
                 request=request,
@@ -95,6 +99,7 @@ class Engine:
                 settings=self._settings,
                 metrics=self.metrics,
                 started=started,
+                moved=moved,
                 minds_room=request.truncate,
             )
             with _explaining(turn.resident, tools_for(request)):
@@ -107,14 +112,20 @@ class Engine:
         """Return tokens of the prompt that `request` renders to; see Service.count_tokens."""
         _check_shape(request)
         model = self._model(request.model)
+        request, moved = self._arranger.arrange(request, model, caller, count=False)
         with self.pool.use(model, keep_alive=request.keep_alive, caller=caller) as turn:
             resident = turn.resident
             if not resident.ready.counts_tokens:
                 return None
-            text = build_prompt(request, model, runtime_wraps=False).text
+            text = build_prompt(request, model, moved=moved, runtime_wraps=False).text
             resident.raw = True
-            _forget_conversation(resident)
             timeout = self._settings.prompt_timeout(len(text))
+            if turn.lane.kind.external:  # it has a tokenizer, and its slots stay as they are
+                return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+            if turn.conversations is not None and turn.conversations.slots:
+                return count_in_slot(turn, text, model.info.digest, self._settings, caller)
+            if turn.conversations is not None:
+                turn.conversations.forget()
             return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
 
     # --- Vectors -------------------------------------------------------------------------------
@@ -138,7 +149,7 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
-            _forget_conversation(turn.resident)
+            _forget_conversation(turn)
             with _explaining(turn.resident):
                 limits = self._limits(inputs, turn.resident.ready.n_batch)
                 result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
@@ -176,7 +187,7 @@ class Engine:
         spec = _rerank_spec(request, model)
         with self.pool.use(model, caller=caller) as turn:
             turn.resident.raw = True
-            _forget_conversation(turn.resident)
+            _forget_conversation(turn)
             with _explaining(turn.resident):
                 limits = self._limits(
                     spec.documents, turn.resident.ready.n_batch, more=len(spec.query)
@@ -228,10 +239,10 @@ class Engine:
         self.pool.close()
 
 
-def _forget_conversation(resident: Resident) -> None:
-    """Note that something else than a conversation comes into the runtime's memory."""
-    if resident.conversations is not None:
-        resident.conversations.forget()
+def _forget_conversation(turn: Turn) -> None:
+    """Note that texts of their own come into the runtime's memory, but into none of its slots."""
+    if turn.conversations is not None and not turn.conversations.slots:
+        turn.conversations.forget()
 
 
 def _rerank_spec(request: RerankRequest, model: StoredModel) -> RerankSpec:

@@ -110,6 +110,14 @@ class Metrics:
         self.completion_tokens = Counter(
             "rkllama_completion_tokens_total", "Tokens generated.", ("model",)
         )
+        self.rule_requests = Counter(
+            "rkllama_prompt_rule_requests_total",
+            "Requests in whose system prompt a rule has moved lines.",
+            ("rule",),
+        )
+        self.rule_lines = Counter(
+            "rkllama_prompt_rule_lines_total", "Lines that it has moved.", ("rule",)
+        )
         self.prompt_seconds = Histogram(
             "rkllama_prompt_seconds", "Time to evaluate a prompt, as the runtime reports it."
         )

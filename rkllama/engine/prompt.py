@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..chat.moving import MovedLine, put_lines
 from ..chat.parser import AnswerParser
 from ..chat.template import ChatTemplate, Think, for_conversation, looks_templated
 from ..chat.tool_calls.table import MARKERS
@@ -35,19 +36,21 @@ def build_prompt(
     *,
     schema: Mapping[str, Any] | str | None = None,
     extra: tuple[Message, ...] = (),
+    moved: tuple[MovedLine, ...] = (),
     runtime_wraps: bool = True,
 ) -> Prompt:
     """Render a request for a model.
 
     `schema` goes into the system message, for a backend that cannot be constrained; `extra` are turns
-    after the request's own; `runtime_wraps` allows the runtime's own template where none is known.
+    after the request's own; `moved` are lines of the system prompt that a rule has taken from it;
+    `runtime_wraps` allows the runtime's own template where none is known.
     Raises InvalidRequest for a conversation that the template refuses, and for an empty one.
     """
     if request.suffix:
         raise Unsupported(
             "filling in the middle (suffix) is not supported by these models", param="suffix"
         )
-    prompt = _render(request, model, schema, extra, runtime_wraps)
+    prompt = _render(request, model, schema, extra, moved, runtime_wraps)
     if not prompt.text:
         raise empty_prompt()
     return prompt
@@ -65,6 +68,7 @@ def _render(
     model: StoredModel,
     schema: Mapping[str, Any] | str | None,
     extra: tuple[Message, ...],
+    moved: tuple[MovedLine, ...],
     runtime_wraps: bool,
 ) -> Prompt:
     template = template_for(request, model)
@@ -72,7 +76,7 @@ def _render(
     if request.prompt is not None and is_raw(request, template):
         _refuse(variables, "the prompt goes to the model without a chat template")
         return Prompt(text=request.prompt, raw=True, template=template)
-    messages = conversation(request, model, schema) + extra
+    messages = conversation(request, model, schema, moved) + extra
     tools = tools_for(request)
     template = for_conversation(template, messages, tools, runtime_wraps=runtime_wraps)
     if template is None:
@@ -107,13 +111,16 @@ def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:
 
 
 def conversation(
-    request: ChatRequest, model: StoredModel, schema: Mapping[str, Any] | str | None = None
+    request: ChatRequest,
+    model: StoredModel,
+    schema: Mapping[str, Any] | str | None = None,
+    moved: tuple[MovedLine, ...] = (),
 ) -> tuple[Message, ...]:
     """Return the request's turns, with the system text and the example turns of the Modelfile before them."""
     messages = request.messages
     if request.prompt is not None:
         messages = (Message.of("user", request.prompt),)
-    messages = model.messages + messages
+    messages = model.messages + (put_lines(messages, moved) if moved else messages)
     system = request.system if request.system is not None else model.system
     has_system = any(message.role == "system" for message in messages)
     if system and not has_system:

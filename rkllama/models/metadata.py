@@ -62,6 +62,8 @@ class StoredModel:
     think: bool | None = None
     system: str | None = None
     messages: tuple[Message, ...] = ()
+    prompt_rules: tuple[str, ...] = ()
+    """Names of rules that its Modelfile has."""
     npu: NPUParams = field(default_factory=NPUParams)
     lora: str | None = None
     """The adapter's file."""
@@ -223,6 +225,7 @@ class ModelReader:
             think=defaults.think,
             system=modelfile.system or None,
             messages=modelfile.messages,
+            prompt_rules=defaults.prompt_rules,
             npu=defaults.npu,
             lora=modelfile.adapter,
             llama_server=defaults.llama_server,

@@ -21,6 +21,7 @@ from typing import Any
 
 from ..config import server_command
 from ..errors import InvalidRequest
+from ..prompt_rules import read_names
 from ..types import Message, NPUParams, Role, SamplingParams
 
 SIZE_LIMIT = 1 << 20
@@ -69,6 +70,8 @@ class Defaults:
     """Whether it ranks documents, where its name does not say so."""
     yes_no_tokens: tuple[int, ...] = ()
     """The ids of a reranker's "yes" and "no"."""
+    prompt_rules: tuple[str, ...] = ()
+    """Names of rules, see prompt_rules.py."""
     llama_server: tuple[str, ...] | None = None
     """A llama-server with arguments, or arguments, or "off"; see engine.memory."""
 
@@ -127,6 +130,13 @@ def _max_tokens(text: str) -> int:
     return max(_integer(text), -1)
 
 
+def _rule_names(text: str) -> tuple[str, ...]:
+    try:
+        return read_names(text)
+    except ValueError:
+        raise ValueError("must be names of rules, such as home-assistant") from None
+
+
 PROGRAM = "llama_server"
 """The parameter that names a program: it is only taken from the owner of the models directory."""
 _SAMPLING: dict[str, Callable[[str], Any]] = {
@@ -150,6 +160,7 @@ _OTHERS: dict[str, Callable[[str], Any]] = {
     "rerank": _switch,
     "yes_token_id": _between(0, 1 << 24),
     "no_token_id": _between(0, 1 << 24),
+    "prompt_rules": _rule_names,
     PROGRAM: server_command,
 }
 _NPU: dict[str, Callable[[str], Any]] = {
@@ -180,6 +191,7 @@ def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
         context_length=values.get("num_ctx"),
         stop=tuple(text for name, text in parameters if name == "stop" and text),
         think=values.get("think"),
+        prompt_rules=values.get("prompt_rules", ()),
         npu=NPUParams(**{name: values.get(name) for name in _NPU}),
         rerank=values.get("rerank"),
         yes_no_tokens=() if yes is None or no is None else (yes, no),

@@ -73,7 +73,9 @@ class Child:
         self.backend: Backend | None = None
         self.n_batch = 1
         """How many texts the backend takes at once."""
-        self._lanes = {commands: _Lane(self, events) for commands, events in pipes}
+        self._lanes = {
+            commands: _Lane(self, events, index) for index, (commands, events) in enumerate(pipes)
+        }
 
     def serve(self) -> None:
         """Run commands until CLOSE."""
@@ -118,9 +120,10 @@ class Child:
 class _Lane:
     """The runs that come over one pair of pipes, one after the other."""
 
-    def __init__(self, child: Child, events: int) -> None:
+    def __init__(self, child: Child, events: int, index: int) -> None:
         self._child = child
         self._events = events
+        self._index = index
         self._buffer = frames.FrameBuffer()
         self._pending: queue.SimpleQueue[tuple[int, int, bytes]] = queue.SimpleQueue()
         self._parts: list[bytes] = []
@@ -153,6 +156,7 @@ class _Lane:
             frames.RERANK: self._rerank,
             frames.COUNT: self._count,
             frames.RESTORE: self._restore,
+            frames.SAVE: self._save,
         }
         while True:
             kind, run, payload = self._pending.get()
@@ -178,7 +182,7 @@ class _Lane:
             self._aborted = max(self._aborted, run)
             if self.running == run and self._child.backend is not None:
                 try:
-                    self._child.backend.abort()
+                    self._child.backend.abort(self._index)
                 except Exception:  # the run goes on, and so must the reading of commands
                     traceback.print_exc()
 
@@ -204,7 +208,7 @@ class _Lane:
     def _generate(self, run: int, payload: bytes) -> bytes:
         backend, spec = (
             self._child.need_backend(),
-            frames.decode_generate(payload, tuple(self._parts)),
+            frames.decode_generate(payload, tuple(self._parts), self._index),
         )
         events, write, pack, kind = self._events, os.write, frames.pack_header, frames.TEXT
 
@@ -276,8 +280,11 @@ class _Lane:
     def _count(self, run: int, payload: bytes) -> bytes:
         backend = self._child.need_backend()
         with self._abortable(run) as cancelled:
-            return frames.encode(backend.count_tokens(payload.decode(), cancelled))
+            return frames.encode(backend.count_tokens(payload.decode(), cancelled, self._index))
 
     def _restore(self, _run: int, payload: bytes) -> bytes:
         path, tokens = frames.decode(payload)
-        return frames.encode(self._child.need_backend().restore(path, tokens))
+        return frames.encode(self._child.need_backend().restore(path, tokens, self._index))
+
+    def _save(self, _run: int, payload: bytes) -> bytes:
+        return frames.encode(self._child.need_backend().save(frames.decode(payload), self._index))

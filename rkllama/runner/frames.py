@@ -24,7 +24,7 @@ from ..errors import RKLLamaError
 from ..types import NPUParams, SamplingParams, TokenLogprob
 
 # Parent to child.
-LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES, RESTORE, RERANK = range(1, 10)
+LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES, RESTORE, RERANK, SAVE = range(1, 11)
 # Child to parent. RESULT and ERROR end a run; the others come before.
 TEXT, LOGPROBS, VECTOR, RESULT, ERROR = range(16, 21)
 
@@ -127,10 +127,10 @@ def decode_load(payload: bytes) -> LoadSpec:
     return LoadSpec(**values)
 
 
-def decode_generate(payload: bytes, images: tuple[bytes, ...] = ()) -> GenerateSpec:
-    """The GenerateSpec of a GENERATE frame and of the BYTES frames before it."""
+def decode_generate(payload: bytes, images: tuple[bytes, ...] = (), slot: int = 0) -> GenerateSpec:
+    """The GenerateSpec of a GENERATE frame and of the BYTES frames before it, on lane `slot`."""
     values = decode(payload)
-    values["images"] = images
+    values["images"], values["slot"] = images, slot
     values["sampling"] = SamplingParams(**values["sampling"])
     values["markers"] = tuple(values["markers"])
     return GenerateSpec(**values)

@@ -93,7 +93,11 @@ class State(Enum):
 class Lane:
     """A way into a model's process, for one run at a time. Not thread-safe but for `abort`."""
 
-    def __init__(self, process: Process, pipes: Pipes, kind: Kind, log: ChildLog) -> None:
+    def __init__(
+        self, process: Process, pipes: Pipes, kind: Kind, log: ChildLog, index: int = 0
+    ) -> None:
+        self.index = index
+        """Which of its process's lanes it is, and of the backend's slots, where those are kept apart."""
         self.kind = kind
         self._process = process
         self._pipes = pipes
@@ -102,6 +106,10 @@ class Lane:
         self._cause: FailureCause = "other"
         """Why the process died, as far as is known."""
         self._run = 0
+        self._command = frames.CLOSE
+        """Which command is run, or was last."""
+        self.dropped: RunResult | None = None
+        """What came of a generation that was given up, where it has ended and nothing was run since."""
         self._buffer = frames.FrameBuffer()
 
     @property
@@ -192,6 +200,12 @@ class Lane:
         taken: bool = self._decoded(frames.decode, payload)
         return taken
 
+    def save(self, path: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
+        """Write the lane's slot to a file, see Backend.save; return the tokens that it holds."""
+        payload = self._call(frames.SAVE, frames.encode(path), lambda: timeout, caller)
+        tokens: int | None = self._decoded(frames.decode, payload)
+        return tokens
+
     def abort(self) -> None:
         """Ask the running answer to end; safe from any thread, without one it does nothing."""
         if self._state in (State.RUNNING, State.DRAINING):
@@ -216,6 +230,8 @@ class Lane:
                 return False
             if batch[-1][0] >= frames.RESULT:
                 self._enter(State.READY)
+                if (batch[-1][0], self._command) == (frames.RESULT, frames.GENERATE):
+                    self.dropped = self._decoded(frames.decode_result, batch[-1][2])
         return True
 
     # --- Frames --------------------------------------------------------------------------------
@@ -259,6 +275,7 @@ class Lane:
         if kind != frames.LOAD:  # what it said when it started belongs to the load
             self._log.mark_command()
         self._run += 1
+        self._command, self.dropped = kind, None
         self._enter(State.RUNNING)
         for part in parts:
             self._send(frames.BYTES, self._run, part)

@@ -73,7 +73,7 @@ class Application:
         self._uploads = tuple(route.path.partition("<")[0] for route in table if route.upload)
         self._addresses = Addresses([route.path for route in table])
         self.bodies = Bodies(_BODIES * settings.max_body)
-        self.wsgi = bottle.Bottle()
+        self.wsgi = _Bottle()
         self.wsgi.config["json.enable"] = False
         self.wsgi.add_hook("before_request", self._correct_path)
         self._add_routes(table)
@@ -135,15 +135,14 @@ class Application:
                 environ=environ,
                 bodies=self.bodies,
                 drain=self.drain,
+                begin=lambda reply: _head_of(environ).begin(
+                    self._with_headers(route, reply, environ)
+                ),
                 parameters=parameters,
             )
             reply = self._handle(route, call)
             self._service.count_request(route.path, reply.status)
-            response = bottle.HTTPResponse(reply.body, reply.status)
-            response.content_type = reply.content_type
-            about = self._headers_about(route, reply, environ)
-            for name, value in (*reply.headers, *about, *self._cors_headers(environ)):
-                response.set_header(name, value)
+            response = self._with_headers(route, reply, environ)
             if isinstance(reply.body, bytes):
                 call.close()
             else:
@@ -151,6 +150,14 @@ class Application:
             return response
 
         return answer
+
+    def _with_headers(self, route: Route, reply: Reply, environ: Mapping[str, Any]) -> Any:
+        response = bottle.HTTPResponse(reply.body, reply.status)
+        response.content_type = reply.content_type
+        about = self._headers_about(route, reply, environ)
+        for name, value in (*reply.headers, *about, *self._cors_headers(environ)):
+            response.set_header(name, value)
+        return response
 
     def _headers_about(
         self, route: Route, reply: Reply, environ: Mapping[str, Any]
@@ -224,6 +231,41 @@ def _is_utf8(environ: Mapping[str, Any]) -> bool:
     """Bottle leaves out of a path what is not UTF-8: /%ffmodels would be /models."""
     path = environ["PATH_INFO"]
     return bool(environ.get("bottle.raw_path", path).encode("latin-1") == path.encode())
+
+
+_HEAD = "rkllama.head"
+
+
+class _Bottle(bottle.Bottle):  # type: ignore[misc]
+    """An application whose handlers can send a reply's head before they return it."""
+
+    def wsgi(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        environ[_HEAD] = head = _Head(start_response)
+        return super().wsgi(environ, head.start)
+
+
+class _Head:
+    """The head of a reply, which goes out once."""
+
+    def __init__(self, start_response: Callable[..., Any]) -> None:
+        self._start = start_response
+        self._write: Callable[[bytes], object] | None = None
+
+    def begin(self, response: Any) -> Callable[[bytes], object]:
+        """Send it before the body; what this returns sends a part of that."""
+        self._write = self._start(response.status_line, response.headerlist)
+        return self._write
+
+    def start(self, status: str, headers: Any, exc_info: Any = None) -> Any:
+        """WSGI's start_response; where it is out already, only an exception counts."""
+        if self._write is None or exc_info is not None:
+            return self._start(status, headers, exc_info)
+        return self._write
+
+
+def _head_of(environ: Mapping[str, Any]) -> _Head:
+    head: _Head = environ[_HEAD]
+    return head
 
 
 class _Frames:

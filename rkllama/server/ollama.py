@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..models.modelfile import PROGRAM, Modelfile, names_program, parse_modelfile, render_modelfile
 from ..types import Message, ModelDetails, Timings
-from .routing import Call, Group, Reply, Route, generate, ok, states, stream
+from .routing import Call, EarlyStream, Group, Reply, Route, generate, ok, states, stream
 
 
 def _word_error(error: RKLLamaError, _environ: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -90,14 +90,21 @@ def _answer(call: Call, decoded: Generation | ollama.LoadCall) -> Reply:
 
 
 def _load(call: Call, load: ollama.LoadCall) -> Reply:
+    """Signs of life make a stream of the answer, so only our own client gets them here."""
+    early = EarlyStream(call, load.encoder)
     started = time.monotonic()
-    call.service.load(
-        load.model,
-        keep_alive=load.keep_alive,
-        context_length=load.context_length,
-        sampling=load.sampling,
-        caller=call.caller(),
-    )
+    try:
+        call.service.load(
+            load.model,
+            keep_alive=load.keep_alive,
+            context_length=load.context_length,
+            sampling=load.sampling,
+            caller=early.caller() if call.watching else call.caller(),
+        )
+    except Exception as error:
+        if not early.begun:
+            raise
+        return early.failed(error)
     seconds = time.monotonic() - started
     return ok(load.encoder.without_words("load", Timings(load=seconds, total=seconds)))
 
@@ -146,7 +153,7 @@ def _pull(call: Call) -> Reply:
                     raise Cancelled
         return ok(ollama_models.SUCCESS)
     # As at Ollama the manifest is announced before the Hub is asked: what goes wrong there is a line.
-    return stream(call, ollama_models.PullEncoder(), next(steps), steps)
+    return stream(call, ollama_models.PullEncoder(), steps, next(steps))
 
 
 def _create(call: Call) -> Reply:

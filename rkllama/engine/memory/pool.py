@@ -106,17 +106,18 @@ class Pool:
                         continue
                     resident = slot.resident
                     assert resident is not None
+                    turn = Turn(resident, lane, granted - started)
                     try:
                         if time.monotonic() - granted > _LONG and caller.has_left():
                             self._expire_after(slot, resident)
                             raise Cancelled
-                        loaded = time.monotonic() - granted
+                        turn.load_seconds = time.monotonic() - granted
                         try:
-                            yield Turn(resident, lane, granted - started, loaded)
+                            yield turn
                         finally:
                             self._after_use(slot, resident, keep_alive)
                     finally:
-                        resident.leave(lane)
+                        resident.leave(turn.lane)
                     return
         finally:
             self._loader.give_back()
@@ -249,7 +250,7 @@ class Pool:
             self._remember(slot, slot.resident)
             self._close(slot)
         if slot.resident is None:
-            self._load(slot, model, spec, wanted)
+            self._load(slot, model, spec, wanted, caller)
         else:
             self._loader.governors.renew()
         assert slot.resident is not None
@@ -275,12 +276,19 @@ class Pool:
             log.warning("%s: %s", resident.info.name, error)
         return resident.worker.alive
 
-    def _load(self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int) -> None:
+    def _load(
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        spec: LoadSpec,
+        wanted: int,
+        caller: Caller = LOCAL,
+    ) -> None:
         """Load a model, on the NPU with the release of the runtime that fits it."""
         started = time.monotonic()
 
         def attempt(spec: LoadSpec) -> LoadedInfo:
-            return self._load_in_memory(slot, model, spec, wanted)
+            return self._load_in_memory(slot, model, spec, wanted, caller)
 
         try:
             loaded = self._loader.with_runtime(model.info, spec, attempt)
@@ -294,12 +302,17 @@ class Pool:
         log.info("loaded %s in %.2f s", model.info.name, time.monotonic() - started)
 
     def _load_in_memory(
-        self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        spec: LoadSpec,
+        wanted: int,
+        caller: Caller,
     ) -> LoadedInfo:
         """Load a model; where memory lacks, idle ones go for it one by one."""
         while True:
             try:
-                return self._try_load(slot, model, spec, wanted)
+                return self._try_load(slot, model, spec, wanted, caller)
             except OutOfMemory as error:
                 if not self._close_an_idle_one(error.message):
                     raise
@@ -317,7 +330,12 @@ class Pool:
         return True
 
     def _try_load(
-        self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        spec: LoadSpec,
+        wanted: int,
+        caller: Caller,
     ) -> LoadedInfo:
         """Start a process and load the model in it; after a failure the slot is empty.
 
@@ -332,7 +350,7 @@ class Pool:
         if self._closed:  # `close` may have looked before it was there
             self._end(resident, "the server is stopping")
         try:
-            return self._loader.load(resident)
+            return self._loader.load(resident, caller)
         except BaseException:
             self._close(slot)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,8 +49,8 @@ class Resident:
     """Of its memory since it was loaded; None where it is not minded."""
     bloated: bool = False
     """Whether it has to be loaded anew for that."""
-    conversations: Conversations | None = None
-    """What is kept of its conversations on the disk; None where nothing is."""
+    conversations: tuple[Conversations, ...] = ()
+    """What is kept of its conversations on the disk, by its lanes; empty where nothing is."""
     answered: bool = False
     """Whether a run has gone well since that was last asked."""
     told: set[str] = field(default_factory=set)
@@ -92,6 +93,24 @@ class Resident:
         with self._mutex:
             self._taken.discard(lane)
 
+    def take_instead(
+        self, lane: Lane, choose: Callable[[Sequence[Conversations]], Conversations]
+    ) -> Lane:
+        """Return the lane whose memory is chosen of the free ones, in place of a lane that was taken."""
+        with self._mutex:
+            lanes = [one for one in self.worker.lanes if one not in self._taken]
+            free = [lane, *(one for one in lanes if one.state is State.READY)]
+            memories = {self.conversations[one.index]: one for one in free}
+            chosen = memories[choose(list(memories))]
+            self._taken.discard(lane)
+            self._taken.add(chosen)
+            return chosen
+
+    @property
+    def has_company(self) -> bool:
+        """Whether several requests use it."""
+        return len(self._taken) > 1
+
     @property
     def ready(self) -> LoadedInfo:
         """What the backend said about the loaded model."""
@@ -122,14 +141,25 @@ class Traffic(NamedTuple):
     """The share of its KV cache that is in use, 0 to 1; None: it is not in memory."""
 
 
-class Turn(NamedTuple):
+@dataclass(slots=True)
+class Turn:
     """A request's turn on a loaded model, and what it waited for."""
 
     resident: Resident
     lane: Lane
     """What its runs go over."""
     queue_seconds: float
-    load_seconds: float
+    load_seconds: float = 0.0
+
+    def take_lane(self, choose: Callable[[Sequence[Conversations]], Conversations]) -> None:
+        """Go on with another lane, by what is in its memory."""
+        self.lane = self.resident.take_instead(self.lane, choose)
+
+    @property
+    def conversations(self) -> Conversations | None:
+        """What is kept of those in the lane's memory; None where nothing is."""
+        every = self.resident.conversations
+        return every[self.lane.index] if every else None
 
 
 def describe(slot: Slot[Resident]) -> LoadedModel | None:

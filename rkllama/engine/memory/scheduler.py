@@ -76,14 +76,20 @@ class Slot(Generic[T]):
 
 
 class _Ticket(Generic[T]):
-    __slots__ = ("alone", "closing", "key", "passed", "since", "slot", "wake")
+    __slots__ = ("alone", "before", "closing", "key", "passed", "since", "slot", "wake", "watched")
 
-    def __init__(self, key: str, closing: bool = False, alone: bool = False) -> None:
+    def __init__(
+        self, key: str, closing: bool = False, alone: bool = False, watched: bool = False
+    ) -> None:
         self.key = key
         self.alone = alone or closing
         """Joins no other holder."""
         self.closing = closing
         """Goes first, is not counted as waiting, and takes no new place."""
+        self.watched = watched
+        """Is woken, too, when there are fewer or more before it."""
+        self.before = 0
+        """How many requests are before it, as its waiter knows."""
         self.slot: Slot[T] | None = None
         self.wake = -1
         self.since = time.monotonic()
@@ -179,7 +185,8 @@ class Scheduler(Generic[T]):
         Raises QueueFull and ServerStopping at once, Cancelled when the client hangs up while waiting. A slot
         that has no resident when its holder leaves is given up.
         """
-        slot = self._acquire(_Ticket(key, alone=alone), caller)
+        ticket: _Ticket[T] = _Ticket(key, alone=alone, watched=caller.watching)
+        slot = self._acquire(ticket, caller)
         if slot is None:
             raise ServerStopping
         try:
@@ -251,16 +258,19 @@ class Scheduler(Generic[T]):
                 self._tickets.remove(ticket)
                 raise QueueFull(limit)
             try:
-                ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
+                ticket.wake = os.eventfd(int(ticket.watched), os.EFD_CLOEXEC)
             except OSError:
                 # Out of file descriptors: a ticket without a waiter must not be granted.
                 self._tickets.remove(ticket)
                 raise
         try:
             waiting()
-            if not caller.wait(ticket.wake, patience):
+            wait = caller.waiter(ticket.wake, lambda: self._before(ticket))
+            if not wait(patience):
                 overdue()
-                caller.wait(ticket.wake)
+                wait(None)
+            if ticket.watched:
+                self._keep_told(ticket, caller, wait)
         except BaseException:
             self._forget(ticket)
             raise
@@ -269,6 +279,26 @@ class Scheduler(Generic[T]):
                 wake, ticket.wake = ticket.wake, -1
             os.close(wake)
         return ticket.slot
+
+    def _keep_told(
+        self, ticket: _Ticket[T], caller: Caller, wait: Callable[[float | None], bool]
+    ) -> None:
+        """Tell a caller how many requests are before its own whenever that has changed, 0 at the end."""
+        while True:
+            os.eventfd_read(ticket.wake)
+            before = self._before(ticket)
+            caller.tell(before)
+            if not before:
+                return
+            wait(None)
+
+    def _before(self, ticket: _Ticket[T]) -> int:
+        """Return how many requests are before one: of those that wait, and one that has what it waits for; 0
+        when it has been granted.
+        """
+        with self._lock:
+            ticket.before = self._place(ticket)
+            return ticket.before
 
     def _forget(self, ticket: _Ticket[T]) -> None:
         """Drop a ticket whose client is gone; it may have been granted in the same moment."""
@@ -348,6 +378,17 @@ class Scheduler(Generic[T]):
             ticket.slot = slot
             self._tickets.remove(ticket)
             self._notify(ticket)
+        waiting = (ticket for ticket in self._tickets if not ticket.closing)
+        for place, ticket in enumerate(waiting, 1):
+            if ticket.watched and place != ticket.before:
+                self._notify(ticket)
+
+    def _place(self, ticket: _Ticket[T]) -> int:
+        """Return how many requests are before one; see `_before`."""
+        if ticket not in self._tickets:
+            return 0
+        earlier = self._tickets[: self._tickets.index(ticket)]
+        return 1 + sum(not other.closing for other in earlier)
 
     def _joins(self, ticket: _Ticket[T], slot: Slot[T]) -> bool:
         """Return whether a ticket may join the holders of a slot: not before an earlier one that wants to be

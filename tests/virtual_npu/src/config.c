@@ -65,6 +65,7 @@ static const Key keys[] = {
     N(kv_bytes, 0, 1 << 20),
     N(yes_id, -1, INT32_MAX),
     N(no_id, -1, INT32_MAX),
+    N(state_fault, 0, 3),
     N(trace_tokens, 0, 1),
     N(trace_prompt, 0, 1),
     T(eos),

@@ -237,7 +237,12 @@ static int read_slot(Instance *instance, Slot *slot, const RKLLMInput *input,
     if (prompt_read(instance, slot, input, lora)) return -1;
     char *message = last_user_message(slot->prompt_text);
     char *params = params_json(instance, input, infer);
-    slot->reply = reply_plan(&slot->config, instance->vocab, slot->prompt_text, message, params,
+    Config config = slot->config;
+    if (config.state_fault == 1 && instance->cache_loaded) {
+        config.mode = REPLY_TEXT;
+        config.reply = "another answer";
+    }
+    slot->reply = reply_plan(&config, instance->vocab, slot->prompt_text, message, params,
                              &instance->run.sampling, instance->runs);
     free(message);
     free(params);
