@@ -52,6 +52,8 @@ def test_a_board_is_named_as_people_write_addresses(text: str, name: str, addres
         "rk1 check",
         "%[env(HOME)]",
         "[::1",
+        "fe80::1%eth0",
+        "fe80::1%x\n    server evil 10.0.0.1:80",
     ],
 )
 def test_what_could_not_stand_in_a_configuration_is_no_board(text: str) -> None:
