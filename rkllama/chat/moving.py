@@ -18,7 +18,6 @@ from typing import NamedTuple
 from ..prompt_rules import Place, PromptRule, matches
 from ..types import Message, TextPart
 
-
 _LONGEST = 1 << 20
 """Characters of a system prompt in which lines are looked for, and how many lines it may have: what is longer
 fits no context, and would only be read for nothing.
