@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from rkllama.config import load_settings
-from rkllama.fleet.balancer import Balancer, fingerprint_of
+from rkllama.fleet.balancer import Balancer, fingerprint_of, read_balancer
 from rkllama.fleet.boards import Board, Fleet
 from rkllama.fleet.checks import Fleetwide, examine_fleet
 from rkllama.fleet.files import expected_configuration, update_files
@@ -226,6 +226,12 @@ def test_a_board_that_sends_byte_by_byte_is_late() -> None:
         gone.set()
         server.shutdown()
         thread.join()
+
+
+def test_what_is_no_table_is_no_balancer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = (200, 'pxname,svname\n"' + "x" * 200_000)
+    monkeypatch.setattr("rkllama.fleet.balancer._get", lambda *_: answer)
+    assert read_balancer(Fleet(boards=(ONE,))) is None
 
 
 # --- The doctor --------------------------------------------------------------------------------
