@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from rkllama.client.wire import pull_progress
 from rkllama.commands.fleet.pull import _Progress
+from rkllama.config import load_settings
 from rkllama.fleet.boards import Board
-from rkllama.fleet.pull import Step
+from rkllama.fleet.pull import Step, pull_everywhere
 from rkllama.types import PullProgress
 
 BOARD = Board(name="rk1", host="10.0.0.1")
@@ -39,3 +42,25 @@ def test_a_board_writes_no_line_of_its_own(capsys: pytest.CaptureFixture[str]) -
     shown.report(Step(board=BOARD, progress=news))
     shown.close()
     assert capsys.readouterr().err == "rk1  a[2Jfake: done (5 B)\n"
+
+
+def test_a_board_that_sends_without_end_waits_until_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Endless:
+        def __init__(self, _: object) -> None:
+            pass
+
+        def pull(self, _: str) -> Iterator[PullProgress]:
+            for number in range(1000):
+                yield PullProgress(status="downloading", file=str(number))
+            all_sent.set()
+
+    all_sent = threading.Event()
+    monkeypatch.setattr("rkllama.fleet.pull.RemoteService", Endless)
+    steps = pull_everywhere([BOARD], "m", load_settings())
+    first = next(steps)
+    assert first.progress is not None
+    assert not all_sent.wait(0.2)
+    assert len([*steps]) == 1000
+    assert all_sent.is_set()
