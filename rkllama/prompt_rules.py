@@ -2,7 +2,7 @@
 
 A line is told by a pattern in which `*` stands for any text, and everything else for itself. That is less
 than a regular expression on purpose: it is compared in one pass, whatever the pattern and whatever a client
-sends, so that no rule can hold up the server.
+sends. With the bound that chat.moving has for the text, no rule can hold up the server.
 """
 
 from __future__ import annotations

@@ -240,7 +240,10 @@ class RemoteService:
             "return_documents": False,
             "truncate": request.truncate,
         }
-        return self._understand(rerank_result, self._call("POST", "/api/rerank", body))
+        result = self._understand(rerank_result, self._call("POST", "/api/rerank", body))
+        if len(result.scores) != len(request.documents):
+            raise self._server.stranger()
+        return result
 
     def count_tokens(
         self,

@@ -35,10 +35,10 @@ def read_balancer(fleet: Fleet) -> Balancer | None:
     try:
         status, digest = _get(host, port, FINGERPRINT)
         _, table = _get(host, port, STATISTICS_CSV)
-    except (OSError, ValueError, http.client.HTTPException):
+        up, waiting = _read_table(table)
+    except (OSError, ValueError, http.client.HTTPException, csv.Error):
         return None
     ours = status == 200 and re.fullmatch(r"[0-9a-f]{16}", digest.strip())
-    up, waiting = _read_table(table)
     if not ours and not up:
         return None
     return Balancer(fingerprint=digest.strip() if ours else None, up=up, waiting=waiting)

@@ -121,11 +121,11 @@ def join_address(host: str, port: int) -> str:
 
 
 def _is_ipv6(text: str) -> bool:
+    """Return whether a text is an IPv6 address; with a zone, in which anything could stand, it is none."""
     try:
-        ipaddress.IPv6Address(text)
+        return ipaddress.IPv6Address(text).scope_id is None
     except ValueError:
         return False
-    return True
 
 
 def _name_for(host: str) -> str:

@@ -19,6 +19,8 @@ LARGEST_SKEW = 30.0
 """Seconds that a board's clock may differ: certificates and logs bear that."""
 _NAMED = 5
 """Boards that a finding names."""
+_MOST_MODELS = 20
+"""Models of which it is told that not all boards have them."""
 _UPDATE = ("rkllama fleet update",)
 
 
@@ -108,24 +110,30 @@ def check_models(subject: Fleetwide) -> Iterator[Finding]:
         yield topic.tell("warning", "no board has a model", cure=("rkllama fleet pull MODEL",))
         return
     yield topic.tell("good", f"{len(everywhere)} on all boards")
-    for name, boards in holders.items():
-        if len(boards) < len(subject.alive):
-            yield topic.tell(
-                "warning",
-                f"{name} is on {_named(boards)}, and not on {_named(all_boards - boards)}",
-                advice="Requests for it go there alone, if they name it as the board lists it.",
-            )
-    yield from _check_digests(subject, holders)
+    partly = [name for name, boards in holders.items() if len(boards) < len(subject.alive)]
+    for name in partly[:_MOST_MODELS]:
+        boards = holders[name]
+        yield topic.tell(
+            "warning",
+            f"{name} is on {_named(boards)}, and not on {_named(all_boards - boards)}",
+            advice="Requests for it go there alone, if they name it as the board lists it.",
+        )
+    if len(partly) > _MOST_MODELS:
+        yield topic.tell(
+            "warning", f"{len(partly) - _MOST_MODELS} more are on some boards, and not on all"
+        )
+    yield from _check_digests(subject)
 
 
-def _check_digests(subject: Fleetwide, holders: dict[str, set[str]]) -> Iterator[Finding]:
+def _check_digests(subject: Fleetwide) -> Iterator[Finding]:
     """Yield models of one name that are other files on boards with the same SoC."""
-    for name in holders:
-        files: dict[tuple[str | None, str], list[str]] = {}
-        for report in subject.alive:
-            for model in report.models:
-                if model.name == name and model.digest is not None:
-                    files.setdefault((report.soc, model.digest), []).append(report.board.name)
+    found: dict[str, dict[tuple[str | None, str], list[str]]] = {}
+    for report in subject.alive:
+        for model in report.models:
+            if model.digest is not None:
+                files = found.setdefault(model.name, {})
+                files.setdefault((report.soc, model.digest), []).append(report.board.name)
+    for name, files in sorted(found.items()):
         socs = [soc for soc, _ in files]
         if len(socs) > len(set(socs)):
             parts = [f"{digest[:12]} on {_named(on)}" for (_, digest), on in files.items()]

@@ -377,8 +377,11 @@ class Extra:
         self._own.facts.unused += self._own.is_first
 
     def distrust_writing(self) -> None:
-        """Note that the slot could not be written; the second time is the last."""
-        self._own.distrust(f"{self._own.identity.runtime} does not write its slots", sure=False)
+        """Note that the slot could not be written; the second time is the last. A disk that has become full
+        meanwhile is no fault of the runtime's.
+        """
+        if not self._own.store.lacks_space(self._draft.size):
+            self._own.distrust(f"{self._own.identity.runtime} does not write its slots", sure=False)
 
     def give_up(self) -> None:
         """Keep nothing of a run that may not have ended."""

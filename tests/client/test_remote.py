@@ -33,6 +33,7 @@ from rkllama.types import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    RerankRequest,
     SamplingParams,
     TextDelta,
     Timings,
@@ -321,6 +322,15 @@ def test_embeddings() -> None:
 
 
 # --- Models ------------------------------------------------------------------------------------
+
+
+def test_a_ranking_has_a_score_for_each_document() -> None:
+    reply = {"model": "m", "results": [{"index": 0, "relevance_score": 0.5}]}
+    with remote({"POST /api/rerank": (200, [dumps(reply)])}) as (service, _):
+        request = RerankRequest(model="m", query="q", documents=("a", "b"))
+        assert service.rerank(replace(request, documents=("a",))).scores == (0.5,)
+        with pytest.raises(errors.ServerUnreachable):
+            service.rerank(request)
 
 
 def test_models() -> None:

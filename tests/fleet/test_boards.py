@@ -10,6 +10,7 @@ from rkllama.errors import ConfigError, InvalidRequest
 from rkllama.fleet.boards import (
     Board,
     Fleet,
+    check_boards,
     checked,
     fleet_text,
     parse_board,
@@ -52,6 +53,8 @@ def test_a_board_is_named_as_people_write_addresses(text: str, name: str, addres
         "rk1 check",
         "%[env(HOME)]",
         "[::1",
+        "fe80::1%eth0",
+        "fe80::1%x\n    server evil 10.0.0.1:80",
     ],
 )
 def test_what_could_not_stand_in_a_configuration_is_no_board(text: str) -> None:
@@ -126,6 +129,15 @@ def test_what_announces_itself_is_believed_only_as_far_as_it_is_an_address() -> 
     )
     (board,) = parse_browsed(text)
     assert (board.name, board.address) == ("rk1-kitchen", "10.0.0.1:8080")
+
+
+def test_what_announces_itself_makes_boards_that_can_be_told_apart() -> None:
+    rows = [("rk1", "10.0.0.1"), ("rk2", "10.0.0.1"), ("RK1", "10.0.0.3"), ("rk3", "10.0.0.3")]
+    rows += [(f"z{number}", f"10.1.{number // 250}.{number % 250}") for number in range(2000)]
+    line = "=;eth0;IPv4;{};_rkllama._tcp;local;x.local;{};8080;\n"
+    boards = parse_browsed("".join(line.format(*row) for row in rows))
+    check_boards(boards)
+    assert {"rk1", "rk3"} & {board.name for board in boards} == {"rk1", "rk3"}
 
 
 def init(directory: Path, *arguments: str) -> str:

@@ -98,11 +98,10 @@ class _Progress:
             self._say(name, doing)
 
     def _say(self, name: str, what: str) -> None:
-        """Write a line above the percents."""
-        from ...console.streams import printable
-
+        """Write one line above the percents, whatever a board has sent."""
         self._spinner.stop()
-        sys.stderr.write(f"{name:<{self._width}}  {printable(what)}\n")
+        line = "".join(char for char in what if char.isprintable())
+        sys.stderr.write(f"{name:<{self._width}}  {line}\n")
         sys.stderr.flush()
         if self._percents:
             self._spinner.start()
