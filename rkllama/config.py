@@ -187,14 +187,17 @@ def _aliases(value: object) -> Mapping[str, str]:
     table: dict[str, str] = {}
     for name, target in value.items():
         if not isinstance(target, str) or not target.strip():
-            raise ValueError(f"the alias {name!r} must be the name of a model in quotes")
+            raise ValueError(f"the alias {name!r} must stand for the name of a model, in quotes")
         if not 0 < len(name) <= 128 or not name.isprintable() or set(name) & set(" ,=\"'"):
-            raise ValueError(f"{name[:100]!r} cannot be the name of an alias")
+            raise ValueError(f"{name[:100]!r} cannot be the name of an alias: {_ALIAS_NAME}")
         if alias_key(name) in map(alias_key, table):
             raise ValueError(f"it has the alias {name!r} twice, in any case and without :latest")
         table[name] = target.strip()
     _check_no_circle(table)
     return table
+
+
+_ALIAS_NAME = "it must have at most 128 characters, and no blanks, commas, quotes or ="
 
 
 def _alias(pair: str) -> tuple[str, str]:
