@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from rkllama.fleet.boards import (
     read_fleet,
     write_fleet,
 )
+from rkllama.fleet.files import start_line
 from rkllama.fleet.mdns import parse_browsed
 
 
@@ -171,3 +173,14 @@ def test_what_is_said_after_an_init(tmp_path: Path) -> None:
     assert f"haproxy -D -f {tmp_path}/haproxy.cfg" in said
     assert "http://127.0.0.1:8090" in said
     assert init(tmp_path).endswith("Nothing has changed.\n")
+    assert f"http://{socket.gethostname()}:9000" in init(tmp_path, "--listen=:9000")
+
+
+def test_a_haproxy_that_runs_is_replaced_and_not_joined_by_a_second(tmp_path: Path) -> None:
+    first = start_line(f"{tmp_path}/haproxy.cfg", running=False)
+    assert first == f"haproxy -D -f {tmp_path}/haproxy.cfg -p {tmp_path}/haproxy.pid"
+    again = start_line(f"{tmp_path}/haproxy.cfg", running=True)
+    assert again == f"{first} -sf $(cat {tmp_path}/haproxy.pid)"
+    for running in (False, True):
+        line = start_line("/etc/haproxy/haproxy.cfg", running=running)
+        assert line == "sudo systemctl reload-or-restart haproxy"
