@@ -123,6 +123,13 @@ def test_requests_and_lines_are_counted(arranger: Arranger, metrics: Metrics) ->
     assert lines == 'rkllama_prompt_rule_lines_total{rule="home-assistant"} 2'
 
 
+@pytest.mark.usefixtures("arranger")
+def test_a_rule_that_has_moved_nothing_is_counted_too(metrics: Metrics) -> None:
+    (requests,), (lines,) = metrics.rule_requests.samples(), metrics.rule_lines.samples()
+    assert requests == 'rkllama_prompt_rule_requests_total{rule="home-assistant"} 0'
+    assert lines == 'rkllama_prompt_rule_lines_total{rule="home-assistant"} 0'
+
+
 def test_a_demanded_format_has_its_order(arranger: Arranger) -> None:
     schema = {"required": ["b"], "properties": {"b": {}, "a": {}}, "type": "object"}
     texts = set()
