@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from ..states.folder import Folder
     from ..states.header import Header
 
-app = command_group("cache", "Manage the conversations that are saved for models to go on from.")
+app = command_group(
+    "cache", "List or delete the KV caches of conversations that are saved on the disk."
+)
 
 
 @app.command("list")
