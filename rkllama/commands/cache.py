@@ -19,7 +19,10 @@ app = command_group(
 
 @app.command("list")
 def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
-    """List the saved conversations, the last used one first."""
+    """List the saved conversations, the last used one first.
+
+    A beginning is what several conversations share: system prompt and tools.
+    """
     folder = _folder(context)
     found = sorted(folder.headers(), key=lambda each: each[2], reverse=True)
     if as_json:
@@ -84,7 +87,8 @@ def clear(
     from ..console.output import human_size
 
     total = human_size(sum(header.size for _, header in found))
-    sys.stderr.write(f"Deleted {len(found)} saved conversations, {total}\n")
+    what = "conversation" if len(found) == 1 else "conversations"
+    sys.stderr.write(f"Deleted {len(found)} saved {what}, {total}\n")
 
 
 def _folder(context: typer.Context) -> "Folder":
