@@ -149,7 +149,8 @@ def start_line(path: str, *, running: bool) -> str:
     if path == SERVICE_FILE:
         return "sudo systemctl reload-or-restart haproxy"
     number = os.path.join(os.path.dirname(path), _NUMBER)
-    line = f"haproxy -D -f {path} -p {number}"
+    program = "haproxy" if shutil.which("haproxy") else find_haproxy() or "haproxy"
+    line = f"{program} -D -f {path} -p {number}"
     return f"{line} -sf $(cat {number})" if running else line
 
 
