@@ -42,7 +42,7 @@ def drain(
         print_json(state)
     if state["status"] == "timed out":
         raise RKLLamaError(
-            "the time was over before all requests were answered; the rest were cancelled",
+            "the time was up before all requests were answered; the rest were cancelled",
             hint="Give them longer with --timeout.",
         )
 
