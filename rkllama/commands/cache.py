@@ -32,16 +32,17 @@ def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
 
     rows = [
         (
-            state,
             header.model,
             f"{header.tokens:,}",
             human_size(header.size),
             "beginning" if header.pinned else "conversation",
             human_time(used),
+            state,
         )
         for state, header, used in found
     ]
-    write_styled(table(("ID", "MODEL", "TOKENS", "SIZE", "KIND", "USED"), rows))
+    head = ("MODEL", "TOKENS", "SIZE", "KIND", "USED", "ID")
+    write_styled(table(head, rows, lesser=("ID", "KIND")))
     sys.stdout.flush()
     total = human_size(sum(header.size for _, header, _ in found))
     sys.stderr.write(f"{len(found)} saved, {total} in {folder.path}\n")
