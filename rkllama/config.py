@@ -14,7 +14,7 @@ from .errors import ConfigError
 
 TYPE_CHECKING = False  # the real one would be an import, too
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
     from .prompt_rules import PromptRule
@@ -187,14 +187,20 @@ def _aliases(value: object) -> Mapping[str, str]:
     table: dict[str, str] = {}
     for name, target in value.items():
         if not isinstance(target, str) or not target.strip():
-            raise ValueError(f"the alias {name!r} must be the name of a model in quotes")
+            raise ValueError(
+                f"the alias {name!r} must stand for the name of a model, in quotes; "
+                "other settings come above [aliases]"
+            )
         if not 0 < len(name) <= 128 or not name.isprintable() or set(name) & set(" ,=\"'"):
-            raise ValueError(f"{name[:100]!r} cannot be the name of an alias")
+            raise ValueError(f"{name[:100]!r} cannot be the name of an alias: {_ALIAS_NAME}")
         if alias_key(name) in map(alias_key, table):
             raise ValueError(f"it has the alias {name!r} twice, in any case and without :latest")
         table[name] = target.strip()
     _check_no_circle(table)
     return table
+
+
+_ALIAS_NAME = "it must have at most 128 characters, and no blanks, commas, quotes or ="
 
 
 def _alias(pair: str) -> tuple[str, str]:
@@ -666,8 +672,16 @@ def check_names(table: Mapping[str, object], path: str) -> None:
     if unknown := sorted(set(table) - names):
         raise ConfigError(
             f"{path} has unknown settings: {', '.join(unknown)}",
-            hint=f"The known settings are {', '.join(sorted(names))}.",
+            hint=near_names(unknown[0], names),
         )
+
+
+def near_names(name: str, names: Iterable[str]) -> str:
+    """Return a hint for the name of a setting that is none."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name.lower().replace("-", "_"), names, n=2, cutoff=0.55)
+    return f"Did you mean {' or '.join(near)}?" if near else "`rkllama config` lists them."
 
 
 def _read_file(path: str) -> tuple[dict[str, Any], list[ConfigError]]:

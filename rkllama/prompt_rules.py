@@ -164,7 +164,8 @@ def _lines(name: str, value: object) -> tuple[str, ...]:
     if value is None:
         if name not in BUILT_IN:
             raise ValueError(
-                f"the rule {name} needs lines: only {' and '.join(BUILT_IN)} is built in"
+                f"there is no built-in rule {name}, only {' and '.join(BUILT_IN)}; "
+                "one of your own needs lines, in a table of config.toml"
             )
         return BUILT_IN[name]
     lines = tuple(line.strip() for line in _texts(name, "lines", value))

@@ -234,7 +234,8 @@ def _drain_when_asked(
             drain.begin(ending.patience)
         left = drain.look(server, now)
         if left is None:
-            log.info("drained: the server ends")
+            state = "drained" if drain.done else "the time to drain is over"
+            log.info("%s: the server ends", state)
             ending.stopping.set()
             return 0.0
         if drain.begun and "draining" not in told:

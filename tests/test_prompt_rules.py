@@ -65,7 +65,10 @@ keys = ["first", "@{tmp_path / "keys"}"]
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('"unknown"', "the rule unknown needs lines: only home-assistant is built in"),
+        (
+            '"unknown"',
+            "there is no built-in rule unknown, only home-assistant; one of your own needs lines",
+        ),
         ("3", "must be names of rules, or tables"),
         ('[{name = "a b"}]', "a rule's name has letters"),
         ('[{lines = ["x"]}]', "a rule's name has letters"),

@@ -82,11 +82,14 @@ def embed(
 def rerank(
     context: typer.Context,
     model: Model,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for.")],
+    query: Annotated[
+        str,
+        typer.Argument(metavar="QUERY", help="What the texts are to answer: a question, or words."),
+    ],
     documents: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DOCUMENT]...",
+            metavar="[TEXT]...",
             help="The texts; without any, or with -, each line of stdin is one.",
         ),
     ] = None,

@@ -110,7 +110,8 @@ def split_address(text: str, port: int | None = None) -> tuple[str, int]:
         host = text
     if not (_is_ipv6(host) or _HOST.fullmatch(host)) or number is None or not 0 < number < 65536:
         raise InvalidRequest(
-            f"{text!r} is not an address", hint="Write it as 192.168.1.11:8080, or rk1.local:8080."
+            f"{text!r} is not an address",
+            hint="Write it as 192.168.1.11:8080, or rk1.local:8080; --listen as :8090, too.",
         )
     return host, number
 

@@ -11,7 +11,7 @@ from ..doctor.finding import Finding, Topic
 from ..systemd.steps import is_edited, read
 from .balancer import Balancer, fingerprint_of
 from .boards import Fleet
-from .files import find_haproxy
+from .files import find_haproxy, start_line
 from .haproxy import CONFIGURATION
 from .reports import Report
 
@@ -109,7 +109,8 @@ def check_models(subject: Fleetwide) -> Iterator[Finding]:
     if not holders:
         yield topic.tell("warning", "no board has a model", cure=("rkllama fleet pull MODEL",))
         return
-    yield topic.tell("good", f"{len(everywhere)} on all boards")
+    which = "all boards" if len(subject.alive) == len(subject.reports) else "all that answer"
+    yield topic.tell("good", f"{len(everywhere)} on {which}")
     partly = [name for name, boards in holders.items() if len(boards) < len(subject.alive)]
     for name in partly[:_MOST_MODELS]:
         boards = holders[name]
@@ -178,14 +179,16 @@ def check_haproxy(subject: Fleetwide) -> Iterator[Finding]:
             "broken",
             f"not running, or it has another configuration than {path}",
             advice="Start it, as a service or with this line.",
-            cure=(f"haproxy -D -f {path}",),
+            cure=(start_line(path, running=False),),
         )
     else:
-        yield from _check_running(subject, topic, content)
+        yield from _check_running(subject, topic, path, content)
     yield from _check_written(subject, path, content)
 
 
-def _check_running(subject: Fleetwide, topic: Topic, content: bytes) -> Iterator[Finding]:
+def _check_running(
+    subject: Fleetwide, topic: Topic, path: str, content: bytes
+) -> Iterator[Finding]:
     balancer = subject.balancer
     assert balancer is not None
     wanted = fingerprint_of(content.decode("utf-8", "replace"))
@@ -193,7 +196,7 @@ def _check_running(subject: Fleetwide, topic: Topic, content: bytes) -> Iterator
         yield topic.tell(
             "warning",
             "it runs an older configuration than the file has",
-            cure=("sudo systemctl reload haproxy",),
+            cure=(start_line(path, running=True),),
         )
     else:
         yield topic.tell("good", f"running, {balancer.waiting} waiting")

@@ -10,7 +10,7 @@ from queue import Queue
 from ..client.discover import ServerAddress
 from ..client.remote import RemoteService
 from ..config import Settings
-from ..errors import RKLLamaError
+from ..errors import RKLLamaError, ServerUnreachable
 from ..types import PullProgress
 from .boards import Board
 
@@ -44,6 +44,9 @@ def pull_everywhere(boards: Sequence[Board], reference: str, settings: Settings)
             service = RemoteService(ServerAddress(settings, board.url))
             for progress in service.pull(reference):
                 steps.put(Step(board=board, progress=progress))
+        except ServerUnreachable as problem:  # whose hint is about this machine's own server
+            problem.hint = "`rkllama fleet doctor` says what the boards lack."
+            error = problem
         except RKLLamaError as problem:
             error = problem
         except Exception as problem:  # what a board has sent makes no sense

@@ -203,8 +203,10 @@ class Store:
             return self._find_guide(meant) if install else self._find(meant)
         except (ModelNotFound, AmbiguousName) as error:
             if meant != name:
-                hint = f"'{name}' is an alias of '{meant}' in the settings: correct it, or pull that model."
-                error.hint = f"{error.hint} {hint}" if error.hint else hint
+                cure = "correct it, or pull that model."
+                if isinstance(error, AmbiguousName):
+                    cure = "have it stand for the full name of one of them."
+                error.hint = f"'{name}' is an alias of '{meant}' in the settings: {cure}"
             raise
 
     def _find_guide(self, name: str) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from rkllama.fleet.boards import (
     read_fleet,
     write_fleet,
 )
+from rkllama.fleet.files import start_line
 from rkllama.fleet.mdns import parse_browsed
 
 
@@ -183,3 +185,26 @@ def test_what_is_said_after_an_init(tmp_path: Path) -> None:
     assert f"haproxy -D -f {tmp_path}/haproxy.cfg" in said
     assert "http://127.0.0.1:8090" in said
     assert init(tmp_path).endswith("Nothing has changed.\n")
+    assert f"http://{socket.gethostname()}:9000" in init(tmp_path, "--listen=:9000")
+
+
+@pytest.mark.usefixtures("_no_haproxy")
+def test_a_haproxy_that_runs_is_replaced_and_not_joined_by_a_second(tmp_path: Path) -> None:
+    first = start_line(f"{tmp_path}/haproxy.cfg", running=False)
+    assert first == f"haproxy -D -f {tmp_path}/haproxy.cfg -p {tmp_path}/haproxy.pid"
+    again = start_line(f"{tmp_path}/haproxy.cfg", running=True)
+    assert again == f"{first} -sf $(cat {tmp_path}/haproxy.pid)"
+    for running in (False, True):
+        line = start_line("/etc/haproxy/haproxy.cfg", running=running)
+        assert line == "sudo systemctl reload-or-restart haproxy"
+
+
+def test_haproxy_is_named_by_its_path_where_a_user_does_not_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "sbin" / "haproxy"
+    program.parent.mkdir()
+    program.touch(0o755)
+    monkeypatch.setattr("rkllama.fleet.files._PROGRAMS", (str(program),))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert start_line("/f/haproxy.cfg", running=False).startswith(f"{program} -D -f ")

@@ -53,7 +53,12 @@ def pull(
         error.message = f"{board.name}: {error.message}"
         print_error(error)
     done = len(fleet.boards) - len(failed)
-    sys.stderr.write(f"{done} of {len(fleet.boards)} boards have it. Next: rkllama fleet update\n")
+    following = (
+        f"When that is mended: rkllama fleet pull {model}"
+        if failed
+        else "Next: rkllama fleet update"
+    )
+    sys.stderr.write(f"{done} of {len(fleet.boards)} boards have it. {following}\n")
     raise typer.Exit(1 if failed else 0)
 
 
