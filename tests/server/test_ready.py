@@ -53,6 +53,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         models = home / "RKLLAMA" / "models"
         models.mkdir(parents=True)
         write_model(models / "m.rkllm", tokens=5)
+        write_model(models / "private.rkllm", tokens=5)
         with Server() as server:
             yield server
 
@@ -75,6 +76,13 @@ def test_what_is_not_there_is_not_served_and_nobody_is_told_more(shared: Server)
     assert "mm" not in reply.json["error"]
     assert "x-rkllama-board" not in reply.headers
     assert shared.get("/health").status == 200
+
+
+def test_a_model_s_name_is_not_found_letter_by_letter(shared: Server) -> None:
+    assert reason(shared, "?model=p") == "model_not_found"
+    assert shared.post("/api/show", {"model": "p"}, **KEY).status == 200
+    assert reason(shared, "?model=p") == "model_not_found"
+    assert reason(shared, "?model=private") is None
 
 
 def test_answers_name_the_board_and_strangers_do_not_learn_it(shared: Server) -> None:
