@@ -86,7 +86,9 @@ class Loader:
     def _npu_params(self, model: StoredModel) -> NPUParams:
         params = model.npu.over(self._npu)
         # A model that writes has one prompt at a time, and every run takes as many as were agreed on.
-        return replace(params, n_batch=1) if "completion" in model.capabilities else params
+        if params.n_batch == 1 or "completion" not in model.capabilities:
+            return params
+        return replace(params, n_batch=1)
 
     def _llama_server(self, model: StoredModel) -> tuple[str, ...]:
         """Return the words of the llama-server to run a model with; none for the backend of its format.

@@ -378,6 +378,8 @@ class Scheduler(Generic[T]):
             ticket.slot = slot
             self._tickets.remove(ticket)
             self._notify(ticket)
+        if not self._tickets:
+            return
         waiting = (ticket for ticket in self._tickets if not ticket.closing)
         for place, ticket in enumerate(waiting, 1):
             if ticket.watched and place != ticket.before:

@@ -18,8 +18,10 @@ from ...types import ChatRequest, Message
 
 NAME = "x-rkllama-session"
 _VARIABLE = "HTTP_X_RKLLAMA_SESSION"
+_encode = json.JSONEncoder(sort_keys=True).encode
 _USABLE = re.compile(r"[A-Za-z0-9._~:-]{1,128}")
-_DIGITS = 32
+_BYTES = 16
+"""Of the hash: it need not withstand anybody, see above."""
 _BEGINNING = 1024
 """Characters of a prompt without messages, which may be a file that is being written, that are its own."""
 
@@ -42,8 +44,7 @@ def session_of(request: ChatRequest) -> str:
         "messages": [[message.role, message.text] for message in _beginning(request.messages)],
         "prompt": (request.prompt or "")[:_BEGINNING],
     }
-    text = json.dumps(prefix, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return hashlib.blake2b(_encode(prefix).encode(), digest_size=_BYTES).hexdigest()
 
 
 def _beginning(messages: tuple[Message, ...]) -> Iterator[Message]:
