@@ -95,9 +95,9 @@ class Visit:
             own.facts.unused = 0
         self.cached = own.common_with(text)
         """Characters of the text that are in memory, as far as is known."""
-        memory = min(own.in_memory(text), self._tokens)
+        memory = min(own.tokens_of(self.cached), self._tokens)
         self._memory = memory
-        self._competing = own.note_begin(text)
+        self._competing = own.note_begin(self.cached)
         self.load = self._found if self._pays(memory) else None
         """The state to load before the run; None for none."""
         if self._found is None and memory < self._tokens // 2 and self._tokens >= FIRST_TOKENS:

@@ -242,9 +242,10 @@ class Loader:
 
     def give_back(self) -> None:
         """Give back what no model needs any more: the NPU, where others may have it, and the governors."""
-        with self._npu_mutex:
-            if self._shares_npu and not self._on_npu:
-                self._npu_lock.release()
+        if self._shares_npu:
+            with self._npu_mutex:
+                if not self._on_npu:
+                    self._npu_lock.release()
         self.governors.settle()
 
     def close(self) -> None:
