@@ -26,7 +26,7 @@ from ...states.key import Identity, file_identity
 from ...states.store import Figures as StateFigures
 from ...states.store import StateStore
 from ...types import ModelInfo, NPUParams, SamplingParams
-from .resident import Resident
+from .resident import Demand, Resident
 from .runtimes import RuntimeLoader
 
 log = logging.getLogger("rkllama")
@@ -64,8 +64,17 @@ class Loader:
 
     # --- What a request wants of a model -------------------------------------------------------
 
-    def spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
-        """Return what `model` is to be loaded with for a request that wants `wanted` tokens of context."""
+    def demand(
+        self,
+        model: StoredModel,
+        context_length: int | None = None,
+        sampling: SamplingParams | None = None,
+    ) -> Demand:
+        """Return what a request wants of `model`; `context_length` None is as Modelfile or settings say."""
+        wanted = context_length or model.context_length or self._settings.context_length
+        return Demand(model, self._spec(model, wanted, sampling), wanted)
+
+    def _spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
         limit = model.info.context_length
         return LoadSpec(
             path=model.info.path,
@@ -102,8 +111,9 @@ class Loader:
             return setting
         return (*setting, *own) if own[0].startswith("-") else own
 
-    def serves(self, resident: Resident, model: StoredModel, spec: LoadSpec, wanted: int) -> bool:
+    def serves(self, resident: Resident, demand: Demand) -> bool:
         """Return whether a loaded model can serve a request, or has to be reloaded for it."""
+        model, spec, wanted = demand
         info, loaded, ready = model.info, resident.spec, resident.ready
         if (info.size, model.mtime_ns) != (resident.model.info.size, resident.model.mtime_ns):
             log.info("%s has changed on disk", info.name)
@@ -137,8 +147,9 @@ class Loader:
             return self._runtimes.load(info, spec, attempt)
         return attempt(spec)
 
-    def start(self, model: StoredModel, spec: LoadSpec, wanted: int) -> Resident:
+    def start(self, demand: Demand) -> Resident:
         """Start a process for a model; nothing is loaded in it yet."""
+        model, spec, wanted = demand
         return Resident(
             model=model,
             info=model.info,
