@@ -74,6 +74,8 @@ class Pool:
         self.crashes = Crashes()
         self.on_lost: Callable[[str], object] = lambda _: None
         """Is told the path of a model whose process died."""
+        self.on_unload: Callable[[str], object] = lambda _: None
+        """Is told the path of a model that is to be unloaded, before that is done."""
 
     # --- Use -----------------------------------------------------------------------------------
 
@@ -327,6 +329,7 @@ class Pool:
 
     def unload(self, info: ModelInfo) -> None:
         """Unload a model; its running answer is cancelled. Raises NoModelLoaded."""
+        self.on_unload(info.path)
         lost = self._lost.pop(info.path, None)
         found = (slot.resident for slot in self.scheduler.slots() if slot.key == info.path)
         if (resident := next(found, None)) is None:
