@@ -218,17 +218,9 @@ class Loader:
             lora = file_identity(resident.spec.lora)
         except OSError:
             return ()
-        identity = Identity(
-            runtime=loaded.runtime,
-            platform=loaded.platform or "",
-            toolkit=loaded.toolkit or "",
-            context_length=loaded.context_length,
-            lora=lora,
-            state_format=loaded.state_format,
-        )
         first = Conversations(
             self._states,
-            identity,
+            identity_of(loaded, lora),
             resident.info.name,
             has_farewell=loaded.per_run_sampling,
             slots=loaded.slots,
@@ -265,6 +257,18 @@ class Loader:
         self._npu_lock.release()
         if self._keeps_states:
             self._states.close()
+
+
+def identity_of(loaded: LoadedInfo, lora: str = "") -> Identity:
+    """Return what the states of a loaded model belong to; `lora` is the identity of its adapter's file."""
+    return Identity(
+        runtime=loaded.runtime,
+        platform=loaded.platform or "",
+        toolkit=loaded.toolkit or "",
+        context_length=loaded.context_length,
+        lora=lora,
+        state_format=loaded.state_format,
+    )
 
 
 def _close_worker(resident: Resident) -> None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...types import ChatRequest, Message
+from ...types import ChatRequest, Message, Tool
 
 NAME = "x-rkllama-session"
 _VARIABLE = "HTTP_X_RKLLAMA_SESSION"
@@ -40,11 +40,16 @@ def session_of(request: ChatRequest) -> str:
     """Return the hash, in 32 hex digits, of what a request's prompt begins with in every turn."""
     prefix = {
         "system": request.system,
-        "tools": [[tool.name, tool.description, dict(tool.parameters)] for tool in request.tools],
+        # As in the prompt, a client's own order of its tools means nothing.
+        "tools": sorted(map(_tool_text, request.tools)),
         "messages": [[message.role, message.text] for message in _beginning(request.messages)],
         "prompt": (request.prompt or "")[:_BEGINNING],
     }
     return hashlib.blake2b(_encode(prefix).encode(), digest_size=_BYTES).hexdigest()
+
+
+def _tool_text(tool: Tool) -> str:
+    return _encode([tool.name, tool.description, dict(tool.parameters)])
 
 
 def _beginning(messages: tuple[Message, ...]) -> Iterator[Message]:
