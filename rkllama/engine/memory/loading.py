@@ -59,6 +59,7 @@ class Loader:
         self._domains = Domains(several=has_domains(read_soc()))
         self._runtimes = RuntimeLoader(settings)
         self._states = StateStore(settings.states, settings.state_budget, settings.state_writes)
+        self._states_mutex = threading.Lock()
         self._keeps_states: bool | None = None
         """Whether conversations are kept on the disk; None before a model is loaded that could."""
 
@@ -204,7 +205,7 @@ class Loader:
 
     def _opens(self) -> bool:
         """Return whether there is a directory of states for this process."""
-        with self._npu_mutex:
+        with self._states_mutex:  # the disk's speed is measured meanwhile
             if self._keeps_states is None:
                 self._keeps_states = self._states.open()
             return self._keeps_states
