@@ -16,12 +16,10 @@ from collections.abc import Collection
 from .conversation import MOST_UNUSED, Conversations, Extra
 from .facts import RunFigures
 from .index import Entry
-from .policy import FIRST_TOKENS, is_border, pays_to_load
+from .policy import FIRST_TOKENS, SLACK, is_border, pays_to_load
 
 _USUAL_RATIO = 0.3
 """Tokens per character, until a run has told."""
-_SLACK = 2
-"""Tokens by which the runtime's figures may differ: a constant for each way to end that may be unknown."""
 _MERGED = 8
 """Tokens at the end of a state's text that may be others when text follows, where a runtime compares each."""
 
@@ -223,7 +221,7 @@ class Visit:
         own, tokens, reused = self._own, entry.header.prompt_tokens, figures.reused
         if reused is None:  # not told: the context became full
             return
-        if reused >= tokens - _MERGED if own.slots else abs(reused - tokens) <= _SLACK:
+        if reused >= tokens - _MERGED if own.slots else abs(reused - tokens) <= SLACK:
             prefill = own.facts.prefill or entry.header.prefill
             saved = (tokens - self._memory) * prefill - self._load_seconds
             own.store.note_hit(entry, self._load_seconds, saved)

@@ -361,7 +361,9 @@ class Scheduler(Generic[T]):
         return [ticket for ticket in self._tickets if not ticket.closing]
 
     def _dispatch(self) -> None:
-        """Grant every ticket that can be served now."""
+        """Grant every ticket that can be served now, and wake those whose place has changed."""
+        if not self._tickets:
+            return
         blocked: _Ticket[T] | None = None
         for ticket in list(self._tickets):
             slot = self._slots.get(ticket.key)
