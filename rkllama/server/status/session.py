@@ -32,8 +32,8 @@ def session_headers(
     """Return the header of an answer: the hint that the client has sent, if that can be one, or the
     request's own.
     """
-    sent = environ.get(_VARIABLE, "")
-    return ((NAME, sent if _USABLE.fullmatch(sent) else session_of(request)),)
+    sent = environ.get(_VARIABLE)
+    return ((NAME, sent if sent and _USABLE.fullmatch(sent) else session_of(request)),)
 
 
 def session_of(request: ChatRequest) -> str:
