@@ -39,6 +39,14 @@ def embed(
     context: typer.Context,
     model: Model,
     texts: Texts = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Cut the vectors to their first N dimensions, for models made for that.",
+        ),
+    ] = None,
     truncate: Truncate = True,
     ctx: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Set the context length.")
