@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rkllama.config import load_settings
 from rkllama.errors import ConfigError
 from rkllama.models.modelfile import ModelfileError, parse_modelfile, read_parameters
-from rkllama.prompt_rules import BUILT_IN, PromptRule, find_rules, matches
+from rkllama.settings.prompt_rules import BUILT_IN, PromptRule, find_rules, matches
 from tests.home_assistant import recorded_prompt
 from tests.test_cli import failure, output, rkllama
 

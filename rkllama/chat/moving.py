@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..prompt_rules import Place, PromptRule, matches
+from ..settings.prompt_rules import Place, PromptRule, matches
 from ..types import Message, TextPart
 
 _LONGEST = 1 << 20

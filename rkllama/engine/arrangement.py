@@ -12,8 +12,8 @@ from ..chat.moving import MovedLine, take_lines
 from ..chat.ordering import Orders
 from ..config import Settings
 from ..models.metadata import StoredModel
-from ..prompt_rules import PromptRule, find_rules
 from ..service import Caller
+from ..settings.prompt_rules import PromptRule, find_rules
 from ..types import ChatRequest, Message
 from .metrics import Metrics
 

@@ -9,6 +9,7 @@ import io
 import re
 from dataclasses import dataclass
 
+from ..config import reachable_host
 from .boards import Fleet, split_address
 from .haproxy import FINGERPRINT, STATISTICS_CSV
 
@@ -31,7 +32,7 @@ class Balancer:
 def read_balancer(fleet: Fleet) -> Balancer | None:
     """Return what HAProxy tells; None where nothing answers, or something else."""
     host, port = split_address(fleet.statistics)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    host = reachable_host(host)
     try:
         status, digest = _get(host, port, FINGERPRINT)
         _, table = _get(host, port, STATISTICS_CSV)

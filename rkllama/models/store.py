@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ..config import alias_key
 from ..errors import (
     AmbiguousName,
     ModelIncomplete,
@@ -24,6 +23,7 @@ from ..errors import (
     ModelsDirMissing,
     RKLLamaError,
 )
+from ..settings.values import alias_key
 from ..types import Alias, IncompleteDownload, ModelDetails, ModelInfo
 from . import guide as bundled
 from .catalog import Catalog, Watch, is_spelt

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rkllama.chat.moving import MovedLine, put_lines, take_lines
-from rkllama.prompt_rules import PromptRule
+from rkllama.settings.prompt_rules import PromptRule
 from rkllama.types import Message
 
 CLOCK = PromptRule(name="clock", lines=("Time: *",))

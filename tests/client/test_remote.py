@@ -471,6 +471,29 @@ def test_a_pull_that_breaks_off_is_no_success(count: int) -> None:
             next(steps)
 
 
+DRAIN = [
+    dumps({"status": status, "running": 1, "waiting": 0, "timeout": 9.5}) + b"\n"
+    for status in ("draining", "drained")
+]
+
+
+@pytest.mark.parametrize(("wait", "count"), [(False, 1), (True, 2)])
+def test_drain(wait: bool, count: int) -> None:
+    with remote({"POST /api/rkllama/drain": (200, DRAIN[:count])}) as (client, server):
+        states = [state["status"] for state in client.drain(7.0, wait=wait)]
+    assert states == ["draining", "drained"][:count]
+    assert server.requests[0][1] == {"timeout": 7.0, "wait": wait}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_drain_that_breaks_off_is_no_success(count: int) -> None:
+    with remote({"POST /api/rkllama/drain": (200, DRAIN[:count])}) as (client, _):
+        states = client.drain(wait=True)
+        assert len(list(itertools.islice(states, count))) == count
+        with pytest.raises(errors.ServerUnreachable, match="before it told that it had drained"):
+            next(states)
+
+
 # --- Errors ------------------------------------------------------------------------------------
 
 ERRORS = [

@@ -18,8 +18,8 @@ from rkllama.engine.metrics import Metrics
 from rkllama.engine.prompt import build_prompt
 from rkllama.models.metadata import StoredModel
 from rkllama.models.modelfile import Modelfile
-from rkllama.prompt_rules import built_in
 from rkllama.service import Caller
+from rkllama.settings.prompt_rules import built_in
 from rkllama.types import ChatRequest, Message, ModelInfo, TemplateSource
 from tests.chat_templates import ALL
 from tests.home_assistant import recorded_prompt

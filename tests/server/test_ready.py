@@ -222,6 +222,17 @@ def test_a_model_that_is_to_stay_is_loaded_before_the_server_is_ready(
         assert reason(server) is None, "its user wanted it to go"
 
 
+def test_a_model_that_is_to_stay_and_cannot_be_loaded_may_be_given_up(
+    models: Path, npu: str
+) -> None:
+    write_model(models / "m.rkllm", init_error=1)
+    with Server("--model", "m") as server:
+        until(lambda: "could not be loaded" in "".join(server.log))
+        assert reason(server) == "model_not_loaded"
+        server.post("/api/generate", {"model": "m", "keep_alive": 0})
+        assert reason(server) is None, "it is not tried again"
+
+
 # --- Draining ----------------------------------------------------------------------------------
 
 

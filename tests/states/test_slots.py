@@ -221,9 +221,9 @@ def test_an_answer_that_was_given_up_leaves_its_prompt(store: StateStore) -> Non
     own = model.memories[0]
     for prompt_tokens in (None, 401):  # it may have been given up before its prompt was evaluated
         begun(own, text).give_up()
-        assert own.in_memory(text) == 0  # it may still go on
+        assert own.tokens_of(own.common_with(text)) == 0  # it may still go on
         own.note_left(RunFigures(prompt_tokens, 401, 0, 1.0, saved=False))
-        assert own.in_memory(text) == (prompt_tokens or 0)
+        assert own.tokens_of(own.common_with(text)) == (prompt_tokens or 0)
     assert own.farewell() is not None
 
 
