@@ -34,7 +34,6 @@ from .common import (
     dump_text,
     dumps,
     fold,
-    read_text_content,
 )
 from .native_texts import Language, error_text, language, phrase
 from .options import (
@@ -45,6 +44,7 @@ from .options import (
     read_stop,
     read_thinking,
 )
+from .pictures import read_content
 
 __all__ = [
     "GenerateEncoder",
@@ -139,7 +139,7 @@ def _message(fields: Fields) -> Message:
         raise fields.fail("role", "system, user, assistant or tool")
     return Message.of(
         next(known for known in _ROLES if known == role),
-        fields.need("content", lambda name: read_text_content(fields, name)),
+        fields.need("content", lambda name: read_content(fields, name)),
     )
 
 

@@ -65,6 +65,8 @@ class LoadedInfo:
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
     parallel: int = 1
     """How many runs it can do at a time."""
+    image_tokens: int | None = None
+    """Tokens that a picture takes; None where that differs, or there are no eyes."""
     notices: tuple[str, ...] = ()
     """What the user should know: a clamped context, an old driver."""
 
@@ -74,8 +76,8 @@ class GenerateSpec:
     """One run. With `raw` the prompt is complete; else the runtime wraps it in its own template.
 
     `markers` are control tokens that are part of the text, where the backend would leave such out.
-    `images` are files as a client sent them, for the prompt's places in order; a backend without eyes
-    raises Unsupported for any.
+    `images` are files as a client sent them, one for each chat.messages.IMAGE_PLACE in the prompt; a
+    backend without eyes raises Unsupported for any.
     """
 
     prompt: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -23,8 +23,10 @@ from ..types import (
     Message,
     ModelDetails,
     ModelInfo,
+    Part,
     PullProgress,
     ReasoningDelta,
+    SentImage,
     Temperature,
     TextDelta,
     Timings,
@@ -75,6 +77,7 @@ def prompt_body(request: ChatRequest, model: str) -> dict[str, Any]:
         **_common_body(request, model),
         "prompt": request.prompt or "",
         "raw": bool(request.raw),
+        **_images(request.images),
         **not_none(system=request.system, suffix=request.suffix),
     }
 
@@ -102,11 +105,18 @@ def _message(message: Message) -> dict[str, Any]:
     return not_none(
         role=message.role,
         content=message.text,
+        **_images(message.content),
         thinking=message.reasoning,
         tool_calls=[_call(call) for call in message.tool_calls] or None,
         tool_call_id=message.tool_call_id,
         tool_name=message.tool_name,
     )
+
+
+def _images(parts: Iterable[Part]) -> dict[str, Any]:
+    """Return the pictures among parts as `images` has them, which come before the text."""
+    images = [part.data for part in parts if isinstance(part, SentImage)]
+    return {"images": images} if images else {}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from ..board.lock import NPULock
+from ..chat.messages import IMAGE_PLACE
 from ..config import Settings
 from ..errors import InvalidRequest, PromptTooLong, Unsupported
 from ..models.metadata import StoredModel
@@ -32,6 +33,7 @@ from .generation import Generation
 from .memory.pool import Pool
 from .memory.resident import Resident
 from .metrics import Metrics
+from .pictures import with_pictures
 from .prompt import build_prompt, empty_prompt, tools_for
 from .structured.schema import check_schema
 from .structured.tool_choice import forced_call_schema
@@ -71,6 +73,7 @@ class Engine:
         model = self._model(request.model)
         if "completion" not in model.capabilities:
             raise no_text_error(model.info.name)
+        request = with_pictures(request, sees="vision" in model.capabilities)
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -104,11 +107,17 @@ class Engine:
             resident = turn.resident
             if not resident.ready.counts_tokens:
                 return None
-            text = build_prompt(request, model, runtime_wraps=False).text
+            request = with_pictures(request, sees="vision" in model.capabilities)
+            prompt = build_prompt(request, model, runtime_wraps=False)
+            each = resident.ready.image_tokens
+            if prompt.images and each is None:
+                return None
+            text = prompt.text.replace(IMAGE_PLACE, "")
             resident.raw = True
             _forget_conversation(resident)
             timeout = self._settings.prompt_timeout(len(text))
-            return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+            tokens = turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+            return None if tokens is None else tokens + len(prompt.images) * (each or 0)
 
     # --- Vectors -------------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ class Generation:
             visit.end(run_figures(result, resident.ready.context_length, counted=counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)
-        if result.prompt_tokens and prompt.raw:
+        if result.prompt_tokens and prompt.raw and not prompt.images:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
         resident.memory = result.memory or resident.memory
         if result.completion_tokens and result.generation_seconds:
@@ -146,7 +146,7 @@ class Generation:
         conversations = resident.conversations
         if conversations is None:
             return None
-        if not prompt.raw:
+        if not prompt.raw or prompt.images:
             conversations.forget()
             return None
         visit = begin(
@@ -221,18 +221,33 @@ class Generation:
         whether it had to be counted for that, which leaves it in the cache.
         """
         context = self.turn.resident.ready.context_length
-        if len(prompt.text) <= context - self.room:  # seldom has a text more tokens than characters
+        size = len(prompt.text)
+        seen = len(prompt.images) * (self.turn.resident.ready.image_tokens or 0)
+        if size + seen <= context - self.room:  # seldom has a text more tokens than characters
             return False
         ratio = self.turn.resident.tokens_per_character
-        size = len(prompt.text)
-        tokens = self._count_prompt(prompt) if ratio is None else round(size * ratio)
+        if prompt.images and ratio is None:  # it cannot be counted without its pictures
+            self._check_images(prompt, seen)
+            return False
+        tokens = self._count_prompt(prompt) if ratio is None else round(size * ratio) + seen
         if tokens is not None and tokens > context - self.room:
+            self._check_images(prompt, seen)
             raise PromptTooLong(
                 f"the prompt has about {tokens} tokens, and the context only {context}",
                 prompt_tokens=tokens,
                 context_length=context,
             )
         return ratio is None and tokens is not None
+
+    def _check_images(self, prompt: Prompt, tokens: int) -> None:
+        """Raise PromptTooLong where the pictures alone have no room."""
+        context = self.turn.resident.ready.context_length
+        if tokens > context - self.room:
+            raise PromptTooLong(
+                f"the {len(prompt.images)} pictures take {tokens} tokens, and the context has only {context}",
+                prompt_tokens=tokens,
+                context_length=context,
+            )
 
     def _count_prompt(self, prompt: Prompt) -> int | None:
         """Return the prompt's tokens, None where the runtime cannot tell; done once for a loaded model."""
@@ -282,6 +297,7 @@ class Generation:
             schema=grammar,
             top_logprobs=request.top_logprobs,
             markers=markers_for(request, prompt, tools),
+            images=prompt.images,
             save_state=save_state,
         )
 
