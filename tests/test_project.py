@@ -20,9 +20,9 @@ import typer.main
 
 from rkllama import config, errors
 from rkllama.cli import COMMANDS, app
+from rkllama.clib.ctypes_types import CTypes
 from rkllama.errors import RKLLamaError
 from rkllama.rkllm.abi import RELEASES, first_release, header
-from rkllama.rkllm.ctypes_types import CTypes
 from rkllama.serve import routes
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +111,8 @@ FLOORS = (
     ("errors", "types", "config", "service", "files"),
     ("chat",),
     ("board",),
-    ("rkllm", "systemd"),
+    ("clib",),
+    ("rkllm", "rknn", "systemd"),
     ("models",),
     ("api",),
     ("hub",),
@@ -394,7 +395,8 @@ def test_the_document_of_the_abi_is_right() -> None:
     since = {cells[0].strip("`"): cells[1] for cells in table("docs/runtime-abi.md", "function")}
     assert since == {name: first_release(name) for name in header(RELEASES[-1]).functions}
     layouts = [
-        CTypes(release, wide=True) for release in ("1.1.4", "1.2.0", "1.2.1b1", "1.2.3", "1.3.0")
+        CTypes(header(release), wide=True)
+        for release in ("1.1.4", "1.2.0", "1.2.1b1", "1.2.3", "1.3.0")
     ]
     for name, *sizes in table("docs/runtime-abi.md", "struct"):
         structs = [layout.structs[name.strip("`")] for layout in layouts]

@@ -19,11 +19,11 @@ import pytest
 from typer.testing import CliRunner
 
 from rkllama import cli
+from rkllama.clib.elf import machine
 from rkllama.errors import HubNotFound, HubUnreachable, IntegrityError, PullError, RKLLamaError
 from rkllama.hub.runtimes import install
 from rkllama.rkllm import releases
 from rkllama.rkllm.abi import RELEASES
-from rkllama.rkllm.elf import machine
 from rkllama.rkllm.installed import Runtimes
 from rkllama.rkllm.releases import PUBLISHED, Published
 from tests.virtual_npu import VERSIONS, library, write_model

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from rkllama.clib.declarations import Header, Member, Struct
 from rkllama.rkllm import abi as npu_abi
 
 SOURCES = Path(__file__).with_name("src")
@@ -92,7 +93,7 @@ def _preamble(version: str) -> Iterator[str]:
     yield "typedef void* LLMHandle;"
 
 
-def _types(declared: npu_abi.Header) -> Iterator[str]:
+def _types(declared: Header) -> Iterator[str]:
     for name, values in declared.enums.items():
         yield f"typedef enum {{ {', '.join(f'{k} = {v}' for k, v in values.items())} }} {name};"
     callbacks = [
@@ -107,16 +108,16 @@ def _types(declared: npu_abi.Header) -> Iterator[str]:
     yield from callbacks
 
 
-def _struct(struct: npu_abi.Struct) -> str:
+def _struct(struct: Struct) -> str:
     return f"{struct.kind} {{ {' '.join(map(_member, struct.members))} }}"
 
 
-def _member(member: npu_abi.Member) -> str:
+def _member(member: Member) -> str:
     of_type = _struct(member.block) if member.block else member.type
     return f"{of_type} {member.name}{f'[{member.length}]' if member.length else ''};"
 
 
-def _functions(declared: npu_abi.Header) -> Iterator[str]:
+def _functions(declared: Header) -> Iterator[str]:
     for function in declared.functions.values():
         arguments = ", ".join(function.arguments) or "void"
         visible = '__attribute__((visibility("default")))'

@@ -144,10 +144,10 @@ def use(
 def install_release(settings: "Settings", release: str | None) -> str:
     """Fetch a release with its progress on stderr, and return it. Raises PullError, InvalidRequest, …"""
     from ...board.soc import read_soc
+    from ...clib.elf import machine
     from ...console.output import print_note
     from ...console.progress import shown_progress
     from ...hub.runtimes import install as fetch
-    from ...rkllm.elf import machine
     from ...rkllm.releases import (
         PUBLISHED,
         SIGILL_RISK,
@@ -217,8 +217,8 @@ def with_runtime(
 def _missing(error: RKLLamaError, service: "Service", settings: "Settings") -> str | None:
     """Return the release whose installation here may mend an error; None if none would."""
     from ...board.soc import read_soc
+    from ...clib.elf import machine
     from ...engine.service import LocalService
-    from ...rkllm.elf import machine
     from ...rkllm.releases import default_release, published_for
 
     here = machine() or ""
@@ -265,7 +265,7 @@ class _Row(NamedTuple):
 
 def _rows(settings: "Settings") -> "Iterator[_Row]":
     from ...board.soc import read_soc
-    from ...rkllm.elf import machine
+    from ...clib.elf import machine
     from ...rkllm.releases import age, is_doubtful, published_for
 
     runtimes, soc, here = _runtimes(settings), read_soc(), machine()

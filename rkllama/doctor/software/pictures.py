@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 
 from ...board.sysroot import system_path
+from ...clib.finding import SYSTEM_FOLDERS
 from ...models.scan import Entry
-from ...rkllm.library import SYSTEM_FOLDERS
 from ..finding import Check, Finding, Subject
 from .inventory import name_some, read_models
 from .libraries import find_defect, vendor_machine
