@@ -71,7 +71,7 @@ def compile_c(
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         Path(work, "rkllm.h").write_text(header(version))
         made = Path(work, target.name)
-        command = [compiler or _compiler(), *FLAGS, "-iquote", work, "-iquote", str(SOURCES)]
+        command = [compiler or own_compiler(), *FLAGS, "-iquote", work, "-iquote", str(SOURCES)]
         command += ["-o", str(made), *map(str, sources), *options]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
@@ -82,7 +82,9 @@ def compile_c(
 def header(version: str) -> str:
     """Return a C header of the release `version`, made from the binding's own declarations."""
     declared = npu_abi.header(version)
-    return "\n".join([*_preamble(version), *_types(declared), *_functions(declared), "#endif", ""])
+    return "\n".join(
+        [*_preamble(version), *type_lines(declared), *function_lines(declared), "#endif", ""]
+    )
 
 
 def _preamble(version: str) -> Iterator[str]:
@@ -93,7 +95,8 @@ def _preamble(version: str) -> Iterator[str]:
     yield "typedef void* LLMHandle;"
 
 
-def _types(declared: Header) -> Iterator[str]:
+def type_lines(declared: Header) -> Iterator[str]:
+    """Yield the declarations of enums, structs and callbacks in C."""
     for name, values in declared.enums.items():
         yield f"typedef enum {{ {', '.join(f'{k} = {v}' for k, v in values.items())} }} {name};"
     callbacks = [
@@ -117,7 +120,8 @@ def _member(member: Member) -> str:
     return f"{of_type} {member.name}{f'[{member.length}]' if member.length else ''};"
 
 
-def _functions(declared: Header) -> Iterator[str]:
+def function_lines(declared: Header) -> Iterator[str]:
+    """Yield the exported functions in C."""
     for function in declared.functions.values():
         arguments = ", ".join(function.arguments) or "void"
         visible = '__attribute__((visibility("default")))'
@@ -140,7 +144,8 @@ def _directory(version: str, target: str | None = None) -> Path:
     return Path(tempfile.gettempdir(), f"virtual-npu-{owner}", content.hexdigest()[:16])
 
 
-def _compiler() -> str:
+def own_compiler() -> str:
+    """Return the command of this machine's C compiler."""
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and (found := shutil.which(name)):
             return found
