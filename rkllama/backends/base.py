@@ -38,6 +38,11 @@ class LoadSpec:
     llama_server: tuple[str, ...] = ()
     """Program and arguments of the llama-server to run a .gguf file with; none is the CPU backend."""
     lora: str | None = None
+    encoder: str | None = None
+    """The file that encodes pictures for the model; it is loaded with the first one."""
+    encoder_library: str | None = None
+    image_markers: tuple[str, str, str] = ("", "", "")
+    """The model's own tokens before a picture, behind it, and in the place of each of its embeddings."""
     npu: NPUParams = field(default_factory=NPUParams)
 
 

@@ -29,6 +29,10 @@ def opened(directory: Path, *, soc: str | None = "RK3588", **config: Any) -> Enc
     return Encoder(path, soc=soc, library=library())
 
 
+def _keys(key: str, code: int) -> dict[str, Any]:
+    return {key: code}
+
+
 def events(directory: Path) -> list[dict[str, Any]]:
     return read_trace(directory / "trace")
 
@@ -116,13 +120,13 @@ def test_a_file_that_is_no_encoder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["mask_code", "query_code"])
 def test_what_fails_after_loading_frees_the_encoder(tmp_path: Path, key: str) -> None:
     with pytest.raises(LoadFailed, match="cannot be used: rknn_"):
-        opened(tmp_path, **{key: -7})
+        opened(tmp_path, **_keys(key, -7))
     assert [e["event"] for e in events(tmp_path)][-1] == "encoder_destroy"
 
 
 @pytest.mark.parametrize("key", ["set_code", "run_code", "get_code", "release_code"])
 def test_a_run_that_fails_says_with_which_code_and_leaks_nothing(tmp_path: Path, key: str) -> None:
-    encoder = opened(tmp_path, **{key: -9})
+    encoder = opened(tmp_path, **_keys(key, -9))
     with pytest.raises(RuntimeFailed, match="failed with code -9: the output is wrong"):
         encoder.encode(pixels(28, 28))
     encoder.close()
@@ -240,7 +244,9 @@ def test_the_virtual_library_takes_no_wrong_input(
     data = pixels(28, 28)
     right = {"size": len(data), "type": 3, "fmt": 1}
     for wrong in ({"size": 5}, {"type": 2}, {"fmt": 0}, {"pass_through": 1}, {"index": 1}):
-        given = structs["rknn_input"](buf=ctypes.cast(data, ctypes.c_void_p), **{**right, **wrong})
+        given = structs["rknn_input"](
+            buf=ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p), **{**right, **wrong}
+        )
         assert call["rknn_inputs_set"](number, 1, ctypes.byref(given)) in (-5, -8), wrong
     for mask in (5, 6, 8):
         assert call["rknn_set_core_mask"](number, mask) == -5

@@ -90,7 +90,7 @@ static bool is_stale(const Slot *slot) {
     while (same < slot->kv.length && same < slot->prompt.length &&
            slot->kv.id[same] == slot->prompt.id[same])
         same++;
-    return has_vectors(&slot->kv, same) && has_vectors(&slot->prompt, same);
+    return HAS_HISTORY && has_vectors(&slot->kv, same) && has_vectors(&slot->prompt, same);
 }
 
 char *pictures_describe(const Slot *slot, const Pictures *pictures, size_t width, size_t outputs) {
