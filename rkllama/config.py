@@ -272,6 +272,8 @@ class Settings:
     """debug, info, warning or error. RKLLAMA_LOG_LEVEL, info."""
     rkllm_lib: str | None
     """The file librkllmrt.so. RKLLAMA_RKLLM_LIB; default: searched for."""
+    rknn_lib: str | None
+    """The file librknnrt.so, for pictures. RKLLAMA_RKNN_LIB; default: searched for."""
     runtime_url: str
     """Where releases of librkllmrt are fetched from. RKLLAMA_RUNTIME_URL; default: RUNTIME_URL."""
     rkllm_abi: str | None
@@ -350,6 +352,7 @@ class Settings:
         "prefill_timeout",
         "rkllm_abi",
         "rkllm_lib",
+        "rknn_lib",
         "runtime_url",
         "send_timeout",
         "share_states",
@@ -420,6 +423,7 @@ SETTINGS = (
     Setting("context_length", "RKLLAMA_CONTEXT_LENGTH", _integer(32, 1 << 20), 4096),
     Setting("log_level", "RKLLAMA_LOG_LEVEL", _level, "info"),
     Setting("rkllm_lib", "RKLLAMA_RKLLM_LIB", _path, None),
+    Setting("rknn_lib", "RKLLAMA_RKNN_LIB", _path, None),
     Setting("runtime_url", "RKLLAMA_RUNTIME_URL", _text, RUNTIME_URL),
     Setting("rkllm_abi", "RKLLAMA_RKLLM_ABI", _text, None),
     Setting("llama_server", "RKLLAMA_LLAMA_SERVER", _program, ()),

@@ -387,6 +387,23 @@ class IncompleteDownload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderInfo:
+    """A model's image encoder, as its file describes it; None or empty where it does not."""
+
+    file: str
+    path: str
+    size: int
+    width: int | None = None
+    """Of the picture that it takes, in pixels."""
+    height: int | None = None
+    tokens: int | None = None
+    """Tokens that a picture takes of the context."""
+    platforms: tuple[str, ...] = ()
+    problem: str | None = None
+    """Why it cannot be used here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDetails:
     """Everything that `show` tells about a model; `parameters` are Modelfile lines, name and value,
     `messages` the turns that begin every conversation.
@@ -406,6 +423,8 @@ class ModelDetails:
     """What lies beside the model and was passed over, and why."""
     template_guess: str | None = None
     """Which chat template is used for want of the model's own; None where that is known."""
+    encoder: EncoderInfo | None = None
+    """What it sees pictures with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from ..types import (
     Clock,
     CoreTime,
     EmbeddingResult,
+    EncoderInfo,
     Event,
     Finished,
     FinishReason,
@@ -254,7 +255,14 @@ def model_details(body: Json) -> ModelDetails:
         metadata=body["metadata"],
         notes=tuple(body.get("notes", ())),
         template_guess=body.get("template_guess"),
+        encoder=_encoder(body.get("encoder")),
     )
+
+
+def _encoder(body: Json | None) -> EncoderInfo | None:
+    if body is None:
+        return None
+    return EncoderInfo(**{**body, "platforms": tuple(body["platforms"])})
 
 
 def _parameter(line: str) -> tuple[str, str]:

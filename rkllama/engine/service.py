@@ -51,7 +51,7 @@ class LocalService:
         exact_sampling: bool = False,
     ) -> None:
         self.settings = settings
-        self.store = WritableStore(settings.models)
+        self.store = WritableStore(settings.models, rknn_lib=settings.rknn_lib)
         self._engine = Engine(
             settings,
             self.store,

@@ -20,6 +20,7 @@ from .scan import MODELFILE, PART, Entry
 from .sidecars import NAMES as SIDECARS
 from .store import ALIAS_DEPTH, Store
 from .uploads import CREATED, REPLACED
+from .vision.encoder import OFF
 
 _OWN_FILES = (
     *SIDECARS,
@@ -216,7 +217,11 @@ class WritableStore(Store):
             beside = made == entry.name and not entry.parent
             folder = os.path.dirname(entry.path) if beside else os.path.join(self._root, made)
             with _moved(adapter, folder) as own:
-                parsed = replace(parsed, adapter=own or self._adapter(parsed.adapter, folder))
+                parsed = replace(
+                    parsed,
+                    adapter=own or self._named(parsed.adapter, folder, "ADAPTER"),
+                    vision_encoder=self._named(parsed.vision_encoder, folder, "VISION_ENCODER"),
+                )
                 if beside:
                     self._write_beside(entry, parsed)
                 else:
@@ -226,19 +231,19 @@ class WritableStore(Store):
                 self._delete_file(old)
             return self._info(self._find(made))
 
-    def _adapter(self, adapter: str | None, folder: str) -> str | None:
-        """Return an ADAPTER as a Modelfile in `folder` has it: a file of the models directory.
+    def _named(self, name: str | None, folder: str, key: str) -> str | None:
+        """Return the file that `key` names as a Modelfile in `folder` has it: one of the models directory.
 
         Without it the model would silently be another one. Raises InvalidRequest.
         """
-        if adapter is None:
-            return None
+        if name is None or (key == "VISION_ENCODER" and name == OFF):
+            return name
         for base in (folder, self._root):
-            path = find_adapter(adapter, base, self._root)
+            path = find_adapter(name, base, self._root)
             if path is not None:
                 return os.path.relpath(path, folder)
         raise InvalidRequest(
-            f"the ADAPTER {adapter[:200]!r} is not in the models directory",
+            f"the {key} {name[:200]!r} is not in the models directory",
             param="modelfile",
             hint=f"Copy it to {self._root} and name it from there.",
         )

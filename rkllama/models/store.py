@@ -37,8 +37,10 @@ _FRESH = 1.0
 class Store:
     """The models in the directory `models`, which may be missing or a symlink."""
 
-    def __init__(self, models: str) -> None:
+    def __init__(self, models: str, *, rknn_lib: str | None = None) -> None:
+        """`rknn_lib` is the setting: whether a model sees depends on it."""
         self.models = models
+        self._rknn_lib = rknn_lib
         self._lock = threading.RLock()
         self._catalog = Catalog(())
         self._open(os.path.realpath(models))
@@ -47,7 +49,7 @@ class Store:
         self._root = root
         self._watch = Watch(self.models)
         self._listed: tuple[object, list[ModelInfo]] = (None, [])
-        self._reader = ModelReader(root)
+        self._reader = ModelReader(root, self._rknn_lib)
         self._digests = DigestCache(root)
 
     # --- Looking -------------------------------------------------------------------------------
@@ -123,6 +125,7 @@ class Store:
             capabilities=model.capabilities,
             notes=model.notes,
             template_guess=model.template_guess,
+            encoder=model.encoder,
             metadata=show_metadata(model.info, header),
         )
 

@@ -6,7 +6,10 @@ From the vendor's demo and the models' own files. The runtime writes them; a pro
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ...models.metadata import StoredModel
 
 
 class Markers(NamedTuple):
@@ -33,12 +36,22 @@ _FAMILIES = (
 """By what the family's name, or else the file's, holds."""
 
 
-def find_markers(*names: str | None) -> Markers:
-    """Return the markers of the first of these names that tells a family; those of Qwen where none does,
-    which most models for this NPU are made from.
+def markers_of(model: StoredModel) -> Markers:
+    """Return the markers of a model's family; where its names tell none, those that its Modelfile has from
+    the older RKLLama, else those of Qwen, which most models that see here are made from.
     """
+    info = model.info
+    if found := find_markers(info.family, info.name, info.file):
+        return found
+    named = dict(model.modelfile.parameters)
+    keys = ("img_start", "img_end", "img_content")
+    return Markers(*(named[key] for key in keys)) if all(key in named for key in keys) else _QWEN
+
+
+def find_markers(*names: str | None) -> Markers | None:
+    """Return the markers of the first of these names that tells a family."""
     for name in names:
         for pattern, markers in _FAMILIES:
             if name and re.search(pattern, name.lower()):
                 return markers
-    return _QWEN
+    return None

@@ -6,9 +6,11 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 from ...backends.base import LoadedInfo, LoadSpec
 from ...backends.kinds import kind_of
+from ...backends.vision.markers import markers_of
 from ...board.governors import Governors
 from ...board.lock import NPULock
 from ...board.soc import has_domains, read_soc
@@ -79,8 +81,19 @@ class Loader:
             abi=self._settings.rkllm_abi,
             llama_server=self._llama_server(model),
             lora=model.lora,
+            **self._eyes(model),
             npu=model.npu.over(self._npu),
         )
+
+    def _eyes(self, model: StoredModel) -> dict[str, Any]:
+        """Return what of a LoadSpec is for pictures; nothing for a model that does not see."""
+        if model.encoder is None or model.encoder.problem is not None:
+            return {}
+        return {
+            "encoder": model.encoder.path,
+            "encoder_library": self._settings.rknn_lib,
+            "image_markers": tuple(markers_of(model)),
+        }
 
     def _llama_server(self, model: StoredModel) -> tuple[str, ...]:
         """Return the words of the llama-server to run a model with; none for the backend of its format.
@@ -107,6 +120,8 @@ class Loader:
         if spec.lora != loaded.lora or spec.eos_tokens != loaded.eos_tokens:
             return False
         if spec.npu != loaded.npu:
+            return False
+        if (spec.encoder, spec.image_markers) != (loaded.encoder, loaded.image_markers):
             return False
         if ready.per_run_sampling or spec.sampling == loaded.sampling:
             return True
@@ -170,7 +185,9 @@ class Loader:
         """Return a spec that names the model's domain in the NPU's memory, which is its own from now on."""
         if not kind_of(spec.path).needs_npu:
             return spec
-        first = self._domains.take(spec.path, model.info.size, spec.npu.base_domain_id)
+        first = self._domains.take(
+            spec.path, model.info.size, spec.npu.base_domain_id, sees=spec.encoder is not None
+        )
         return replace(spec, npu=replace(spec.npu, base_domain_id=first))
 
     def _conversations(self, resident: Resident) -> Conversations | None:

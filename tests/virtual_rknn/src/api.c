@@ -232,7 +232,8 @@ int rknn_inputs_set(rknn_context number, uint32_t count, rknn_input inputs[]) {
     return leave(context, 0);
 }
 
-static void hang(void) {
+static void hang(const Context *context) {
+    trace_event(context->trace, "encoder_hang", now_ns(), "%s", "");
     for (;;) pause();
 }
 
@@ -243,7 +244,7 @@ int rknn_run(rknn_context number, void *extend) {
     if (extend) check_readable(extend, "extend");
     if (!context->pixels) return complain(context, INPUT, "rknn_run before rknn_inputs_set");
     context->runs++;
-    if (script->hang_at == context->runs) hang();
+    if (script->hang_at == context->runs) hang(context);
     if (script->crash_at == context->runs) {
         signal(SIGSEGV, SIG_DFL);
         raise(SIGSEGV);
