@@ -10,12 +10,11 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .backends.base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
 from .backends.own_log import OwnOutput
 from .backends.tokenizer import TokenCounter
-from .backends.vision.eyes import Eyes, digest
-from .backends.vision.markers import Markers
 from .board.soc import cpus, read_soc, require_llm
 from .errors import (
     LoadFailed,
@@ -43,6 +42,9 @@ from .rkllm.model_file import what_else
 from .rkllm.releases import are_bad_together
 from .rkllm.runtime import RunOptions, Runtime
 from .types import Diagnosis, FinishReason, NPUParams, TokenLogprob
+
+if TYPE_CHECKING:
+    from .backends.vision.eyes import Eyes
 
 _LORA = "default"
 _UNEXPLAINED = see_doctor("Try another release of librkllmrt, or a model made for this one.")
@@ -72,7 +74,7 @@ class NPUBackend:
         """Whether the KV cache is empty."""
         self._eyes: Eyes | None = None
         self._pictures: tuple[bytes, ...] = ()
-        """The digests of the pictures in the KV cache."""
+        """The pictures in the KV cache."""
         self._holds_file = False
         """Whether a prompt cache file has been loaded, which is released before another one is."""
         self._surplus: dict[str, int] = {}
@@ -272,11 +274,10 @@ class NPUBackend:
         """Clear the KV cache where it holds other pictures than a run's: 1.3.0 is known to go on with what it
         has evaluated of the first one.
         """
-        pictures = tuple(map(digest, images))
-        if self._pictures and self._pictures != pictures and runtime.has("rkllm_clear_kv_cache"):
+        if self._pictures and self._pictures != images and runtime.has("rkllm_clear_kv_cache"):
             runtime.clear_kv_cache()
             self._fresh = True
-        self._pictures = pictures
+        self._pictures = images
 
     def _loaded(self) -> Runtime:
         if self._runtime is None:
@@ -506,6 +507,9 @@ class NPUBackend:
 def _eyes(spec: LoadSpec, soc: str | None) -> Eyes | None:
     if spec.encoder is None:
         return None
+    from .backends.vision.eyes import Eyes  # a model without an encoder needs no memory for it
+    from .backends.vision.markers import Markers
+
     markers = Markers(*spec.image_markers)
     return Eyes(spec.encoder, markers, soc=soc, library=spec.encoder_library)
 

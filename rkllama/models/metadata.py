@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -32,7 +33,7 @@ from .modelfile import (
     template_family,
     without_program,
 )
-from .scan import Entry, is_inside, may_follow, open_nonblocking
+from .scan import SETTLED_NS, Entry, is_inside, may_follow, open_nonblocking
 from .sidecars import CONFIG, Sidecars, SidecarStamp, read_sidecars, stamp_sidecars
 from .vision.encoder import OFF, EncoderStamp, find_beside, read_encoder, stamp_encoder
 
@@ -108,6 +109,8 @@ class ModelReader:
         self._headers: dict[tuple[str, int, int, bool], GGUFHeader | str] = {}
         self._modelfiles: dict[_ModelfileStamp, tuple[Modelfile, tuple[str, ...]]] = {}
         self._sidecars: dict[SidecarStamp, Sidecars] = {}
+        self._encoders: dict[Entry, str | None] = {}
+        """What lies beside models in folders that have not changed lately."""
         self._stored: dict[tuple[object, ...], StoredModel] = {}
 
     def info(self, entry: Entry) -> ModelInfo:
@@ -153,7 +156,7 @@ class ModelReader:
         if entry.format != "rkllm" or path == OFF:
             return None
         if path is None:
-            path = find_beside(entry.path, self.root, self.info(entry).platform)
+            path = self._beside(entry)
         return None if path is None else stamp_encoder(path, self._rknn_lib)
 
     # --- Facts for lists -----------------------------------------------------------------------
@@ -202,6 +205,15 @@ class ModelReader:
         return cached
 
     # --- All of it -----------------------------------------------------------------------------
+
+    def _beside(self, entry: Entry) -> str | None:
+        """Return the encoder beside a model; a folder that is as it was is not listed again."""
+        if entry in self._encoders:
+            return self._encoders[entry]
+        path = find_beside(entry.path, self.root, self.info(entry).platform)
+        if 0 < entry.folder_mtime_ns < time.time_ns() - SETTLED_NS:
+            _keep(self._encoders, entry, path)
+        return path
 
     def _new_stored(
         self,

@@ -91,7 +91,7 @@ class Eyes:
 
     def _embedded(self, image: bytes, name: str) -> bytes:
         """Return a picture's embeddings, from those that are kept where it has been seen before."""
-        key = digest(image)
+        key = hashlib.sha256(image).digest()
         embeddings = self._kept.pop(key, None)
         if embeddings is None:
             assert self._encoder is not None
@@ -107,11 +107,6 @@ class Eyes:
         if self._encoder is not None:
             encoder, self._encoder = self._encoder, None
             encoder.close()
-
-
-def digest(image: bytes) -> bytes:
-    """Return what a picture is known by: equal digests mean equal bytes."""
-    return hashlib.sha256(image).digest()
 
 
 def with_tags(prompt: str) -> str:
