@@ -18,6 +18,12 @@
 #define MOST_OUTPUTS 8
 #define FIRST_CONTEXT 0x52000000u
 
+/* What the vendor's header gives on 64 bit; all offsets are compared in the binding's own tests. */
+_Static_assert(sizeof(rknn_tensor_attr) == 376, "rknn_tensor_attr");
+#if UINTPTR_MAX > 0xFFFFFFFFu
+_Static_assert(sizeof(rknn_input) == 32 && sizeof(rknn_output) == 24, "rknn_input, rknn_output");
+#endif
+
 enum { FAIL = -1, MODEL = -6, PARAM = -5, INPUT = -8, OUTPUT = -9, PLATFORM = -13 };
 
 typedef struct {
