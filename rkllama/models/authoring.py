@@ -20,7 +20,7 @@ from .scan import MODELFILE, PART, Entry
 from .sidecars import NAMES as SIDECARS
 from .store import ALIAS_DEPTH, Store
 from .uploads import CREATED, REPLACED
-from .vision.encoder import OFF
+from .vision.encoder import OFF, find_beside
 
 _OWN_FILES = (
     *SIDECARS,
@@ -127,11 +127,13 @@ class WritableStore(Store):
         if os.path.islink(folder):
             os.unlink(folder)  # the link was the model's name; what it leads to stays
             return
+        encoders = self._own_encoders(entry)
         self._delete_file(entry)
         stem = strip_extension(file)
         own = [f"{file}{PART}", f"{file}{PART}.json", *(f"{stem}.{name}" for name in SIDECARS)]
         if folder != self._root and not self._others(entry):
             own += _OWN_FILES
+            own += encoders
         for name in own:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                 os.unlink(os.path.join(folder, name))
@@ -157,6 +159,15 @@ class WritableStore(Store):
         used = {self._stored(other).lora for other in others if other.format}
         files = [os.path.realpath(item.path) for item in os.scandir(folder)]
         return [path for path in files if path not in used and os.path.dirname(path) == folder]
+
+    def _own_encoders(self, entry: Entry) -> list[str]:
+        """Return the name of the image encoder in a model's folder, unless another model uses it."""
+        path = find_beside(entry.path, self._root, self._info(entry).platform)
+        others = [other for other in self._catalog.entries if other != entry and other.modelfile]
+        encoders = [self._stored(other).encoder for other in others if other.format]
+        if path is None or path in [one.path for one in encoders if one is not None]:
+            return []
+        return [os.path.basename(path)]
 
     def _others(self, entry: Entry) -> bool:
         """Return whether another model lies in the same folder."""
