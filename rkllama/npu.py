@@ -74,7 +74,7 @@ class NPUBackend:
         """Whether the KV cache is empty."""
         self._eyes: Eyes | None = None
         self._pictures: tuple[bytes, ...] = ()
-        """The pictures in the KV cache."""
+        """The digests of the pictures in the KV cache."""
         self._holds_file = False
         """Whether a prompt cache file has been loaded, which is released before another one is."""
         self._surplus: dict[str, int] = {}
@@ -274,10 +274,11 @@ class NPUBackend:
         """Clear the KV cache where it holds other pictures than a run's: 1.3.0 is known to go on with what it
         has evaluated of the first one.
         """
-        if self._pictures and self._pictures != images and runtime.has("rkllm_clear_kv_cache"):
+        pictures = () if self._eyes is None else self._eyes.digests(images)
+        if self._pictures and self._pictures != pictures and runtime.has("rkllm_clear_kv_cache"):
             runtime.clear_kv_cache()
             self._fresh = True
-        self._pictures = images
+        self._pictures = pictures
 
     def _loaded(self) -> Runtime:
         if self._runtime is None:

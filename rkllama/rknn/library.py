@@ -14,8 +14,8 @@ _SOUGHT = finding.Sought(
     file=FILE,
     setting="rknn_lib",
     stranger="it is not librknnrt, or it is too old",
-    hint="Pictures need it: copy librknnrt.so for this machine to {home} or /usr/lib, or set "
-    "RKLLAMA_RKNN_LIB to it. Text works without it.",
+    hint="Pictures need it: run `rkllama runtime install rknn` to fetch it, or copy librknnrt.so for "
+    "this machine to {home}, or set RKLLAMA_RKNN_LIB to it. Text works without it.",
 )
 
 

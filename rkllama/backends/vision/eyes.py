@@ -89,9 +89,14 @@ class Eyes:
         )
         return MultimodalInput(prompt=with_tags(prompt), images=pictures, think=think)
 
+    @staticmethod
+    def digests(images: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Return what pictures are known by: equal digests mean equal bytes."""
+        return tuple(hashlib.sha256(image).digest() for image in images)
+
     def _embedded(self, image: bytes, name: str) -> bytes:
         """Return a picture's embeddings, from those that are kept where it has been seen before."""
-        key = hashlib.sha256(image).digest()
+        (key,) = self.digests([image])
         embeddings = self._kept.pop(key, None)
         if embeddings is None:
             assert self._encoder is not None

@@ -15,7 +15,8 @@ from ...errors import BackendMissing, InvalidRequest
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 _MOST_PIXELS = 40_000_000
 _MOST_JPEG_PIXELS = 120_000_000
-"""A JPEG is decoded to an eighth where that suffices, and phones make large ones."""
+"""A JPEG is decoded to an eighth where that suffices, and phones make large ones; all of a progressive one
+is in memory at a time."""
 _GREY = 128
 """What is beside the picture in its square: 127.5, as the vendor's demo rounds it."""
 _WHITE = 255
@@ -88,7 +89,8 @@ def _opened(image_module: Any, stream: io.BytesIO, name: str) -> Any:
     except image_module.UnidentifiedImageError:
         raise _unreadable(name, "it is no picture of a kind that is known here") from None
     width, height = image.size
-    most = _MOST_JPEG_PIXELS if image.format in ("JPEG", "MPO") else _MOST_PIXELS
+    streamed = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+    most = _MOST_JPEG_PIXELS if streamed else _MOST_PIXELS
     if width < 1 or height < 1:
         raise _unreadable(name, "it has no pixels")
     if width * height > most:

@@ -8,17 +8,11 @@ from collections.abc import Iterator
 from ...models.filename import parse_model_name
 from ...models.labels import origins
 from ...models.scan import Entry
-from ...models.vision.encoder import find_beside
+from ...models.vision.encoder import find_beside, read_encoder, stamp_encoder
 from ...rknn.library import FILE, look_for_library
 from ..finding import Check, Finding, Subject
 from .inventory import name_some, read_models
-from .libraries import find_defect, vendor_machine
-
-_IMAGE_SOURCE = (
-    "https://raw.githubusercontent.com/airockchip/rknn-llm/878f9361fd3afa7e167b7079918918f78d2c1c2a/"
-    "examples/multimodal_model_demo/deploy/3rdparty/librknnrt/Linux/librknn_api"
-)
-"""Where the vendor has it, at the commit of release 1.3.0; one folder for each machine."""
+from .libraries import find_defect
 
 
 def check_image_library(subject: Subject) -> Iterator[Finding]:
@@ -47,16 +41,39 @@ def check_image_library(subject: Subject) -> Iterator[Finding]:
         found=f"no {FILE}" if path is None else f"{path} cannot be used: {defect}",
         good=FILE,
         advice=f"Without it {name_some(seeing)} cannot see pictures; text works.",
-        cure=(f"sudo curl -fL -o /usr/lib/{FILE} {_IMAGE_SOURCE}/{vendor_machine()}/{FILE}",),
+        cure=("rkllama runtime install rknn",),
         source=path or "/usr/lib",
     )
+
+
+def check_image_encoders(subject: Subject) -> Iterator[Finding]:
+    """Can each image encoder be used with its model, on this SoC?"""
+    for entry in read_models(subject).of_format("rkllm"):
+        path = encoder_beside(entry)
+        stamp = None if path is None else stamp_encoder(path, subject.settings.rknn_lib)
+        if path is None or stamp is None:
+            continue
+        problem = read_encoder(stamp._replace(library=path), _platform(entry)).problem
+        if problem is not None:
+            yield Finding(
+                check="image-encoder",
+                status="warning",
+                title="Image encoders",
+                found=f"{os.path.basename(path)} of {entry.name}: {problem}",
+                advice=f"Until then {entry.name} cannot see pictures; text works.",
+                source=path,
+            )
 
 
 def encoder_beside(entry: Entry) -> str | None:
     """Return the path of the file beside a model that encodes pictures for the NPU."""
     folder = os.path.dirname(entry.path)
     root = os.path.dirname(folder) if entry.folder else folder
-    return find_beside(entry.path, root, parse_model_name(entry.file, *origins(entry)).platform)
+    return find_beside(entry.path, root, _platform(entry))
 
 
-CHECKS: tuple[Check, ...] = (check_image_library,)
+def _platform(entry: Entry) -> str | None:
+    return parse_model_name(entry.file, *origins(entry)).platform
+
+
+CHECKS: tuple[Check, ...] = (check_image_library, check_image_encoders)

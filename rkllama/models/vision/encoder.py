@@ -102,7 +102,7 @@ def _misfit(facts: EncoderFile, platform: str | None) -> str | None:
 
 def _missing(stamp: EncoderStamp) -> str | None:
     if stamp.library is None:
-        return f"{FILE} is not there, see `rkllama doctor`"
+        return f"{FILE} is not there: rkllama runtime install rknn"
     if not stamp.decodes:
         return "Pillow is not installed, which decodes pictures: pip install 'rkllama[vision]'"
     return None

@@ -165,7 +165,16 @@ def test_a_truncated_picture_is_refused_by_name(form: str) -> None:
     assert caught.value.param == "images"
 
 
-def test_bombs_are_refused_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_baseline_jpeg_may_be_very_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picture, "_MOST_PIXELS", 1000)
+    image = Image.new("RGB", (100, 100), RED)
+    assert near(seen(encoded(image, "JPEG")).getpixel((30, 30)), RED)
+    for form, options in (("JPEG", {"progressive": True}), ("PNG", {})):
+        with pytest.raises(InvalidRequest, match="it has 100 x 100 pixels"):
+            seen(encoded(image, form, **options))
+
+
+def test_bombs_are_refused_before_they_are_decoded() -> None:
     rows = zlib.compress(bytes(10))
     head = struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0)
     data = b"\x89PNG\r\n\x1a\n" + b"".join(

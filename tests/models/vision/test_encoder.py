@@ -105,7 +105,10 @@ def test_what_comes_goes_or_changes_is_noticed(
     assert encoder is not None
     assert encoder.tokens == 144
     monkeypatch.setenv("RKLLAMA_RKNN_LIB", "/nowhere/librknnrt.so")
-    assert seen(store, "qwen")[1:] == (False, "librknnrt.so is not there, see `rkllama doctor`")
+    assert seen(store, "qwen")[1:] == (
+        False,
+        "librknnrt.so is not there: rkllama runtime install rknn",
+    )
     assert "not used" in details_text(store.details("qwen"))
     (models / "qwen" / "v.rknn").unlink()
     assert seen(store, "qwen") == (None, False, None)
