@@ -212,7 +212,7 @@ class NPUBackend:
         if given is None:
             return RunResult(reason="cancelled")
         self._use_template(runtime, raw=spec.raw)
-        self._forget_other_pictures(runtime, spec.images)
+        self._forget_other_pictures(runtime, spec)
         was_fresh, self._fresh = self._fresh, False
         most = self._context if spec.max_tokens < 0 else max(1, spec.max_tokens)
         most = min(most, self._context)
@@ -270,11 +270,11 @@ class NPUBackend:
                 context_length=self._context,
             )
 
-    def _forget_other_pictures(self, runtime: Runtime, images: tuple[bytes, ...]) -> None:
+    def _forget_other_pictures(self, runtime: Runtime, spec: GenerateSpec) -> None:
         """Clear the KV cache where it holds other pictures than a run's: 1.3.0 is known to go on with what it
         has evaluated of the first one.
         """
-        pictures = () if self._eyes is None else self._eyes.digests(images)
+        pictures = self._eyes.last if self._eyes is not None and spec.images else ()
         if self._pictures and self._pictures != pictures and runtime.has("rkllm_clear_kv_cache"):
             runtime.clear_kv_cache()
             self._fresh = True

@@ -33,6 +33,8 @@ class Eyes:
         self._soc = soc
         self._library = library
         self._encoder: Encoder | None = None
+        self.last: tuple[bytes, ...] = ()
+        """What the pictures that were seen last are known by: equal digests mean equal bytes."""
         self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         """By the picture's digest, its embeddings, longest unused first."""
 
@@ -70,13 +72,14 @@ class Eyes:
             )
         self.open()
         pieces: list[bytes] = []
-        for number, image in enumerate(images):
+        keys = tuple(hashlib.sha256(image).digest() for image in images)
+        for number, (image, key) in enumerate(zip(images, keys, strict=True)):
             if cancelled():
                 return None
             name = "the picture" if len(images) == 1 else f"picture {number + 1} of {len(images)}"
-            pieces.append(self._embedded(image, name))
+            pieces.append(self._embedded(image, key, name))
         assert self._encoder is not None
-        shape = self._encoder.shape
+        shape, self.last = self._encoder.shape, keys
         pictures = Pictures(
             embed=pieces[0] if len(pieces) == 1 else b"".join(pieces),
             tokens=shape.tokens,
@@ -89,14 +92,8 @@ class Eyes:
         )
         return MultimodalInput(prompt=with_tags(prompt), images=pictures, think=think)
 
-    @staticmethod
-    def digests(images: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Return what pictures are known by: equal digests mean equal bytes."""
-        return tuple(hashlib.sha256(image).digest() for image in images)
-
-    def _embedded(self, image: bytes, name: str) -> bytes:
+    def _embedded(self, image: bytes, key: bytes, name: str) -> bytes:
         """Return a picture's embeddings, from those that are kept where it has been seen before."""
-        (key,) = self.digests([image])
         embeddings = self._kept.pop(key, None)
         if embeddings is None:
             assert self._encoder is not None
