@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import board, cpu, states
+from benchmarks import board, cpu, slots, states
+from rkllama.models import guide
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 
@@ -43,7 +44,9 @@ def main() -> None:
         "--gguf", metavar="FILE", help="measure the CPU backend alone, with this model"
     )
     parser.add_argument(
-        "--states", action="store_true", help="measure conversations on disk alone (some minutes)"
+        "--states",
+        action="store_true",
+        help="measure conversations on disk alone (some minutes); with --gguf those of this model",
     )
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
@@ -54,10 +57,12 @@ def main() -> None:
             sys.stdout.write(f"{name:<58} {value:>22}   {target}\n")
             sys.stdout.flush()
 
-    if arguments.gguf:
+    if arguments.states:
+        slots.measure(arguments.gguf or guide.FILE, report)
+        if not arguments.gguf:
+            states.measure(report)
+    elif arguments.gguf:
         cpu.measure(arguments.gguf, report)
-    elif arguments.states:
-        states.measure(report)
     else:
         with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
             Bench(Path(home), report).run()

@@ -29,7 +29,14 @@ COMMANDS = {
     "rm": ("models:remove", "Delete models from disk; loaded ones are unloaded first."),
     "ps": ("memory:ps", "List the models in memory."),
     "stop": ("memory:stop", "Unload a model from memory."),
-    "serve": ("serve:serve", "Serve models over HTTP to Ollama, OpenAI and Anthropic clients."),
+    "serve": (
+        "server.serve:serve",
+        "Serve models over HTTP to Ollama, OpenAI and Anthropic clients.",
+    ),
+    "drain": (
+        "server.drain:drain",
+        "End the running server without losing an answer.",
+    ),
     "doctor": (
         "doctor:doctor",
         "Find what keeps this board from running models, and say how to cure it.",
@@ -53,8 +60,12 @@ COMMANDS = {
     ),
     "cp": ("models:copy", "Give a model another name, without using more disk space."),
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
-    "cache": ("cache:app", "Manage the conversations that are saved for the NPU to go on from."),
+    "cache": ("cache:app", "Manage the conversations that are saved for models to go on from."),
     "embed": ("embed:embed", "Print the embeddings of texts, one JSON object per line."),
+    "rerank": (
+        "embed:rerank",
+        "Print texts by how well they answer a query, one JSON object per line.",
+    ),
 }
 """In the order that a newcomer needs them: each command's module and function below `commands/`, and the
 first sentence of its help.

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
+    from .prompt_rules import PromptRule
+
 NUMBER_BOUNDS: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 5),
     "top_p": (0, 1),
@@ -145,6 +147,14 @@ def _seconds(value: object) -> float:
     return seconds
 
 
+def _interval(value: object) -> float:
+    """Return seconds; 0 is never."""
+    seconds = parse_duration(value)
+    if seconds != 0 and not 0.1 <= seconds <= LONGEST_WAIT:
+        raise ValueError(f"it must be at least 0.1s and at most {LONGEST_WAIT / 3600:g}h, or 0")
+    return seconds
+
+
 def _size(value: object) -> int:
     """Bytes: a number, or one with a unit such as 500M or 4G (of 1024)."""
     text = str(value).strip().upper().removesuffix("B").removesuffix("I")
@@ -166,6 +176,66 @@ def _idle_time(value: object) -> float | None:
     if not 1 <= seconds <= LONGEST_WAIT:
         raise ValueError(f"it must be at least 1s and at most {LONGEST_WAIT / 3600:g}h, or -1")
     return seconds
+
+
+def _aliases(value: object) -> Mapping[str, str]:
+    """A table of names and the models that they stand for; as a text "chat=qwen3:4b,code=…"."""
+    if isinstance(value, str):
+        value = dict(_alias(pair) for pair in value.split(",") if pair.strip())
+    if not isinstance(value, dict):
+        raise ValueError('it must be a table such as chat = "qwen3:4b"')
+    table: dict[str, str] = {}
+    for name, target in value.items():
+        if not isinstance(target, str) or not target.strip():
+            raise ValueError(f"the alias {name!r} must be the name of a model in quotes")
+        if not 0 < len(name) <= 128 or not name.isprintable() or set(name) & set(" ,=\"'"):
+            raise ValueError(f"{name[:100]!r} cannot be the name of an alias")
+        if alias_key(name) in map(alias_key, table):
+            raise ValueError(f"it has the alias {name!r} twice, in any case and without :latest")
+        table[name] = target.strip()
+    _check_no_circle(table)
+    return table
+
+
+def _alias(pair: str) -> tuple[str, str]:
+    name, sign, target = pair.partition("=")
+    if not sign:
+        raise ValueError("it must be written as NAME=MODEL,NAME=MODEL")
+    return name.strip(), target
+
+
+def alias_key(name: str) -> str:
+    """Return what all spellings of an alias have in common."""
+    return name.strip().lower().removesuffix(":latest")
+
+
+def _check_no_circle(table: Mapping[str, str]) -> None:
+    """Raise ValueError for aliases that stand for each other."""
+    targets = {alias_key(name): alias_key(target) for name, target in table.items()}
+    for name in table:
+        way = [alias_key(name)]
+        while way[-1] in targets:
+            way.append(targets[way[-1]])
+            if way[-1] in way[:-1]:
+                raise ValueError(f"the aliases go round in a circle: {' -> '.join(way)}")
+
+
+def _drain_time(value: object) -> float | None:
+    """Return seconds; None for 0 and for a negative duration."""
+    seconds = parse_duration(value)
+    if seconds > LONGEST_WAIT:
+        raise ValueError(f"it must be at most {LONGEST_WAIT / 3600:g}h, or 0")
+    return seconds if seconds > 0 else None
+
+
+def _board_name(value: object) -> str:
+    """Return a name as it may stand in a header."""
+    name = str(value)
+    if not (
+        0 < len(name) <= 64 and name.isascii() and all(c.isalnum() or c in "._-" for c in name)
+    ):
+        raise ValueError("it must be at most 64 letters, digits, dots, hyphens and underscores")
+    return name
 
 
 def _level(value: object) -> str:
@@ -240,6 +310,12 @@ def _keys_in_file(path: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def _prompt_rules(value: object) -> tuple[PromptRule, ...]:
+    from .prompt_rules import read_rules  # needed only where there are some
+
+    return read_rules(value, _keys)
+
+
 def _origins(value: object) -> tuple[str, ...]:
     """Origins as browsers send them: in lower case, with no slash at the end."""
     origins = tuple(word.lower().rstrip("/") for word in _words(value))
@@ -304,6 +380,9 @@ class Settings:
     """The CPUs that the NPU's runtime uses, as bits. RKLLAMA_ENABLED_CPUS_MASK; default: the big ones."""
     enabled_cpus_num: int | None
     """How many of them. RKLLAMA_ENABLED_CPUS_NUM; default: all in the mask."""
+    n_batch: int
+    """Texts that the NPU embeds or ranks in one run, with models that do nothing else and runtimes that can
+    (from 1.2.1). RKLLAMA_N_BATCH, 1."""
     governors: str | None
     """"performance": the governors of NPU, memory and CPU while a model is in memory. RKLLAMA_GOVERNORS;
     default: they stay as they are."""
@@ -316,6 +395,9 @@ class Settings:
     send_timeout: float
     """Seconds that a client may keep an answer waiting by not reading it, before it is cut off.
     RKLLAMA_SEND_TIMEOUT, 30s."""
+    alive_interval: float
+    """Seconds without news after which a streamed answer sends a sign of life; 0 = never.
+    RKLLAMA_ALIVE_INTERVAL, 10s."""
     state_budget: int | None
     """Bytes that saved conversations take on the disk, 0 = none is saved; None = a tenth of what is free,
     at most 4G. RKLLAMA_STATE_BUDGET."""
@@ -323,14 +405,28 @@ class Settings:
     """Bytes of them that are written in an hour; None = a hundredth of the disk. RKLLAMA_STATE_WRITES."""
     share_states: bool
     """Whether clients with different API keys use each other's. RKLLAMA_SHARE_STATES, false."""
+    prompt_rules: tuple[PromptRule, ...]
+    """Lines of system prompts that are moved behind what stays the same. RKLLAMA_PROMPT_RULES."""
     exit_idle: float | None
     """Seconds without a request or a loaded model after which the server ends; None = never.
     RKLLAMA_EXIT_IDLE."""
+    aliases: Mapping[str, str]
+    """Names that stand for models. RKLLAMA_ALIASES."""
+    drain_timeout: float | None
+    """Seconds that a first SIGTERM leaves the requests that are here; None = it ends them at once.
+    RKLLAMA_DRAIN_TIMEOUT."""
+    board_name: str
+    """What the server calls its board in the header x-rkllama-board. RKLLAMA_BOARD_NAME; default: the host's
+    name."""
 
     __slots__ = (
+        "aliases",
+        "alive_interval",
         "api_keys",
         "base_domain_id",
+        "board_name",
         "context_length",
+        "drain_timeout",
         "embed_flash",
         "enabled_cpus_mask",
         "enabled_cpus_num",
@@ -347,9 +443,11 @@ class Settings:
         "max_loaded",
         "max_queue",
         "models",
+        "n_batch",
         "origins",
         "parallel",
         "prefill_timeout",
+        "prompt_rules",
         "rkllm_abi",
         "rkllm_lib",
         "rknn_lib",
@@ -407,10 +505,15 @@ class Setting:
         """Its option on the command line."""
         return "--" + self.variable.removeprefix("RKLLAMA_").lower().replace("_", "-")
 
+    def refused(self, value: object) -> str:
+        """Return that it cannot have a value, which is not shown where API keys may stand in it."""
+        secret = self.parse is _prompt_rules and not isinstance(value, str)
+        return "cannot be used" if secret else f"cannot be {value!r}"
+
     @property
     def is_duration(self) -> bool:
         """Whether its value is seconds."""
-        return self.parse in (parse_duration, _seconds)
+        return self.parse in (parse_duration, _seconds, _interval, _drain_time)
 
 
 SETTINGS = (
@@ -437,15 +540,21 @@ SETTINGS = (
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
     Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
     Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
+    Setting("n_batch", "RKLLAMA_N_BATCH", _integer(1, 100), 1),
     Setting("governors", "RKLLAMA_GOVERNORS", _governors, None),
     Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
     Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
     Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
+    Setting("alive_interval", "RKLLAMA_ALIVE_INTERVAL", _interval, 10.0),
     Setting("state_budget", "RKLLAMA_STATE_BUDGET", _size, None),
     Setting("state_writes", "RKLLAMA_STATE_WRITES", _size, None),
     Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),
+    Setting("prompt_rules", "RKLLAMA_PROMPT_RULES", _prompt_rules, ()),
     Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
+    Setting("aliases", "RKLLAMA_ALIASES", _aliases, {}),
+    Setting("drain_timeout", "RKLLAMA_DRAIN_TIMEOUT", _drain_time, None),
+    Setting("board_name", "RKLLAMA_BOARD_NAME", _board_name, None),
 )
 
 
@@ -489,7 +598,14 @@ def usable_settings(
             faults.append(fault)
     values["home"] = home
     values["models"] = values["models"] or os.path.join(values["home"], "models")
+    values["board_name"] = values["board_name"] or host_name()
     return Settings(**values), faults
+
+
+def host_name() -> str:
+    """Return this machine's name, as far as it may stand in a header."""
+    name = "".join(c for c in os.uname().nodename if c.isascii() and (c.isalnum() or c in "._-"))
+    return name[:64] or "board"
 
 
 def home_directory(environ: Mapping[str, str] | None = None) -> str:
@@ -519,7 +635,7 @@ def _parse(setting: Setting, value: object, where: str) -> Any:
     try:
         return setting.parse(value)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where} cannot be {value!r}: {error}") from None
+        raise ConfigError(f"{where} {setting.refused(value)}: {error}") from None
 
 
 def read_config(path: str) -> dict[str, Any]:

@@ -544,13 +544,14 @@ class NoWebSocket(RKLLamaError):
 
 
 class ServerStopping(RKLLamaError):
-    """The server is about to end and begins nothing new."""
+    """The server is about to end and begins nothing new; try again after `retry_after` seconds."""
 
     status = 503
     code = "server_stopping"
 
-    def __init__(self) -> None:
+    def __init__(self, *, retry_after: int = 5) -> None:
         super().__init__("the server is stopping", hint="Try again once it is running again.")
+        self.retry_after = retry_after
 
 
 class Cancelled(RKLLamaError):

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .backends.base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .backends.base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RankResult,
+    RerankSpec,
+    RunResult,
+)
 from .backends.own_log import OwnOutput
-from .backends.tokenizer import TokenCounter
+from .backends.rows import Evaluation, Row, probability
+from .backends.tokenizer import TokenCounter, yes_no_tokens
 from .board.soc import cpus, read_soc, require_llm
+from .chat.rerank import rerank_prompt
 from .errors import (
     LoadFailed,
     PromptTooLong,
@@ -25,7 +36,7 @@ from .errors import (
     load_failure,
     see_doctor,
 )
-from .rkllm.callback import Results, Rows
+from .rkllm.callback import Perf, Results, Rows
 from .rkllm.inputs import Input, PromptInput
 from .rkllm.library import open_library
 from .rkllm.log import (
@@ -68,6 +79,8 @@ class NPUBackend:
         self._spec: LoadSpec | None = None
         self._context = 0
         self._threads: int | None = None
+        self._n_batch = 1
+        """Prompts of each run; more than one where the model only embeds or ranks."""
         self._template: str | None = None
         """Which template prompts go through: "own", "none", or None while undecided."""
         self._fresh = True
@@ -110,6 +123,11 @@ class NPUBackend:
                 f"token that toolkit {facts.toolkit} writes. Put the model's generation_config.json "
                 "and tokenizer_config.json beside it, or use librkllmrt 1.2.3."
             )
+        if (spec.npu.n_batch or 1) > self._n_batch:
+            notes.append(
+                f"n_batch is 1 instead of {spec.npu.n_batch}: librkllmrt {library.release} has none; "
+                "1.2.1 does."
+            )
         if clamped:
             notes.append(
                 f"The context is {self._context} tokens instead of {spec.context_length}: that is the "
@@ -123,8 +141,10 @@ class NPUBackend:
             dtype=facts.dtype,
             threads=self._threads,
             per_run_sampling=self._samples_per_run,
-            keeps_states=self._runtime.has("rkllm_get_kv_cache_size"),
-            counts_tokens=True,
+            # A prompt alone is no run of a batch; nothing is written by such a model either.
+            keeps_states=self._n_batch == 1 and self._runtime.has("rkllm_get_kv_cache_size"),
+            counts_tokens=self._n_batch == 1,
+            n_batch=self._n_batch,
             image_tokens=None if self._eyes is None else self._eyes.tokens,
             notices=tuple(notes),
         )
@@ -151,6 +171,9 @@ class NPUBackend:
         if self._eyes is not None and runtime.has("img_start"):  # from 1.3.0 on each input has them
             markers = self._eyes.markers
             parameters |= {f"img_{name}": text for name, text in markers._asdict().items()}
+        if runtime.has("n_batch"):
+            self._n_batch = spec.npu.n_batch or 1
+            parameters["n_batch"] = self._n_batch
         number = parameters.get("enabled_cpus_num")
         self._threads = None if number is None else int(number)
         self._output.mark()
@@ -403,39 +426,63 @@ class NPUBackend:
         cached = prompt - perf.prefill_tokens
         return (prompt, cached) if cached >= 0 else told
 
-    def abort(self) -> None:
+    def abort(self, slot: int = 0) -> None:  # noqa: ARG002 - as Backend has it
         """End the current run; see Backend."""
         if self._generating:
             self._abort_wanted = True
             self._loaded().abort()
 
-    # --- Embedding -----------------------------------------------------------------------------
+    # --- Embedding, ranking --------------------------------------------------------------------
 
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Return the last layer's state at each text's last token: what embedding models made from a
         language model are trained to fill. Texts go in as written, with the token that they have to end with.
         """
-        vectors, total = [], 0
         end = self._spec.text_end if self._spec else ""
-        for text in texts:
-            row, tokens = self._embed_fitting(text.removesuffix(end), end, truncate)
-            vectors.append(row)
-            total += tokens
-        return EmbedResult(vectors=tuple(vectors), prompt_tokens=total)
+        evaluation = Evaluation(
+            self._last_hidden, lambda text: text + end, n_batch=self._n_batch, truncate=truncate
+        )
+        rows = evaluation.rows([text.removesuffix(end) for text in texts])
+        total = sum(row.tokens or 0 for row in rows)
+        return EmbedResult(vectors=tuple(row.data for row in rows), prompt_tokens=total)
 
-    def _embed_fitting(self, text: str, end: str, truncate: bool) -> tuple[bytes, int]:
-        while True:
-            try:
-                return self._embed_one(text + end)
-            except PromptTooLong as error:
-                if not truncate or len(text) < 2:
-                    raise
-                share = 0.5
-                if error.prompt_tokens and error.context_length:
-                    share = min(0.95, 0.95 * error.context_length / error.prompt_tokens)
-                text = text[: int(len(text) * share)]
+    def rerank(self, spec: RerankSpec) -> RankResult:
+        """Score each document by how much likelier the model says "yes" than "no". Raises Unsupported where
+        it is not known which tokens these are, and for runtimes before 1.2.
+        """
+        yes, no = yes_no_tokens(spec, self._counter)
+        evaluation = Evaluation(
+            self._last_logits,
+            lambda document: rerank_prompt(spec.query, document),
+            n_batch=self._n_batch,
+            truncate=spec.truncate,
+        )
+        rows = evaluation.rows(spec.documents)
+        counts = [row.tokens for row in rows if row.tokens is not None]
+        return RankResult(
+            scores=tuple(probability(row.data, yes, no) for row in rows),
+            prompt_tokens=sum(counts) if len(counts) == len(rows) else None,
+        )
 
-    def _embed_one(self, text: str) -> tuple[bytes, int]:
+    def _last_hidden(self, prompts: Sequence[str]) -> list[Row]:
+        rows, _ = self._run_rows(prompts, RunOptions(mode="hidden"))
+        return [Row(rows[index].data, rows[index].tokens) for index in range(len(prompts))]
+
+    def _last_logits(self, prompts: Sequence[str]) -> list[Row]:
+        """Return the logits after each prompt. The run would go on writing: it is ended there."""
+        if self._samples_per_run:
+            options = RunOptions(mode="logits", max_new_tokens=1)
+        else:
+            options = RunOptions(mode="logits", limit=1)
+        rows, perfs = self._run_rows(prompts, options)
+        counts: list[int | None] = [perf.prefill_tokens for perf in perfs]
+        counts = counts or [self._counter.count(prompt) for prompt in prompts]
+        return [Row(rows[index].data, counts[index]) for index in range(len(prompts))]
+
+    def _run_rows(
+        self, prompts: Sequence[str], options: RunOptions
+    ) -> tuple[dict[int, Row], Sequence[Perf]]:
+        """Return the last row of each prompt by its number, and the runtime's figures."""
         runtime = self._loaded()
         if self._template != "own":
             self._use_template(runtime, raw=True)
@@ -443,26 +490,33 @@ class NPUBackend:
             # Rows come for evaluated tokens only, and reuse in this mode has been seen to fail.
             runtime.clear_kv_cache()
         self._fresh, self._pictures = False, ()
-        last_rows: list[tuple[bytes, int]] = []
+        last: dict[int, Row] = {}
 
-        def keep_last(rows: Rows) -> None:
-            last_rows.append((rows.row(-1), rows.height))
+        def keep(rows: Rows) -> None:
+            # Later logits are those after a token that was written.
+            if options.mode == "hidden" or rows.number not in last:
+                last[rows.number] = Row(rows.row(-1), rows.height)
 
         self._output.mark()
         results = runtime.run(
-            PromptInput(text=text), options=RunOptions(mode="hidden"), rows=keep_last
+            [PromptInput(text=prompt) for prompt in prompts], options=options, rows=keep
         )
         log = self._output.gained()
         if results.failed:
             raise self._run_failed(log)
         _check_computed(log)
-        if not last_rows:
-            raise Unsupported("the runtime returned no hidden layer for this model")
-        return last_rows[-1]
+        if len(last) < len(prompts):
+            kind = "hidden layer" if options.mode == "hidden" else "logits"
+            raise Unsupported(f"the runtime returned no {kind} for this model")
+        return last, results.perfs
 
     # --- States --------------------------------------------------------------------------------
 
-    def restore(self, path: str, tokens: int) -> bool:
+    def save(self, path: str, slot: int = 0) -> int | None:  # noqa: ARG002 - as Backend has it
+        """Return None: the runtime writes a state in a run only; see Backend."""
+        return None
+
+    def restore(self, path: str, tokens: int, slot: int = 0) -> bool:  # noqa: ARG002 - as Backend has it
         """Load a prompt cache file; see Backend."""
         runtime = self._loaded()
         if not runtime.has("rkllm_get_kv_cache_size"):
@@ -486,7 +540,12 @@ class NPUBackend:
 
     # --- The rest ------------------------------------------------------------------------------
 
-    def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
+    def count_tokens(
+        self,
+        text: str,
+        cancelled: Callable[[], bool] = lambda: False,
+        slot: int = 0,  # noqa: ARG002 - as Backend has it
+    ) -> int | None:
         """Return the runtime counts a prompt only by evaluating it, which the request that follows reuses."""
         spec = GenerateSpec(prompt=text, max_tokens=1)
         try:

@@ -21,6 +21,7 @@ from .rkllm.installed import UNKNOWN, Runtimes
 from .rkllm.library import look_for_library
 from .server.app import Application, access_logged, create_app, routes
 from .server.bodies import keep_little_memory
+from .server.status.drain import Drain
 from .server.transport import Chore, Server, listen
 from .systemd.activation import activated_socket
 from .systemd.notify import Heartbeat, Notifier
@@ -33,7 +34,8 @@ log = logging.getLogger("rkllama")
 def serve(
     settings: Settings, model: str | None = None, ready: Callable[[str], object] = print
 ) -> None:
-    """Serve until SIGTERM or Ctrl-C; `ready` is called with the URL once requests are answered.
+    """Serve until SIGTERM, Ctrl-C or the end of a drain; `ready` is called with the URL once requests are
+    answered.
 
     Raises ConfigError when the address cannot be used, ModelsDirMissing for a directory that the user
     named and that is not there, ModelNotFound for an unknown `model`.
@@ -55,15 +57,19 @@ def serve(
             service.store.resolve(model)
         app = Application(service, settings, host)
         server = Server(access_logged(app.wsgi), listener, settings, app)
-        stopping = _stop_on_signals(server.pull_trigger)
+        app.drain.ends, app.drain.on_begin = True, server.drain
+        ending = _Ending(settings.drain_timeout, server.pull_trigger)
+        stopping = ending.stopping
         if not is_loopback(host) and not settings.api_keys:
             log.warning("anyone who can reach %s may use this server: no API key is set", host)
         if model is not None:
-            _load_in_background(service, model)
+            service.keep(model)
         _say_what_is_here(settings, service)
         ready(url)
         notifier.ready(f"Listening on {url}")
-        server.run_until(stopping, _chores(notifier, settings, server, service, stopping))
+        chores = _chores(notifier, settings, server, service, stopping)
+        chores.append(_drain_when_asked(ending, app.drain, notifier, server, service))
+        server.run_until(stopping, chores)
         notifier.stopping("Ending")
         service.close()
         server.shut_down()
@@ -150,6 +156,9 @@ def _say_what_is_here(settings: Settings, service: LocalService) -> None:
     with contextlib.suppress(RKLLamaError):
         for text in service.store.passed_over():
             log.warning("passed over: %s", text)
+        for alias in service.aliases():
+            if alias.problem is not None:
+                log.warning("the alias %s (%s): %s", alias.name, alias.target, alias.problem)
     soc = read_soc()
     _say_which_runtime(settings, soc)
     if settings.llama_server:
@@ -180,27 +189,64 @@ def _say_which_runtime(settings: Settings, soc: str | None) -> None:
         )
 
 
-def _stop_on_signals(wake: Callable[[], object]) -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set; further signals change nothing.
+class _Ending:
+    """How the server is told to end: the first SIGTERM has it drain, if that may take `patience` seconds; the
+    second, and any SIGINT, ends it at once.
 
-    A handler that raised would be swallowed when it strikes inside one of waitress's own handlers.
+    A handler that raised would be swallowed when it strikes inside one of waitress's own handlers; and one
+    that drained could wait for a lock that the loop holds. So they only leave word for the loop.
     """
-    stopping = threading.Event()
 
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
-        wake()
+    def __init__(self, patience: float | None, wake: Callable[[], object]) -> None:
+        self.stopping = threading.Event()
+        """Set: the server is to end at once."""
+        self.patience = patience
+        self.asked = False
+        """Whether there was a first SIGTERM."""
+        self._wake = wake
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGINT, self._interrupt)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-    return stopping
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        if self.patience is None or self.asked:
+            self._interrupt(number, frame)
+        else:
+            self.asked = True
+            self._wake()
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self.stopping.set()
+        self._wake()
 
 
-def _load_in_background(service: LocalService, name: str) -> None:
-    def load() -> None:
-        try:
-            service.load(name, keep_alive=-1.0)
-        except RKLLamaError as error:
-            log.error("--model %s: %s", name, error.text)
+def _drain_when_asked(
+    ending: _Ending, drain: Drain, notifier: Notifier, server: Server, service: LocalService
+) -> Chore:
+    """Return a chore that begins to drain after a SIGTERM, and sets `ending.stopping` when a drain is over,
+    whoever has begun it.
+    """
+    told: list[str] = []
 
-    threading.Thread(target=load, name="load", daemon=True).start()
+    def look(now: float) -> float:
+        if ending.asked and ending.patience is not None and "stopping" not in told:
+            told.append("stopping")
+            notifier.stopping("Draining")
+            drain.begin(ending.patience)
+        left = drain.look(server, now)
+        if left is None:
+            log.info("drained: the server ends")
+            ending.stopping.set()
+            return 0.0
+        if drain.begun and "draining" not in told:
+            told.append("draining")
+            notifier.status("Draining")
+            load = service.load_now()
+            log.info(
+                "draining: running requests: %d, waiting: %d, at most %.0f s",
+                load.running,
+                load.waiting,
+                drain.left,
+            )
+        return left
+
+    return look

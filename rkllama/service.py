@@ -5,29 +5,45 @@ difference. What a server needs beyond them is a `ServerService`'s.
 
 from __future__ import annotations
 
+import math
 import select
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from .config import LONGEST_WAIT
 from .errors import Cancelled, RKLLamaError, Unsupported
 from .types import (
+    Alias,
     BoardState,
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
     Event,
     IncompleteDownload,
+    Load,
     LoadedModel,
     ModelDetails,
     ModelInfo,
     PullProgress,
+    RerankRequest,
+    RerankResult,
     SamplingParams,
+    Unready,
 )
 
+WATCH_QUEUE = "X-RKLLama-Watch-Queue"
+"""The header by which a client asks to be told its place in the queue at once, and each change of it."""
 
-def no_text_error(name: str) -> Unsupported:
-    """Return the error for a chat with a model that only makes vectors."""
+
+def no_text_error(name: str, capabilities: Sequence[str]) -> Unsupported:
+    """Return the error for a chat with a model that only makes vectors or ranks documents."""
+    if "rerank" in capabilities:
+        return Unsupported(
+            f"{name} ranks documents and writes no text",
+            hint="Use it with /v1/rerank, and another model to chat.",
+            param="model",
+        )
     return Unsupported(
         f"{name} makes embeddings and writes no text",
         hint="Use it with /api/embed or /v1/embeddings, and another model to chat.",
@@ -35,41 +51,138 @@ def no_text_error(name: str) -> Unsupported:
     )
 
 
+class Signs:
+    """Signs of life for a caller that waits: `give` is called after each `interval` seconds in which it got
+    none, with how many requests are before its own; 0 when it is its turn.
+
+    One that is `watching` is moreover told at once that it has to wait, and whenever that number changes.
+    """
+
+    __slots__ = ("_due", "_give", "interval", "watching")
+
+    def __init__(
+        self,
+        give: Callable[[int], object],
+        interval: float = LONGEST_WAIT,
+        *,
+        watching: bool = False,
+    ) -> None:
+        self._give = give
+        self._due = time.monotonic() + interval
+        self.interval = interval
+        self.watching = watching
+
+    def left(self) -> float:
+        """Return seconds until the next one is due; below 0 where it is overdue."""
+        return self._due - time.monotonic()
+
+    def put_off(self) -> None:
+        """Have the next one due after a whole interval, since the caller has got something else."""
+        self._due = time.monotonic() + self.interval
+
+    def give(self, before: int) -> None:
+        """Give one now. Raises Cancelled where the caller turns out to have hung up."""
+        self.put_off()
+        self._give(before)
+
+
+def _its_turn() -> int:
+    return 0
+
+
 class Caller:
-    """For whom an operation is done. A caller that hangs up cancels it, wherever it waits."""
+    """For whom an operation is done. A caller that hangs up cancels it, wherever it waits, and gets its
+    `signs` of life there.
+    """
 
-    __slots__ = ("_fd", "owner")
+    __slots__ = ("_fd", "_signs", "key", "owner")
 
-    def __init__(self, fd: int = -1, owner: str = "") -> None:
+    def __init__(
+        self, fd: int = -1, owner: str = "", signs: Signs | None = None, *, key: str = ""
+    ) -> None:
         """`fd` is the caller's socket; -1 is a caller that never hangs up. `owner` tells apart those whose
-        conversations are kept apart.
+        conversations are kept apart; `key` is the API key that was sent, "" for none.
         """
         self._fd = fd
+        self._signs = signs
         self.owner = owner
+        self.key = key
+
+    @property
+    def watching(self) -> bool:
+        """Whether it wants to be told at once how many requests are before its own."""
+        return self._signs is not None and self._signs.watching
+
+    def staying(self) -> Caller:
+        """Return the same caller for what is done to its end, whether it hangs up or not."""
+        return Caller(owner=self.owner, signs=self._signs, key=self.key)
+
+    def tell(self, before: int) -> None:
+        """Give a sign of life now to a caller that is watching. Raises Cancelled."""
+        if self._signs is not None and self._signs.watching:
+            self._give_sign(before)
+
+    def pass_on(self, before: int) -> None:
+        """Give a sign of life now, which has come from the server that does the work. Raises Cancelled."""
+        if self._signs is not None:
+            self._give_sign(before)
+
+    def reassure(self, silent: bool = True) -> None:
+        """Give a sign of life where one is due, in work that never waits for long. With `silent` False the
+        caller has got something else just before. Raises Cancelled.
+        """
+        if self._signs is None:
+            return
+        if not silent:
+            self._signs.put_off()
+        elif self._signs.left() <= 0:
+            self._give_sign(0)
+
+    def _give_sign(self, before: int) -> None:
+        assert self._signs is not None
+        try:
+            self._signs.give(before)
+        except Cancelled:
+            if self._fd >= 0:
+                raise
 
     def wait(self, fd: int, timeout: float | None = None) -> bool:
-        """Wait until `fd` can be read; False when `timeout` seconds pass first, at most LONGEST_WAIT.
+        """Wait until `fd` can be read; False when `timeout` seconds pass first.
 
         Raises Cancelled when the caller hangs up.
         """
         return self.waiter(fd)(timeout)
 
-    def waiter(self, fd: int) -> Callable[[float | None], bool]:
-        """Return `wait` for one descriptor and one thread; to wait again costs less with it."""
+    def waiter(
+        self, fd: int, before: Callable[[], int] = _its_turn
+    ) -> Callable[[float | None], bool]:
+        """Return `wait` for one descriptor and one thread; to wait again costs less with it. `before` tells
+        how many requests are before the caller's.
+        """
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        own = self._fd
+        own, signs = self._fd, self._signs
         if own >= 0:
             poll.register(own, select.POLLRDHUP)
+        # The clock is not asked for each token: what counts is for how long nothing came.
+        interval = LONGEST_WAIT if signs is None else signs.interval
+        longest = LONGEST_WAIT if signs is None else max(0.0, signs.left())
 
         def wait(timeout: float | None = None) -> bool:
-            if timeout is not None and timeout <= 0:
-                return False
-            ready = poll.poll(None if timeout is None else min(timeout, LONGEST_WAIT) * 1000)
-            for number, _ in ready:
-                if number == own:
-                    raise Cancelled
-            return bool(ready)
+            nonlocal longest
+            left = math.inf if timeout is None else timeout
+            while left > 0:
+                ready = poll.poll(min(left, longest) * 1000)
+                for number, _ in ready:
+                    if number == own:
+                        raise Cancelled
+                silence, longest = longest, interval
+                if ready:
+                    return True
+                left -= silence
+                if left > 0 and signs is not None:
+                    self._give_sign(before())
+            return False
 
         return wait
 
@@ -157,6 +270,9 @@ class Service(Protocol):
     def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
         """Return one vector per input."""
 
+    def rerank(self, request: RerankRequest, caller: Caller = LOCAL) -> RerankResult:
+        """Return one score per document. Raises Unsupported for a model that is not a reranker."""
+
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Return tokens of the rendered prompt; None where the backend cannot count."""
 
@@ -195,6 +311,9 @@ class ServerService(Service, Protocol):
     def incomplete(self) -> list[IncompleteDownload]:
         """Return the downloads that are not complete, by name. Raises ModelsDirMissing."""
 
+    def aliases(self) -> list[Alias]:
+        """Return the aliases of the settings, by name."""
+
     def can_think(self, request: ChatRequest) -> bool:
         """Whether the prompt of a request can ask for thinking; True where that is not known.
         Raises ModelNotFound, AmbiguousName.
@@ -222,3 +341,14 @@ class ServerService(Service, Protocol):
 
     def metrics(self) -> str:
         """The figures since the start, in Prometheus' text format."""
+
+    def unready(self, name: str | None = None) -> Unready | None:
+        """Return why a request for the model `name`, or for any, would not be served now; None: it would."""
+
+    def load_now(self) -> Load:
+        """Return how busy the server is."""
+
+    def drain(self) -> None:
+        """Send away, with ServerStopping, all requests for a model that come from now on; those that are
+        running or waiting are served.
+        """

@@ -173,6 +173,8 @@ class NPUParams:
     """Whether the table of embeddings is read from the file instead of being kept in memory."""
     enabled_cpus_mask: int | None = None
     enabled_cpus_num: int | None = None
+    n_batch: int | None = None
+    """How many texts are embedded or ranked in one run; of no effect on models that write."""
 
     def over(self, defaults: NPUParams) -> NPUParams:
         """These values, with what they leave open taken from `defaults`."""
@@ -233,6 +235,16 @@ class EmbeddingRequest:
     dimensions: int | None = None
     context_length: int | None = None
     keep_alive: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankRequest:
+    """How well each of `documents` answers `query`. `truncate` False makes a too long document an error."""
+
+    model: str | None = None
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
 
 
 # --- What is answered --------------------------------------------------------------------------
@@ -336,6 +348,16 @@ class EmbeddingResult:
     timings: Timings = field(default_factory=Timings)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankResult:
+    """A score from 0 (does not answer the query) to 1 (does) per document, in their order."""
+
+    model: str
+    scores: tuple[float, ...]
+    usage: Usage = field(default_factory=Usage)
+    timings: Timings = field(default_factory=Timings)
+
+
 FailureCause = Literal["memory", "runtime", "other"]
 """Why a model does not load where something else may help: another model's end, or another release of the
 runtime."""
@@ -373,6 +395,17 @@ class ModelInfo:
     context_length: int | None = None
     digest: str | None = None
     """sha256 in 64 hex digits, where it has been computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name from the settings that stands for a model; without one, `problem` says why."""
+
+    name: str
+    target: str
+    """What the settings say."""
+    info: ModelInfo | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -538,6 +571,27 @@ class Memory:
     available: int | None = None
     cma_total: int | None = None
     cma_free: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unready:
+    """Why a server would not serve a request now: a word for programs, and a sentence without any names."""
+
+    reason: str
+    text: str
+
+
+DRAINING = Unready(reason="draining", text="The server is about to end.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How busy a server is: requests and places for them, and the share of the models' KV caches in use."""
+
+    running: int
+    waiting: int
+    places: int
+    cache_use: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

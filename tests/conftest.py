@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import subprocess
@@ -19,6 +20,17 @@ from tests.virtual_npu import library
 
 # A shell's background job ignores Ctrl-C, and so would every program that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What is collected stays to the end: looking for garbage among all of it takes a second, each time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been collected out of the search for garbage, which is on from now on."""
+    gc.collect()  # what collecting the tests has left open is still told
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,7 +23,8 @@ import signal
 import xllamacpp as llama
 
 if "--help" in sys.argv:
-    print("--host HOST  address, or a unix socket if it ends with {ending}; --cache-ram N")
+    print("--host HOST  address, or a unix socket if it ends with {ending}")
+    print("--cache-ram N  and  --slot-save-path PATH")
     sys.exit()
 p = llama.CommonParams()
 p.verbosity, p.warmup, p.n_gpu_layers, p.ui = 3, False, 0, False
@@ -40,8 +41,10 @@ for word in words:
         case "--threads": p.cpuparams.n_threads = int(next(words))
         case "--batch-size": p.n_batch = int(next(words))
         case "--ubatch-size": p.n_ubatch = int(next(words))
+        case "--slot-save-path": p.slot_save_path = next(words)
         case "--cache-ram": p.cache_ram_mib = int(next(words))
         case "--embeddings": p.embedding = True
+        case "--reranking": p.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
         case "--pooling": p.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN; next(words)
         case _: sys.exit(f"error: invalid argument: {{word}}")
 # Threads inherit the mask: only the last line gets the signal.

@@ -73,3 +73,16 @@ def test_sizes(text: str, size: int) -> None:
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ConfigError, match="RKLLAMA_STATE_BUDGET"):
         load_settings(environ={"RKLLAMA_STATE_BUDGET": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("0", 0.0), ("0s", 0.0), ("0.1", 0.1), ("10s", 10.0), ("1m", 60.0)]
+)
+def test_intervals(text: str, seconds: float) -> None:
+    assert load_settings(environ={"RKLLAMA_ALIVE_INTERVAL": text}).alive_interval == seconds
+
+
+@pytest.mark.parametrize("text", ["never", "-1", "0.05", "25h", "nan"])
+def test_what_is_no_interval(text: str) -> None:
+    with pytest.raises(ConfigError, match="RKLLAMA_ALIVE_INTERVAL"):
+        load_settings(environ={"RKLLAMA_ALIVE_INTERVAL": text})

@@ -64,6 +64,7 @@ def test_the_curl_commands_are_answered(document: str, server: Server, models: P
     assert commands
     for arguments in commands:
         install(models)  # one of the commands deletes a model
+        write_model(models / "qwen3-reranker.rkllm", yes_id=9693, no_id=2152)
         answer = perform(server, arguments)
         assert answer.status == 200, (arguments, answer.body)
         assert b'"error":' not in answer.body.replace(b'"error":null', b""), arguments

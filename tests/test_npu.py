@@ -16,7 +16,14 @@ from typing import Any
 
 import pytest
 
-from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from rkllama.backends.base import (
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RankResult,
+    RerankSpec,
+    RunResult,
+)
 from rkllama.board.soc import cpus, read_soc, require_llm
 from rkllama.errors import LibraryNotFound, LoadFailed, PromptTooLong, RuntimeFailed, Unsupported
 from rkllama.npu import NPUBackend
@@ -657,6 +664,134 @@ def test_embeddings(version: str, tmp_path: Path) -> None:
         assert model.run("and now an answer")[0] == "and now an answer"
     log = (tmp_path / "log").read_text()
     assert "never released" not in log
+
+
+WITH_BATCHES = WITH_PERF
+RERANKER = {"yes_id": 1500, "no_id": 1501, "vocab_size": 2048, "eos_id": 2000}
+QUERY = "capital of France?"
+DOCUMENTS = ("Paris is the capital of France.", "Bananas", "The capital city", "", "of France")
+
+TEXTS = tuple(document or "nothing" for document in DOCUMENTS)
+
+
+def spec(*documents: str, **values: Any) -> RerankSpec:
+    return RerankSpec(
+        **{"query": QUERY, "documents": documents or DOCUMENTS, "yes_no_tokens": (1500, 1501)}
+        | values
+    )
+
+
+def passes(model: Model) -> int:
+    """How often the NPU has run, whatever it had in a run."""
+    return sum(run["slot"] == 0 for run in model.runs())
+
+
+def scores_of(result: RankResult) -> list[float]:
+    return [round(score, 3) for score in result.scores]
+
+
+@pytest.mark.parametrize("version", WITH_TEMPLATES)
+def test_documents_are_ranked_by_the_logits_of_yes_and_no(version: str, tmp_path: Path) -> None:
+    slow = {"tokens": 1000, "token_us": 20_000}
+    with loaded(version, tmp_path, RERANKER | slow) as model:
+        result = model.backend.rerank(spec())
+        assert scores_of(result) == [0.982, 0.018, 0.209, 0.018, 0.791]
+        # Nothing is written after them: the runtime ends by itself from 1.3 on, else it is stopped.
+        assert set(model.ends()) == ({"vectors"} if version == "1.3.0" else {"abort"})
+        evaluated = sum(run["evaluated"] for run in model.runs())
+        assert result.prompt_tokens == (evaluated if version in WITH_PERF else None)
+        assert model.runs()[0]["prompt"].endswith(
+            f"<Query>: {QUERY}\n<Document>: {DOCUMENTS[0]}<|im_end|>\n"
+            "<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        )
+    assert "never released" not in (tmp_path / "log").read_text()
+
+
+def test_a_runtime_without_logits_cannot_rank(tmp_path: Path) -> None:
+    with (
+        loaded("1.1.4", tmp_path) as model,
+        pytest.raises(Unsupported, match=r"1\.1\.4 has no RKLLM_INFER_GET_LOGITS"),
+    ):
+        model.backend.rerank(spec())
+
+
+@pytest.mark.parametrize("version", WITH_BATCHES)
+def test_a_batch_gives_what_one_by_one_gives_in_fewer_runs(version: str, tmp_path: Path) -> None:
+    found = []
+    for size in (1, 3, 8):
+        directory = tmp_path / f"{size}"
+        directory.mkdir()
+        with loaded(version, directory, RERANKER, npu=NPUParams(n_batch=size)) as model:
+            assert (model.info.n_batch, model.info.notices) == (size, ())
+            assert model.info.counts_tokens == model.info.keeps_states == (size == 1)
+            found.append((model.backend.embed(TEXTS, True), model.backend.rerank(spec())))
+            assert passes(model) == 2 * -(-len(DOCUMENTS) // size)
+        assert "never released" not in (directory / "log").read_text()
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("version", ["1.1.4", "1.2.0", "1.2.1b1"])
+def test_a_runtime_without_batches_takes_one_text_and_says_so(version: str, tmp_path: Path) -> None:
+    with loaded(version, tmp_path, npu=NPUParams(n_batch=4)) as model:
+        assert model.info.n_batch == 1
+        assert model.info.notices[-1].startswith(f"n_batch is 1 instead of 4: librkllmrt {version}")
+        assert len(model.backend.embed(DOCUMENTS[:3], True).vectors) == 3
+        assert passes(model) == 3
+
+
+@pytest.mark.parametrize("n_batch", [1, 3])
+def test_a_document_too_long_is_cut_or_refused_and_those_beside_it_are_not(
+    n_batch: int, tmp_path: Path
+) -> None:
+    documents = ("Paris, the capital of France", "France " * 400, DOCUMENTS[2])
+    with loaded(
+        "1.3.0", tmp_path, RERANKER, context_length=200, npu=NPUParams(n_batch=n_batch)
+    ) as model:
+        result = model.backend.rerank(spec(*documents))
+        assert scores_of(result) == [0.982, 0.209, 0.209]
+        with pytest.raises(PromptTooLong):
+            model.backend.rerank(spec(*documents, truncate=False))
+        with pytest.raises(PromptTooLong):
+            model.backend.rerank(spec("x", query="word " * 400))
+        again = model.backend.rerank(spec(*documents))
+        assert again == result
+
+
+@pytest.mark.parametrize("fault", [{"run_error": 1}, {"run_fail": 1}, {"error_at": 0}])
+def test_an_error_of_one_is_one_of_its_run_and_the_next_one_works(
+    fault: dict[str, object], tmp_path: Path
+) -> None:
+    texts = ("one", "two " + directive(**fault), "three")
+    with loaded("1.2.3", tmp_path, RERANKER, npu=NPUParams(n_batch=3)) as model:
+        with pytest.raises(RuntimeFailed):
+            model.backend.embed(texts, True)
+        with pytest.raises(RuntimeFailed):
+            model.backend.rerank(spec(*texts))
+        assert scores_of(model.backend.rerank(spec(*DOCUMENTS[:3]))) == [0.982, 0.018, 0.209]
+
+
+def test_the_tokens_for_yes_and_no_are_the_users_the_tokenizers_or_the_familys(
+    tmp_path: Path,
+) -> None:
+    with loaded("1.3.0", tmp_path, RERANKER) as model:
+        with pytest.raises(Unsupported, match="not known which tokens") as caught:
+            model.backend.rerank(spec(yes_no_tokens=()))
+        assert "tokenizer.json" in str(caught.value.hint)
+        usual = model.backend.rerank(spec(yes_no_tokens=(), usual_yes_no_tokens=(1500, 1501)))
+        assert usual == model.backend.rerank(spec())
+        with pytest.raises(Unsupported, match="2048 tokens, but not 9693"):
+            model.backend.rerank(spec(yes_no_tokens=(9693, 2152)))
+    (tmp_path / "tokenizer.json").write_text(tokenizer(yes=1500, no=1501))
+    with loaded("1.3.0", tmp_path, RERANKER) as model:
+        assert model.backend.rerank(spec(yes_no_tokens=(), usual_yes_no_tokens=(1, 2))) == usual
+        swapped = model.backend.rerank(spec(yes_no_tokens=(1501, 1500)))
+        assert swapped.scores[0] == pytest.approx(1 - usual.scores[0])
+
+
+def tokenizer(**ids: int) -> str:
+    vocabulary = {"[UNK]": 0, **ids}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
+    return json.dumps({"version": "1.0", "added_tokens": [], "model": model})
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -18,6 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from typer.testing import CliRunner
 
+from rkllama.bench.cache.results import CacheReport
 from rkllama.bench.report import markdown_head, markdown_row
 from rkllama.bench.results import Report, read_report
 from rkllama.bench.schema import schema_of
@@ -41,7 +42,7 @@ def rows() -> str:
 
 def schema() -> str:
     """docs/bench.schema.json."""
-    return json.dumps(schema_of(Report), indent=1) + "\n"
+    return json.dumps(schema_of(Report | CacheReport), indent=1) + "\n"
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
 from ..types import (
+    Alias,
     ChatRequest,
     Event,
     Finished,
@@ -29,8 +30,8 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
-from . import anthropic_content as content
-from .anthropic_tools import read_tool
+from . import anthropic_parts as content
+from .anthropic_parts import read_tool
 from .common import (
     SSE_TYPE,
     Fields,
@@ -351,6 +352,11 @@ class MessageEncoder:
         """Return the error event, on which the official clients raise."""
         return sse(error_body(error), "error")
 
+    def alive(self, before: int) -> bytes:  # noqa: ARG002 - the API has no word for it
+        """Return a ping, after the message's start: clients expect that first."""
+        start = b"" if self._begun else self._begin()
+        return start + _event("ping")
+
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return a message; its blocks are in the order of the events. Raises Cancelled where the model was
         unloaded meanwhile.
@@ -482,20 +488,28 @@ def _usage_body(usage: Usage) -> dict[str, Any]:
 # --- Models ------------------------------------------------------------------------------------
 
 
-def models_body(models: Iterable[ModelInfo]) -> dict[str, Any]:
-    """`GET /v1/models`: all of them on one page."""
-    data = [model_body(model) for model in models]
+def models_body(
+    models: Iterable[ModelInfo],
+    aliases: Iterable[Alias] = (),
+    states: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """`GET /v1/models`: all of them on one page. See openai.models_body."""
+    data = [model_body(model, states=states) for model in models]
+    data += [model_body(a.info, a.name, states) for a in aliases if a.info is not None]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"data": data, "has_more": False, "first_id": first, "last_id": last}
 
 
-def model_body(model: ModelInfo) -> dict[str, Any]:
-    """`GET /v1/models/{id}`."""
+def model_body(
+    model: ModelInfo, alias: str | None = None, states: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """`GET /v1/models/{id}`, which is the `alias` where there is one."""
     return {
         "type": "model",
-        "id": model.name,
+        "id": alias or model.name,
         "display_name": model.name,
         "created_at": timestamp(model.modified),
         "lifecycle": "active",
         "max_input_tokens": model.context_length,
+        "state": (states or {}).get(model.path, "unloaded"),
     }

@@ -115,6 +115,11 @@ def sse(value: object, event: str | None = None) -> bytes:
     return name + b"data: " + dumps(value) + b"\n\n"
 
 
+def sse_comment(before: int) -> bytes:
+    """Return what clients of server-sent events skip, with how many requests are before this one."""
+    return b": queue position %d\n\n" % before
+
+
 def timestamp(when: float) -> str:
     """RFC 3339 in UTC with microseconds, as datetime.fromisoformat of Python 3.10 reads it too."""
     seconds = min(max(when, 0.0), 253402300799.0)
@@ -139,7 +144,14 @@ class FrameEncoder(Protocol[T_contra]):
         """Return the frame that ends a stream which has begun."""
 
 
-class Encoder(FrameEncoder[Event], Protocol):
+class AliveEncoder(FrameEncoder[T_contra], Protocol):
+    """One whose first item may be long in coming."""
+
+    def alive(self, before: int, /) -> bytes:
+        """Return a sign of life that clients ignore; `before` requests are before this one."""
+
+
+class Encoder(AliveEncoder[Event], Protocol):
     """Turns one answer's events into one dialect's bytes. It pins what all frames share: id, time, role."""
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from .common import (
     dumps,
     fold,
 )
+from .content.pictures import read_content
 from .native_texts import Language, error_text, language, phrase
 from .options import (
     read_format,
@@ -44,7 +45,6 @@ from .options import (
     read_stop,
     read_thinking,
 )
-from .pictures import read_content
 
 __all__ = [
     "GenerateEncoder",
@@ -223,6 +223,10 @@ class GenerateEncoder:
     def error(self, error: RKLLamaError) -> bytes:
         """Return the line that ends a stream in which something went wrong."""
         return dumps({"error": error_text(error, self._language)}) + b"\n"
+
+    def alive(self, before: int) -> bytes:  # noqa: ARG002 - the documented keys have no place for it
+        """Return a line without text."""
+        return self._before + b'""' + self._after
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return the documented object, out of all events."""

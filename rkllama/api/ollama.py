@@ -42,8 +42,8 @@ from .common import (
     sent_now,
     timestamp,
 )
+from .content.pictures import read_content, sent_image
 from .options import read_format, read_keep_alive, read_options, read_thinking
-from .pictures import read_content, sent_image
 
 API_VERSION = "0.14.0"
 """The Ollama whose API is implemented here: the first one with `/v1/responses` and `/v1/messages`.
@@ -440,6 +440,11 @@ class _AnswerEncoder:
     def error(self, error: RKLLamaError) -> bytes:
         """Return the line that ends a stream in which something went wrong."""
         return error_line(error)
+
+    def alive(self, before: int) -> bytes:
+        """Return a line without text, with the place in the queue."""
+        line = {**self._start(), **self._part(""), "done": False, "queue_position": before}
+        return dumps(line) + b"\n"
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return the answer in one object: the last line with all text in it."""

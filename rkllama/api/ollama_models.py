@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
-from ..types import IncompleteDownload, LoadedModel, ModelDetails, ModelInfo, PullProgress
+from ..types import Alias, IncompleteDownload, LoadedModel, ModelDetails, ModelInfo, PullProgress
 from .common import Fields, dumps, timestamp
 from .ollama import API_VERSION, error_line, read_body, read_model
 
@@ -160,13 +160,31 @@ def version_body(own: str, models: str, home: str) -> dict[str, Any]:
 
 
 def tags_body(
-    models: Iterable[ModelInfo], digest: Digest, incomplete: Sequence[IncompleteDownload] = ()
+    models: Iterable[ModelInfo],
+    digest: Digest,
+    incomplete: Sequence[IncompleteDownload] = (),
+    aliases: Iterable[Alias] = (),
+    states: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """`/api/tags`. Downloads that are not complete are no models to clients, but told to ours."""
-    body: dict[str, Any] = {"models": [_entry(info, digest) for info in models]}
+    """`/api/tags`. Downloads that are not complete are no models to clients, but told to ours; aliases are
+    models to clients. `states` is how the models in memory are, by path.
+    """
+    states = states or {}
+    entries = [_entry(info, digest) | _state(info, states) for info in models]
+    for alias in aliases:
+        if alias.info is not None:
+            name = tagged(alias.name)
+            entry = _entry(alias.info, digest) | _state(alias.info, states)
+            entries.append(entry | {"name": name, "model": name, "alias_of": alias.info.name})
+    body: dict[str, Any] = {"models": entries}
     if incomplete:
         body["incomplete"] = [asdict(download) for download in incomplete]
     return body
+
+
+def _state(info: ModelInfo, states: Mapping[str, str]) -> dict[str, str]:
+    """Return the state of a model in memory; nothing for others."""
+    return {"state": states[info.path]} if info.path in states else {}
 
 
 def ps_body(loaded: Iterable[LoadedModel], digest: Digest) -> dict[str, Any]:

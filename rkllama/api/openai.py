@@ -11,12 +11,13 @@ from __future__ import annotations
 import base64
 import struct
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidRequest, RKLLamaError, Unsupported
 from ..types import (
+    Alias,
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
@@ -42,6 +43,7 @@ from .common import (
     fold_complete,
     new_id,
     sse,
+    sse_comment,
 )
 from .openai_parts import error_body, read_messages
 
@@ -202,6 +204,10 @@ class ChatEncoder:
     def error(self, error: RKLLamaError) -> bytes:
         """The frame on which OpenAI's clients raise APIError."""
         return sse(error_body(error))
+
+    def alive(self, before: int) -> bytes:
+        """Return a comment."""
+        return sse_comment(before)
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return a chat.completion. Raises Cancelled where the model was unloaded meanwhile."""
@@ -381,6 +387,10 @@ class CompletionEncoder:
         """The frame on which OpenAI's clients raise APIError."""
         return sse(error_body(error))
 
+    def alive(self, before: int) -> bytes:
+        """Return a comment."""
+        return sse_comment(before)
+
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return a text_completion. Raises Cancelled where the model was unloaded meanwhile."""
         answer = fold_complete(events)
@@ -419,19 +429,31 @@ class CompletionEncoder:
 # --- Models and embeddings ---------------------------------------------------------------------
 
 
-def models_body(models: Iterable[ModelInfo]) -> dict[str, Any]:
-    """`GET /v1/models`."""
-    return {"object": "list", "data": [model_body(model) for model in models]}
+def models_body(
+    models: Iterable[ModelInfo],
+    aliases: Iterable[Alias] = (),
+    states: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """`GET /v1/models`. `states` is how the models in memory are, by path."""
+    data = [model_body(model, states=states) for model in models]
+    data += [model_body(a.info, a.name, states) for a in aliases if a.info is not None]
+    return {"object": "list", "data": data}
 
 
-def model_body(model: ModelInfo) -> dict[str, Any]:
-    """`GET /v1/models/{id}`."""
-    return {
-        "id": model.name,
+def model_body(
+    model: ModelInfo, alias: str | None = None, states: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """`GET /v1/models/{id}`; with the name of an `alias` of the model, that is its id, and the model its
+    root. `state` is "unloaded" for what is not in memory.
+    """
+    body = {
+        "id": alias or model.name,
         "object": "model",
         "created": int(model.modified),
         "owned_by": "rkllama",
+        "state": (states or {}).get(model.path, "unloaded"),
     }
+    return body if alias is None else {**body, "root": model.name}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

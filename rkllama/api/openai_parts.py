@@ -36,8 +36,8 @@ from .common import (
     read_effort,
     sent_now,
 )
+from .content.pictures import IMAGE_KINDS, image_part
 from .options import read_thinking
-from .pictures import IMAGE_KINDS, image_part
 
 Format = Literal["json"] | Mapping[str, Any] | None
 

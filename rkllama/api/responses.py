@@ -38,6 +38,7 @@ from .common import (
     dumps,
     new_id,
     sse,
+    sse_comment,
 )
 from .openai_parts import error_body
 from .responses_input import Memory, earlier_items, identified, items_body, own_items, read_messages
@@ -294,6 +295,10 @@ class ResponseEncoder:
             + self._event("error", **told, **body)
             + self._event("response.failed", response=failed)
         )
+
+    def alive(self, before: int) -> bytes:
+        """Return a comment."""
+        return sse_comment(before)
 
     def whole(self, events: Iterable[Event]) -> dict[str, Any]:
         """Return the response object. Raises Cancelled where the model was unloaded meanwhile."""

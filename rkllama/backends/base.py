@@ -43,6 +43,8 @@ class LoadSpec:
     encoder_library: str | None = None
     image_markers: tuple[str, str, str] = ("", "", "")
     """The model's own tokens before a picture, behind it, and in the place of each of its embeddings."""
+    states: str | None = None
+    """A directory for the files of `save`, where the conversations of several slots are to be kept."""
     npu: NPUParams = field(default_factory=NPUParams)
 
 
@@ -65,13 +67,20 @@ class LoadedInfo:
     per_run_sampling: bool = False
     """Whether sampling and max_tokens can change from run to run."""
     keeps_states: bool = False
-    """Whether `GenerateSpec.save_state` and `restore` may be used."""
+    """Whether `GenerateSpec.save_state`, or `save` where there are `slots`, and `restore` may be used."""
+    slots: bool = False
+    """Whether each lane has a KV cache of its own, a slot: `save` writes it at any time, and each token of a
+    prompt is compared with it."""
+    state_format: str = ""
+    """What decides what a state holds, beside the runtime's release and the model."""
     counts_tokens: bool = False
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
     parallel: int = 1
     """How many runs it can do at a time."""
     image_tokens: int | None = None
     """Tokens that a picture takes; None where that differs, or there are no eyes."""
+    n_batch: int = 1
+    """How many texts `embed` and `rerank` evaluate in one run."""
     notices: tuple[str, ...] = ()
     """What the user should know: a clamped context, an old driver."""
 
@@ -95,7 +104,27 @@ class GenerateSpec:
     markers: tuple[str, ...] = ()
     images: tuple[bytes, ...] = ()
     save_state: str | None = None
-    """A file for the KV cache as it is after the prompt; RunResult.saved tells whether it can be used."""
+    """A file for the KV cache as it is after the prompt; RunResult.saved tells whether it can be used. For
+    backends without `save`."""
+    slot: int = 0
+    """The lane that it comes over."""
+    cached: int = 0
+    """Characters of the prompt that the KV cache holds, as far as is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankSpec:
+    """Documents to be scored by how well they answer a query.
+
+    A language model is asked for "yes" or "no": `yes_no_tokens` are the ids of these as the user set them,
+    `usual_yes_no_tokens` those of the model's family; () where they are not known.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    truncate: bool = True
+    yes_no_tokens: tuple[int, ...] = ()
+    usual_yes_no_tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +158,21 @@ class EmbedResult:
     prompt_tokens: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankResult:
+    """`scores` from 0 to 1, one per document."""
+
+    scores: tuple[float, ...]
+    prompt_tokens: int | None = None
+
+
+def reuses_cache(sampling: SamplingParams) -> bool:
+    """Return whether a slot's cache may serve a prompt's beginning. Not where a seed is to give the same
+    answer twice: what was evaluated in other batches differs in the last bits, and in the end in its words.
+    """
+    return sampling.seed is None or sampling.temperature == 0
+
+
 class Backend(Protocol):
     """A model in memory. Every method may raise the errors of `errors.py` (LoadFailed, WorkerError,
     PromptTooLong, Unsupported); any other exception is a bug.
@@ -153,16 +197,26 @@ class Backend(Protocol):
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Return one vector per text. Raises Unsupported, or PromptTooLong without `truncate`."""
 
-    def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
+    def rerank(self, spec: RerankSpec) -> RankResult:
+        """Return one score per document. Raises Unsupported, or PromptTooLong without `spec.truncate`."""
+
+    def count_tokens(
+        self, text: str, cancelled: Callable[[], bool] = lambda: False, slot: int = 0
+    ) -> int | None:
         """Return how many tokens `text` is; None where the runtime cannot tell, and after an abort."""
 
-    def restore(self, path: str, tokens: int) -> bool:
-        """Load what a run has written to its `save_state`, a KV cache of so many tokens; return whether it is
+    def restore(self, path: str, tokens: int, slot: int = 0) -> bool:
+        """Load what a run or `save` has written, a KV cache of so many tokens; return whether it is
         there now. Where it is not, the cache is empty or what it was.
         """
 
-    def abort(self) -> None:
-        """End the current run as soon as the runtime allows; without one, do nothing."""
+    def save(self, path: str, slot: int = 0) -> int | None:
+        """Write a slot's KV cache to a file in `LoadSpec.states`, without a run; return the tokens that it
+        holds, None where there is nothing of use.
+        """
+
+    def abort(self, slot: int = 0) -> None:
+        """End the current run of a lane as soon as the runtime allows; without one, do nothing."""
 
     def close(self) -> None:
         """Free everything; the last call."""

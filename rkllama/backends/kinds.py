@@ -89,6 +89,7 @@ KINDS = (
         wraps_prompts=False,
         # An aborted request is given up at once; this is for the batch that llama-server is at.
         abort_grace=5.0,
+        parallel=True,
         diagnose=llamacpp_log.diagnose_server,
         external=True,
     ),

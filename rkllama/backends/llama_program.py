@@ -103,14 +103,14 @@ def _environment() -> dict[str, str]:
 
 
 class LlamaServer:
-    """A running llama-server. Driven by one thread; only `hang_up` is called from others."""
+    """A running llama-server. Each of its requests is one thread's; `hang_up` is called from others."""
 
     def __init__(self, program: str, help_text: str, arguments: Sequence[str]) -> None:
         """Start it; its output goes where this process's goes. Raises LoadFailed."""
         self._address = _Socket() if ".sock" in help_text else _Port()
         self._key = secrets.token_urlsafe(32)
-        self._socket: socket.socket | None = None
-        """Of the request that may be broken off."""
+        self._sockets: dict[int, socket.socket] = {}
+        """Of the requests that may be broken off, by their slots."""
         self._guarded = self._stopping = False
         self._ended = threading.Event()
         try:
@@ -191,10 +191,11 @@ class LlamaServer:
         path: str,
         body: object = None,
         aborted: Callable[[], bool] | None = None,
+        slot: int = 0,
     ) -> Iterator[http.client.HTTPResponse]:
         """Send a request, and hold the beginning of its response. Raises OSError, HTTPException.
 
-        With `aborted` it is one that `hang_up` breaks off; that tells of one that came before.
+        With `aborted` it is the one of a slot that `hang_up` breaks off; that tells of one that came before.
         """
         headers = {"Authorization": f"Bearer {self._key}", "Connection": "close"}
         data = None
@@ -203,7 +204,7 @@ class LlamaServer:
         connection = http.client.HTTPConnection("localhost")
         connection.sock = self._address.connect(self._popen.pid)
         if aborted is not None:
-            self._socket = connection.sock
+            self._sockets[slot] = connection.sock
         try:
             if aborted is not None and aborted():
                 raise ConnectionAbortedError
@@ -211,12 +212,13 @@ class LlamaServer:
             with connection.getresponse() as response:
                 yield response
         finally:
-            self._socket = None
+            if aborted is not None:
+                self._sockets.pop(slot, None)
             connection.close()
 
-    def hang_up(self) -> None:
-        """Break the request off that may be; without one, do nothing. For other threads."""
-        running = self._socket
+    def hang_up(self, slot: int) -> None:
+        """Break a slot's request off that may be; without one, do nothing. For other threads."""
+        running = self._sockets.get(slot)
         if running is not None:
             with contextlib.suppress(OSError):
                 running.shutdown(socket.SHUT_RDWR)

@@ -11,8 +11,18 @@ from typing import Any
 
 from ..errors import LoadFailed, Unsupported
 from ..models.gguf import GGUFError, GGUFHeader, read_header
-from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
-from .hardware import spare_memory
+from ..states.key import file_identity
+from .base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RankResult,
+    RerankSpec,
+    RunResult,
+)
+from .hardware import slots_for, spare_memory
 from .llama_program import (
     Ended,
     LlamaServer,
@@ -22,6 +32,7 @@ from .llama_program import (
     read_help,
     read_json,
 )
+from .llama_slots import Slots
 from .llama_wire import (
     Completion,
     Constraints,
@@ -30,6 +41,7 @@ from .llama_wire import (
     completion_request,
     embed,
     failure,
+    rerank,
     with_prompt_of,
 )
 from .llamacpp_log import last_error, load_error
@@ -50,7 +62,10 @@ class LlamaServerBackend:
         self._header: GGUFHeader | None = None
         self._program = self._help = ""
         self._context_length = 0
-        self._aborted = threading.Event()
+        self._parallel = 1
+        self._slots: Slots | None = None
+        """Where a run has the slot of its lane; else llama-server chooses one."""
+        self._embedding = threading.Lock()
         self._constraints = Constraints()
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
@@ -64,12 +79,16 @@ class LlamaServerBackend:
         limit = header.context_length
         self._context_length = min(spec.context_length, limit) if limit else spec.context_length
         self._spec, self._header = spec, header
-        self._server = self._start(embeds=header.only_embeds)
+        self._server, notices = self._start_with_slots(spec, header)
         told = self._server.ask("/props")
         context = (told.get("default_generation_settings") or {}).get("n_ctx")
         if isinstance(context, int) and 0 < context < self._context_length:
             self._context_length = context
+        if isinstance(slots := told.get("total_slots"), int):
+            self._parallel = max(1, min(self._parallel, slots))
         build = f" {told['build_info']}" if told.get("build_info") else ""
+        if self._keeps_states:
+            self._slots = Slots(self._server.ask)
         return LoadedInfo(
             context_length=self._context_length,
             runtime=f"llama.cpp (llama-server{build})",
@@ -78,7 +97,48 @@ class LlamaServerBackend:
             constrains=not adds_space(header),
             per_run_sampling=True,
             counts_tokens=not header.only_embeds,
+            parallel=self._parallel,
+            keeps_states=self._keeps_states,
+            slots=self._keeps_states,
+            state_format=self._state_format(spec) if self._keeps_states else "",
+            notices=notices,
         )
+
+    @property
+    def _keeps_states(self) -> bool:
+        """Whether the program can write slots to files, and is to."""
+        assert self._spec is not None
+        assert self._header is not None
+        wanted = self._spec.states is not None and not self._header.only_embeds
+        return wanted and "--slot-save-path" in self._help
+
+    def _state_format(self, spec: LoadSpec) -> str:
+        """Return what decides what a slot's file holds, beside the build that the program tells: the program,
+        its arguments, and the files that those name.
+        """
+        words = spec.llama_server[1:]
+        names = [word.partition("=")[2] or word for word in words]
+        files = [file_identity(name) for name in (self._program, *names) if os.path.isfile(name)]
+        return "\0".join((str(self._parallel), *words, *files))
+
+    def _start_with_slots(
+        self, spec: LoadSpec, header: GGUFHeader
+    ) -> tuple[LlamaServer, tuple[str, ...]]:
+        """Start the program for as many runs at a time as there is memory for, and for one where it does not
+        start with more, which is a notice.
+        """
+        if header.only_embeds:
+            return self._start(embeds=True), ()
+        spare = spare_memory(os.path.getsize(spec.path))
+        self._parallel = slots = slots_for(spec.parallel, header, self._context_length, spare)
+        try:
+            return self._start(embeds=False), ()
+        except LoadFailed:
+            if slots == 1:
+                raise
+        self._parallel = 1
+        server = self._start(embeds=False)
+        return server, (f"llama-server does not start for {slots} answers at a time: it has one",)
 
     def _start(self, *, embeds: bool) -> LlamaServer:
         """Start a llama-server with the model, and wait until it is ready. Raises LoadFailed."""
@@ -110,7 +170,11 @@ class LlamaServerBackend:
         spec, header, context = self._spec, self._header, str(self._context_length)
         assert spec is not None
         assert header is not None
-        arguments = ["--model", spec.path, "--ctx-size", context, "--parallel", "1"]
+        parallel = 1 if embeds else self._parallel
+        arguments = ["--model", spec.path, "--ctx-size", str(parallel * self._context_length)]
+        arguments += ["--parallel", str(parallel)]
+        if self._keeps_states and not embeds:
+            arguments += ["--slot-save-path", os.path.join(str(spec.states), "")]
         # Prompts come rendered; the model's own template, which it may not understand, it need not read.
         arguments += ["--chat-template", "chatml"]
         if spec.threads:
@@ -121,6 +185,7 @@ class LlamaServerBackend:
         if embeds:
             arguments += ["--embeddings", "--batch-size", context, "--ubatch-size", context]
             arguments += [] if header.pooling else ["--pooling", "mean"]
+            arguments += ["--reranking"] if header.ranks else []
         return [*arguments, *spec.llama_server[1:]]
 
     # --- Runs ----------------------------------------------------------------------------------
@@ -140,30 +205,31 @@ class LlamaServerBackend:
             raise Unsupported("this model produces only embeddings, no text")
         if spec.images:
             raise Unsupported("llama-server is given no images", param="images")
-        self._aborted.clear()
-
-        def aborted() -> bool:
-            return self._aborted.is_set() or cancelled()
-
         request = completion_request(spec, self._header, self._context_length)
+        if self._slots is not None:
+            request["id_slot"] = spec.slot
         tried = None
         if spec.schema is not None:
             tried = self._constraints.apply(
                 request,
-                lambda trial, emit: self._run(trial, Completion(emit), aborted),
-                aborted,
+                lambda trial, emit: self._run(trial, Completion(emit), cancelled, spec.slot),
+                cancelled,
             )
-        completion = self._run(request, Completion(emit, emit_logprobs), aborted)
-        result = completion.result(aborted=aborted())
+        completion = self._run(request, Completion(emit, emit_logprobs), cancelled, spec.slot)
+        result = completion.result(aborted=cancelled())
         return result if tried is None else with_prompt_of(tried, result)
 
     def _run(
-        self, request: dict[str, Any], completion: Completion, aborted: Callable[[], bool]
+        self,
+        request: dict[str, Any],
+        completion: Completion,
+        aborted: Callable[[], bool],
+        slot: int,
     ) -> Completion:
         """Let llama-server run a request to its end, unless it is aborted. Raises RuntimeFailed."""
         server = self._running
         try:
-            with server.request("POST", "/v1/completions", request, aborted) as response:
+            with server.request("POST", "/v1/completions", request, aborted, slot) as response:
                 if response.status != http.client.OK:
                     completion.take(read_json(response))
                     return completion
@@ -199,12 +265,27 @@ class LlamaServerBackend:
         return embed(self._embed_one, texts, truncate, self._header, self._context_length, end)
 
     def _embed_one(self, text: str) -> dict[str, Any]:
-        if self._embedder is None:
-            only = self._header is not None and self._header.only_embeds
-            self._embedder = self._running if only else self._start(embeds=True)
+        with self._embedding:
+            if self._embedder is None:
+                only = self._header is not None and self._header.only_embeds
+                self._embedder = self._running if only else self._start(embeds=True)
         return self._embedder.ask("/v1/embeddings", {"input": text})
 
-    def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
+    def rerank(self, spec: RerankSpec) -> RankResult:
+        """Score documents with the model's own head for it."""
+        return rerank(
+            lambda request: self._running.ask("/v1/rerank", request),
+            spec,
+            self._header,
+            self._context_length,
+        )
+
+    def count_tokens(
+        self,
+        text: str,
+        cancelled: Callable[[], bool] = lambda: False,
+        slot: int = 0,  # noqa: ARG002 - as Backend has it
+    ) -> int | None:
         """Return how many tokens a prompt has, the one before every prompt included."""
         if cancelled():
             return None
@@ -216,15 +297,18 @@ class LlamaServerBackend:
             raise failure(answer["error"])
         return len(answer["tokens"])
 
-    def restore(self, path: str, tokens: int) -> bool:  # noqa: ARG002 - as Backend has it
-        """Return False: states of slots are not kept; see Backend."""
-        return False
+    def restore(self, path: str, tokens: int, slot: int = 0) -> bool:
+        """Read a file into a slot; see Backend."""
+        return self._slots is not None and self._slots.restore(path, tokens, slot)
 
-    def abort(self) -> None:
+    def save(self, path: str, slot: int = 0) -> int | None:
+        """Write a slot to a file; see Backend."""
+        return None if self._slots is None else self._slots.save(path, slot)
+
+    def abort(self, slot: int = 0) -> None:
         """Hang up: llama-server ends the run at the next token, or at the next batch of the prompt."""
-        self._aborted.set()
         if self._server is not None:
-            self._server.hang_up()
+            self._server.hang_up(slot)
 
     def close(self) -> None:
         """End the program."""

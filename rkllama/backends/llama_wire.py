@@ -13,16 +13,23 @@ from typing import Any
 
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, RuntimeFailed, Unsupported
 from ..models.gguf import GGUFHeader
-from ..types import MOST_REPEATS, FinishReason, SamplingParams, TokenLogprob
-from .base import EmbedResult, Emit, GenerateSpec, RunResult
+from ..types import MOST_REPEATS, FinishReason, TokenLogprob
+from .base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    RankResult,
+    RerankSpec,
+    RunResult,
+    reuses_cache,
+)
 from .grammar import grammar_schemas, without_patterns
 from .llamacpp_log import schema_error
 from .own_log import OwnOutput
+from .rows import sigmoid
 
 EmitLogprobs = Callable[[str, tuple[TokenLogprob, ...]], None]
 
-_RANK = 4
-"""llama.cpp's pooling type of rerankers."""
 _GRAMMARS = 64
 """Schemas that are remembered."""
 _NO_JSON = "X"
@@ -44,7 +51,7 @@ def completion_request(
         "stream": True,
         "return_progress": True,
         "timings_per_token": True,  # else what is ended by a stop string has no figures
-        "cache_prompt": _reuses(sampling),
+        "cache_prompt": reuses_cache(sampling),
         "n_predict": spec.max_tokens if spec.max_tokens >= 0 else context_length,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
@@ -86,13 +93,6 @@ def adds_space(header: GGUFHeader) -> bool:
     """
     flag = header.metadata.get("tokenizer.ggml.add_space_prefix")
     return flag if isinstance(flag, bool) else header.tokenizer in ("llama", "t5")
-
-
-def _reuses(sampling: SamplingParams) -> bool:
-    """Return whether the cache may serve a prompt's beginning. Not where a seed is to give the same answer
-    twice: what was evaluated in other batches differs in the last bits, and so, in the end, do the words.
-    """
-    return sampling.seed is None or sampling.temperature == 0
 
 
 class Completion:
@@ -162,16 +162,21 @@ class Completion:
         cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
         seconds = _seconds(timings.get("prompt_ms"))
         evaluated, before = self._before
+        prompt_tokens: int | None = usage.get("prompt_tokens")
+        reused = None if cached is None else max(0, cached - evaluated)
+        known = prompt_tokens is not None and reused is not None
         is_cut = self.repeats or self.reason == "length"
         reason: FinishReason = "length" if is_cut else "stop"
         return RunResult(
             reason="cancelled" if aborted else reason,
-            prompt_tokens=usage.get("prompt_tokens"),
-            cached_tokens=None if cached is None else max(0, cached - evaluated),
+            prompt_tokens=prompt_tokens,
+            cached_tokens=reused,
             completion_tokens=usage.get("completion_tokens"),
             prompt_seconds=None if seconds is None else seconds + before,
             generation_seconds=_seconds(timings.get("predicted_ms")),
             repeats=self.repeats,
+            evaluated_tokens=(prompt_tokens or 0) - (reused or 0) if known else None,
+            reused_tokens=reused,
         )
 
 
@@ -300,11 +305,13 @@ def with_prompt_of(tried: RunResult, result: RunResult) -> RunResult:
     return replace(
         result,
         cached_tokens=tried.cached_tokens,
+        evaluated_tokens=tried.evaluated_tokens,
+        reused_tokens=tried.reused_tokens,
         prompt_seconds=sum(seconds) if seconds else None,
     )
 
 
-# --- Embeddings --------------------------------------------------------------------------------
+# --- Embeddings, ranks -------------------------------------------------------------------------
 
 
 def embed(
@@ -319,27 +326,60 @@ def embed(
     of llama.cpp, or with its `{"error": …}`; each text has `end` at its end. Raises Unsupported,
     PromptTooLong.
     """
-    if header is not None and header.pooling == _RANK:
+    if header is not None and header.ranks:
         raise Unsupported("this model ranks texts and produces no embeddings")
-
-    def answer_to(text: str) -> dict[str, Any]:
-        return _with_counts(ask(text + end or " "), context_length)
-
     vectors, tokens = [], 0
     for text in texts:
-        text = text.removesuffix(end)
-        answer = answer_to(text)
-        if truncate:
-            while (error := answer.get("error")) and error.get("n_prompt_tokens"):
-                # Cut by the measured ratio, with a margin, until it fits.
-                keep = len(text) * context_length / error["n_prompt_tokens"]
-                text = text[: min(len(text) - 1, int(keep * 0.95))]
-                answer = answer_to(text)
-        if "error" in answer:
-            raise failure(answer["error"])
+        answer = _fitting(
+            lambda text: ask(text + end or " "), text.removesuffix(end), truncate, context_length
+        )
         vectors.append(array("f", answer["data"][0]["embedding"]).tobytes())
         tokens += answer["usage"]["prompt_tokens"]
     return EmbedResult(vectors=tuple(vectors), prompt_tokens=tokens)
+
+
+def rerank(
+    ask: Callable[[dict[str, Any]], dict[str, Any]],
+    spec: RerankSpec,
+    header: GGUFHeader | None,
+    context_length: int,
+) -> RankResult:
+    """Score documents, one at a time. `ask` gives llama.cpp's reply to a request for its `/v1/rerank`, or its
+    `{"error": …}`. Raises Unsupported, PromptTooLong.
+    """
+    if header is None or not header.ranks:
+        raise Unsupported("this .gguf file has no head that ranks texts")
+    scores, tokens = [], 0
+    for document in spec.documents:
+        answer = _fitting(
+            lambda text: ask({"query": spec.query, "documents": [text]}),
+            document,
+            spec.truncate,
+            context_length,
+        )
+        scores.append(_probability(answer["results"][0]["relevance_score"], header))
+        tokens += answer["usage"]["prompt_tokens"]
+    return RankResult(scores=tuple(scores), prompt_tokens=tokens)
+
+
+def _probability(score: float, header: GGUFHeader) -> float:
+    """Return a head's score from 0 to 1. Only for Qwen3's two outputs llama.cpp gives such a one."""
+    return score if (header.architecture or "").startswith("qwen3") else sigmoid(score)
+
+
+def _fitting(
+    ask: Callable[[str], dict[str, Any]], text: str, truncate: bool, context_length: int
+) -> dict[str, Any]:
+    """Return the reply to a text, with `truncate` to as much of it as the context holds."""
+    answer = _with_counts(ask(text), context_length)
+    while truncate and text and (error := answer.get("error")) and error.get("n_prompt_tokens"):
+        # Cut by the measured ratio, with a margin, until it fits.
+        keep = len(text) * context_length / error["n_prompt_tokens"]
+        text = text[: min(len(text) - 1, int(keep * 0.95))]
+        answer = _with_counts(ask(text), context_length)
+    if "error" in answer:
+        raise failure(answer["error"])
+    return answer
 
 
 def _with_counts(answer: dict[str, Any], context_length: int) -> dict[str, Any]:

@@ -21,8 +21,18 @@ from ..errors import (
     Unsupported,
 )
 from ..models.gguf import GGUFError, GGUFHeader, read_header
-from .base import EmbedResult, Emit, GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from .base import (
+    EmbedResult,
+    Emit,
+    GenerateSpec,
+    LoadedInfo,
+    LoadSpec,
+    RankResult,
+    RerankSpec,
+    RunResult,
+)
 from .hardware import batch_for, cache_bytes, check_memory, slots_for, threads_for
+from .llama_slots import Slots, listener
 from .llama_steps import Steps
 from .llama_wire import (
     Completion,
@@ -31,6 +41,7 @@ from .llama_wire import (
     adds_space,
     completion_request,
     embed,
+    rerank,
     with_prompt_of,
 )
 from .llamacpp_log import load_error
@@ -58,6 +69,10 @@ class CPUBackend:
         """How many go on now."""
         self._recent: deque[str] = deque(maxlen=1)
         """The texts of the last runs, which llama.cpp's slots hold."""
+        self._slots: Slots | None = None
+        """Where a run has the slot of its lane; else llama.cpp chooses one."""
+        self._held: dict[int, str] = {}
+        """The text that each of them holds."""
         self._constraints = Constraints()
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
@@ -80,6 +95,9 @@ class CPUBackend:
             spare -= (parallel - 1) * cache_bytes(header, context)
             # Of the rest llama.cpp may use some to remember other conversations.
             parameters.cache_ram_mib = min(parameters.cache_ram_mib, spare // 4 >> 20)
+            keeps_states = spec.states is not None and not header.only_embeds
+            if keeps_states:
+                parameters.slot_save_path = os.path.join(str(spec.states), "")
             self._server = llama.Server(parameters)
         except RuntimeError as error:
             raise LoadFailed(
@@ -90,6 +108,8 @@ class CPUBackend:
             output.close()
         self._spec, self._header, self._context_length = spec, header, context
         self._recent = deque(maxlen=2 * parallel)
+        if keeps_states:
+            self._slots = Slots(listener(self._server.listening_address, parameters.api_keys[0]))
         # Deleting a server that never served a request can hang: this also touches the weights once.
         touch = {"prompt": " ", "n_predict": 1, "cache_prompt": False}
         self._writes = "error" not in self._server.handle_completions(touch)
@@ -103,6 +123,9 @@ class CPUBackend:
             per_run_sampling=True,
             counts_tokens=True,
             parallel=parallel,
+            keeps_states=keeps_states,
+            slots=keeps_states,
+            state_format=_state_format(parameters),
         )
 
     def generate(
@@ -121,18 +144,32 @@ class CPUBackend:
         if spec.images:
             raise Unsupported("the CPU backend cannot read images", param="images")
         request = completion_request(spec, self._header, self._context_length)
+        if self._slots is not None:
+            request["id_slot"] = spec.slot
         tried = None
         with self._counted():
             if spec.schema is not None:
                 tried = self._constraints.apply(
                     request,
-                    lambda trial, emit: self._run(trial, emit, None, cancelled),
+                    lambda trial, emit: self._run(trial, emit, None, cancelled, spec.cached),
                     cancelled,
                 )
-            completion = self._run(request, emit, emit_logprobs, cancelled)
-            self._recent.append(request["prompt"] + "".join(completion.texts))
+            completion = self._run(request, emit, emit_logprobs, cancelled, spec.cached)
+            self._note_held(spec.slot, request["prompt"] + "".join(completion.texts))
         result = completion.result(aborted=cancelled())
         return result if tried is None else with_prompt_of(tried, result)
+
+    def _note_held(self, slot: int, text: str) -> None:
+        if self._slots is None:
+            self._recent.append(text)
+        else:
+            self._held[slot] = text
+
+    def _texts_in_cache(self, request: dict[str, Any], cached: int) -> list[str]:
+        """Return texts that the slots hold which a run may get, and the `cached` characters of its own."""
+        if self._slots is None:
+            return [*self._recent]
+        return [self._held.get(request["id_slot"], ""), request["prompt"][:cached]]
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -150,11 +187,12 @@ class CPUBackend:
         emit: Emit,
         emit_logprobs: EmitLogprobs | None,
         cancelled: Callable[[], bool],
+        cached: int,
     ) -> Completion:
         """Let llama.cpp run a request to its end, its prompt in steps while others run, too."""
         steps, may_wait = Steps(request["prompt"]), bool(request["cache_prompt"])
         if may_wait and self._runs > 1:
-            steps.begin_after(self._recent)
+            steps.begin_after(self._texts_in_cache(request, cached))
             may_wait = self._take_steps(request, steps, cancelled)
         while True:
             completion = Completion(emit, emit_logprobs)
@@ -232,11 +270,23 @@ class CPUBackend:
         return embed(self._embed_one, texts, truncate, self._header, self._context_length, end)
 
     def _embed_one(self, text: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._need_embedder().handle_embeddings({"input": text})
+        return answer
+
+    def rerank(self, spec: RerankSpec) -> RankResult:
+        """Score documents with the model's own head for it."""
+        return rerank(
+            lambda request: self._need_embedder().handle_rerank(request),
+            spec,
+            self._header,
+            self._context_length,
+        )
+
+    def _need_embedder(self) -> Any:
         with self._embedding:
             if self._embedder is None:
                 self._embedder = self._make_embedder()
-        answer: dict[str, Any] = self._embedder.handle_embeddings({"input": text})
-        return answer
+            return self._embedder
 
     def _make_embedder(self) -> Any:
         assert self._spec is not None
@@ -250,23 +300,30 @@ class CPUBackend:
         except RuntimeError as error:
             raise RuntimeFailed(f"there is not enough memory to embed texts: {error}") from None
 
-    def count_tokens(self, text: str, cancelled: Callable[[], bool] = lambda: False) -> int | None:
+    def count_tokens(
+        self, text: str, cancelled: Callable[[], bool] = lambda: False, slot: int = 0
+    ) -> int | None:
         """Return how many tokens a prompt has. The binding has no tokenizer, but it evaluates a prompt (which
         a request that follows reuses) and says how long it was.
         """
         if not self._writes:
             return None
-        spec = GenerateSpec(prompt=text, max_tokens=0)
+        spec = GenerateSpec(prompt=text, max_tokens=0, slot=slot)
         try:
             return self.generate(spec, _drop, cancelled=cancelled).prompt_tokens
         except PromptTooLong as error:
             return error.prompt_tokens
 
-    def restore(self, path: str, tokens: int) -> bool:  # noqa: ARG002 - as Backend has it
-        """Return False: states of slots are not kept; see Backend."""
-        return False
+    def restore(self, path: str, tokens: int, slot: int = 0) -> bool:
+        """Read a file into a slot; see Backend."""
+        self._held.pop(slot, None)
+        return self._slots is not None and self._slots.restore(path, tokens, slot)
 
-    def abort(self) -> None:
+    def save(self, path: str, slot: int = 0) -> int | None:
+        """Write a slot to a file; see Backend."""
+        return None if self._slots is None else self._slots.save(path, slot)
+
+    def abort(self, slot: int = 0) -> None:
         """Do nothing: each run asks for itself, at each token and at each batch of the prompt."""
 
     def close(self) -> None:
@@ -300,6 +357,8 @@ def _parameters(
     parameters.embedding = True
     if not header.pooling:
         parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
+    elif header.ranks:  # it ranks only where it is told to, too
+        parameters.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
     # It always opens a listener on loopback: without this key nobody gets an answer there.
     parameters.api_keys = [secrets.token_urlsafe(32)]
     parameters.ui = False
@@ -307,6 +366,19 @@ def _parameters(
     # Prompts come rendered; the model's own template, which it may not understand, it need not read.
     parameters.chat_template = "chatml"
     return parameters
+
+
+def _state_format(parameters: Any) -> str:
+    """Return what the form of a slot's file depends on: it is one of several streams."""
+    names = (
+        "n_parallel",
+        "kv_unified",
+        "cache_type_k",
+        "cache_type_v",
+        "flash_attn_type",
+        "swa_full",
+    )
+    return " ".join(f"{name}={getattr(parameters, name, None)}" for name in names)
 
 
 def _drop(_text: str) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterator, Sequence
 from ..board.telemetry import megahertz
 from ..files import gigabytes
 from .compare import Difference, Ratio
-from .results import BoardFacts, Cache, Report, SizeResult, Speeds, Stat
+from .results import (
+    BoardFacts,
+    Cache,
+    ModelFacts,
+    Report,
+    RuntimeFacts,
+    SizeResult,
+    Speeds,
+    Stat,
+)
 from .summary import spread_of
 
 Row = tuple[str, ...]
@@ -20,28 +29,31 @@ _COLUMNS = 80
 
 def heading(report: Report) -> str:
     """Return what was measured where, in one or two lines."""
-    runtime = report.runtime
-    model = [report.model.name, report.model.quantization, _bytes(report.model.size)]
-    program = [runtime.runtime, _threads(report), _context(report), _release(report)]
-    board = report.board
+    return heading_of(report.model, report.runtime, report.board)
+
+
+def heading_of(model: ModelFacts, runtime: RuntimeFacts, board: BoardFacts | None) -> str:
+    """Return the lines on a model, what runs it, and where."""
+    file = [model.name, model.quantization, _bytes(model.size)]
+    program = [runtime.runtime, _threads(runtime), _context(runtime), _release(runtime)]
     place = [board.board, board.soc, board.kernel] if board else []
-    lines = (", ".join(filter(None, words)) for words in (model, program, place))
+    lines = (", ".join(filter(None, words)) for words in (file, program, place))
     return "".join(f"{_cut(line, _COLUMNS)}\n" for line in lines if line)
 
 
-def _threads(report: Report) -> str | None:
-    number = report.runtime.threads
-    kind = "CPU" if report.runtime.backend == "npu" else "thread"
+def _threads(runtime: RuntimeFacts) -> str | None:
+    number = runtime.threads
+    kind = "CPU" if runtime.backend == "npu" else "thread"
     return None if number is None else f"{number} {kind}{'' if number == 1 else 's'}"
 
 
-def _context(report: Report) -> str | None:
-    length = report.runtime.context_length
+def _context(runtime: RuntimeFacts) -> str | None:
+    length = runtime.context_length
     return None if length is None else f"context {length}"
 
 
-def _release(report: Report) -> str | None:
-    return f"RKLLama {report.runtime.rkllama}" if report.runtime.rkllama else None
+def _release(runtime: RuntimeFacts) -> str | None:
+    return f"RKLLama {runtime.rkllama}" if runtime.rkllama else None
 
 
 HEAD: Row = ("PROMPT", "CACHE", "FIRST TOKEN", "PROMPT tokens/s", "ANSWER tokens/s", "OUT")
@@ -49,10 +61,10 @@ HEAD: Row = ("PROMPT", "CACHE", "FIRST TOKEN", "PROMPT tokens/s", "ANSWER tokens
 
 def rows(report: Report) -> list[Row]:
     """Return the rows below HEAD, already aligned."""
-    return _aligned([HEAD, *_cells(report)], left=(1,))
+    return aligned([HEAD, *_cells(report)], left=(1,))
 
 
-def _aligned(cells: Sequence[Row], left: Sequence[int]) -> list[Row]:
+def aligned(cells: Sequence[Row], left: Sequence[int]) -> list[Row]:
     """Return rows whose columns are aligned to the right, but for those in `left`."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
@@ -103,7 +115,8 @@ def _figure(stat: Stat | None, text: Callable[[float], str] = significant) -> st
     if stat is None:
         return _UNKNOWN
     spread = spread_of(stat)
-    return f"{text(stat.median)}{'' if spread is None else f'{spread:.1%}':>7}"
+    shown = "" if spread is None else f"{spread:.1%}" if spread < 9.995 else ">999%"
+    return f"{text(stat.median)}{shown:>7}"
 
 
 def below(report: Report) -> Iterator[str]:
@@ -226,7 +239,7 @@ def ratio_rows(ratios: Sequence[Ratio]) -> list[Row]:
             for one in ratios
         ),
     ]
-    return _aligned(cells, left=(0, 4))
+    return aligned(cells, left=(0, 4))
 
 
 def _with_unit(stat: Stat, unit: str) -> str:
@@ -267,7 +280,7 @@ def markdown_row(report: Report) -> str:
         _words(board.board, board.soc) if board else _UNKNOWN,
         _words(board.kernel, board.npu_driver and f"rknpu {board.npu_driver}") if board else "-",
         _words(model.name, model.quantization),
-        _words(runtime.runtime, _threads(report), _context(report)),
+        _words(runtime.runtime, _threads(runtime), _context(runtime)),
         _each(str(one.size) for one in sizes),
         _each(_median(_prompt_rate(one)) for one in cold),
         _each(_first_tokens(one) for one in sizes),

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from ..errors import InvalidRequest
 from ..files import open_regular
 from .schema import Mismatch, from_json
+
+T = TypeVar("T")
 
 FORMAT = "rkllama-bench"
 VERSION = 1
@@ -262,20 +264,32 @@ class Report:
 
 def read_report(path: str) -> Report:
     """Return the results that `rkllama bench --json` wrote. Raises InvalidRequest for anything else."""
+    return results_of(Report, read_results(path), path, FORMAT, VERSION)
+
+
+def read_results(path: str) -> Any:
+    """Return the JSON in a file of results. Raises InvalidRequest for a file without any."""
     try:
         with open_regular(path) as stream:
-            values: Any = json.loads(stream.read(_LARGEST))
+            return json.loads(stream.read(_LARGEST))
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
     except (ValueError, RecursionError):
         raise _unreadable(path, "it is not JSON") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+
+
+def results_of(kind: type[T], values: Any, path: str, form: str, version: int) -> T:
+    """Return the report of some format, of this version at most, that the JSON of a file stands for.
+
+    Raises InvalidRequest for anything else.
+    """
+    if not isinstance(values, dict) or values.get("format") != form:
         raise _unreadable(path, "it is not what `rkllama bench --json` prints")
-    version = values.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    written = values.get("version")
+    if not isinstance(written, int) or written > version:
         raise _unreadable(path, "it was written by a later release of RKLLama")
     try:
-        return from_json(Report, values)
+        return from_json(kind, values)
     except Mismatch as error:
         raise _unreadable(path, str(error)) from None
 

@@ -94,8 +94,8 @@ def _read_plain(kind: Any, value: Any, place: str) -> Any:
     return value
 
 
-def schema_of(kind: type) -> dict[str, Any]:
-    """Return the JSON schema (draft 2020-12) of a dataclass."""
+def schema_of(kind: Any) -> dict[str, Any]:
+    """Return the JSON schema (draft 2020-12) of a dataclass, or of a union of some."""
     parts: dict[str, Any] = {}
     reference = _schema(kind, parts)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **reference, "$defs": parts}

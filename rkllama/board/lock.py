@@ -24,7 +24,8 @@ _LARGEST = 4096
 """Bytes that a lock file may have."""
 _LONGEST = 200
 """Characters of a text in it that are shown."""
-_FLAGS = os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SAFELY = os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FLAGS, _READING = os.O_RDWR | _SAFELY, os.O_RDONLY | _SAFELY
 SERVICE_USER = "rkllama"
 """The user that the service for all users runs as; see systemd/data."""
 
@@ -49,9 +50,8 @@ def holder(path: str | None = None) -> dict[str, Any] | None:
 
     It only reads: trying the lock could make the rightful owner's attempt fail.
     """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        fd = os.open(path or default_path(), flags)
+        fd = os.open(path or default_path(), _READING)
     except OSError:
         return None
     try:
@@ -177,6 +177,21 @@ class NPULock:
     def fd(self) -> int:
         """The file descriptor that a child inherits; -1 while the lock is not held."""
         return self._fd
+
+    def is_elsewhere(self) -> bool:
+        """Return whether another process holds the lock, as far as the kernel shows it here."""
+        from .proc import locking_process
+
+        if self._fd >= 0:
+            return False
+        try:
+            fd = os.open(self._path, _READING)
+        except OSError:
+            return False
+        try:
+            return locking_process(fd) is not None
+        finally:
+            os.close(fd)
 
     def acquire(self) -> None:
         """Take the lock. Raises NPUBusy naming the holder, LoadFailed when the file cannot be used."""

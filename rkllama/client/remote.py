@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ..errors import ModelIncomplete, NoModelLoaded, ServerUnreachable
-from ..service import LOCAL, Caller
+from ..service import LOCAL, WATCH_QUEUE, Caller
 from ..types import (
     BoardState,
     ChatRequest,
@@ -19,6 +19,8 @@ from ..types import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    RerankRequest,
+    RerankResult,
     SamplingParams,
 )
 from .discover import QUICK, ServerAddress
@@ -35,15 +37,20 @@ from .wire import (
     not_none,
     prompt_body,
     pull_progress,
+    queue_position,
+    rerank_result,
 )
 
 T = TypeVar("T")
 
 _JSON = {"Content-Type": "application/json"}
+_DRAIN = ("status", "running", "waiting", "timeout")
 
 
 class RemoteService:
-    """See service.Service. `caller` is not used: who closes an iterator closes the connection."""
+    """See service.Service. A `caller` only gets the server's signs of life: who closes an iterator closes the
+    connection.
+    """
 
     def __init__(self, server: ServerAddress) -> None:
         self._server = server
@@ -56,7 +63,8 @@ class RemoteService:
 
     def models(self) -> list[ModelInfo]:
         """The models on disk."""
-        return self._understand(_each(model_info), self._server.get("/api/tags"))
+        body = self._server.get("/api/tags")
+        return self._understand(_each(model_info, lambda entry: "alias_of" not in entry), body)
 
     def show(self, name: str) -> ModelDetails:
         """All that is known of one model."""
@@ -183,15 +191,18 @@ class RemoteService:
     def stream(
         self,
         request: ChatRequest,
-        caller: Caller = LOCAL,  # noqa: ARG002 - as Service has it
+        caller: Caller = LOCAL,
     ) -> Generator[Event, None, None]:
         """The events of an answer."""
         model = self.current().name if request.model is None else request.model
         path = "/api/chat" if request.messages else "/api/generate"
         body = chat_body(request, model) if request.messages else prompt_body(request, model)
         reader = EventReader()
-        with contextlib.closing(self._lines(path, {**body, "stream": True})) as lines:
+        headers = {WATCH_QUEUE: "1"} if caller.watching else {}
+        with contextlib.closing(self._lines(path, {**body, "stream": True}, headers)) as lines:
             for line in lines:
+                if (before := queue_position(line)) is not None:
+                    caller.pass_on(before)
                 yield from self._understand(reader.events, line)
                 if reader.finished:
                     return
@@ -216,6 +227,21 @@ class RemoteService:
         reply = self._call("POST", "/api/embed", not_none(**body))
         return self._understand(embedding_result, reply)
 
+    def rerank(
+        self,
+        request: RerankRequest,
+        caller: Caller = LOCAL,  # noqa: ARG002 - as Service has it
+    ) -> RerankResult:
+        """One score per document."""
+        body = {
+            "model": self.current().name if request.model is None else request.model,
+            "query": request.query,
+            "documents": list(request.documents),
+            "return_documents": False,
+            "truncate": request.truncate,
+        }
+        return self._understand(rerank_result, self._call("POST", "/api/rerank", body))
+
     def count_tokens(
         self,
         request: ChatRequest,  # noqa: ARG002 - as Service has it
@@ -232,6 +258,18 @@ class RemoteService:
         """How the server's board is doing."""
         return self._understand(board_state, self._server.get("/api/rkllama/board"))
 
+    def drain(
+        self, timeout: float | None = None, *, wait: bool = False
+    ) -> Generator[dict[str, Any], None, None]:
+        """Have the server end when the requests that it has are answered, `timeout` seconds from now at the
+        latest; yield how far that is: "status", "running", "waiting" and "timeout". With `wait` once more at
+        its end.
+        """
+        body = not_none(timeout=timeout, wait=wait)
+        with contextlib.closing(self._lines("/api/rkllama/drain", body)) as lines:
+            for line in lines:
+                yield self._understand(lambda state: {name: state[name] for name in _DRAIN}, line)
+
     def close(self) -> None:
         """Do nothing: no connection is open between two calls."""
 
@@ -245,9 +283,11 @@ class RemoteService:
             data = response.read()
         return self._server.parse(data) if data else {}
 
-    def _lines(self, path: str, body: Mapping[str, Any]) -> Generator[dict[str, Any], None, None]:
+    def _lines(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> Generator[dict[str, Any], None, None]:
         """Yield the JSON objects of a streamed answer as they come. Raises what a line reports."""
-        with self._open("POST", path, body, None) as response:
+        with self._open("POST", path, body, None, headers) as response:
             for data in response:
                 line = self._server.parse(data)
                 if "error" in line and not line.get("done"):
@@ -256,11 +296,17 @@ class RemoteService:
 
     @contextlib.contextmanager
     def _open(
-        self, method: str, path: str, body: Mapping[str, Any] | None, timeout: float | None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout: float | None,
+        headers: Mapping[str, str] | None = None,
     ) -> Iterator[Response]:
         """The response to a request that went well, open until the block ends. Raises its error."""
         data = None if body is None else json.dumps(body).encode()
-        with self._server.request(method, path, data, _JSON, timeout=timeout) as response:
+        named = {**_JSON, **(headers or {})}
+        with self._server.request(method, path, data, named, timeout=timeout) as response:
             self._check(response)
             yield response
 
@@ -277,6 +323,9 @@ class RemoteService:
             raise self._server.stranger() from None
 
 
-def _each(convert: Callable[[dict[str, Any]], T]) -> Callable[[dict[str, Any]], list[T]]:
-    """Reads the "models" of a body."""
-    return lambda body: [convert(entry) for entry in body["models"]]
+def _each(
+    convert: Callable[[dict[str, Any]], T],
+    wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
+) -> Callable[[dict[str, Any]], list[T]]:
+    """Reads the "models" of a body, those that are `wanted`."""
+    return lambda body: [convert(entry) for entry in body["models"] if wanted(entry)]

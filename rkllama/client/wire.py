@@ -27,6 +27,7 @@ from ..types import (
     Part,
     PullProgress,
     ReasoningDelta,
+    RerankResult,
     SentImage,
     Temperature,
     TextDelta,
@@ -131,6 +132,12 @@ def _tool(tool: Tool) -> dict[str, Any]:
 # --- What is answered --------------------------------------------------------------------------
 
 
+def queue_position(line: Json) -> int | None:
+    """Return how many requests are before this one; None for a line that does not tell it."""
+    position = line.get("queue_position")
+    return position if isinstance(position, int) else None
+
+
 class EventReader:
     """Reads the lines of `/api/chat` or `/api/generate` into events; `finished` after the last."""
 
@@ -184,6 +191,16 @@ def embedding_result(reply: Json) -> EmbeddingResult:
         vectors=tuple(reply["embeddings"]),
         usage=_usage(reply),
         timings=_timings(reply),
+    )
+
+
+def rerank_result(reply: Json) -> RerankResult:
+    """Return the scores of `/api/rerank`, in the order of the documents."""
+    results = sorted(reply["results"], key=lambda result: int(result["index"]))
+    return RerankResult(
+        model=reply["model"],
+        scores=tuple(float(result["relevance_score"]) for result in results),
+        usage=Usage(prompt_tokens=(reply.get("usage") or {}).get("prompt_tokens")),
     )
 
 

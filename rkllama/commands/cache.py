@@ -1,4 +1,4 @@
-"""`rkllama cache`: the conversations that are saved on this board, for the NPU to go on from."""
+"""`rkllama cache`: the conversations that are saved on this board, for models to go on from."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..states.folder import Folder
     from ..states.header import Header
 
-app = command_group("cache", "Manage the conversations that are saved for the NPU to go on from.")
+app = command_group("cache", "Manage the conversations that are saved for models to go on from.")
 
 
 @app.command("list")
@@ -63,6 +63,8 @@ def clear(
     ] = None,
 ) -> None:
     """Delete the saved conversations; their next prompts are evaluated anew."""
+    from ..states.folder import Folder, trial_of
+
     folder = _folder(context)
     found = [
         (state, header) for state, header, _ in folder.headers() if model in (None, header.model)
@@ -76,6 +78,7 @@ def clear(
         folder.remove(state)
     if model is None:
         folder.forget_failed()
+        Folder(trial_of(folder.path)).delete()  # what a `bench --cache` has left that was killed
     from ..console.output import human_size
 
     total = human_size(sum(header.size for _, header in found))

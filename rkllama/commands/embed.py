@@ -1,4 +1,4 @@
-"""`rkllama embed`: the vectors of texts."""
+"""`rkllama embed` and `rkllama rerank`: the vectors of texts, and which of them answer a query."""
 
 import sys
 from itertools import islice
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from ..service import Service
-    from ..types import EmbeddingRequest
+    from ..types import EmbeddingRequest, RerankRequest
 
 _BATCH = 16
 """Texts of stdin that are embedded at once: the first vectors come soon, and few requests are made."""
@@ -79,6 +79,51 @@ def embed(
         service.close()
 
 
+def rerank(
+    context: typer.Context,
+    model: Model,
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for.")],
+    documents: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DOCUMENT]...",
+            help="The texts; without any, or with -, each line of stdin is one.",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Print only the best N.")
+    ] = None,
+    truncate: Annotated[
+        bool,
+        typer.Option(
+            "--truncate/--no-truncate",
+            help="Cut texts that are longer than the context, or refuse them.",
+        ),
+    ] = True,
+) -> None:
+    """Print texts by how well they answer a query, one JSON object per line.
+
+    Each has the text's index, the text, and its score from 0 to 1; the best one comes first.
+    """
+    from functools import partial
+
+    from ..console.one_file import service_for
+    from ..types import RerankRequest
+    from .hub.fetch import ensure_model
+    from .hub.runtime import with_runtime
+
+    settings = settings_of(context)
+    service, name = service_for(model, settings.models, lambda: service_of(context, "rerank"))
+    try:
+        name = ensure_model(service, name, settings, decision=None)
+        if texts := [*_texts(documents or ["-"])]:
+            asked = RerankRequest(model=name, query=query, documents=(), truncate=truncate)
+            ranking = partial(_print_ranking, service, asked, texts, top)
+            with_runtime(ranking, service, settings, decision=None)
+    finally:
+        service.close()
+
+
 def _texts(arguments: "Iterable[str]") -> "Iterator[Numbered]":
     """Yield the texts; `-` stands for the lines of stdin, of which those without text are left out."""
     index = 0
@@ -101,6 +146,23 @@ def _lines() -> "Iterator[str]":
 def _batches(texts: "Iterator[Numbered]", size: int) -> "Iterator[list[Numbered]]":
     while batch := list(islice(texts, size)):
         yield batch
+
+
+def _print_ranking(
+    service: "Service", asked: "RerankRequest", texts: list[Numbered], top: int | None
+) -> None:
+    import json
+    from dataclasses import replace
+
+    from ..console.terminal import Spinner
+
+    documents = tuple(text for _, text in texts)
+    with Spinner("Ranking…"):
+        scores = service.rerank(replace(asked, documents=documents)).scores
+    rows = sorted(zip(scores, texts, strict=True), key=lambda row: -row[0])
+    for score, (index, text) in rows[:top]:
+        values = {"index": index, "text": text, "score": float(f"{score:.9g}")}
+        sys.stdout.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def _print(service: "Service", asked: "EmbeddingRequest", batch: list[Numbered]) -> None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ..errors import PromptTooLong, RKLLamaError
-from ..service import Service
+from ..service import LOCAL, Caller, Service, Signs
 from ..types import (
     ChatRequest,
     Event,
@@ -165,7 +165,8 @@ def print_completion(
     with explained(longer), Spinner(_first_words(service, request)) as spinner, quiet_keys():
         printer = CompletionPrinter(spinner, options)
         try:
-            with contextlib.closing(service.stream(request)) as events:
+            caller = watching(spinner)
+            with contextlib.closing(service.stream(request, caller)) as events:
                 for event in events:
                     completion.add(event)
                     printer.show(event)
@@ -175,6 +176,18 @@ def print_completion(
         for note in _notes(completion.finished, request):
             print_note(note)
         sys.stderr.write(_how_to_get_room(service, completion.finished, longer))
+
+
+def watching(spinner: Spinner) -> Caller:
+    """Return a caller whose place in the queue stands beside a spinner, if that is seen."""
+    if not is_terminal(sys.stderr):
+        return LOCAL
+    usual = spinner.text
+
+    def show(before: int) -> None:
+        spinner.text = f"Waiting: {before} before you" if before else usual
+
+    return Caller(signs=Signs(show, watching=True))
 
 
 @contextlib.contextmanager
@@ -227,8 +240,8 @@ def print_json(service: Service, request: ChatRequest) -> Finished:
     """Print the whole answer as one JSON object on a line of stdout."""
     completion = Completion()
     with (
-        Spinner(_first_words(service, request)),
-        contextlib.closing(service.stream(request)) as events,
+        Spinner(_first_words(service, request)) as spinner,
+        contextlib.closing(service.stream(request, watching(spinner))) as events,
     ):
         for event in events:
             completion.add(event)

@@ -159,7 +159,22 @@ def _from_directory(settings: Settings) -> _Found:
         }
         for part in look.incomplete
     ]
-    return _Found(rows, parts, look.passed_over)
+    found = _Found(rows, parts, look.passed_over)
+    return _with_aliases(found, settings) if settings.aliases else found
+
+
+def _with_aliases(found: _Found, settings: Settings) -> _Found:
+    """Return what is in the directory with the aliases of the settings; those without a model are told."""
+    from ..models.store import Store
+
+    rows, notes = {row["name"]: row for row in found.models}, [*found.passed_over]
+    for alias in Store(settings.models, settings.aliases).aliases():
+        if alias.info is None:
+            notes.append(f"the alias {alias.name} ({alias.target}): {alias.problem}")
+        elif alias.info.name in rows:
+            row = rows[alias.info.name]
+            found.models.append({**row, "name": alias.name, "alias_of": alias.info.name})
+    return _Found(found.models, found.incomplete, notes)
 
 
 def _from_server(server: ServerAddress) -> _Found:
@@ -181,6 +196,7 @@ def _loaded(server: ServerAddress) -> list[str]:
 
 def _row(model: dict[str, Any]) -> dict[str, object]:
     details = model["details"]
+    alias = {"alias_of": model["alias_of"]} if "alias_of" in model else {}
     return {
         "name": _untagged(model["name"]),
         "file": details["file"],
@@ -190,6 +206,7 @@ def _row(model: dict[str, Any]) -> dict[str, object]:
         "quantization": details["quantization_level"] or None,
         "platform": details["platform"],
         "modified": _moment(model["modified_at"]),
+        **alias,
     }
 
 
@@ -223,18 +240,30 @@ def _table(found: _Found, loaded: Sequence[str]) -> str:
             str(row["quantization"] or "-"),
             str(row["platform"] or "-"),
             human_time(row["modified"]),
-            "loaded" if row["name"] in loaded else "",
+            _state(row, loaded),
         )
         for row in found.models
     ]
-    if found.incomplete:
+    if found.incomplete or any("alias_of" in row for row in found.models):
         lines += map(_incomplete_line, found.incomplete)
         lines.sort(key=lambda line: (line[0].lower(), line[0]))
     states = [line[-1] for line in lines]
     if not any(states):
         return table(_HEAD[:-1], [line[:-1] for line in lines], lesser=_LESSER)
-    styles = [GREEN if state == "loaded" else YELLOW if state else "" for state in states]
+    styles = [_style(state) for state in states]
     return table(_HEAD, lines, lesser=_LESSER, styles=styles)
+
+
+def _state(row: dict[str, object], loaded: Sequence[str]) -> str:
+    if "alias_of" in row:
+        return f"= {row['alias_of']}"
+    return "loaded" if row["name"] in loaded else ""
+
+
+def _style(state: str) -> str:
+    if state == "loaded":
+        return GREEN
+    return YELLOW if state.startswith("incomplete") else ""
 
 
 def _incomplete_line(part: dict[str, Any]) -> tuple[str, ...]:

@@ -6,12 +6,14 @@ import logging
 import math
 import time
 from array import array
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+from ..backends.base import RerankSpec
 from ..board.lock import NPULock
-from ..chat.messages import IMAGE_PLACE
+from ..chat.messages import IMAGE_PLACE, neutraliser
+from ..chat.rerank import usual_yes_no_tokens
 from ..config import Settings
 from ..errors import InvalidRequest, PromptTooLong, Unsupported
 from ..models.metadata import StoredModel
@@ -24,17 +26,21 @@ from ..types import (
     Event,
     LoadedModel,
     ModelInfo,
+    RerankRequest,
+    RerankResult,
     SamplingParams,
     Timings,
     Tool,
     Usage,
 )
+from .arrangement import Arranger
 from .generation import Generation
 from .memory.pool import Pool
-from .memory.resident import Resident
+from .memory.resident import Resident, Turn
 from .metrics import Metrics
 from .pictures import with_pictures
 from .prompt import build_prompt, empty_prompt, tools_for
+from .slots import count_in_slot
 from .structured.schema import check_schema
 from .structured.tool_choice import forced_call_schema
 from .truncation import truncate
@@ -43,6 +49,8 @@ log = logging.getLogger("rkllama")
 
 MAX_INPUTS = 2048
 """Texts that one request may have embedded: as many as OpenAI takes."""
+MAX_DOCUMENTS = 1000
+"""Documents that one request may have ranked: as many as Cohere recommends."""
 
 
 class Engine:
@@ -61,6 +69,7 @@ class Engine:
         self._store = store
         self.pool = Pool(settings, npu_lock, exact_sampling=exact_sampling, shares_npu=shares_npu)
         self.metrics = Metrics()
+        self._arranger = Arranger(settings, self.metrics)
 
     # --- Text ----------------------------------------------------------------------------------
 
@@ -72,8 +81,9 @@ class Engine:
             raise empty_prompt()
         model = self._model(request.model)
         if "completion" not in model.capabilities:
-            raise no_text_error(model.info.name)
+            raise no_text_error(model.info.name, model.capabilities)
         request = with_pictures(request, sees="vision" in model.capabilities)
+        request, moved = self._arranger.arrange(request, model, caller)
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -81,7 +91,7 @@ class Engine:
             keep_alive=request.keep_alive,
             caller=caller,
         ) as turn:
-            if turn.resident.conversations is not None and model.info.digest is None:
+            if turn.resident.conversations and model.info.digest is None:
                 self._store.digest(model.info)  # in the background; without it none is kept
             generation = Generation(
                 request=request,
@@ -91,6 +101,7 @@ class Engine:
                 settings=self._settings,
                 metrics=self.metrics,
                 started=started,
+                moved=moved,
                 minds_room=request.truncate,
             )
             with _explaining(turn.resident, tools_for(request)):
@@ -103,21 +114,33 @@ class Engine:
         """Return tokens of the prompt that `request` renders to; see Service.count_tokens."""
         _check_shape(request)
         model = self._model(request.model)
+        request, moved = self._arranger.arrange(request, model, caller, count=False)
         with self.pool.use(model, keep_alive=request.keep_alive, caller=caller) as turn:
             resident = turn.resident
             if not resident.ready.counts_tokens:
                 return None
             request = with_pictures(request, sees="vision" in model.capabilities)
-            prompt = build_prompt(request, model, runtime_wraps=False)
+            prompt = build_prompt(request, model, moved=moved, runtime_wraps=False)
             each = resident.ready.image_tokens
             if prompt.images and each is None:
                 return None
             text = prompt.text.replace(IMAGE_PLACE, "")
             resident.raw = True
-            _forget_conversation(resident)
             timeout = self._settings.prompt_timeout(len(text))
-            tokens = turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+            tokens = self._counted(turn, model, text, timeout, caller)
             return None if tokens is None else tokens + len(prompt.images) * (each or 0)
+
+    def _counted(
+        self, turn: Turn, model: StoredModel, text: str, timeout: float, caller: Caller
+    ) -> int | None:
+        """Return a prompt's tokens as the model's process counts them."""
+        if turn.lane.kind.external:  # it has a tokenizer, and its slots stay as they are
+            return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+        if turn.conversations is not None and turn.conversations.slots:
+            return count_in_slot(turn, text, model.info.digest, self._settings, caller)
+        if turn.conversations is not None:
+            turn.conversations.forget()
+        return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
 
     # --- Vectors -------------------------------------------------------------------------------
 
@@ -133,7 +156,6 @@ class Engine:
         # A text without a word has a vector like any other: one among many must not cost the rest.
         inputs = tuple(text or " " for text in request.inputs)
         model = self._model(request.model)
-        limits = [self._settings.prompt_timeout(len(text)) for text in (*inputs, "")]
         with self.pool.use(
             model,
             context_length=request.context_length,
@@ -141,13 +163,57 @@ class Engine:
             caller=caller,
         ) as turn:
             turn.resident.raw = True
-            _forget_conversation(turn.resident)
+            _forget_conversation(turn)
             with _explaining(turn.resident):
+                limits = self._limits(inputs, turn.resident.ready.n_batch)
                 result = turn.lane.embed(inputs, request.truncate, limits=limits, caller=caller)
+            turn.resident.note_run(turn.lane, 0)
         total = time.monotonic() - started
         return EmbeddingResult(
             model=model.info.name,
             vectors=tuple(_unit_vector(vector, request.dimensions) for vector in result.vectors),
+            usage=Usage(prompt_tokens=result.prompt_tokens),
+            timings=Timings(queue=turn.queue_seconds, load=turn.load_seconds, total=total),
+        )
+
+    def _limits(self, texts: Sequence[str], n_batch: int, more: int = 0) -> list[float]:
+        """Return the seconds until the vector of each text, and then to the end. Those of one run are only
+        there when all of it is; `more` are characters that come with each text.
+        """
+        each = [self._settings.prompt_timeout(len(text) + more) for text in texts]
+        runs = (each[start : start + n_batch] for start in range(0, len(each), n_batch))
+        limits = [sum(run) for run in runs for _ in run]
+        return [*limits, self._settings.prompt_timeout(0)]
+
+    def rerank(self, request: RerankRequest, caller: Caller = LOCAL) -> RerankResult:
+        """Return one score per document; see Service.rerank."""
+        started = time.monotonic()
+        if len(request.documents) > MAX_DOCUMENTS:
+            raise InvalidRequest(
+                f"the request has {len(request.documents)} documents, at most {MAX_DOCUMENTS} are ranked "
+                "at once",
+                param="documents",
+                hint="Send the likeliest ones only.",
+            )
+        model = self._model(request.model)
+        if "rerank" not in model.capabilities:
+            raise _no_reranker(model.info)
+        spec = _rerank_spec(request, model)
+        with self.pool.use(model, caller=caller) as turn:
+            turn.resident.raw = True
+            _forget_conversation(turn)
+            with _explaining(turn.resident):
+                limits = self._limits(
+                    spec.documents, turn.resident.ready.n_batch, more=len(spec.query)
+                )
+                result = turn.lane.rerank(spec, limits=limits, caller=caller)
+            turn.resident.note_run(turn.lane, 0)
+        if not all(map(math.isfinite, result.scores)):
+            raise Unsupported("the model returned no usable score for a document")
+        total = time.monotonic() - started
+        return RerankResult(
+            model=model.info.name,
+            scores=result.scores,
             usage=Usage(prompt_tokens=result.prompt_tokens),
             timings=Timings(queue=turn.queue_seconds, load=turn.load_seconds, total=total),
         )
@@ -187,10 +253,34 @@ class Engine:
         self.pool.close()
 
 
-def _forget_conversation(resident: Resident) -> None:
-    """Note that something else than a conversation comes into the runtime's memory."""
-    if resident.conversations is not None:
-        resident.conversations.forget()
+def _forget_conversation(turn: Turn) -> None:
+    """Note that texts of their own come into the runtime's memory, but into none of its slots."""
+    if turn.conversations is not None and not turn.conversations.slots:
+        turn.conversations.forget()
+
+
+def _rerank_spec(request: RerankRequest, model: StoredModel) -> RerankSpec:
+    """The request for a backend. Control tokens in its texts, which come from anywhere, are made harmless."""
+    neutralise = neutraliser(())
+    return RerankSpec(
+        query=neutralise(request.query),
+        documents=tuple(map(neutralise, request.documents)),
+        truncate=request.truncate,
+        yes_no_tokens=model.yes_no_tokens,
+        usual_yes_no_tokens=usual_yes_no_tokens(model.info.family),
+    )
+
+
+def _no_reranker(info: ModelInfo) -> Unsupported:
+    hint = "Use one: Qwen3-Reranker, bge-reranker-v2-m3; 'rkllama search reranker' finds them."
+    if info.format == "gguf":
+        hint += (
+            " A reranker's .gguf needs the head that ranks (pooling type 'rank'), which not every "
+            "conversion has."
+        )
+    else:
+        hint += " If it is one under another name, put 'PARAMETER rerank true' into its Modelfile."
+    return Unsupported(f"{info.name} is not a reranker", param="model", hint=hint)
 
 
 def _check_shape(request: ChatRequest) -> None:

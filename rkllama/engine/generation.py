@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..backends.base import GenerateSpec, RunResult
+from ..backends.base import GenerateSpec, RunResult, reuses_cache
+from ..chat.moving import MovedLine
 from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
@@ -30,6 +31,7 @@ from ..types import (
 from .memory.resident import Turn
 from .metrics import Metrics
 from .prompt import Prompt, build_prompt, markers_for, parser_for, thinking_for, tools_for
+from .slots import keep_slot, take_slot
 from .structured.answer import demanded_call, structured
 
 log = logging.getLogger("rkllama")
@@ -46,6 +48,8 @@ class Generation:
     settings: Settings
     metrics: Metrics
     started: float
+    moved: tuple[MovedLine, ...] = ()
+    """Lines that were taken from the system prompt, to stand behind it."""
     dropped: int = 0
     """Messages that were left out, since the context does not hold them."""
     minds_room: bool = False
@@ -65,6 +69,14 @@ class Generation:
         """Whether the backend enforces the `grammar` of a run."""
         return self.turn.resident.ready.constrains
 
+    @property
+    def _withheld(self) -> bool:
+        """Whether a run's events are kept back until they are known to have the demanded shape."""
+        request = self.request
+        if request.tools and request.tool_choice not in ("auto", "none"):
+            return True
+        return request.format is not None and (not self.constrains or bool(tools_for(request)))
+
     def run(
         self,
         *,
@@ -83,6 +95,8 @@ class Generation:
         finally:
             if visit is not None:
                 self._leave(visit)
+                if self.turn.resident.ready.slots and visit.has_ended:
+                    keep_slot(self.turn, visit, self.settings)
 
     def _run(
         self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
@@ -91,10 +105,10 @@ class Generation:
         resident = self.turn.resident
         parser = parser_for(self.request, self.model, prompt, tools)
         resident.raw |= prompt.raw
-        calls = 0
+        calls, withheld, silent = 0, self._withheld, True
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
-            self._spec(prompt, tools, grammar, self._state_file(visit)),
+            self._spec(prompt, tools, grammar, visit),
             first=self.settings.prompt_timeout(len(prompt.text)),
             each=self.settings.token_timeout,
             caller=self.caller,
@@ -107,6 +121,11 @@ class Generation:
                 if parser.stopped is not None:
                     continue
                 events = parser.feed(piece.text)
+                if withheld or not events:
+                    self.caller.reassure(silent)
+                    silent = True
+                else:
+                    silent = False
                 if piece.logprobs:
                     events = _with_logprobs(events, piece.logprobs)
                 for event in events:
@@ -127,6 +146,8 @@ class Generation:
             result = replace(result, cached_tokens=None, prompt_seconds=None)
         if result.prompt_tokens and prompt.raw and not prompt.images:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
+        used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
+        resident.note_run(self.turn.lane, used)
         resident.memory = result.memory or resident.memory
         if result.completion_tokens and result.generation_seconds:
             resident.tokens_per_second = result.completion_tokens / result.generation_seconds
@@ -137,16 +158,18 @@ class Generation:
         if result.repeats and reason == "length":
             log.info("%s wrote one token again and again: it was stopped", self.model.info.name)
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
-        self._count(finished)
+        self.metrics.count(finished)
         yield finished
 
     def _visit(self, prompt: Prompt) -> Visit | None:
         """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""
-        resident = self.turn.resident
-        conversations = resident.conversations
+        resident, conversations = self.turn.resident, self.turn.conversations
         if conversations is None:
             return None
-        if not prompt.raw or prompt.images:
+        if resident.ready.slots:
+            digest = self.model.info.digest
+            conversations = take_slot(self.turn, prompt.text, digest, self.settings, self.caller)
+        if not (prompt.raw and self._reuses_slot) or prompt.images:
             conversations.forget()
             return None
         visit = begin(
@@ -156,10 +179,17 @@ class Generation:
             owner=self.caller.owner,
             control_tokens=prompt.template.control_tokens if prompt.template else (),
             tokens_per_character=resident.tokens_per_character,
+            alone=self.request.prompt is not None,
         )
         if visit is not None and (path := visit.path()) is not None:
             self._restore(visit, path)
         return visit
+
+    @property
+    def _reuses_slot(self) -> bool:
+        """Whether a slot's cache may serve the run, where there are slots."""
+        slots = self.turn.resident.ready.slots
+        return not slots or reuses_cache(self.request.sampling.over(self.model.sampling))
 
     def _restore(self, visit: Visit, path: str) -> None:
         """Have the runtime load a saved conversation."""
@@ -189,6 +219,9 @@ class Generation:
 
     def _pin(self, visit: Visit) -> None:
         """Keep what the conversation begins with, where others began like that: see Visit.pin."""
+        resident = self.turn.resident
+        if resident.ready.slots and resident.has_company:  # it would stop the others' answers
+            return
         if (extra := visit.pin()) is not None:
             timeout = self.settings.prompt_timeout(len(extra.text))
             visit.pinned(run_extra(self.turn.lane, extra, timeout, self.caller))
@@ -198,9 +231,11 @@ class Generation:
         if visit is None:
             return None
         self._pin(visit)
+        if self.turn.resident.ready.slots:  # it is written after the run
+            return None
         messages = self.request.messages
         goes_on = bool(tools_for(self.request)) and bool(messages) and messages[-1].role == "user"
-        return visit.draft(goes_on=goes_on, alone=self.request.prompt is not None)
+        return visit.draft(goes_on=goes_on)
 
     @property
     def room(self) -> int:
@@ -237,7 +272,12 @@ class Generation:
                 prompt_tokens=tokens,
                 context_length=context,
             )
-        return ratio is None and tokens is not None
+        return ratio is None and tokens is not None and not self._has_tokenizer
+
+    @property
+    def _has_tokenizer(self) -> bool:
+        """Whether the backend counts a prompt without evaluating it."""
+        return self.turn.lane.kind.external
 
     def _check_images(self, prompt: Prompt, tokens: int) -> None:
         """Raise PromptTooLong where the pictures alone have no room."""
@@ -258,8 +298,8 @@ class Generation:
         timeout = self.settings.prompt_timeout(len(prompt.text))
         started = time.monotonic()
         tokens = self.turn.lane.count_tokens(prompt.text, timeout=timeout, caller=self.caller)
-        if resident.conversations is not None:
-            resident.conversations.note_count(tokens, time.monotonic() - started)
+        if self.turn.conversations is not None and not self._has_tokenizer:
+            self.turn.conversations.note_count(tokens, time.monotonic() - started)
         resident.tokens_per_character = (tokens or 0) / len(prompt.text)
         return tokens
 
@@ -267,7 +307,12 @@ class Generation:
         resident = self.turn.resident
         wraps = resident.worker.kind.wraps_prompts and not resident.raw
         prompt = build_prompt(
-            self.request, self.model, schema=schema, extra=extra, runtime_wraps=wraps
+            self.request,
+            self.model,
+            schema=schema,
+            extra=extra,
+            moved=self.moved,
+            runtime_wraps=wraps,
         )
         if prompt.template is not None and not self.request.template:
             self._tell_once(prompt.template.notice)
@@ -284,9 +329,10 @@ class Generation:
             log.log(level, text)
 
     def _spec(
-        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, save_state: str | None = None
+        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
     ) -> GenerateSpec:
         request, model = self.request, self.model
+        save_state = self._state_file(visit)
         think = thinking_for(request, model)
         return GenerateSpec(
             prompt=prompt.text,
@@ -299,6 +345,7 @@ class Generation:
             markers=markers_for(request, prompt, tools),
             images=prompt.images,
             save_state=save_state,
+            cached=visit.cached if visit is not None else 0,
         )
 
     def _finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
@@ -321,16 +368,6 @@ class Generation:
             dropped=self.dropped,
             repeats=result.repeats and reason == "length",
         )
-
-    def _count(self, finished: Finished) -> None:
-        usage, timings, metrics = finished.usage, finished.timings, self.metrics
-        metrics.prompt_tokens.add(usage.prompt_tokens or 0)
-        metrics.completion_tokens.add(usage.completion_tokens or 0)
-        metrics.queue_seconds.observe(timings.queue or 0.0)
-        if timings.prompt is not None:
-            metrics.prompt_seconds.observe(timings.prompt)
-        if timings.generation is not None:
-            metrics.generation_seconds.observe(timings.generation)
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

@@ -7,10 +7,12 @@ server that is to idle in 45 MB on a small board, and its registry is not needed
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from .. import __version__
 from ..states.store import Figures as StateFigures
-from ..types import BoardState, LoadedModel
+from ..types import BoardState, Finished, LoadedModel
+from .memory.resident import Traffic
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -41,7 +43,7 @@ class Counter:
 
 
 class Histogram:
-    """How many observations were at most so many seconds."""
+    """How many observations of each model were at most so many seconds."""
 
     kind = "histogram"
 
@@ -49,26 +51,27 @@ class Histogram:
         self.name = name
         self.help = help_text
         self._lock = threading.Lock()
-        self._counts = [0] * (len(_SECONDS) + 1)
-        self._sum = 0.0
+        self._counts: dict[str, list[int]] = {}
+        self._sums: dict[str, float] = {}
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, seconds: float, model: str) -> None:
         """Count one observation."""
         place = next((i for i, bound in enumerate(_SECONDS) if seconds <= bound), len(_SECONDS))
         with self._lock:
-            self._counts[place] += 1
-            self._sum += seconds
+            self._counts.setdefault(model, [0] * (len(_SECONDS) + 1))[place] += 1
+            self._sums[model] = self._sums.get(model, 0.0) + seconds
 
     def samples(self) -> Iterator[str]:
-        """Yield the lines of the exposition: cumulative buckets, sum and count."""
+        """Yield the lines of the exposition: cumulative buckets, sum and count of each model."""
         with self._lock:
-            counts, total = list(self._counts), self._sum
-        running = 0
-        for bound, count in zip((*map(str, _SECONDS), "+Inf"), counts, strict=True):
-            running += count
-            yield _sample(f"{self.name}_bucket", [("le", bound)], running)
-        yield _sample(f"{self.name}_sum", (), total)
-        yield _sample(f"{self.name}_count", (), running)
+            series = [(m, list(counts), self._sums[m]) for m, counts in self._counts.items()]
+        for model, counts, total in sorted(series):
+            label, running = ("model", model), 0
+            for bound, count in zip((*map(str, _SECONDS), "+Inf"), counts, strict=True):
+                running += count
+                yield _sample(f"{self.name}_bucket", [label, ("le", bound)], running)
+            yield _sample(f"{self.name}_sum", [label], total)
+            yield _sample(f"{self.name}_count", [label], running)
 
 
 def _sample(name: str, labels: Iterable[tuple[str, str]], value: float) -> str:
@@ -97,9 +100,24 @@ class Metrics:
             "rkllama_requests_total", "HTTP requests by path and status.", ("path", "status")
         )
         self.prompt_tokens = Counter(
-            "rkllama_prompt_tokens_total", "Prompt tokens, including reused ones."
+            "rkllama_prompt_tokens_total", "Prompt tokens, including reused ones.", ("model",)
         )
-        self.completion_tokens = Counter("rkllama_completion_tokens_total", "Tokens generated.")
+        self.cached_tokens = Counter(
+            "rkllama_cached_tokens_total",
+            "Those of them that were in the KV cache and were not evaluated again.",
+            ("model",),
+        )
+        self.completion_tokens = Counter(
+            "rkllama_completion_tokens_total", "Tokens generated.", ("model",)
+        )
+        self.rule_requests = Counter(
+            "rkllama_prompt_rule_requests_total",
+            "Requests in whose system prompt a rule has moved lines.",
+            ("rule",),
+        )
+        self.rule_lines = Counter(
+            "rkllama_prompt_rule_lines_total", "Lines that it has moved.", ("rule",)
+        )
         self.prompt_seconds = Histogram(
             "rkllama_prompt_seconds", "Time to evaluate a prompt, as the runtime reports it."
         )
@@ -110,6 +128,18 @@ class Metrics:
             "rkllama_queue_seconds", "Time that a request waited for its turn."
         )
 
+    def count(self, finished: Finished) -> None:
+        """Count an answer, by the name of the model that has given it."""
+        usage, timings, model = finished.usage, finished.timings, finished.model
+        self.prompt_tokens.add(usage.prompt_tokens or 0, model)
+        self.cached_tokens.add(usage.cached_tokens or 0, model)
+        self.completion_tokens.add(usage.completion_tokens or 0, model)
+        self.queue_seconds.observe(timings.queue or 0.0, model)
+        if timings.prompt is not None:
+            self.prompt_seconds.observe(timings.prompt, model)
+        if timings.generation is not None:
+            self.generation_seconds.observe(timings.generation, model)
+
     def exposition(
         self,
         waiting: int,
@@ -117,13 +147,17 @@ class Metrics:
         loaded: Sequence[LoadedModel],
         board: BoardState,
         states: StateFigures | None = None,
+        traffic: Mapping[str, Traffic] | None = None,
+        runtime: str = "",
     ) -> str:
         """All figures: what is counted here, and what the scheduler, the models in memory, the board and the
         saved conversations say.
         """
         lines = [
+            *_info_lines(runtime, board),
             *self._counted(),
             *_scheduler_lines(waiting, restarts),
+            *_traffic_lines(traffic or {}),
             *_model_lines(loaded),
             *_board_lines(board),
         ]
@@ -148,6 +182,34 @@ def _scheduler_lines(waiting: int, restarts: int) -> Iterator[str]:
         "rkllama_worker_restarts_total",
         "Model processes that died or had to be ended since the start.",
         [_sample("rkllama_worker_restarts_total", (), restarts)],
+    )
+
+
+def _info_lines(runtime: str, board: BoardState) -> Iterator[str]:
+    labels = {"version": __version__, "runtime": runtime, "soc": board.soc or ""}
+    yield from _gauge(
+        "rkllama_info",
+        "Version, newest release of librkllmrt that is here, and SoC; always 1.",
+        [(labels, 1)],
+    )
+
+
+def _traffic_lines(traffic: Mapping[str, Traffic]) -> Iterator[str]:
+    """Yield what gateways read of each model on disk, which share a file with those made from it."""
+    yield from _gauge(
+        "rkllama_requests_running",
+        "Requests that a model is working on, or is being loaded for.",
+        [({"model": name}, each.running) for name, each in traffic.items()],
+    )
+    yield from _gauge(
+        "rkllama_requests_waiting",
+        "Requests that wait for their turn on a model.",
+        [({"model": name}, each.waiting) for name, each in traffic.items()],
+    )
+    yield from _gauge(
+        "rkllama_kv_cache_usage_ratio",
+        "Share of a loaded model's KV cache that is in use after its last answers, 0 to 1.",
+        [({"model": name}, each.cache_use) for name, each in traffic.items()],
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..chat.messages import IMAGE_PLACE, take_places, with_places
+from ..chat.moving import MovedLine, put_lines
 from ..chat.parser import AnswerParser
 from ..chat.template import ChatTemplate, Think, for_conversation, looks_templated
 from ..chat.tool_calls.table import MARKERS
@@ -40,19 +41,21 @@ def build_prompt(
     *,
     schema: Mapping[str, Any] | str | None = None,
     extra: tuple[Message, ...] = (),
+    moved: tuple[MovedLine, ...] = (),
     runtime_wraps: bool = True,
 ) -> Prompt:
     """Render a request for a model.
 
     `schema` goes into the system message, for a backend that cannot be constrained; `extra` are turns
-    after the request's own; `runtime_wraps` allows the runtime's own template where none is known.
+    after the request's own; `moved` are lines of the system prompt that a rule has taken from it;
+    `runtime_wraps` allows the runtime's own template where none is known.
     Raises InvalidRequest for a conversation that the template refuses, and for an empty one.
     """
     if request.suffix:
         raise Unsupported(
             "filling in the middle (suffix) is not supported by these models", param="suffix"
         )
-    prompt = _render(request, model, schema, extra, runtime_wraps)
+    prompt = _render(request, model, schema, extra, moved, runtime_wraps)
     if not prompt.text:
         raise empty_prompt()
     return prompt
@@ -70,6 +73,7 @@ def _render(
     model: StoredModel,
     schema: Mapping[str, Any] | str | None,
     extra: tuple[Message, ...],
+    moved: tuple[MovedLine, ...],
     runtime_wraps: bool,
 ) -> Prompt:
     template = template_for(request, model)
@@ -78,7 +82,7 @@ def _render(
         _refuse(variables, "the prompt goes to the model without a chat template")
         text, images = _raw_with_images(request.prompt, images_in(request.images))
         return Prompt(text=text, raw=True, template=template, images=images)
-    messages = conversation(request, model, schema) + extra
+    messages = conversation(request, model, schema, moved) + extra
     images = images_of(messages)
     tools = tools_for(request)
     template = for_conversation(template, messages, tools, runtime_wraps=runtime_wraps)
@@ -139,13 +143,16 @@ def is_raw(request: ChatRequest, template: ChatTemplate | None) -> bool:
 
 
 def conversation(
-    request: ChatRequest, model: StoredModel, schema: Mapping[str, Any] | str | None = None
+    request: ChatRequest,
+    model: StoredModel,
+    schema: Mapping[str, Any] | str | None = None,
+    moved: tuple[MovedLine, ...] = (),
 ) -> tuple[Message, ...]:
     """Return the request's turns, with the system text and the example turns of the Modelfile before them."""
     messages = request.messages
     if request.prompt is not None:
         messages = (Message.of("user", (*request.images, *text_parts(request.prompt))),)
-    messages = model.messages + messages
+    messages = model.messages + (put_lines(messages, moved) if moved else messages)
     system = request.system if request.system is not None else model.system
     has_system = any(message.role == "system" for message in messages)
     if system and not has_system:

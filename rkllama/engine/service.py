@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
@@ -18,20 +19,28 @@ from ..models.uploads import Blobs, Source, Upload
 from ..rkllm.installed import Runtimes
 from ..service import LOCAL, Caller
 from ..types import (
+    Alias,
     BoardState,
     ChatRequest,
     EmbeddingRequest,
     EmbeddingResult,
     Event,
     IncompleteDownload,
+    Load,
     LoadedModel,
     ModelDetails,
     ModelInfo,
     PullProgress,
+    RerankRequest,
+    RerankResult,
     SamplingParams,
+    Unready,
 )
 from .engine import Engine
+from .health.keeper import Keeper
+from .health.readiness import Readiness
 from .memory.pool import Pool
+from .memory.resident import Traffic
 from .prompt import template_for
 from .structured.schema import check_schema
 
@@ -51,14 +60,16 @@ class LocalService:
         exact_sampling: bool = False,
     ) -> None:
         self.settings = settings
-        self.store = WritableStore(settings.models, rknn_lib=settings.rknn_lib)
+        self.store = WritableStore(settings.models, settings.aliases, rknn_lib=settings.rknn_lib)
+        npu_lock = NPULock(settings.lock, command, url)
         self._engine = Engine(
             settings,
             self.store,
-            NPULock(settings.lock, command, url),
+            npu_lock,
             exact_sampling=exact_sampling,
             shares_npu=url is None,
         )
+        self._readiness = Readiness(settings, self.store, self.pool, npu_lock)
         self._pulls = threading.BoundedSemaphore(MAX_PULLS)
         self._loading = threading.Lock()
         """Held while a model is loaded on condition that none is."""
@@ -79,7 +90,8 @@ class LocalService:
     def pull(
         self, reference: str, *, unverified: bool = False
     ) -> Generator[PullProgress, None, None]:
-        """Download a model; a name that already exists here is done at once."""
+        """Download a model; a name that already exists here is done at once. An alias is its model."""
+        reference = self.store.meant(reference)
         if (here := self._present(reference)) is not None:
             yield PullProgress(
                 status="done",
@@ -206,7 +218,10 @@ class LocalService:
 
     def unload(self, name: str | None = None) -> ModelInfo:
         """Unload a model, or the current one."""
-        return self._engine.unload(name)
+        info = self._engine.unload(name)
+        if (keeper := self._readiness.keeper) is not None:
+            keeper.end(info.path)
+        return info
 
     def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
         """The events of an answer."""
@@ -215,6 +230,10 @@ class LocalService:
     def embed(self, request: EmbeddingRequest, caller: Caller = LOCAL) -> EmbeddingResult:
         """One vector per input."""
         return self._engine.embed(request, caller)
+
+    def rerank(self, request: RerankRequest, caller: Caller = LOCAL) -> RerankResult:
+        """One score per document."""
+        return self._engine.rerank(request, caller)
 
     def count_tokens(self, request: ChatRequest, caller: Caller = LOCAL) -> int | None:
         """Return tokens of the rendered prompt."""
@@ -235,6 +254,10 @@ class LocalService:
     def digest(self, info: ModelInfo) -> str:
         """A model's sha256, or what stands in for it until it has been computed."""
         return self.store.digest(info)
+
+    def aliases(self) -> list[Alias]:
+        """Return the aliases of the settings."""
+        return [*self.store.aliases()]
 
     def incomplete(self) -> list[IncompleteDownload]:
         """Return the downloads that are not complete."""
@@ -281,15 +304,52 @@ class LocalService:
     def metrics(self) -> str:
         """The figures since the start."""
         pool = self.pool
+        names = self.store.names()
+        traffic = {name: Traffic(0, 0, None) for name in names.values()}
+        for path, figures in pool.traffic().items():
+            traffic[names.get(path, os.path.basename(path))] = figures
         return self._engine.metrics.exposition(
             pool.scheduler.waiting,
             pool.restarts,
             pool.loaded(),
             self.board(),
             pool.state_figures(),
+            traffic,
+            self._readiness.release,
         )
+
+    def unready(self, name: str | None = None) -> Unready | None:
+        """Return why a request would not be served now."""
+        return self._readiness.obstacle(name)
+
+    def load_now(self) -> Load:
+        """Return how busy the server is."""
+        traffic = self.pool.traffic().values()
+        used = [each.cache_use for each in traffic if each.cache_use is not None]
+        return Load(
+            running=sum(each.running for each in traffic),
+            waiting=sum(each.waiting for each in traffic),
+            places=self.pool.scheduler.places,
+            cache_use=max(used, default=0.0),
+        )
+
+    def keep(self, name: str) -> None:
+        """Have a model in memory from now on, until it is unloaded: it is loaded in the background, and again
+        after its process died or a load failed. Raises ModelNotFound, AmbiguousName.
+        """
+        path = self.store.resolve(name).info.path
+        keeper = Keeper(name, path, lambda: self.load(name, keep_alive=-1.0))
+        self._readiness.keeper = keeper
+        self.pool.on_lost = keeper.note_lost
+        keeper.start()
+
+    def drain(self) -> None:
+        """Send away the requests that come from now on."""
+        self.pool.scheduler.drain()
 
     def close(self) -> None:
         """End every child and release the NPU."""
+        if self._readiness.keeper is not None:
+            self._readiness.keeper.end()
         self._engine.close()
         self.store.close()

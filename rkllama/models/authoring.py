@@ -73,6 +73,7 @@ class WritableStore(Store):
             return info
 
     def _removable(self, name: str) -> tuple[Entry, ModelInfo]:
+        self._refuse_alias(name, "Remove it there, or name the model itself.")
         entry = self._incomplete_or_entry(name)
         users = [other.name for other in self._catalog.entries if _made_from(other, entry)]
         if users:
@@ -286,10 +287,18 @@ class WritableStore(Store):
                 return entry
         return None
 
+    def _refuse_alias(self, name: str, hint: str) -> None:
+        """Raise InvalidRequest for a name that is an alias of the settings, and no model's own."""
+        if (meant := self.meant(name)) != name:
+            raise InvalidRequest(
+                f"'{name}' is an alias of '{meant}' in the settings", param="name", hint=hint
+            )
+
     def _free_name(self, name: str, source: Entry | None, *, literal: bool = False) -> str:
         """Return the name for something new, which may be that of an alias, or of `source` itself, but of
         nothing that `source` is made from: both would lead nowhere.
         """
+        self._refuse_alias(name, "Choose another name, or remove the alias.")
         spelling = _spelling(name, literal=literal)
         if not is_new_name(spelling):
             raise InvalidRequest(

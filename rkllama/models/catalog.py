@@ -104,6 +104,11 @@ class Catalog:
         """Return the entry of exactly this name."""
         return self._by_name.get(name)
 
+    def has(self, name: str) -> bool:
+        """Return whether `name` is an entry's own, in any spelling; beginnings do not count."""
+        query = without_registry(name.strip())
+        return query in self._by_name or bool(self._by_spelling(query))
+
     def find(self, name: str, *, prefix: bool = True) -> Entry:
         """Return the one entry that `name` means: exact, in any case, with or without extension or `:latest`,
         by file, by folder, as it was pulled, and then (`prefix`) by a beginning that only one has, which
@@ -119,8 +124,6 @@ class Catalog:
         return match
 
     def _match(self, query: str, prefix: bool) -> Entry:
-        if self._index is None:
-            self._index = index_entries(self.entries)
         if len(self._found) >= _REMEMBERED:
             self._found.clear()
         matches = self._by_spelling(query) or self._by_origin(query)
@@ -134,7 +137,8 @@ class Catalog:
         return matches[0]
 
     def _by_spelling(self, query: str) -> list[Entry]:
-        assert self._index is not None
+        if self._index is None:
+            self._index = index_entries(self.entries)
         for spelling in _spellings(query):
             matches = self._index.get(spelling)
             if matches:

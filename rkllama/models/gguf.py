@@ -61,6 +61,8 @@ _INTEGERS = (4, 5)
 _KV_HEADS = ".attention.head_count_kv"
 
 # llama.cpp's enum llama_ftype, as `general.file_type`; gaps were formats that are gone.
+_RANK = 4
+"""llama.cpp's pooling type of rerankers."""
 _FILE_TYPES = {
     0: "F32",
     1: "F16",
@@ -172,8 +174,13 @@ class GGUFHeader(
         return parameter_size(self.parameters) if self.parameters else self.size_label
 
     @property
+    def ranks(self) -> bool:
+        """Whether it has a head that scores how well a document answers a query."""
+        return self.pooling == _RANK
+
+    @property
     def only_embeds(self) -> bool:
-        """Whether it was made for embeddings, or is an encoder such as BERT, which can write nothing."""
+        """Whether it embeds or ranks only, or is an encoder such as BERT: then it can write nothing."""
         causal = self.metadata.get(f"{self.architecture}.attention.causal")
         return bool(self.pooling) or causal is False
 

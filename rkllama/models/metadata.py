@@ -64,6 +64,8 @@ class StoredModel:
     think: bool | None = None
     system: str | None = None
     messages: tuple[Message, ...] = ()
+    prompt_rules: tuple[str, ...] = ()
+    """Names of rules that its Modelfile has."""
     npu: NPUParams = field(default_factory=NPUParams)
     lora: str | None = None
     """The adapter's file."""
@@ -76,6 +78,8 @@ class StoredModel:
     capabilities: tuple[str, ...] = ("completion",)
     text_end: str = ""
     """What each text ends with of which a vector is to be made."""
+    yes_no_tokens: tuple[int, ...] = ()
+    """The ids of a reranker's "yes" and "no", as the Modelfile tells them."""
     notes: tuple[str, ...] = ()
     """What was passed over because it is broken."""
 
@@ -236,6 +240,12 @@ class ModelReader:
         variant = parse_model_name(entry.file, *origins(entry)).variant
         defaults = read_parameters(modelfile.parameters)
         eyes = None if encoder is None else read_encoder(encoder, info.platform)
+        if _ranks(info, variant, defaults.rerank, good):
+            capabilities: tuple[str, ...] = ("rerank",)
+        else:
+            capabilities = _capabilities(info, variant, template, good, eyes)
+        if "completion" in capabilities and (defaults.npu.n_batch or 1) > 1:
+            notes.append("n_batch in the Modelfile is ignored: this model writes text")
         return StoredModel(
             info=info,
             modelfile=modelfile,
@@ -249,13 +259,15 @@ class ModelReader:
             think=defaults.think,
             system=modelfile.system or None,
             messages=modelfile.messages,
+            prompt_rules=defaults.prompt_rules,
             npu=defaults.npu,
             lora=modelfile.adapter,
             encoder=eyes,
             llama_server=defaults.llama_server,
             parent=entry.parent or None,
-            capabilities=_capabilities(info, variant, template, good, eyes),
+            capabilities=capabilities,
             text_end=_text_end(info, variant, good),
+            yes_no_tokens=defaults.yes_no_tokens,
             notes=tuple(notes),
         )
 
@@ -389,6 +401,17 @@ def _eos_tokens(
     return end_tokens(info.family, *names)
 
 
+def _ranks(
+    info: ModelInfo, variant: str | None, setting: bool | None, header: GGUFHeader | None
+) -> bool:
+    """Return whether a model is a reranker. A .gguf needs a head for it; the NPU's are language models that
+    say yes or no, known by their name or by the Modelfile's `setting`.
+    """
+    if info.format == "gguf":
+        return header is not None and header.ranks
+    return variant == "reranker" if setting is None else setting
+
+
 def _capabilities(
     info: ModelInfo,
     variant: str | None,
@@ -399,7 +422,9 @@ def _capabilities(
     """In Ollama's words. "vision" only where pictures are seen: clients send some as soon as it is there."""
     if variant == "embedding" or (header is not None and header.only_embeds):
         return ("embedding",)
-    if variant == "reranker":  # a language model that says yes or no
+    if (
+        variant == "reranker"
+    ):  # not the one of a reranker as such: it can only be asked for yes or no
         return ("completion",)
     family = find_family(info.family)
     if template is not None:

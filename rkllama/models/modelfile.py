@@ -21,6 +21,7 @@ from typing import Any
 
 from ..config import server_command
 from ..errors import InvalidRequest
+from ..prompt_rules import read_names
 from ..types import Message, NPUParams, Role, SamplingParams
 
 SIZE_LIMIT = 1 << 20
@@ -67,6 +68,12 @@ class Defaults:
     stop: tuple[str, ...] = ()
     think: bool | None = None
     npu: NPUParams = field(default_factory=NPUParams)
+    rerank: bool | None = None
+    """Whether it ranks documents, where its name does not say so."""
+    yes_no_tokens: tuple[int, ...] = ()
+    """The ids of a reranker's "yes" and "no"."""
+    prompt_rules: tuple[str, ...] = ()
+    """Names of rules, see prompt_rules.py."""
     llama_server: tuple[str, ...] | None = None
     """A llama-server with arguments, or arguments, or "off"; see engine.memory."""
 
@@ -125,6 +132,13 @@ def _max_tokens(text: str) -> int:
     return max(_integer(text), -1)
 
 
+def _rule_names(text: str) -> tuple[str, ...]:
+    try:
+        return read_names(text)
+    except ValueError:
+        raise ValueError("must be names of rules, such as home-assistant") from None
+
+
 PROGRAM = "llama_server"
 """The parameter that names a program: it is only taken from the owner of the models directory."""
 _SAMPLING: dict[str, Callable[[str], Any]] = {
@@ -145,6 +159,10 @@ _OTHERS: dict[str, Callable[[str], Any]] = {
     "num_ctx": _at_least(1, _integer),
     "think": _switch,
     "stop": str,
+    "rerank": _switch,
+    "yes_token_id": _between(0, 1 << 24),
+    "no_token_id": _between(0, 1 << 24),
+    "prompt_rules": _rule_names,
     PROGRAM: server_command,
 }
 _NPU: dict[str, Callable[[str], Any]] = {
@@ -152,6 +170,7 @@ _NPU: dict[str, Callable[[str], Any]] = {
     "embed_flash": _switch,
     "enabled_cpus_mask": _between(1, 0xFF),
     "enabled_cpus_num": _between(1, 8),
+    "n_batch": _between(1, 100),
 }
 _PARAMETERS = {**_SAMPLING, **_OTHERS, **_NPU}
 
@@ -167,13 +186,17 @@ def read_parameters(parameters: tuple[tuple[str, str], ...]) -> Defaults:
             values[name] = _PARAMETERS[name](text)
         except (KeyError, ValueError, OverflowError):
             continue
+    yes, no = values.get("yes_token_id"), values.get("no_token_id")
     return Defaults(
         sampling=SamplingParams(**{name: values.get(name) for name in _SAMPLING}),
         max_tokens=values.get("num_predict"),
         context_length=values.get("num_ctx"),
         stop=tuple(text for name, text in parameters if name == "stop" and text),
         think=values.get("think"),
+        prompt_rules=values.get("prompt_rules", ()),
         npu=NPUParams(**{name: values.get(name) for name in _NPU}),
+        rerank=values.get("rerank"),
+        yes_no_tokens=() if yes is None or no is None else (yes, no),
         llama_server=values.get(PROGRAM),
     )
 

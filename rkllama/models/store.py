@@ -13,11 +13,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ..errors import AmbiguousName, ModelIncomplete, ModelNotFound, ModelsDirMissing
-from ..types import IncompleteDownload, ModelDetails, ModelInfo
+from ..config import alias_key
+from ..errors import (
+    AmbiguousName,
+    ModelIncomplete,
+    ModelNotFound,
+    ModelsDirMissing,
+    RKLLamaError,
+)
+from ..types import Alias, IncompleteDownload, ModelDetails, ModelInfo
 from . import guide as bundled
 from .catalog import Catalog, Watch, is_spelt
 from .digests import DigestCache
@@ -37,9 +44,19 @@ _FRESH = 1.0
 class Store:
     """The models in the directory `models`, which may be missing or a symlink."""
 
-    def __init__(self, models: str, *, rknn_lib: str | None = None) -> None:
-        """`rknn_lib` is the setting: whether a model sees depends on it."""
+    def __init__(
+        self,
+        models: str,
+        aliases: Mapping[str, str] | None = None,
+        *,
+        rknn_lib: str | None = None,
+    ) -> None:
+        """`aliases` are further names of models, from the settings. A model's own name comes before them.
+        `rknn_lib` is a setting, too: whether a model sees depends on it.
+        """
         self.models = models
+        self._aliases = aliases or {}
+        self._targets = {alias_key(name): target for name, target in self._aliases.items()}
         self._rknn_lib = rknn_lib
         self._lock = threading.RLock()
         self._catalog = Catalog(())
@@ -86,10 +103,58 @@ class Store:
                 self._listed = (state, infos)
             return self._listed[1].copy()
 
-    def resolve(self, name: str) -> StoredModel:
-        """Return the model that `name` means. Raises ModelNotFound, AmbiguousName."""
+    def names(self) -> dict[str, str]:
+        """Return the name of each model's file by its path; those that are made from others share a file."""
+        with contextlib.suppress(ModelsDirMissing), self._lock:
+            entries = self._scan().entries
+            return {
+                entry.path: entry.name for entry in entries if entry.format and not entry.parent
+            }
+        return {}
+
+    def resolve(self, name: str, *, install: bool = True) -> StoredModel:
+        """Return the model that `name` means. Raises ModelNotFound, AmbiguousName.
+
+        Unless `install`, nothing is written: the guide has to be in the directory.
+        """
         with self._lock:
-            return self._stored(self._unchanged(name) or self._find_or_install(name))
+            entry = self._unchanged(self.meant(name))
+            return self._stored(entry or self._find_or_install(name, install=install))
+
+    def meant(self, name: str) -> str:
+        """Return the name that an alias of the settings stands for; `name` itself where it is none."""
+        with self._lock:
+            for _ in self._targets:  # the settings have no circles
+                target = self._targets.get(alias_key(name))
+                if target is None or self._is_own(name):
+                    break
+                name = target
+        return name
+
+    def aliases(self) -> tuple[Alias, ...]:
+        """Return the aliases of the settings, by name, each with its model or why it has none."""
+        with self._lock:
+            return tuple(self._alias(*pair) for pair in sorted(self._aliases.items()))
+
+    def _alias(self, name: str, target: str) -> Alias:
+        if self._is_own(name):
+            problem = "a model has this name, and comes before the alias"
+            return Alias(name=name, target=target, problem=problem)
+        try:
+            info = self.resolve(name, install=False).info
+        except RKLLamaError as error:
+            return Alias(name=name, target=target, problem=error.message)
+        return Alias(name=name, target=target, info=info)
+
+    def _is_own(self, name: str) -> bool:
+        """Return whether a model has this name, by a look that is not old."""
+        if bundled.means_guide(name):
+            return True
+        try:
+            catalog = self._catalog if self._watch.age() <= _FRESH else self._scan()
+        except ModelsDirMissing:
+            return False
+        return catalog.has(name)
 
     def _unchanged(self, name: str) -> Entry | None:
         """Return what `name` meant before, if that is as it was; else None.
@@ -139,8 +204,21 @@ class Store:
             self._catalog = Catalog(entries)
         return self._catalog
 
-    def _find_or_install(self, name: str) -> Entry:
-        """Like `_find`; the guide is put into the directory the first time that somebody wants it."""
+    def _find_or_install(self, name: str, *, install: bool = True) -> Entry:
+        """Return the entry that `name` means, also as an alias of the settings. With `install` the guide is
+        put into the directory the first time that somebody wants it.
+        """
+        meant = self.meant(name)
+        try:
+            return self._find_guide(meant) if install else self._find(meant)
+        except (ModelNotFound, AmbiguousName) as error:
+            if meant != name:
+                hint = f"'{name}' is an alias of '{meant}' in the settings: correct it, or pull that model."
+                error.hint = f"{error.hint} {hint}" if error.hint else hint
+            raise
+
+    def _find_guide(self, name: str) -> Entry:
+        """Like `_find`; the guide comes into the directory."""
         if bundled.means_guide(name):
             try:
                 return self._find(name, prefix=False)

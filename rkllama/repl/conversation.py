@@ -6,7 +6,13 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
-from ..console.answer import Completion, check_complete, print_completion, print_figures
+from ..console.answer import (
+    Completion,
+    check_complete,
+    print_completion,
+    print_figures,
+    watching,
+)
 from ..console.inputs import check_no_picture
 from ..console.loading import LoadingText
 from ..console.options import ChatOptions
@@ -42,13 +48,14 @@ class Conversation:
         """Load a model while the user types. Raises RKLLamaError, also for one that writes no text."""
         model = details.info
         if "completion" not in details.capabilities:
-            raise no_text_error(model.name)
-        with Spinner(LoadingText(self.service, model)), quiet_keys():
+            raise no_text_error(model.name, details.capabilities)
+        with Spinner(LoadingText(self.service, model)) as spinner, quiet_keys():
             self.service.load(
                 model.name,
                 keep_alive=self.options.keep_alive,
                 context_length=self.options.context_length,
                 sampling=self.options.sampling,
+                caller=watching(spinner),
             )
 
     def ask(self, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from codecs import utf_8_decode
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from ..clib.ctypes_types import CTypes
@@ -32,6 +32,8 @@ class Rows(NamedTuple):
     """A memoryview of them all."""
     height: int
     width: int
+    number: int = 0
+    """Which input of a batch they belong to."""
 
     def row(self, index: int) -> bytes:
         """Return one row's float32 bytes, copied."""
@@ -55,6 +57,7 @@ class Results:
         "_decoder_rest",
         "_emit",
         "_eos",
+        "_inputs",
         "_limit",
         "_perf_type",
         "_release",
@@ -67,11 +70,13 @@ class Results:
         "failed",
         "finished",
         "perf",
+        "perfs",
         "stopped",
         "tokens",
     )
 
-    def __init__(self, types: CTypes, ask_abort: Callable[[], None]) -> None:
+    def __init__(self, types: CTypes, ask_abort: Callable[[], None], n_batch: int = 1) -> None:
+        self._inputs = n_batch
         self._type = types.structs["RKLLMResult"]
         self._perf_type = types.structs.get("RKLLMPerfStat")
         self._release = _RELEASE if "RKLLMCallback" in types.structs else _GO_ON
@@ -89,7 +94,10 @@ class Results:
         limit: int = -1,
         rows: Callable[[Rows], None] | None = None,
     ) -> None:
-        """Prepare for the results of a new run: text for `emit`, or the output buffers for `rows`."""
+        """Prepare for the results of a new run: text for `emit`, or the output buffers for `rows`.
+
+        `limit` counts tokens, or the times that buffers come: the run is stopped there.
+        """
         self._emit = emit
         self._eos = frozenset(eos)
         self._limit = limit
@@ -103,6 +111,8 @@ class Results:
         self.stopped: str | None = None
         """Why an abort was asked for: "eos", "length", "repeats", "cancelled" or "error"."""
         self.perf: Perf | None = None
+        self.perfs: tuple[Perf, ...] = ()
+        """Those of each input of a batch."""
         self.failed = False
         """Whether the runtime reported an error."""
         self.finished = False
@@ -150,7 +160,7 @@ class Results:
             if self.tokens == self._limit:
                 self._stop("length")
         except BaseException as error:
-            self._raised(error)
+            return self._raised(error)
         return _GO_ON
 
     def _mind_repeats(self, data: bytes | None) -> None:
@@ -170,34 +180,45 @@ class Results:
         self._ask_abort()
         return _GO_ON
 
-    def _raised(self, error: BaseException) -> None:
+    def _raised(self, error: BaseException) -> int:
         if self.error is None:
             self.error = error
         self._stop("error")
+        return _GO_ON if self._rows is None else self._release
 
     def _take_rare(self, address: int | None, state: int) -> int:
         if state == _FINISH:
             self.finished = True
             if address and self._perf_type is not None:
-                self.perf = _perf(self._type.from_address(address).perf)
+                self.perfs = tuple(_perf(result.perf) for result in self._all(address))
+                self.perf = self.perfs[0]
         elif state == _ERROR:
             self.failed = True
         elif self._rows is not None and address:
-            return self._take_rows(self._type.from_address(address))
+            return self._take_rows(address)
         elif self.stopped is not None:
             self._ask_abort()
         return _GO_ON
 
-    def _take_rows(self, result: Any) -> int:
-        hidden, logits = result.last_hidden_layer, getattr(result, "logits", None)
-        if hidden.num_tokens > 0 and hidden.embd_size > 0 and hidden.hidden_states:
-            rows = _rows(hidden.hidden_states, hidden.num_tokens, hidden.embd_size)
-        elif logits is not None and logits.num_tokens > 0 and logits.logits:
-            rows = _rows(logits.logits, logits.num_tokens, logits.vocab_size)
-        else:  # also called once without any before the real one
+    def _all(self, address: int) -> Iterator[Any]:
+        """The result of each input."""
+        size = ctypes.sizeof(self._type)
+        return (self._type.from_address(address + i * size) for i in range(self._inputs))
+
+    def _take_rows(self, address: int) -> int:
+        buffers = [_rows(result, number) for number, result in enumerate(self._all(address))]
+        whole = [rows for rows in buffers if rows is not None]
+        if not whole:  # also called once without any before the real one
             return _GO_ON
+        if self.stopped is not None:
+            self._ask_abort()
+            return self._release
         assert self._rows is not None
-        self._rows(rows)
+        for rows in whole:
+            self._rows(rows)
+        self.tokens += 1
+        if self.tokens == self._limit:
+            self._stop("length")
         return self._release
 
 
@@ -211,9 +232,17 @@ def _perf(perf: Any) -> Perf:
     )
 
 
-def _rows(pointer: Any, count: int, width: int) -> Rows:
-    array = (ctypes.c_float * (count * width)).from_address(ctypes.addressof(pointer.contents))
-    return Rows(memoryview(array).cast("B").cast("f"), count, width)
+def _rows(result: Any, number: int) -> Rows | None:
+    """The buffer in the result of an input; None where there is none."""
+    hidden, logits = result.last_hidden_layer, getattr(result, "logits", None)
+    if hidden.num_tokens > 0 and hidden.embd_size > 0 and hidden.hidden_states:
+        pointer, height, width = hidden.hidden_states, hidden.num_tokens, hidden.embd_size
+    elif logits is not None and logits.num_tokens > 0 and logits.logits:
+        pointer, height, width = logits.logits, logits.num_tokens, logits.vocab_size
+    else:
+        return None
+    array = (ctypes.c_float * (height * width)).from_address(ctypes.addressof(pointer.contents))
+    return Rows(memoryview(array).cast("B").cast("f"), height, width, number)
 
 
 class BatchResults(Results):
@@ -222,26 +251,24 @@ class BatchResults(Results):
     `begin`'s `emit` is unused; text goes to `emit_at(index of the input, text)`.
     """
 
-    __slots__ = ("_rests", "_size", "emit_at")
+    __slots__ = ("_rests", "emit_at")
 
     def __init__(self, types: CTypes, ask_abort: Callable[[], None], n_batch: int) -> None:
-        self._size = ctypes.sizeof(types.structs["RKLLMResult"])
         self._rests = [b""] * n_batch
         self.emit_at: Callable[[int, str], None] = lambda _index, _text: None
-        super().__init__(types, ask_abort)
+        super().__init__(types, ask_abort, n_batch)
 
     def _take(self, address: int | None, _userdata: int | None, state: int) -> int:
         try:
-            if state > _WAITING or self.stopped is not None:
+            if state > _WAITING or self.stopped is not None or self._rows is not None:
                 return self._take_rare(address, state)
-            for index in range(len(self._rests)):
-                self._take_one(index, (address or 0) + index * self._size)
+            for index, result in enumerate(self._all(address or 0)):
+                self._take_one(index, result)
         except BaseException as error:
-            self._raised(error)
+            return self._raised(error)
         return _GO_ON
 
-    def _take_one(self, index: int, address: int) -> None:
-        result = self._type.from_address(address)
+    def _take_one(self, index: int, result: Any) -> None:
         if result.token_id < 0 or result.token_id in self._eos:  # this one has ended
             return
         self.tokens += 1

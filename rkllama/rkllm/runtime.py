@@ -158,8 +158,8 @@ class Runtime:
     ) -> Results:
         """Run to the end and tell how it went: see Results. Blocks; `emit` gets the text.
 
-        In the modes "hidden" and "logits" `rows` gets the buffers. `cancelled` is asked once, when
-        `abort` has begun to work and the runtime has not. A sequence of inputs is for a
+        In the modes "hidden" and "logits" `rows` gets the buffers, one of each input. `cancelled` is asked
+        once, when `abort` has begun to work and the runtime has not. A sequence of inputs is for a
         model that was loaded with `n_batch`. Raises RuntimeFailed, Unsupported, and what `emit`
         raised.
         """

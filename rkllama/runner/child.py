@@ -19,6 +19,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import NoReturn
 
 from ..backends.base import Backend, RunResult
@@ -70,7 +71,11 @@ class Child:
 
     def __init__(self, pipes: Sequence[tuple[int, int]]) -> None:
         self.backend: Backend | None = None
-        self._lanes = {commands: _Lane(self, events) for commands, events in pipes}
+        self.n_batch = 1
+        """How many texts the backend takes at once."""
+        self._lanes = {
+            commands: _Lane(self, events, index) for index, (commands, events) in enumerate(pipes)
+        }
 
     def serve(self) -> None:
         """Run commands until CLOSE."""
@@ -115,9 +120,10 @@ class Child:
 class _Lane:
     """The runs that come over one pair of pipes, one after the other."""
 
-    def __init__(self, child: Child, events: int) -> None:
+    def __init__(self, child: Child, events: int, index: int) -> None:
         self._child = child
         self._events = events
+        self._index = index
         self._buffer = frames.FrameBuffer()
         self._pending: queue.SimpleQueue[tuple[int, int, bytes]] = queue.SimpleQueue()
         self._parts: list[bytes] = []
@@ -147,8 +153,10 @@ class _Lane:
             frames.LOAD: self._load,
             frames.GENERATE: self._generate,
             frames.EMBED: self._embed,
+            frames.RERANK: self._rerank,
             frames.COUNT: self._count,
             frames.RESTORE: self._restore,
+            frames.SAVE: self._save,
         }
         while True:
             kind, run, payload = self._pending.get()
@@ -174,7 +182,7 @@ class _Lane:
             self._aborted = max(self._aborted, run)
             if self.running == run and self._child.backend is not None:
                 try:
-                    self._child.backend.abort()
+                    self._child.backend.abort(self._index)
                 except Exception:  # the run goes on, and so must the reading of commands
                     traceback.print_exc()
 
@@ -194,13 +202,13 @@ class _Lane:
         spec = frames.decode_load(payload)
         backend = kind_of(spec.path, external=bool(spec.llama_server)).create()
         loaded = backend.load(spec)
-        self._child.backend = backend
+        self._child.backend, self._child.n_batch = backend, loaded.n_batch
         return frames.encode(loaded)
 
     def _generate(self, run: int, payload: bytes) -> bytes:
         backend, spec = (
             self._child.need_backend(),
-            frames.decode_generate(payload, tuple(self._parts)),
+            frames.decode_generate(payload, tuple(self._parts), self._index),
         )
         events, write, pack, kind = self._events, os.write, frames.pack_header, frames.TEXT
 
@@ -231,15 +239,40 @@ class _Lane:
                 self.running = None
 
     def _embed(self, run: int, payload: bytes) -> bytes:
-        """Return one text at a time, so that an abort and the parent's limit are for one and not for all."""
         backend, (texts, truncate) = self._child.need_backend(), frames.decode(payload)
+
+        def evaluate(texts: Sequence[str]) -> tuple[Sequence[bytes], int | None]:
+            result = backend.embed(tuple(texts), truncate)
+            return result.vectors, result.prompt_tokens
+
+        return self._in_runs(run, texts, evaluate)
+
+    def _rerank(self, run: int, payload: bytes) -> bytes:
+        backend, spec = self._child.need_backend(), frames.decode_rerank(payload)
+
+        def evaluate(documents: Sequence[str]) -> tuple[Sequence[bytes], int | None]:
+            result = backend.rerank(replace(spec, documents=tuple(documents)))
+            return [frames.pack_score(score) for score in result.scores], result.prompt_tokens
+
+        return self._in_runs(run, spec.documents, evaluate)
+
+    def _in_runs(
+        self,
+        run: int,
+        texts: Sequence[str],
+        evaluate: Callable[[Sequence[str]], tuple[Sequence[bytes], int | None]],
+    ) -> bytes:
+        """Send a vector for each text and return their tokens: as many texts at a time as the backend takes
+        at once, so that an abort and the parent's limit are for these and not for all.
+        """
         tokens: list[int | None] = []
-        for text in texts:
+        size = self._child.n_batch
+        for start in range(0, len(texts), size):
             if self._aborted == run:
                 raise Cancelled("the model is being unloaded")
-            result = backend.embed((text,), truncate)
-            tokens.append(result.prompt_tokens)
-            for vector in result.vectors:
+            vectors, count = evaluate(texts[start : start + size])
+            tokens.append(count)
+            for vector in vectors:
                 frames.write_frame(self._events, frames.VECTOR, run, vector)
         counts = [count for count in tokens if count is not None]
         return frames.encode(sum(counts) if len(counts) == len(tokens) else None)
@@ -247,8 +280,11 @@ class _Lane:
     def _count(self, run: int, payload: bytes) -> bytes:
         backend = self._child.need_backend()
         with self._abortable(run) as cancelled:
-            return frames.encode(backend.count_tokens(payload.decode(), cancelled))
+            return frames.encode(backend.count_tokens(payload.decode(), cancelled, self._index))
 
     def _restore(self, _run: int, payload: bytes) -> bytes:
         path, tokens = frames.decode(payload)
-        return frames.encode(self._child.need_backend().restore(path, tokens))
+        return frames.encode(self._child.need_backend().restore(path, tokens, self._index))
+
+    def _save(self, _run: int, payload: bytes) -> bytes:
+        return frames.encode(self._child.need_backend().save(frames.decode(payload), self._index))

@@ -19,12 +19,12 @@ from dataclasses import fields
 from functools import cache
 from typing import Any
 
-from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from ..backends.base import GenerateSpec, LoadedInfo, LoadSpec, RerankSpec, RunResult
 from ..errors import RKLLamaError
 from ..types import NPUParams, SamplingParams, TokenLogprob
 
 # Parent to child.
-LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES, RESTORE = range(1, 9)
+LOAD, GENERATE, EMBED, COUNT, ABORT, CLOSE, BYTES, RESTORE, RERANK, SAVE = range(1, 11)
 # Child to parent. RESULT and ERROR end a run; the others come before.
 TEXT, LOGPROBS, VECTOR, RESULT, ERROR = range(16, 21)
 
@@ -128,13 +128,21 @@ def decode_load(payload: bytes) -> LoadSpec:
     return LoadSpec(**values)
 
 
-def decode_generate(payload: bytes, images: tuple[bytes, ...] = ()) -> GenerateSpec:
-    """The GenerateSpec of a GENERATE frame and of the BYTES frames before it."""
+def decode_generate(payload: bytes, images: tuple[bytes, ...] = (), slot: int = 0) -> GenerateSpec:
+    """The GenerateSpec of a GENERATE frame and of the BYTES frames before it, on lane `slot`."""
     values = decode(payload)
-    values["images"] = images
+    values["images"], values["slot"] = images, slot
     values["sampling"] = SamplingParams(**values["sampling"])
     values["markers"] = tuple(values["markers"])
     return GenerateSpec(**values)
+
+
+def decode_rerank(payload: bytes) -> RerankSpec:
+    """The RerankSpec of a RERANK frame."""
+    values = decode(payload)
+    for name in ("documents", "yes_no_tokens", "usual_yes_no_tokens"):
+        values[name] = tuple(values[name])
+    return RerankSpec(**values)
 
 
 def decode_loaded(payload: bytes) -> LoadedInfo:
@@ -158,6 +166,10 @@ def decode_logprobs(payload: bytes) -> tuple[str, tuple[TokenLogprob, ...]]:
     """Return what `encode_logprobs` was given."""
     text, items = decode(payload)
     return text, tuple(TokenLogprob.from_dict(item) for item in items)
+
+
+pack_score = struct.Struct("=f").pack
+"""A document's score, as the bytes of a VECTOR frame."""
 
 
 def encode_error(error: RKLLamaError) -> bytes:

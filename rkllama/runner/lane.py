@@ -3,7 +3,7 @@
 States; `Lane._enter` alone changes them, always in the thread that holds the lane (see
 engine/memory/scheduler.py):
 
-    STARTING ──load()──▶ READY ──generate(), embed()──▶ RUNNING ──RESULT/ERROR frame──▶ READY
+    STARTING ──load()──▶ READY ──generate(), embed(), …──▶ RUNNING ──RESULT/ERROR frame──▶ READY
         │                  │                              │  └─given up by its reader──▶ DRAINING ─┐
         │                  │                              │        next operation: READY ◀─RESULT──┤
         └──────────────────┴──────────────────────────────┴─ crash, hang, close() ──▶ DEAD ◀───────┘
@@ -20,11 +20,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple, NoReturn, TypeVar
 
-from ..backends.base import EmbedResult, GenerateSpec, RunResult
+from ..backends.base import EmbedResult, GenerateSpec, RankResult, RerankSpec, RunResult
 from ..backends.kinds import Kind
 from ..errors import (
     InvalidRequest,
@@ -92,7 +93,11 @@ class State(Enum):
 class Lane:
     """A way into a model's process, for one run at a time. Not thread-safe but for `abort`."""
 
-    def __init__(self, process: Process, pipes: Pipes, kind: Kind, log: ChildLog) -> None:
+    def __init__(
+        self, process: Process, pipes: Pipes, kind: Kind, log: ChildLog, index: int = 0
+    ) -> None:
+        self.index = index
+        """Which of its process's lanes it is, and of the backend's slots, where those are kept apart."""
         self.kind = kind
         self._process = process
         self._pipes = pipes
@@ -101,6 +106,10 @@ class Lane:
         self._cause: FailureCause = "other"
         """Why the process died, as far as is known."""
         self._run = 0
+        self._command = frames.CLOSE
+        """Which command is run, or was last."""
+        self.dropped: RunResult | None = None
+        """What came of a generation that was given up, where it has ended and nothing was run since."""
         self._buffer = frames.FrameBuffer()
 
     @property
@@ -154,16 +163,29 @@ class Lane:
 
         Raises what `generate` raises.
         """
+        command = frames.encode([texts, truncate])
+        vectors, count = self._vectors(frames.EMBED, command, limits, caller)
+        return EmbedResult(vectors=tuple(vectors), prompt_tokens=count)
+
+    def rerank(
+        self, spec: RerankSpec, *, limits: Sequence[float], caller: Caller = LOCAL
+    ) -> RankResult:
+        """One score per document; `limits` as for `embed`. Raises what `generate` raises."""
+        vectors, count = self._vectors(frames.RERANK, frames.encode(spec), limits, caller)
+        return RankResult(scores=tuple(array("f", b"".join(vectors))), prompt_tokens=count)
+
+    def _vectors(
+        self, kind: int, command: bytes, limits: Sequence[float], caller: Caller
+    ) -> tuple[list[bytes], int | None]:
+        """Run a command that gives vectors: these, and the tokens that were evaluated for them."""
         vectors: list[bytes] = []
 
         def limit() -> float:
             return limits[min(len(vectors), len(limits) - 1)]
 
-        payload = self._call(
-            frames.EMBED, frames.encode([texts, truncate]), limit, caller, vectors=vectors
-        )
+        payload = self._call(kind, command, limit, caller, vectors=vectors)
         count: int | None = self._decoded(frames.decode, payload)
-        return EmbedResult(vectors=tuple(vectors), prompt_tokens=count)
+        return vectors, count
 
     def count_tokens(self, text: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
         """Return how many tokens the text is; None where the runtime cannot tell."""
@@ -177,6 +199,12 @@ class Lane:
         payload = self._call(frames.RESTORE, frames.encode([path, tokens]), lambda: timeout, caller)
         taken: bool = self._decoded(frames.decode, payload)
         return taken
+
+    def save(self, path: str, *, timeout: float, caller: Caller = LOCAL) -> int | None:
+        """Write the lane's slot to a file, see Backend.save; return the tokens that it holds."""
+        payload = self._call(frames.SAVE, frames.encode(path), lambda: timeout, caller)
+        tokens: int | None = self._decoded(frames.decode, payload)
+        return tokens
 
     def abort(self) -> None:
         """Ask the running answer to end; safe from any thread, without one it does nothing."""
@@ -202,6 +230,8 @@ class Lane:
                 return False
             if batch[-1][0] >= frames.RESULT:
                 self._enter(State.READY)
+                if (batch[-1][0], self._command) == (frames.RESULT, frames.GENERATE):
+                    self.dropped = self._decoded(frames.decode_result, batch[-1][2])
         return True
 
     # --- Frames --------------------------------------------------------------------------------
@@ -245,6 +275,7 @@ class Lane:
         if kind != frames.LOAD:  # what it said when it started belongs to the load
             self._log.mark_command()
         self._run += 1
+        self._command, self.dropped = kind, None
         self._enter(State.RUNNING)
         for part in parts:
             self._send(frames.BYTES, self._run, part)

@@ -48,7 +48,10 @@ class Worker(Lane):
         except OSError as error:
             raise LoadFailed(f"cannot start a process for {path}: {error}") from None
         super().__init__(process, process.pipes[0], kind, log)
-        others = (Lane(process, pipes, kind, log) for pipes in process.pipes[1:])
+        others = (
+            Lane(process, pipes, kind, log, index)
+            for index, pipes in enumerate(process.pipes[1:], start=1)
+        )
         self.lanes: tuple[Lane, ...] = (self, *others)
         """Those that can be used; once it is loaded, as many as the backend can run at a time."""
 
@@ -72,14 +75,16 @@ class Worker(Lane):
         """Whether it was told to end, so that its end is expected."""
         return self._process.retired
 
-    def load(self, spec: LoadSpec, *, timeout: float) -> LoadedInfo:
-        """Load the model. Raises LoadFailed, WorkerHung; the process has ended then."""
+    def load(self, spec: LoadSpec, *, timeout: float, caller: Caller = LOCAL) -> LoadedInfo:
+        """Load the model, to the end if its caller hangs up. Raises LoadFailed, WorkerHung; the process has
+        ended then.
+        """
         try:
             payload = self._call(
                 frames.LOAD,
                 frames.encode(spec),
                 lambda: timeout,
-                LOCAL,
+                caller.staying(),
                 setting="RKLLAMA_LOAD_TIMEOUT",
             )
             loaded = self._decoded(frames.decode_loaded, payload)

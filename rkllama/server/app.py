@@ -24,12 +24,15 @@ from ..errors import (
     RKLLamaError,
 )
 from ..service import ServerService, Upload
-from . import native, ollama, status, v1
+from . import native, ollama, v1
 from .addresses import Addresses
 from .bodies import Bodies, decoder_of
 from .guard import Guard
 from .response_store import ResponseStore
 from .routing import Call, Group, Reply, Route, one_line
+from .status import routes as status
+from .status.drain import Drain
+from .status.headers import BOARD, load_header, wants_load
 
 log = logging.getLogger("rkllama")
 access_log = logging.getLogger("rkllama.access")
@@ -62,6 +65,7 @@ class Application:
         self._settings = settings
         self._guard = Guard(host, settings.api_keys, settings.origins)
         self._responses = ResponseStore()
+        self.drain = Drain(service, settings.drain_timeout)
         table = routes()
         self._groups = {
             route.group.prefix: route.group for route in table if route.group.prefix is not None
@@ -69,7 +73,7 @@ class Application:
         self._uploads = tuple(route.path.partition("<")[0] for route in table if route.upload)
         self._addresses = Addresses([route.path for route in table])
         self.bodies = Bodies(_BODIES * settings.max_body)
-        self.wsgi = bottle.Bottle()
+        self.wsgi = _Bottle()
         self.wsgi.config["json.enable"] = False
         self.wsgi.add_hook("before_request", self._correct_path)
         self._add_routes(table)
@@ -130,14 +134,15 @@ class Application:
                 responses=self._responses,
                 environ=environ,
                 bodies=self.bodies,
+                drain=self.drain,
+                begin=lambda reply: _head_of(environ).begin(
+                    self._with_headers(route, reply, environ)
+                ),
                 parameters=parameters,
             )
             reply = self._handle(route, call)
             self._service.count_request(route.path, reply.status)
-            response = bottle.HTTPResponse(reply.body, reply.status)
-            response.content_type = reply.content_type
-            for name, value in (*reply.headers, *self._cors_headers(environ)):
-                response.set_header(name, value)
+            response = self._with_headers(route, reply, environ)
             if isinstance(reply.body, bytes):
                 call.close()
             else:
@@ -145,6 +150,25 @@ class Application:
             return response
 
         return answer
+
+    def _with_headers(self, route: Route, reply: Reply, environ: Mapping[str, Any]) -> Any:
+        response = bottle.HTTPResponse(reply.body, reply.status)
+        response.content_type = reply.content_type
+        about = self._headers_about(route, reply, environ)
+        for name, value in (*reply.headers, *about, *self._cors_headers(environ)):
+            response.set_header(name, value)
+        return response
+
+    def _headers_about(
+        self, route: Route, reply: Reply, environ: Mapping[str, Any]
+    ) -> list[tuple[str, str]]:
+        """Return what the header of a reply tells of this server, if who asks may know it."""
+        if reply.status in (401, 403):
+            return []
+        headers = [] if route.public else [(BOARD, self._settings.board_name)]
+        if wants_load(environ):
+            headers.append(load_header(environ, self._service.load_now()))
+        return headers
 
     def _handle(self, route: Route, call: Call) -> Reply:
         """The handler's reply behind the guard and the limit of a body, or the error in its place."""
@@ -209,6 +233,41 @@ def _is_utf8(environ: Mapping[str, Any]) -> bool:
     return bool(environ.get("bottle.raw_path", path).encode("latin-1") == path.encode())
 
 
+_HEAD = "rkllama.head"
+
+
+class _Bottle(bottle.Bottle):  # type: ignore[misc]
+    """An application whose handlers can send a reply's head before they return it."""
+
+    def wsgi(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        environ[_HEAD] = head = _Head(start_response)
+        return super().wsgi(environ, head.start)
+
+
+class _Head:
+    """The head of a reply, which goes out once."""
+
+    def __init__(self, start_response: Callable[..., Any]) -> None:
+        self._start = start_response
+        self._write: Callable[[bytes], object] | None = None
+
+    def begin(self, response: Any) -> Callable[[bytes], object]:
+        """Send it before the body; what this returns sends a part of that."""
+        self._write = self._start(response.status_line, response.headerlist)
+        return self._write
+
+    def start(self, status: str, headers: Any, exc_info: Any = None) -> Any:
+        """WSGI's start_response; where it is out already, only an exception counts."""
+        if self._write is None or exc_info is not None:
+            return self._start(status, headers, exc_info)
+        return self._write
+
+
+def _head_of(environ: Mapping[str, Any]) -> _Head:
+    head: _Head = environ[_HEAD]
+    return head
+
+
 class _Frames:
     """A streamed body that frees its generator and its call when the server is done with it."""
 
@@ -232,8 +291,8 @@ class _Frames:
 # --- Access log --------------------------------------------------------------------------------
 
 
-_WATCHED = frozenset({"/api/ps", "/api/rkllama/board", "/health", "/metrics"})
-"""What monitors and `rkllama top` ask every second or so: it is no news that they get an answer."""
+_WATCHED = frozenset({"/api/ps", "/api/rkllama/board", "/health", "/metrics", "/ready"})
+"""What balancers, monitors and `rkllama top` ask every second or so: that they get an answer is no news."""
 
 
 def access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
@@ -247,7 +306,7 @@ def access_logged(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable
             return start_response(line, headers, exc_info)
 
         def done() -> None:
-            watches = status[0] == "200" and environ["PATH_INFO"] in _WATCHED
+            watches = status[0] in ("200", "503") and environ["PATH_INFO"] in _WATCHED
             access_log.log(
                 logging.DEBUG if watches else logging.INFO,
                 '%s "%s %s" %s %.3f s',

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config import is_loopback
 from ..errors import Forbidden, InvalidRequest, Unauthorized
+from .status.headers import EXPOSED
 
 _ALLOWED_HEADERS = "Authorization, Content-Type, X-API-Key, Anthropic-Version, Anthropic-Beta"
 
@@ -81,7 +82,11 @@ class Guard:
         origin = environ.get("HTTP_ORIGIN")
         if not origin or not self._origin_allowed(origin, environ):
             return ()
-        return (("Access-Control-Allow-Origin", origin), ("Vary", "Origin"))
+        return (
+            ("Access-Control-Allow-Origin", origin),
+            ("Access-Control-Expose-Headers", EXPOSED),
+            ("Vary", "Origin"),
+        )
 
     def preflight_headers(
         self, environ: Mapping[str, Any], methods: str

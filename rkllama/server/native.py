@@ -68,7 +68,7 @@ def _pull(call: Call) -> Reply:
     except RKLLamaError as problem:
         text = native.pull_error_text(problem, language)
         return Reply(body=text.encode(), status=400, content_type=lines.content_type)
-    return stream(call, lines, first, steps)
+    return stream(call, lines, steps, first)
 
 
 _route = partial(Route, group=GROUP)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, cast
 
 from .. import __version__
-from ..api import ollama, ollama_models
+from ..api import ollama, ollama_models, rerank
 from ..api.common import NDJSON_TYPE, Generation
 from ..errors import (
     Cancelled,
@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..models.modelfile import PROGRAM, Modelfile, names_program, parse_modelfile, render_modelfile
 from ..types import Message, ModelDetails, Timings
-from .routing import Call, Group, Reply, Route, generate, ok, stream
+from .routing import Call, EarlyStream, Group, Reply, Route, generate, ok, states, stream
 
 
 def _word_error(error: RKLLamaError, _environ: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
@@ -39,7 +39,15 @@ def _version(call: Call) -> Reply:
 
 def _tags(call: Call) -> Reply:
     service = call.service
-    return ok(ollama_models.tags_body(service.models(), service.digest, service.incomplete()))
+    return ok(
+        ollama_models.tags_body(
+            service.models(),
+            service.digest,
+            service.incomplete(),
+            service.aliases(),
+            states(service),
+        )
+    )
 
 
 def _ps(call: Call) -> Reply:
@@ -82,14 +90,21 @@ def _answer(call: Call, decoded: Generation | ollama.LoadCall) -> Reply:
 
 
 def _load(call: Call, load: ollama.LoadCall) -> Reply:
+    """Signs of life make a stream of the answer, so only our own client gets them here."""
+    early = EarlyStream(call, load.encoder)
     started = time.monotonic()
-    call.service.load(
-        load.model,
-        keep_alive=load.keep_alive,
-        context_length=load.context_length,
-        sampling=load.sampling,
-        caller=call.caller(),
-    )
+    try:
+        call.service.load(
+            load.model,
+            keep_alive=load.keep_alive,
+            context_length=load.context_length,
+            sampling=load.sampling,
+            caller=early.caller() if call.watching else call.caller(),
+        )
+    except Exception as error:
+        if not early.begun:
+            raise
+        return early.failed(error)
     seconds = time.monotonic() - started
     return ok(load.encoder.without_words("load", Timings(load=seconds, total=seconds)))
 
@@ -105,6 +120,12 @@ def _embed(call: Call) -> Reply:
     request = ollama.decode_embed(call.json())
     result = call.service.embed(request, call.caller())
     return ok(ollama.embed_body(request.model or result.model, result))
+
+
+def _rerank(call: Call) -> Reply:
+    """Not Ollama's: for RKLLama's own client, which reads its errors."""
+    wanted = rerank.decode_rerank(call.json())
+    return ok(wanted.body(call.service.rerank(wanted.request, call.caller())))
 
 
 def _embeddings(call: Call) -> Reply:
@@ -132,7 +153,7 @@ def _pull(call: Call) -> Reply:
                     raise Cancelled
         return ok(ollama_models.SUCCESS)
     # As at Ollama the manifest is announced before the Hub is asked: what goes wrong there is a line.
-    return stream(call, ollama_models.PullEncoder(), next(steps), steps)
+    return stream(call, ollama_models.PullEncoder(), steps, next(steps))
 
 
 def _create(call: Call) -> Reply:
@@ -238,6 +259,14 @@ ROUTES = (
         "Embedding of one text (older form)",
         accepts="OllamaEmbeddings",
         returns=("embedding",),
+    ),
+    _route(
+        ("POST",),
+        "/api/rerank",
+        _rerank,
+        "Documents by how well they answer a query",
+        accepts="Rerank",
+        returns=("id", "model", "results"),
     ),
     _route(
         ("POST",),

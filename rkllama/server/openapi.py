@@ -51,11 +51,16 @@ def _operation(route: Route, method: str) -> dict[str, Any]:
         "tags": [route.group.name],
         "responses": _responses(route, method),
     }
-    if names := _PARAMETER.findall(route.path):
-        operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name]}
-            for name in names
-        ]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": _PARAMETERS[name]}
+        for name in _PARAMETER.findall(route.path)
+    ]
+    parameters += [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+        for name in route.query
+    ]
+    if parameters:
+        operation["parameters"] = parameters
     if content := _request_content(route):
         operation["requestBody"] = {"required": True, "content": content}
     if route.public:

@@ -7,13 +7,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from itertools import chain
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
-from ..api.common import FrameEncoder, Generation, dumps, load_json
-from ..config import Settings
+from ..api.common import AliveEncoder, FrameEncoder, Generation, dumps, load_json
+from ..config import LONGEST_WAIT, Settings
 from ..errors import (
     Cancelled,
     InvalidRequest,
@@ -21,13 +22,17 @@ from ..errors import (
     NPUBusy,
     QueueFull,
     RKLLamaError,
+    ServerStopping,
     TooManyBodies,
 )
-from ..service import Caller, ServerService
+from ..service import WATCH_QUEUE, Caller, ServerService, Signs
 from ..states.key import owner_of
 from .bodies import Bodies, decode, decoder_of
 from .guard import key_number
 from .response_store import ResponseStore
+from .status.drain import Drain
+from .status.headers import Tally
+from .status.session import session_headers
 
 T = TypeVar("T")
 
@@ -80,6 +85,8 @@ class Route:
     group: Group
     accepts: str | None = None
     """The name in schemas.BODIES of what it takes."""
+    query: tuple[str, ...] = ()
+    """The names of parameters behind its path, which may be missing."""
     returns: tuple[str, ...] = ()
     """The keys that a JSON answer has; none: it is empty, or not JSON."""
     content_type: str | None = None
@@ -103,6 +110,10 @@ class Call:
     responses: ResponseStore
     environ: Mapping[str, Any]
     bodies: Bodies
+    drain: Drain
+    begin: Callable[[Reply], Callable[[bytes], object]]
+    """Sends the head of a reply whose body is not here yet; what it returns sends a part of the body. What
+    the handler then returns is the rest, whatever head it has."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     _client: int = -1
     _taken: int = 0
@@ -141,7 +152,12 @@ class Call:
             raise InvalidRequest("missing request body")
         return load_json(data)
 
-    def caller(self) -> Caller:
+    @property
+    def watching(self) -> bool:
+        """Whether the client is to be told its place in the queue at once."""
+        return "HTTP_" + WATCH_QUEUE.upper().replace("-", "_") in self.environ
+
+    def caller(self, signs: Signs | None = None) -> Caller:
         """The client, whose hang-up cancels what is done for it, where the server can tell.
 
         Its socket is a duplicate: the server may close the connection while a handler still waits on it.
@@ -152,13 +168,16 @@ class Call:
             if sock is not None:
                 with contextlib.suppress(OSError):
                     self._client = os.dup(sock.fileno())
-        return Caller(self._client, self._owner())
+        key = self._key()
+        # Whose saved conversations are used: those of clients with one API key are theirs.
+        owner = "" if self.settings.share_states else owner_of(key)
+        return Caller(self._client, owner, signs, key=key)
 
-    def _owner(self) -> str:
-        """Return whose saved conversations are used: those of clients with one API key are theirs."""
+    def _key(self) -> str:
+        """Return the API key that the client has sent, "" where there are none."""
         keys = self.settings.api_keys
-        number = -1 if self.settings.share_states else key_number(self.environ, keys)
-        return owner_of(keys[number]) if number >= 0 else ""
+        number = key_number(self.environ, keys) if keys else -1
+        return keys[number] if number >= 0 else ""
 
     def close(self) -> None:
         """Free what `caller` and unpacking took."""
@@ -167,6 +186,11 @@ class Call:
         if self._client >= 0:
             os.close(self._client)
             self._client = -1
+
+
+def states(service: ServerService) -> dict[str, str]:
+    """Return how the models in memory are, by path."""
+    return {model.info.path: model.state for model in service.loaded()}
 
 
 def ok(value: object, status: int = 200) -> Reply:
@@ -186,35 +210,100 @@ def _retry_headers(error: RKLLamaError) -> tuple[tuple[str, str], ...]:
     """Retry-After for an error that passes by itself, and x-should-retry for a model that cannot be loaded:
     the official clients of OpenAI and Anthropic repeat what fails with 5xx, and would have it loaded thrice.
     """
-    if isinstance(error, QueueFull | TooManyBodies):
+    if isinstance(error, QueueFull | TooManyBodies | ServerStopping):
         return (("Retry-After", str(error.retry_after)),)
     if isinstance(error, LoadFailed) and not isinstance(error, NPUBusy):
         return (("x-should-retry", "false"),)
     return ()
 
 
+class EarlyStream:
+    """A stream that may have to begin before its first event is there, with signs of life."""
+
+    def __init__(
+        self, call: Call, encoder: AliveEncoder[T], headers: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        """`headers` are those of its head besides the usual ones."""
+        self._call = call
+        self._encoder = encoder
+        self._headers = headers
+        self._write: Callable[[bytes], object] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the status is out."""
+        return self._write is not None
+
+    def caller(self) -> Caller:
+        """The client, which gets a sign of life when one is due."""
+        interval, watching = self._call.settings.alive_interval, self._call.watching
+        if not (interval or watching):
+            return self._call.caller()
+        return self._call.caller(Signs(self._give, interval or LONGEST_WAIT, watching=watching))
+
+    def _give(self, before: int) -> None:
+        """Send a sign of life, also between two events: it is due in the midst of what makes the next."""
+        frame = self._encoder.alive(before)
+        if self._write is None:
+            head = _streamed((), self._encoder)
+            self._write = self._call.begin(replace(head, headers=(*head.headers, *self._headers)))
+        try:
+            self._write(frame)
+        except Exception as error:  # each server has its own for a client that has gone
+            raise Cancelled from error
+
+    def failed(self, error: Exception) -> Reply:
+        """Return the rest of a stream that has begun and failed before its first event."""
+        return stream(self._call, self._encoder, _raising([error]))
+
+
+def _raising(errors: list[Exception]) -> Generator[Any, None, None]:
+    """Raise the one error when the first item is asked for. Kept here, it would be in a cycle."""
+    raise errors.pop()
+    yield
+
+
 def generate(call: Call, generation: Generation) -> Reply:
-    """Answer with text, streamed or folded. The first event is awaited before the status goes out."""
-    events = call.service.stream(generation.request, call.caller())
+    """Answer with text, streamed or folded. The first event is awaited before the status goes out, unless
+    it is so long in coming that signs of life have to be given.
+    """
     encoder = generation.encoder
+    headers = session_headers(call.environ, generation.request)
     if not generation.stream:
+        events = call.service.stream(generation.request, call.caller())
+        tally = Tally(events)
         with contextlib.closing(events):
-            return ok(encoder.whole(events))
-    return stream(call, encoder, next(events), events)
+            reply = ok(encoder.whole(tally))
+        return replace(reply, headers=(*headers, *tally.headers()))
+    early = EarlyStream(call, encoder, headers)
+    try:
+        events = call.service.stream(generation.request, early.caller())
+        reply = stream(call, encoder, events, next(events))
+        return replace(reply, headers=(*reply.headers, *headers))
+    except Exception as error:
+        if not early.begun:
+            raise
+        return early.failed(error)
 
 
-def stream(call: Call, encoder: FrameEncoder[T], first: T, rest: Generator[T, None, None]) -> Reply:
+def stream(
+    call: Call, encoder: FrameEncoder[T], rest: Generator[T, None, None], *first: T
+) -> Reply:
     """Answer with frames. What comes first is here already: from now on an error is a frame, too."""
-    return Reply(body=_frames(call, encoder, first, rest), content_type=encoder.content_type)
+    return _streamed(_frames(call, encoder, rest, first), encoder)
+
+
+def _streamed(frames: Iterable[bytes], encoder: FrameEncoder[Any]) -> Reply:
+    """Return the reply of a stream; nginx would keep its frames back until it has a page of them."""
+    headers = (("X-Accel-Buffering", "no"),)
+    return Reply(body=iter(frames), content_type=encoder.content_type, headers=headers)
 
 
 def _frames(
-    call: Call, encoder: FrameEncoder[T], first: T, rest: Generator[T, None, None]
+    call: Call, encoder: FrameEncoder[T], rest: Generator[T, None, None], first: tuple[T, ...]
 ) -> Iterator[bytes]:
     try:
-        if data := encoder.encode(first):
-            yield data
-        for item in rest:
+        for item in chain(first, rest):
             if data := encoder.encode(item):
                 yield data
     except Cancelled:

@@ -275,6 +275,10 @@ _ANTHROPIC: dict[str, Schema] = {
 _MESSAGES = _list(_ref("AnthropicMessage"), 1)
 
 BODIES: dict[str, Schema] = {
+    "Drain": _object(
+        timeout=_either(_number(0, 86400), {"type": "string", "pattern": "^[0-9]{1,3}(ms|s|m)?$"}),
+        wait=_FLAG,
+    ),
     "Named": _object({"model": _MODEL}),
     "Load": _object({"model_name": _MODEL}),
     "Generate": _object(
@@ -393,6 +397,16 @@ BODIES: dict[str, Schema] = {
         {"model": _MODEL, "input": _either(_NAME, _list(_NAME, 1))},
         encoding_format=_one_of("float", "base64"),
         dimensions=_integer(1),
+    ),
+    "Rerank": _object(
+        {
+            "model": _MODEL,
+            "query": _NAME,
+            "documents": _list(_either(_TEXT, _object({"text": _TEXT})), 1),
+        },
+        top_n=_integer(1),
+        return_documents=_FLAG,
+        truncate=_FLAG,
     ),
     "AnthropicMessages": _object(
         {"model": _MODEL, "messages": _MESSAGES, "max_tokens": _integer(1)}, **_ANTHROPIC

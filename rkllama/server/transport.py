@@ -71,7 +71,14 @@ class _HeaderWithBody:
 
 
 class _Task(_HeaderWithBody, waitress.task.WSGITask):  # type: ignore[misc]
-    """A request's answer."""
+    """A request's answer. While the server drains its connection is not kept for another one."""
+
+    request: Any
+
+    def build_response_header(self) -> bytes:
+        if self.channel.server.draining:
+            self.request.headers["CONNECTION"] = "close"
+        return bytes(super().build_response_header())
 
 
 class _JSONErrorTask(_HeaderWithBody, waitress.task.ErrorTask):  # type: ignore[misc]
@@ -255,6 +262,8 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         self.send_timeout = settings.send_timeout
         self.last_used = time.monotonic()
         """When something of a request last came, or its answer ended."""
+        self.draining = False
+        """Whether the loop is to look again when a request has been answered."""
         self._serving: set[_Channel] = set()
         self._watched: dict[_Channel, float] = {}
         # Every request that finds all threads busy would be logged as a warning: the queue is ours.
@@ -284,6 +293,19 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         finally:
             self.last_used = time.monotonic()
             self._serving.discard(channel)
+            if self.draining:
+                self.pull_trigger()
+
+    def drain(self) -> None:
+        """Close each connection after its next answer, and have the loop look at once what is left."""
+        self.draining = True
+        self.pull_trigger()
+
+    def busy(self) -> int:
+        """Return on how many connections a request is coming, being answered, or not sent whole yet."""
+        channels = list(self.active_channels.values())
+        used = {channel for channel in channels if not channel.is_unused()}
+        return len(used | self._serving)
 
     def is_unused(self) -> bool:
         """Return whether no request is coming, waiting or being answered. A connection that is merely kept

@@ -1,4 +1,6 @@
-"""What lies below /v1: OpenAI's API and Anthropic's. Both ask for the models at the same paths."""
+"""What lies below /v1: OpenAI's API with the reranking of others, and Anthropic's API. Clients of both ask
+for the models at the same paths.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from ..api import anthropic, openai, responses
+from ..api import anthropic, openai, rerank, responses
 from ..api.common import SSE_TYPE
+from ..config import alias_key
 from ..errors import RKLLamaError, Unsupported
 from .guard import key_number
 from .response_store import OwnStore
-from .routing import Call, Group, Reply, Route, generate, ok
+from .routing import Call, Group, Reply, Route, generate, ok, states
 
 # --- OpenAI ------------------------------------------------------------------------------------
 
@@ -68,6 +71,11 @@ def _embeddings(call: Call) -> Reply:
     return ok(embeddings.body(call.service.embed(embeddings.request, call.caller())))
 
 
+def _rerank(call: Call) -> Reply:
+    wanted = rerank.decode_rerank(call.json())
+    return ok(wanted.body(call.service.rerank(wanted.request, call.caller())))
+
+
 # --- Anthropic ---------------------------------------------------------------------------------
 
 
@@ -111,12 +119,18 @@ _MODELS = Group(name=OPENAI.name, prefix=None, word_error=_word_models_error)
 
 def _models(call: Call) -> Reply:
     body_of = anthropic.models_body if _is_for_anthropic(call.environ) else openai.models_body
-    return ok(body_of(call.service.models()))
+    service = call.service
+    return ok(body_of(service.models(), service.aliases(), states(service)))
 
 
 def _model(call: Call) -> Reply:
     body_of = anthropic.model_body if _is_for_anthropic(call.environ) else openai.model_body
-    return ok(body_of(call.service.show(call.parameters["name"]).info))
+    name, service = call.parameters["name"], call.service
+    key = alias_key(name)
+    aliases = [
+        alias.name for alias in service.aliases() if alias_key(alias.name) == key and alias.info
+    ]
+    return ok(body_of(service.show(name).info, next(iter(aliases), None), states(service)))
 
 
 _openai = partial(Route, group=OPENAI)
@@ -186,6 +200,17 @@ ROUTES = (
         "Embeddings of texts",
         accepts="OpenAIEmbeddings",
         returns=("object", "data", "model", "usage"),
+    ),
+    *(
+        _openai(
+            ("POST",),
+            path,
+            _rerank,
+            "Documents by how well they answer a query",
+            accepts="Rerank",
+            returns=("id", "model", "results"),
+        )
+        for path in ("/v1/rerank", "/v1/reranking", "/v2/rerank")
     ),
     _shared(("GET",), "/v1/models", _models, "Models on disk", returns=("object", "data")),
     _shared(

@@ -35,6 +35,11 @@ class Stamp(NamedTuple):
     ctime_ns: int
 
 
+def trial_of(path: str) -> str:
+    """Return the directory for states that are only measured: beside that of the saved ones, on its disk."""
+    return f"{path}-bench"
+
+
 class Folder:
     """A directory of states; `take` it before anything but reading headers."""
 
@@ -211,6 +216,18 @@ class Folder:
         """Let every runtime try again."""
         with contextlib.suppress(OSError):
             os.unlink(self._at(_FAILED))
+
+    def delete(self) -> None:
+        """Remove the directory with all that is in it, unless another process has it."""
+        if not os.path.isdir(self.path):
+            return
+        with contextlib.suppress(OSError):
+            if self.take():
+                self.sweep(set())
+                for name in (_LOCK, _FAILED, "disk"):
+                    self._remove_name(name)
+                os.rmdir(self.path)
+        self.release()
 
     def sweep(self, kept: set[str]) -> None:
         """Remove what belongs to none of the states in `kept`: what killed processes have left."""

@@ -25,6 +25,7 @@ class Header:
     key: str
     """See key.state_key."""
     tokens: int
+    """All that its file holds."""
     prefill: float
     """Seconds per prompt token of the run that wrote it."""
     model: str
@@ -39,6 +40,13 @@ class Header:
     crc: int = 0
     """CRC-32 of the file: it tells damage, and is as fast as the disk on every board."""
     created: float = 0.0
+    answer: int = 0
+    """Tokens of the answer, which come after those of the text."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Those of the text."""
+        return self.tokens - self.answer
 
 
 def encode(header: Header) -> bytes:
@@ -73,5 +81,6 @@ def _is_sound(header: Header) -> bool:
         type(getattr(header, field.name)) is not types[str(field.type)] for field in fields(header)
     ):
         return False
-    numbers = (header.length, header.tokens, header.size, header.prefill)
-    return all(map(_HEX.fullmatch, (header.key, header.prefix))) and min(numbers) > 0
+    numbers = (header.length, header.prompt_tokens, header.size, header.prefill)
+    sound = min(numbers) > 0 and header.answer >= 0
+    return sound and all(map(_HEX.fullmatch, (header.key, header.prefix)))

@@ -22,6 +22,8 @@ class Identity:
     context_length: int
     lora: str = ""
     """The adapter's file, see `file_identity`."""
+    state_format: str = ""
+    """What else decides what a state holds: how many slots there are, and the types of their caches."""
 
 
 def file_identity(path: str | None) -> str:

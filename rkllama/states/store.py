@@ -25,7 +25,8 @@ log = logging.getLogger("rkllama")
 _SHARE = 10
 """The default budget is one such part of what is free, the states themselves counted as free."""
 _MOST = 4 << 30
-_FAILURES = 2
+FAILURES = 2
+"""Failures from which on a runtime is not trusted any more."""
 _OWN = 4096
 """Bytes of the disk that a state's header takes."""
 
@@ -103,6 +104,11 @@ class StateStore:
         self._make_room(0)
 
     @property
+    def directory(self) -> str:
+        """Where they are."""
+        return self._folder.path
+
+    @property
     def speeds(self) -> Speeds:
         """What the disk does."""
         return self._disk.speeds
@@ -159,14 +165,14 @@ class StateStore:
     def has_failed(self, runtime: str) -> bool:
         """Return whether a runtime (see key.identity_key) has shown that it cannot do with states."""
         with self._lock:
-            return self._folder.failures(runtime) >= _FAILURES
+            return self._folder.failures(runtime) >= FAILURES
 
     def note_failure(self, runtime: str, *, sure: bool) -> None:
         """Remember a failure of a runtime, in later processes too, until the states are cleared. What may
         have had another reason counts when it comes again.
         """
         with self._lock:
-            self._folder.note_failures(runtime, _FAILURES if sure else 1)
+            self._folder.note_failures(runtime, FAILURES if sure else 1)
 
     def note_hit(self, entry: Entry, seconds: float, saved: float) -> None:
         """Count a state that was loaded in `seconds` and spared `saved` seconds."""

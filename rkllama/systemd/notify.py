@@ -32,6 +32,10 @@ class Notifier:
         """Say that requests are answered; `status` is what the manager shows of this service."""
         self._send(f"READY=1\nSTATUS={status}")
 
+    def status(self, status: str) -> None:
+        """Say what the manager is to show of this service now."""
+        self._send(f"STATUS={status}")
+
     def alive(self) -> None:
         """Give the sign of life."""
         self._send("WATCHDOG=1")

@@ -25,6 +25,7 @@ from rkllama.errors import (
     WorkerCrashed,
 )
 from rkllama.types import (
+    Alias,
     ChatRequest,
     EmbeddingResult,
     Event,
@@ -660,10 +661,16 @@ def test_models() -> None:
     info = ModelInfo(
         name="qwen", file="q.rkllm", path="/q.rkllm", format="rkllm", size=1, modified=1700000000.9
     )
+    entry = {"id": "qwen", "object": "model", "created": 1700000000, "owned_by": "rkllama"}
     assert openai.models_body([info]) == {
         "object": "list",
-        "data": [{"id": "qwen", "object": "model", "created": 1700000000, "owned_by": "rkllama"}],
+        "data": [{**entry, "state": "unloaded"}],
     }
+    aliases = [Alias(name="chat", target="q", info=info), Alias(name="gone", target="x")]
+    assert openai.models_body([info], aliases, {"/q.rkllm": "ready"})["data"] == [
+        {**entry, "state": "ready"},
+        {**entry, "id": "chat", "root": "qwen", "state": "ready"},
+    ]
 
 
 RESULT = EmbeddingResult(

@@ -16,6 +16,7 @@ import pytest
 from rkllama.backends.base import GenerateSpec, LoadSpec
 from rkllama.console.one_file import OneFile
 from rkllama.errors import BackendMissing, LoadFailed, OutOfMemory, WorkerCrashed, WorkerHung
+from rkllama.runner.lane import Lane
 from rkllama.runner.worker import Worker
 from tests.clients.common import GUIDE_FILE, ask, serving_guide
 from tests.llama_server import write_program
@@ -29,19 +30,27 @@ LONG = {"type": "array", "items": {"const": "again"}, "minItems": 150, "maxItems
 NOT_FOR_HELP = 'if "--help" not in sys.argv:\n    '
 
 Start = Callable[..., Worker]
+notices: list[str] = []
+"""Of the last loads of a test."""
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a worker whose llama-server is `program`, and loads the guide with it."""
     workers: list[Worker] = []
+    notices.clear()
 
-    def begin(program: str, *arguments: str, timeout: float = LIMIT) -> Worker:
-        worker = Worker(str(GUIDE_FILE), str(tmp_path / "guide.log"), external=True)
+    def begin(program: str, *arguments: str, timeout: float = LIMIT, parallel: int = 1) -> Worker:
+        log_path = str(tmp_path / "guide.log")
+        worker = Worker(str(GUIDE_FILE), log_path, external=True, lanes=parallel)
         workers.append(worker)
-        words = (program, "--threads", "1", *arguments)
-        spec = LoadSpec(path=str(GUIDE_FILE), context_length=512, llama_server=words)
-        worker.load(spec, timeout=timeout)
+        spec = LoadSpec(
+            path=str(GUIDE_FILE),
+            context_length=512,
+            parallel=parallel,
+            llama_server=(program, "--threads", "1", *arguments),
+        )
+        notices.extend(worker.load(spec, timeout=timeout).notices)
         return worker
 
     yield begin
@@ -91,6 +100,37 @@ def is_asking(child: int) -> bool:
 def answer(worker: Worker, **more: Any) -> Any:
     spec = GenerateSpec(prompt="Once upon a time", **more)
     return worker.generate(spec, first=LIMIT, each=LIMIT)
+
+
+# --- Several answers at a time -----------------------------------------------------------------
+
+
+def test_several_answers_at_a_time(start: Start, program: str) -> None:
+    """One that is given up takes no other along, and a lane whose answer was given up is used again."""
+    worker = start(program, parallel=3)
+    assert len(worker.lanes) == 3
+    assert len(children_of(worker.pid)) == 1
+    runs = [begun(lane, schema=LONG) for lane in worker.lanes]
+    for run in runs:
+        next(run)  # each has begun, and none has ended
+    runs[1].close()
+    for run in (runs[0], runs[2]):
+        assert list(run)[-1].result.reason != "cancelled"
+    assert list(begun(worker.lanes[1], max_tokens=4))[-1].result.completion_tokens == 4
+
+
+def begun(lane: Lane, **more: Any) -> Any:
+    spec = GenerateSpec(prompt="Once upon a time", **more)
+    return lane.generate(spec, first=LIMIT, each=LIMIT)
+
+
+def test_one_that_starts_for_one_answer_at_a_time_only(start: Start, tmp_path: Path) -> None:
+    at_most_one = 'sys.argv[sys.argv.index("--parallel") + 1] == "1" or sys.exit("no room")'
+    program = write_program(tmp_path / "llama-server", before=NOT_FOR_HELP + at_most_one)
+    worker = start(program, parallel=3)
+    assert len(worker.lanes) == 1
+    assert notices == ["llama-server does not start for 3 answers at a time: it has one"]
+    assert list(answer(worker, max_tokens=4))[-1].result.completion_tokens == 4
 
 
 # --- Its end -----------------------------------------------------------------------------------

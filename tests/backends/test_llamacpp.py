@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import re
 import socket
@@ -13,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import numpy
 import pytest
 import xllamacpp
 
 from rkllama.backends import hardware
-from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RunResult
+from rkllama.backends.base import GenerateSpec, LoadedInfo, LoadSpec, RerankSpec, RunResult
 from rkllama.backends.hardware import cache_bytes
 from rkllama.backends.llama_wire import adds_space
 from rkllama.backends.llamacpp import CPUBackend
@@ -40,6 +40,7 @@ from rkllama.runner.worker import Worker
 from rkllama.service import LOCAL, Caller
 from rkllama.types import SamplingParams
 from tests.clients.common import GUIDE_FILE, serving_guide
+from tests.encoders import write_encoder
 from tests.llama_server import SERVERS, command
 from tests.model_files import BOOL, STRING, Pair, header
 from tests.running import Server
@@ -265,6 +266,45 @@ def test_a_reranker_says_that_it_makes_no_vectors(tmp_path: Path) -> None:
         vector_of(tmp_path, gguf.PoolingType.RANK)
 
 
+@pytest.mark.parametrize("server", [CPU, *SERVERS])
+def test_a_reranker_scores_documents(server: str, tmp_path: Path) -> None:
+    """Its head's score has no bounds; ours is from 0 to 1, in the same order."""
+    path = tmp_path / "m.gguf"
+    program = () if server == CPU else command(server, tmp_path)
+    if program is None:
+        pytest.skip("no llama-server here")
+    write_encoder(path, gguf.PoolingType.RANK)
+    documents = ("a", "b b", "a b", "", "a b " * 200)
+    child = Worker(str(path), str(tmp_path / "m.log"), external=bool(program))
+    try:
+        child.load(LoadSpec(path=str(path), context_length=64, llama_server=program), timeout=LIMIT)
+        result = child.rerank(RerankSpec(query="a", documents=documents), limits=[LIMIT])
+        with pytest.raises(PromptTooLong):
+            child.rerank(RerankSpec(query="a", documents=documents, truncate=False), limits=[LIMIT])
+        with pytest.raises(PromptTooLong):  # whatever is left out of the document
+            child.rerank(RerankSpec(query="a b " * 200, documents=("a",)), limits=[LIMIT])
+    finally:
+        child.close()
+    assert len(result.scores) == len(documents)
+    assert len(set(result.scores)) > 2
+    assert all(0 < score < 1 for score in result.scores)
+    assert result.prompt_tokens is not None
+    raw = raw_scores(path, "a", documents[:3])
+    assert list(result.scores[:3]) == pytest.approx([1 / (1 + math.exp(-x)) for x in raw], abs=1e-6)
+
+
+def raw_scores(path: Path, query: str, documents: tuple[str, ...]) -> list[float]:
+    """What llama.cpp itself answers."""
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path, parameters.n_ctx, parameters.verbosity = str(path), 64, 1
+    parameters.embedding, parameters.n_gpu_layers, parameters.warmup = True, 0, False
+    parameters.n_parallel, parameters.cpuparams.n_threads = 1, 1
+    parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
+    reply = xllamacpp.Server(parameters).handle_rerank({"query": query, "documents": [*documents]})
+    results = sorted(reply["results"], key=lambda result: result["index"])
+    return [result["relevance_score"] for result in results]
+
+
 def vector_of(tmp_path: Path, pooling: gguf.PoolingType) -> bytes:
     """What an encoder with this pooling makes of a text."""
     path = tmp_path / f"{pooling.name}.gguf"
@@ -275,47 +315,6 @@ def vector_of(tmp_path: Path, pooling: gguf.PoolingType) -> bytes:
         return child.embed(("a b",), True, limits=[LIMIT]).vectors[0]
     finally:
         child.close()
-
-
-def write_encoder(path: Path, pooling: gguf.PoolingType = gguf.PoolingType.MEAN) -> None:
-    """A BERT of one layer, with a vocabulary of seven tokens and weights that mean nothing."""
-    width, context = 32, 64
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "\u2581a", "\u2581b"]
-    writer = gguf.GGUFWriter(path, "bert")
-    writer.add_context_length(context)
-    writer.add_embedding_length(width)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(width)
-    writer.add_head_count(1)
-    writer.add_layer_norm_eps(1e-12)
-    writer.add_causal_attention(False)
-    writer.add_pooling_type(pooling)
-    writer.add_tokenizer_model("bert")
-    writer.add_token_list(tokens)
-    writer.add_token_type_count(2)
-    for number, add in enumerate(
-        (writer.add_pad_token_id, writer.add_unk_token_id, writer.add_bos_token_id)
-    ):
-        add(number)
-    writer.add_eos_token_id(3)
-    writer.add_sep_token_id(3)
-    square = (width, width)
-    shapes = {"token_embd": (len(tokens), width), "token_types": (2, width)}
-    shapes |= {"position_embd": (context, width)}
-    biased: dict[str, tuple[int, ...]] = {"token_embd_norm": (width,)}
-    for part in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down"):
-        biased[f"blk.0.{part}"] = square
-    for part in ("attn_output_norm", "layer_output_norm"):
-        biased[f"blk.0.{part}"] = (width,)
-    random = numpy.random.default_rng(0)
-    for name, shape in (shapes | biased).items():
-        writer.add_tensor(f"{name}.weight", random.random(shape, dtype=numpy.float32))
-    for name in biased:
-        writer.add_tensor(f"{name}.bias", random.random(width, dtype=numpy.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def test_what_does_not_fit_the_context_is_said_or_cut(model: Worker) -> None:

@@ -103,6 +103,17 @@ def test_chat_streamed(js: Run) -> None:
     assert [part["done"] for part in parts] == [False] * (len(parts) - 1) + [True]
 
 
+def test_signs_of_life_are_skipped(models: Path, npu: str, packages: str) -> None:
+    install(models)
+    with Server(env={"RKLLAMA_ALIVE_INTERVAL": "0.1"}) as server:
+        parts = run_node(
+            packages, server.url, "streamed", "a b c d", reply="one two", prefill_us=8000
+        )
+    assert parts[0]["queue_position"] == 0
+    assert "".join(part["message"]["content"] for part in parts) == "one two"
+    assert [part["done"] for part in parts] == [False] * (len(parts) - 1) + [True]
+
+
 def test_generate_streamed(js: Run) -> None:
     parts = js("generated", "hello you")
     assert "".join(part["response"] for part in parts) == "hello you"

@@ -1,4 +1,4 @@
-"""`rkllama embed`: one JSON object a line, with a server and without."""
+"""`rkllama embed` and `rkllama rerank`: one JSON object a line, with a server and without."""
 
 from __future__ import annotations
 
@@ -139,3 +139,34 @@ def test_a_reader_that_has_seen_enough() -> None:
 def test_one_model_is_loaded_once_for_many_texts(trace: Path) -> None:
     assert len(rows("bge", *["hello"] * 40)) == 40
     assert [event["event"] for event in read_trace(trace)].count("init") == 1
+
+
+RERANKER = "Qwen3-Reranker-0.6B-rk3588"
+
+
+@pytest.fixture
+def reranker(models: Path) -> str:
+    folder = models / RERANKER
+    tokens = {"yes_id": 1500, "no_id": 1501}
+    write_model(folder / f"{RERANKER}.rkllm", vocab_size=2048, eos_id=2000, **tokens)
+    lines = "PARAMETER yes_token_id 1500\nPARAMETER no_token_id 1501\n"
+    (folder / "Modelfile").write_text(f"FROM {RERANKER}.rkllm\n{lines}")
+    return RERANKER
+
+
+def test_texts_are_ranked(reranker: str, where: dict[str, str]) -> None:
+    texts = ["Bananas", "Paris is the capital of France"]
+    text = output("rerank", reranker, "capital of France?", *texts, env=where)
+    best, worst = map(json.loads, text.splitlines())
+    assert list(best) == ["index", "text", "score"]
+    assert (best["index"], best["text"], worst["index"]) == (1, texts[1], 0)
+    assert 0 < worst["score"] < 0.1 < 0.9 < best["score"] < 1
+    lines = "Bananas\n\nParis in France"
+    text = output("rerank", "--top", "1", reranker, "France", stdin=lines, env=where)
+    assert [json.loads(line)["index"] for line in text.splitlines()] == [2]
+    assert output("rerank", reranker, "France", stdin="", env=where) == ""
+
+
+def test_a_model_that_does_not_rank_is_named(where: dict[str, str]) -> None:
+    text = failure("rerank", "bge", "q", "text", env=where)
+    assert text.startswith("Error: bge-m3 is not a reranker\nUse one: ")

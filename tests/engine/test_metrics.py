@@ -35,9 +35,9 @@ def test_what_happened_is_counted(server: Server, models: Path) -> None:
     found = figures(server)
     assert found['rkllama_requests_total{path="/generate",status="200"}'] == 2
     assert found['rkllama_requests_total{path="/generate",status="400"}'] == 1
-    assert found["rkllama_completion_tokens_total"] == 24
-    assert found["rkllama_prompt_tokens_total"] > 0
-    assert found["rkllama_generation_seconds_count"] == 2
+    assert found['rkllama_completion_tokens_total{model="m"}'] == 24
+    assert found['rkllama_prompt_tokens_total{model="m"}'] > 0
+    assert found['rkllama_generation_seconds_count{model="m"}'] == 2
     assert found["rkllama_worker_restarts_total"] == 1
     assert found["rkllama_queue_length"] == 0
     [loaded] = server.get("/api/ps").json["models"]
@@ -65,9 +65,9 @@ def test_labels_are_escaped() -> None:
 def test_buckets_are_cumulative() -> None:
     histogram = Histogram("h", "A histogram.")
     for seconds in (0.01, 0.2, 1000.0):
-        histogram.observe(seconds)
+        histogram.observe(seconds, "m")
     lines = dict(line.rpartition(" ")[::2] for line in histogram.samples())
-    assert lines['h_bucket{le="0.05"}'] == "1"
-    assert lines['h_bucket{le="0.25"}'] == "2"
-    assert lines['h_bucket{le="300.0"}'] == "2"
-    assert lines['h_bucket{le="+Inf"}'] == lines["h_count"] == "3"
+    assert lines['h_bucket{model="m",le="0.05"}'] == "1"
+    assert lines['h_bucket{model="m",le="0.25"}'] == "2"
+    assert lines['h_bucket{model="m",le="300.0"}'] == "2"
+    assert lines['h_bucket{model="m",le="+Inf"}'] == lines['h_count{model="m"}'] == "3"

@@ -61,12 +61,14 @@ class House:
 
     def ask(self, name: str, prompt: str = "hi", **wants: Any) -> str:
         """One answer."""
-        with self.pool.use(self.model(name), **wants) as (resident, *_):
+        with self.pool.use(self.model(name), **wants) as turn:
+            resident = turn.resident
             return answer(resident, prompt, wants.get("caller", LOCAL))
 
     def load(self, name: str, **wants: Any) -> int:
         """Load a model until it is unloaded; its process."""
-        with self.pool.use(self.model(name), **wants) as (resident, *_):
+        with self.pool.use(self.model(name), **wants) as turn:
+            resident = turn.resident
             self.pool.pin(resident, wants.get("keep_alive"))
             return resident.worker.pid
 
@@ -266,7 +268,8 @@ def test_models_that_keep_changing_places_are_told_of(
 def test_a_model_whose_last_answer_was_left_goes_in_order(house: House, tmp_path: Path) -> None:
     for name in "ab":
         write_model(house.models / f"{name}.rkllm", tokens=100_000, trace=tmp_path / "trace")
-    with house.pool.use(house.model("a")) as (resident, *_):
+    with house.pool.use(house.model("a")) as turn:
+        resident = turn.resident
         run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
         next(run)
         run.close()
@@ -303,7 +306,8 @@ def test_the_time_of_a_model_that_is_used_does_not_run(house: House) -> None:
 @pytest.mark.parametrize("keep_alive", [0.0, 0.05])
 def test_a_model_goes_when_its_keep_alive_is_over(house: House, keep_alive: float) -> None:
     write_model(house.models / "m.rkllm")
-    with house.pool.use(house.model("m"), keep_alive=keep_alive) as (resident, *_):
+    with house.pool.use(house.model("m"), keep_alive=keep_alive) as turn:
+        resident = turn.resident
         pid = resident.worker.pid
         assert answer(resident, "hi") == "hi"
     assert_goes(pid)
@@ -323,7 +327,8 @@ def test_of_several_the_one_whose_time_is_over_goes(roomy: House) -> None:
 def test_a_busy_model_does_not_expire(house: House) -> None:
     write_model(house.models / "m.rkllm")
     house.ask("m", keep_alive=0.2)
-    with house.pool.use(house.model("m"), keep_alive=100.0) as (resident, *_):
+    with house.pool.use(house.model("m"), keep_alive=100.0) as turn:
+        resident = turn.resident
         over = threading.Event()
         assert not over.wait(0.4)  # the time itself is what is tested
         assert answer(resident, "hi") == "hi"
@@ -362,7 +367,8 @@ def test_an_unload_waits_for_no_prefill_for_ever(
 
 def test_an_unload_between_two_runs_of_an_answer_ends_it(house: House) -> None:
     write_model(house.models / "m.rkllm", tokens=100_000, token_us=1000)
-    with house.pool.use(house.model("m")) as (resident, *_):
+    with house.pool.use(house.model("m")) as turn:
+        resident = turn.resident
         task = Task(lambda: house.unload("m"))
         until(lambda: resident.worker.retired)
         run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
@@ -398,7 +404,8 @@ def test_an_unload_that_is_refused_leaves_the_model_as_it_was(
     monkeypatch.setattr(scheduler, "_MAX_CLOSING", 0)
     write_model(house.models / "m.rkllm")
     long = directive(tokens=100, token_us=1000)
-    with house.pool.use(house.model("m")) as (resident, *_):
+    with house.pool.use(house.model("m")) as turn:
+        resident = turn.resident
         whole = answer(resident, long)
         with pytest.raises(QueueFull):
             house.unload("m")
@@ -510,12 +517,12 @@ def test_a_load_that_lacks_memory_fails_when_no_idle_model_is_left(
     of_memory(hall, tmp_path, busy=2000, idle=1000, big=3500)
     hall.load("idle")
     with (
-        hall.pool.use(hall.model("busy")) as (resident, *_),
+        hall.pool.use(hall.model("busy")) as turn,
         pytest.raises(OutOfMemory, match="memory"),
     ):
         hall.load("big")
     assert hall.names == {"busy"}
-    assert resident.worker.alive
+    assert turn.resident.worker.alive
     hall.load("idle")
     hall.load("big")
     assert hall.names == {"big"}
@@ -640,7 +647,8 @@ def test_a_hung_abort_costs_the_process_and_not_the_next_answer(
     house: House,
 ) -> None:
     write_model(house.models / "m.rkllm")
-    with house.pool.use(house.model("m")) as (resident, *_):
+    with house.pool.use(house.model("m")) as turn:
+        resident = turn.resident
         resident.worker.kind = replace(resident.worker.kind, abort_grace=0.2)
         prompt = directive(tokens=100_000, token_us=1000)
         run = resident.worker.generate(GenerateSpec(prompt=prompt), first=LIMIT, each=LIMIT)
@@ -715,7 +723,8 @@ def test_an_idle_model_whose_memory_has_grown_is_loaded_anew(
     first = house.load("m", keep_alive=-1.0)
     for _ in range(3):
         house.ask("m")
-    with house.pool.use(house.model("m")) as (resident, *_):
+    with house.pool.use(house.model("m")) as turn:
+        resident = turn.resident
         assert answer(resident, "hi") == "hi"
         assert resident.worker.pid == first, "it is busy"
     if not renewed:
@@ -737,7 +746,8 @@ def test_a_grown_model_that_cannot_be_loaded_anew_is_none(
     monkeypatch.setattr(growth, "USES", 1)
     path = house.models / "m.rkllm"
     write_model(path, leak_mb=128)
-    with house.pool.use(house.model("m")) as (resident, *_):
+    with house.pool.use(house.model("m")) as turn:
+        resident = turn.resident
         assert answer(resident, "hi") == "hi"
         write_model(path, init_error=1)
     until(lambda: not house.pool.loaded() and not house.pool.scheduler.slots())

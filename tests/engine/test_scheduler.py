@@ -6,14 +6,14 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from rkllama.engine.memory import scheduler as scheduling
 from rkllama.engine.memory.scheduler import Scheduler, Slot, Swaps
 from rkllama.errors import Cancelled, QueueFull, ServerStopping
-from rkllama.service import LOCAL, Caller
+from rkllama.service import LOCAL, Caller, Signs
 from tests.waiting import LIMIT, Task, until
 
 
@@ -208,10 +208,12 @@ def test_a_grant_to_a_client_that_has_gone_in_the_same_moment_costs_no_model(
     busy = Holder(scheduler, "a").wait()
 
     class Leaver(Caller):
-        def wait(self, fd: int, timeout: float | None = None) -> bool:
+        def waiter(
+            self, fd: int, before: Callable[[], int] = lambda: 0
+        ) -> Callable[[float | None], bool]:
             ours.close()
             busy.leave()  # grants the place: now both are ready
-            return super().wait(fd, timeout)
+            return super().waiter(fd, before)
 
     with pytest.raises(Cancelled):
         use(scheduler, "b", caller=Leaver(theirs.fileno()))
@@ -394,3 +396,99 @@ def test_whatever_happens_no_model_is_held_twice_nor_too_many_are_there() -> Non
     assert not any(slot.held or slot.evicted for slot in slots)
     assert scheduler._leaving == set()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+# --- Place in the queue ------------------------------------------------------------------------
+
+
+class Watcher:
+    """A request whose client wants to know how many are before it."""
+
+    def __init__(self, scheduler: Scheduler[str], key: str, watching: bool = True) -> None:
+        self.told: list[int] = []
+        self.caller = Caller(signs=Signs(self.told.append, watching=watching))
+        self.task = Task(lambda: use(scheduler, key, caller=self.caller))
+
+
+def test_a_client_that_watches_is_told_each_change_of_its_place() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    busy = Holder(scheduler, "a").wait()
+    second = Holder(scheduler, "a")
+    until(lambda: scheduler.waiting == 1)
+    watcher = Watcher(scheduler, "a")
+    until(lambda: watcher.told)
+    busy.leave()
+    second.wait()
+    until(lambda: len(watcher.told) == 2)
+    second.leave()
+    watcher.task.result()
+    assert watcher.told == [2, 1, 0]
+
+
+def test_the_place_moves_up_when_somebody_before_goes(
+    client: tuple[socket.socket, socket.socket],
+) -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    ours, theirs = client
+    busy = Holder(scheduler, "a").wait()
+    leaver = Task(lambda: use(scheduler, "b", caller=Caller(theirs.fileno())))
+    until(lambda: scheduler.waiting == 1)
+    watcher = Watcher(scheduler, "a")
+    until(lambda: watcher.told == [2])
+    ours.close()
+    with pytest.raises(Cancelled):
+        leaver.result()
+    until(lambda: watcher.told == [2, 1])
+    busy.leave()
+    watcher.task.result()
+
+
+def test_who_does_not_watch_or_wait_is_told_nothing() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    Watcher(scheduler, "a").task.result()
+    busy = Holder(scheduler, "a").wait()
+    plain = Watcher(scheduler, "a", watching=False)
+    until(lambda: scheduler.waiting == 1)
+    watcher = Watcher(scheduler, "a")
+    until(lambda: watcher.told)
+    busy.leave()
+    watcher.task.result()
+    plain.task.result()
+    assert plain.told == []
+    assert watcher.told[0] == 2
+    assert watcher.told[-1] == 0
+
+
+def test_a_client_that_watches_is_sent_away_when_the_server_stops() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    busy = Holder(scheduler, "a").wait()
+    watcher = Watcher(scheduler, "a")
+    until(lambda: watcher.told)
+    scheduler.close()
+    with pytest.raises(ServerStopping):
+        watcher.task.result()
+    busy.leave()
+
+
+def test_a_client_that_finds_the_queue_full_is_told_only_that() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 1)
+    busy = Holder(scheduler, "a").wait()
+    queued = Holder(scheduler, "a")
+    until(lambda: scheduler.waiting == 1)
+    watcher = Watcher(scheduler, "a")
+    with pytest.raises(QueueFull):
+        watcher.task.result()
+    assert watcher.told == []
+    busy.leave()
+    queued.wait().leave()
+
+
+def test_a_sign_tells_the_place_as_it_is() -> None:
+    scheduler: Scheduler[str] = Scheduler(1, 64)
+    busy = Holder(scheduler, "a").wait()
+    told: list[int] = []
+    waits = Task(lambda: use(scheduler, "a", caller=Caller(signs=Signs(told.append, 0.001))))
+    until(lambda: len(told) > 2)
+    busy.leave()
+    waits.result()
+    assert told[:3] == [1, 1, 1]

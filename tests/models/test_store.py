@@ -436,7 +436,8 @@ def test_templates_of_modelfiles(store: Store, put: Put) -> None:
         ("all-mpnet-base-v2.gguf", None, ("embedding",)),
         ("mxbai-embed-large-v1.gguf", None, ("embedding",)),
         ("embeddinggemma-300m.gguf", None, ("embedding",)),
-        ("Qwen3-Reranker-0.6B.rkllm", None, ("completion",)),
+        ("Qwen3-Reranker-0.6B.rkllm", None, ("rerank",)),
+        ("Qwen3-Reranker-0.6B.gguf", None, ("completion",)),
     ],
 )
 def test_capabilities(
@@ -482,6 +483,49 @@ def test_a_gguf_with_pooling_or_of_an_encoder_embeds(
     pairs: list[Pair] = [("general.architecture", STRING, "bert"), (f"bert.{key}", kind, item)]
     put("m.gguf", header(pairs))
     assert store.resolve("m").capabilities == ("embedding",)
+
+
+def test_a_gguf_with_a_head_that_ranks_is_a_reranker(store: Store, put: Put) -> None:
+    pairs: list[Pair] = [("general.architecture", STRING, "bert"), ("bert.pooling_type", U32, 4)]
+    put("m.gguf", header(pairs))
+    assert store.resolve("m").capabilities == ("rerank",)
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "capabilities"),
+    [
+        ("m", "PARAMETER rerank true", ("rerank",)),
+        ("Qwen3-Reranker-0.6B", "PARAMETER rerank false", ("completion",)),
+        ("Qwen3-Reranker-0.6B", "PARAMETER yes_token_id 7", ("rerank",)),
+    ],
+)
+def test_a_modelfile_says_whether_a_model_ranks(
+    store: Store, put: Put, file: str, lines: str, capabilities: tuple[str, ...]
+) -> None:
+    put(f"m/{file}.rkllm")
+    put("m/Modelfile", f"FROM {file}.rkllm\n{lines}\n")
+    (info,) = store.list()
+    model = store.resolve(info.name)
+    assert (model.capabilities, model.yes_no_tokens) == (capabilities, ())
+
+
+def test_the_tokens_of_a_reranker_are_both_or_none(store: Store, put: Put) -> None:
+    put("m/Qwen3-Reranker.rkllm")
+    tokens = "PARAMETER yes_token_id 1\nPARAMETER no_token_id 0\n"
+    put("m/Modelfile", f"FROM Qwen3-Reranker.rkllm\n{tokens}")
+    (info,) = store.list()
+    assert store.resolve(info.name).yes_no_tokens == (1, 0)
+
+
+@pytest.mark.parametrize("file", ["m", "bge-m3"])
+def test_only_a_model_that_writes_has_no_use_for_n_batch(store: Store, put: Put, file: str) -> None:
+    put(f"m/{file}.rkllm")
+    put("m/Modelfile", f"FROM {file}.rkllm\nPARAMETER n_batch 4\n")
+    (info,) = store.list()
+    notes = store.resolve(info.name).notes
+    assert notes == (
+        ("n_batch in the Modelfile is ignored: this model writes text",) if file == "m" else ()
+    )
 
 
 # --- Digests -----------------------------------------------------------------------------------

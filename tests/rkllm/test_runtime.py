@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import json
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -240,7 +241,7 @@ def test_the_hidden_layer(version: str, tmp_path: Path, capfd: pytest.CaptureFix
 def test_logits(version: str, tmp_path: Path) -> None:
     kept: list[tuple[int, bytes]] = []
     with loaded(version, tmp_path, {"tokens": 3}) as model:
-        options = RunOptions(mode="logits")
+        options = RunOptions(mode="logits", limit=1)
 
         def keep(rows: Rows) -> None:
             kept.append((rows.width, rows.row(-1)))
@@ -252,7 +253,8 @@ def test_logits(version: str, tmp_path: Path) -> None:
                 model.runtime.run(PromptInput(text="x"), options=options, rows=keep)
             assert caught.value.hint == "It was added in 1.2.0."
             return
-        model.runtime.run(PromptInput(text="x"), options=options, rows=keep)
+        results = model.runtime.run(PromptInput(text="x"), options=options, rows=keep)
+        assert results.stopped == "length"  # it would go on generating
         first = model.runtime.run(PromptInput(text="x"), options=RunOptions(limit=1))
         assert first.tokens == 1
     ((width, row),) = kept
@@ -432,6 +434,63 @@ def test_a_batch(version: str, tmp_path: Path) -> None:
         with pytest.raises(RuntimeFailed, match="1 inputs for a batch of 3"):
             model.runtime.run(PromptInput(text="alone"))
     assert texts == ["one", "zwei und drei", "你好 🦙"]
+
+
+@pytest.mark.parametrize("version", since("1.2.1"))
+@pytest.mark.parametrize("mode", ["hidden", "logits"])
+def test_the_rows_of_a_batch(
+    version: str,
+    mode: Literal["hidden", "logits"],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Each input has its own, as many as it has tokens, and the same as alone."""
+    texts = ("one", "zwei und drei", "a b c d e f g")
+
+    def rows_of(directory: Path, *texts: str, n_batch: int) -> dict[int, tuple[int, bytes]]:
+        kept: dict[int, tuple[int, bytes]] = {}
+
+        def keep(rows: Rows) -> None:
+            kept[rows.number] = (rows.height, rows.row(-1))
+
+        directory.mkdir()
+        with loaded(version, directory, n_batch=n_batch) as model:
+            options = RunOptions(mode=mode, limit=1)
+            results = model.runtime.run(
+                [PromptInput(text=t) for t in texts], options=options, rows=keep
+            )
+            assert [perf.prefill_tokens for perf in results.perfs] == [h for h, _ in kept.values()]
+        return kept
+
+    together = rows_of(tmp_path / "all", *texts, n_batch=3)
+    for index, text in enumerate(texts):
+        assert together[index] == rows_of(tmp_path / f"{index}", text, n_batch=1)[0]
+    assert "never released" not in capfd.readouterr().out
+
+
+def test_logits_go_on_until_max_new_tokens(tmp_path: Path) -> None:
+    """So does the real runtime: whoever wants the first ones says so, or aborts."""
+    heights: list[int] = []
+    with loaded("1.3.0", tmp_path, {"tokens": 9}) as model:
+        for most in (1, 4):
+            heights.clear()
+            options = RunOptions(mode="logits", max_new_tokens=most)
+            model.runtime.run(
+                PromptInput(text="some words"),
+                options=options,
+                rows=lambda r: heights.append(r.height),
+            )
+            assert heights[1:] == [1] * (most - 1)
+
+
+@pytest.mark.parametrize("wrong", [101, 255])
+def test_a_batch_too_large_is_refused_as_the_runtime_does(
+    wrong: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(LoadFailed), loaded("1.3.0", tmp_path, n_batch=wrong):
+        pass
+    ctypes.CDLL(None).fflush(None)
+    assert f"n_batch must be between 1 and 100, but got {wrong}" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("temperature", [0, 0.0, 1.4e-45, 1e-300])

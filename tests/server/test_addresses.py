@@ -29,6 +29,8 @@ ADDRESSES = Addresses([route.path for route in routes()])
         ("//chat/completions/", "/v1/chat/completions"),
         ("/completions", "/v1/completions"),
         ("/embeddings", "/v1/embeddings"),
+        ("/rerank", "/v1/rerank"),
+        ("/reranking", "/v1/reranking"),
         ("/responses", "/v1/responses"),
         ("/messages", "/v1/messages"),
         ("/messages/count_tokens", "/v1/messages/count_tokens"),

@@ -15,7 +15,7 @@ import pytest
 from rkllama.config import load_settings
 from rkllama.engine.service import LocalService
 from rkllama.serve import create_app
-from rkllama.types import ModelInfo
+from rkllama.types import ModelInfo, RerankResult
 from tests.virtual_npu import write_model
 
 
@@ -112,6 +112,27 @@ def test_a_websocket_is_refused_so_that_the_client_goes_on_without(service: Loca
     status, body = call(service, "GET", "/v1/responses", headers=headers)
     assert status == "426 Upgrade Required"
     assert json.loads(body)["error"]["code"] == "no_websocket"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/rerank", "/rerank", "/v1/reranking", "/reranking", "/v2/rerank", "/api/rerank"]
+)
+def test_documents_are_ranked_at_every_address(
+    service: LocalService, models: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(models / "m.rkllm")
+    body = {"model": "m", "query": "Paris", "documents": ["London", "in Paris"], "top_n": 1}
+    status, answer = call(service, "POST", path, json.dumps(body).encode())
+    assert status == "400 Bad Request"
+    assert b"m is not a reranker" in answer
+    result = RerankResult(model="m", scores=(0.1, 0.9))
+    monkeypatch.setattr(service, "rerank", lambda _request, _caller: result)
+    status, answer = call(service, "POST", path, json.dumps(body).encode())
+    assert status == "200 OK"
+    best = {"index": 1, "relevance_score": 0.9, "document": {"text": "in Paris"}}
+    assert json.loads(answer)["results"] == [best]
+    status, answer = call(service, "POST", path, b'{"model": "m", "query": "q"}')
+    assert (status, b"'documents' is required" in answer) == ("400 Bad Request", True)
 
 
 def test_a_model_that_only_embeds_is_a_client_s_mistake_in_every_dialect(

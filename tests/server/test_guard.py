@@ -14,7 +14,9 @@ from rkllama.config import is_loopback, load_settings
 from rkllama.errors import ConfigError, Forbidden, InvalidRequest, Unauthorized
 from rkllama.server import guard
 from rkllama.server.guard import Guard
+from tests.conftest import isolate
 from tests.running import Reply, Server
+from tests.virtual_npu import library
 
 
 def environ(**headers: str) -> dict[str, str]:
@@ -118,13 +120,17 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
         assert compared == [b"a", b"b", b"c"]
 
 
-@pytest.fixture
-def keyed(models: Path, npu: str, tmp_path: Path) -> Iterator[Server]:
-    """A server whose key is in a file, and one origin that may call it."""
-    (tmp_path / "keys").write_text("secret\n")
-    arguments = ("--api-key", f"other,@{tmp_path}/keys", "--origins", "https://ui.example/")
-    with Server(*arguments) as server:
-        yield server
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server whose key is in a file, and one origin that may call it; no test here changes it."""
+    folder = tmp_path_factory.mktemp("keyed")
+    (folder / "keys").write_text("secret\n")
+    arguments = ("--api-key", f"other,@{folder}/keys", "--origins", "https://ui.example/")
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, folder)
+        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
+        with Server(*arguments) as server:
+            yield server
 
 
 @pytest.mark.integration

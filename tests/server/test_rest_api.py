@@ -20,6 +20,12 @@ NONE_LOADED = "Aucun modèle n'est actuellement chargé."
 ENGLISH = {"Accept-Language": "en"}
 
 
+@pytest.fixture
+def server(emptied: Server) -> Server:
+    """One for all tests here that need no other one."""
+    return emptied
+
+
 def load(server: Server, name: str, **headers: str) -> Reply:
     return server.request("POST", "/load_model", {"model_name": name}, headers)
 
@@ -44,24 +50,24 @@ def test_the_welcome(server: Server) -> None:
     assert_says(english, 200, {"message": "Welcome to RK-LLama!", "github": github})
 
 
-def test_models_are_file_names(server: Server, models: Path) -> None:
+def test_models_are_file_names(server: Server, there: Path) -> None:
     assert_says(server.get("/models"), 200, {"models": []})
     for name in ("model2", "model1"):
-        write_model(models / f"{name}.rkllm")
-    (models / "folder").mkdir()
-    write_model(models / "folder" / "model3.rkllm")
-    (models / "notes.txt").write_text("no model")
+        write_model(there / f"{name}.rkllm")
+    (there / "folder").mkdir()
+    write_model(there / "folder" / "model3.rkllm")
+    (there / "notes.txt").write_text("no model")
     names = ["model1.rkllm", "model2.rkllm", "model3.rkllm"]
     assert sorted(server.get("/models").json["models"]) == names
 
 
-def test_without_its_directory_models_is_the_documented_500(server: Server, models: Path) -> None:
-    models.rmdir()
+def test_without_its_directory_models_is_the_documented_500(server: Server, there: Path) -> None:
+    there.rmdir()
     error = "Le dossier ~/RKLLAMA/models est introuvable."
     assert_says(server.get("/models"), 500, {"error": error})
     english = server.request("GET", "/models", headers=ENGLISH)
     assert_says(english, 500, {"error": "The directory ~/RKLLAMA/models was not found."})
-    models.mkdir()
+    there.mkdir()
     assert_says(server.get("/models"), 200, {"models": []})
 
 
@@ -86,8 +92,8 @@ def test_a_named_directory_that_is_missing_is_not_made(home: Path) -> None:
 # --- Loading -----------------------------------------------------------------------------------
 
 
-def test_a_model_is_loaded_named_and_unloaded(server: Server, models: Path) -> None:
-    write_model(models / "model1.rkllm")
+def test_a_model_is_loaded_named_and_unloaded(server: Server, there: Path) -> None:
+    write_model(there / "model1.rkllm")
     assert_says(server.get("/current_model"), 404, {"error": NONE_LOADED})
     message = "Modèle model1.rkllm chargé avec succès."
     assert_says(load(server, "model1.rkllm"), 200, {"message": message})
@@ -97,9 +103,9 @@ def test_a_model_is_loaded_named_and_unloaded(server: Server, models: Path) -> N
     assert_says(server.post("/unload_model"), 400, {"error": NONE_LOADED})
 
 
-def test_a_second_load_is_refused(server: Server, models: Path) -> None:
+def test_a_second_load_is_refused(server: Server, there: Path) -> None:
     for name in ("a.rkllm", "b.rkllm"):
-        write_model(models / name)
+        write_model(there / name)
     assert load(server, "a.rkllm").status == 200
     error = "Un modèle est déjà chargé. Veuillez d'abord le décharger."
     assert_says(load(server, "b.rkllm"), 400, {"error": error})
@@ -112,16 +118,16 @@ def test_an_unknown_model_cannot_be_loaded(server: Server) -> None:
     assert_says(load(server, "nothing.rkllm"), 400, {"error": error})
 
 
-def test_a_load_without_a_name_is_a_400(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
+def test_a_load_without_a_name_is_a_400(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
     for body in ({}, {"model_name": None}, {"model_name": ""}, {"model": "m"}):
         answer = server.post("/load_model", body)
         assert answer.status == 400
         assert "model_name" in answer.json["error"]
 
 
-def test_english_for_those_who_ask(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
+def test_english_for_those_who_ask(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
     none = {"error": "No model is currently loaded."}
     assert_says(server.request("GET", "/current_model", headers=ENGLISH), 404, none)
     assert_says(server.request("POST", "/unload_model", headers=ENGLISH), 400, none)
@@ -150,8 +156,8 @@ def test_the_language_is_the_preferred_one(server: Server) -> None:
 # --- POST /generate ----------------------------------------------------------------------------
 
 
-def test_an_answer_is_the_documented_object(server: Server, models: Path) -> None:
-    write_model(models / "model1.rkllm", reply="Très bien, merci !")
+def test_an_answer_is_the_documented_object(server: Server, there: Path) -> None:
+    write_model(there / "model1.rkllm", reply="Très bien, merci !")
     load(server, "model1.rkllm")
     answer = server.post("/generate", {"messages": "Bonjour, comment vas-tu ?", "stream": False})
     assert answer.status == 200
@@ -193,8 +199,8 @@ def test_a_runtime_without_figures_gives_null(
         assert usage["total_tokens"] is None
 
 
-def test_a_streamed_answer_has_that_shape_in_every_line(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm", tokens=20, token_us=2000)
+def test_a_streamed_answer_has_that_shape_in_every_line(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm", tokens=20, token_us=2000)
     whole = server.post("/generate", {"model": "m", "messages": "hi"}).json
     answer = server.post("/generate", {"messages": "hi", "stream": True})
     assert answer.status == 200
@@ -214,16 +220,16 @@ def test_a_streamed_answer_has_that_shape_in_every_line(server: Server, models: 
     assert last["usage"]["completion_tokens"] == whole["usage"]["completion_tokens"]
 
 
-def test_without_a_model_generate_is_the_documented_400(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
+def test_without_a_model_generate_is_the_documented_400(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
     assert_says(server.post("/generate", {"messages": "hi"}), 400, {"error": NONE_LOADED})
     assert_says(
         server.post("/generate", {"messages": "hi", "stream": True}), 400, {"error": NONE_LOADED}
     )
 
 
-def test_generate_loads_the_model_that_it_names(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
+def test_generate_loads_the_model_that_it_names(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
     assert server.post("/generate", {"model": "m.rkllm", "messages": "hi"}).status == 200
     assert_says(server.get("/current_model"), 200, {"model_name": "m"})
     answer = server.post("/generate", {"model": "nothing", "messages": "hi"})
@@ -231,10 +237,10 @@ def test_generate_loads_the_model_that_it_names(server: Server, models: Path) ->
 
 
 def test_conversations_are_templated_and_templated_prompts_are_not(
-    server: Server, models: Path, tmp_path: Path
+    server: Server, there: Path, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    write_model(models / "Qwen2.5-0.5B.rkllm", trace=trace, trace_prompt=1)
+    write_model(there / "Qwen2.5-0.5B.rkllm", trace=trace, trace_prompt=1)
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "One?"},
@@ -253,8 +259,8 @@ def test_conversations_are_templated_and_templated_prompts_are_not(
     assert second == prompt
 
 
-def test_limits_and_stops_end_an_answer(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
+def test_limits_and_stops_end_an_answer(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
     short = {"model": "m", "messages": "hi " + directive(tokens=50), "max_tokens": 3}
     answer = server.post("/generate", short)
     assert answer.json["choices"][0]["finish_reason"] == "length"
@@ -278,18 +284,18 @@ def test_options_reach_the_runtime(models: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("method", ["DELETE", "POST"])
-def test_a_model_is_removed(server: Server, models: Path, method: str) -> None:
+def test_a_model_is_removed(server: Server, there: Path, method: str) -> None:
     for name in ("model1.rkllm", "model2.rkllm"):
-        write_model(models / name)
+        write_model(there / name)
     message = "Le modèle a été supprimé avec succès."
     assert_says(remove(server, "model1.rkllm", method), 200, {"message": message})
-    assert [file.name for file in models.glob("*.rkllm")] == ["model2.rkllm"]
+    assert [file.name for file in there.glob("*.rkllm")] == ["model2.rkllm"]
     error = "Le modèle : model1.rkllm est introuvable."
     assert_says(remove(server, "model1.rkllm", method), 404, {"error": error})
 
 
-def test_a_loaded_model_is_unloaded_when_it_is_removed(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
+def test_a_loaded_model_is_unloaded_when_it_is_removed(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
     load(server, "m")
     assert remove(server, "m").status == 200
     assert_says(server.get("/current_model"), 404, {"error": NONE_LOADED})
@@ -321,14 +327,14 @@ def test_a_download_is_told_in_lines_of_text(models: Path, npu: str, home: Path)
             assert english.body.startswith(b"Error during download: ")
 
 
-def test_every_error_before_a_download_is_told_in_its_text(server: Server, models: Path) -> None:
+def test_every_error_before_a_download_is_told_in_its_text(server: Server, there: Path) -> None:
     for name in ("qwen2-7b", "qwen2-1.5b"):
-        write_model(models / f"{name}.rkllm")
+        write_model(there / f"{name}.rkllm")
     several = server.post("/pull", {"model": "qwen2"})
-    (models / "qwen2-7b.rkllm").unlink()
-    (models / "qwen2-1.5b.rkllm").unlink()
-    models.rmdir()
-    models.symlink_to(models)
+    (there / "qwen2-7b.rkllm").unlink()
+    (there / "qwen2-1.5b.rkllm").unlink()
+    there.rmdir()
+    there.symlink_to(there)
     unreadable = server.post("/pull", {"model": "qwen2"})
     for answer in (several, unreadable):
         assert answer.status == 400
@@ -377,8 +383,8 @@ def test_other_paths_are_a_404(server: Server) -> None:
             assert path in answer.json["error"]
 
 
-def test_head_is_a_get_without_its_body(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
+def test_head_is_a_get_without_its_body(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
     for path in ("/", "/models", "/api/version", "/api/tags", "/health", "/v1/models", "/nothing"):
         got, head = server.get(path), server.request("HEAD", path)
         assert (head.status, head.body) == (got.status, b"")
@@ -398,8 +404,8 @@ def test_errors_have_the_shape_of_their_dialect(server: Server) -> None:
     assert error("/v1/messages/nothing")["type"] == "error"
 
 
-def test_metadata_answers_while_a_model_generates(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm", tokens=100_000, token_us=200)
+def test_metadata_answers_while_a_model_generates(server: Server, there: Path) -> None:
+    write_model(there / "m.rkllm", tokens=100_000, token_us=200)
     with server.stream("/generate", {"model": "m", "messages": "x", "stream": True}) as stream:
         assert stream.status() == 200
         next(iter(stream))
@@ -409,10 +415,10 @@ def test_metadata_answers_while_a_model_generates(server: Server, models: Path) 
 
 
 def test_only_ollama_refuses_thought_of_a_model_that_cannot_think(
-    server: Server, models: Path
+    server: Server, there: Path
 ) -> None:
     for name in ("Qwen2.5-0.5B", "Qwen3-0.6B", "m"):
-        write_model(models / f"{name}.rkllm")
+        write_model(there / f"{name}.rkllm")
     message = {"messages": [{"role": "user", "content": "hi"}], "stream": False}
     for model, status in (("Qwen2.5-0.5B", 400), ("Qwen3-0.6B", 200), ("m", 200)):
         chat = server.post("/api/chat", {"model": model, "think": True, **message})

@@ -26,7 +26,9 @@ JSON_ROUTES = [
     (method, route.path)
     for route in routes()
     for method in route.methods
-    if method in ("POST", "DELETE") and "<" not in route.path and route.path != "/unload_model"
+    if method in ("POST", "DELETE")
+    and "<" not in route.path
+    and route.path not in ("/unload_model", "/api/rkllama/drain")
 ]
 
 
@@ -251,6 +253,14 @@ FIELDS: dict[str, dict[str, object]] = {
         "input": "hi",
         "encoding_format": "float",
         "dimensions": None,
+    },
+    "/v1/rerank": {
+        "model": "m",
+        "query": "q",
+        "documents": ["one", {"text": "two"}],
+        "top_n": 1,
+        "return_documents": False,
+        "truncate": True,
     },
     "/v1/messages": {
         "model": "m",

@@ -57,39 +57,39 @@ def in_thread(work: Any, *arguments: Any, **named: Any) -> tuple[threading.Threa
 
 @pytest.mark.parametrize(("fault", "name"), [("segv_at", "SIGSEGV"), ("abort_at", "SIGABRT")])
 def test_a_crash_before_the_first_token_is_an_error_with_its_name(
-    server: Server, models: Path, fault: str, name: str
+    emptied: Server, there: Path, fault: str, name: str
 ) -> None:
-    write_model(models / "m.rkllm")
-    answer = generate(server, "m", "hi " + directive(**{fault: 0}))
+    write_model(there / "m.rkllm")
+    answer = generate(emptied, "m", "hi " + directive(**{fault: 0}))
     assert answer.status == 500
     assert name in answer.json["error"]
-    assert text_of(generate(server, "m", "still there?")) == "still there?"
+    assert text_of(generate(emptied, "m", "still there?")) == "still there?"
 
 
-def test_a_crash_inside_a_stream_ends_it_with_an_error_line(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm", tokens=50)
-    answer = generate(server, "m", "hi " + directive(segv_at=20), stream=True)
+def test_a_crash_inside_a_stream_ends_it_with_an_error_line(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm", tokens=50)
+    answer = generate(emptied, "m", "hi " + directive(segv_at=20), stream=True)
     assert answer.status == 200
     *pieces, last = answer.lines
     assert pieces
     assert "SIGSEGV" in last["error"]
-    assert generate(server, "m").status == 200
+    assert generate(emptied, "m").status == 200
 
 
-def test_an_exit_of_the_runtime_is_an_error_too(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
-    answer = generate(server, "m", "hi " + directive(exit_at=0, exit_code=7))
+def test_an_exit_of_the_runtime_is_an_error_too(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
+    answer = generate(emptied, "m", "hi " + directive(exit_at=0, exit_code=7))
     assert answer.status == 500
     assert "7" in answer.json["error"]
 
 
-def test_an_error_state_of_the_runtime_keeps_the_process(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
-    assert text_of(generate(server, "m")) == "hi"
-    (child,) = server.children()
-    assert generate(server, "m", "hi " + directive(run_error=1)).status == 500
-    assert text_of(generate(server, "m")) == "hi"
-    assert server.children() == [child]
+def test_an_error_state_of_the_runtime_keeps_the_process(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
+    assert text_of(generate(emptied, "m")) == "hi"
+    (child,) = emptied.children()
+    assert generate(emptied, "m", "hi " + directive(run_error=1)).status == 500
+    assert text_of(generate(emptied, "m")) == "hi"
+    assert emptied.children() == [child]
 
 
 def test_a_hung_runtime_is_ended_and_everything_else_answers_meanwhile(
@@ -128,15 +128,15 @@ def test_a_hang_before_the_first_token_has_its_own_status(models: Path, npu: str
     ],
 )
 def test_a_model_that_cannot_be_loaded_says_why(
-    server: Server, models: Path, config: dict[str, Any], words: str
+    emptied: Server, there: Path, config: dict[str, Any], words: str
 ) -> None:
-    write_model(models / "m.rkllm", **config)
-    answer = generate(server, "m")
+    write_model(there / "m.rkllm", **config)
+    answer = generate(emptied, "m")
     assert answer.status == 500
     assert words in answer.json["error"]
-    assert server.get("/api/ps").json["models"] == []
-    write_model(models / "good.rkllm")
-    assert text_of(generate(server, "good")) == "hi"
+    assert emptied.get("/api/ps").json["models"] == []
+    write_model(there / "good.rkllm")
+    assert text_of(generate(emptied, "good")) == "hi"
 
 
 def _body(model: str, prompt: str = "hi", **fields: object) -> dict[str, object]:
@@ -278,84 +278,84 @@ def test_a_full_queue_is_503_with_a_time_to_try_again(models: Path, npu: str) ->
 # --- Answers -----------------------------------------------------------------------------------
 
 
-def test_no_token_is_lost_and_none_reaches_the_next_answer(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
+def test_no_token_is_lost_and_none_reaches_the_next_answer(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
     for number in range(60):
         text = f"answer {number} of many, to its very last token {number}"
-        assert text_of(generate(server, "m", directive(reply=text))) == text
+        assert text_of(generate(emptied, "m", directive(reply=text))) == text
 
 
-def test_an_interrupted_answer_does_not_reach_the_next_one(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm", token_us=500)
+def test_an_interrupted_answer_does_not_reach_the_next_one(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm", token_us=500)
     for number in range(10):
         prompt = directive(tokens=3000)
-        with server.stream("/generate", _body("m", prompt)) as stream:
+        with emptied.stream("/generate", _body("m", prompt)) as stream:
             assert stream.status() == 200
             next(iter(stream))
         text = f"only this {number}"
-        assert text_of(generate(server, "m", directive(reply=text))) == text
+        assert text_of(generate(emptied, "m", directive(reply=text))) == text
 
 
-def test_characters_split_over_tokens_arrive_whole(server: Server, models: Path) -> None:
+def test_characters_split_over_tokens_arrive_whole(emptied: Server, there: Path) -> None:
     text = "Çà et là, 日本語 🙂 – fin"
-    write_model(models / "m.rkllm", reply=text, split=1)
-    assert text_of(generate(server, "m")) == text
-    lines = server.post("/generate", _body("m")).lines
+    write_model(there / "m.rkllm", reply=text, split=1)
+    assert text_of(generate(emptied, "m")) == text
+    lines = emptied.post("/generate", _body("m")).lines
     assert "".join(line["choices"][0]["content"] for line in lines) == text
 
 
-def test_a_stop_string_ends_the_answer_before_it(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm", reply="one two three four five")
-    answer = generate(server, "m", stop=[" three"])
+def test_a_stop_string_ends_the_answer_before_it(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm", reply="one two three four five")
+    answer = generate(emptied, "m", stop=[" three"])
     assert text_of(answer) == "one two"
     assert answer.json["choices"][0]["finish_reason"] == "stop"
 
 
-def test_max_tokens_ends_with_length(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm", tokens=50)
-    answer = generate(server, "m", max_tokens=7)
+def test_max_tokens_ends_with_length(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm", tokens=50)
+    answer = generate(emptied, "m", max_tokens=7)
     assert answer.json["usage"]["completion_tokens"] == 7
     assert answer.json["choices"][0]["finish_reason"] == "length"
 
 
-def test_tools_that_do_not_fit_are_named(server: Server, models: Path) -> None:
+def test_tools_that_do_not_fit_are_named(emptied: Server, there: Path) -> None:
     """Open WebUI sends dozens of its own with each question."""
-    write_model(models / "Qwen2.5-1.5B-rk3588-w8a8.rkllm")
+    write_model(there / "Qwen2.5-1.5B-rk3588-w8a8.rkllm")
     tool = {"type": "function", "function": {"name": "look", "description": "word " * 3000}}
     body = {"model": "qwen", "messages": [{"role": "user", "content": "hi"}]}
-    answer = server.post("/api/chat", {**body, "tools": [tool, tool]})
+    answer = emptied.post("/api/chat", {**body, "tools": [tool, tool]})
     assert answer.status == 400
     assert "Its 2 tools count, too: send fewer. Shorten it" in answer.json["error"]
     body["messages"] = [{"role": "user", "content": "word " * 6000}]
-    answer = server.post("/api/chat", body)
+    answer = emptied.post("/api/chat", body)
     assert answer.status == 400
     assert "tools" not in answer.json["error"]
 
 
 def test_as_many_inputs_as_are_taken_are_embedded_and_more_are_refused(
-    server: Server, models: Path
+    emptied: Server, there: Path
 ) -> None:
-    write_model(models / "m.rkllm")
+    write_model(there / "m.rkllm")
     for path, vectors in (("/v1/embeddings", "data"), ("/api/embed", "embeddings")):
-        answer = server.post(path, {"model": "m", "input": ["a"] * 2048})
+        answer = emptied.post(path, {"model": "m", "input": ["a"] * 2048})
         assert answer.status == 200, answer.body
         assert len(answer.json[vectors]) == 2048
-        answer = server.post(path, {"model": "m", "input": ["a"] * 72_000})
+        answer = emptied.post(path, {"model": "m", "input": ["a"] * 72_000})
         assert answer.status == 400
         assert b"72000" in answer.body
         assert b"2048" in answer.body
 
 
-def test_turn_ten_evaluates_its_new_tokens_only(server: Server, models: Path) -> None:
-    write_model(models / "Qwen2.5-1.5B-rk3588-w8a8.rkllm", reply="Yes, of course. Anything else?")
+def test_turn_ten_evaluates_its_new_tokens_only(emptied: Server, there: Path) -> None:
+    write_model(there / "Qwen2.5-1.5B-rk3588-w8a8.rkllm", reply="Yes, of course. Anything else?")
     messages: list[dict[str, str]] = []
     for turn in range(10):
         messages.append({"role": "user", "content": f"Question number {turn}, if you please?"})
-        answer = server.post("/api/chat", {"model": "qwen", "messages": messages, "stream": False})
+        answer = emptied.post("/api/chat", {"model": "qwen", "messages": messages, "stream": False})
         assert answer.status == 200, answer.body
         values = answer.json
         messages.append(values["message"])
-    first = server.post("/api/chat", {"model": "qwen", "messages": messages[:1], "stream": False})
+    first = emptied.post("/api/chat", {"model": "qwen", "messages": messages[:1], "stream": False})
     alone = first.json["prompt_eval_count"]
     whole, cached = values["prompt_eval_count"], values["cached_count"]
     assert whole > 7 * alone

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rkllama.states.conversation import Conversations, RunFigures
+from rkllama.states.conversation import Conversations
+from rkllama.states.facts import RunFigures
 from rkllama.states.header import Header
 from rkllama.states.index import Entry
 from rkllama.states.key import Identity
@@ -80,14 +81,14 @@ class Run:
         self, text: str, *, saves: bool = True, goes_on: bool = False, alone: bool = False
     ) -> bool:
         """Run a prompt; return whether its state was kept."""
-        visit = begun(self.conversations, text)
+        visit = begun(self.conversations, text, alone=alone)
         path = visit.path()
         if path is not None and visit.load is not None:
             visit.loaded(True, 0.0)
             self.loads += 1
             self.held, self.text = visit.load.header.tokens, text[: visit.load.header.length]
         reused = self.held if text.startswith(self.text) else 0
-        target = visit.draft(goes_on=goes_on, alone=alone)
+        target = visit.draft(goes_on=goes_on)
         if target is not None:
             write(target, tokens_of(text))
         visit.end(

@@ -12,12 +12,13 @@ from ...config import (
     Setting,
     find_value,
     home_directory,
+    host_name,
     load_settings,
     read_config,
 )
 from ...errors import ConfigError, RKLLamaError
 from ..common import JSONFlag, command_group, models_option, print_json
-from .values import SECRET, shown_text, toml_value, value_text, without_login
+from .values import RULES, SECRET, json_value, shown_text, toml_value, value_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,7 @@ def get(context: typer.Context, name: Name) -> None:
     rows = _rows(read_config(path), path, models_option(context))
     row = next(row for row in rows if row.setting is setting)
     if row.error is not None:
-        raise ConfigError(f"{name} cannot be {row.value!r}: {row.error}")
+        raise ConfigError(f"{name} {setting.refused(row.value)}: {row.error}")
     if row.value is not None:
         sys.stdout.write(f"{value_text(row.value, setting)}\n")
 
@@ -166,6 +167,8 @@ def _default(setting: Setting) -> Any:
         return home_directory()
     if setting.name == "models":
         return os.path.join(home_directory(), "models")
+    if setting.name == "board_name":
+        return host_name()
     return setting.default
 
 
@@ -176,7 +179,7 @@ def _known(name: str) -> Setting:
         return names[name]
     from difflib import get_close_matches
 
-    near = get_close_matches(name.lower().replace("-", "_"), names, n=2, cutoff=0.5)
+    near = get_close_matches(name.lower().replace("-", "_"), names, n=2, cutoff=0.55)
     hint = f"Did you mean {' or '.join(near)}?" if near else "`rkllama config` lists them."
     raise ConfigError(f"there is no setting '{name[:100]}'", hint=hint)
 
@@ -251,14 +254,14 @@ def _print(rows: list[Row]) -> None:
 
 def _line(row: Row) -> str:
     text = shown_text(row.setting, row.value) if row.error is None else f"{row.value}: {row.error}"
-    if row.error is not None and row.setting.name == SECRET:
+    if row.error is not None and row.setting.name in (SECRET, RULES):
         text = row.error
     return f"{text}  ({row.where})" if row.source in ("option", "environment") else text
 
 
 def _as_json(row: Row) -> dict[str, Any]:
     secret = row.setting.name == SECRET
-    value = without_login(row.value) if isinstance(row.value, str) else row.value
+    value = json_value(row.setting, row.value, valid=row.error is None)
     values = {
         "name": row.setting.name,
         "value": None if secret else value,

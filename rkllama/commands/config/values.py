@@ -6,6 +6,8 @@ from typing import Any
 from ...config import Setting, server_address
 
 SECRET = "api_keys"  # noqa: S105 - its name
+RULES = "prompt_rules"
+"""Their tables may hold API keys."""
 
 
 def toml_value(setting: Setting, text: str) -> str:
@@ -27,6 +29,11 @@ def toml_value(setting: Setting, text: str) -> str:
         import shlex
 
         value = shlex.join(value)
+    elif setting.name == "aliases":
+        pairs = (f"{json.dumps(name)} = {json.dumps(value[name])}" for name in value)
+        return f"{{ {', '.join(pairs)} }}"
+    elif setting.name == RULES:
+        value = tuple(map(str, value))
     elif setting.is_duration:
         value = int(text) if text.strip().lstrip("-").isdecimal() else text.strip()
     elif isinstance(value, int) and not isinstance(value, bool) and text.lower().startswith("0x"):
@@ -42,7 +49,14 @@ def shown_text(setting: Setting, value: Any) -> str:
     """Return a value as text, of secrets only how many there are."""
     if setting.name == SECRET and value:
         return "1 key" if len(value) == 1 else f"{len(value)} keys"
-    return "not set" if value in (None, ()) else without_login(value_text(value, setting))
+    return "not set" if value in (None, (), {}) else without_login(value_text(value, setting))
+
+
+def json_value(setting: Setting, value: Any, *, valid: bool) -> Any:
+    """Return a value, or what stands in its place, as it is told to programs."""
+    if setting.name == RULES and not isinstance(value, str):
+        return [rule.as_dict() for rule in value] if valid else None
+    return without_login(value) if isinstance(value, str) else value
 
 
 def without_login(text: str) -> str:
@@ -64,7 +78,9 @@ def value_text(value: Any, setting: Setting) -> str:
         import shlex
 
         return shlex.join(value)
-    return ", ".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, dict):
+        return ",".join(f"{name}={target}" for name, target in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def duration_text(seconds: float) -> str:

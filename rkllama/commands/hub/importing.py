@@ -37,11 +37,12 @@ def import_model(
     from ...models.authoring import WritableStore
     from ...models.filename import strip_extension
 
-    models = settings_of(context).models
+    settings = settings_of(context)
+    models = settings.models
     path = _model_in(source)
     _check(path)
     make_directory(models)
-    store = WritableStore(models)
+    store = WritableStore(models, settings.aliases)
     try:
         free, _ = store.new_name(name or strip_extension(os.path.basename(path)))
         # What is there is not replaced, not even an alias or a model that `create` made.

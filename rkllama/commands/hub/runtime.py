@@ -271,7 +271,7 @@ def _runtimes(settings: "Settings") -> "Runtimes":
 def _path_of(settings: "Settings", model: str) -> str:
     from ...models.store import Store
 
-    path = Store(settings.models).resolve(model).info.path
+    path = Store(settings.models, settings.aliases).resolve(model).info.path
     if not path.lower().endswith(".rkllm"):
         raise InvalidRequest(f"{model} does not run on the NPU", hint="Only .rkllm models do.")
     return path

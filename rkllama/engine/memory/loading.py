@@ -22,6 +22,7 @@ from ...runner.keeping import keep_conversation
 from ...runner.lane import State
 from ...runner.log import log_path
 from ...runner.worker import Worker
+from ...service import Caller
 from ...states.conversation import Conversations
 from ...states.key import Identity, file_identity
 from ...states.store import Figures as StateFigures
@@ -82,7 +83,7 @@ class Loader:
             llama_server=self._llama_server(model),
             lora=model.lora,
             **self._eyes(model),
-            npu=model.npu.over(self._npu),
+            npu=self._npu_params(model),
         )
 
     def _eyes(self, model: StoredModel) -> dict[str, Any]:
@@ -94,6 +95,11 @@ class Loader:
             "encoder_library": self._settings.rknn_lib,
             "image_markers": tuple(markers_of(model)),
         }
+
+    def _npu_params(self, model: StoredModel) -> NPUParams:
+        params = model.npu.over(self._npu)
+        # A model that writes has one prompt at a time, and every run takes as many as were agreed on.
+        return replace(params, n_batch=1) if "completion" in model.capabilities else params
 
     def _llama_server(self, model: StoredModel) -> tuple[str, ...]:
         """Return the words of the llama-server to run a model with; none for the backend of its format.
@@ -170,12 +176,13 @@ class Loader:
             self._on_npu.add(info.path)
             return worker
 
-    def load(self, resident: Resident) -> LoadedInfo:
+    def load(self, resident: Resident, caller: Caller) -> LoadedInfo:
         """Load a model in its process, and note what the backend says. Raises LoadFailed."""
         worker = resident.worker
         self.governors.hold(resident.model.info.path)
-        spec = self._with_domain(resident.spec, resident.model)
-        resident.loaded = worker.load(spec, timeout=self._settings.load_timeout)
+        spec = self._with_states(self._with_domain(resident.spec, resident.model))
+        timeout = self._settings.load_timeout
+        resident.loaded = worker.load(spec, timeout=timeout, caller=caller)
         if worker.kind.leaks:
             resident.growth = Growth(worker.pid)
         resident.conversations = self._conversations(resident)
@@ -190,33 +197,47 @@ class Loader:
         )
         return replace(spec, npu=replace(spec.npu, base_domain_id=first))
 
-    def _conversations(self, resident: Resident) -> Conversations | None:
-        """Return what keeps a loaded model's conversations on the disk, where it has a runtime that can."""
-        loaded = resident.ready
-        if not loaded.keeps_states:
-            return None
+    def _with_states(self, spec: LoadSpec) -> LoadSpec:
+        """Return a spec that names the directory of states to a runtime with slots."""
+        kind = kind_of(spec.path, external=bool(spec.llama_server))
+        return (
+            replace(spec, states=self._states.directory)
+            if kind.parallel and self._opens()
+            else spec
+        )
+
+    def _opens(self) -> bool:
+        """Return whether there is a directory of states for this process."""
         with self._npu_mutex:
             if self._keeps_states is None:
                 self._keeps_states = self._states.open()
-        if not self._keeps_states:
-            return None
+            return self._keeps_states
+
+    def _conversations(self, resident: Resident) -> tuple[Conversations, ...]:
+        """Return what keeps a loaded model's conversations on the disk, where it has a runtime that can."""
+        loaded = resident.ready
+        if not loaded.keeps_states or not self._opens():
+            return ()
         try:
             lora = file_identity(resident.spec.lora)
         except OSError:
-            return None
+            return ()
         identity = Identity(
             runtime=loaded.runtime,
             platform=loaded.platform or "",
             toolkit=loaded.toolkit or "",
             context_length=loaded.context_length,
             lora=lora,
+            state_format=loaded.state_format,
         )
-        return Conversations(
+        first = Conversations(
             self._states,
             identity,
             resident.info.name,
             has_farewell=loaded.per_run_sampling,
+            slots=loaded.slots,
         )
+        return (first, *(first.sibling() for _ in resident.worker.lanes[1:]))
 
     def state_figures(self) -> StateFigures | None:
         """What is kept of conversations on the disk; None where nothing is."""
@@ -250,12 +271,14 @@ class Loader:
 
 
 def _close_worker(resident: Resident) -> None:
-    """End a model's process; its conversation is kept first, where it is idle and the runtime can."""
-    worker, conversations = resident.worker, resident.conversations
-    if conversations is None:
-        worker.close()
-        return
-    if worker.state is State.READY and not worker.retired:
-        keep_conversation(worker, conversations)
+    """End a model's process; its conversations are kept first, where it is idle and the runtime can."""
+    worker = resident.worker
+    kept = list(zip(worker.lanes, resident.conversations, strict=False))
+    for lane, conversations in kept:
+        # A slot outlasts the run that was aborted in it.
+        can_keep = conversations.slots or not worker.retired
+        if can_keep and lane.state is State.READY and worker.alive:
+            keep_conversation(lane, conversations)
     worker.close()
-    conversations.sweep()
+    for _, conversations in kept:
+        conversations.sweep()

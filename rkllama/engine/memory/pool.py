@@ -6,14 +6,16 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ...backends.base import LoadedInfo, LoadSpec
 from ...board.lock import NPULock
 from ...config import LONGEST_WAIT, Settings
 from ...errors import (
     Cancelled,
+    LoadFailed,
     NoModelLoaded,
+    NPUBusy,
     OutOfMemory,
     RKLLamaError,
     ServerStopping,
@@ -24,8 +26,9 @@ from ...runner.lane import Lane
 from ...service import LOCAL, Caller
 from ...states.store import Figures as StateFigures
 from ...types import LoadedModel, ModelInfo, SamplingParams
+from ..health.crashes import Crashes
 from .loading import Loader
-from .resident import Resident, Turn, describe
+from .resident import Resident, Traffic, Turn, describe
 from .scheduler import Scheduler, Slot, Swaps
 
 log = logging.getLogger("rkllama")
@@ -68,6 +71,9 @@ class Pool:
         model is still the current one, and comes back with its keep-alive."""
         self.restarts = 0
         """How many model processes died or had to be stopped since the start."""
+        self.crashes = Crashes()
+        self.on_lost: Callable[[str], object] = lambda _: None
+        """Is told the path of a model whose process died."""
 
     # --- Use -----------------------------------------------------------------------------------
 
@@ -100,17 +106,18 @@ class Pool:
                         continue
                     resident = slot.resident
                     assert resident is not None
+                    turn = Turn(resident, lane, granted - started)
                     try:
                         if time.monotonic() - granted > _LONG and caller.has_left():
                             self._expire_after(slot, resident)
                             raise Cancelled
-                        loaded = time.monotonic() - granted
+                        turn.load_seconds = time.monotonic() - granted
                         try:
-                            yield Turn(resident, lane, granted - started, loaded)
+                            yield turn
                         finally:
                             self._after_use(slot, resident, keep_alive)
                     finally:
-                        resident.leave(lane)
+                        resident.leave(turn.lane)
                     return
         finally:
             self._loader.give_back()
@@ -161,7 +168,11 @@ class Pool:
         if resident.worker.dead:
             if self.scheduler.be_alone(slot):
                 self._lose(slot, resident)
-        elif resident.growth is not None:
+            return
+        if resident.answered:
+            resident.answered = False
+            self.crashes.note_use(slot.key)
+        if resident.growth is not None:
             resident.bloated = resident.growth.note_use(resident.memory)
 
     @staticmethod
@@ -170,10 +181,14 @@ class Pool:
 
     def _lose(self, slot: Slot[Resident], resident: Resident) -> None:
         """Remove a process that died or had to be stopped."""
-        if not resident.worker.retired:
+        crashed = not resident.worker.retired
+        if crashed:
             self.restarts += 1
+            self.crashes.note_crash(slot.key)
             self._remember(slot, resident)
         self._close(slot)
+        if crashed:
+            self.on_lost(slot.key)
 
     def _remember(self, slot: Slot[Resident], resident: Resident) -> None:
         self._lost.pop(slot.key, None)
@@ -194,6 +209,20 @@ class Pool:
             if until is None or until > time.monotonic():
                 return resident.info
         raise NoModelLoaded
+
+    def program_of(self, model: StoredModel) -> tuple[str, ...]:
+        """Return the words of the llama-server that runs a model; none: the backend of its format does."""
+        return self._loader.spec(model, 1, None).llama_server
+
+    def traffic(self) -> dict[str, Traffic]:
+        """Return what goes on with each model, by path: of those that are in memory or waited for."""
+        found: dict[str, Traffic] = {}
+        waiting = self.scheduler.waiting_by_key()
+        for slot in self.scheduler.slots():
+            resident, running = slot.resident, slot.holders
+            use = None if resident is None else resident.cache_use
+            found[slot.key] = Traffic(running, waiting.pop(slot.key, 0), use)
+        return found | {key: Traffic(0, count, None) for key, count in waiting.items()}
 
     def pin(self, resident: Resident, keep_alive: float | None) -> None:
         """Keep a model that was loaded explicitly until it is unloaded, or as long as is said."""
@@ -221,7 +250,7 @@ class Pool:
             self._remember(slot, slot.resident)
             self._close(slot)
         if slot.resident is None:
-            self._load(slot, model, spec, wanted)
+            self._load(slot, model, spec, wanted, caller)
         else:
             self._loader.governors.renew()
         assert slot.resident is not None
@@ -247,26 +276,43 @@ class Pool:
             log.warning("%s: %s", resident.info.name, error)
         return resident.worker.alive
 
-    def _load(self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int) -> None:
+    def _load(
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        spec: LoadSpec,
+        wanted: int,
+        caller: Caller = LOCAL,
+    ) -> None:
         """Load a model, on the NPU with the release of the runtime that fits it."""
         started = time.monotonic()
 
         def attempt(spec: LoadSpec) -> LoadedInfo:
-            return self._load_in_memory(slot, model, spec, wanted)
+            return self._load_in_memory(slot, model, spec, wanted, caller)
 
-        loaded = self._loader.with_runtime(model.info, spec, attempt)
+        try:
+            loaded = self._loader.with_runtime(model.info, spec, attempt)
+        except (LoadFailed, WorkerError) as error:
+            if not isinstance(error, NPUBusy | OutOfMemory):
+                self.crashes.note_crash(slot.key)
+            raise
         self._lost.pop(slot.key, None)
         for notice in (*model.notes, *loaded.notices):
             log.warning("%s: %s", model.info.name, notice)
         log.info("loaded %s in %.2f s", model.info.name, time.monotonic() - started)
 
     def _load_in_memory(
-        self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        spec: LoadSpec,
+        wanted: int,
+        caller: Caller,
     ) -> LoadedInfo:
         """Load a model; where memory lacks, idle ones go for it one by one."""
         while True:
             try:
-                return self._try_load(slot, model, spec, wanted)
+                return self._try_load(slot, model, spec, wanted, caller)
             except OutOfMemory as error:
                 if not self._close_an_idle_one(error.message):
                     raise
@@ -284,7 +330,12 @@ class Pool:
         return True
 
     def _try_load(
-        self, slot: Slot[Resident], model: StoredModel, spec: LoadSpec, wanted: int
+        self,
+        slot: Slot[Resident],
+        model: StoredModel,
+        spec: LoadSpec,
+        wanted: int,
+        caller: Caller,
     ) -> LoadedInfo:
         """Start a process and load the model in it; after a failure the slot is empty.
 
@@ -299,7 +350,7 @@ class Pool:
         if self._closed:  # `close` may have looked before it was there
             self._end(resident, "the server is stopping")
         try:
-            return self._loader.load(resident)
+            return self._loader.load(resident, caller)
         except BaseException:
             self._close(slot)
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -48,10 +49,14 @@ class Resident:
     """Of its memory since it was loaded; None where it is not minded."""
     bloated: bool = False
     """Whether it has to be loaded anew for that."""
-    conversations: Conversations | None = None
-    """What is kept of its conversations on the disk; None where nothing is."""
+    conversations: tuple[Conversations, ...] = ()
+    """What is kept of its conversations on the disk, by its lanes; empty where nothing is."""
+    answered: bool = False
+    """Whether a run has gone well since that was last asked."""
     told: set[str] = field(default_factory=set)
     """What has been logged about templates, its own and its aliases': once is enough."""
+    _cached: dict[Lane, int] = field(default_factory=dict)
+    """Tokens that the last run of each lane has left in its KV cache."""
     _taken: set[Lane] = field(default_factory=set)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
@@ -65,10 +70,46 @@ class Resident:
             self._taken.add(lane)
             return lane
 
+    def note_run(self, lane: Lane, tokens: int) -> None:
+        """Note that a run went well, and that `tokens` of prompt and completion are in its KV cache now."""
+        self.answered = True
+        with self._mutex:
+            self._cached[lane] = tokens
+
+    @property
+    def cache_use(self) -> float | None:
+        """The share of its KV cache that is in use, 0 to 1, as the runs told that have ended; None while it
+        is being loaded.
+        """
+        if self.loaded is None:
+            return None
+        with self._mutex:
+            tokens = sum(self._cached.values())
+        room = self.loaded.context_length * len(self.worker.lanes)
+        return min(1.0, tokens / room) if room else None
+
     def leave(self, lane: Lane) -> None:
         """Give a lane back."""
         with self._mutex:
             self._taken.discard(lane)
+
+    def take_instead(
+        self, lane: Lane, choose: Callable[[Sequence[Conversations]], Conversations]
+    ) -> Lane:
+        """Return the lane whose memory is chosen of the free ones, in place of a lane that was taken."""
+        with self._mutex:
+            lanes = [one for one in self.worker.lanes if one not in self._taken]
+            free = [lane, *(one for one in lanes if one.state is State.READY)]
+            memories = {self.conversations[one.index]: one for one in free}
+            chosen = memories[choose(list(memories))]
+            self._taken.discard(lane)
+            self._taken.add(chosen)
+            return chosen
+
+    @property
+    def has_company(self) -> bool:
+        """Whether several requests use it."""
+        return len(self._taken) > 1
 
     @property
     def ready(self) -> LoadedInfo:
@@ -89,14 +130,36 @@ class Resident:
         return self.wanted_context > own or (limit is not None and own >= limit)
 
 
-class Turn(NamedTuple):
+class Traffic(NamedTuple):
+    """What goes on with a model."""
+
+    running: int
+    """Requests whose turn it is,"""
+    waiting: int
+    """and those that wait for it."""
+    cache_use: float | None
+    """The share of its KV cache that is in use, 0 to 1; None: it is not in memory."""
+
+
+@dataclass(slots=True)
+class Turn:
     """A request's turn on a loaded model, and what it waited for."""
 
     resident: Resident
     lane: Lane
     """What its runs go over."""
     queue_seconds: float
-    load_seconds: float
+    load_seconds: float = 0.0
+
+    def take_lane(self, choose: Callable[[Sequence[Conversations]], Conversations]) -> None:
+        """Go on with another lane, by what is in its memory."""
+        self.lane = self.resident.take_instead(self.lane, choose)
+
+    @property
+    def conversations(self) -> Conversations | None:
+        """What is kept of those in the lane's memory; None where nothing is."""
+        every = self.resident.conversations
+        return every[self.lane.index] if every else None
 
 
 def describe(slot: Slot[Resident]) -> LoadedModel | None:

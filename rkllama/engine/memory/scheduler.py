@@ -65,20 +65,31 @@ class Slot(Generic[T]):
         return self.holders > 0
 
     @property
+    def has_room(self) -> bool:
+        """Whether it can be held by one more now."""
+        return self.holders < self.places
+
+    @property
     def shared(self) -> bool:
         """Whether others may join its holders, or could."""
         return self.places > 1
 
 
 class _Ticket(Generic[T]):
-    __slots__ = ("alone", "closing", "key", "passed", "since", "slot", "wake")
+    __slots__ = ("alone", "before", "closing", "key", "passed", "since", "slot", "wake", "watched")
 
-    def __init__(self, key: str, closing: bool = False, alone: bool = False) -> None:
+    def __init__(
+        self, key: str, closing: bool = False, alone: bool = False, watched: bool = False
+    ) -> None:
         self.key = key
         self.alone = alone or closing
         """Joins no other holder."""
         self.closing = closing
         """Goes first, is not counted as waiting, and takes no new place."""
+        self.watched = watched
+        """Is woken, too, when there are fewer or more before it."""
+        self.before = 0
+        """How many requests are before it, as its waiter knows."""
         self.slot: Slot[T] | None = None
         self.wake = -1
         self.since = time.monotonic()
@@ -118,6 +129,7 @@ class Scheduler(Generic[T]):
         self._leaving: set[str] = set()
         self._tickets: list[_Ticket[T]] = []
         self._closed = False
+        self._draining = False
 
     def slots(self) -> list[Slot[T]]:
         """Return the slots now, least recently used first."""
@@ -130,15 +142,51 @@ class Scheduler(Generic[T]):
         with self._lock:
             return sum(not ticket.closing for ticket in self._tickets)
 
+    def waiting_by_key(self) -> dict[str, int]:
+        """Return how many requests wait for each model that is waited for."""
+        with self._lock:
+            keys = [ticket.key for ticket in self._tickets if not ticket.closing]
+        return {key: keys.count(key) for key in keys}
+
+    def is_full(self, key: str | None = None) -> bool:
+        """Return whether a request for model `key`, or for any that suits best, would be sent away now: it
+        would have to wait, and as many wait as may.
+        """
+        with self._lock:
+            if sum(not ticket.closing for ticket in self._tickets) < self._max_queue:
+                return False
+            slots = list(self._slots.values())
+            if key in self._slots:
+                return not self._slots[key].has_room
+            place = len(slots) < self._max_loaded or not all(slot.held for slot in slots)
+            return not (place or (key is None and any(slot.has_room for slot in slots)))
+
+    @property
+    def places(self) -> int:
+        """How many requests can have their turn at the same time now."""
+        with self._lock:
+            free = max(0, self._max_loaded - len(self._slots))
+            return free + sum(slot.places for slot in self._slots.values())
+
+    @property
+    def draining(self) -> bool:
+        """Whether nobody is taken any more."""
+        return self._draining or self._closed
+
+    def drain(self) -> None:
+        """Send away everybody who comes from now on; those who wait keep their turn."""
+        self._draining = True
+
     @contextlib.contextmanager
     def lease(self, key: str, *, alone: bool = False, caller: Caller = LOCAL) -> Iterator[Slot[T]]:
         """Hold the slot of model `key`, a new one if it has none; unless `alone`, together with others where
         it is shared.
 
-        Raises QueueFull at once, Cancelled when the client hangs up while waiting. A slot
+        Raises QueueFull and ServerStopping at once, Cancelled when the client hangs up while waiting. A slot
         that has no resident when its holder leaves is given up.
         """
-        slot = self._acquire(_Ticket(key, alone=alone), caller)
+        ticket: _Ticket[T] = _Ticket(key, alone=alone, watched=caller.watching)
+        slot = self._acquire(ticket, caller)
         if slot is None:
             raise ServerStopping
         try:
@@ -198,7 +246,8 @@ class Scheduler(Generic[T]):
         overdue: Callable[[], object] = lambda: None,
     ) -> Slot[T] | None:
         with self._lock:
-            if self._closed:
+            # Who wants to be alone had a turn before.
+            if self._closed or (self._draining and not ticket.alone):
                 return None
             self._tickets.insert(0 if ticket.closing else len(self._tickets), ticket)
             self._dispatch()
@@ -209,16 +258,19 @@ class Scheduler(Generic[T]):
                 self._tickets.remove(ticket)
                 raise QueueFull(limit)
             try:
-                ticket.wake = os.eventfd(0, os.EFD_CLOEXEC)
+                ticket.wake = os.eventfd(int(ticket.watched), os.EFD_CLOEXEC)
             except OSError:
                 # Out of file descriptors: a ticket without a waiter must not be granted.
                 self._tickets.remove(ticket)
                 raise
         try:
             waiting()
-            if not caller.wait(ticket.wake, patience):
+            wait = caller.waiter(ticket.wake, lambda: self._before(ticket))
+            if not wait(patience):
                 overdue()
-                caller.wait(ticket.wake)
+                wait(None)
+            if ticket.watched:
+                self._keep_told(ticket, caller, wait)
         except BaseException:
             self._forget(ticket)
             raise
@@ -227,6 +279,26 @@ class Scheduler(Generic[T]):
                 wake, ticket.wake = ticket.wake, -1
             os.close(wake)
         return ticket.slot
+
+    def _keep_told(
+        self, ticket: _Ticket[T], caller: Caller, wait: Callable[[float | None], bool]
+    ) -> None:
+        """Tell a caller how many requests are before its own whenever that has changed, 0 at the end."""
+        while True:
+            os.eventfd_read(ticket.wake)
+            before = self._before(ticket)
+            caller.tell(before)
+            if not before:
+                return
+            wait(None)
+
+    def _before(self, ticket: _Ticket[T]) -> int:
+        """Return how many requests are before one: of those that wait, and one that has what it waits for; 0
+        when it has been granted.
+        """
+        with self._lock:
+            ticket.before = self._place(ticket)
+            return ticket.before
 
     def _forget(self, ticket: _Ticket[T]) -> None:
         """Drop a ticket whose client is gone; it may have been granted in the same moment."""
@@ -306,6 +378,17 @@ class Scheduler(Generic[T]):
             ticket.slot = slot
             self._tickets.remove(ticket)
             self._notify(ticket)
+        waiting = (ticket for ticket in self._tickets if not ticket.closing)
+        for place, ticket in enumerate(waiting, 1):
+            if ticket.watched and place != ticket.before:
+                self._notify(ticket)
+
+    def _place(self, ticket: _Ticket[T]) -> int:
+        """Return how many requests are before one; see `_before`."""
+        if ticket not in self._tickets:
+            return 0
+        earlier = self._tickets[: self._tickets.index(ticket)]
+        return 1 + sum(not other.closing for other in earlier)
 
     def _joins(self, ticket: _Ticket[T], slot: Slot[T]) -> bool:
         """Return whether a ticket may join the holders of a slot: not before an earlier one that wants to be

@@ -1,4 +1,5 @@
 /* The functions of rkllm.h. */
+#include <signal.h>
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
@@ -267,7 +268,10 @@ int rkllm_load_prompt_cache(LLMHandle handle, const char *prompt_cache_path) {
     if (instance->cache_loaded)
         return refuse("a prompt cache is loaded already: release it before loading another");
     Origin origin = origin_of(instance);
-    if (cache_load(prompt_cache_path, instance->vocab, &instance->slots->kv, &origin)) return -1;
+    Ids *kv = &instance->slots->kv;
+    if (instance->config.state_fault == 3) raise(SIGSEGV);
+    if (cache_load(prompt_cache_path, instance->vocab, kv, &origin)) return -1;
+    for (size_t i = 0; instance->config.state_fault == 2 && i < kv->length; i++) kv->id[i] = -1;
     trace_event(instance->trace, "load", now_ns(), ", \"tokens\": %zu",
                 instance->slots->kv.length);
     instance->cache_loaded = true;

@@ -105,7 +105,10 @@ static int check_extend(const RKLLMExtendParam *extend) {
 #if HAS_BATCH
     if (extend->use_cross_attn != 0 && extend->use_cross_attn != 1)
         reject("extend_param.use_cross_attn=%d", extend->use_cross_attn);
-    if (check_int("extend_param.n_batch", extend->n_batch, 1, 64)) return -1;
+    if (extend->n_batch < 1 || extend->n_batch > 100) {
+        log_line('E', "The n_batch must be between 1 and 100, but got %d", extend->n_batch);
+        return refuse("extend_param.n_batch=%d", extend->n_batch);
+    }
 #endif
     return 0;
 }

@@ -12,6 +12,7 @@
 #include "template.h"
 #include "vocab.h"
 
+#define MOST_BATCH 100  /* inputs of a run */
 #define PIECE_BYTES 160 /* room for a token and for what is held back before it */
 
 /* One input of a run; there are n_batch of them, and each has its own KV cache. */

@@ -87,6 +87,8 @@ static int check_limits(const RKLLMParam *param, const Config *config) {
         return -1;
     }
     if (config->eos_id >= config->vocab_size) return refuse("eos_id is not below vocab_size");
+    if (config->yes_id >= config->vocab_size || config->no_id >= config->vocab_size)
+        return refuse("yes_id or no_id is not below vocab_size");
     return strlen(config->eos) > 64 ? refuse("eos is longer than 64 bytes") : 0;
 }
 

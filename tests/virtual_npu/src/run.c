@@ -138,6 +138,22 @@ static bool fault(const Config *config, int64_t given) {
     return config->error_at == given;
 }
 
+/* The same, where what one input wants befalls all of them. */
+static bool any_fault(const Instance *instance, int64_t given) {
+    bool found = false;
+    for (int i = 0; i < instance->n_batch; i++) found |= fault(&instance->slots[i].config, given);
+    return found;
+}
+
+static bool ends_at_eos(const Instance *instance, const Slot *slot) {
+#if HAS_RUN_SAMPLING
+    if (instance->param.ignore_eos_token) return false;
+#else
+    (void)instance;
+#endif
+    return !slot->config.no_eos;
+}
+
 /* --- before the first token ------------------------------------------------------------------ */
 
 static void trace_start(Instance *instance) {
@@ -239,7 +255,12 @@ static int read_slot(Instance *instance, Slot *slot, const RKLLMInput *input,
                                            (size_t)instance->config.image_outputs)
                        : params_json(instance, input, infer);
     trace_pictures(instance, &pictures);
-    slot->reply = reply_plan(&slot->config, instance->vocab, slot->prompt_text, message, params,
+    Config config = slot->config;
+    if (config.state_fault == 1 && instance->cache_loaded) {
+        config.mode = REPLY_TEXT;
+        config.reply = "another answer";
+    }
+    slot->reply = reply_plan(&config, instance->vocab, slot->prompt_text, message, params,
                              &instance->run.sampling, instance->runs);
     free(message);
     free(params);
@@ -324,32 +345,88 @@ static void retire(Instance *instance, float *rows, size_t count, Answer answer)
     free(rows);
 }
 
-static int run_vectors(Instance *instance) {
-    Slot *slot = instance->slots;
-    RKLLMResult *result = instance->results;
-    LLMCallState state = RKLLM_RUN_NORMAL;
+/* Put the hidden states of these tokens into the result; how many floats they are goes to `count`. */
+static float *put_hidden(Instance *instance, const Ids *ids, RKLLMResult *result, size_t *count) {
     size_t width = (size_t)instance->config.embd_size;
-    float *rows;
-    clear_results(instance);
-    if (instance->run.mode == RKLLM_INFER_GET_LAST_HIDDEN_LAYER) {
-        rows = hidden_states(instance->vocab, &slot->prompt, width);
-        result->last_hidden_layer.hidden_states = rows;
-        result->last_hidden_layer.embd_size = (int)width;
-        result->last_hidden_layer.num_tokens = (int)slot->prompt.length;
-#if !HAS_LOGITS
-        state = RKLLM_RUN_GET_LAST_HIDDEN_LAYER;
-#endif
-    } else {
-        width = vocab_size(instance->vocab);
-        rows = logits(instance->vocab, &slot->prompt, reply_next(&slot->reply, instance->vocab));
+    float *rows = hidden_states(instance->vocab, ids, width);
+    result->last_hidden_layer.hidden_states = rows;
+    result->last_hidden_layer.embd_size = (int)width;
+    result->last_hidden_layer.num_tokens = (int)ids->length;
+    *count = ids->length * width;
+    return rows;
+}
+
+/* The same for logits, after which the slot's next token is chosen. */
+static float *put_logits(Instance *instance, Slot *slot, const Ids *ids, RKLLMResult *result,
+                         size_t *count) {
+    size_t width = vocab_size(instance->vocab);
+    slot->next = reply_next(&slot->reply, instance->vocab);
+    float *rows = logits(instance->vocab, ids, slot->next);
+    *count = ids->length * width;
+    if (slot->config.yes_id >= 0 && slot->config.no_id >= 0)
+        judge(rows + *count - width, slot->prompt_text, slot->config.yes_id, slot->config.no_id);
 #if HAS_LOGITS
-        result->logits.logits = rows;
-        result->logits.vocab_size = (int)width;
-        result->logits.num_tokens = (int)slot->prompt.length;
+    result->logits.logits = rows;
+    result->logits.vocab_size = (int)width;
+    result->logits.num_tokens = (int)ids->length;
+#else
+    (void)result;
 #endif
+    return rows;
+}
+
+/* Give rows for what was computed last: the prompts at first, then a token each. An input whose
+ * answer has ended has none. */
+static void give_rows(Instance *instance, bool prompts) {
+    bool hidden = instance->run.mode == RKLLM_INFER_GET_LAST_HIDDEN_LAYER;
+    LLMCallState state = RKLLM_RUN_NORMAL;
+    float *rows[MOST_BATCH] = {0};
+    size_t counts[MOST_BATCH] = {0};
+#if !HAS_LOGITS
+    state = RKLLM_RUN_GET_LAST_HIDDEN_LAYER;
+#endif
+    clear_results(instance);
+    for (int i = 0; i < instance->n_batch; i++) {
+        Slot *slot = &instance->slots[i];
+        int32_t token = slot->next;
+        Ids one = {.id = &token, .length = 1};
+        const Ids *ids = prompts ? &slot->prompt : &one;
+        RKLLMResult *result = &instance->results[i];
+        if (slot->done) continue;
+        rows[i] = hidden ? put_hidden(instance, ids, result, &counts[i])
+                         : put_logits(instance, slot, ids, result, &counts[i]);
     }
-    retire(instance, rows, slot->prompt.length * width, call(instance, state));
-    return stop(instance, "vectors");
+    Answer answer = call(instance, state);
+    for (int i = 0; i < instance->n_batch; i++)
+        if (rows[i]) retire(instance, rows[i], counts[i], answer);
+}
+
+/* Count the token that was chosen; whether every answer has ended. */
+static bool count_tokens(Instance *instance) {
+    bool all_done = true;
+    for (int i = 0; i < instance->n_batch; i++) {
+        Slot *slot = &instance->slots[i];
+        if (slot->done) continue;
+        slot->done = (slot->next == slot->config.eos_id && ends_at_eos(instance, slot)) ||
+                     (instance->run.max_new >= 0 && ++slot->given >= instance->run.max_new);
+        all_done &= slot->done;
+    }
+    return all_done;
+}
+
+/* Hidden states end with those of the prompts; with logits the run goes on generating. */
+static int run_vectors(Instance *instance) {
+    Run *run = &instance->run;
+    for (;;) {
+        if (any_fault(instance, run->steps)) return finish(instance, "error", RKLLM_RUN_ERROR, 0);
+        if (atomic_load_explicit(&instance->aborted, memory_order_acquire))
+            return stop(instance, "abort");
+        give_rows(instance, !run->steps++);
+        if (run->mode == RKLLM_INFER_GET_LAST_HIDDEN_LAYER || count_tokens(instance))
+            return stop(instance, "vectors");
+        int64_t token_us = instance->slots->config.token_us;
+        if (token_us) sleep_until(run->deadline += token_us * 1000);
+    }
 }
 
 /* --- generation ------------------------------------------------------------------------------ */
@@ -414,15 +491,6 @@ static Answer give(Instance *instance) {
     return answer;
 }
 
-static bool ends_at_eos(const Instance *instance, const Slot *slot) {
-#if HAS_RUN_SAMPLING
-    if (instance->param.ignore_eos_token) return false;
-#else
-    (void)instance;
-#endif
-    return !slot->config.no_eos;
-}
-
 /* Choose the slot's next token, or end it. An end-of-sequence token is given to the callback only
  * where its text is wanted or it does not end the answer. */
 static void advance(Instance *instance, Slot *slot) {
@@ -462,7 +530,7 @@ static int generate(Instance *instance) {
     if (config->trace_tokens && instance->trace >= 0 && !run->times)
         run->times = malloc(sizeof *run->times);
     for (;;) {
-        if (fault(config, run->steps)) return finish(instance, "error", RKLLM_RUN_ERROR, 0);
+        if (any_fault(instance, run->steps)) return finish(instance, "error", RKLLM_RUN_ERROR, 0);
         if (advance_all(instance)) return stop(instance, "stop");
         if (config->token_us) sleep_until(run->deadline += config->token_us * 1000);
         if (atomic_load_explicit(&instance->aborted, memory_order_acquire))
@@ -475,14 +543,18 @@ static int generate(Instance *instance) {
 }
 
 int run_execute(Instance *instance) {
-    const Config *config = &instance->slots->config;
     Run *run = &instance->run;
+    bool wants_failure = false, wants_error = false;
     if (run->prefilled) return generate(instance);
-    if (config->run_fail) {
+    for (int i = 0; i < instance->n_batch; i++) {
+        wants_failure |= instance->slots[i].config.run_fail;
+        wants_error |= instance->slots[i].config.run_error;
+    }
+    if (wants_failure) {
         run_free(instance);
         return -1;
     }
-    if (prefill(instance) || config->run_error) return fail(instance);
+    if (prefill(instance) || wants_error) return fail(instance);
     if (run->mode != RKLLM_INFER_GENERATE) return run_vectors(instance);
     return generate(instance);
 }

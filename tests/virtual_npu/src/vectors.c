@@ -55,3 +55,18 @@ float *logits(const Vocab *vocab, const Ids *ids, int32_t next) {
     }
     return rows;
 }
+
+void judge(float *row, const char *prompt, int64_t yes_id, int64_t no_id) {
+    static const char asks[] = "<Query>: ", shows[] = "\n<Document>: ";
+    const char *query = strstr(prompt, asks);
+    const char *document = query ? strstr(query, shows) : NULL;
+    int words = 0, found = 0;
+    if (document) {
+        char *text = strndup(query + strlen(asks), (size_t)(document - query) - strlen(asks));
+        for (char *rest = text, *word; (word = strtok_r(rest, " ?!.,\n", &rest)); words++)
+            found += strcasestr(document + strlen(shows), word) != NULL;
+        free(text);
+    }
+    row[no_id] = 4;
+    row[yes_id] = words ? 8 * (float)found / (float)words : 0;
+}

@@ -11,4 +11,8 @@ float *hidden_states(const Vocab *vocab, const Ids *ids, size_t size);
 /* `ids->length` rows of vocab_size floats in fresh memory; `next` is the last row's greatest. */
 float *logits(const Vocab *vocab, const Ids *ids, int32_t next);
 
+/* Set the logits of "yes" and "no" in a row by how much of the query's words stand in the document,
+ * as a reranker's prompt has them: behind "<Query>: " and "<Document>: ". */
+void judge(float *row, const char *prompt, int64_t yes_id, int64_t no_id);
+
 #endif

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .common import model_names, models_option
+from ..common import model_names, models_option
 
 
 def serve(
@@ -66,13 +66,21 @@ def serve(
             help="End after this long without a request and a loaded model; -1: never. [default: -1]",
         ),
     ] = None,
+    drain_timeout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="After a first SIGTERM, answer the requests that are there for up to this long. "
+            "[default: 0]",
+        ),
+    ] = None,
     log_level: Annotated[
         str | None,
         typer.Option(metavar="LEVEL", help="Level: debug, info, warning or error. [default: info]"),
     ] = None,
 ) -> None:
     """Serve models over HTTP to Ollama, OpenAI and Anthropic clients."""
-    from ..config import load_settings
+    from ...config import load_settings
 
     settings = load_settings(
         {
@@ -84,6 +92,7 @@ def serve(
             "api_keys": api_key,
             "origins": origins,
             "exit_idle": exit_idle,
+            "drain_timeout": drain_timeout,
             "log_level": log_level,
         }
     )
@@ -94,7 +103,7 @@ def serve(
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
     )
-    from ..serve import serve as serve_until_stopped
+    from ...serve import serve as serve_until_stopped
 
     serve_until_stopped(
         settings, model, ready=lambda url: sys.stderr.write(f"RKLLama listens on {url}\n")
@@ -105,7 +114,7 @@ def _address(host: str | None, port: int | None) -> str | None:
     """Return HOST:PORT from the two options; what is missing comes from the settings."""
     if host is None and port is None:
         return None
-    from ..config import load_settings, server_address
+    from ...config import load_settings, server_address
 
     given_host, given_port = server_address(host or load_settings().host)
     if host is not None and host.count(":") != 1 and "]:" not in host:

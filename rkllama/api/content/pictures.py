@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..errors import Unsupported
-from ..types import Part, SentImage, TextPart, joined_parts, text_parts
-from .common import Fields, left_out
+from ...errors import Unsupported
+from ...types import Part, SentImage, TextPart, joined_parts, text_parts
+from ..common import Fields, left_out
 
 IMAGE_KINDS = ("image_url", "input_image")
 """The types of OpenAI's parts that hold a picture."""

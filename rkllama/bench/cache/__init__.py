@@ -1,0 +1,1 @@
+"""What conversations on disk are worth here, measured with the runtime that writes and reads them."""

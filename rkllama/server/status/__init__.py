@@ -1,0 +1,1 @@
+"""How the server is, for balancers and monitors: liveness, readiness, draining, figures."""
