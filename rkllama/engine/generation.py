@@ -109,7 +109,7 @@ class Generation:
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, visit),
-            first=self.settings.prompt_timeout(len(prompt.text)),
+            first=self.settings.prompt_timeout(len(prompt.text), len(prompt.images)),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
