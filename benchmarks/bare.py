@@ -11,7 +11,8 @@ import ctypes
 import sys
 import time
 
-from rkllama.rkllm.ctypes_types import CTypes
+from rkllama.clib.ctypes_types import CTypes
+from rkllama.rkllm.abi import header
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
 
 
 def _seconds(path: str, model: str, tokens: int) -> float:
-    types = CTypes("1.2.3")
+    types = CTypes(header("1.2.3"))
     lib = ctypes.CDLL(path)
     callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
     calls = 0

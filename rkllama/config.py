@@ -49,6 +49,9 @@ LONGEST_CONFIG = 256 << 10
 LONGEST_WAIT = 86400.0
 """Seconds, a day: nothing is waited for longer. The system's clocks overflow at 24 of them."""
 
+_IMAGE_CHARACTERS = 2000
+"""Of a prompt that take as long as a picture: its tokens, and an encoder that is loaded first (18 s)."""
+
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -214,6 +217,8 @@ class Settings:
     """debug, info, warning or error. RKLLAMA_LOG_LEVEL, info."""
     rkllm_lib: str | None
     """The file librkllmrt.so. RKLLAMA_RKLLM_LIB; default: searched for."""
+    rknn_lib: str | None
+    """The file librknnrt.so, for pictures. RKLLAMA_RKNN_LIB; default: searched for."""
     runtime_url: str
     """Where releases of librkllmrt are fetched from. RKLLAMA_RUNTIME_URL; default: RUNTIME_URL."""
     rkllm_abi: str | None
@@ -314,6 +319,7 @@ class Settings:
         "prompt_rules",
         "rkllm_abi",
         "rkllm_lib",
+        "rknn_lib",
         "runtime_url",
         "send_timeout",
         "share_states",
@@ -345,8 +351,9 @@ class Settings:
         """Where conversations are saved."""
         return os.path.join(self.home, "states")
 
-    def prompt_timeout(self, characters: int) -> float:
-        """Seconds that a prompt of so many characters may take until its first token."""
+    def prompt_timeout(self, characters: int, images: int = 0) -> float:
+        """Seconds that a prompt of so many characters and pictures may take until its first token."""
+        characters += images * _IMAGE_CHARACTERS
         return min(LONGEST_WAIT, self.token_timeout + self.prefill_timeout * characters / 1000)
 
 
@@ -389,6 +396,7 @@ SETTINGS = (
     Setting("context_length", "RKLLAMA_CONTEXT_LENGTH", _integer(32, 1 << 20), 4096),
     Setting("log_level", "RKLLAMA_LOG_LEVEL", _level, "info"),
     Setting("rkllm_lib", "RKLLAMA_RKLLM_LIB", _path, None),
+    Setting("rknn_lib", "RKLLAMA_RKNN_LIB", _path, None),
     Setting("runtime_url", "RKLLAMA_RUNTIME_URL", _text, RUNTIME_URL),
     Setting("rkllm_abi", "RKLLAMA_RKLLM_ABI", _text, None),
     Setting("llama_server", "RKLLAMA_LLAMA_SERVER", _by_values("program"), ()),

@@ -14,7 +14,7 @@
     ├── ModelsDirMissing          500  models_dir_missing   the models directory does not exist
     ├── QueueFull                 503  queue_full           try again after `retry_after` seconds
     ├── LoadFailed                500  load_failed          the runtime refused the model
-    │   ├── LibraryNotFound       500  library_not_found    librkllmrt.so is not there or unusable
+    │   ├── LibraryNotFound       500  library_not_found    a library of the vendor's is not there or unusable
     │   ├── UnknownRuntime        500  unknown_runtime      a version whose layout is not known
     │   ├── BackendMissing        500  backend_missing      a package or program is not there
     │   ├── OutOfMemory           500  out_of_memory        the memory does not suffice for the model
@@ -275,13 +275,15 @@ class LoadFailed(RKLLamaError):
 
 
 class LibraryNotFound(LoadFailed):
-    """librkllmrt.so is missing or unusable; `tried` pairs each place with what was wrong there."""
+    """A vendor's library is missing or unusable; `tried` pairs each place with what was wrong there."""
 
     code = "library_not_found"
 
-    def __init__(self, tried: tuple[tuple[str, str], ...], *, hint: str) -> None:
+    def __init__(
+        self, tried: tuple[tuple[str, str], ...], *, hint: str, file: str = "librkllmrt.so"
+    ) -> None:
         places = "; ".join(f"{place}: {reason}" for place, reason in tried)
-        super().__init__(f"librkllmrt.so cannot be used ({places})", hint=hint)
+        super().__init__(f"{file} cannot be used ({places})", hint=hint)
         self.tried = tried
 
 

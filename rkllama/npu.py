@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from .backends.base import (
     EmbedResult,
@@ -36,7 +37,7 @@ from .errors import (
     see_doctor,
 )
 from .rkllm.callback import Perf, Results, Rows
-from .rkllm.inputs import PromptInput
+from .rkllm.inputs import Input, PromptInput
 from .rkllm.library import open_library
 from .rkllm.log import (
     Facts,
@@ -52,6 +53,9 @@ from .rkllm.model_file import what_else
 from .rkllm.releases import are_bad_together
 from .rkllm.runtime import RunOptions, Runtime
 from .types import Diagnosis, FinishReason, NPUParams, TokenLogprob
+
+if TYPE_CHECKING:
+    from .backends.vision.eyes import Eyes
 
 _LORA = "default"
 _UNEXPLAINED = see_doctor("Try another release of librkllmrt, or a model made for this one.")
@@ -81,6 +85,9 @@ class NPUBackend:
         """Which template prompts go through: "own", "none", or None while undecided."""
         self._fresh = True
         """Whether the KV cache is empty."""
+        self._eyes: Eyes | None = None
+        self._pictures: tuple[bytes, ...] = ()
+        """The digests of the pictures in the KV cache."""
         self._holds_file = False
         """Whether a prompt cache file has been loaded, which is released before another one is."""
         self._surplus: dict[str, int] = {}
@@ -105,6 +112,7 @@ class NPUBackend:
         self._spec, self._runtime = spec, Runtime(library)
         self._counter = TokenCounter(spec.path)
         self._context = spec.context_length
+        self._eyes = _eyes(spec, soc)
         facts, clamped = self._init(self._runtime, spec, soc)
         if spec.lora is not None:
             self._load_lora(self._runtime, spec.lora)
@@ -137,6 +145,7 @@ class NPUBackend:
             keeps_states=self._n_batch == 1 and self._runtime.has("rkllm_get_kv_cache_size"),
             counts_tokens=self._n_batch == 1,
             n_batch=self._n_batch,
+            image_tokens=None if self._eyes is None else self._eyes.tokens,
             notices=tuple(notes),
         )
 
@@ -159,6 +168,9 @@ class NPUBackend:
             "is_async": False,
         }
         parameters |= _extended(runtime, spec.npu, soc)
+        if self._eyes is not None and runtime.has("img_start"):  # from 1.3.0 on each input has them
+            markers = self._eyes.markers
+            parameters |= {f"img_{name}": text for name, text in markers._asdict().items()}
         if runtime.has("n_batch"):
             self._n_batch = spec.npu.n_batch or 1
             parameters["n_batch"] = self._n_batch
@@ -219,15 +231,17 @@ class NPUBackend:
             raise Unsupported(
                 "the NPU's runtime does not provide log-probabilities", param="logprobs"
             )
-        if spec.images:
-            raise Unsupported("the NPU backend cannot read images", param="images")
+        given = self._input(runtime, spec, lambda: self._abort_wanted or cancelled())
+        if given is None:
+            return RunResult(reason="cancelled")
         self._use_template(runtime, raw=spec.raw)
+        self._forget_other_pictures(runtime, spec)
         was_fresh, self._fresh = self._fresh, False
         most = self._context if spec.max_tokens < 0 else max(1, spec.max_tokens)
         most = min(most, self._context)
         self._output.mark()
         results = runtime.run(
-            PromptInput(text=spec.prompt, think=spec.think),
+            given,
             self._minding_context(runtime, emit),
             self._options(spec, most),
             cancelled=lambda: self._abort_wanted or cancelled(),
@@ -242,8 +256,52 @@ class NPUBackend:
             # What the runtime leaves of a run that was aborted, for whatever reason, is not a state.
             result = replace(result, saved=True)
         if result.prompt_tokens is None and spec.raw:  # else the runtime adds its template
-            return replace(result, prompt_tokens=self._counter.count(spec.prompt))
+            return replace(result, prompt_tokens=self._counted(spec))
         return result
+
+    def _counted(self, spec: GenerateSpec) -> int | None:
+        text = self._counter.count(spec.prompt)
+        if text is None or not spec.images or self._eyes is None:
+            return text
+        tokens = self._eyes.tokens
+        return None if tokens is None else text + len(spec.images) * tokens
+
+    def _input(
+        self, runtime: Runtime, spec: GenerateSpec, cancelled: Callable[[], bool]
+    ) -> Input | None:
+        """Return what the runtime runs on; None where it was cancelled while pictures were encoded."""
+        if not spec.images:
+            return PromptInput(text=spec.prompt, think=spec.think)
+        if self._eyes is None:
+            raise Unsupported("this model sees no images: it has no encoder", param="images")
+        if len(spec.images) > 1 and not runtime.has("image_start"):
+            raise Unsupported(
+                f"librkllmrt {runtime.release} sees one picture at a time, and the conversation has "
+                f"{len(spec.images)}",
+                param="images",
+                hint="Begin a new conversation for the next one, or use librkllmrt 1.3.0.",
+            )
+        self._check_room(len(spec.images) * self._eyes.open(), len(spec.images))
+        return self._eyes.see(spec.prompt, spec.images, think=spec.think, cancelled=cancelled)
+
+    def _check_room(self, tokens: int, pictures: int) -> None:
+        """Raise PromptTooLong where the pictures alone fill the context, before any is encoded."""
+        if tokens >= self._context - _SPARE:
+            raise PromptTooLong(
+                f"{pictures} pictures take {tokens} tokens, and the context has only {self._context}",
+                prompt_tokens=tokens,
+                context_length=self._context,
+            )
+
+    def _forget_other_pictures(self, runtime: Runtime, spec: GenerateSpec) -> None:
+        """Clear the KV cache where it holds other pictures than a run's: 1.3.0 is known to go on with what it
+        has evaluated of the first one.
+        """
+        pictures = self._eyes.last if self._eyes is not None and spec.images else ()
+        if self._pictures and self._pictures != pictures and runtime.has("rkllm_clear_kv_cache"):
+            runtime.clear_kv_cache()
+            self._fresh = True
+        self._pictures = pictures
 
     def _loaded(self) -> Runtime:
         if self._runtime is None:
@@ -261,7 +319,7 @@ class NPUBackend:
             )
         if self._template != template and raw:
             runtime.set_chat_template("", "", "")
-            self._fresh = True
+            self._fresh, self._pictures = True, ()
         self._template = template
 
     def _options(self, spec: GenerateSpec, most: int) -> RunOptions:
@@ -431,7 +489,7 @@ class NPUBackend:
         if runtime.has("rkllm_clear_kv_cache"):
             # Rows come for evaluated tokens only, and reuse in this mode has been seen to fail.
             runtime.clear_kv_cache()
-        self._fresh = False
+        self._fresh, self._pictures = False, ()
         last: dict[int, Row] = {}
 
         def keep(rows: Rows) -> None:
@@ -470,7 +528,7 @@ class NPUBackend:
                 runtime.release_prompt_cache()
                 self._holds_file = False
             runtime.load_prompt_cache(path)
-            self._holds_file, self._fresh = True, False
+            self._holds_file, self._fresh, self._pictures = True, False, ()
             # A runtime may take the file in with the next run only: then it tells what it did before.
             if runtime.get_kv_cache_size()[0] in (tokens, before):
                 return True
@@ -497,10 +555,23 @@ class NPUBackend:
 
     def close(self) -> None:
         """Free the model; see Backend."""
+        if self._eyes is not None:
+            self._eyes.close()
+            self._eyes = None
         if self._runtime is not None:
             self._runtime.destroy()
             self._runtime = None
         self._output.close()
+
+
+def _eyes(spec: LoadSpec, soc: str | None) -> Eyes | None:
+    if spec.encoder is None:
+        return None
+    from .backends.vision.eyes import Eyes  # a model without an encoder needs no memory for it
+    from .backends.vision.markers import Markers
+
+    markers = Markers(*spec.image_markers)
+    return Eyes(spec.encoder, markers, soc=soc, library=spec.encoder_library)
 
 
 def _extended(runtime: Runtime, wanted: NPUParams, soc: str | None) -> dict[str, float | str]:

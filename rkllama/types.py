@@ -6,7 +6,7 @@ stand-in for zero. Durations are seconds, sizes are bytes, times are seconds sin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -46,13 +46,53 @@ class TextPart:
     text: str
 
 
-Part = TextPart
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """A picture: the bytes of its file, of whatever format."""
+
+    data: bytes
+    text = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentImage:
+    """A picture as a client sent it, until it is known whether the model sees; engine/pictures.py makes an
+    ImagePart or text of it.
+    """
+
+    data: str
+    """The file in base64, not checked yet."""
+    instead: str
+    """The text that takes its place before a model without eyes."""
+    refusal: str | None = None
+    """What such a model's user is told instead; None: the text does."""
+    problem: str | None = None
+    """Why it cannot be read, by a model with eyes either."""
+    where: str = ""
+    """The field that holds it."""
+    text = ""
+
+
+Part = TextPart | ImagePart | SentImage
 """What a message's content is made of."""
 
 
 def text_parts(text: str) -> tuple[Part, ...]:
     """The content that is this text and nothing else."""
     return (TextPart(text),) if text else ()
+
+
+def joined_parts(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """These parts, with neighbouring texts in one, and none that is empty."""
+    joined: list[Part] = []
+    for part in parts:
+        if not isinstance(part, TextPart):
+            joined.append(part)
+        elif joined and isinstance(before := joined[-1], TextPart):
+            joined[-1] = TextPart(before.text + part.text)
+        elif part.text:
+            joined.append(part)
+    return tuple(joined)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,17 +109,17 @@ class Message:
     @staticmethod
     def of(
         role: Role,
-        text: str,
+        content: str | Iterable[Part],
         *,
         reasoning: str | None = None,
         tool_calls: tuple[ToolCall, ...] = (),
         tool_call_id: str | None = None,
         tool_name: str | None = None,
     ) -> Message:
-        """A message whose content is a text."""
+        """A message whose content is a text, or parts of which texts may follow each other."""
         return Message(
             role=role,
-            content=text_parts(text),
+            content=text_parts(content) if isinstance(content, str) else joined_parts(content),
             reasoning=reasoning,
             tool_calls=tool_calls,
             tool_call_id=tool_call_id,
@@ -88,7 +128,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The text of the content."""
+        """The text of the content, without its pictures."""
         if len(self.content) == 1:
             return self.content[0].text
         return "".join(part.text for part in self.content)
@@ -169,6 +209,8 @@ class ChatRequest:
     model: str | None = None
     messages: tuple[Message, ...] = ()
     prompt: str | None = None
+    images: tuple[Part, ...] = ()
+    """Pictures that come with the prompt."""
     raw: bool | None = False
     system: str | None = None
     template: str | None = None
@@ -386,6 +428,23 @@ class IncompleteDownload:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderInfo:
+    """A model's image encoder, as its file describes it; None or empty where it does not."""
+
+    file: str
+    path: str
+    size: int
+    width: int | None = None
+    """Of the picture that it takes, in pixels."""
+    height: int | None = None
+    tokens: int | None = None
+    """Tokens that a picture takes of the context."""
+    platforms: tuple[str, ...] = ()
+    problem: str | None = None
+    """Why it cannot be used here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDetails:
     """Everything that `show` tells about a model; `parameters` are Modelfile lines, name and value,
     `messages` the turns that begin every conversation.
@@ -405,6 +464,8 @@ class ModelDetails:
     """What lies beside the model and was passed over, and why."""
     template_guess: str | None = None
     """Which chat template is used for want of the model's own; None where that is known."""
+    encoder: EncoderInfo | None = None
+    """What it sees pictures with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

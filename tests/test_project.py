@@ -20,9 +20,9 @@ import typer.main
 
 from rkllama import config, errors
 from rkllama.cli import COMMANDS, app
+from rkllama.clib.ctypes_types import CTypes
 from rkllama.errors import RKLLamaError
 from rkllama.rkllm.abi import RELEASES, first_release, header
-from rkllama.rkllm.ctypes_types import CTypes
 from rkllama.serve import routes
 
 ROOT = Path(__file__).parents[1]
@@ -112,7 +112,8 @@ FLOORS = (
     ("errors", "types", "config", "service", "files"),
     ("chat",),
     ("board",),
-    ("rkllm", "systemd"),
+    ("clib",),
+    ("rkllm", "rknn", "systemd"),
     ("models",),
     ("api",),
     ("hub",),
@@ -209,6 +210,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "zstandard": (set(), {"server.bodies"}),
     "xllamacpp": (set(), {"backends.llamacpp"}),
     "tokenizers": (set(), {"backends.tokenizer"}),
+    "PIL": (set(), {"backends.vision.picture"}),
 }
 HEAVY_MODULES = {"serve"}.union(*(at_top for at_top, _ in PACKAGES.values()))
 """Imported inside functions only, but for `serve`, which is the two modules below it and little else."""
@@ -231,6 +233,7 @@ def test_other_packages_are_imported_where_they_belong(module: str) -> None:
 
 def test_dialects_know_neither_each_other_nor_what_answers_them() -> None:
     allowed = {"types", "errors", "config"}
+    shared = {"api.common", "api.options", "api.content.pictures"}
     for module, path in MODULES.items():
         if not module.startswith("api."):
             continue
@@ -238,7 +241,7 @@ def test_dialects_know_neither_each_other_nor_what_answers_them() -> None:
         assert family is not None
         for found in imports(path):
             needed = own_module(found.name)
-            if needed is None or needed in allowed or needed in ("api.common", "api.options"):
+            if needed is None or needed in allowed or needed in shared:
                 continue
             same = {family[0], "api.openai"} if family[0] == "api.responses" else {family[0]}
             assert any(needed.startswith(name) for name in same), f"{module} imports {needed}"
@@ -396,7 +399,8 @@ def test_the_document_of_the_abi_is_right() -> None:
     since = {cells[0].strip("`"): cells[1] for cells in table("docs/runtime-abi.md", "function")}
     assert since == {name: first_release(name) for name in header(RELEASES[-1]).functions}
     layouts = [
-        CTypes(release, wide=True) for release in ("1.1.4", "1.2.0", "1.2.1b1", "1.2.3", "1.3.0")
+        CTypes(header(release), wide=True)
+        for release in ("1.1.4", "1.2.0", "1.2.1b1", "1.2.3", "1.3.0")
     ]
     for name, *sizes in table("docs/runtime-abi.md", "struct"):
         structs = [layout.structs[name.strip("`")] for layout in layouts]

@@ -20,9 +20,11 @@ from ..types import (
     Finished,
     Message,
     ModelInfo,
+    Part,
     ReasoningDelta,
     SamplingParams,
     TextDelta,
+    TextPart,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -217,7 +219,7 @@ def _tool_choice(fields: Fields, tools: Sequence[Tool]) -> str:
 
 
 def _system(fields: Fields) -> tuple[Message, ...]:
-    text = content.texts(fields, "system") if "system" in fields else ""
+    text = content.contents(fields, "system") if "system" in fields else ()
     return (Message.of("system", text),) if text else ()
 
 
@@ -239,7 +241,7 @@ def _turn(entry: Fields, now: bool) -> list[Message]:
     if role == "assistant":
         return [_assistant(entry)]
     if role == "system":
-        return [Message.of("system", content.texts(entry, "content"))]
+        return [Message.of("system", content.contents(entry, "content"))]
     raise entry.fail("role", "user, assistant or system")
 
 
@@ -250,17 +252,17 @@ def _user(entry: Fields, now: bool) -> list[Message]:
     blocks = content.blocks(entry, "content")
     refuse = now and all(block.text("type") != "tool_result" for block in blocks)
     messages: list[Message] = []
-    texts: list[str] = []
+    said: list[tuple[Part, ...]] = []
     for block in blocks:
         if block.text("type") != "tool_result":
-            texts.append(content.text(block, refuse=refuse))
+            said.append(content.content(block, refuse=refuse))
             continue
-        if texts:
-            messages.append(Message.of("user", "\n\n".join(texts)))
-            texts = []
+        if said:
+            messages.append(Message.of("user", content.apart(said)))
+            said = []
         messages.append(_tool_result(block))
-    if texts or not messages:
-        messages.append(Message.of("user", "\n\n".join(texts)))
+    if said or not messages:
+        messages.append(Message.of("user", content.apart(said)))
     return messages
 
 
@@ -268,10 +270,10 @@ def _tool_result(block: Fields) -> Message:
     """Return a tool's answer; that it is an error is said in its text, since templates have no field for
     it.
     """
-    text = content.texts(block, "content", refuse=False) if "content" in block else ""
+    given = content.contents(block, "content", refuse=False) if "content" in block else ()
     return Message.of(
         "tool",
-        f"Error: {text}" if block.flag("is_error") else text,
+        (TextPart("Error: "), *given) if block.flag("is_error") else given,
         tool_call_id=block.need("tool_use_id", block.text),
     )
 
@@ -281,13 +283,13 @@ def _assistant(entry: Fields) -> Message:
     for block in content.blocks(entry, "content"):
         kind = block.need("type", block.text)
         if kind == "text":
-            text += content.text(block)
+            text += block.need("text", block.text)
         elif kind == "thinking":
             reasoning += block.need("thinking", block.text)
         elif kind == "tool_use":
             calls.append(_tool_use(block))
         elif kind != "redacted_thinking":
-            text += content.unreadable(block, refuse=False)
+            text += content.unreadable(block, refuse=False).text
     return Message.of("assistant", text, reasoning=reasoning or None, tool_calls=tuple(calls))
 
 

@@ -1,16 +1,17 @@
-"""The parts of Anthropic's requests: blocks as text, where what is written is read and a picture is told or
-refused; and tools, the request's own and the known ones that clients run themselves.
+"""The parts of Anthropic's requests: blocks of texts, and pictures for the models that see; and tools, the
+request's own and the known ones that clients run themselves.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import Unsupported
-from ..types import Tool
+from ..types import Part, SentImage, TextPart, Tool, joined_parts
 from .common import Fields, data_text, left_out
+from .content.pictures import sent_image, unreadable_image
 
 # --- Blocks ------------------------------------------------------------------------------------
 
@@ -25,58 +26,84 @@ def blocks(entry: Fields, name: str) -> list[Fields]:
     return entry.objects(name) or []
 
 
-def texts(entry: Fields, name: str, *, refuse: bool = True) -> str:
-    """Return a content as text; its blocks stand apart as paragraphs. See `text`."""
-    return "\n\n".join(text(block, refuse=refuse) for block in blocks(entry, name))
+def contents(entry: Fields, name: str, *, refuse: bool = True) -> tuple[Part, ...]:
+    """Return a content; its blocks stand apart as paragraphs. See `content`."""
+    return apart([content(block, refuse=refuse) for block in blocks(entry, name)])
 
 
-def text(block: Fields, *, refuse: bool = True) -> str:
-    """Return a block as text. What is not text is Unsupported, or told in words unless `refuse`."""
+def apart(contents: Sequence[Iterable[Part]]) -> tuple[Part, ...]:
+    """Return these contents in one, as paragraphs."""
+    parts: list[Part] = []
+    for at, content in enumerate(contents):
+        parts += [TextPart("\n\n"), *content] if at else content
+    return joined_parts(parts)
+
+
+def content(block: Fields, *, refuse: bool = True) -> tuple[Part, ...]:
+    """Return what a block holds. What is neither text nor picture is Unsupported, or told in words unless
+    `refuse`; so is a picture, once it is known that the model has no eyes.
+    """
     kind = block.need("type", block.text)
     if kind == "text":
-        return block.need("text", block.text)
+        return (TextPart(block.need("text", block.text)),)
+    if kind == "image":
+        return (_image(block, refuse),)
     if kind == "search_result":
         head = [block.text("title"), block.text("source")]
-        return _under(head, texts(block, "content", refuse=refuse))
+        return _under(head, contents(block, "content", refuse=refuse))
     if kind == "document":
         return _document(block, refuse)
-    return unreadable(block, refuse)
+    return (unreadable(block, refuse),)
 
 
-def unreadable(block: Fields, refuse: bool) -> str:
+def _image(block: Fields, refuse: bool) -> SentImage:
+    where = f"{block.where}type"
+    refusal = f"'{where}' is 'image': this model accepts only text" if refuse else None
+    source = block.object("source")
+    kind = source and source.text("type")
+    if source is None or kind not in ("base64", "url"):
+        return unreadable_image(where, refusal=refusal)
+    data = source.raw("data" if kind == "base64" else "url")
+    return sent_image(data if isinstance(data, str) else "", where, refusal=refusal)
+
+
+def unreadable(block: Fields, refuse: bool) -> TextPart:
     """Return the words in place of a block that cannot be read, or raise Unsupported."""
     kind = block.text("type") or ""
     if not refuse:
-        return left_out(kind, block.text("title") or block.text("name"))
+        return TextPart(left_out(kind, block.text("title") or block.text("name")))
     raise Unsupported(
-        f"'{block.where}type' is '{kind[:40]}': models here accept only text",
+        f"'{block.where}type' is '{kind[:40]}': models here accept only text and pictures",
         param=f"{block.where}type",
     )
 
 
-def _document(block: Fields, refuse: bool) -> str:
+def _document(block: Fields, refuse: bool) -> tuple[Part, ...]:
     source = block.need("source", block.object)
     kind = source.need("type", source.text)
+    head = [block.text("title"), block.text("context")]
+    if kind == "content":
+        return _under(head, contents(source, "content", refuse=refuse))
     found: str | None = None
     if kind == "text":
         found = source.need("data", source.text)
-    elif kind == "content":
-        found = texts(source, "content", refuse=refuse)
     elif kind == "base64":
         found = data_text(source.text("media_type") or "", source.text("data") or "")
     if found is not None:
-        return _under([block.text("title"), block.text("context")], found)
+        return _under(head, (TextPart(found),))
     if not refuse:
-        return unreadable(block, refuse)
+        return (unreadable(block, refuse),)
     raise Unsupported(
-        f"'{block.where}source' holds no text: models here accept only text",
+        f"'{block.where}source' holds no text: models here accept only text and pictures",
         param=f"{block.where}source",
     )
 
 
-def _under(head: list[str | None], body: str) -> str:
-    """Return a text under its title and the like."""
-    return "\n\n".join([*filter(None, ["\n".join(filter(None, head)), body])])
+def _under(head: list[str | None], body: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return a content under its title and the like."""
+    title = "\n".join(filter(None, head))
+    body = joined_parts(body)
+    return apart([(TextPart(title),), body]) if title and body else body or (TextPart(title),)
 
 
 # --- Tools -------------------------------------------------------------------------------------

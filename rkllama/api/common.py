@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from json.encoder import encode_basestring
 from typing import Any, Literal, Protocol, TypeVar
 
-from ..errors import Cancelled, InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
+from ..errors import Cancelled, InvalidRequest, PromptTooLong, RKLLamaError
 from ..types import (
     ChatRequest,
     Event,
@@ -443,23 +443,6 @@ def read_arguments(call: Fields, name: str = "arguments") -> dict[str, Any]:
             value = text
         return value if isinstance(value, dict) else {"arguments": value}
     return dict(call.mapping(name) or {})
-
-
-def read_text_content(message: Fields, name: str = "content") -> str | None:
-    """Text that came as a string or as a list of parts; None when absent, Unsupported for what is no text."""
-    value = message.raw(name)
-    if not isinstance(value, list):
-        return message.text(name)
-    texts = []
-    for part in message.objects(name) or ():
-        kind = part.need("type", part.text)
-        if kind != "text":
-            raise Unsupported(
-                f"'{part.where}type' is '{kind[:40]}': models here accept only text",
-                param=f"{part.where}type",
-            )
-        texts.append(part.need("text", part.text))
-    return "".join(texts)
 
 
 def clean_text(text: str) -> str:

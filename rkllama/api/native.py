@@ -34,8 +34,8 @@ from .common import (
     dump_text,
     dumps,
     fold,
-    read_text_content,
 )
+from .content.pictures import read_content
 from .native_texts import Language, error_text, language, phrase
 from .options import (
     read_format,
@@ -139,7 +139,7 @@ def _message(fields: Fields) -> Message:
         raise fields.fail("role", "system, user, assistant or tool")
     return Message.of(
         next(known for known in _ROLES if known == role),
-        fields.need("content", lambda name: read_text_content(fields, name)),
+        fields.need("content", lambda name: read_content(fields, name)),
     )
 
 

@@ -7,11 +7,11 @@ its clients ignore and RKLLama's own client reads.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from ..errors import InvalidRequest, ModelNotFound, QueueFull, RKLLamaError, Unsupported
+from ..errors import InvalidRequest, ModelNotFound, QueueFull, RKLLamaError
 from ..types import (
     ChatRequest,
     EmbeddingRequest,
@@ -22,6 +22,7 @@ from ..types import (
     ReasoningDelta,
     Role,
     SamplingParams,
+    SentImage,
     TextDelta,
     Timings,
     TokenLogprob,
@@ -38,10 +39,10 @@ from .common import (
     fold,
     left_out,
     read_arguments,
-    read_text_content,
     sent_now,
     timestamp,
 )
+from .content.pictures import read_content, sent_image
 from .options import read_format, read_keep_alive, read_options, read_thinking
 
 API_VERSION = "0.14.0"
@@ -155,13 +156,13 @@ def decode_generate(body: object) -> Generation | LoadCall:
     """A `POST /api/generate`."""
     fields = read_body(body)
     model = read_model(fields)
-    _refuse_images(fields)
     options = read_options(fields)
     prompt = fields.text("prompt") or None
     think, variables = read_thinking(fields)
     request = ChatRequest(
         model=model,
         prompt=prompt,
+        images=tuple(_images(fields, now=True)),
         raw=_raw(fields),
         system=fields.text("system") or None,
         template=fields.text("template") or None,
@@ -216,9 +217,17 @@ def _top_logprobs(fields: Fields) -> int | None:
     return top if fields.flag("logprobs") else None
 
 
-def _refuse_images(fields: Fields) -> None:
-    if fields.items("images"):
-        raise Unsupported("no model here supports images", param=fields.where + "images")
+def _images(fields: Fields, *, now: bool, text: bool = True) -> Iterator[SentImage]:
+    """`images`, which belong before the message's text, where it has some."""
+    fields.items("images")  # a text alone is none
+    images = fields.texts("images") or ()
+    for left, image in zip(range(len(images) - 1, -1, -1), images, strict=True):
+        yield sent_image(
+            image,
+            f"{fields.where}images",
+            refusal="this model does not support images" if now else None,
+            instead=left_out("image") + ("\n" if text or left else ""),
+        )
 
 
 def _lower(text: str | None) -> str | None:
@@ -229,14 +238,11 @@ def _message(fields: Fields, position: int, now: bool) -> Message:
     role = fields.need("role", fields.text).lower()
     if role not in _ROLES:
         raise fields.fail("role", "system, user, assistant or tool")
-    if now:
-        _refuse_images(fields)
-    fields.items("images")  # a text alone is none
-    told = [left_out("image") for _ in fields.texts("images") or ()]
     calls = fields.objects("tool_calls") or ()
+    content = read_content(fields, refuse=now) or ()
     return Message.of(
         next(known for known in _ROLES if known == role),
-        "\n".join(filter(None, [read_text_content(fields), *told])),
+        [*_images(fields, now=now, text=bool(content)), *content],
         reasoning=fields.text("thinking") or None,
         tool_calls=tuple(_call(call, f"call_{position}_{i}") for i, call in enumerate(calls)),
         tool_call_id=fields.text("tool_call_id") or None,

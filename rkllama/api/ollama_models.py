@@ -212,6 +212,7 @@ def show_body(details: ModelDetails, digest: Digest, context: int | None = None)
         "capabilities": list(details.capabilities),
         "notes": list(details.notes),
         **({"template_guess": details.template_guess} if details.template_guess else {}),
+        **({"encoder": asdict(details.encoder)} if details.encoder else {}),
         "metadata": {name: _plain(value) for name, value in details.metadata.items()},
     }
 

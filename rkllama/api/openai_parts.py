@@ -11,7 +11,20 @@ from typing import Any, Literal
 
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, PromptTooLong, RKLLamaError, Unsupported
-from ..types import Message, SamplingParams, TokenLogprob, Tool, ToolCall, Usage, fold_seed
+from ..types import (
+    Message,
+    Part,
+    SamplingParams,
+    SentImage,
+    TextPart,
+    TokenLogprob,
+    Tool,
+    ToolCall,
+    Usage,
+    fold_seed,
+    joined_parts,
+    text_parts,
+)
 from .common import (
     Fields,
     Think,
@@ -23,6 +36,7 @@ from .common import (
     read_effort,
     sent_now,
 )
+from .content.pictures import IMAGE_KINDS, image_part
 from .options import read_thinking
 
 Format = Literal["json"] | Mapping[str, Any] | None
@@ -93,27 +107,27 @@ def _message(message: Fields, now: bool) -> Message:
     if role == "tool":
         return Message.of(
             "tool",
-            content(message, refuse=False) or "",
+            content(message, refuse=False) or (),
             tool_call_id=message.need("tool_call_id", message.text),
             tool_name=message.text("name"),
         )
     if role == "function":
         name = message.need("name", message.text)
-        return Message.of("tool", content(message, refuse=False) or "", tool_name=name)
+        return Message.of("tool", content(message, refuse=False) or (), tool_name=name)
     raise message.fail("role", "system, developer, user, assistant or tool")
 
 
-def _content(message: Fields, *, refuse: bool = True) -> str:
+def _content(message: Fields, *, refuse: bool = True) -> tuple[Part, ...]:
     return message.need("content", lambda name: content(message, name, refuse=refuse))
 
 
 def _assistant(message: Fields) -> Message:
-    text = content(message, refuse=False)
+    said = content(message, refuse=False)
     refusal = message.text("refusal")
     reasoning = message.text("reasoning_content")
     return Message.of(
         "assistant",
-        refusal or "" if text is None else text,
+        refusal or "" if said is None else said,
         reasoning=message.text("reasoning") if reasoning is None else reasoning,
         tool_calls=_tool_calls(message),
     )
@@ -138,26 +152,42 @@ def _called(call_id: str, function: Fields) -> ToolCall:
     return ToolCall(id=call_id, name=name, arguments=arguments(function))
 
 
-def content(message: Fields, name: str = "content", *, refuse: bool = True) -> str | None:
-    """Text that came as a string or as parts; None when absent. What is not text is Unsupported, or told in
-    words unless `refuse`.
+def content(
+    message: Fields, name: str = "content", *, refuse: bool = True
+) -> tuple[Part, ...] | None:
+    """What came as a string or as parts; None when absent. What is neither text nor picture is Unsupported,
+    or told in words unless `refuse`; so is a picture, once it is known that the model has no eyes.
     """
     value = message.raw(name)
-    if value is None or isinstance(value, str):
-        return message.text(name)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return text_parts(message.text(name) or "")
     if not isinstance(value, list):
         raise message.fail(name, "a string or a list of parts")
-    return "".join(_part(part, refuse) for part in message.objects(name) or ())
+    return joined_parts(_part(part, refuse) for part in message.objects(name) or ())
+
+
+def text_content(message: Fields, name: str = "content") -> str:
+    """Return the text of what `content` reads, "" when absent; a picture is told in words."""
+    parts = content(message, name, refuse=False) or ()
+    return "".join(p.instead if isinstance(p, SentImage) else p.text for p in parts)
 
 
 _NOT_TEXT = frozenset(
-    {"image_url", "image_file", "input_image", "input_audio", "file", "input_file", "input_video"}
+    {"image_file", "input_audio", "file", "input_file", "input_video"}
     | {"video_url", "audio_url", "computer_screenshot"}
 )
 
 
-def _part(part: Fields, refuse: bool) -> str:
+def _part(part: Fields, refuse: bool) -> Part:
     kind = part.need("type", part.text)
+    if kind in IMAGE_KINDS:
+        return image_part(part, refuse=refuse)
+    return TextPart(_text(part, kind, refuse))
+
+
+def _text(part: Fields, kind: str, refuse: bool) -> str:
     if kind in ("text", "input_text", "output_text", "summary_text", "reasoning_text"):
         return part.need("text", part.text)
     if kind == "refusal":
@@ -169,7 +199,7 @@ def _part(part: Fields, refuse: bool) -> str:
         name = None if holder is None else holder.text("filename")
         return left_out(kind.removeprefix("input_").removesuffix("_url"), name)
     raise Unsupported(
-        f"'{part.where}type' is '{kind[:40]}': models here accept only text",
+        f"'{part.where}type' is '{kind[:40]}': models here accept only text and pictures",
         param=f"{part.where}type",
     )
 

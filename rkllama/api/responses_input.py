@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from ..errors import InvalidRequest, NotStored, Unsupported
-from ..types import Message, ToolCall
+from ..types import Message, Part, ToolCall
 from . import openai_parts as parts
 from .common import Fields, dumps, sent_now
 from .responses_tools import read_call
@@ -152,13 +152,13 @@ def _add_item(messages: list[Message], item: Fields, now: bool) -> None:
     if kind == "message":
         _add_message(messages, item, now)
     elif kind == "reasoning":
-        reasoning = parts.content(item) or parts.content(item, "summary")
+        reasoning = parts.text_content(item) or parts.text_content(item, "summary")
         messages += [Message(role="assistant", reasoning=reasoning)] if reasoning else []
     elif kind in ("function_call", "custom_tool_call"):
         _add_call(messages, read_call(item))
     elif kind in ("function_call_output", "custom_tool_call_output"):
-        text = item.need("output", lambda name: parts.content(item, name, refuse=False))
-        _add_result(messages, item.need("call_id", item.text), text)
+        output = item.need("output", lambda name: parts.content(item, name, refuse=False))
+        _add_result(messages, item.need("call_id", item.text), output)
     elif kind.endswith(("_call", "_output")):
         _add_hosted(messages, item, kind)
     elif kind not in _LEFT_OUT:
@@ -171,15 +171,15 @@ def _add_item(messages: list[Message], item: Fields, now: bool) -> None:
 def _add_message(messages: list[Message], item: Fields, now: bool) -> None:
     role = item.need("role", item.text)
     refuse = now or role in ("system", "developer")
-    text = item.need("content", lambda name: parts.content(item, name, refuse=refuse))
+    content = item.need("content", lambda name: parts.content(item, name, refuse=refuse))
     if role == "assistant" and messages and _is_only_reasoning(messages[-1]):
-        messages[-1] = messages[-1].with_text(text)
+        messages[-1] = replace(messages[-1], content=content)
     elif role in ("system", "developer"):
-        messages.append(Message.of("system", text))
+        messages.append(Message.of("system", content))
     elif role == "assistant":
-        messages.append(Message.of("assistant", text))
+        messages.append(Message.of("assistant", content))
     elif role == "user":
-        messages.append(Message.of("user", text))
+        messages.append(Message.of("user", content))
     else:
         raise item.fail("role", "user, assistant, system or developer")
 
@@ -191,8 +191,8 @@ def _add_call(messages: list[Message], call: ToolCall) -> None:
         messages.append(Message(role="assistant", tool_calls=(call,)))
 
 
-def _add_result(messages: list[Message], call_id: str, text: str) -> None:
-    messages.append(Message.of("tool", text, tool_call_id=call_id))
+def _add_result(messages: list[Message], call_id: str, content: str | Iterable[Part]) -> None:
+    messages.append(Message.of("tool", content, tool_call_id=call_id))
 
 
 def _add_hosted(messages: list[Message], item: Fields, kind: str) -> None:

@@ -38,6 +38,11 @@ class LoadSpec:
     llama_server: tuple[str, ...] = ()
     """Program and arguments of the llama-server to run a .gguf file with; none is the CPU backend."""
     lora: str | None = None
+    encoder: str | None = None
+    """The file that encodes pictures for the model; it is loaded with the first one."""
+    encoder_library: str | None = None
+    image_markers: tuple[str, str, str] = ("", "", "")
+    """The model's own tokens before a picture, behind it, and in the place of each of its embeddings."""
     states: str | None = None
     """A directory for the files of `save`, where the conversations of several slots are to be kept."""
     npu: NPUParams = field(default_factory=NPUParams)
@@ -72,6 +77,8 @@ class LoadedInfo:
     """Whether `count_tokens` may be asked; it still answers None where the runtime tells no count."""
     parallel: int = 1
     """How many runs it can do at a time."""
+    image_tokens: int | None = None
+    """Tokens that a picture takes; None where that differs, or there are no eyes."""
     n_batch: int = 1
     """How many texts `embed` and `rerank` evaluate in one run."""
     notices: tuple[str, ...] = ()
@@ -83,8 +90,8 @@ class GenerateSpec:
     """One run. With `raw` the prompt is complete; else the runtime wraps it in its own template.
 
     `markers` are control tokens that are part of the text, where the backend would leave such out.
-    `images` are files as a client sent them, for the prompt's places in order; a backend without eyes
-    raises Unsupported for any.
+    `images` are files as a client sent them, one for each chat.messages.IMAGE_PLACE in the prompt; a
+    backend without eyes raises Unsupported for any.
     """
 
     prompt: str

@@ -26,6 +26,11 @@ def how_to_add_the_cpu_backend(requirement: str) -> str:
     return f"Install it: {sys.executable} -m pip install '{requirement}'"
 
 
+def how_to_add_an_extra(extra: str) -> str:
+    """Return the hint for whoever lacks what one of RKLLama's extras brings."""
+    return f"Install it: {sys.executable} -m pip install 'rkllama[{extra}]'"
+
+
 def how_to_update() -> str:
     """Return the hint for whoever wants a newer RKLLama."""
     if installer() == "debian":

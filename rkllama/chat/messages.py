@@ -6,6 +6,7 @@ conversation that grows keeps its beginning.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import zlib
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..types import Message, TextPart, Tool, ToolCall, text_parts
+from ..types import ImagePart, Message, TextPart, Tool, ToolCall, text_parts
 
 Neutralise = Callable[[str], str]
 
@@ -23,6 +24,8 @@ and enough to make the token ordinary text."""
 
 PLACEHOLDER = "\ufdd0"
 """What a template renders in place of text that it must not see; no message keeps this code point."""
+IMAGE_PLACE = "\ufdd1"
+"""Where a picture stands in a prompt; no message keeps this code point either."""
 
 _SHAPES = (
     r"<\|[^|<>\s]{1,64}\|>",
@@ -42,7 +45,7 @@ def neutraliser(control_tokens: Iterable[str]) -> Neutralise:
     pattern = re.compile("|".join([*map(re.escape, literal), *_SHAPES]))
 
     def neutralise(text: str) -> str:
-        text = text.replace(PLACEHOLDER, "\ufffd")
+        text = text.replace(PLACEHOLDER, "\ufffd").replace(IMAGE_PLACE, "\ufffd")
         return pattern.sub(lambda token: token[0][0] + _JOINER + token[0][1:], text)
 
     return neutralise
@@ -52,7 +55,10 @@ def neutralised(message: Message, neutralise: Neutralise) -> Message:
     """Return the message with every text in it made harmless, tool arguments included."""
     return replace(
         message,
-        content=tuple(TextPart(neutralise(part.text)) for part in message.content),
+        content=tuple(
+            TextPart(neutralise(part.text)) if isinstance(part, TextPart) else part
+            for part in message.content
+        ),
         reasoning=message.reasoning and neutralise(message.reasoning),
         tool_calls=tuple(
             replace(call, name=neutralise(call.name), arguments=_deep(call.arguments, neutralise))
@@ -60,6 +66,38 @@ def neutralised(message: Message, neutralise: Neutralise) -> Message:
         ),
         tool_name=message.tool_name and neutralise(message.tool_name),
     )
+
+
+def with_places(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with a numbered place in their text for each picture: see `take_places`.
+
+    The markup that a template has for pictures is not used: each runtime writes its own around them.
+    """
+    if not any(isinstance(part, ImagePart) for m in messages for part in m.content):
+        return list(messages)
+    numbers = itertools.count()
+    return [
+        message.with_text(
+            "".join(
+                f"{IMAGE_PLACE}{next(numbers)};" if isinstance(part, ImagePart) else part.text
+                for part in message.content
+            )
+        )
+        for message in messages
+    ]
+
+
+def take_places(prompt: str) -> tuple[str, tuple[int, ...]]:
+    """Return a rendered prompt with a plain IMAGE_PLACE for each picture, and the numbers of these pictures
+    in the prompt's order. A template may have left some out.
+    """
+    if IMAGE_PLACE not in prompt:
+        return prompt, ()
+    numbers = tuple(map(int, _PLACE.findall(prompt)))
+    return _PLACE.sub(IMAGE_PLACE, prompt), numbers
+
+
+_PLACE = re.compile(f"{IMAGE_PLACE}([0-9]+);")
 
 
 def _deep(value: Any, neutralise: Neutralise) -> Any:

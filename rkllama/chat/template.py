@@ -63,6 +63,8 @@ class Rendered:
 
     prompt: str
     thinking_open: bool
+    images: tuple[int, ...] = ()
+    """The numbers of the conversation's pictures, for each IMAGE_PLACE in the prompt."""
 
 
 class ChatTemplate:
@@ -150,7 +152,8 @@ class ChatTemplate:
         if thinking_open and (begun or think is False):
             prompt = f"{prompt.rstrip()}\n\n{closer}\n\n"
             thinking_open = False
-        return Rendered(prompt=prompt + begun, thinking_open=thinking_open)
+        prompt, images = conversation.take_places(prompt + begun)
+        return Rendered(prompt=prompt, thinking_open=thinking_open, images=images)
 
     def _harmless(self, value: Any) -> Any:
         """Return a JSON value with nothing in its texts that the template or the model could obey."""
@@ -171,6 +174,7 @@ class ChatTemplate:
         """Return the messages as this template wants them, with nothing in them that it could obey."""
         traits = self._traits
         messages = [conversation.neutralised(m, self._neutralise) for m in messages]
+        messages = conversation.with_places(messages)
         messages = conversation.link_results(messages)
         if self._built_in:
             messages = [_without_thinking(m, self.think_markers) for m in messages]

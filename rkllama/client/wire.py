@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -15,6 +15,7 @@ from ..types import (
     Clock,
     CoreTime,
     EmbeddingResult,
+    EncoderInfo,
     Event,
     Finished,
     FinishReason,
@@ -23,9 +24,11 @@ from ..types import (
     Message,
     ModelDetails,
     ModelInfo,
+    Part,
     PullProgress,
     ReasoningDelta,
     RerankResult,
+    SentImage,
     Temperature,
     TextDelta,
     Timings,
@@ -76,6 +79,7 @@ def prompt_body(request: ChatRequest, model: str) -> dict[str, Any]:
         **_common_body(request, model),
         "prompt": request.prompt or "",
         "raw": bool(request.raw),
+        **_images(request.images),
         **not_none(system=request.system, suffix=request.suffix),
     }
 
@@ -103,11 +107,18 @@ def _message(message: Message) -> dict[str, Any]:
     return not_none(
         role=message.role,
         content=message.text,
+        **_images(message.content),
         thinking=message.reasoning,
         tool_calls=[_call(call) for call in message.tool_calls] or None,
         tool_call_id=message.tool_call_id,
         tool_name=message.tool_name,
     )
+
+
+def _images(parts: Iterable[Part]) -> dict[str, Any]:
+    """Return the pictures among parts as `images` has them, which come before the text."""
+    images = [part.data for part in parts if isinstance(part, SentImage)]
+    return {"images": images} if images else {}
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
@@ -261,7 +272,14 @@ def model_details(body: Json) -> ModelDetails:
         metadata=body["metadata"],
         notes=tuple(body.get("notes", ())),
         template_guess=body.get("template_guess"),
+        encoder=_encoder(body.get("encoder")),
     )
+
+
+def _encoder(body: Json | None) -> EncoderInfo | None:
+    if body is None:
+        return None
+    return EncoderInfo(**{**body, "platforms": tuple(body["platforms"])})
 
 
 def _parameter(line: str) -> tuple[str, str]:

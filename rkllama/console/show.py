@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TextIO
 
-from ..types import LoadedModel, ModelDetails
+from ..types import EncoderInfo, LoadedModel, ModelDetails
 from .output import (
     BOLD,
     columns_of,
@@ -52,6 +52,8 @@ def details_text(details: ModelDetails) -> str:
         ("capabilities", ", ".join(details.capabilities)),
     ]
     sections = [("Model", two_columns(rows))]
+    if details.encoder is not None:
+        sections.append(("Pictures", two_columns(_encoder_rows(details.encoder))))
     if details.parameters:
         sections.append(("Parameters", two_columns(details.parameters)))
     if details.system:
@@ -67,6 +69,18 @@ def details_text(details: ModelDetails) -> str:
         sections = [(styled(head, BOLD, sys.stdout), printable(text)) for head, text in sections]
     texts = (f"{head}\n{text}" for head, text in sections)
     return "\n".join(texts).rstrip("\n")
+
+
+def _encoder_rows(encoder: EncoderInfo) -> list[tuple[str, object]]:
+    pixels = f"{encoder.width} x {encoder.height} pixels" if encoder.width else None
+    return [
+        ("encoder", encoder.path),
+        ("size", human_size(encoder.size)),
+        ("input", pixels),
+        ("tokens per picture", encoder.tokens),
+        ("platform", ", ".join(encoder.platforms)),
+        ("not used", encoder.problem),
+    ]
 
 
 def part_text(details: ModelDetails, part: str) -> str:

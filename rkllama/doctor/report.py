@@ -23,9 +23,9 @@ from dataclasses import asdict
 from .. import __version__
 from ..board.snapshot import USER, Piece, is_personal, take, without_personal
 from ..board.sysroot import read_user
+from ..clib.elf import machine_of, size_of, stand_in
 from ..config import SETTINGS, Settings
 from ..files import NewFile, not_written, open_regular
-from ..rkllm.elf import machine_of, size_of, stand_in
 from ..rkllm.installed import Runtimes
 from ..rkllm.library import read_version
 from ..rkllm.log import diagnose, read_facts

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..backends.base import RerankSpec
 from ..board.lock import NPULock
-from ..chat.messages import neutraliser
+from ..chat.messages import IMAGE_PLACE, neutraliser
 from ..chat.rerank import usual_yes_no_tokens
 from ..config import Settings
 from ..errors import InvalidRequest, PromptTooLong, Unsupported
@@ -38,6 +38,7 @@ from .generation import Generation
 from .memory.pool import Pool
 from .memory.resident import Resident, Turn
 from .metrics import Metrics
+from .pictures import with_pictures
 from .prompt import build_prompt, empty_prompt, tools_for
 from .slots import count_in_slot
 from .structured.schema import check_schema
@@ -81,6 +82,7 @@ class Engine:
         model = self._model(request.model)
         if "completion" not in model.capabilities:
             raise no_text_error(model.info.name, model.capabilities)
+        request = with_pictures(request, sees="vision" in model.capabilities)
         request, moved = self._arranger.arrange(request, model, caller)
         with self.pool.use(
             model,
@@ -117,16 +119,28 @@ class Engine:
             resident = turn.resident
             if not resident.ready.counts_tokens:
                 return None
-            text = build_prompt(request, model, moved=moved, runtime_wraps=False).text
+            request = with_pictures(request, sees="vision" in model.capabilities)
+            prompt = build_prompt(request, model, moved=moved, runtime_wraps=False)
+            each = resident.ready.image_tokens
+            if prompt.images and each is None:
+                return None
+            text = prompt.text.replace(IMAGE_PLACE, "")
             resident.raw = True
             timeout = self._settings.prompt_timeout(len(text))
-            if turn.lane.kind.external:  # it has a tokenizer, and its slots stay as they are
-                return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
-            if turn.conversations is not None and turn.conversations.slots:
-                return count_in_slot(turn, text, model.info.digest, self._settings, caller)
-            if turn.conversations is not None:
-                turn.conversations.forget()
+            tokens = self._counted(turn, model, text, timeout, caller)
+            return None if tokens is None else tokens + len(prompt.images) * (each or 0)
+
+    def _counted(
+        self, turn: Turn, model: StoredModel, text: str, timeout: float, caller: Caller
+    ) -> int | None:
+        """Return a prompt's tokens as the model's process counts them."""
+        if turn.lane.kind.external:  # it has a tokenizer, and its slots stay as they are
             return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
+        if turn.conversations is not None and turn.conversations.slots:
+            return count_in_slot(turn, text, model.info.digest, self._settings, caller)
+        if turn.conversations is not None:
+            turn.conversations.forget()
+        return turn.lane.count_tokens(text, timeout=timeout, caller=caller)
 
     # --- Vectors -------------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ class Generation:
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, visit),
-            first=self.settings.prompt_timeout(len(prompt.text)),
+            first=self.settings.prompt_timeout(len(prompt.text), len(prompt.images)),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
@@ -144,7 +144,7 @@ class Generation:
             visit.end(run_figures(result, resident.ready.context_length, counted=counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)
-        if result.prompt_tokens and prompt.raw:
+        if result.prompt_tokens and prompt.raw and not prompt.images:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
         used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
         resident.note_run(self.turn.lane, used)
@@ -171,7 +171,7 @@ class Generation:
             digest = self.model.info.digest
             conversations = take_slot(self.turn, prompt.text, digest, self.settings, self.caller)
             reuses = reuses_cache(self.request.sampling.over(self.model.sampling))
-        if not (prompt.raw and reuses):
+        if not (prompt.raw and reuses) or prompt.images:
             conversations.forget()
             return None
         visit = begin(
@@ -252,12 +252,17 @@ class Generation:
         whether it had to be counted for that, which leaves it in the cache.
         """
         context = self.turn.resident.ready.context_length
-        if len(prompt.text) <= context - self.room:  # seldom has a text more tokens than characters
+        size = len(prompt.text)
+        seen = len(prompt.images) * (self.turn.resident.ready.image_tokens or 0)
+        if size + seen <= context - self.room:  # seldom has a text more tokens than characters
             return False
         ratio = self.turn.resident.tokens_per_character
-        size = len(prompt.text)
-        tokens = self._count_prompt(prompt) if ratio is None else round(size * ratio)
+        if prompt.images and ratio is None:  # it cannot be counted without its pictures
+            self._check_images(prompt, seen)
+            return False
+        tokens = self._count_prompt(prompt) if ratio is None else round(size * ratio) + seen
         if tokens is not None and tokens > context - self.room:
+            self._check_images(prompt, seen)
             raise PromptTooLong(
                 f"the prompt has about {tokens} tokens, and the context only {context}",
                 prompt_tokens=tokens,
@@ -269,6 +274,16 @@ class Generation:
     def _has_tokenizer(self) -> bool:
         """Whether the backend counts a prompt without evaluating it."""
         return self.turn.lane.kind.external
+
+    def _check_images(self, prompt: Prompt, tokens: int) -> None:
+        """Raise PromptTooLong where the pictures alone have no room."""
+        context = self.turn.resident.ready.context_length
+        if tokens > context - self.room:
+            raise PromptTooLong(
+                f"the {len(prompt.images)} pictures take {tokens} tokens, and the context has only {context}",
+                prompt_tokens=tokens,
+                context_length=context,
+            )
 
     def _count_prompt(self, prompt: Prompt) -> int | None:
         """Return the prompt's tokens, None where the runtime cannot tell; done once for a loaded model."""
@@ -324,6 +339,7 @@ class Generation:
             schema=grammar,
             top_logprobs=request.top_logprobs,
             markers=markers_for(request, prompt, tools),
+            images=prompt.images,
             save_state=save_state,
             cached=visit.cached if visit is not None else 0,
         )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..chat.messages import IMAGE_PLACE, take_places, with_places
 from ..chat.moving import MovedLine, put_lines
 from ..chat.parser import AnswerParser
 from ..chat.template import ChatTemplate, Think, for_conversation, looks_templated
 from ..chat.tool_calls.table import MARKERS
 from ..errors import InvalidRequest, Unsupported
 from ..models.metadata import StoredModel
-from ..types import ChatRequest, Message, Tool
+from ..types import ChatRequest, Message, Tool, text_parts
 from . import template_process
+from .pictures import images_in, images_of
 from .structured.schema import schema_prompt
 
 _USUAL_MARKERS = ("<think>", "</think>")
@@ -28,6 +31,8 @@ class Prompt:
     template: ChatTemplate | None = None
     thinking_open: bool = False
     """Whether the prompt ends inside the model's thinking."""
+    images: tuple[bytes, ...] = ()
+    """The picture for each IMAGE_PLACE in the text."""
 
 
 def build_prompt(
@@ -75,18 +80,45 @@ def _render(
     variables = request.template_variables
     if request.prompt is not None and is_raw(request, template):
         _refuse(variables, "the prompt goes to the model without a chat template")
-        return Prompt(text=request.prompt, raw=True, template=template)
+        text, images = _raw_with_images(request.prompt, images_in(request.images))
+        return Prompt(text=text, raw=True, template=template, images=images)
     messages = conversation(request, model, schema, moved) + extra
+    images = images_of(messages)
     tools = tools_for(request)
     template = for_conversation(template, messages, tools, runtime_wraps=runtime_wraps)
     if template is None:
         _refuse(variables, "this model has no chat template of its own here")
-        return Prompt(text=messages[0].text, raw=False)
+        text, places = take_places(with_places(messages)[0].text)
+        return Prompt(text=text, raw=False, images=tuple(images[place] for place in places))
     think = thinking_for(request, model)
     rendered = template.render(messages, tools=tools, think=think, variables=variables)
     return Prompt(
-        text=rendered.prompt, raw=True, template=template, thinking_open=rendered.thinking_open
+        text=rendered.prompt,
+        raw=True,
+        template=template,
+        thinking_open=rendered.thinking_open,
+        images=tuple(images[place] for place in rendered.images),
     )
+
+
+_TAG = re.compile(r"\[img(?:-(\d{1,3}))?\]")
+"""Where a picture stands in a raw prompt, as Ollama's clients write it."""
+
+
+def _raw_with_images(prompt: str, images: tuple[bytes, ...]) -> tuple[str, tuple[bytes, ...]]:
+    """Return a complete prompt with its pictures' places: at the tags, else at its beginning."""
+    prompt = prompt.replace(IMAGE_PLACE, "\ufffd")
+    if not images:
+        return prompt, ()
+    numbers = [int(tag[1] or at) for at, tag in enumerate(_TAG.finditer(prompt))]
+    if any(number >= len(images) for number in numbers):
+        raise InvalidRequest(
+            f"the prompt has a place for picture {max(numbers)}, but only {len(images)} came with it",
+            param="images",
+        )
+    if not numbers:
+        return IMAGE_PLACE * len(images) + prompt, images
+    return _TAG.sub(IMAGE_PLACE, prompt), tuple(images[number] for number in numbers)
 
 
 def _refuse(variables: Mapping[str, Any], reason: str) -> None:
@@ -119,7 +151,7 @@ def conversation(
     """Return the request's turns, with the system text and the example turns of the Modelfile before them."""
     messages = request.messages
     if request.prompt is not None:
-        messages = (Message.of("user", request.prompt),)
+        messages = (Message.of("user", (*request.images, *text_parts(request.prompt))),)
     messages = model.messages + (put_lines(messages, moved) if moved else messages)
     system = request.system if request.system is not None else model.system
     has_system = any(message.role == "system" for message in messages)

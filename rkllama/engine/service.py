@@ -60,7 +60,7 @@ class LocalService:
         exact_sampling: bool = False,
     ) -> None:
         self.settings = settings
-        self.store = WritableStore(settings.models, settings.aliases)
+        self.store = WritableStore(settings.models, settings.aliases, rknn_lib=settings.rknn_lib)
         npu_lock = NPULock(settings.lock, command, url)
         self._engine = Engine(
             settings,

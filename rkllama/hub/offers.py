@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..models.filename import EXTENSIONS, parse_platform
+from ..models.filename import parse_platform
 from ..models.reference import SPLIT_GGUF, is_model
+from ..models.vision.choice import find_encoder, is_encoder
 from ..rkllm.abi import RELEASES
 from .reading import Reading, billions, read_names
 
@@ -131,7 +132,7 @@ def offers_of(
     """Yield the models among a repository's files; adapters and parts of models are none."""
     files = tuple(files)
     known = frozenset(here)
-    encoders = tuple(file for file in files if _is_encoder(file))
+    encoders = tuple(file for file in files if is_encoder(file))
     for file in files:
         if not is_model(file) or SPLIT_GGUF.search(file):
             continue
@@ -147,32 +148,3 @@ def offers_of(
             encoder=find_encoder(file, encoders, reading.platform),
             here=f"{repo}/{file}" in known,
         )
-
-
-def find_encoder(file: str, files: Iterable[str], platform: str | None) -> str | None:
-    """Return the vision encoder that goes with the model `file`: the only one of its repository, of several
-    the one that is named so, is for the platform and lies nearest. None where there is none to be sure of.
-    """
-    folder = file.rpartition("/")[0]
-    found = [name for name in files if _is_encoder(name)]
-    if file.lower().endswith(EXTENSIONS[1]):
-        found = [name for name in found if _is_mmproj(name)]
-        return found[0] if found else None
-    found = [name for name in found if not _is_mmproj(name)]
-    for narrower in (
-        lambda name: any(word in name.lower() for word in ("vision", "vit", "encoder", "visual")),
-        lambda name: platform is not None and platform in name.lower(),
-        lambda name: name.rpartition("/")[0] == folder,
-    ):
-        if len(found) > 1:
-            found = [name for name in found if narrower(name)] or found
-    foreign = len(found) == 1 and read_names(found[0]).platform not in (None, platform)
-    return found[0] if len(found) == 1 and not foreign else None
-
-
-def _is_encoder(name: str) -> bool:
-    return name.lower().endswith(".rknn") or _is_mmproj(name)
-
-
-def _is_mmproj(name: str) -> bool:
-    return name.rpartition("/")[2].lower().startswith("mmproj") and name.lower().endswith(".gguf")

@@ -20,7 +20,9 @@ from typing import Protocol
 
 from ..errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from ..files import free_space, is_full, make_directory
+from ..models.filename import EXTENSIONS, parse_platform
 from ..models.reference import Reference, parse_reference
+from ..models.vision.choice import find_encoder
 from ..types import PullProgress
 from .api import DEFAULT_REVISION, Hub, RemoteFile, Repository, Response, lost_connection
 from .find import Library, file_in, find, settled
@@ -110,6 +112,9 @@ def pull(
                 place.give_up(path)
         elif is_claimed(path) and not has_template(os.path.dirname(path)):
             fetch_sidecars(hub, repository, remote, os.path.dirname(path))
+        if is_claimed(path) and (encoder := _encoder_of(hub, repository, remote)) is not None:
+            _check_verifiable(hub, encoder, unverified)
+            yield from _bring_encoder(hub, Place(models, encoder), os.path.dirname(path), backoff)
         name = place.name(path)
     yield report(status="done", completed=remote.size, name=name, toolkit=toolkit)
 
@@ -182,6 +187,43 @@ def _find(place: Place, report: Report) -> Generator[PullProgress, None, str | N
             place.remember(path)
             return path
     return None
+
+
+# --- The encoder -------------------------------------------------------------------------------
+
+
+def _encoder_of(hub: Hub, repository: Repository, model: RemoteFile) -> RemoteFile | None:
+    """Return the image encoder of a model for the NPU, if its repository has one."""
+    if not model.path.lower().endswith(EXTENSIONS[0]):
+        return None
+    platform = parse_platform(model.path) or parse_platform(repository.id)
+    path = find_encoder(model.path, repository.files, platform)
+    return None if path is None else hub.file(repository, path)
+
+
+def _bring_encoder(
+    hub: Hub, place: Place, folder: str, backoff: float
+) -> Generator[PullProgress, None, None]:
+    """Put an encoder into its model's folder; another file of its name stays as it is."""
+    remote, path = place.remote, os.path.join(folder, place.remote.name)
+    report = partial(PullProgress, file=remote.name, total=remote.size, digest=remote.sha256)
+    if os.path.lexists(path):
+        if not place.holds(path):
+            check = place.check(path)
+            for count in _paced(check):
+                yield report(status="verifying", completed=count)
+            if check.matches:
+                place.remember(path)
+            else:
+                _log.warning("%s is another file than %s's: it stays", path, remote.repo)
+        return
+    for part in _turns(place, path):
+        if part is None:
+            yield report(status="downloading", completed=unfinished(path))
+            continue
+        yield from download(hub, remote, part, report, backoff)
+        part.finish()
+        place.remember(path)
 
 
 # --- The bytes ---------------------------------------------------------------------------------

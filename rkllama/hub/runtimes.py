@@ -1,4 +1,5 @@
-"""Fetching releases of librkllmrt from the vendor's repository: resumed, and verified by the git blob id.
+"""Fetching releases of librkllmrt, and librknnrt, from the vendor's repository: resumed, and verified by
+the git blob id.
 
 A release gets its name only when its bytes are the published ones; the vendor's licence lies beside it.
 """
@@ -13,7 +14,6 @@ from functools import partial
 
 from ..errors import ConfigError, HubNotFound, HubUnreachable, PullError
 from ..files import make_directory, write_file
-from ..rkllm.library import FILE
 from ..rkllm.releases import LICENCE, Published
 from ..types import PullProgress
 from .api import (
@@ -40,12 +40,14 @@ _OTHERWISE = (
 class RuntimeSite(Site):
     """The vendor's repository, or a mirror with the same commits and paths below its address."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, otherwise: str = _OTHERWISE) -> None:
+        """`otherwise` is what to do where nothing can be fetched."""
         if not is_web_address(base):
             raise ConfigError(
                 f"RKLLAMA_RUNTIME_URL cannot be '{base}'", hint="Write it like https://HOST/PATH."
             )
         self.endpoint = base.rstrip("/")
+        self._otherwise = otherwise
 
     def announce(self, release: str, published: Published, machine: str) -> RemoteFile:
         """Return a release's file as the site announces it. Raises HubNotFound, HubUnreachable, PullError."""
@@ -54,10 +56,11 @@ class RuntimeSite(Site):
             size = response.headers.get("content-length", "")
             if not size.isascii() or not size.isdigit() or not 0 < int(size) <= _LARGEST:
                 raise PullError(
-                    f"{self.endpoint} tells no usable size of librkllmrt {release}", hint=_OTHERWISE
+                    f"{self.endpoint} tells no usable size of {published.label(release)}",
+                    hint=self._otherwise,
                 )
         return RemoteFile(
-            repo=f"librkllmrt {release}",
+            repo=published.label(release),
             path=path,
             revision=published.commit,
             commit=published.commit,
@@ -102,19 +105,18 @@ class RuntimeSite(Site):
         except lost_connection() as error:
             raise HubUnreachable(
                 f"{self.endpoint} cannot be reached: {error or type(error).__name__}",
-                hint=f"Check the network connection and the proxy settings. {_OTHERWISE}",
+                hint=f"Check the network connection and the proxy settings. {self._otherwise}",
             ) from error
 
-    @staticmethod
-    def _check(status: int, url: str) -> None:
+    def _check(self, status: int, url: str) -> None:
         if status in (404, 410):
-            raise HubNotFound(f"{url} is not there: it may have moved", hint=_OTHERWISE)
+            raise HubNotFound(f"{url} is not there: it may have moved", hint=self._otherwise)
         if status == 429 or status >= 500:
             raise HubUnreachable(
                 f"{url} is not served at the moment: status {status}", hint="Try again later."
             )
         if status != 200:
-            raise PullError(f"{url} cannot be fetched: status {status}", hint=_OTHERWISE)
+            raise PullError(f"{url} cannot be fetched: status {status}", hint=self._otherwise)
 
 
 def install(
@@ -126,13 +128,15 @@ def install(
     base: str,
     backoff: float = 1.0,
 ) -> Generator[PullProgress, None, None]:
-    """Fetch a release for `machine` into `folder`, which is made if needed.
+    """Fetch a release for `machine` into `folder`, which is made if needed. librknnrt has no release.
 
     An earlier try is resumed. What is there already is verified, and fetched again where it is another
     file. Raises PullError and its kin.
     """
-    path, site = os.path.join(folder, FILE), RuntimeSite(base)
-    report = partial(PullProgress, file=f"librkllmrt {release}")
+    path, label = os.path.join(folder, published.file), published.label(release)
+    by_hand = f"Set RKLLAMA_RUNTIME_URL to a mirror, or copy the file to {path}."
+    site = RuntimeSite(base, _OTHERWISE if release else by_hand)
+    report = partial(PullProgress, file=label)
     yield report(status="resolving")
     with local_errors(folder):
         if not _is_published(path, published.blobs[machine]):
@@ -140,9 +144,7 @@ def install(
             make_directory(folder)
             part = Part.acquire(path, remote.size, remote.etag)
             if part is None:
-                raise PullError(
-                    f"another process is fetching librkllmrt {release}", hint="Wait for it to end."
-                )
+                raise PullError(f"another process is fetching {label}", hint="Wait for it to end.")
             with part:
                 yield from download(site, remote, part, partial(report, total=remote.size), backoff)
                 licence = site.licence(published)

@@ -20,6 +20,7 @@ from .scan import MODELFILE, PART, Entry
 from .sidecars import NAMES as SIDECARS
 from .store import ALIAS_DEPTH, Store
 from .uploads import CREATED, REPLACED
+from .vision.encoder import OFF, find_beside
 
 _OWN_FILES = (
     *SIDECARS,
@@ -127,11 +128,13 @@ class WritableStore(Store):
         if os.path.islink(folder):
             os.unlink(folder)  # the link was the model's name; what it leads to stays
             return
+        encoders = self._own_encoders(entry)
         self._delete_file(entry)
         stem = strip_extension(file)
         own = [f"{file}{PART}", f"{file}{PART}.json", *(f"{stem}.{name}" for name in SIDECARS)]
         if folder != self._root and not self._others(entry):
             own += _OWN_FILES
+            own += encoders
         for name in own:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
                 os.unlink(os.path.join(folder, name))
@@ -157,6 +160,15 @@ class WritableStore(Store):
         used = {self._stored(other).lora for other in others if other.format}
         files = [os.path.realpath(item.path) for item in os.scandir(folder)]
         return [path for path in files if path not in used and os.path.dirname(path) == folder]
+
+    def _own_encoders(self, entry: Entry) -> list[str]:
+        """Return the name of the image encoder in a model's folder, unless another model uses it."""
+        path = find_beside(entry.path, self._root, self._info(entry).platform)
+        others = [other for other in self._catalog.entries if other != entry and other.modelfile]
+        encoders = [self._stored(other).encoder for other in others if other.format]
+        if path is None or path in [one.path for one in encoders if one is not None]:
+            return []
+        return [os.path.basename(path)]
 
     def _others(self, entry: Entry) -> bool:
         """Return whether another model lies in the same folder."""
@@ -217,7 +229,11 @@ class WritableStore(Store):
             beside = made == entry.name and not entry.parent
             folder = os.path.dirname(entry.path) if beside else os.path.join(self._root, made)
             with _moved(adapter, folder) as own:
-                parsed = replace(parsed, adapter=own or self._adapter(parsed.adapter, folder))
+                parsed = replace(
+                    parsed,
+                    adapter=own or self._named(parsed.adapter, folder, "ADAPTER"),
+                    vision_encoder=self._named(parsed.vision_encoder, folder, "VISION_ENCODER"),
+                )
                 if beside:
                     self._write_beside(entry, parsed)
                 else:
@@ -227,19 +243,19 @@ class WritableStore(Store):
                 self._delete_file(old)
             return self._info(self._find(made))
 
-    def _adapter(self, adapter: str | None, folder: str) -> str | None:
-        """Return an ADAPTER as a Modelfile in `folder` has it: a file of the models directory.
+    def _named(self, name: str | None, folder: str, key: str) -> str | None:
+        """Return the file that `key` names as a Modelfile in `folder` has it: one of the models directory.
 
         Without it the model would silently be another one. Raises InvalidRequest.
         """
-        if adapter is None:
-            return None
+        if name is None or (key == "VISION_ENCODER" and name == OFF):
+            return name
         for base in (folder, self._root):
-            path = find_adapter(adapter, base, self._root)
+            path = find_adapter(name, base, self._root)
             if path is not None:
                 return os.path.relpath(path, folder)
         raise InvalidRequest(
-            f"the ADAPTER {adapter[:200]!r} is not in the models directory",
+            f"the {key} {name[:200]!r} is not in the models directory",
             param="modelfile",
             hint=f"Copy it to {self._root} and name it from there.",
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import AmbiguousName, InvalidRequest, ModelNotFound
 from .filename import parse_model_name, strip_extension, without_registry
 from .labels import origins
-from .scan import Entry, PathStamp, Scan, index_entries, stamp_at
+from .scan import SETTLED_NS, Entry, PathStamp, Scan, index_entries, stamp_at
 
 if TYPE_CHECKING:
     from .reference import Reference
@@ -27,9 +27,6 @@ _SHOWN = 100
 _CANDIDATES = 10
 _REMEMBERED = 1000
 """Names that were found and are not one of an entry."""
-_SETTLED_NS = 2_000_000_000
-"""A path that changed less than this before it was read may change again under the same mtime: some
-file systems count in steps of two seconds."""
 
 
 class Watch:
@@ -58,7 +55,7 @@ class Watch:
         if not self._seen or not all(map(self._unchanged, self._seen)):
             self._seen = {}  # should the scan fail, nothing is known
             seen: dict[str, PathStamp] = {}
-            settled = time.time_ns() - _SETTLED_NS
+            settled = time.time_ns() - SETTLED_NS
             look = Scan(self._models, seen)
             entries = tuple(look.entries())
             self._root = look.root

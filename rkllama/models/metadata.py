@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -15,7 +16,7 @@ from typing import Any, Literal, cast
 
 from ..chat.end_tokens import end_tokens
 from ..chat.families import find_family, thinks
-from ..types import Message, ModelInfo, NPUParams, SamplingParams, TemplateSource
+from ..types import EncoderInfo, Message, ModelInfo, NPUParams, SamplingParams, TemplateSource
 from .filename import parse_model_name
 from .gguf import GGUFError, GGUFHeader, read_header
 from .labels import origins
@@ -32,8 +33,9 @@ from .modelfile import (
     template_family,
     without_program,
 )
-from .scan import Entry, is_inside, may_follow, open_nonblocking
+from .scan import SETTLED_NS, Entry, is_inside, may_follow, open_nonblocking
 from .sidecars import CONFIG, Sidecars, SidecarStamp, read_sidecars, stamp_sidecars
+from .vision.encoder import OFF, EncoderStamp, find_beside, read_encoder, stamp_encoder
 
 _CACHED = 4096
 """Values that each cache may hold before it starts afresh; far more than there are models."""
@@ -67,6 +69,8 @@ class StoredModel:
     npu: NPUParams = field(default_factory=NPUParams)
     lora: str | None = None
     """The adapter's file."""
+    encoder: EncoderInfo | None = None
+    """What it sees pictures with; it does only where that has no problem."""
     llama_server: tuple[str, ...] | None = None
     """The words of the Modelfile's llama_server."""
     parent: str | None = None
@@ -101,12 +105,16 @@ class StoredModel:
 class ModelReader:
     """Reads what is known of the models in the directory `root`, a real path; raises nothing."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, rknn_lib: str | None = None) -> None:
+        """`rknn_lib` is the setting."""
         self.root = root
+        self._rknn_lib = rknn_lib
         self._infos: dict[Entry, ModelInfo] = {}
         self._headers: dict[tuple[str, int, int, bool], GGUFHeader | str] = {}
         self._modelfiles: dict[_ModelfileStamp, tuple[Modelfile, tuple[str, ...]]] = {}
         self._sidecars: dict[SidecarStamp, Sidecars] = {}
+        self._encoders: dict[Entry, str | None] = {}
+        """What lies beside models in folders that have not changed lately."""
         self._stored: dict[tuple[object, ...], StoredModel] = {}
 
     def info(self, entry: Entry) -> ModelInfo:
@@ -137,11 +145,23 @@ class ModelReader:
         entry = chain[0]
         stamps = tuple(_stamp(link.modelfile) for link in chain if link.modelfile)
         beside = stamp_sidecars(entry.path, self.root)
-        key = (entry, stamps, beside)
+        modelfile = reduce(_merge, (self._modelfile(s)[0] for s in reversed(stamps)), Modelfile())
+        encoder = self._encoder(entry, modelfile)
+        key = (entry, stamps, beside, encoder)
         cached = self._stored.get(key)
         if cached is None:
-            cached = _keep(self._stored, key, self._new_stored(entry, stamps, beside))
+            new = self._new_stored(entry, modelfile, stamps, beside, encoder)
+            cached = _keep(self._stored, key, new)
         return cached
+
+    def _encoder(self, entry: Entry, modelfile: Modelfile) -> EncoderStamp | None:
+        """Return the encoder that the Modelfile names, else the one beside a model for the NPU."""
+        path = modelfile.vision_encoder
+        if entry.format != "rkllm" or path == OFF:
+            return None
+        if path is None:
+            path = self._beside(entry)
+        return None if path is None else stamp_encoder(path, self._rknn_lib)
 
     # --- Facts for lists -----------------------------------------------------------------------
 
@@ -190,11 +210,24 @@ class ModelReader:
 
     # --- All of it -----------------------------------------------------------------------------
 
+    def _beside(self, entry: Entry) -> str | None:
+        """Return the encoder beside a model; a folder that is as it was is not listed again."""
+        if entry in self._encoders:
+            return self._encoders[entry]
+        path = find_beside(entry.path, self.root, self.info(entry).platform)
+        if 0 < entry.folder_mtime_ns < time.time_ns() - SETTLED_NS:
+            _keep(self._encoders, entry, path)
+        return path
+
     def _new_stored(
-        self, entry: Entry, stamps: Sequence[_ModelfileStamp], beside: SidecarStamp
+        self,
+        entry: Entry,
+        modelfile: Modelfile,
+        stamps: Sequence[_ModelfileStamp],
+        beside: SidecarStamp,
+        encoder: EncoderStamp | None,
     ) -> StoredModel:
         read = [self._modelfile(stamp) for stamp in stamps]
-        modelfile = reduce(_merge, (modelfile for modelfile, _ in reversed(read)), Modelfile())
         sidecars = self._read_sidecars(beside)
         header = self.header(entry)
         notes = [note for _, texts in read for note in texts] + list(sidecars.notes)
@@ -206,10 +239,11 @@ class ModelReader:
         template = _template(modelfile, sidecars, good)
         variant = parse_model_name(entry.file, *origins(entry)).variant
         defaults = read_parameters(modelfile.parameters)
+        eyes = None if encoder is None else read_encoder(encoder, info.platform)
         if _ranks(info, variant, defaults.rerank, good):
             capabilities: tuple[str, ...] = ("rerank",)
         else:
-            capabilities = _capabilities(info, variant, template, good)
+            capabilities = _capabilities(info, variant, template, good, eyes)
         if "completion" in capabilities and (defaults.npu.n_batch or 1) > 1:
             notes.append("n_batch in the Modelfile is ignored: this model writes text")
         return StoredModel(
@@ -228,6 +262,7 @@ class ModelReader:
             prompt_rules=defaults.prompt_rules,
             npu=defaults.npu,
             lora=modelfile.adapter,
+            encoder=eyes,
             llama_server=defaults.llama_server,
             parent=entry.parent or None,
             capabilities=capabilities,
@@ -263,13 +298,18 @@ class ModelReader:
             modelfile = without_program(modelfile)
             why = "others than this server's user or root may write the file"
             notes = (*notes, f"{PROGRAM} in {where} is ignored: {why}")
-        if modelfile.adapter is None:
-            return modelfile, notes
-        adapter = find_adapter(modelfile.adapter, os.path.dirname(path), self.root)
-        if adapter is not None:
-            return replace(modelfile, adapter=os.path.realpath(adapter)), notes
-        note = f"the ADAPTER {modelfile.adapter} of {where} is not in the models directory"
-        return replace(modelfile, adapter=None), (*notes, note)
+        folder = os.path.dirname(path)
+        for key in ("adapter", "vision_encoder"):
+            named = getattr(modelfile, key)
+            if named is None or (key == "vision_encoder" and named == OFF):
+                continue
+            file = find_adapter(named, folder, self.root)
+            changed: dict[str, Any] = {key: file and os.path.realpath(file)}
+            modelfile = replace(modelfile, **changed)
+            if file is None:
+                note = f"the {key.upper()} {named} of {where} is not in the models directory"
+                notes = (*notes, note)
+        return modelfile, notes
 
 
 def _keep(cache: dict[Any, Any], key: object, value: Any) -> Any:
@@ -280,8 +320,8 @@ def _keep(cache: dict[Any, Any], key: object, value: Any) -> Any:
 
 
 def find_adapter(adapter: str, folder: str, root: str) -> str | None:
-    """Return the path of an ADAPTER in a Modelfile that lies in `folder`; None unless it is a file of the
-    models directory `root`, or one to which a link of its owner's leads, no deeper than models lie.
+    """Return the path of a file that a Modelfile in `folder` names; None unless it is a file of the models
+    directory `root`, or one to which a link of its owner's leads, no deeper than models lie.
     """
     path = os.path.normpath(os.path.join(folder, adapter))
     if "\0" in path or not os.path.isfile(path):
@@ -319,6 +359,9 @@ def _merge(base: Modelfile, over: Modelfile) -> Modelfile:
         template=base.template if over.template is None else over.template,
         license=base.license if over.license is None else over.license,
         adapter=base.adapter if over.adapter is None else over.adapter,
+        vision_encoder=(
+            base.vision_encoder if over.vision_encoder is None else over.vision_encoder
+        ),
         repository=over.repository or base.repository,
         parameters=merge_parameters(base.parameters, over.parameters),
         messages=over.messages or base.messages,
@@ -374,8 +417,9 @@ def _capabilities(
     variant: str | None,
     template: TemplateSource | None,
     header: GGUFHeader | None,
+    encoder: EncoderInfo | None,
 ) -> tuple[str, ...]:
-    """In Ollama's words. No "vision": no backend takes images here, and clients would send some."""
+    """In Ollama's words. "vision" only where pictures are seen: clients send some as soon as it is there."""
     if variant == "embedding" or (header is not None and header.only_embeds):
         return ("embedding",)
     if variant == "reranker":  # by its name alone: it can only be asked for yes or no
@@ -386,7 +430,9 @@ def _capabilities(
         thinking = thinks(template.source, family)
     else:
         tools, thinking = family is not None, family is not None and family.thinks
-    return ("completion", *(["tools"] if tools else []), *(["thinking"] if thinking else []))
+    sees = encoder is not None and encoder.problem is None
+    wanted = {"vision": sees, "tools": tools, "thinking": thinking}
+    return ("completion", *(name for name, has in wanted.items() if has))
 
 
 def _text_end(info: ModelInfo, variant: str | None, header: GGUFHeader | None) -> str:

@@ -50,6 +50,8 @@ class Modelfile:
     license: str | None = None
     adapter: str | None = None
     """ADAPTER: a LoRA file."""
+    vision_encoder: str | None = None
+    """VISION_ENCODER: a .rknn file, or "off"."""
     repository: str | None = None
     """HUGGINGFACE_PATH: where the older RKLLama took the tokenizer from."""
     parameters: tuple[tuple[str, str], ...] = ()
@@ -235,7 +237,7 @@ def parse_foreign(text: str) -> tuple[Modelfile, str | None]:
 
 _OLD_STYLE = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)[ \t]*=[ \t]*")
 _WORD = re.compile(r"[ \t]*([A-Za-z_][A-Za-z0-9_]*)(?=[ \t]|$)[ \t]*", re.MULTILINE)
-_TEXTS = ("system", "template", "license", "adapter")
+_TEXTS = ("system", "template", "license", "adapter", "vision_encoder")
 # From newer Ollama versions, about things that are handled differently here.
 _WITHOUT_MEANING = ("renderer", "parser", "requires", "draft")
 _INSTRUCTIONS = ("from", "parameter", "message", *_TEXTS, *_WITHOUT_MEANING)
@@ -440,7 +442,7 @@ def render_modelfile(modelfile: Modelfile) -> str:
         lines.append(_render("FROM", modelfile.source))
     if modelfile.repository is not None:
         lines.append(f'HUGGINGFACE_PATH="{_escape(modelfile.repository)}"')
-    for key in ("template", "system", "adapter", "license"):
+    for key in ("template", "system", "adapter", "vision_encoder", "license"):
         if (text := getattr(modelfile, key)) is not None:
             lines.append(_render(key.upper(), text))
     lines += [_render(f"PARAMETER {name}", value) for name, value in modelfile.parameters]

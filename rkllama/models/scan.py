@@ -33,6 +33,9 @@ PART = ".part"
 _PARTS = tuple(f"{extension}{PART}" for extension in EXTENSIONS)
 _MODELFILE_LIMIT = 1 << 20
 _ALIAS_DEPTH = 8
+SETTLED_NS = 2_000_000_000
+"""A path that changed less than this before it was read may change again under the same mtime: some
+file systems count in steps of two seconds."""
 
 
 class Entry(

@@ -44,11 +44,20 @@ _FRESH = 1.0
 class Store:
     """The models in the directory `models`, which may be missing or a symlink."""
 
-    def __init__(self, models: str, aliases: Mapping[str, str] | None = None) -> None:
-        """`aliases` are further names of models, from the settings. A model's own name comes before them."""
+    def __init__(
+        self,
+        models: str,
+        aliases: Mapping[str, str] | None = None,
+        *,
+        rknn_lib: str | None = None,
+    ) -> None:
+        """`aliases` are further names of models, from the settings. A model's own name comes before them.
+        `rknn_lib` is a setting, too: whether a model sees depends on it.
+        """
         self.models = models
         self._aliases = aliases or {}
         self._targets = {alias_key(name): target for name, target in self._aliases.items()}
+        self._rknn_lib = rknn_lib
         self._lock = threading.RLock()
         self._catalog = Catalog(())
         self._open(os.path.realpath(models))
@@ -57,7 +66,7 @@ class Store:
         self._root = root
         self._watch = Watch(self.models)
         self._listed: tuple[object, list[ModelInfo]] = (None, [])
-        self._reader = ModelReader(root)
+        self._reader = ModelReader(root, self._rknn_lib)
         self._digests = DigestCache(root)
 
     # --- Looking -------------------------------------------------------------------------------
@@ -182,6 +191,7 @@ class Store:
             capabilities=model.capabilities,
             notes=model.notes,
             template_guess=model.template_guess,
+            encoder=model.encoder,
             metadata=show_metadata(model.info, header),
         )
 

@@ -8,9 +8,9 @@ layouts: 1.1.x, 1.2.0, 1.2.1b1, 1.2.1 to 1.2.3, and 1.3.x.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+
+from ..clib.declarations import Block, C, Header, Struct, declared
 
 RELEASES = (
     "1.1.0",
@@ -26,24 +26,6 @@ RELEASES = (
     "1.3.0",
 )
 """The releases whose headers are known, oldest first."""
-
-
-class C(NamedTuple):
-    """A C declaration as the header writes it, in the releases `since` <= release < `before`."""
-
-    text: str
-    since: str = RELEASES[0]
-    before: str | None = None
-
-
-class Block(NamedTuple):
-    """An enum, a struct, or (without a name: anonymous) a union or struct inside one."""
-
-    kind: str
-    name: str
-    entries: tuple[C | Block, ...]
-    since: str = RELEASES[0]
-    before: str | None = None
 
 
 _IMAGE_1_2 = (
@@ -368,81 +350,22 @@ HEADER: tuple[Block | C, ...] = (
 )
 
 
-# --- One release's declarations ----------------------------------------------------------------
-
-
-class Member(NamedTuple):
-    """A struct's member: `length` elements of the C type `type` (0: no array), or a nested `block`."""
-
-    type: str
-    name: str
-    length: int = 0
-    block: Struct | None = None
-
-
-class Struct(NamedTuple):
-    """A struct or union and its members, in order."""
-
-    kind: str
-    name: str
-    members: tuple[Member, ...]
-
-
-class Signature(NamedTuple):
-    """A function or callback: its C return type, its name and its arguments as written in C."""
-
-    returns: str
-    name: str
-    arguments: tuple[str, ...]
-
-
-class Header(NamedTuple):
-    """What one release declares, by name, in the header's order."""
-
-    release: str
-    enums: Mapping[str, Mapping[str, int]]
-    structs: Mapping[str, Struct]
-    callbacks: Mapping[str, Signature]
-    functions: Mapping[str, Signature]
-
-
-_DECLARATOR = re.compile(r"(?P<type>.+?)\s*\b(?P<name>\w+)(?:\[(?P<length>\d+)\])?")
-_PROTOTYPE = re.compile(
-    r"(?:typedef )?(?P<returns>\w+) (?:\(\*)?(?P<name>\w+)\)?\((?P<arguments>.*)\)"
-)
-
-
 def header(release: str) -> Header:
     """Return the declarations of `release`, one of RELEASES; raises ValueError for another."""
-    if release not in RELEASES:
-        raise ValueError(
-            f"the header of release {release} is not known, only those of {', '.join(RELEASES)}"
-        )
-    result = Header(release, {}, {}, {}, {})
-    tables: dict[str, Any] = result._asdict()
-    for entry in _standing(HEADER, RELEASES.index(release)):
-        if isinstance(entry, C):
-            table = "callbacks" if entry.text.startswith("typedef") else "functions"
-            signature = _signature(entry.text)
-            tables[table][signature.name] = signature
-        elif entry.kind == "enum":
-            tables["enums"][entry.name] = _values(entry, RELEASES.index(release))
-        else:
-            tables["structs"][entry.name] = _struct(entry, RELEASES.index(release))
-    return result
+    return declared(HEADER, RELEASES, release)
 
 
 def names(release: str) -> frozenset[str]:
     """Return what `release` declares: functions, structs, enum values, members with and without "Struct."."""
-    declared = header(release)
-    values = [value for enum in declared.enums.values() for value in enum]
+    one = header(release)
+    values = [value for enum in one.enums.values() for value in enum]
     members = [
         name
-        for struct in declared.structs.values()
+        for struct in one.structs.values()
         for member in _members(struct)
         for name in (member, f"{struct.name}.{member}")
     ]
-    return frozenset([*declared.functions, *declared.structs, *values, *members])
+    return frozenset([*one.functions, *one.structs, *values, *members])
 
 
 def first_release(name: str) -> str | None:
@@ -453,41 +376,3 @@ def first_release(name: str) -> str | None:
 def _members(struct: Struct) -> Iterator[str]:
     for member in struct.members:
         yield from _members(member.block) if member.block else (member.name,)
-
-
-def _standing(entries: Sequence[C | Block], index: int) -> Iterator[C | Block]:
-    for entry in entries:
-        if RELEASES.index(entry.since) <= index and (
-            entry.before is None or index < RELEASES.index(entry.before)
-        ):
-            yield entry
-
-
-def _values(block: Block, index: int) -> dict[str, int]:
-    texts = (entry.text for entry in _standing(block.entries, index) if isinstance(entry, C))
-    return {name: int(value) for name, value in (text.split(" = ") for text in texts)}
-
-
-def _struct(block: Block, index: int) -> Struct:
-    members = tuple(_member(entry, index) for entry in _standing(block.entries, index))
-    return Struct(block.kind, block.name, members)
-
-
-def _member(entry: C | Block, index: int) -> Member:
-    if isinstance(entry, Block):
-        return Member(entry.kind, entry.name, block=_struct(entry, index))
-    return declarator(entry.text)
-
-
-def declarator(text: str) -> Member:
-    """Return a member or an argument such as "uint8_t reserved[104]", taken apart."""
-    match = _DECLARATOR.fullmatch(text)
-    assert match, text
-    return Member(match["type"], match["name"], int(match["length"] or 0))
-
-
-def _signature(text: str) -> Signature:
-    match = _PROTOTYPE.fullmatch(text)
-    assert match, text
-    arguments = tuple(match["arguments"].split(", ")) if match["arguments"] else ()
-    return Signature(match["returns"], match["name"], arguments)

@@ -7,8 +7,8 @@ from codecs import utf_8_decode
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
+from ..clib.ctypes_types import CTypes
 from ..types import MOST_REPEATS
-from .ctypes_types import CTypes
 
 _WAITING, _FINISH, _ERROR, _HIDDEN_1_1 = 1, 2, 3, 4
 _GO_ON, _RELEASE = 0, 2  # 1 would pause the run forever

@@ -1,7 +1,8 @@
 """Which of the NPU's memory domains a model gets.
 
 A domain holds 4 GiB, whatever the board's memory: two models in one do not fit where each fits alone, and
-a larger model takes several in a row. The first model's is 0.
+a larger model takes several in a row. The first model's is 0, unless
+it sees: image encoders are loaded into 0, which nobody can change.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ class Domains:
         """`several`: whether the board has more than one."""
         self._several = several
         self._lock = threading.Lock()
-        self._taken: dict[str, range] = {}
+        self._taken: dict[str, frozenset[int]] = {}
 
-    def take(self, key: str, size: int, wanted: int | None = None) -> int:
+    def take(self, key: str, size: int, wanted: int | None = None, *, sees: bool = False) -> int:
         """Return the first domain for a model whose files have `size` bytes: the one that is `wanted`, else
-        the first where those that it needs are free. Where none are, it is 0, as for every model alone.
+        the first where those that it needs are free. Where none are, it is 0, as for every model alone; for
+        one that `sees`, 1.
         """
         needed = -(-(size + _BESIDE) // _SIZE) if self._several else 1
+        encoders = frozenset({0} if sees and self._several else ())
         with self._lock:
-            first = self._first_free(needed) if wanted is None else wanted
-            self._taken[key] = range(first, first + needed)
+            first = self._first_free(needed, len(encoders)) if wanted is None else wanted
+            self._taken[key] = encoders.union(range(first, first + needed))
             return first
 
     def give_back(self, key: str) -> None:
@@ -39,10 +42,10 @@ class Domains:
         with self._lock:
             self._taken.pop(key, None)
 
-    def _first_free(self, needed: int) -> int:
+    def _first_free(self, needed: int, lowest: int) -> int:
         used = {domain for taken in self._taken.values() for domain in taken}
         last = COUNT - needed if self._several else 0
-        candidates = range(last + 1)
+        candidates = range(lowest, last + 1)
         return next(
-            (first for first in candidates if used.isdisjoint(range(first, first + needed))), 0
+            (first for first in candidates if used.isdisjoint(range(first, first + needed))), lowest
         )

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..clib.ctypes_types import CTypes
 from ..errors import InvalidRequest, Unsupported
 from .abi import first_release
-from .ctypes_types import CTypes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

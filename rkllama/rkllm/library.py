@@ -11,19 +11,21 @@ import mmap
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..board.sysroot import system_path
-from ..errors import LibraryNotFound, UnknownRuntime, see_doctor
+from ..clib import finding
+from ..clib.ctypes_types import CTypes
+from ..errors import UnknownRuntime
 from .abi import RELEASES, header
-from .ctypes_types import CTypes
-from .elf import Machine, machine_of, own_machine, size_of
 
 FILE = "librkllmrt.so"
-_HINT = (
-    "Run `rkllama runtime install` to fetch it, or copy librkllmrt.so for this machine to {home}, or set "
-    "RKLLAMA_RKLLM_LIB to it. Models in .gguf format run without it."
+_SOUGHT = finding.Sought(
+    file=FILE,
+    setting="rkllm_lib",
+    stranger="it is not librkllmrt, or it is older than 1.1",
+    hint="Run `rkllama runtime install` to fetch it, or copy librkllmrt.so for this machine to "
+    "{home}, or set RKLLAMA_RKLLM_LIB to it. Models in .gguf format run without it.",
 )
 
 
@@ -60,22 +62,8 @@ def open_library(
 
 def find_library(explicit: str | None, environ: Mapping[str, str]) -> tuple[str, ctypes.CDLL]:
     """Return the first usable library of the places where it may be, loaded. Raises LibraryNotFound."""
-    tried: list[tuple[str, str]] = []
-    for place, path in _places(explicit, environ):
-        try:
-            return _load(path)
-        except _Unusable as error:
-            tried.append((f"{place} ({path})" if place else path, str(error)))
-    raise LibraryNotFound(tuple(tried), hint=see_doctor(_HINT.format(home=_home(environ))))
-
-
-SYSTEM_FOLDERS = (
-    "/usr/local/lib",
-    "/usr/lib",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib/arm-linux-gnueabihf",
-)
-"""Where the loader of a board looks, as far as the vendor's libraries are put there."""
+    functions = header(RELEASES[0]).functions  # those of every release
+    return finding.find_library(_SOUGHT, tuple(functions), explicit, environ)
 
 
 def look_for_library(
@@ -84,110 +72,8 @@ def look_for_library(
     """Return the file that `find_library` would most likely load and the version in it, without loading
     it; (None, None) for none.
     """
-    named = filter(None, environ.get("LD_LIBRARY_PATH", "").split(":"))
-    by_name = [os.path.join(folder, FILE) for folder in named]
-    by_name += (system_path(f"{folder}/{FILE}") for folder in SYSTEM_FOLDERS)
-    for _, path in _places(explicit, environ):
-        for file in [path] if os.sep in path else by_name:
-            if os.path.isfile(file):
-                return file, read_version(file)
-    return None, None
-
-
-class _Unusable(Exception):
-    """The reason why a file cannot be used."""
-
-
-def _places(explicit: str | None, environ: Mapping[str, str]) -> list[tuple[str, str]]:
-    """(setting or "", path) of each place, in order; a bare name is for the loader to find."""
-    if explicit:
-        # One of our own directory is a release that was chosen for the model.
-        ours = explicit.startswith(_home(environ) + os.sep)
-        return [("" if ours else "the setting rkllm_lib", _file(explicit))]
-    if named := environ.get("RKLLAMA_RKLLM_LIB"):
-        return [("RKLLAMA_RKLLM_LIB", _file(named))]
-    return [("", os.path.join(_home(environ), FILE)), ("the system's library paths", FILE)]
-
-
-def _home(environ: Mapping[str, str]) -> str:
-    """Return where RKLLama's own home has it."""
-    return os.path.join(os.path.expanduser(environ.get("RKLLAMA_HOME") or "~/RKLLAMA"), "lib")
-
-
-def _file(path: str) -> str:
-    path = os.path.expanduser(path)
-    return os.path.join(path, FILE) if os.path.isdir(path) else path
-
-
-def _load(path: str) -> tuple[str, ctypes.CDLL]:
-    if os.sep in path:
-        _check_file(path)
-    try:
-        handle = ctypes.CDLL(path)
-    except OSError as error:
-        raise _Unusable(_loader_says(error, path)) from None
-    needed = header(RELEASES[0]).functions
-    if missing := [name for name in needed if not hasattr(handle, name)]:
-        raise _Unusable(
-            f"it lacks {', '.join(missing)}, so it is not librkllmrt, or it is older than 1.1"
-        )
-    return (path if os.sep in path else _mapped(path)), handle
-
-
-PACKAGES = {
-    "libgomp.so": "libgomp1",
-    "libomp.so": "libomp5",
-    "libstdc++.so": "libstdc++6",
-    "libgcc_s.so": "libgcc-s1",
-}
-"""Where a library that librkllmrt needs is, in Debian's and Ubuntu's words."""
-
-
-def _loader_says(error: OSError, path: str) -> str:
-    text = str(error)
-    if path == FILE and text.startswith(f"{FILE}: cannot open shared object"):
-        return "not found"
-    missing = os.path.basename(text.partition(": cannot open shared object")[0])
-    package = next((p for name, p in PACKAGES.items() if missing.startswith(name)), None)
-    cure = f" (install the package {package}, not another librkllmrt)" if package else ""
-    return text.removeprefix(f"{path}: ") + cure
-
-
-def _mapped(name: str) -> str:
-    """Return the file behind a library that the loader found by its name."""
-    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
-        for line in maps:
-            path = line.rstrip("\n").partition("/")[2]
-            if path.endswith("/" + name):
-                return "/" + path
-    return name
-
-
-def _check_file(path: str) -> None:
-    """Raise _Unusable if the file is missing, not a library, or for another machine."""
-    ours = own_machine()
-    try:
-        defect = defect_of(path, None if ours is None else (ours,))
-    except OSError as error:
-        reason = "not found" if isinstance(error, FileNotFoundError) else error.strerror
-        raise _Unusable(str(reason)) from None
-    if defect is not None:
-        raise _Unusable(defect)
-
-
-def defect_of(path: str, machines: Sequence[Machine] | None) -> str | None:
-    """Return why a file is no library for one of these machines (None: for any); None: it may be one.
-
-    Raises OSError.
-    """
-    library = machine_of(path)
-    if library is None:
-        return "not an ELF shared library (perhaps a Git LFS pointer or a web page)"
-    if machines is not None and library not in machines:
-        return f"made for {library}, but this Python is {machines[0]}"
-    if os.path.getsize(path) < size_of(path):
-        return "incomplete: a copy or download was interrupted"  # loading it would crash
-    return None
+    path = finding.look_for_library(_SOUGHT, explicit, environ)
+    return path, None if path is None else read_version(path)
 
 
 # --- Identifying -------------------------------------------------------------------------------
@@ -263,7 +149,7 @@ def _unknown(message: str, version: str | None) -> UnknownRuntime:
 
 def _fits(release: str, handle: ctypes.CDLL, defaults: Defaults) -> bool:
     """Return whether the library exports what `release` declares and fills its RKLLMParam to the end."""
-    struct_type = CTypes(release).structs["RKLLMParam"]
+    struct_type = CTypes(header(release)).structs["RKLLMParam"]
     size, padding = ctypes.sizeof(struct_type), ctypes.alignment(struct_type)
     return _agrees(release, handle, defaults, size - padding + 1)
 
@@ -276,7 +162,7 @@ def _fits_but_for_reserved(release: str, handle: ctypes.CDLL, defaults: Defaults
     """
     if any(_fits(other, handle, defaults) for other in RELEASES):
         return False
-    types = CTypes(release).structs
+    types = CTypes(header(release)).structs
     extend, struct_type = types["RKLLMExtendParam"], types["RKLLMParam"]
     least = struct_type.extend_param.offset + extend.reserved.offset
     if not _agrees(release, handle, defaults, least):
@@ -290,7 +176,7 @@ def _agrees(release: str, handle: ctypes.CDLL, defaults: Defaults, least: int) -
     """Return whether functions and defaults are those of `release`, and `least` bytes are written."""
     if any(not hasattr(handle, name) for name in header(release).functions):
         return False
-    struct_type = CTypes(release).structs["RKLLMParam"]
+    struct_type = CTypes(header(release)).structs["RKLLMParam"]
     if not least <= defaults.size <= ctypes.sizeof(struct_type):
         return False
     param = struct_type.from_buffer_copy(defaults.content)

@@ -25,10 +25,15 @@ class Published(NamedTuple):
     commit: str
     blobs: Mapping[str, str]
     folder: str = _FOLDER
+    file: str = "librkllmrt.so"
 
     def path(self, machine: str) -> str:
         """Return the path of a machine's file at the commit."""
-        return f"{self.folder}{machine}/librkllmrt.so"
+        return f"{self.folder}{machine}/{self.file}"
+
+    def label(self, release: str = "") -> str:
+        """Return what to call it: "librkllmrt 1.2.3"."""
+        return f"{self.file.removesuffix('.so')} {release}".rstrip()
 
 
 PUBLISHED: dict[str, Published] = {
@@ -94,6 +99,19 @@ PUBLISHED: dict[str, Published] = {
     ),
 }
 """By release, oldest first; the keys are those of abi.RELEASES."""
+
+ENCODERS = "rknn"
+"""What users call librknnrt, which models that see need beside librkllmrt."""
+ENCODER_LIBRARY = Published(
+    PUBLISHED["1.3.0"].commit,
+    {
+        "aarch64": "e53a2b6ec332f2863df5c70cd9f6ebec9dbef397",
+        "armhf": "7187eabef19aeabec6d04b923d2de2df14b790e6",
+    },
+    "examples/multimodal_model_demo/deploy/3rdparty/librknnrt/Linux/librknn_api/",
+    "librknnrt.so",
+)
+"""The vendor keeps it beside the demo; it is one for all releases."""
 
 SIGILL_RISK = "Some builds of librkllmrt 1.3.0 have been seen to die on the RK3588 (SIGILL)."
 _DOUBTFUL: Mapping[str, tuple[str, ...]] = {"RK3588": ("1.3.0",)}

@@ -12,12 +12,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..clib.ctypes_types import CTypes
 from ..errors import LoadFailed, RuntimeFailed, Unsupported
 from ..types import SamplingParams
-from .abi import RELEASES, first_release, names
+from .abi import RELEASES, first_release, header, names
 from .abort import Aborter
 from .callback import BatchResults, Results, Rows
-from .ctypes_types import CTypes
 from .inputs import Input, c_string, fill
 from .library import Library
 
@@ -53,7 +53,7 @@ class Runtime:
 
     def __init__(self, library: Library) -> None:
         self.release = library.release
-        self.types = CTypes(library.release)
+        self.types = CTypes(header(library.release))
         self._names = names(library.release)
         self._handle = ctypes.c_void_p()
         self._functions: dict[str, Any] = {}

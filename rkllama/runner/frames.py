@@ -124,6 +124,7 @@ def decode_load(payload: bytes) -> LoadSpec:
     values["eos_tokens"] = tuple(values["eos_tokens"])
     values["npu"] = NPUParams(**values["npu"])
     values["llama_server"] = tuple(values["llama_server"])
+    values["image_markers"] = tuple(values["image_markers"])
     return LoadSpec(**values)
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from rkllama.api import anthropic
 from rkllama.api.common import Generation
+from rkllama.engine.pictures import with_pictures
 from rkllama.errors import (
     Cancelled,
     InvalidRequest,
@@ -58,7 +59,8 @@ def decode(body: Any) -> Generation:
 
 
 def request_of(**fields: Any) -> ChatRequest:
-    return decode(body_with(**fields)).request
+    """The request, as a model without eyes takes it."""
+    return with_pictures(decode(body_with(**fields)).request, sees=False)
 
 
 def messages_of(*messages: Any) -> tuple[Message, ...]:

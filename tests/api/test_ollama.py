@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rkllama import errors
 from rkllama.api import ollama, ollama_models
+from rkllama.engine.pictures import with_pictures
 from rkllama.types import (
     ChatRequest,
     EmbeddingRequest,
@@ -62,12 +63,12 @@ def _fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chat(**fields: Any) -> ChatRequest:
     body = {"model": "qwen", "messages": HELLO, **fields}
-    return dialects.decoded(ollama.decode_chat, body).request
+    return with_pictures(dialects.decoded(ollama.decode_chat, body).request, sees=False)
 
 
 def generate(**fields: Any) -> ChatRequest:
     body = {"model": "qwen", "prompt": "Once", **fields}
-    return dialects.decoded(ollama.decode_generate, body).request
+    return with_pictures(dialects.decoded(ollama.decode_generate, body).request, sees=False)
 
 
 def load_call(decode: Callable[[object], object], **body: Any) -> ollama.LoadCall:
@@ -883,4 +884,4 @@ def test_images_in_results_and_older_turns_are_told() -> None:
         ],
     )
     told = "[image left out: this model reads only text]"
-    assert [message.text for message in request.messages] == [f"Look\n{told}", told, "And?"]
+    assert [message.text for message in request.messages] == [f"{told}\nLook", told, "And?"]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from rkllama.api import openai
 from rkllama.api.common import Generation
+from rkllama.engine.pictures import with_pictures
 from rkllama.errors import (
     Cancelled,
     InvalidRequest,
@@ -77,7 +78,8 @@ def decode_completion(body: Any) -> Generation:
 
 
 def chat(**fields: Any) -> ChatRequest:
-    return decode_chat(chat_body(**fields)).request
+    """The request, as a model without eyes takes it."""
+    return with_pictures(decode_chat(chat_body(**fields)).request, sees=False)
 
 
 def completion(**fields: Any) -> ChatRequest:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from rkllama.api import responses
 from rkllama.api.common import Generation
+from rkllama.engine.pictures import with_pictures
 from rkllama.errors import (
     Cancelled,
     InvalidRequest,
@@ -50,7 +51,8 @@ def decode(body: Any) -> Generation:
 
 
 def request_of(**fields: Any) -> ChatRequest:
-    return decode(body_with(**fields)).request
+    """The request, as a model without eyes takes it."""
+    return with_pictures(decode(body_with(**fields)).request, sees=False)
 
 
 def messages_of(*items: Any) -> tuple[Message, ...]:

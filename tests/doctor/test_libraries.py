@@ -13,12 +13,13 @@ from rkllama.doctor.software.libraries import (
     check_sigill,
     missing_packages,
 )
-from rkllama.doctor.software.pictures import check_image_library
+from rkllama.doctor.software.pictures import check_image_encoders, check_image_library
 from rkllama.rkllm.installed import Runtimes
 from rkllama.rkllm.library import look_for_library
 from tests.boards import build_board
 from tests.doctor.examine import POINTER, X86_64, look, write_library, wrong
 from tests.virtual_npu.model import write_model
+from tests.virtual_rknn import write_encoder
 
 
 @pytest.fixture
@@ -229,12 +230,24 @@ def test_a_model_with_an_encoder_needs_its_library(board: Path, models: Path) ->
     (models / "sees" / "q_vision_rk3588.rknn").write_bytes(b"RKNN")
     (finding,) = look(check_image_library)
     assert (finding.status, finding.found) == ("warning", "no librknnrt.so")
-    assert finding.cure[0].startswith("sudo curl -fL -o /usr/lib/librknnrt.so https://raw.github")
-    assert finding.cure[0].endswith("/aarch64/librknnrt.so")
+    assert finding.cure == ("rkllama runtime install rknn",)
     write_library(board / "usr/lib/librknnrt.so", None)
     assert [one.status for one in look(check_image_library)] == ["good"]
     write_library(board / "usr/lib/librknnrt.so", None, machine=X86_64)
     assert "made for x86-64" in look(check_image_library)[0].found
+
+
+def test_an_encoder_that_cannot_be_used_is_told(board: Path, models: Path) -> None:
+    write_model(models / "sees" / "q.rkllm")
+    write_encoder(models / "sees" / "vision.rknn")
+    assert look(check_image_encoders) == []
+    write_encoder(models / "sees" / "vision.rknn", platform="RK3576")
+    (finding,) = look(check_image_encoders)
+    assert finding.found == (
+        "vision.rknn of sees: it was made for the rk3576, and this is the rk3588"
+    )
+    (models / "sees" / "vision.rknn").write_bytes(b"<html>")
+    assert "is no image encoder" in look(check_image_encoders)[0].found
 
 
 def test_an_encoder_beside_a_model_without_a_folder(board: Path, models: Path) -> None:

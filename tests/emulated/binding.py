@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from rkllama.backends.base import GenerateSpec, LoadSpec
+from rkllama.clib.ctypes_types import CTypes
 from rkllama.errors import UnknownRuntime
 from rkllama.npu import NPUBackend
-from rkllama.rkllm.abi import RELEASES
-from rkllama.rkllm.ctypes_types import CTypes
+from rkllama.rkllm.abi import RELEASES, header
 from rkllama.rkllm.inputs import MultimodalInput, Pictures
 from rkllama.rkllm.library import Defaults, Library, identify, open_library
 from rkllama.rkllm.runtime import Runtime
@@ -80,7 +80,7 @@ def passes(library: Library, release: str) -> bool:
 
 def layout(release: str, *, wide: bool | None = None) -> dict[str, Any]:
     """[size, members] of each struct as ctypes lays it out; `wide` is as for CTypes."""
-    structs = CTypes(release, wide=wide).structs
+    structs = CTypes(header(release), wide=wide).structs
     return {name: [ctypes.sizeof(kind), members(kind)] for name, kind in structs.items()}
 
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from rkllama.errors import InvalidRequest
 from rkllama.hub.choice import choose, choose_in_repository
-from rkllama.hub.offers import Board, Offer, find_encoder, offers_of
+from rkllama.hub.offers import Board, Offer, offers_of
 from rkllama.hub.reading import read_names, read_words, same_size
 from rkllama.hub.wanted import parse_wanted
 from rkllama.models.reference import Reference
+from rkllama.models.vision.choice import find_encoder
 from tests.hub.names import FILES, REPOSITORIES
 
 DATA = Path(__file__).parents[1] / "data"

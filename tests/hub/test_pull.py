@@ -1417,3 +1417,83 @@ def test_the_repositorys_name_tells_the_toolkit(tmp_path: Path) -> None:
         reference = "user/m-rk3588-1.2.0/m.rkllm/typed"
         *_, done = pull.pull(reference, str(tmp_path / "models"), endpoint=hub.endpoint)
     assert (done.name, done.toolkit) == ("typed", "1.2.0")
+
+
+# --- Encoders ----------------------------------------------------------------------------------
+
+ENCODER = random.Random(1).randbytes(400_000)
+
+
+@pytest.fixture
+def seeing(remote: LoopbackHub) -> LoopbackHub:
+    """The Hub with a model that sees, and an encoder for another SoC."""
+    files = {
+        "vl_w8a8_rk3588.rkllm": CONTENT,
+        "vl_vision_rk3588.rknn": ENCODER,
+        "vl_vision_rk3576.rknn": b"another",
+        "mmproj-vl.gguf": b"llama.cpp's",
+    }
+    remote.add("user/vl", files)
+    return remote
+
+
+def _pull_seeing(models: Path) -> list[PullProgress]:
+    return list(pull.pull("user/vl/vl_w8a8_rk3588.rkllm", str(models), backoff=0.001))
+
+
+def test_the_encoder_of_a_model_comes_along(seeing: LoopbackHub, models: Path) -> None:
+    steps = _pull_seeing(models)
+    folder = models / "vl_w8a8_rk3588"
+    assert (folder / "vl_vision_rk3588.rknn").read_bytes() == ENCODER
+    assert {path.name for path in folder.iterdir()} == {
+        ".pull.json",
+        "vl_vision_rk3588.rknn",
+        "vl_w8a8_rk3588.rkllm",
+    }
+    assert {step.file for step in steps if step.status == "downloading"} == {
+        "vl_w8a8_rk3588.rkllm",
+        "vl_vision_rk3588.rknn",
+    }
+    assert (steps[-1].status, steps[-1].name) == ("done", "vl_w8a8_rk3588")
+    again = _pull_seeing(models)
+    assert "downloading" not in [step.status for step in again]
+
+
+def test_a_model_without_its_encoder_gets_it(seeing: LoopbackHub, models: Path) -> None:
+    _pull_seeing(models)
+    path = models / "vl_w8a8_rk3588" / "vl_vision_rk3588.rknn"
+    path.unlink()
+    steps = _pull_seeing(models)
+    assert path.read_bytes() == ENCODER
+    assert {step.file for step in steps if step.status == "downloading"} == {path.name}
+
+
+def test_another_encoder_of_that_name_stays(seeing: LoopbackHub, models: Path) -> None:
+    _pull_seeing(models)
+    path = models / "vl_w8a8_rk3588" / "vl_vision_rk3588.rknn"
+    path.write_bytes(b"the user's own")
+    _pull_seeing(models)
+    assert path.read_bytes() == b"the user's own"
+
+
+def test_removing_a_model_removes_its_encoder(seeing: LoopbackHub, models: Path) -> None:
+    _pull_seeing(models)
+    store = WritableStore(str(models))
+    assert store.resolve("vl_w8a8_rk3588").encoder is not None
+    store.remove("vl_w8a8_rk3588")
+    store.close()
+    assert not (models / "vl_w8a8_rk3588").exists()
+
+
+def test_an_encoder_that_another_model_uses_stays(seeing: LoopbackHub, models: Path) -> None:
+    _pull_seeing(models)
+    (models / "other").mkdir()
+    (models / "other" / "m.rkllm").write_bytes(b"x")
+    encoder = models / "vl_w8a8_rk3588" / "vl_vision_rk3588.rknn"
+    (models / "other" / "Modelfile").write_text(
+        f"VISION_ENCODER ../{encoder.parent.name}/{encoder.name}"
+    )
+    store = WritableStore(str(models))
+    store.remove("vl_w8a8_rk3588")
+    store.close()
+    assert encoder.exists()

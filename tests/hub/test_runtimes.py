@@ -19,14 +19,16 @@ import pytest
 from typer.testing import CliRunner
 
 from rkllama import cli
+from rkllama.clib.elf import machine
 from rkllama.errors import HubNotFound, HubUnreachable, IntegrityError, PullError, RKLLamaError
 from rkllama.hub.runtimes import install
 from rkllama.rkllm import releases
 from rkllama.rkllm.abi import RELEASES
-from rkllama.rkllm.elf import machine
 from rkllama.rkllm.installed import Runtimes
 from rkllama.rkllm.releases import PUBLISHED, Published
+from rkllama.rknn.library import find_library, look_for_library
 from tests.virtual_npu import VERSIONS, library, write_model
+from tests.virtual_rknn import library as encoder_library
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
@@ -140,10 +142,27 @@ def rkllama(*arguments: str) -> tuple[int, str, str]:
 
 def test_the_table_has_every_known_release_and_whole_hashes() -> None:
     assert tuple(PUBLISHED) == RELEASES
-    for one in PUBLISHED.values():
+    for one in (*PUBLISHED.values(), releases.ENCODER_LIBRARY):
         assert re.fullmatch("[0-9a-f]{40}", one.commit)
         assert all(re.fullmatch("[0-9a-f]{40}", blob) for blob in one.blobs.values())
         assert "aarch64" in one.blobs
+
+
+def test_the_encoders_library_is_installed_beside_them(
+    mirror: Mirror, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = Path(encoder_library()).read_bytes()
+    published = releases.ENCODER_LIBRARY._replace(blobs={HERE: blob_id(content)})
+    assert published.path("aarch64").endswith("/librknn_api/aarch64/librknnrt.so")
+    monkeypatch.setattr(releases, "ENCODER_LIBRARY", published)
+    status, _, error = rkllama("runtime", "install", "rknn")
+    assert (status, "is not there: it may have moved" in error) == (1, True)
+    assert f"copy the file to {home}/RKLLAMA/lib/librknnrt.so" in error
+    mirror.files[f"/{published.commit}/{published.path(HERE)}"] = content
+    status, _, error = rkllama("runtime", "install", "rknn")
+    assert (status, error.splitlines()[-1]) == (0, "Installed librknnrt.")
+    assert look_for_library() == str(home / "RKLLAMA" / "lib" / "librknnrt.so")
+    assert find_library()[0] == look_for_library()
 
 
 def test_all_releases_are_installed_side_by_side(mirror: Mirror, runtimes: Runtimes) -> None:

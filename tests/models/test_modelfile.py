@@ -92,7 +92,7 @@ def test_the_older_syntax() -> None:
     assert found.source == "qwen.rkllm"
     assert found.repository == "Qwen/Qwen2.5-1.5B-Instruct"
     assert found.system == 'Say "hi".\nThen stop.'
-    assert ("vision_encoder", "v.rknn") in found.parameters
+    assert found.vision_encoder == "v.rknn"
     defaults = read_parameters(found.parameters)
     assert defaults.sampling == SamplingParams(
         temperature=0.3, top_k=40, repeat_penalty=1.1, mirostat=0

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from rkllama.rkllm.abi import RELEASES, declarator, first_release, header
-from rkllama.rkllm.ctypes_types import CTypes, Pointer32, Pointer64
+from rkllama.clib.ctypes_types import CTypes, Pointer32, Pointer64
+from rkllama.clib.declarations import declarator
+from rkllama.rkllm.abi import RELEASES, first_release, header
 
 MEASURED: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "rkllm-abi.json").read_text()
@@ -60,7 +61,7 @@ def flat(struct: Any, base: int = 0, prefix: str = "") -> Iterator[tuple[str, in
 @pytest.mark.parametrize("release", MEASURED)
 def test_every_struct_has_the_measured_layout(release: str, model: str) -> None:
     measured = MEASURED[release]["structs"][model]
-    structs = CTypes(release, wide=MODELS[model]).structs
+    structs = CTypes(header(release), wide=MODELS[model]).structs
     assert set(structs) == set(measured)
     for name, expected in measured.items():
         assert ctypes.sizeof(structs[name]) == expected["size"], name
@@ -94,7 +95,7 @@ def _member_types(struct: Any) -> Iterator[str]:
 
 @pytest.mark.parametrize("release", MEASURED)
 def test_every_function_takes_the_measured_kinds(release: str) -> None:
-    types = CTypes(release)
+    types = CTypes(header(release))
     for name, expected in MEASURED[release]["functions"].items():
         arguments, returns = types.functions[name]
         assert [kind_of_ctypes(kind) for kind in arguments] == [
@@ -115,7 +116,7 @@ def test_releases_that_share_a_header_share_everything() -> None:
 
 
 def test_pointers_to_structs_are_typed_so_that_a_wrong_struct_is_refused() -> None:
-    types = CTypes("1.3.0")
+    types = CTypes(header("1.3.0"))
     run = ctypes.CFUNCTYPE(types.functions["rkllm_run"][1], *types.functions["rkllm_run"][0])
     call = run(lambda *_: 0)
     with pytest.raises(ctypes.ArgumentError):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from rkllama.clib.ctypes_types import CTypes
 from rkllama.errors import DOCTOR, LibraryNotFound, UnknownRuntime
 from rkllama.rkllm import library as npu_library
-from rkllama.rkllm.ctypes_types import CTypes
+from rkllama.rkllm.abi import header
 from rkllama.rkllm.library import _MOVE_TO_X8, Defaults, open_library, read_version
 from rkllama.rkllm.runtime import Runtime
 from tests.virtual_npu import VERSIONS, library, write_model
@@ -192,7 +193,9 @@ def test_a_release_that_leaves_the_reserved_bytes_alone_is_recognised(
     version: str, tmp_path: Path
 ) -> None:
     found = open_library(library(version, fieldwise=True), environ={})
-    assert Defaults.of(found.handle).size < ctypes.sizeof(CTypes(version).structs["RKLLMParam"])
+    assert Defaults.of(found.handle).size < ctypes.sizeof(
+        CTypes(header(version)).structs["RKLLMParam"]
+    )
     assert (found.version, found.release, found.notices) == (version, version, ())
     runtime = Runtime(found)  # the virtual NPU stops the process if reserved bytes are not 0
     runtime.init(write_model(tmp_path / "m.rkllm"))

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from rkllama.clib.declarations import Header, Member, Struct
 from rkllama.rkllm import abi as npu_abi
 
 SOURCES = Path(__file__).with_name("src")
@@ -70,7 +71,7 @@ def compile_c(
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
         Path(work, "rkllm.h").write_text(header(version))
         made = Path(work, target.name)
-        command = [compiler or _compiler(), *FLAGS, "-iquote", work, "-iquote", str(SOURCES)]
+        command = [compiler or own_compiler(), *FLAGS, "-iquote", work, "-iquote", str(SOURCES)]
         command += ["-o", str(made), *map(str, sources), *options]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
@@ -81,7 +82,9 @@ def compile_c(
 def header(version: str) -> str:
     """Return a C header of the release `version`, made from the binding's own declarations."""
     declared = npu_abi.header(version)
-    return "\n".join([*_preamble(version), *_types(declared), *_functions(declared), "#endif", ""])
+    return "\n".join(
+        [*_preamble(version), *type_lines(declared), *function_lines(declared), "#endif", ""]
+    )
 
 
 def _preamble(version: str) -> Iterator[str]:
@@ -92,7 +95,8 @@ def _preamble(version: str) -> Iterator[str]:
     yield "typedef void* LLMHandle;"
 
 
-def _types(declared: npu_abi.Header) -> Iterator[str]:
+def type_lines(declared: Header) -> Iterator[str]:
+    """Yield the declarations of enums, structs and callbacks in C."""
     for name, values in declared.enums.items():
         yield f"typedef enum {{ {', '.join(f'{k} = {v}' for k, v in values.items())} }} {name};"
     callbacks = [
@@ -107,16 +111,17 @@ def _types(declared: npu_abi.Header) -> Iterator[str]:
     yield from callbacks
 
 
-def _struct(struct: npu_abi.Struct) -> str:
+def _struct(struct: Struct) -> str:
     return f"{struct.kind} {{ {' '.join(map(_member, struct.members))} }}"
 
 
-def _member(member: npu_abi.Member) -> str:
+def _member(member: Member) -> str:
     of_type = _struct(member.block) if member.block else member.type
     return f"{of_type} {member.name}{f'[{member.length}]' if member.length else ''};"
 
 
-def _functions(declared: npu_abi.Header) -> Iterator[str]:
+def function_lines(declared: Header) -> Iterator[str]:
+    """Yield the exported functions in C."""
     for function in declared.functions.values():
         arguments = ", ".join(function.arguments) or "void"
         visible = '__attribute__((visibility("default")))'
@@ -139,7 +144,8 @@ def _directory(version: str, target: str | None = None) -> Path:
     return Path(tempfile.gettempdir(), f"virtual-npu-{owner}", content.hexdigest()[:16])
 
 
-def _compiler() -> str:
+def own_compiler() -> str:
+    """Return the command of this machine's C compiler."""
     for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
         if name and (found := shutil.which(name)):
             return found

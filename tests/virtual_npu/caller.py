@@ -7,7 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from rkllama.rkllm.ctypes_types import CTypes
+from rkllama.clib.ctypes_types import CTypes
+from rkllama.rkllm.abi import header
 
 from .build import library
 
@@ -54,7 +55,7 @@ class Caller:
 
     def __init__(self, model: str, version: str = "1.2.3", **parameters: Any) -> None:
         self.version = version
-        self.types = CTypes(version)
+        self.types = CTypes(header(version))
         self.structs = self.types.structs
         self.library = ctypes.CDLL(library(version))
         for name, (arguments, result) in self.types.functions.items():

@@ -157,9 +157,9 @@ def _upload(models: str, path: str, report: "Callable[[PullProgress], object]") 
 
 def _bring_neighbours(path: str, folder: str, *, link: bool) -> None:
     """Bring the small files and the encoder that belong to the model at `path`."""
-    from ...hub.offers import find_encoder
     from ...models.filename import parse_platform, strip_extension
     from ...models.sidecars import NAMES
+    from ...models.vision.choice import find_encoder
 
     around, file = os.path.split(path)
     stem = strip_extension(file)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ...config import Settings
     from ...rkllm.installed import Runtimes
+    from ...rkllm.releases import Published
     from ...service import Service
 
 app = command_group("runtime", "Manage the releases of librkllmrt, the NPU's runtime.")
@@ -47,12 +48,20 @@ def install(
     release: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RELEASE]", help="By default the newest that is known to run on this board."
+            metavar="[RELEASE]",
+            help="By default the newest that is known to run on this board; rknn is librknnrt, which "
+            "models that see need.",
         ),
     ] = None,
 ) -> None:
     """Fetch a release from the vendor's repository, or resume that."""
+    from ...rkllm.releases import ENCODERS
+
     settings = settings_of(context)
+    if release == ENCODERS:
+        _install_encoder_library(settings)
+        sys.stderr.write("Installed librknnrt.\n")
+        return
     done = install_release(settings, release)
     sys.stderr.write(f"Installed librkllmrt {done}.\n")
 
@@ -144,10 +153,8 @@ def use(
 def install_release(settings: "Settings", release: str | None) -> str:
     """Fetch a release with its progress on stderr, and return it. Raises PullError, InvalidRequest, …"""
     from ...board.soc import read_soc
+    from ...clib.elf import machine
     from ...console.output import print_note
-    from ...console.progress import shown_progress
-    from ...hub.runtimes import install as fetch
-    from ...rkllm.elf import machine
     from ...rkllm.releases import (
         PUBLISHED,
         SIGILL_RISK,
@@ -166,8 +173,31 @@ def install_release(settings: "Settings", release: str | None) -> str:
         )
     if is_doubtful(chosen, soc):
         print_note(SIGILL_RISK)
-    folder = _runtimes(settings).folder(chosen)
-    steps = fetch(folder, chosen, PUBLISHED[chosen], here, base=settings.runtime_url)
+    _fetch(settings, _runtimes(settings).folder(chosen), chosen, PUBLISHED[chosen], here)
+    return chosen
+
+
+def _install_encoder_library(settings: "Settings") -> None:
+    """Fetch librknnrt with its progress on stderr. Raises PullError, InvalidRequest, …"""
+    from ...clib.elf import machine
+    from ...rkllm.releases import ENCODER_LIBRARY
+
+    here = machine() or "this machine"
+    if here not in ENCODER_LIBRARY.blobs:
+        raise InvalidRequest(
+            f"there is no librknnrt for {here}", hint="It is published for aarch64 and armhf."
+        )
+    _fetch(settings, os.path.join(settings.home, "lib"), "", ENCODER_LIBRARY, here)
+
+
+def _fetch(
+    settings: "Settings", folder: str, release: str, published: "Published", machine: str
+) -> None:
+    from ...console.progress import shown_progress
+    from ...hub.runtimes import install as fetch
+    from ...rkllm.releases import ENCODERS
+
+    steps = fetch(folder, release, published, machine, base=settings.runtime_url)
     try:
         with (
             contextlib.closing(steps),
@@ -176,9 +206,9 @@ def install_release(settings: "Settings", release: str | None) -> str:
             for step in steps:
                 report(step)
     except KeyboardInterrupt:
-        sys.stderr.write(f"\nStopped. To resume: rkllama runtime install {chosen}\n")
+        again = f"rkllama runtime install {release or ENCODERS}"
+        sys.stderr.write(f"\nStopped. To resume: {again}\n")
         raise
-    return chosen
 
 
 def with_runtime(
@@ -217,8 +247,8 @@ def with_runtime(
 def _missing(error: RKLLamaError, service: "Service", settings: "Settings") -> str | None:
     """Return the release whose installation here may mend an error; None if none would."""
     from ...board.soc import read_soc
+    from ...clib.elf import machine
     from ...engine.service import LocalService
-    from ...rkllm.elf import machine
     from ...rkllm.releases import default_release, published_for
 
     here = machine() or ""
@@ -265,7 +295,7 @@ class _Row(NamedTuple):
 
 def _rows(settings: "Settings") -> "Iterator[_Row]":
     from ...board.soc import read_soc
-    from ...rkllm.elf import machine
+    from ...clib.elf import machine
     from ...rkllm.releases import age, is_doubtful, published_for
 
     runtimes, soc, here = _runtimes(settings), read_soc(), machine()

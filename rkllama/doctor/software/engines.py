@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 from ...backends.llama_program import find_program
 from ...board.installation import installer
+from ...clib.elf import machine_of, own_machine
 from ...errors import RKLLamaError
 from ...models.guide import NAME as GUIDE
-from ...rkllm.elf import machine_of, own_machine
 from ...runner.environment import without_secrets
 from ..finding import Check, Finding, Subject
 from .inventory import name_some, read_models, verb

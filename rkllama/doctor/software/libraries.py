@@ -12,12 +12,13 @@ from collections.abc import Iterator, Sequence
 
 from ...board.soc import read_soc, runs_llm
 from ...board.sysroot import system_path
+from ...clib.elf import Machine, machine, machine_of, needed_by, own_machine
+from ...clib.finding import PACKAGES, SYSTEM_FOLDERS, defect_of
 from ...config import Settings
 from ...models.scan import Entry
 from ...rkllm.abi import RELEASES
-from ...rkllm.elf import Machine, machine, machine_of, needed_by, own_machine
 from ...rkllm.installed import UNKNOWN, Installed
-from ...rkllm.library import FILE, PACKAGES, SYSTEM_FOLDERS, defect_of
+from ...rkllm.library import FILE
 from ...rkllm.releases import (
     SIGILL_RISK,
     default_release,

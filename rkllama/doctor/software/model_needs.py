@@ -29,7 +29,7 @@ from .inventory import (
     verb,
 )
 from .libraries import usable_releases, vendor_machine
-from .pictures import encoders_beside
+from .pictures import encoder_beside
 
 _TEMPLATES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
 _DOMAIN = 4 << 30
@@ -229,7 +229,7 @@ def check_model_encoder(subject: Subject) -> Iterator[Finding]:
         entry
         for entry in npu_models(subject)
         if parse_model_name(entry.file, *origins(entry)).family in _SEEING
-        and not encoders_beside(entry)
+        and not encoder_beside(entry)
     ]
     if blind:
         yield Finding(

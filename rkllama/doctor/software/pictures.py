@@ -5,38 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from ...board.sysroot import system_path
+from ...models.filename import parse_model_name
+from ...models.labels import origins
 from ...models.scan import Entry
-from ...rkllm.library import SYSTEM_FOLDERS
+from ...models.vision.encoder import find_beside, read_encoder, stamp_encoder
+from ...rknn.library import FILE, look_for_library
 from ..finding import Check, Finding, Subject
 from .inventory import name_some, read_models
-from .libraries import find_defect, vendor_machine
-
-_IMAGE_LIBRARY = "librknnrt.so"
-_IMAGE_SOURCE = (
-    "https://raw.githubusercontent.com/airockchip/rknn-llm/878f9361fd3afa7e167b7079918918f78d2c1c2a/"
-    "examples/multimodal_model_demo/deploy/3rdparty/librknnrt/Linux/librknn_api"
-)
-"""Where the vendor has it, at the commit of release 1.3.0; one folder for each machine."""
+from .libraries import find_defect
 
 
 def check_image_library(subject: Subject) -> Iterator[Finding]:
     """Is librknnrt there, where a model has an encoder for pictures?"""
     seeing = [
-        entry.name for entry in read_models(subject).of_format("rkllm") if encoders_beside(entry)
+        entry.name for entry in read_models(subject).of_format("rkllm") if encoder_beside(entry)
     ]
     if not seeing:
         return
-    paths = [os.path.join(subject.settings.home, "lib", _IMAGE_LIBRARY)]
-    paths += (system_path(f"{folder}/{_IMAGE_LIBRARY}") for folder in SYSTEM_FOLDERS)
-    path = next((path for path in paths if os.path.isfile(path)), None)
+    environ = {**os.environ, "RKLLAMA_HOME": subject.settings.home}
+    path = look_for_library(subject.settings.rknn_lib, environ)
     defect = None if path is None else find_defect(path)
     if path is not None and defect is None:
         yield Finding(
             check="image-runtime",
             status="good",
             title="Image library",
-            found=_IMAGE_LIBRARY,
+            found=FILE,
             source=path,
         )
         return
@@ -44,26 +38,42 @@ def check_image_library(subject: Subject) -> Iterator[Finding]:
         check="image-runtime",
         status="warning",
         title="Image library",
-        found=f"no {_IMAGE_LIBRARY}" if path is None else f"{path} cannot be used: {defect}",
-        good=_IMAGE_LIBRARY,
+        found=f"no {FILE}" if path is None else f"{path} cannot be used: {defect}",
+        good=FILE,
         advice=f"Without it {name_some(seeing)} cannot see pictures; text works.",
-        cure=(
-            f"sudo curl -fL -o /usr/lib/{_IMAGE_LIBRARY} {_IMAGE_SOURCE}/{vendor_machine()}/{_IMAGE_LIBRARY}",
-        ),
+        cure=("rkllama runtime install rknn",),
         source=path or "/usr/lib",
     )
 
 
-def encoders_beside(entry: Entry) -> list[str]:
-    """Return the names of the files beside a model that encode pictures for the NPU."""
-    if not entry.folder:
-        stem = os.path.splitext(entry.path)[0]
-        return [f"{os.path.basename(stem)}.rknn"] if os.path.isfile(f"{stem}.rknn") else []
-    try:
-        names = os.listdir(os.path.dirname(entry.path))
-    except OSError:
-        return []
-    return sorted(name for name in names if name.lower().endswith(".rknn"))
+def check_image_encoders(subject: Subject) -> Iterator[Finding]:
+    """Can each image encoder be used with its model, on this SoC?"""
+    for entry in read_models(subject).of_format("rkllm"):
+        path = encoder_beside(entry)
+        stamp = None if path is None else stamp_encoder(path, subject.settings.rknn_lib)
+        if path is None or stamp is None:
+            continue
+        problem = read_encoder(stamp._replace(library=path), _platform(entry)).problem
+        if problem is not None:
+            yield Finding(
+                check="image-encoder",
+                status="warning",
+                title="Image encoders",
+                found=f"{os.path.basename(path)} of {entry.name}: {problem}",
+                advice=f"Until then {entry.name} cannot see pictures; text works.",
+                source=path,
+            )
 
 
-CHECKS: tuple[Check, ...] = (check_image_library,)
+def encoder_beside(entry: Entry) -> str | None:
+    """Return the path of the file beside a model that encodes pictures for the NPU."""
+    folder = os.path.dirname(entry.path)
+    root = os.path.dirname(folder) if entry.folder else folder
+    return find_beside(entry.path, root, _platform(entry))
+
+
+def _platform(entry: Entry) -> str | None:
+    return parse_model_name(entry.file, *origins(entry)).platform
+
+
+CHECKS: tuple[Check, ...] = (check_image_library, check_image_encoders)

@@ -6,9 +6,11 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import fields, replace
+from typing import Any
 
 from ...backends.base import LoadedInfo, LoadSpec
 from ...backends.kinds import kind_of
+from ...backends.vision.markers import markers_of
 from ...board.governors import Governors
 from ...board.lock import NPULock
 from ...board.soc import has_domains, read_soc
@@ -90,8 +92,19 @@ class Loader:
             abi=self._settings.rkllm_abi,
             llama_server=self._llama_server(model),
             lora=model.lora,
+            **self._eyes(model),
             npu=self._npu_params(model),
         )
+
+    def _eyes(self, model: StoredModel) -> dict[str, Any]:
+        """Return what of a LoadSpec is for pictures; nothing for a model that does not see."""
+        if model.encoder is None or model.encoder.problem is not None:
+            return {}
+        return {
+            "encoder": model.encoder.path,
+            "encoder_library": self._settings.rknn_lib,
+            "image_markers": tuple(markers_of(model)),
+        }
 
     def _npu_params(self, model: StoredModel) -> NPUParams:
         params = model.npu.over(self._npu)
@@ -126,6 +139,8 @@ class Loader:
         if spec.lora != loaded.lora or spec.eos_tokens != loaded.eos_tokens:
             return False
         if spec.npu != loaded.npu:
+            return False
+        if (spec.encoder, spec.image_markers) != (loaded.encoder, loaded.image_markers):
             return False
         if ready.per_run_sampling or spec.sampling == loaded.sampling:
             return True
@@ -183,7 +198,8 @@ class Loader:
         timeout = self._settings.load_timeout
         resident.loaded = worker.load(spec, timeout=timeout, caller=caller)
         if worker.kind.leaks:
-            resident.growth = Growth(worker.pid)
+            encoder = resident.model.encoder if spec.encoder else None
+            resident.growth = Growth(worker.pid, 0 if encoder is None else encoder.size)
         resident.conversations = self._conversations(resident)
         return resident.loaded
 
@@ -191,7 +207,9 @@ class Loader:
         """Return a spec that names the model's domain in the NPU's memory, which is its own from now on."""
         if not kind_of(spec.path).needs_npu:
             return spec
-        first = self._domains.take(spec.path, model.info.size, spec.npu.base_domain_id)
+        first = self._domains.take(
+            spec.path, model.info.size, spec.npu.base_domain_id, sees=spec.encoder is not None
+        )
         return replace(spec, npu=replace(spec.npu, base_domain_id=first))
 
     def _with_states(self, spec: LoadSpec) -> LoadSpec:

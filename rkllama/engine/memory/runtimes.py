@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from ...backends.base import LoadedInfo, LoadSpec
 from ...board.soc import read_soc
+from ...clib.elf import machine
 from ...config import Settings
 from ...errors import LibraryNotFound, LoadFailed, UnknownRuntime, WrongRuntime
 from ...models.filename import parse_model_name
-from ...rkllm.elf import machine
 from ...rkllm.installed import Candidates, Installed, Runtimes
 from ...rkllm.log import read_facts
 from ...rkllm.releases import are_bad_together, wanted_release

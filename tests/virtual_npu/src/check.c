@@ -166,7 +166,7 @@ static int check_pixels(const char *what, size_t count, size_t width, size_t hei
 #endif
 
 #if HAS_RUN_SAMPLING
-static int check_multimodal(const RKLLMInput *input, size_t embd_size) {
+static int check_multimodal(const RKLLMInput *input, size_t embd_size, size_t outputs) {
     __typeof__(&input->multimodal_input) multi = &input->multimodal_input;
     check_readable(multi->prompt, "multimodal_input.prompt");
     if (!multi->image.n_image && !multi->video.n_video)
@@ -178,7 +178,7 @@ static int check_multimodal(const RKLLMInput *input, size_t embd_size) {
         if (check_pixels("multimodal_input.image", multi->image.n_image, multi->image.image_width,
                          multi->image.image_height) ||
             check_floats(multi->image.image_embed,
-                         multi->image.n_image * multi->image.n_image_tokens * embd_size,
+                         multi->image.n_image * multi->image.n_image_tokens * embd_size * outputs,
                          "multimodal_input.image.image_embed"))
             return -1;
     }
@@ -197,7 +197,7 @@ static int check_multimodal(const RKLLMInput *input, size_t embd_size) {
     return 0;
 }
 #else
-static int check_multimodal(const RKLLMInput *input, size_t embd_size) {
+static int check_multimodal(const RKLLMInput *input, size_t embd_size, size_t outputs) {
     __typeof__(&input->multimodal_input) multi = &input->multimodal_input;
     size_t images = 1;
     check_readable(multi->prompt, "multimodal_input.prompt");
@@ -206,12 +206,13 @@ static int check_multimodal(const RKLLMInput *input, size_t embd_size) {
     if (check_pixels("multimodal_input", images, multi->image_width, multi->image_height))
         return -1;
 #endif
-    return check_floats(multi->image_embed, images * multi->n_image_tokens * embd_size,
+    return check_floats(multi->image_embed, images * multi->n_image_tokens * embd_size * outputs,
                         "multimodal_input.image_embed");
 }
 #endif
 
-int check_input(const RKLLMInput *input, int64_t vocab_size, int64_t embd_size) {
+int check_input(const RKLLMInput *input, const Config *config) {
+    int64_t vocab_size = config->vocab_size, embd_size = config->embd_size;
     check_readable(input, "rkllm_input");
 #if HAS_ROLE
     check_readable(input->role, "rkllm_input.role");
@@ -230,7 +231,7 @@ int check_input(const RKLLMInput *input, int64_t vocab_size, int64_t embd_size) 
                             input->embed_input.n_tokens * (size_t)embd_size,
                             "embed_input.embed");
     case RKLLM_INPUT_MULTIMODAL:
-        return check_multimodal(input, (size_t)embd_size);
+        return check_multimodal(input, (size_t)embd_size, (size_t)config->image_outputs);
     }
     reject("rkllm_input.input_type=%d", (int)input->input_type);
 }

@@ -2,6 +2,7 @@
 #ifndef VNPU_CHECK_H
 #define VNPU_CHECK_H
 
+#include "config.h"
 #include "release.h"
 
 /* How to draw tokens, from RKLLMParam or RKLLMSamplingParam. */
@@ -15,7 +16,7 @@ typedef struct {
 /* Each returns 0 or complains and returns -1; what only a wrong layout gives aborts. */
 int check_sampling(const Sampling *sampling);
 int check_param(const RKLLMParam *param);
-int check_input(const RKLLMInput *input, int64_t vocab_size, int64_t embd_size);
+int check_input(const RKLLMInput *input, const Config *config);
 int check_infer(const RKLLMInferParam *infer);
 
 Sampling sampling_of_param(const RKLLMParam *param);

@@ -57,6 +57,7 @@ static const Key keys[] = {
     N(eos_id, 0, INT32_MAX),
     N(vocab_size, 1024, 1 << 20),
     N(embd_size, 4, 1 << 16),
+    N(image_outputs, 1, 8),
     N(max_context, 16, 1 << 20),
     N(npu_core_num, 1, 8),
     N(memory_mb, 0, 1 << 20),
@@ -83,7 +84,7 @@ static const Key keys[] = {
 
 #define KEYS (sizeof keys / sizeof *keys)
 
-static const char *const modes[] = {"echo", "prompt", "params", "text", "tokens", "random", NULL};
+static const char *const modes[] = {"echo", "prompt", "params", "picture", "text", "tokens", "random", NULL};
 static const char *const waitings[] = {"bytes", "held", "none", NULL};
 
 Config config_default(void) {
@@ -102,6 +103,7 @@ Config config_default(void) {
         .no_id = -1,
         .vocab_size = 151936,
         .embd_size = 128,
+        .image_outputs = 1,
         .max_context = 16384,
         .npu_core_num = 3,
         .memory_mb = 512,

@@ -10,6 +10,7 @@ typedef enum {
     REPLY_ECHO,
     REPLY_PROMPT,
     REPLY_PARAMS,
+    REPLY_PICTURE,
     REPLY_TEXT,
     REPLY_TOKENS,
     REPLY_RANDOM
@@ -27,7 +28,8 @@ typedef struct {
     int64_t init_error, init_null, crash_in_init, hang_in_init;
     int64_t run_error, run_fail, error_at, segv_at, abort_at, exit_at, exit_code, hang_at;
     int64_t abort_finish, magic_bad;
-    int64_t eos_id, vocab_size, embd_size, max_context, npu_core_num, memory_mb, npu_mb, leak_mb;
+    int64_t eos_id, vocab_size, embd_size, image_outputs, max_context, npu_core_num, memory_mb;
+    int64_t npu_mb, leak_mb;
     int64_t yes_id, no_id; /* the tokens by which it judges documents; -1: it does not */
     int64_t kv_bytes;    /* of a token in a prompt cache file */
     int64_t state_fault; /* of a load: 1 other answers, 2 nothing of it is reused, 3 SIGSEGV */

@@ -124,6 +124,11 @@ static Instance *instance_new(const RKLLMParam *param, const Config *config) {
     instance->config = *config;
     instance->param = *param;
     instance->param.model_path = NULL; /* the caller's memory ends with rkllm_init */
+#if !HAS_RUN_SAMPLING
+    instance->param.img_start = strdup(param->img_start);
+    instance->param.img_end = strdup(param->img_end);
+    instance->param.img_content = strdup(param->img_content);
+#endif
     instance->vocab =
         vocab_new((size_t)config->vocab_size, (int32_t)config->eos_id, config->eos);
     instance->n_batch = 1;
@@ -187,6 +192,16 @@ int instance_load(const RKLLMParam *param, Instance **instance) {
     return 0;
 }
 
+static void free_markers(Instance *instance) {
+#if HAS_RUN_SAMPLING
+    (void)instance;
+#else
+    free((void *)(uintptr_t)instance->param.img_start);
+    free((void *)(uintptr_t)instance->param.img_end);
+    free((void *)(uintptr_t)instance->param.img_content);
+#endif
+}
+
 static void free_loras(Instance *instance) {
     while (instance->loras) {
         Lora *lora = instance->loras;
@@ -207,6 +222,7 @@ void instance_free(Instance *instance) {
     free(instance->slots);
     free(instance->results);
     free_loras(instance);
+    free_markers(instance);
     template_free(&instance->template);
     vocab_free(instance->vocab);
     config_free(&instance->config);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "picture.h"
 #include "report.h"
 
 /* Ids of what has no text: pieces of an image or of embedding input; below 0, above -1. */
@@ -68,35 +69,45 @@ static char *text_of_tokens(const Instance *instance, const RKLLMTokenInput *tok
     return text;
 }
 
-/* Push the text with `count` vectors in the place of the tag; -1 where the tag is missing. */
+static size_t count_tags(const char *text, const char *tag) {
+    size_t count = 0;
+    for (const char *at = text; (at = strstr(at, tag)); at += strlen(tag)) count++;
+    return count;
+}
+
+/* Push the text with vectors in the place of the tags: `count` groups of `size`, one for each tag, or all
+ * for one; -1 where there are other numbers of tags. */
 static int push_media(Instance *instance, Slot *slot, const char *text, const char *tag,
-                      const float *rows, size_t count) {
-    const char *at = strstr(text, tag);
-    if (!at) return refuse("the multimodal prompt lacks %s", tag);
-    char *before = strndup(text, (size_t)(at - text));
-    push_text(instance, slot, before);
-    free(before);
-    push_vectors(&slot->prompt, rows, count, (size_t)instance->config.embd_size);
-    push_text(instance, slot, at + strlen(tag));
+                      const float *rows, size_t count, size_t size) {
+    size_t tags = count_tags(text, tag), width = (size_t)instance->config.embd_size;
+    if (!tags) return refuse("the multimodal prompt lacks %s", tag);
+    if (tags != 1 && tags != count)
+        return refuse("the multimodal prompt has %zu %s for %zu", tags, tag, count);
+    if (tags == 1) size *= count;
+    width *= (size_t)instance->config.image_outputs;
+    for (; tags; tags--, rows += size * width) {
+        const char *at = strstr(text, tag);
+        char *before = strndup(text, (size_t)(at - text));
+        push_text(instance, slot, before);
+        free(before);
+        push_vectors(&slot->prompt, rows, size, width);
+        text = at + strlen(tag);
+    }
+    push_text(instance, slot, text);
     return 0;
 }
 
 static int push_multimodal(Instance *instance, Slot *slot, const RKLLMInput *input,
                            const char *text) {
-    __typeof__(&input->multimodal_input) multi = &input->multimodal_input;
+    Pictures pictures = pictures_of(instance, input);
 #if HAS_RUN_SAMPLING
-    if (!multi->image.n_image)
-        return push_media(instance, slot, text, "<video>", multi->video.video_embed,
-                          multi->video.n_video * multi->video.n_frame_per_video *
-                              multi->video.n_frame_tokens);
-    return push_media(instance, slot, text, "<image>", multi->image.image_embed,
-                      multi->image.n_image * multi->image.n_image_tokens);
-#elif HAS_IMAGES
-    return push_media(instance, slot, text, "<image>", multi->image_embed,
-                      multi->n_image * multi->n_image_tokens);
-#else
-    return push_media(instance, slot, text, "<image>", multi->image_embed, multi->n_image_tokens);
+    __typeof__(&input->multimodal_input.video) video = &input->multimodal_input.video;
+    if (!pictures.count)
+        return push_media(instance, slot, text, "<video>", video->video_embed,
+                          video->n_video * video->n_frame_per_video, video->n_frame_tokens);
 #endif
+    return push_media(instance, slot, text, "<image>", pictures.rows, pictures.count,
+                      pictures.tokens);
 }
 
 static const char *content_of(const RKLLMInput *input) {

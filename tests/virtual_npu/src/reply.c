@@ -38,7 +38,7 @@ Reply reply_plan(const Config *config, Vocab *vocab, const char *prompt, const c
     if (draws_text(config->mode)) {
         const char *text = config->mode == REPLY_TEXT     ? config->reply
                            : config->mode == REPLY_PROMPT ? prompt
-                           : config->mode == REPLY_PARAMS ? params
+                           : config->mode == REPLY_PARAMS || config->mode == REPLY_PICTURE ? params
                                                           : message;
         tokenize(vocab, text, config->split, &reply.text);
         reply.length = (int64_t)reply.text.length;

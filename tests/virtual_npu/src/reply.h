@@ -18,7 +18,7 @@ typedef struct {
 } Reply;
 
 /* Plan the answer. `prompt` is what the model sees, `message` the user's text in it; `params` is
- * the answer of REPLY_PARAMS; `run` counts the instance's runs. */
+ * the answer of REPLY_PARAMS and REPLY_PICTURE; `run` counts the instance's runs. */
 Reply reply_plan(const Config *config, Vocab *vocab, const char *prompt, const char *message,
                  const char *params, const Sampling *sampling, uint64_t run);
 void reply_free(Reply *reply);

@@ -7,6 +7,7 @@
 #include "cachefile.h"
 #include "instance.h"
 #include "load.h"
+#include "picture.h"
 #include "prompt.h"
 #include "report.h"
 #include "trace.h"
@@ -224,6 +225,18 @@ static void begin_run(Instance *instance, const RKLLMInferParam *infer, void *us
 #endif
 }
 
+static void trace_pictures(const Instance *instance, const Pictures *pictures) {
+    if (!pictures->count) return;
+    char *start = json_string(pictures->start), *end = json_string(pictures->end);
+    char *content = json_string(pictures->content);
+    trace_event(instance->trace, "pictures", now_ns(),
+                ", \"count\": %zu, \"tokens\": %zu, \"markers\": [%s, %s, %s]",
+                pictures->count, pictures->tokens, start, end, content);
+    free(start);
+    free(end);
+    free(content);
+}
+
 static int read_slot(Instance *instance, Slot *slot, const RKLLMInput *input,
                      const RKLLMInferParam *infer) {
     const char *lora = infer->lora_params ? infer->lora_params->lora_adapter_name : NULL;
@@ -236,7 +249,12 @@ static int read_slot(Instance *instance, Slot *slot, const RKLLMInput *input,
     if (input->input_type == RKLLM_INPUT_EMBED) instance->run.reuse &= EMBEDDINGS_REUSED;
     if (prompt_read(instance, slot, input, lora)) return -1;
     char *message = last_user_message(slot->prompt_text);
-    char *params = params_json(instance, input, infer);
+    Pictures pictures = pictures_of(instance, input);
+    char *params = slot->config.mode == REPLY_PICTURE
+                       ? pictures_describe(slot, &pictures, (size_t)instance->config.embd_size,
+                                           (size_t)instance->config.image_outputs)
+                       : params_json(instance, input, infer);
+    trace_pictures(instance, &pictures);
     Config config = slot->config;
     if (config.state_fault == 1 && instance->cache_loaded) {
         config.mode = REPLY_TEXT;
@@ -254,7 +272,7 @@ int run_prepare(Instance *instance, const RKLLMInput *inputs, const RKLLMInferPa
     if (check_infer(infer)) return -1;
     check_readable(inputs, "rkllm_input");
     for (int i = 0; i < instance->n_batch; i++)
-        if (check_input(&inputs[i], instance->config.vocab_size, instance->config.embd_size))
+        if (check_input(&inputs[i], &instance->config))
             return -1;
     if (instance->run.paused) {
         instance->run.paused = false; /* the next run goes on with the paused one */

@@ -1,11 +1,11 @@
-"""ctypes types for a release of librkllmrt, made from the declarations in abi.py by one loop."""
+"""ctypes types for a release of a C library, made from its declarations by one loop."""
 
 from __future__ import annotations
 
 import ctypes
 from typing import Any, NamedTuple
 
-from .abi import Member, Struct, declarator, header
+from .declarations import Header, Member, Struct, declarator
 
 
 class Pointer32(ctypes.c_uint32):
@@ -19,6 +19,7 @@ class Pointer64(ctypes.c_uint64):
 _SCALARS: dict[str, Any] = {
     "void": None,
     "int": ctypes.c_int,
+    "char": ctypes.c_char,
     "int8_t": ctypes.c_int8,
     "uint8_t": ctypes.c_uint8,
     "int32_t": ctypes.c_int32,
@@ -48,9 +49,9 @@ class CTypes:
     64 (True) or 32 bits; where that is not this machine's width, the types only show the layout.
     """
 
-    def __init__(self, release: str, *, wide: bool | None = None) -> None:
+    def __init__(self, header: Header, *, wide: bool | None = None) -> None:
         native = ctypes.sizeof(ctypes.c_void_p) == 8
-        self.header = header(release)
+        self.header = header
         self.enums = self.header.enums
         self.structs: dict[str, Any] = {}
         self.callbacks: dict[str, Any] = {}
@@ -111,7 +112,7 @@ class CTypes:
             return self._pointer(ctypes.c_char_p)
         if plain.endswith("*"):
             return self._pointer(ctypes.POINTER(self.type(plain[:-1])))
-        if plain == "size_t":
+        if plain in ("size_t", "rknn_context"):  # the latter has 32 bits on armhf, else 64
             return _SIZES[self._foreign]
         if plain in self.enums:
             return ctypes.c_int

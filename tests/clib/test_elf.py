@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rkllama.rkllm.elf import Machine, machine, machine_of, needed_by, size_of, stand_in
+from rkllama.clib.elf import Machine, machine, machine_of, needed_by, size_of, stand_in
 from tests.doctor.examine import AARCH64, ARMHF, write_library
 from tests.virtual_npu import library
 from tests.virtual_npu.build import compile_c

@@ -1,0 +1,1 @@
+"""What the contents of messages may hold beside text, in every dialect."""

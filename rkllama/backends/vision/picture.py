@@ -1,0 +1,195 @@
+"""From a picture's file, as a client sent it, to the square of pixels that an image encoder takes.
+
+Done by Pillow (the extra `vision`), in the model's process: what a hostile file breaks is one answer.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+from ...board.installation import how_to_add_an_extra
+from ...errors import BackendMissing, InvalidRequest
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+_MOST_PIXELS = 40_000_000
+_MOST_JPEG_PIXELS = 120_000_000
+"""A JPEG is decoded to an eighth where that suffices, and phones make large ones; all of a progressive one
+is in memory at a time."""
+_GREY = 128
+"""What is beside the picture in its square: 127.5, as the vendor's demo rounds it."""
+_WHITE = 255
+"""What stands behind transparent pixels, as in most places where such pictures are shown."""
+_OVERSIZE = 2
+"""How many times larger than needed a JPEG is decoded, for the sake of its details."""
+_ORIENTATION = 0x0112
+
+
+def square(data: bytes, width: int, height: int, name: str) -> bytes:
+    """Return a picture as uint8 RGB pixels, rows from the top: in the middle of a grey square, which is
+    scaled to `width` x `height`. `name` is what errors call the picture.
+
+    Raises InvalidRequest for what is no picture, is damaged or too large, BackendMissing without Pillow.
+    """
+    image_module = _import_pillow()
+    try:
+        with warnings.catch_warnings(), io.BytesIO(data) as stream:
+            warnings.simplefilter("ignore")  # of odd metadata, which are not used
+            with _opened(image_module, stream, name) as image:
+                return _squared(image_module, image, width, height)
+    except InvalidRequest:
+        raise
+    except MemoryError:
+        raise _unreadable(name, "it does not fit the memory") from None
+    except Exception as error:
+        # A damaged file makes Pillow raise whatever its bytes happen to break: there is no list.
+        raise _unreadable(name, _reason(error)) from None
+
+
+def _import_pillow() -> Any:
+    """Return PIL.Image, which knows the formats then. Raises BackendMissing."""
+    try:
+        from PIL import (
+            BmpImagePlugin,  # noqa: F401 - without it, the first picture of its kind loads every format
+            GifImagePlugin,  # noqa: F401
+            Image,
+            JpegImagePlugin,  # noqa: F401
+            PngImagePlugin,  # noqa: F401
+            WebPImagePlugin,  # noqa: F401
+        )
+    except ImportError as error:
+        raise BackendMissing(
+            f"pictures need Pillow, which is not installed ({error})",
+            hint=how_to_add_an_extra("vision"),
+        ) from None
+    Image.MAX_IMAGE_PIXELS = None  # the limit is below
+    return Image
+
+
+def _unreadable(name: str, reason: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{name} cannot be read: {reason}",
+        param="images",
+        hint="Send a PNG, JPEG, WebP, GIF or BMP.",
+    )
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "truncated" in text or isinstance(error, EOFError):
+        return "its end is missing"
+    return "its data are damaged"
+
+
+def _opened(image_module: Any, stream: io.BytesIO, name: str) -> Any:
+    """Return the picture, of which only the header has been read."""
+    try:
+        image = image_module.open(stream, formats=FORMATS)
+    except image_module.UnidentifiedImageError:
+        raise _unreadable(name, "it is no picture of a kind that is known here") from None
+    width, height = image.size
+    streamed = image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+    most = _MOST_JPEG_PIXELS if streamed else _MOST_PIXELS
+    if width < 1 or height < 1:
+        raise _unreadable(name, "it has no pixels")
+    if width * height > most:
+        raise _unreadable(
+            name,
+            f"it has {width} x {height} pixels, at most {most // 1_000_000} million are taken",
+        )
+    return image
+
+
+def _squared(image_module: Any, image: Any, width: int, height: int) -> bytes:
+    _draft(image, max(width, height) * _OVERSIZE)
+    image.load()
+    turn = _turn(image_module, image)
+    side = max(image.size)
+    across, down = (
+        image.size if turn is None or not _swaps(image_module, turn) else image.size[::-1]
+    )
+    size = max(1, round(across * width / side)), max(1, round(down * height / side))
+    plain = _flattened(image_module, _eight_bit(image))
+    if turn is not None:
+        plain = _scaled(image_module, plain, _upper(plain.size, max(width, height)))
+        plain = plain.transpose(turn)
+    canvas = image_module.new("RGB", (width, height), (_GREY, _GREY, _GREY))
+    canvas.paste(
+        _scaled(image_module, plain, size), ((width - size[0]) // 2, (height - size[1]) // 2)
+    )
+    data: bytes = canvas.tobytes()
+    return data
+
+
+def _draft(image: Any, side: int) -> None:
+    """Have a JPEG decoded at the smallest scale whose longer side has `side` pixels."""
+    if image.format in ("JPEG", "MPO"):
+        longest = max(image.size)
+        wanted = tuple(max(1, length * side // longest) for length in image.size)
+        image.draft("RGB", wanted)
+
+
+def _upper(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return a size that suffices for a square of `side`: turning what is larger would only cost memory."""
+    longest = max(size)
+    if longest <= side * _OVERSIZE:
+        return size
+    return (
+        max(1, size[0] * side * _OVERSIZE // longest),
+        max(1, size[1] * side * _OVERSIZE // longest),
+    )
+
+
+def _scaled(image_module: Any, image: Any, size: tuple[int, int]) -> Any:
+    if image.size == size:
+        return image
+    return image.resize(size, image_module.Resampling.BILINEAR, reducing_gap=3.0)
+
+
+def _turn(image_module: Any, image: Any) -> Any:
+    """Return how EXIF says that the picture has to be turned, None for not at all."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:
+        return None  # broken EXIF is no reason to refuse a picture
+    transpose = image_module.Transpose
+    turns = {
+        2: transpose.FLIP_LEFT_RIGHT,
+        3: transpose.ROTATE_180,
+        4: transpose.FLIP_TOP_BOTTOM,
+        5: transpose.TRANSPOSE,
+        6: transpose.ROTATE_270,
+        7: transpose.TRANSVERSE,
+        8: transpose.ROTATE_90,
+    }
+    return turns.get(orientation) if isinstance(orientation, int) else None
+
+
+def _swaps(image_module: Any, turn: Any) -> bool:
+    """Return whether a turn makes width of height."""
+    transpose = image_module.Transpose
+    return turn in (
+        transpose.TRANSPOSE,
+        transpose.TRANSVERSE,
+        transpose.ROTATE_90,
+        transpose.ROTATE_270,
+    )
+
+
+def _eight_bit(image: Any) -> Any:
+    """Return a picture of 16 bits with the upper 8 of them; any other as it is."""
+    if not image.mode.startswith("I"):
+        return image
+    wide = image if image.mode == "I" else image.convert("I")
+    return wide.point(lambda value: value * (1 / 256)).convert("L")
+
+
+def _flattened(image_module: Any, image: Any) -> Any:
+    """Return a picture as RGB, with white behind what is transparent."""
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    layered = image if image.mode == "RGBA" else image.convert("RGBA")
+    plain = image_module.new("RGB", layered.size, (_WHITE, _WHITE, _WHITE))
+    plain.paste(layered, mask=layered)
+    return plain

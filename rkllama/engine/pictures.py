@@ -1,0 +1,99 @@
+"""Pictures in a request: for a model with eyes their bytes, for another one words, or a refusal."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from ..errors import InvalidRequest, Unsupported
+from ..runner.frames import MAX_BYTES
+from ..types import ChatRequest, ImagePart, Message, Part, SentImage, TextPart, joined_parts
+
+MAX_IMAGES = 32
+"""Pictures in one request, those of earlier turns included."""
+
+
+def with_pictures(request: ChatRequest, *, sees: bool) -> ChatRequest:
+    """Return the request as a model that `sees`, or does not, can take it.
+
+    Raises Unsupported for a picture that is sent now to a model without eyes, InvalidRequest for what is no
+    picture, too many or too large.
+    """
+    if not any(isinstance(part, SentImage) for part in _parts(request)):
+        return request
+    if sees:
+        _check(list(_sent(request)))
+    take = _seen if sees else _told
+    return replace(
+        request,
+        messages=tuple(_with(message, take) for message in request.messages),
+        images=tuple(map(take, request.images)),
+    )
+
+
+def images_of(messages: Iterable[Message]) -> tuple[bytes, ...]:
+    """Return the pictures of a conversation in their order."""
+    return images_in(part for message in messages for part in message.content)
+
+
+def images_in(parts: Iterable[Part]) -> tuple[bytes, ...]:
+    """Return the pictures among parts."""
+    return tuple(part.data for part in parts if isinstance(part, ImagePart))
+
+
+def _parts(request: ChatRequest) -> Iterator[Part]:
+    yield from request.images
+    for message in request.messages:
+        yield from message.content
+
+
+def _sent(request: ChatRequest) -> Iterator[SentImage]:
+    return (part for part in _parts(request) if isinstance(part, SentImage))
+
+
+def _check(images: Sequence[SentImage]) -> None:
+    """Raise InvalidRequest where they are more than one request may have."""
+    if len(images) > MAX_IMAGES:
+        raise InvalidRequest(
+            f"the conversation has {len(images)} pictures, at most {MAX_IMAGES} are taken",
+            hint="Leave out those of earlier turns.",
+            param=images[MAX_IMAGES].where,
+        )
+    size = sum(len(image.data) for image in images) * 3 // 4
+    if size > MAX_BYTES:
+        raise InvalidRequest(
+            f"the pictures have {size >> 20} MB together, at most {MAX_BYTES >> 20} MB are taken",
+            param=images[0].where,
+        )
+
+
+def _with(message: Message, take: Callable[[Part], Part]) -> Message:
+    if not any(isinstance(part, SentImage) for part in message.content):
+        return message
+    return replace(message, content=joined_parts(map(take, message.content)))
+
+
+def _told(part: Part) -> Part:
+    """Return the words in place of a picture, or raise Unsupported."""
+    if not isinstance(part, SentImage):
+        return part
+    if part.refusal is not None:
+        raise Unsupported(part.refusal, param=part.where)
+    return TextPart(part.instead)
+
+
+def _seen(part: Part) -> Part:
+    """Return a picture's bytes; one of an earlier turn that cannot be read is told in words."""
+    if not isinstance(part, SentImage):
+        return part
+    try:
+        if part.problem is not None:
+            raise ValueError(part.problem)
+        return ImagePart(base64.b64decode("".join(part.data.split()), validate=True))
+    except ValueError as error:
+        if part.refusal is None:
+            return TextPart(part.instead)
+        raise InvalidRequest(
+            f"the picture in '{part.where}' cannot be read: {error}", param=part.where
+        ) from None

@@ -1,0 +1,1 @@
+"""What a model sees with: the image encoder that belongs to it."""
