@@ -36,6 +36,9 @@ from .structured.answer import demanded_call, structured
 
 log = logging.getLogger("rkllama")
 
+_CHARACTERS_OF_PICTURE = 10_000
+"""For an encoder on a board's CPU, which may need a minute or two."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
@@ -109,7 +112,7 @@ class Generation:
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, visit),
-            first=self.settings.prompt_timeout(prompt.length),
+            first=self.settings.prompt_timeout(self._length(prompt)),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
@@ -160,6 +163,11 @@ class Generation:
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
         self.metrics.count(finished)
         yield finished
+
+    def _length(self, prompt: Prompt) -> int:
+        """Return how many characters of text take as long to evaluate as the prompt, at most."""
+        pictures = 0 if self.turn.lane.kind.needs_npu else len(prompt.images)
+        return len(prompt.text) + _CHARACTERS_OF_PICTURE * pictures
 
     def _visit(self, prompt: Prompt) -> Visit | None:
         """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""
