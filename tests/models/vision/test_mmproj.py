@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rkllama.console.one_file import OneFile
 from rkllama.console.show import details_text
 from rkllama.models import guide
 from rkllama.models.authoring import WritableStore
@@ -215,6 +216,15 @@ def test_without_pillow_a_model_does_not_see(
     monkeypatch.setattr("rkllama.models.vision.encoder.find_spec", lambda _: None)
     assert seen(store, "a") == ("mmproj-m.gguf", False)
     assert "pip install 'rkllama[vision]'" in details_text(store.details("a"))
+
+
+def test_a_file_that_is_run_where_it_lies_sees(put: Put, models: Path) -> None:
+    path = put("a/m.gguf", MODEL)
+    put("a/mmproj-m.gguf", encoder())
+    put("a/mmproj-other.gguf", encoder())
+    with contextlib.closing(OneFile(str(path))) as service:
+        assert "vision" in service.show("m").capabilities
+    assert sorted(os.listdir(models / "a")) == ["m.gguf", "mmproj-m.gguf", "mmproj-other.gguf"]
 
 
 # --- Going -------------------------------------------------------------------------------------
