@@ -46,8 +46,10 @@ def write_seeing(model: Path, encoder: Path | None = None, *, context: int = 409
         write_mmproj(encoder)
 
 
-def write_mmproj(path: Path, width: int = _WIDTH, **changed: Any) -> None:
-    """Write an encoder; `width` is that of the model that it fits, `changed` are keys of its header."""
+def write_mmproj(path: Path, width: int = _WIDTH, *, patches: int = 1, blocks: int = 1) -> None:
+    """Write an encoder; `width` is that of the model that it fits. With more `patches` on a side, and blocks
+    that do nothing, it is slow.
+    """
     writer = gguf.GGUFWriter(path, "clip")
     keys: dict[str, Any] = {
         "clip.has_vision_encoder": True,
@@ -55,30 +57,34 @@ def write_mmproj(path: Path, width: int = _WIDTH, **changed: Any) -> None:
         "clip.has_llava_projector": True,
         "clip.projector_type": "mlp",
         "clip.use_gelu": True,
-        "clip.vision.image_size": SIDE,
+        "clip.vision.image_size": SIDE * patches,
         "clip.vision.patch_size": SIDE,
         "clip.vision.embedding_length": _WIDTH,
         "clip.vision.feed_forward_length": _WIDTH,
         "clip.vision.projection_dim": width,
-        "clip.vision.block_count": 1,
+        "clip.vision.block_count": blocks,
         "clip.vision.attention.head_count": 1,
         "clip.vision.attention.layer_norm_epsilon": 1e-5,
         "clip.vision.image_mean": [0.5] * 3,
         "clip.vision.image_std": [0.5] * 3,
     }
-    for name, value in (keys | changed).items():
+    for name, value in keys.items():
         _add(writer, name, value)
     patch = numpy.zeros((_WIDTH, 3, SIDE, SIDE))
     for channel in range(3):
         patch[channel, channel, :, : SIDE // 2] = 2 / SIDE**2
         patch[3 + channel, channel, :, SIDE // 2 :] = 2 / SIDE**2
-    tensors: dict[str, Any] = {"v.patch_embd.weight": patch, "v.position_embd.weight": _zeros(1)}
-    for part in ("ln1", "ln2"):
-        tensors[f"v.blk.0.{part}.weight"] = numpy.ones(_WIDTH)
-        tensors[f"v.blk.0.{part}.bias"] = numpy.zeros(_WIDTH)
-    for part in ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_up", "ffn_down"):
-        tensors[f"v.blk.0.{part}.weight"] = _zeros(_WIDTH)
-        tensors[f"v.blk.0.{part}.bias"] = numpy.zeros(_WIDTH)
+    tensors: dict[str, Any] = {
+        "v.patch_embd.weight": patch,
+        "v.position_embd.weight": _zeros(patches**2),
+    }
+    for block in range(blocks):
+        for part in ("ln1", "ln2"):
+            tensors[f"v.blk.{block}.{part}.weight"] = numpy.ones(_WIDTH)
+            tensors[f"v.blk.{block}.{part}.bias"] = numpy.zeros(_WIDTH)
+        for part in ("attn_q", "attn_k", "attn_v", "attn_out", "ffn_up", "ffn_down"):
+            tensors[f"v.blk.{block}.{part}.weight"] = _zeros(_WIDTH)
+            tensors[f"v.blk.{block}.{part}.bias"] = numpy.zeros(_WIDTH)
     # Between the two is a GELU, which leaves what is far from 0 as it is.
     tensors |= {"mm.0.weight": numpy.eye(_WIDTH), "mm.0.bias": numpy.full(_WIDTH, 20.0)}
     back = numpy.eye(width, _WIDTH)
