@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,3 +194,36 @@ def test_the_language_model_leaves_domain_0_to_the_encoder(house: House) -> None
     house.server.post("/api/generate", {"model": "vl", "keep_alive": 0})
     until(lambda: house.events("encoder_destroy"))
     assert {event["leaked"] for event in house.events("encoder_destroy")} == {0}
+
+
+def _run(house: House, *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+    """A command through the server of this file, or without it where the arguments say so."""
+    done = subprocess.run(
+        [sys.executable, "-m", "rkllama", "run", *arguments],
+        input=stdin,
+        env={**os.environ, "RKLLAMA_HOST": house.server.url},
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode().strip(), done.stderr.decode()
+
+
+def test_the_command_line_shows_pictures(house: House, tmp_path: Path) -> None:
+    photo, other = tmp_path / "photo.png", tmp_path / "other.jpg"
+    photo.write_bytes(PHOTO)
+    other.write_bytes(OTHER)
+    for arguments in (
+        ("what is it?", "--image", str(photo)),
+        ("what is", str(photo)),
+        (str(photo),),
+    ):
+        assert _run(house, "vl", *arguments)[:2] == (0, told(PHOTO)), arguments
+    both = ("vl", "which?", "--image", str(photo), "--image", str(other))
+    assert _run(house, *both)[:2] == (0, told(PHOTO, OTHER))
+    assert _run(house, "vl", "and this?", "--image", "-", stdin=OTHER)[:2] == (0, told(OTHER))
+    piped = f"a text about {photo}".encode()
+    assert _run(house, "vl", "what is it about?", stdin=piped)[:2] == (0, "no picture")
+    status, _, error = _run(house, "text", "what is it?", "--image", str(photo))
+    assert (status, "does not support images" in error) == (1, True)
+    status, _, error = _run(house, "vl", "what?", "--image", str(tmp_path / "none.png"))
+    assert (status, "none.png cannot be read: No such file" in error) == (1, True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..console.options import ChatOptions
     from ..repl.saved import SavedChat, SavedChats
     from ..service import Service
+    from ..types import Message, SentImage
 
 
 def _range(name: str) -> dict[str, Any]:
@@ -50,6 +51,13 @@ def run(
         typer.Argument(
             metavar="[PROMPT]...",
             help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Show the model a picture; - is stdin. It can be given several times.",
         ),
     ] = None,
     no_stdin: Annotated[
@@ -188,9 +196,11 @@ def run(
     if model is None and resume is None:
         raise typer.BadParameter("it is missing", param_hint="MODEL")
     wanted = _format(format)
-    text = _prompt(prompt, no_stdin=no_stdin)
+    text, images = _prompt(prompt, image or [], no_stdin=no_stdin)
     if as_json and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--json")
+    if image and text is None:
+        raise typer.BadParameter("it needs a prompt", param_hint="--image")
     from ..console.options import ChatOptions
 
     options = _with_numbers(
@@ -216,7 +226,16 @@ def run(
         num_ctx=ctx,
     )
     saved = None if resume is None else saved_chats(context).get(resume)
-    converse(context, model, text, options, saved=saved, as_json=as_json, decision=pull)
+    converse(
+        context,
+        model,
+        text,
+        options,
+        images=images,
+        saved=saved,
+        as_json=as_json,
+        decision=pull,
+    )
 
 
 def converse(
@@ -225,6 +244,7 @@ def converse(
     text: str | None,
     options: "ChatOptions",
     *,
+    images: "tuple[SentImage, ...]" = (),
     saved: "SavedChat | None" = None,
     as_json: bool = False,
     decision: bool | None = None,
@@ -249,7 +269,10 @@ def converse(
         if text is None:
             action = partial(_chat, service, name, options, settings.home, saved)
         else:
-            action = partial(_answer, service, name, text, options, saved, as_json)
+            from ..types import Message, TextPart
+
+            asked = Message.of("user", (*images, TextPart(text)))
+            action = partial(_answer, service, name, asked, options, saved, as_json)
         with_runtime(action, service, settings, decision=decision)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -271,15 +294,14 @@ def _chat(
 def _answer(
     service: "Service",
     model: str,
-    text: str,
+    asked: "Message",
     options: "ChatOptions",
     saved: "SavedChat | None",
     as_json: bool,
 ) -> None:
     from ..console.answer import answer_once
-    from ..types import Message
 
-    messages = (*(saved.messages if saved else ()), Message.of("user", text))
+    messages = (*(saved.messages if saved else ()), asked)
     answer_once(service, model, messages, options, as_json=as_json)
 
 
@@ -334,12 +356,16 @@ def _duration(text: str | None) -> float | None:
         ) from None
 
 
-def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
-    """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments.
+def _prompt(
+    words: list[str] | None, images: list[str], *, no_stdin: bool
+) -> "tuple[str | None, tuple[SentImage, ...]]":
+    """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments. And the
+    pictures: those of the files `images`, then those that the arguments name.
 
     An argument `-` asks for stdin, also for what is typed on a terminal.
     """
-    from ..console.inputs import check_no_picture, read_stdin
+    from ..console.inputs import read_stdin
+    from ..console.pictures import read_picture, take_pictures
 
     # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
     asked = "-" in (words or ())
@@ -350,10 +376,12 @@ def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
         .encode(errors="surrogateescape")
         .decode(errors="replace")
     )
-    unread = no_stdin or (sys.stdin.isatty() and not asked)
-    check_no_picture(typed)
+    unread = no_stdin or "-" in images or (sys.stdin.isatty() and not asked)
+    shown = tuple(map(read_picture, images))
+    typed, named = take_pictures(typed)
     piped = "" if unread else read_stdin().strip()
     parts = [part for part in (piped, typed) if part.strip()]
-    if not parts and (words or not sys.stdin.isatty()):
+    if not (parts or named) and (words or not (images or sys.stdin.isatty())):
         raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")
-    return "\n\n".join(parts) if parts else None
+    text = "\n\n".join(parts) if parts or named else None
+    return text, (*shown, *named)

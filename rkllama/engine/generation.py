@@ -36,8 +36,8 @@ from .structured.answer import demanded_call, structured
 
 log = logging.getLogger("rkllama")
 
-_CHARACTERS_OF_PICTURE = 10_000
-"""For an encoder on a board's CPU, which may need a minute or two."""
+_TIMES_ON_CPU = 10
+"""How many times longer than on the NPU a picture may take: a minute or two on a board's CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ class Generation:
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, visit),
-            first=self.settings.prompt_timeout(self._length(prompt)),
+            first=self._first_timeout(prompt),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
@@ -164,10 +164,10 @@ class Generation:
         self.metrics.count(finished)
         yield finished
 
-    def _length(self, prompt: Prompt) -> int:
-        """Return how many characters of text take as long to evaluate as the prompt, at most."""
-        pictures = 0 if self.turn.lane.kind.needs_npu else len(prompt.images)
-        return len(prompt.text) + _CHARACTERS_OF_PICTURE * pictures
+    def _first_timeout(self, prompt: Prompt) -> float:
+        """Seconds until the first token."""
+        times = 1 if self.turn.lane.kind.needs_npu else _TIMES_ON_CPU
+        return self.settings.prompt_timeout(len(prompt.text), times * len(prompt.images))
 
     def _visit(self, prompt: Prompt) -> Visit | None:
         """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""

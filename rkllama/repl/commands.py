@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ..console.inputs import check_no_picture
 from ..console.output import human_size, write_styled
 from ..console.show import details_text, part_text, two_columns
 from ..errors import RKLLamaError
@@ -108,7 +107,6 @@ def _edit(chat: Conversation, rest: str) -> None:
         reason = "is empty" if not text else "is as it was"
         sys.stderr.write(f"The text {reason}; nothing was changed.\n")
         return
-    check_no_picture(text)
     show_typed(text, sys.stderr)
     if last is None:
         chat.ask(text)

@@ -13,12 +13,12 @@ from ..console.answer import (
     print_figures,
     watching,
 )
-from ..console.inputs import check_no_picture
 from ..console.loading import LoadingText
 from ..console.options import ChatOptions
+from ..console.pictures import take_pictures
 from ..console.terminal import Spinner, WrappedText, quiet_keys
 from ..service import Service, no_text_error
-from ..types import Message, ModelDetails
+from ..types import Message, ModelDetails, SentImage, TextPart
 from .attachments import TextFile
 from .saved import SavedChat
 
@@ -60,15 +60,20 @@ class Conversation:
 
     def ask(self, text: str) -> None:
         """Say something, along with the files that were read for it, and print the answer."""
-        check_no_picture(text)
-        message = Message.of("user", "".join(file.quoted() for file in self.files) + text)
+        text, images = take_pictures(text)
+        text = "".join(file.quoted() for file in self.files) + text
+        message = Message.of("user", (*images, TextPart(text)))
         self.files = []
         self._answer(self.messages, message)
 
     def ask_instead(self, text: str) -> None:
-        """Say something in the place of the last message; with an answer, that one is forgotten."""
-        before, _ = self.last() or ((), None)
-        self._answer(before, Message.of("user", text))
+        """Say something in the place of the last message, about its pictures; with an answer, that one is
+        forgotten.
+        """
+        before, instead = self.last() or ((), None)
+        shown = [] if instead is None else [p for p in instead.content if isinstance(p, SentImage)]
+        text, images = take_pictures(text)
+        self._answer(before, Message.of("user", (*shown, *images, TextPart(text))))
 
     def last(self) -> tuple[tuple[Message, ...], Message] | None:
         """Return what was said before the user's last message, and that message; None if there is none."""

@@ -20,7 +20,7 @@ from typing import Any, TypeGuard
 from ..console.options import SAMPLING, ChatOptions
 from ..errors import AmbiguousName, InvalidRequest, RKLLamaError
 from ..files import make_private_directory, not_written, open_regular, write_file
-from ..types import Message
+from ..types import Message, SentImage
 
 _VERSION = 1
 _ENDING = ".json"
@@ -197,7 +197,7 @@ def to_json(chat: SavedChat) -> dict[str, Any]:
 
 
 def _message_to_json(message: Message) -> dict[str, str]:
-    values = {"role": message.role, "content": message.text}
+    values = {"role": message.role, "content": _told(message)}
     return values | ({"reasoning": message.reasoning} if message.reasoning else {})
 
 
@@ -255,6 +255,12 @@ def _mapping(values: object, what: str) -> Mapping[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"{what} is not an object")
     return values
+
+
+def _told(message: Message) -> str:
+    """Return a message's text, with words in the place of pictures: they are not kept."""
+    parts = message.content
+    return "".join(part.instead if isinstance(part, SentImage) else part.text for part in parts)
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
