@@ -138,7 +138,7 @@ def _weights(first: int, end: int) -> dict[str, Any]:
     value, out = _zeros(_WIDTH), _zeros(_WIDTH)
     value[_LEFT, _LEFT] = value[_RIGHT, _RIGHT] = numpy.eye(3)
     out[_SEEN_LEFT, _LEFT] = out[_SEEN_RIGHT, _RIGHT] = numpy.eye(3) * _GAIN
-    tensors = {"token_embd.weight": embeddings, "output.weight": output}
+    tensors: dict[str, Any] = {"token_embd.weight": embeddings, "output.weight": output}
     tensors |= {"output_norm.weight": numpy.ones(_WIDTH)}
     for part in ("attn_norm", "ffn_norm"):
         tensors[f"blk.0.{part}.weight"] = numpy.ones(_WIDTH)

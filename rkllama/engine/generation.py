@@ -36,7 +36,7 @@ from .structured.answer import demanded_call, structured
 
 log = logging.getLogger("rkllama")
 
-_TIMES_ON_CPU = 10
+_TIMES_ON_CPU = 5
 """How many times longer than on the NPU a picture may take: a minute or two on a board's CPU."""
 
 
