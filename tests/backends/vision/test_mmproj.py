@@ -15,7 +15,8 @@ from rkllama.backends.vision.picture import fitted
 from rkllama.chat.messages import IMAGE_PLACE as HERE
 from rkllama.errors import InvalidRequest, RuntimeFailed, Unsupported
 from rkllama.models.vision.mmproj import Mmproj
-from tests.backends.vision.pictures import BLUE, GREY, RED, encoded, halves
+from tests.backends.vision.pictures import BLUE, RED, encoded, halves
+from tests.backends.vision.test_picture import near
 
 MARKER = "<__media_x__>"
 PROPS = {"media_marker": MARKER, "modalities": {"vision": True}}
@@ -66,7 +67,8 @@ def test_an_encoder_with_one_square_gets_just_that() -> None:
     eyes = MmprojEyes(Mmproj("mlp", 60, 16, pads=True), PROPS)
     _, (image,) = added(HERE, SECOND, eyes=eyes)
     assert image.size == (60, 60)
-    assert image.getpixel((30, 5)) == GREY
+    assert image.getpixel((30, 5)) == (122, 116, 104)
+    assert near(image.getpixel((50, 30)), RED)
     stretching = MmprojEyes(Mmproj("gemma3", 60, 16), PROPS)
     assert added(HERE, SECOND, eyes=stretching)[1][0].size == (90, 30)
 
