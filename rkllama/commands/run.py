@@ -10,9 +10,12 @@ from ..errors import InvalidRequest, RKLLamaError
 from .common import model_names, service_of, settings_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..console.options import ChatOptions
     from ..repl.saved import SavedChat, SavedChats
     from ..service import Service
+    from ..types import SentImage
 
 
 def _range(name: str) -> dict[str, Any]:
@@ -50,6 +53,15 @@ def run(
         typer.Argument(
             metavar="[PROMPT]...",
             help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts.",
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="FILE",
+            help="Show a picture to the model, - for one on stdin; may be repeated. "
+            "A picture's path among the words of the PROMPT does the same.",
         ),
     ] = None,
     no_stdin: Annotated[
@@ -143,6 +155,10 @@ def run(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Draw the answers as Markdown on a terminal.")
     ] = False,
+    show_images: Annotated[
+        bool,
+        typer.Option("--show-images", help="Draw the pictures small, on a terminal that can."),
+    ] = False,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -188,7 +204,7 @@ def run(
     if model is None and resume is None:
         raise typer.BadParameter("it is missing", param_hint="MODEL")
     wanted = _format(format)
-    text = _prompt(prompt, no_stdin=no_stdin)
+    text, pictures = _asked(prompt, image, no_stdin=no_stdin)
     if as_json and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--json")
     from ..console.options import ChatOptions
@@ -202,6 +218,7 @@ def run(
             verbose=verbose,
             wordwrap=not nowordwrap,
             markdown=markdown,
+            show_images=show_images,
             format=wanted,
         ),
         temperature=temperature,
@@ -216,7 +233,16 @@ def run(
         num_ctx=ctx,
     )
     saved = None if resume is None else saved_chats(context).get(resume)
-    converse(context, model, text, options, saved=saved, as_json=as_json, decision=pull)
+    converse(
+        context,
+        model,
+        text,
+        options,
+        pictures=pictures,
+        saved=saved,
+        as_json=as_json,
+        decision=pull,
+    )
 
 
 def converse(
@@ -225,11 +251,13 @@ def converse(
     text: str | None,
     options: "ChatOptions",
     *,
+    pictures: "Sequence[SentImage]" = (),
     saved: "SavedChat | None" = None,
     as_json: bool = False,
     decision: bool | None = None,
 ) -> None:
     """Answer a text, or start a chat without one; go on with a saved chat, and its model if none is named.
+    The pictures belong to the text, or to the first one in the chat.
 
     `decision` is whether a model or runtime that is not here is fetched; None asks on a terminal.
     """
@@ -247,9 +275,9 @@ def converse(
     try:
         name = ensure_model(service, name, settings, decision=decision)
         if text is None:
-            action = partial(_chat, service, name, options, settings.home, saved)
+            action = partial(_chat, service, name, options, settings.home, saved, pictures)
         else:
-            action = partial(_answer, service, name, text, options, saved, as_json)
+            action = partial(_answer, service, name, text, pictures, options, saved, as_json)
         with_runtime(action, service, settings, decision=decision)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -261,26 +289,48 @@ def converse(
 
 
 def _chat(
-    service: "Service", model: str, options: "ChatOptions", home: str, saved: "SavedChat | None"
+    service: "Service",
+    model: str,
+    options: "ChatOptions",
+    home: str,
+    saved: "SavedChat | None",
+    pictures: "Sequence[SentImage]",
 ) -> None:
     from ..repl.chat import Chat
 
-    Chat(service, model, options, home, saved).loop()
+    Chat(service, model, options, home, saved, pictures).loop()
 
 
 def _answer(
     service: "Service",
     model: str,
     text: str,
+    pictures: "Sequence[SentImage]",
     options: "ChatOptions",
     saved: "SavedChat | None",
     as_json: bool,
 ) -> None:
     from ..console.answer import answer_once
-    from ..types import Message
+    from ..types import Message, TextPart
 
-    messages = (*(saved.messages if saved else ()), Message.of("user", text))
+    if pictures:
+        _look(service, model, pictures, options)
+    message = Message.of("user", [*pictures, TextPart(text)])
+    messages = (*(saved.messages if saved else ()), message)
     answer_once(service, model, messages, options, as_json=as_json)
+
+
+def _look(
+    service: "Service", model: str, pictures: "Sequence[SentImage]", options: "ChatOptions"
+) -> None:
+    """Draw pictures if that is wanted. Raises Unsupported for a model without eyes, before it is loaded."""
+    from ..console.pictures.files import check_sees
+
+    check_sees(service.show(model), pictures)
+    if options.show_images:
+        from ..console.pictures.graphics import show_pictures
+
+        show_pictures(pictures)
 
 
 def saved_chats(context: typer.Context) -> "SavedChats":
@@ -334,26 +384,64 @@ def _duration(text: str | None) -> float | None:
         ) from None
 
 
-def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
+def _asked(
+    words: list[str] | None, images: list[str] | None, *, no_stdin: bool
+) -> "tuple[str | None, list[SentImage]]":
+    """Return the prompt, None for a chat, and the pictures that go along with it."""
+    if words is None and images is None:
+        return _prompt([], no_stdin=no_stdin), []
+    from ..console.pictures.files import STDIN, argument_picture, read_picture, take_pictures
+
+    paths, rest = [*(images or ())], []
+    for word in words or ():
+        path = argument_picture(word)
+        if path is None:
+            rest.append(word)
+        else:
+            paths.append(path)
+    _check_stdin_image(paths.count(STDIN), rest, no_stdin=no_stdin)
+    pictures = [read_picture(path) for path in paths]
+    text = _prompt(rest, no_stdin=no_stdin, piped_image=STDIN in paths, alone=bool(pictures))
+    if text is None:
+        return None, pictures
+    text, named = take_pictures(text, len(pictures)) if rest else (text, [])
+    return text, [*pictures, *named]
+
+
+def _check_stdin_image(count: int, words: list[str], *, no_stdin: bool) -> None:
+    """Raise BadParameter for an `--image -` that cannot be had."""
+    reason = None
+    if count and (no_stdin or sys.stdin.isatty()):
+        reason = "- asks for a picture on stdin, where none comes"
+    elif count > 1 or (count and "-" in words):
+        reason = "- takes all of stdin, which can be asked for once"
+    if reason:
+        raise typer.BadParameter(reason, param_hint="--image")
+
+
+def _prompt(
+    words: list[str], *, no_stdin: bool, piped_image: bool = False, alone: bool = False
+) -> str | None:
     """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments.
 
-    An argument `-` asks for stdin, also for what is typed on a terminal.
+    An argument `-` asks for stdin, also for what is typed on a terminal. stdin has no text where it is a
+    `piped_image`; `alone`: pictures may come without a prompt, for a chat.
     """
-    from ..console.inputs import check_no_picture, read_stdin
+    from ..console.inputs import read_stdin
 
     # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
-    asked = "-" in (words or ())
+    asked = "-" in words
     if asked and no_stdin:
         raise typer.BadParameter("- asks for stdin, which it refuses", param_hint="--no-stdin")
     typed = (
-        " ".join(word for word in words or () if word != "-")
+        " ".join(word for word in words if word != "-")
         .encode(errors="surrogateescape")
         .decode(errors="replace")
     )
-    unread = no_stdin or (sys.stdin.isatty() and not asked)
-    check_no_picture(typed)
+    unread = no_stdin or piped_image or (sys.stdin.isatty() and not asked)
     piped = "" if unread else read_stdin().strip()
     parts = [part for part in (piped, typed) if part.strip()]
     if not parts and (words or not sys.stdin.isatty()):
-        raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")
+        about = ": ask something about the picture" if alone else ", and so is stdin"
+        raise typer.BadParameter(f"it is empty{about}", param_hint="PROMPT")
     return "\n\n".join(parts) if parts else None

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MODELFILE = "Modelfile"
+ENCODER = ".rknn"
 PART = ".part"
 """What the name of an incomplete download ends with; FILE.part.json beside it tells of what it is a part."""
 _PARTS = tuple(f"{extension}{PART}" for extension in EXTENSIONS)
@@ -89,6 +90,11 @@ def scan(models: str) -> list[Entry]:
     return [entry for entry in Scan(models).entries() if entry.format]
 
 
+def has_encoder(entry: Entry, encoders: set[str]) -> bool:
+    """Return whether an image encoder lies beside a model; `encoders` are those of a Scan."""
+    return os.path.dirname(entry.path) in encoders or strip_extension(entry.path) in encoders
+
+
 def open_nonblocking(path: str, flags: int) -> int:
     """Return an opener for `open`: a pipe that lies where a file is expected keeps nobody waiting."""
     return os.open(path, flags | os.O_NONBLOCK)
@@ -141,6 +147,8 @@ class Scan:
         """What looks like a model and is none: name and reason."""
         self.incomplete: list[Entry] = []
         """Downloads that are not complete, as the models that they will be; path and size are the part's."""
+        self.encoders: set[str] = set()
+        """Where image encoders lie: their folders; in the directory itself, their path without extension."""
 
     def entries(self) -> list[Entry]:
         """Return all entries by name, with the aliases whose model is missing (format "")."""
@@ -150,6 +158,8 @@ class Scan:
                 continue
             if item.name.lower().endswith(EXTENSIONS) and self._is_file(item):
                 entries += self._entry(item)
+            elif item.name.lower().endswith(ENCODER):
+                self.encoders.add(item.path[: -len(ENCODER)])
             elif self._is_folder(item):
                 entries += self._folder(item)
         aliases = [(name, path, *read_from(path)) for name, path in self._aliases]
@@ -188,6 +198,8 @@ class Scan:
                         files.append(item)
                     elif item.name == MODELFILE and self._may_follow(item) and self._is_file(item):
                         modelfile = item.path
+                    elif item.name.lower().endswith(ENCODER):
+                        self.encoders.add(folder.path)
                     elif item.name.lower().endswith(_PARTS) and _speakable(item.name):
                         parts.append(item)
         except OSError as error:
@@ -242,6 +254,7 @@ class Scan:
         """
         file = item.name
         if file.lower().startswith("mmproj"):
+            self.encoders.add(os.path.dirname(item.path))
             return ()  # llama.cpp's name for vision encoders
         try:
             status = item.stat()
