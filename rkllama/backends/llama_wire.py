@@ -95,6 +95,32 @@ def adds_space(header: GGUFHeader) -> bool:
     return flag if isinstance(flag, bool) else header.tokenizer in ("llama", "t5")
 
 
+def is_native(request: dict[str, Any]) -> bool:
+    """Return whether a request is for the server's own `/completion`, which alone takes pictures."""
+    return not isinstance(request["prompt"], str)
+
+
+def native_chunk(chunk: dict[str, Any]) -> dict[str, Any]:
+    """Return a chunk of `/completion` as one of `/v1/completions`."""
+    if "content" not in chunk:
+        return chunk
+    timings = chunk.get("timings") or {}
+    shaped: dict[str, Any] = {"timings": timings}
+    if "prompt_progress" in chunk:
+        return {**shaped, "prompt_progress": chunk["prompt_progress"]}
+    choice: dict[str, Any] = {"text": chunk["content"]}
+    if (tokens := chunk.get("completion_probabilities")) and not chunk.get("stop"):
+        choice["logprobs"] = {"content": tokens}
+    if chunk.get("stop"):
+        choice["finish_reason"] = "length" if chunk.get("stop_type") == "limit" else "stop"
+        shaped["usage"] = {
+            "prompt_tokens": chunk.get("tokens_evaluated"),
+            "completion_tokens": chunk.get("tokens_predicted"),
+            "prompt_tokens_details": {"cached_tokens": timings.get("cache_n")},
+        }
+    return {**shaped, "choices": [choice]}
+
+
 class Completion:
     """Takes the chunks of one run, and makes its result of them."""
 

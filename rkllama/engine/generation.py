@@ -109,7 +109,7 @@ class Generation:
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, visit),
-            first=self.settings.prompt_timeout(len(prompt.text)),
+            first=self.settings.prompt_timeout(prompt.length),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
@@ -168,7 +168,8 @@ class Generation:
             return None
         if resident.ready.slots:
             digest = self.model.info.digest
-            conversations = take_slot(self.turn, prompt.text, digest, self.settings, self.caller)
+            text = prompt.text_with_digests
+            conversations = take_slot(self.turn, text, digest, self.settings, self.caller)
         if not (prompt.raw and self._reuses_slot) or prompt.images:
             conversations.forget()
             return None

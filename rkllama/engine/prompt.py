@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from ..chat.messages import IMAGE_PLACE, take_places, with_places
@@ -19,6 +20,8 @@ from . import template_process
 from .pictures import images_in, images_of
 from .structured.schema import schema_prompt
 
+_CHARACTERS_OF_IMAGE = 10_000
+"""What a picture may take is what so much text may: an encoder on the CPU of a board needs a minute or two."""
 _USUAL_MARKERS = ("<think>", "</think>")
 
 
@@ -33,6 +36,21 @@ class Prompt:
     """Whether the prompt ends inside the model's thinking."""
     images: tuple[bytes, ...] = ()
     """The picture for each IMAGE_PLACE in the text."""
+
+    @property
+    def length(self) -> int:
+        """Characters of a text that takes about as long to evaluate, at most."""
+        return len(self.text) + _CHARACTERS_OF_IMAGE * len(self.images)
+
+    @property
+    def text_with_digests(self) -> str:
+        """The text with what tells each picture from others, so that different prompts differ."""
+        if not self.images:
+            return self.text
+        digests = (f"{IMAGE_PLACE}{sha256(image).hexdigest()}" for image in self.images)
+        first, *rest = self.text.split(IMAGE_PLACE)
+        pieces = zip(digests, rest, strict=False)
+        return first + "".join(digest + text for digest, text in pieces)
 
 
 def build_prompt(

@@ -51,7 +51,7 @@ class Modelfile:
     adapter: str | None = None
     """ADAPTER: a LoRA file."""
     vision_encoder: str | None = None
-    """VISION_ENCODER: a .rknn file, or "off"."""
+    """VISION_ENCODER: a .rknn file, for llama.cpp a .gguf file, or "off"."""
     repository: str | None = None
     """HUGGINGFACE_PATH: where the older RKLLama took the tokenizer from."""
     parameters: tuple[tuple[str, str], ...] = ()

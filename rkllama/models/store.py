@@ -233,9 +233,12 @@ class Store:
         """Like `_find`; the guide comes into the directory."""
         if bundled.means_guide(name):
             try:
-                return self._find(name, prefix=False)
+                entry = self._find(name, prefix=False)
             except ModelNotFound:
                 bundled.install(self.models)
+            else:
+                bundled.give_eyes(entry.path)
+                return entry
         return self._find(name)
 
     def _find(self, name: str, *, prefix: bool = True) -> Entry:

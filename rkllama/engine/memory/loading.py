@@ -90,6 +90,8 @@ class Loader:
         """Return what of a LoadSpec is for pictures; nothing for a model that does not see."""
         if model.encoder is None or model.encoder.problem is not None:
             return {}
+        if model.info.format == "gguf":
+            return {"encoder": model.encoder.path}
         return {
             "encoder": model.encoder.path,
             "encoder_library": self._settings.rknn_lib,
