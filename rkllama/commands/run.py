@@ -38,6 +38,18 @@ def chat_names(context: typer.Context, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def picture_paths(incomplete: str) -> list[str]:
+    """Return the paths of pictures, and of folders, that the shell completes a word to."""
+    from ..console.pictures.files import completed_picture
+
+    return completed_picture(incomplete)
+
+
+def prompt_paths(incomplete: str) -> list[str]:
+    """Return those of a word of the prompt, once it looks like a path."""
+    return picture_paths(incomplete) if "/" in incomplete else []
+
+
 def run(
     context: typer.Context,
     model: Annotated[
@@ -52,7 +64,9 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[PROMPT]...",
-            help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts.",
+            help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts. "
+            "The path of a picture shows it to the model.",
+            autocompletion=prompt_paths,
         ),
     ] = None,
     image: Annotated[
@@ -60,8 +74,8 @@ def run(
         typer.Option(
             "--image",
             metavar="FILE",
-            help="Show a picture to the model, - for one on stdin; may be repeated. "
-            "A picture's path among the words of the PROMPT does the same.",
+            help="Show a picture to the model, - for the one on stdin; may be repeated.",
+            autocompletion=picture_paths,
         ),
     ] = None,
     no_stdin: Annotated[

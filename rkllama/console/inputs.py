@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 
@@ -38,3 +39,17 @@ def read_modelfile(path: str) -> str:
         raise ConfigError(
             f"{path} cannot be read: {reason}", hint="Name the Modelfile with -f; - means stdin."
         ) from None
+
+
+def completed_path(typed: str) -> list[str]:
+    """Return the paths that begin with what is typed, folders with a slash at the end."""
+    folder, name = os.path.split(typed)
+    try:
+        entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda e: e.name)
+    except OSError:
+        return []
+    return [
+        os.path.join(folder, entry.name) + "/" * entry.is_dir()
+        for entry in entries
+        if entry.name.startswith(name) and (name.startswith(".") or entry.name[0] != ".")
+    ]

@@ -70,17 +70,3 @@ def _decoded(path: str, data: bytes) -> str:
             hint="Only text can be read, no documents; /image FILE shows a picture to the model.",
         )
     return text.replace("\r\n", "\n")
-
-
-def completed_path(typed: str) -> list[str]:
-    """Return the paths that begin with what is typed, folders with a slash at the end."""
-    folder, name = os.path.split(typed)
-    try:
-        entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda e: e.name)
-    except OSError:
-        return []
-    return [
-        os.path.join(folder, entry.name) + "/" * entry.is_dir()
-        for entry in entries
-        if entry.name.startswith(name) and (name.startswith(".") or entry.name[0] != ".")
-    ]

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from ..console.inputs import completed_path
 from ..console.output import human_size, print_note, write_styled
-from ..console.pictures.files import read_picture, shell_path
+from ..console.pictures.files import completed_picture, read_picture, shell_path
 from ..console.show import details_text, part_text, two_columns
 from ..errors import RKLLamaError
-from .attachments import completed_path, pictures_of, read_text_file
+from .attachments import pictures_of, read_text_file
 from .conversation import Conversation, beginning, show_typed
 from .settings import CHOICES, set_option
 
@@ -222,6 +223,8 @@ def completions(chat: Conversation, typed: str) -> Iterable[str]:
     if words[:-1] == ["/load"]:
         with contextlib.suppress(RKLLamaError):
             return [info.name for info in chat.service.models()]
-    if words[:-1] in (["/read"], ["/image"]):
+    if words[:-1] == ["/read"]:
         return completed_path(words[-1])
+    if words[:-1] == ["/image"]:
+        return completed_picture(words[-1])
     return _CHOICES.get(" ".join(words[:-1]), ())

@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from rkllama.commands import run
 from rkllama.console.pictures import graphics
 from rkllama.console.pictures.files import (
     LIMIT,
     argument_picture,
     check_sees,
+    completed_picture,
     path_alone,
     picture_kind,
     read_picture,
@@ -273,3 +275,12 @@ def test_nothing_is_drawn_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert drawn(tmp_path, "kitty", PNG) == ""
     with contextlib.redirect_stderr(Screen()), pytest.raises(RKLLamaError, match="only a terminal"):
         graphics.check_shows("kitty")
+
+
+def test_tab_completes_pictures_and_folders(folder: Path) -> None:
+    (folder / "cats").mkdir()
+    (folder / "cat.txt").write_text("x")
+    assert completed_picture(f"{folder}/cat") == [f"{folder}/cat.png", f"{folder}/cats/"]
+    assert run.picture_paths(f"{folder}/my") == [f"{folder}/my cat.PNG"]
+    assert run.prompt_paths("cat") == []
+    assert run.prompt_paths(f"{folder}/cat.p") == [f"{folder}/cat.png"]

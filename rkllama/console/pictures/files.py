@@ -16,6 +16,7 @@ from typing import NamedTuple
 from ...errors import RKLLamaError, Unsupported
 from ...files import open_regular
 from ...types import ModelDetails, SentImage
+from ..inputs import completed_path
 
 LIMIT = 20 << 20
 """Bytes that a picture may have: in base64 it has to fit into a request (the setting max_body)."""
@@ -156,6 +157,12 @@ def argument_picture(word: str) -> str | None:
         return word
     plain = "://" not in word.removeprefix("file://") and not re.search(r"\s", word)
     return word if "/" in word and plain else None
+
+
+def completed_picture(typed: str) -> list[str]:
+    """Return the paths of pictures, and of folders, that begin with what is typed."""
+    pattern = re.compile(rf"({_KINDS}|/)$", re.IGNORECASE)
+    return [path for path in completed_path(typed) if pattern.search(path)]
 
 
 def take_pictures(text: str, before: int = 0) -> tuple[str, list[SentImage]]:
