@@ -40,7 +40,7 @@ def chat_names(context: typer.Context, incomplete: str) -> list[str]:
 
 def picture_paths(incomplete: str) -> list[str]:
     """Return the paths of pictures, and of folders, that the shell completes a word to."""
-    from ..console.pictures.files import completed_picture
+    from ..console.inputs import completed_picture
 
     return completed_picture(incomplete)
 

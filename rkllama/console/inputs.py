@@ -53,3 +53,10 @@ def completed_path(typed: str) -> list[str]:
         for entry in entries
         if entry.name.startswith(name) and (name.startswith(".") or entry.name[0] != ".")
     ]
+
+
+def completed_picture(typed: str) -> list[str]:
+    """Return the paths of pictures, and of folders, that begin with what is typed."""
+    from .pictures.files import has_picture_ending
+
+    return [path for path in completed_path(typed) if path[-1] == "/" or has_picture_ending(path)]

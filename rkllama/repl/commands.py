@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ..console.inputs import completed_path
+from ..console.inputs import completed_path, completed_picture
 from ..console.output import human_size, print_note, write_styled
-from ..console.pictures.files import completed_picture, read_picture, shell_path
+from ..console.pictures.files import read_picture, shell_path
 from ..console.show import details_text, part_text, two_columns
 from ..errors import RKLLamaError
 from .attachments import pictures_of, read_text_file

@@ -14,12 +14,12 @@ import pytest
 from PIL import Image
 
 from rkllama.commands import run
+from rkllama.console.inputs import completed_picture
 from rkllama.console.pictures import graphics
 from rkllama.console.pictures.files import (
     LIMIT,
     argument_picture,
     check_sees,
-    completed_picture,
     path_alone,
     picture_kind,
     read_picture,

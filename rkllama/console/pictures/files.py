@@ -16,7 +16,6 @@ from typing import NamedTuple
 from ...errors import RKLLamaError, Unsupported
 from ...files import open_regular
 from ...types import ModelDetails, SentImage
-from ..inputs import completed_path
 
 LIMIT = 20 << 20
 """Bytes that a picture may have: in base64 it has to fit into a request (the setting max_body)."""
@@ -147,22 +146,21 @@ def path_alone(text: str) -> str | None:
     return path if "/" in path and "://" not in path.removeprefix("file://") else None
 
 
+def has_picture_ending(path: str) -> bool:
+    """Return whether a path ends as those of pictures do."""
+    return re.search(rf"{_KINDS}$", path, re.IGNORECASE) is not None
+
+
 def argument_picture(word: str) -> str | None:
     """Return the path of the picture that an argument of the command line is as a whole: of a file that is
     there, or with a slash of one that should be.
     """
-    if not re.search(rf"{_KINDS}$", word, re.IGNORECASE):
+    if not has_picture_ending(word):
         return None
     if os.path.isfile(local_path(word)):
         return word
     plain = "://" not in word.removeprefix("file://") and not re.search(r"\s", word)
     return word if "/" in word and plain else None
-
-
-def completed_picture(typed: str) -> list[str]:
-    """Return the paths of pictures, and of folders, that begin with what is typed."""
-    pattern = re.compile(rf"({_KINDS}|/)$", re.IGNORECASE)
-    return [path for path in completed_path(typed) if pattern.search(path)]
 
 
 def take_pictures(text: str, before: int = 0) -> tuple[str, list[SentImage]]:
