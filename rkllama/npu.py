@@ -298,8 +298,8 @@ class NPUBackend:
             )
 
     def _forget_other_pictures(self, runtime: Runtime, spec: GenerateSpec) -> None:
-        """Clear the KV cache where it holds other pictures than a run's, or the same ones behind another text:
-        1.3.0 is known to go on with what it has evaluated of the first one.
+        """Clear the KV cache where it holds other pictures than a run has, or the same ones behind another
+        text: 1.3.0 is known to go on with what it has evaluated of the first one.
         """
         pictures = self._eyes.last if self._eyes is not None and spec.images else ()
         same = self._pictures == pictures and spec.prompt.startswith(self._before_pictures)
@@ -307,7 +307,9 @@ class NPUBackend:
             runtime.clear_kv_cache()
             self._fresh = True
         self._pictures = pictures
-        self._before_pictures = spec.prompt[: spec.prompt.rfind(IMAGE_PLACE) + 1] if pictures else ""
+        self._before_pictures = (
+            spec.prompt[: spec.prompt.rfind(IMAGE_PLACE) + 1] if pictures else ""
+        )
 
     def _loaded(self) -> Runtime:
         if self._runtime is None:

@@ -105,6 +105,23 @@ def test_a_second_question_runs_no_encoder_and_evaluates_the_new_text(house: Hou
     assert run["evaluated"] < 30
 
 
+def test_what_decodes_and_encodes_is_loaded_with_the_first_picture_only(house: House) -> None:
+    house.put("idle", encoder={})
+    reply = house.ask("idle", "Hello.")
+    assert text_of(reply) == "no picture"
+    pid = house.events("init")[-1]["pid"]
+    assert mapped(pid) == set()
+    text_of(house.ask("idle", "What is it?", PHOTO))
+    assert mapped(pid) == {"/PIL/", "/librknnrt.so"}
+    assert mapped(house.server.process.pid) == set()  # it only passes pictures on
+
+
+def mapped(pid: int) -> set[str]:
+    """What of Pillow and librknnrt is in a process."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return {name for name in ("/PIL/", "/librknnrt.so") if name in maps}
+
+
 def test_pictures_of_earlier_turns_stay_in_their_places(house: House) -> None:
     messages = [
         {"role": "user", "content": "A?", "images": [base64_of(PHOTO)]},

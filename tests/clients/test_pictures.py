@@ -57,7 +57,7 @@ def test_ollama(server: Server, tmp_path: Path) -> None:
         message = {"role": "user", "content": "What is it?", "images": [str(path), OTHER]}
         answer = client.chat(MODEL, [message])
         assert answer.message.content == told(PHOTO, OTHER)
-        history = [message, answer.message, {"role": "user", "content": "And how many?"}]
+        history: Any = [message, answer.message, {"role": "user", "content": "And how many?"}]
         parts = client.chat(MODEL, history, stream=True)
         assert "".join(part.message.content or "" for part in parts) == told(PHOTO, OTHER)
         assert client.generate(MODEL, "What?", images=[PNG]).response == told(PHOTO)
@@ -108,7 +108,7 @@ def test_openai_responses(server: Server) -> None:
 
 
 def test_codex_view_image(server: Server) -> None:
-    """The result of its tool is a picture; releases before 0.80 sent a user's message behind it."""
+    """The result of its tool is a picture; others send a message of the user behind a result in words."""
     call = {"type": "function_call", "name": "view_image", "call_id": "call_1"}
     result: Any = {"type": "function_call_output", "call_id": "call_1"}
     items: Any = [

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rkllama.commands import run
+from rkllama.commands import prompt
 from rkllama.console.inputs import completed_picture
 from rkllama.console.pictures import graphics
 from rkllama.console.pictures.files import (
@@ -281,6 +281,6 @@ def test_tab_completes_pictures_and_folders(folder: Path) -> None:
     (folder / "cats").mkdir()
     (folder / "cat.txt").write_text("x")
     assert completed_picture(f"{folder}/cat") == [f"{folder}/cat.png", f"{folder}/cats/"]
-    assert run.picture_paths(f"{folder}/my") == [f"{folder}/my cat.PNG"]
-    assert run.prompt_paths("cat") == []
-    assert run.prompt_paths(f"{folder}/cat.p") == [f"{folder}/cat.png"]
+    assert prompt.picture_paths(f"{folder}/my") == [f"{folder}/my cat.PNG"]
+    assert prompt.prompt_paths("cat") == []
+    assert prompt.prompt_paths(f"{folder}/cat.p") == [f"{folder}/cat.png"]
