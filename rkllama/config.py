@@ -49,6 +49,9 @@ LONGEST_CONFIG = 256 << 10
 LONGEST_WAIT = 86400.0
 """Seconds, a day: nothing is waited for longer. The system's clocks overflow at 24 of them."""
 
+_IMAGE_CHARACTERS = 2000
+"""Of a prompt that take as long as a picture: its tokens, and an encoder that is loaded first (18 s)."""
+
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -482,8 +485,9 @@ class Settings:
         """Where conversations are saved."""
         return os.path.join(self.home, "states")
 
-    def prompt_timeout(self, characters: int) -> float:
-        """Seconds that a prompt of so many characters may take until its first token."""
+    def prompt_timeout(self, characters: int, images: int = 0) -> float:
+        """Seconds that a prompt of so many characters and pictures may take until its first token."""
+        characters += images * _IMAGE_CHARACTERS
         return min(LONGEST_WAIT, self.token_timeout + self.prefill_timeout * characters / 1000)
 
 

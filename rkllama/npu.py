@@ -277,7 +277,7 @@ class NPUBackend:
         if not spec.images:
             return PromptInput(text=spec.prompt, think=spec.think)
         if self._eyes is None:
-            raise Unsupported("this model has no image encoder", param="images")
+            raise Unsupported("this model sees no images: it has no encoder", param="images")
         if len(spec.images) > 1 and not runtime.has("image_start"):
             raise Unsupported(
                 f"librkllmrt {runtime.release} sees one picture at a time, and the conversation has "

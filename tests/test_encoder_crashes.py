@@ -46,7 +46,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, P
 def ask(server: Server, model: str, image: bytes | None = None) -> Reply:
     images = [base64.b64encode(image).decode()] if image else []
     message = {"role": "user", "content": "What is it?", "images": images}
-    return server.post("/api/chat", {"model": model, "messages": [message], "stream": False})
+    body = {"model": model, "messages": [message], "stream": False, "keep_alive": -1}
+    return server.post("/api/chat", body)
 
 
 def picture(number: int) -> bytes:

@@ -266,7 +266,7 @@ def test_a_model_without_an_encoder_refuses_pictures(tmp_path: Path) -> None:
         backend = NPUBackend(compatible=str(tmp_path / "none"))
         path = write_model(tmp_path / "m.rkllm")
         backend.load(LoadSpec(path=path, context_length=256, library=library("1.3.0")))
-        with pytest.raises(Unsupported, match="no image encoder"):
+        with pytest.raises(Unsupported, match="it has no encoder"):
             backend.generate(GenerateSpec(prompt=HERE, images=(PHOTO,)), lambda _: None)
         backend.close()
 

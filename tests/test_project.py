@@ -123,6 +123,7 @@ FLOORS = (
     ("engine",),
     ("client",),
     ("doctor", "bench"),
+    ("fleet",),
     ("server",),
     ("serve",),
     ("console",),

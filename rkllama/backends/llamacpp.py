@@ -95,7 +95,9 @@ class CPUBackend:
             raise LoadFailed(error.message, hint=error.hint) from None
         check_is_model(name, header)
         encoder = None if header.only_embeds else spec.encoder
-        size = os.path.getsize(spec.path) + (os.path.getsize(encoder) if encoder else 0)
+        size = os.path.getsize(spec.path)
+        if encoder is not None and os.path.isfile(encoder):
+            size += os.path.getsize(encoder)
         limit = header.context_length
         context = min(spec.context_length, limit) if limit else spec.context_length
         spare = check_memory(name, header, size, context)
@@ -121,11 +123,11 @@ class CPUBackend:
             output.close()
         self._spec, self._header, self._context_length = spec, header, context
         self._recent = deque(maxlen=2 * parallel)
-        self._client = listener(self._server.listening_address, parameters.api_keys[0])
-        if keeps_states:
-            self._slots = Slots(self._client.ask)
-        if encoder is not None and self._blind is None:
-            self._eyes = MmprojEyes(read_mmproj(encoder), self._client.ask("/props"))
+        if keeps_states or encoder is not None:
+            client = listener(self._server.listening_address, parameters.api_keys[0])
+            self._client, self._slots = client, Slots(client.ask) if keeps_states else None
+            if encoder is not None and self._blind is None:
+                self._eyes = MmprojEyes(read_mmproj(encoder), client.ask("/props"))
         # Deleting a server that never served a request can hang: this also touches the weights once.
         touch = {"prompt": " ", "n_predict": 1, "cache_prompt": False}
         self._writes = "error" not in self._server.handle_completions(touch)

@@ -42,7 +42,8 @@ def read_prompt(
             paths.append(path)
     _check_stdin_image(paths.count(STDIN), rest, no_stdin=no_stdin)
     pictures = [read_picture(path) for path in paths]
-    text = _prompt(rest, no_stdin=no_stdin, piped_image=STDIN in paths, alone=bool(pictures))
+    alone = bool(words) and len(paths) > len(images or ())
+    text = _prompt(rest, no_stdin=no_stdin, piped_image=STDIN in paths, alone=alone)
     if text is None:
         return None, pictures
     text, named = take_pictures(text, len(pictures)) if rest else (text, [])
@@ -66,7 +67,7 @@ def _prompt(
     """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments.
 
     An argument `-` asks for stdin, also for what is typed on a terminal. stdin has no text where it is a
-    `piped_image`; `alone`: pictures may come without a prompt, for a chat.
+    `piped_image`; `alone`: a picture is a prompt without words.
     """
     from ..console.inputs import read_stdin
 
@@ -82,7 +83,8 @@ def _prompt(
     unread = no_stdin or piped_image or (sys.stdin.isatty() and not asked)
     piped = "" if unread else read_stdin().strip()
     parts = [part for part in (piped, typed) if part.strip()]
+    if not parts and alone:
+        return ""
     if not parts and (words or not sys.stdin.isatty()):
-        about = ": ask something about the picture" if alone else ", and so is stdin"
-        raise typer.BadParameter(f"it is empty{about}", param_hint="PROMPT")
+        raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")
     return "\n\n".join(parts) if parts else None

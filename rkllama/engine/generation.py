@@ -36,6 +36,9 @@ from .structured.answer import demanded_call, structured
 
 log = logging.getLogger("rkllama")
 
+_TIMES_ON_CPU = 5
+"""How many times longer than on the NPU a picture may take: a minute or two on a board's CPU."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
@@ -109,7 +112,7 @@ class Generation:
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, visit),
-            first=self.settings.prompt_timeout(prompt.length),
+            first=self._first_timeout(prompt),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
@@ -160,6 +163,11 @@ class Generation:
         finished = self._finished(result, reason, None if parser.ended else parser.stopped)
         self.metrics.count(finished)
         yield finished
+
+    def _first_timeout(self, prompt: Prompt) -> float:
+        """Seconds until the first token."""
+        times = 1 if self.turn.lane.kind.needs_npu else _TIMES_ON_CPU
+        return self.settings.prompt_timeout(len(prompt.text), times * len(prompt.images))
 
     def _visit(self, prompt: Prompt) -> Visit | None:
         """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""

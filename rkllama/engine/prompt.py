@@ -20,8 +20,6 @@ from . import template_process
 from .pictures import images_in, images_of
 from .structured.schema import schema_prompt
 
-_CHARACTERS_OF_IMAGE = 10_000
-"""What a picture may take is what so much text may: an encoder on the CPU of a board needs a minute or two."""
 _USUAL_MARKERS = ("<think>", "</think>")
 
 
@@ -36,11 +34,6 @@ class Prompt:
     """Whether the prompt ends inside the model's thinking."""
     images: tuple[bytes, ...] = ()
     """The picture for each IMAGE_PLACE in the text."""
-
-    @property
-    def length(self) -> int:
-        """Characters of a text that takes about as long to evaluate, at most."""
-        return len(self.text) + _CHARACTERS_OF_IMAGE * len(self.images)
 
     @property
     def text_with_digests(self) -> str:

@@ -44,12 +44,13 @@ def test_a_picture_is_named_as_a_word_or_an_option_or_comes_on_stdin(trace: Path
     assert output("run", "vl", "What is it?", "./photo.png") == f"{told(PHOTO)}\n"
     assert "What is it?" in read_prompts(trace)[0]
     assert "photo" not in read_prompts(trace)[0]
+    assert output("run", "vl", "photo.png") == f"{told(PHOTO)}\n"
     done = rkllama("run", "vl", "What is it?", "--image", "-", stdin=OTHER)
     assert done.stdout == f"{told(OTHER)}\n"
     arguments = ("--image", "photo.png", "--image", "other one.jpg", "--json")
     asked = rkllama("run", "vl", "Which?", *arguments, stdin="Compare.")
     assert json.loads(asked.stdout)["content"] == told(PHOTO, OTHER)
-    assert "Compare.\n\nWhich?" in read_prompts(trace)[2]
+    assert "Compare.\n\nWhich?" in read_prompts(trace)[3]
 
 
 def test_a_server_gets_the_bytes_and_no_path(trace: Path) -> None:
@@ -81,9 +82,8 @@ def test_what_cannot_be_shown_is_told_before_a_model_is_loaded(trace: Path) -> N
     gone = failure("run", "vl", "What is it?", "./gone.png")
     assert "the picture ./gone.png cannot be read: No such file or directory" in gone
     assert "notes.png is not a picture" in failure("run", "vl", "?", "--image", "notes.png")
-    assert "it is empty: ask something about the picture" in failure(
-        "run", "vl", "photo.png", status=2
-    )
+    empty = failure("run", "vl", "--image", "photo.png", status=2)
+    assert "it is empty, and so is stdin" in empty
     assert "which can be asked for once" in failure(
         "run", "vl", "?", "--image", "-", "--image", "-", status=2
     )

@@ -22,6 +22,8 @@ _LONGEST = 1344
 minutes on the CPU of a board."""
 _MOST_KEPT = 32 << 20
 """Characters of pictures that are kept, so that a second question about one does not decode it again."""
+_MOST_PICTURES = 64
+"""That are kept, however small."""
 _OLD_MARKER = "<__media__>"
 """What stands for a picture in prompts for servers before 2026; later ones make it up when they start."""
 _BREAK = "\u200d"
@@ -72,9 +74,13 @@ class MmprojEyes:
             known = base64.b64encode(self._file(image, name)).decode()
         with self._lock:
             self._kept[key] = known
-            while len(self._kept) > 1 and sum(map(len, self._kept.values())) > _MOST_KEPT:
+            while len(self._kept) > 1 and self._keeps_too_much:
                 self._kept.popitem(last=False)
         return known
+
+    @property
+    def _keeps_too_much(self) -> bool:
+        return len(self._kept) > _MOST_PICTURES or sum(map(len, self._kept.values())) > _MOST_KEPT
 
     def _file(self, image: bytes, name: str) -> bytes:
         """Return the picture as llama.cpp has least to do with it: it scales coarsely."""

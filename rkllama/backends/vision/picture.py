@@ -18,8 +18,10 @@ _MOST_PIXELS = 40_000_000
 _MOST_JPEG_PIXELS = 120_000_000
 """A JPEG is decoded to an eighth where that suffices, and phones make large ones; all of a progressive one
 is in memory at a time."""
-_GREY = 128
+_GREY = (128, 128, 128)
 """What is beside the picture in its square: 127.5, as the vendor's demo rounds it."""
+_CLIP_GREY = (122, 116, 104)
+"""The same for encoders that were trained like CLIP: the mean of its pictures."""
 _WHITE = 255
 """What stands behind transparent pixels, as in most places where such pictures are shown."""
 _OVERSIZE = 2
@@ -35,7 +37,7 @@ def square(data: bytes, width: int, height: int, name: str) -> bytes:
 
     Raises InvalidRequest for what is no picture, is damaged or too large, BackendMissing without Pillow.
     """
-    return _decoded(data, name, lambda module, image: _squared(module, image, width, height))
+    return _decoded(data, name, lambda module, image: _squared(module, image, (width, height)))
 
 
 def fitted(data: bytes, longest: int, name: str) -> bytes:
@@ -46,9 +48,15 @@ def fitted(data: bytes, longest: int, name: str) -> bytes:
 
 
 def square_file(data: bytes, side: int, name: str) -> bytes:
-    """Return what `square` does as a PNG file."""
-    module = _import_pillow()
-    return _png(module.frombytes("RGB", (side, side), square(data, side, side, name)))
+    """Return a picture as a PNG file: in the middle of a square of `side` pixels, whose colour is the one
+    that llama.cpp gives to such. See `square` for what is raised.
+    """
+
+    def make(module: Any, image: Any) -> bytes:
+        pixels = _squared(module, image, (side, side), _CLIP_GREY)
+        return _png(module.frombytes("RGB", (side, side), pixels))
+
+    return _decoded(data, name, make)
 
 
 def _decoded(data: bytes, name: str, make: Callable[[Any, Any], bytes]) -> bytes:
@@ -121,13 +129,15 @@ def _opened(image_module: Any, stream: io.BytesIO, name: str) -> Any:
     return image
 
 
-def _squared(image_module: Any, image: Any, width: int, height: int) -> bytes:
+def _squared(
+    image_module: Any, image: Any, wanted: tuple[int, int], beside: tuple[int, int, int] = _GREY
+) -> bytes:
+    width, height = wanted
     plain = _upright(image_module, image, max(width, height))
     side = max(plain.size)
     size = max(1, round(plain.width * width / side)), max(1, round(plain.height * height / side))
-    data: bytes = _centred(
-        image_module, _scaled(image_module, plain, size), width, height
-    ).tobytes()
+    plain = _scaled(image_module, plain, size)
+    data: bytes = _centred(image_module, plain, wanted, beside).tobytes()
     return data
 
 
@@ -137,8 +147,8 @@ def _fitted(image_module: Any, image: Any, longest: int) -> bytes:
     if side > longest:
         size = [max(1, round(length * longest / side)) for length in plain.size]
         plain = _scaled(image_module, plain, tuple(size))
-    least = [max(_LEAST, length) for length in plain.size]
-    return _png(plain if plain.size == tuple(least) else _centred(image_module, plain, *least))
+    least = max(_LEAST, plain.width), max(_LEAST, plain.height)
+    return _png(plain if plain.size == least else _centred(image_module, plain, least, _GREY))
 
 
 def _png(image: Any) -> bytes:
@@ -147,10 +157,12 @@ def _png(image: Any) -> bytes:
     return out.getvalue()
 
 
-def _centred(image_module: Any, image: Any, width: int, height: int) -> Any:
-    """Return a picture in the middle of a grey canvas."""
-    canvas = image_module.new("RGB", (width, height), (_GREY, _GREY, _GREY))
-    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+def _centred(
+    image_module: Any, image: Any, size: tuple[int, int], beside: tuple[int, int, int]
+) -> Any:
+    """Return a picture in the middle of a canvas."""
+    canvas = image_module.new("RGB", size, beside)
+    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
     return canvas
 
 

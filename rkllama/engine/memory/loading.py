@@ -186,7 +186,8 @@ class Loader:
         timeout = self._settings.load_timeout
         resident.loaded = worker.load(spec, timeout=timeout, caller=caller)
         if worker.kind.leaks:
-            resident.growth = Growth(worker.pid)
+            encoder = resident.model.encoder if spec.encoder else None
+            resident.growth = Growth(worker.pid, 0 if encoder is None else encoder.size)
         resident.conversations = self._conversations(resident)
         return resident.loaded
 
