@@ -20,10 +20,12 @@ from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
+from tests.backends.vision.pictures import encoded, halves
 from tests.clients.test_js import packages, run_node
 from tests.conftest import isolate
 from tests.running import Server
 from tests.seeing import OTHER, PHOTO, put_model, told, use_libraries
+from tests.seeing_gguf import colour, write_mmproj, write_seeing
 
 __all__ = ["packages"]
 pytestmark = pytest.mark.integration
@@ -42,7 +44,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         models.mkdir(parents=True)
         use_libraries(patch)
         put_model(models, MODEL, directory / "trace", encoder={})
-        with Server() as running:
+        write_seeing(models / "seer" / "seer-Q8_0.gguf")
+        write_mmproj(models / "seer" / "mmproj-seer-F16.gguf")
+        with Server("--max-loaded", "2") as running:
             yield running
 
 
@@ -199,3 +203,31 @@ def test_open_webui(server: Server) -> None:
     asked = {"model": MODEL, "messages": [{"role": "user", "content": parts}], "stream": False}
     reply = server.post("/v1/chat/completions", asked).json
     assert reply["choices"][0]["message"]["content"] == told(OTHER)
+
+
+# --- On the CPU --------------------------------------------------------------------------------
+
+
+def test_the_packages_with_a_model_on_llama_cpp(server: Server) -> None:
+    """It names the colours of the halves that it sees."""
+    image = encoded(halves((90, 90), colour("red"), colour("blue")))
+    data = base64.b64encode(image).decode()
+    url, model, text = f"data:image/png;base64,{data}", "seer", "What is it?"
+    picture: Any = {"type": "image_url", "image_url": {"url": url}}
+    content: Any = [{"type": "text", "text": text}, picture]
+    with contextlib.closing(ollama.Client(host=server.url)) as client:
+        message = {"role": "user", "content": text, "images": [image]}
+        assert client.chat(model, [message]).message.content == "red blue"
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as over_openai:
+        asked: Any = [{"role": "user", "content": content}]
+        answer = over_openai.chat.completions.create(model=model, messages=asked)
+        assert answer.choices[0].message.content == "red blue"
+        item: Any = {"role": "user", "content": [{"type": "input_image", "image_url": url}]}
+        assert over_openai.responses.create(model=model, input=[item]).output_text == "red blue"
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as over_anthropic:
+        history: Any = [{"role": "user", "content": [block(data, "image/png")]}]
+        reply: Any = over_anthropic.messages.create(model=model, max_tokens=9, messages=history)
+        assert reply.content[0].text == "red blue"
+    langchain = ChatOllama(model=model, base_url=server.url)
+    with contextlib.closing(langchain._client):
+        assert langchain.invoke([HumanMessage(content=content)]).content == "red blue"

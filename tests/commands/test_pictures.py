@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.backends.vision.pictures import encoded, halves
 from tests.running import Server
 from tests.seeing import OTHER, PHOTO, put_model, told, use_libraries
+from tests.seeing_gguf import colour, write_seeing
 from tests.terminal import Terminal
 from tests.test_cli import failure, output, rkllama
 from tests.virtual_npu import read_prompts, read_trace
@@ -91,6 +93,21 @@ def test_what_cannot_be_shown_is_told_before_a_model_is_loaded(trace: Path) -> N
     assert (done.returncode, done.stdout) == (1, "")
     assert "It is a picture: have it seen with --image -" in done.stderr
     assert not trace.exists()
+
+
+def test_a_model_on_the_cpu_sees_and_so_does_one_that_is_a_file(
+    models: Path, tmp_path: Path
+) -> None:
+    Path("halves.png").write_bytes(encoded(halves((90, 90), colour("red"), colour("blue"))))
+    write_seeing(models / "seer" / "seer-Q8_0.gguf", models / "seer" / "mmproj-seer-F16.gguf")
+    assert output("run", "seer", "What is it?", "halves.png") == "red blue\n"
+    (models / "seer").rename(tmp_path / "elsewhere")
+    file = tmp_path / "elsewhere" / "seer-Q8_0.gguf"
+    assert output("run", str(file), "What is it?", "--image", "halves.png") == "red blue\n"
+    (file.parent / "mmproj-seer-F16.gguf").unlink()
+    assert "halves.png is a picture, and seer-Q8_0 sees none" in failure(
+        "run", str(file), "What is it?", "halves.png"
+    )
 
 
 def test_list_marks_models_that_see(models: Path, trace: Path) -> None:
