@@ -41,7 +41,7 @@ def no_text_error(name: str, capabilities: Sequence[str]) -> Unsupported:
     if "rerank" in capabilities:
         return Unsupported(
             f"{name} ranks documents and writes no text",
-            hint="Use it with /v1/rerank, and another model to chat.",
+            hint="Use it with `rkllama rerank` or /v1/rerank, and another model to chat.",
             param="model",
         )
     return Unsupported(

@@ -108,7 +108,8 @@ def table(document: str, title: str) -> list[list[str]]:
 
 FLOORS = (
     ("rkllama",),
-    ("errors", "types", "config", "prompt_rules", "service", "files"),
+    ("settings",),
+    ("errors", "types", "config", "service", "files"),
     ("chat",),
     ("board",),
     ("clib",),
@@ -134,7 +135,7 @@ FLOORS = (
 )
 """The rooms of the house, lowest first. Those of one floor do not import each other, but for the ground."""
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-GROUND = FLOORS[1]
+GROUND = FLOORS[2]
 DOORS = {"cli", "serve", "npu", "__init__", "__main__"}
 
 

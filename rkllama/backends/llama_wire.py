@@ -26,7 +26,7 @@ from .base import (
 from .grammar import grammar_schemas, without_patterns
 from .llamacpp_log import schema_error
 from .own_log import OwnOutput
-from .rows import sigmoid
+from .rows import shortened, sigmoid
 
 EmitLogprobs = Callable[[str, tuple[TokenLogprob, ...]], None]
 
@@ -399,9 +399,7 @@ def _fitting(
     """Return the reply to a text, with `truncate` to as much of it as the context holds."""
     answer = _with_counts(ask(text), context_length)
     while truncate and text and (error := answer.get("error")) and error.get("n_prompt_tokens"):
-        # Cut by the measured ratio, with a margin, until it fits.
-        keep = len(text) * context_length / error["n_prompt_tokens"]
-        text = text[: min(len(text) - 1, int(keep * 0.95))]
+        text = shortened(text, error["n_prompt_tokens"], context_length)
         answer = _with_counts(ask(text), context_length)
     if "error" in answer:
         raise failure(answer["error"])

@@ -240,7 +240,10 @@ class RemoteService:
             "return_documents": False,
             "truncate": request.truncate,
         }
-        return self._understand(rerank_result, self._call("POST", "/api/rerank", body))
+        result = self._understand(rerank_result, self._call("POST", "/api/rerank", body))
+        if len(result.scores) != len(request.documents):
+            raise self._server.stranger()
+        return result
 
     def count_tokens(
         self,
@@ -263,12 +266,18 @@ class RemoteService:
     ) -> Generator[dict[str, Any], None, None]:
         """Have the server end when the requests that it has are answered, `timeout` seconds from now at the
         latest; yield how far that is: "status", "running", "waiting" and "timeout". With `wait` once more at
-        its end.
+        its end. Raises ServerUnreachable where that does not come.
         """
-        body = not_none(timeout=timeout, wait=wait)
+        body, status = not_none(timeout=timeout, wait=wait), ""
         with contextlib.closing(self._lines("/api/rkllama/drain", body)) as lines:
             for line in lines:
-                yield self._understand(lambda state: {name: state[name] for name in _DRAIN}, line)
+                state = self._understand(lambda line: {name: line[name] for name in _DRAIN}, line)
+                status = state["status"]
+                yield state
+        if not status or (wait and status == "draining"):
+            raise ServerUnreachable(
+                self._server.url, "the connection ended before it told that it had drained"
+            )
 
     def close(self) -> None:
         """Do nothing: no connection is open between two calls."""

@@ -174,11 +174,13 @@ class Generation:
         resident, conversations = self.turn.resident, self.turn.conversations
         if conversations is None:
             return None
+        reuses = True
         if resident.ready.slots:
             digest = self.model.info.digest
             text = prompt.text_with_digests
             conversations = take_slot(self.turn, text, digest, self.settings, self.caller)
-        if not (prompt.raw and self._reuses_slot) or prompt.images:
+            reuses = reuses_cache(self.request.sampling.over(self.model.sampling))
+        if not (prompt.raw and reuses) or prompt.images:
             conversations.forget()
             return None
         visit = begin(
@@ -193,12 +195,6 @@ class Generation:
         if visit is not None and (path := visit.path()) is not None:
             self._restore(visit, path)
         return visit
-
-    @property
-    def _reuses_slot(self) -> bool:
-        """Whether a slot's cache may serve the run, where there are slots."""
-        slots = self.turn.resident.ready.slots
-        return not slots or reuses_cache(self.request.sampling.over(self.model.sampling))
 
     def _restore(self, visit: Visit, path: str) -> None:
         """Have the runtime load a saved conversation."""

@@ -218,10 +218,7 @@ class LocalService:
 
     def unload(self, name: str | None = None) -> ModelInfo:
         """Unload a model, or the current one."""
-        info = self._engine.unload(name)
-        if (keeper := self._readiness.keeper) is not None:
-            keeper.end(info.path)
-        return info
+        return self._engine.unload(name)
 
     def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
         """The events of an answer."""
@@ -344,7 +341,7 @@ class LocalService:
         path = self.store.resolve(name).info.path
         keeper = Keeper(name, path, lambda: self.load(name, keep_alive=-1.0))
         self._readiness.keeper = keeper
-        self.pool.on_lost = keeper.note_lost
+        self.pool.on_lost, self.pool.on_unload = keeper.note_lost, keeper.end
         keeper.start()
 
     def drain(self) -> None:

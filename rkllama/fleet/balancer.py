@@ -9,6 +9,7 @@ import io
 import re
 from dataclasses import dataclass
 
+from ..config import reachable_host
 from .boards import Fleet, split_address
 from .haproxy import FINGERPRINT, STATISTICS_CSV
 
@@ -31,14 +32,14 @@ class Balancer:
 def read_balancer(fleet: Fleet) -> Balancer | None:
     """Return what HAProxy tells; None where nothing answers, or something else."""
     host, port = split_address(fleet.statistics)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    host = reachable_host(host)
     try:
         status, digest = _get(host, port, FINGERPRINT)
         _, table = _get(host, port, STATISTICS_CSV)
-    except (OSError, ValueError, http.client.HTTPException):
+        up, waiting = _read_table(table)
+    except (OSError, ValueError, http.client.HTTPException, csv.Error):
         return None
     ours = status == 200 and re.fullmatch(r"[0-9a-f]{16}", digest.strip())
-    up, waiting = _read_table(table)
     if not ours and not up:
         return None
     return Balancer(fingerprint=digest.strip() if ours else None, up=up, waiting=waiting)

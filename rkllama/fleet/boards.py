@@ -110,7 +110,8 @@ def split_address(text: str, port: int | None = None) -> tuple[str, int]:
         host = text
     if not (_is_ipv6(host) or _HOST.fullmatch(host)) or number is None or not 0 < number < 65536:
         raise InvalidRequest(
-            f"{text!r} is not an address", hint="Write it as 192.168.1.11:8080, or rk1.local:8080."
+            f"{text!r} is not an address",
+            hint="Write it as 192.168.1.11:8080, or rk1.local:8080; --listen as :8090, too.",
         )
     return host, number
 
@@ -121,11 +122,11 @@ def join_address(host: str, port: int) -> str:
 
 
 def _is_ipv6(text: str) -> bool:
+    """Return whether a text is an IPv6 address; with a zone, in which anything could stand, it is none."""
     try:
-        ipaddress.IPv6Address(text)
+        return ipaddress.IPv6Address(text).scope_id is None
     except ValueError:
         return False
-    return True
 
 
 def _name_for(host: str) -> str:

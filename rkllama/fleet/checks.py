@@ -11,7 +11,7 @@ from ..doctor.finding import Finding, Topic
 from ..systemd.steps import is_edited, read
 from .balancer import Balancer, fingerprint_of
 from .boards import Fleet
-from .files import find_haproxy
+from .files import find_haproxy, start_line
 from .haproxy import CONFIGURATION
 from .reports import Report
 
@@ -19,6 +19,8 @@ LARGEST_SKEW = 30.0
 """Seconds that a board's clock may differ: certificates and logs bear that."""
 _NAMED = 5
 """Boards that a finding names."""
+_MOST_MODELS = 20
+"""Models of which it is told that not all boards have them."""
 _UPDATE = ("rkllama fleet update",)
 
 
@@ -107,25 +109,32 @@ def check_models(subject: Fleetwide) -> Iterator[Finding]:
     if not holders:
         yield topic.tell("warning", "no board has a model", cure=("rkllama fleet pull MODEL",))
         return
-    yield topic.tell("good", f"{len(everywhere)} on all boards")
-    for name, boards in holders.items():
-        if len(boards) < len(subject.alive):
-            yield topic.tell(
-                "warning",
-                f"{name} is on {_named(boards)}, and not on {_named(all_boards - boards)}",
-                advice="Requests for it go there alone, if they name it as the board lists it.",
-            )
-    yield from _check_digests(subject, holders)
+    which = "all boards" if len(subject.alive) == len(subject.reports) else "all that answer"
+    yield topic.tell("good", f"{len(everywhere)} on {which}")
+    partly = [name for name, boards in holders.items() if len(boards) < len(subject.alive)]
+    for name in partly[:_MOST_MODELS]:
+        boards = holders[name]
+        yield topic.tell(
+            "warning",
+            f"{name} is on {_named(boards)}, and not on {_named(all_boards - boards)}",
+            advice="Requests for it go there alone, if they name it as the board lists it.",
+        )
+    if len(partly) > _MOST_MODELS:
+        yield topic.tell(
+            "warning", f"{len(partly) - _MOST_MODELS} more are on some boards, and not on all"
+        )
+    yield from _check_digests(subject)
 
 
-def _check_digests(subject: Fleetwide, holders: dict[str, set[str]]) -> Iterator[Finding]:
+def _check_digests(subject: Fleetwide) -> Iterator[Finding]:
     """Yield models of one name that are other files on boards with the same SoC."""
-    for name in holders:
-        files: dict[tuple[str | None, str], list[str]] = {}
-        for report in subject.alive:
-            for model in report.models:
-                if model.name == name and model.digest is not None:
-                    files.setdefault((report.soc, model.digest), []).append(report.board.name)
+    found: dict[str, dict[tuple[str | None, str], list[str]]] = {}
+    for report in subject.alive:
+        for model in report.models:
+            if model.digest is not None:
+                files = found.setdefault(model.name, {})
+                files.setdefault((report.soc, model.digest), []).append(report.board.name)
+    for name, files in sorted(found.items()):
         socs = [soc for soc, _ in files]
         if len(socs) > len(set(socs)):
             parts = [f"{digest[:12]} on {_named(on)}" for (_, digest), on in files.items()]
@@ -170,14 +179,16 @@ def check_haproxy(subject: Fleetwide) -> Iterator[Finding]:
             "broken",
             f"not running, or it has another configuration than {path}",
             advice="Start it, as a service or with this line.",
-            cure=(f"haproxy -D -f {path}",),
+            cure=(start_line(path, running=False),),
         )
     else:
-        yield from _check_running(subject, topic, content)
+        yield from _check_running(subject, topic, path, content)
     yield from _check_written(subject, path, content)
 
 
-def _check_running(subject: Fleetwide, topic: Topic, content: bytes) -> Iterator[Finding]:
+def _check_running(
+    subject: Fleetwide, topic: Topic, path: str, content: bytes
+) -> Iterator[Finding]:
     balancer = subject.balancer
     assert balancer is not None
     wanted = fingerprint_of(content.decode("utf-8", "replace"))
@@ -185,7 +196,7 @@ def _check_running(subject: Fleetwide, topic: Topic, content: bytes) -> Iterator
         yield topic.tell(
             "warning",
             "it runs an older configuration than the file has",
-            cure=("sudo systemctl reload haproxy",),
+            cure=(start_line(path, running=True),),
         )
     else:
         yield topic.tell("good", f"running, {balancer.waiting} waiting")

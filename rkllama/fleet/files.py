@@ -22,6 +22,7 @@ KNOWN = "models.json"
 """What each board had when it was last asked: one that is down keeps its models."""
 _PROGRAMS = ("/usr/sbin/haproxy", "/usr/local/sbin/haproxy")
 _CHECK_SECONDS = 30.0
+_NUMBER = "haproxy.pid"
 SERVICE_FILE = "/etc/haproxy/haproxy.cfg"
 """What Debian's service of HAProxy reads."""
 
@@ -137,6 +138,20 @@ def find_haproxy() -> str | None:
     """Return the path of HAProxy's program; users seldom have its directory in PATH."""
     found = shutil.which("haproxy")
     return found or next((path for path in _PROGRAMS if os.access(path, os.X_OK)), None)
+
+
+def start_line(path: str, *, running: bool) -> str:
+    """Return the line for a shell that has HAProxy run with the configuration `path`.
+
+    One that is `running` lets another take its place when it has answered what it has: a second one beside it
+    would share its port, and requests would meet the one or the other.
+    """
+    if path == SERVICE_FILE:
+        return "sudo systemctl reload-or-restart haproxy"
+    number = os.path.join(os.path.dirname(path), _NUMBER)
+    program = "haproxy" if shutil.which("haproxy") else find_haproxy() or "haproxy"
+    line = f"{program} -D -f {path} -p {number}"
+    return f"{line} -sf $(cat {number})" if running else line
 
 
 def check_configuration(path: str) -> None:

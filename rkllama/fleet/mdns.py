@@ -7,7 +7,7 @@ import shutil
 
 from ..errors import InvalidRequest, RKLLamaError
 from ..systemd.manager import output
-from .boards import Board, parse_board
+from .boards import MOST, Board, parse_board
 
 SERVICE = "_rkllama._tcp"
 _COLUMNS = 10
@@ -29,11 +29,12 @@ def browse() -> list[Board]:
 
 
 def parse_browsed(text: str) -> list[Board]:
-    """Return the boards in what `avahi-browse --parsable` prints, each name once, by name.
+    """Return the boards in what `avahi-browse --parsable` prints, each name and each address once, by name.
 
     `=;eth0;IPv4;rk1;_rkllama._tcp;local;rk1.local;192.168.1.11;8080;"txt"`
     """
     found: dict[str, Board] = {}
+    addresses: set[str] = set()
     for line in text.splitlines():
         cells = line.split(";")
         if len(cells) < _COLUMNS - 1 or cells[0] != "=" or cells[2] != "IPv4":
@@ -43,5 +44,7 @@ def parse_browsed(text: str) -> list[Board]:
             board = parse_board(f"{name}={cells[7]}:{cells[8]}")
         except InvalidRequest:
             continue
-        found.setdefault(board.name, board)
-    return [found[name] for name in sorted(found)]
+        if board.name.lower() not in found and board.address not in addresses:
+            found[board.name.lower()] = board
+            addresses.add(board.address)
+    return [found[name] for name in sorted(found)][:MOST]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Queue
 
 from ..client.discover import ServerAddress
 from ..client.remote import RemoteService
 from ..config import Settings
-from ..errors import RKLLamaError
+from ..errors import RKLLamaError, ServerUnreachable
 from ..types import PullProgress
 from .boards import Board
+
+_UNREAD = 256
+"""Steps that wait to be shown; a board that sends more of them has to wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +36,7 @@ def pull_everywhere(boards: Sequence[Board], reference: str, settings: Settings)
     A board whose download breaks off keeps what it has: the next pull goes on from there. If the caller
     goes, the connections end with the process, and the boards stop.
     """
-    steps: SimpleQueue[Step] = SimpleQueue()
+    steps: Queue[Step] = Queue(_UNREAD)
 
     def pull(board: Board) -> None:
         error: RKLLamaError | None = None
@@ -41,6 +44,9 @@ def pull_everywhere(boards: Sequence[Board], reference: str, settings: Settings)
             service = RemoteService(ServerAddress(settings, board.url))
             for progress in service.pull(reference):
                 steps.put(Step(board=board, progress=progress))
+        except ServerUnreachable as problem:  # whose hint is about this machine's own server
+            problem.hint = "`rkllama fleet doctor` says what the boards lack."
+            error = problem
         except RKLLamaError as problem:
             error = problem
         except Exception as problem:  # what a board has sent makes no sense

@@ -127,7 +127,9 @@ def read_report(board: Board, settings: Settings, seconds: float = SECONDS) -> R
         reason = error.message.removeprefix(f"no server answers at {board.url}: ")
         return Report(board=board, error=reason)
     except RKLLamaError as error:
-        return Report(board=board, error=error.message)
+        return Report(board=board, error=text(str(error.message)[:256]) or "it does not tell why")
+    except Exception as error:  # what a board has sent makes no sense
+        return Report(board=board, error=f"what it tells makes no sense: {type(error).__name__}")
 
 
 class _Asker:
@@ -209,7 +211,8 @@ def _names(tags: Mapping[str, Any], *, aliases: bool) -> dict[str, str | None]:
 def _npu_load(state: Mapping[str, Any]) -> int | None:
     npu = state.get("npu")
     loads = npu.get("load_percent") if isinstance(npu, Mapping) else None
-    cores = [load for load in loads or () if isinstance(load, int | float)]
+    found = map(number, loads if isinstance(loads, list) else ())
+    cores = [load for load in found if load is not None]
     return round(sum(cores) / len(cores)) if cores else None
 
 
@@ -230,7 +233,7 @@ def _reason(server: ServerAddress, body: bytes) -> str:
         values = server.parse(body)
     except ServerUnreachable:
         return "unready"
-    return text(values.get("message")) or text(values.get("reason")) or "unready"
+    return text(values.get("error")) or text(values.get("reason")) or "unready"
 
 
 def _samples(body: bytes) -> dict[str, float]:
@@ -239,7 +242,9 @@ def _samples(body: bytes) -> dict[str, float]:
     for line in body.decode("utf-8", "replace").splitlines():
         if match := _SAMPLE.fullmatch(line):
             with contextlib.suppress(ValueError):
-                sums[match[1]] = sums.get(match[1], 0.0) + float(match[2])
+                value = float(match[2])
+                if number(value) is not None:
+                    sums[match[1]] = sums.get(match[1], 0.0) + value
     return sums
 
 
@@ -275,5 +280,6 @@ def number(value: object) -> float | None:
     return float(value) if abs(value) < 1e15 else None
 
 
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
+def _whole(value: object) -> int | None:
+    found = number(value)
+    return None if found is None else int(found)

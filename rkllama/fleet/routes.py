@@ -63,6 +63,8 @@ def spellings(name: str) -> set[str]:
     plain = lower(name).removesuffix(":latest")
     bare = plain.removesuffix(".rkllm").removesuffix(".gguf")
     tagless = {bare.replace(":", "-")} if ":" in bare else set()
+    if not bare or bare[0] == "#":
+        return set()
     return {plain, bare, *tagless, *({f"{bare}:latest"} if ":" not in bare else ())}
 
 

@@ -426,9 +426,7 @@ def _capabilities(
     """In Ollama's words. "vision" only where pictures are seen: clients send some as soon as it is there."""
     if variant == "embedding" or (header is not None and header.only_embeds):
         return ("embedding",)
-    if (
-        variant == "reranker"
-    ):  # not the one of a reranker as such: it can only be asked for yes or no
+    if variant == "reranker":  # by its name alone: it can only be asked for yes or no
         return ("completion",)
     family = find_family(info.family)
     if template is not None:

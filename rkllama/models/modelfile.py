@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..config import server_command
 from ..errors import InvalidRequest
-from ..prompt_rules import read_names
+from ..settings.prompt_rules import read_names
+from ..settings.values import server_command
 from ..types import Message, NPUParams, Role, SamplingParams
 
 SIZE_LIMIT = 1 << 20
@@ -73,7 +73,7 @@ class Defaults:
     yes_no_tokens: tuple[int, ...] = ()
     """The ids of a reranker's "yes" and "no"."""
     prompt_rules: tuple[str, ...] = ()
-    """Names of rules, see prompt_rules.py."""
+    """Names of rules, see settings/prompt_rules.py."""
     llama_server: tuple[str, ...] | None = None
     """A llama-server with arguments, or arguments, or "off"; see engine.memory."""
 

@@ -6,9 +6,7 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +20,7 @@ from typing import Any
 from rkllama.fleet.balancer import read_balancer
 from rkllama.fleet.boards import Fleet, read_fleet
 from rkllama.fleet.files import find_haproxy
+from tests.running import free_port
 from tests.virtual_npu import library, write_model
 
 LIMIT = 60.0
@@ -30,14 +29,6 @@ _BRIDGE = "rkfleet0"
 
 Model = Mapping[str, Any]
 """Keys of the virtual NPU."""
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody has."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class BoardProcess:
@@ -325,8 +316,3 @@ def wait_until(condition: Any, failure: str, seconds: float = LIMIT) -> None:
     while not condition():
         assert time.monotonic() < until, failure
         time.sleep(0.05)
-
-
-def has_haproxy() -> bool:
-    """Whether HAProxy is installed."""
-    return find_haproxy() is not None or shutil.which("haproxy") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from rkllama.errors import ConfigError, InvalidRequest
 from rkllama.fleet.boards import (
     Board,
     Fleet,
+    check_boards,
     checked,
     fleet_text,
     parse_board,
@@ -17,6 +19,7 @@ from rkllama.fleet.boards import (
     read_fleet,
     write_fleet,
 )
+from rkllama.fleet.files import start_line
 from rkllama.fleet.mdns import parse_browsed
 
 
@@ -52,6 +55,8 @@ def test_a_board_is_named_as_people_write_addresses(text: str, name: str, addres
         "rk1 check",
         "%[env(HOME)]",
         "[::1",
+        "fe80::1%eth0",
+        "fe80::1%x\n    server evil 10.0.0.1:80",
     ],
 )
 def test_what_could_not_stand_in_a_configuration_is_no_board(text: str) -> None:
@@ -128,6 +133,15 @@ def test_what_announces_itself_is_believed_only_as_far_as_it_is_an_address() -> 
     assert (board.name, board.address) == ("rk1-kitchen", "10.0.0.1:8080")
 
 
+def test_what_announces_itself_makes_boards_that_can_be_told_apart() -> None:
+    rows = [("rk1", "10.0.0.1"), ("rk2", "10.0.0.1"), ("RK1", "10.0.0.3"), ("rk3", "10.0.0.3")]
+    rows += [(f"z{number}", f"10.1.{number // 250}.{number % 250}") for number in range(2000)]
+    line = "=;eth0;IPv4;{};_rkllama._tcp;local;x.local;{};8080;\n"
+    boards = parse_browsed("".join(line.format(*row) for row in rows))
+    check_boards(boards)
+    assert {"rk1", "rk3"} & {board.name for board in boards} == {"rk1", "rk3"}
+
+
 def init(directory: Path, *arguments: str) -> str:
     """Run `rkllama fleet init` in this process; return what it says."""
     from typer.testing import CliRunner
@@ -171,3 +185,26 @@ def test_what_is_said_after_an_init(tmp_path: Path) -> None:
     assert f"haproxy -D -f {tmp_path}/haproxy.cfg" in said
     assert "http://127.0.0.1:8090" in said
     assert init(tmp_path).endswith("Nothing has changed.\n")
+    assert f"http://{socket.gethostname()}:9000" in init(tmp_path, "--listen=:9000")
+
+
+@pytest.mark.usefixtures("_no_haproxy")
+def test_a_haproxy_that_runs_is_replaced_and_not_joined_by_a_second(tmp_path: Path) -> None:
+    first = start_line(f"{tmp_path}/haproxy.cfg", running=False)
+    assert first == f"haproxy -D -f {tmp_path}/haproxy.cfg -p {tmp_path}/haproxy.pid"
+    again = start_line(f"{tmp_path}/haproxy.cfg", running=True)
+    assert again == f"{first} -sf $(cat {tmp_path}/haproxy.pid)"
+    for running in (False, True):
+        line = start_line("/etc/haproxy/haproxy.cfg", running=running)
+        assert line == "sudo systemctl reload-or-restart haproxy"
+
+
+def test_haproxy_is_named_by_its_path_where_a_user_does_not_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "sbin" / "haproxy"
+    program.parent.mkdir()
+    program.touch(0o755)
+    monkeypatch.setattr("rkllama.fleet.files._PROGRAMS", (str(program),))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert start_line("/f/haproxy.cfg", running=False).startswith(f"{program} -D -f ")

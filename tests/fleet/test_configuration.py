@@ -81,7 +81,9 @@ def without_digest(routes: Routes) -> list[str]:
     return [line for line in lines if "/configuration" not in line]
 
 
-@pytest.mark.parametrize("name", ["", "a b", "a\nb", "#a", "a\tb", "x" * 300, "a\u2028b", "a\x00"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a\nb", "#a", "a\tb", "x" * 300, "a\u2028b", "a\x00", ":latest", ".gguf"]
+)
 def test_a_name_that_no_line_can_hold_has_no_spelling(name: str) -> None:
     assert spellings(name) == set()
 

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from rkllama.config import load_settings
-from rkllama.fleet.balancer import Balancer, fingerprint_of
+from rkllama.fleet.balancer import Balancer, fingerprint_of, read_balancer
 from rkllama.fleet.boards import Board, Fleet
 from rkllama.fleet.checks import Fleetwide, examine_fleet
 from rkllama.fleet.files import expected_configuration, update_files
 from rkllama.fleet.reports import BoardModel, Report, ask_all, read_report, read_reports
+from rkllama.server.status.wire import ready_body
+from rkllama.types import DRAINING
 
 HEALTHY: dict[str, Any] = {
     "/ready": {"status": "ready"},
@@ -111,10 +113,10 @@ def test_an_older_release_tells_less() -> None:
 def test_a_board_that_is_not_ready_says_why() -> None:
     answers = {
         **HEALTHY,
-        "/ready": {"reason": "draining", "message": "it drains"},
+        "/ready": ready_body(DRAINING),
         "/ready status": 503,
     }
-    assert read(answers).unready == "it drains"
+    assert read(answers).unready == DRAINING.text
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,29 @@ def test_what_makes_no_sense_is_not_known() -> None:
     assert (report.soc, report.waiting, report.npu_load, report.celsius, report.cached) == (
         None,
     ) * 5
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/metrics", b"rkllama_requests_running 1e999\n"),
+        ("/metrics", b"rkllama_requests_running nan\n"),
+        ("/api/rkllama/board", b'{"npu": {"load_percent": [NaN, 1e999, %s]}}' % (b"9" * 400)),
+        ("/api/rkllama/board", b'{"npu": {"load_percent": 5}}'),
+    ],
+)
+def test_no_figure_is_too_large_to_be_unknown(path: str, answer: bytes) -> None:
+    report = read({**HEALTHY, path: answer})
+    assert report.error is None
+    assert None in (report.running, report.npu_load)
+
+
+def test_what_nobody_thought_of_is_told_as_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr("rkllama.fleet.reports._npu_load", fail)
+    assert "OverflowError" in str(read(HEALTHY).error)
 
 
 def test_a_board_with_another_key_is_told_apart() -> None:
@@ -201,6 +226,12 @@ def test_a_board_that_sends_byte_by_byte_is_late() -> None:
         gone.set()
         server.shutdown()
         thread.join()
+
+
+def test_what_is_no_table_is_no_balancer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = (200, 'pxname,svname\n"' + "x" * 200_000)
+    monkeypatch.setattr("rkllama.fleet.balancer._get", lambda *_: answer)
+    assert read_balancer(Fleet(boards=(ONE,))) is None
 
 
 # --- The doctor --------------------------------------------------------------------------------
@@ -262,6 +293,15 @@ def test_what_is_wrong_with_a_board(
     tmp_path: Path, change: dict[str, Any], check: str, status: str, text: str
 ) -> None:
     assert findings(tmp_path, GOOD, replace(GOOD_TOO, **change))[check] == (status, text)
+
+
+def test_a_board_with_names_beyond_number_does_not_hide_the_other_findings(tmp_path: Path) -> None:
+    many = tuple(BoardModel(name=f"m{number}") for number in range(10_000))
+    fleet = Fleet(boards=(ONE, TWO))
+    told = [GOOD, replace(GOOD_TOO, models=(MODEL, *many))]
+    found = examine_fleet(Fleetwide(str(tmp_path), fleet, told, None, ""))
+    assert len(found) < 40
+    assert "9980 more are on some boards, and not on all" in [each.finding.found for each in found]
 
 
 def test_other_socs_have_other_files(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from ...errors import ConfigError, InvalidRequest
 from ..common import settings_of
-from .group import Directory, Seconds, app, directory_of, read
+from .group import Directory, Seconds, app, directory_of, read, why_silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -134,7 +134,7 @@ def _update(
         sys.stderr.write(f"Wrote {path}\n")
     for report in reports:
         if report.error is not None:
-            print_note(f"{report.board.name} ({report.board.address}): {report.error}")
+            print_note(why_silent(report))
     _say_kept(written)
     check_configuration(written.path)
     if reload and (written.changed or not is_current(fleet, written.path)):
@@ -162,16 +162,27 @@ def _say_kept(written: "Written") -> None:
 
 
 def _say_next(written: "Written", fleet: "Fleet", *, installed: bool) -> None:
-    from ...fleet.files import SERVICE_FILE
+    from ...fleet.balancer import read_balancer
+    from ...fleet.files import start_line
 
     if not installed:
         sys.stderr.write("HAProxy is not installed here: sudo apt install haproxy\n")
-    if written.path == SERVICE_FILE:
-        sys.stderr.write("Have HAProxy read it: sudo systemctl reload-or-restart haproxy\n")
-    else:
-        sys.stderr.write(f"Start HAProxy with it: haproxy -D -f {written.path}\n")
-    scheme = "http" if fleet.certificate is None else "https"
-    sys.stderr.write(f"Clients then use {scheme}://{fleet.listen}\n")
+    running = read_balancer(fleet) is not None
+    line = start_line(written.path, running=running)
+    sys.stderr.write(f"{'Have HAProxy read it' if running else 'Start HAProxy with it'}: {line}\n")
+    sys.stderr.write(f"Clients then use {_url(fleet)}\n")
+
+
+def _url(fleet: "Fleet") -> str:
+    """Return where clients find the balancer: by this machine's name, if it listens on all addresses."""
+    from socket import gethostname
+
+    from ...fleet.boards import join_address, split_address
+
+    host, port = split_address(fleet.listen)
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        host = gethostname()
+    return f"{'http' if fleet.certificate is None else 'https'}://{join_address(host, port)}"
 
 
 def _check_certificate(fleet: "Fleet") -> None:

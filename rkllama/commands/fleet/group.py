@@ -41,6 +41,12 @@ def directory_of(settings: "Settings", directory: str | None) -> str:
     return path
 
 
+def why_silent(report: "Report") -> str:
+    """Return why a board has not told how it is, and for a key what to do."""
+    text = f"{report.board.name} ({report.board.address}): {report.error}"
+    return f"{text}; set RKLLAMA_API_KEY to one of its keys" if report.refused else text
+
+
 def read(
     context: typer.Context, directory: str | None, seconds: float
 ) -> "tuple[str, Fleet, list[Report]]":

@@ -53,7 +53,12 @@ def pull(
         error.message = f"{board.name}: {error.message}"
         print_error(error)
     done = len(fleet.boards) - len(failed)
-    sys.stderr.write(f"{done} of {len(fleet.boards)} boards have it. Next: rkllama fleet update\n")
+    following = (
+        f"When that is mended: rkllama fleet pull {model}"
+        if failed
+        else "Next: rkllama fleet update"
+    )
+    sys.stderr.write(f"{done} of {len(fleet.boards)} boards have it. {following}\n")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -98,11 +103,10 @@ class _Progress:
             self._say(name, doing)
 
     def _say(self, name: str, what: str) -> None:
-        """Write a line above the percents."""
-        from ...console.streams import printable
-
+        """Write one line above the percents, whatever a board has sent."""
         self._spinner.stop()
-        sys.stderr.write(f"{name:<{self._width}}  {printable(what)}\n")
+        line = "".join(char for char in what if char.isprintable())
+        sys.stderr.write(f"{name:<{self._width}}  {line}\n")
         sys.stderr.flush()
         if self._percents:
             self._spinner.start()

@@ -1,12 +1,13 @@
 """`rkllama fleet status` and `doctor`: how the boards are, and what is wrong with them."""
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ..common import JSONFlag, print_json
-from .group import Directory, Seconds, app, read
+from .group import Directory, Seconds, app, read, why_silent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +36,13 @@ def status(
     """
     from ...fleet.balancer import read_balancer
 
-    _, fleet, reports = read(context, directory, seconds)
+    path, fleet, reports = read(context, directory, seconds)
     balancer = read_balancer(fleet)
     if as_json:
         print_json(_as_json(reports, balancer))
     else:
-        _show(reports, balancer, fleet.listen)
+        _show(reports)
+        _say_balancer(balancer, path, fleet.listen)
     if not any(report.error is None and report.unready is None for report in reports):
         raise typer.Exit(1)
 
@@ -75,7 +77,7 @@ def doctor(
     raise typer.Exit(int(any(entry.finding.status == "broken" for entry in told)))
 
 
-def _show(reports: "Sequence[Report]", balancer: "Balancer | None", listen: str) -> None:
+def _show(reports: "Sequence[Report]") -> None:
     from ...console.output import GREEN, RED, YELLOW, print_note, table, write_styled
 
     looks = {"ready": GREEN, "down": RED}
@@ -85,11 +87,19 @@ def _show(reports: "Sequence[Report]", balancer: "Balancer | None", listen: str)
     sys.stdout.flush()
     for report in reports:
         if report.error is not None:
-            print_note(f"{report.board.name} ({report.board.address}): {report.error}")
+            print_note(why_silent(report))
         elif report.unready is not None:
             print_note(f"{report.board.name} is not ready: {report.unready}")
+
+
+def _say_balancer(balancer: "Balancer | None", directory: str, listen: str) -> None:
+    from ...console.output import print_note
+    from ...fleet.files import start_line
+    from ...fleet.haproxy import CONFIGURATION
+
     if balancer is None:
-        print_note("HAProxy is not running here with this configuration")
+        line = start_line(os.path.join(directory, CONFIGURATION), running=False)
+        print_note(f"HAProxy is not running here with this configuration. To start it: {line}")
     else:
         sys.stderr.write(f"HAProxy at {listen}: {balancer.waiting} waiting\n")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from ..filename import EXTENSIONS, is_mmproj, parse_platform, parse_quantization, strip_extension
 
@@ -59,6 +60,7 @@ def _folder(name: str) -> str:
     return name.rpartition("/")[0]
 
 
+@lru_cache(maxsize=1024)
 def _words(name: str) -> str:
     """Return what is left of a file's name without its kind and its quantization: the model's name."""
     text = strip_extension(name.rpartition("/")[2]).lower().replace("mmproj", "")
