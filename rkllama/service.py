@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import select
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from .config import LONGEST_WAIT
@@ -313,6 +313,9 @@ class ServerService(Service, Protocol):
 
     def aliases(self) -> list[Alias]:
         """Return the aliases of the settings, by name."""
+
+    def seeing(self) -> Collection[str]:
+        """Return the names of the models that see pictures. Raises ModelsDirMissing."""
 
     def can_think(self, request: ChatRequest) -> bool:
         """Whether the prompt of a request can ask for thinking; True where that is not known.

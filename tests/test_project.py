@@ -210,7 +210,7 @@ PACKAGES: dict[str, tuple[set[str], set[str]]] = {
     "zstandard": (set(), {"server.bodies"}),
     "xllamacpp": (set(), {"backends.llamacpp"}),
     "tokenizers": (set(), {"backends.tokenizer"}),
-    "PIL": (set(), {"backends.vision.picture"}),
+    "PIL": (set(), {"backends.vision.picture", "console.pictures.graphics"}),
 }
 HEAVY_MODULES = {"serve"}.union(*(at_top for at_top, _ in PACKAGES.values()))
 """Imported inside functions only, but for `serve`, which is the two modules below it and little else."""

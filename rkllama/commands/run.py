@@ -8,12 +8,15 @@ import typer
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, RKLLamaError
 from .common import model_names, service_of, settings_of
+from .prompt import picture_paths, prompt_paths, read_prompt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..console.options import ChatOptions
     from ..repl.saved import SavedChat, SavedChats
     from ..service import Service
-    from ..types import Message, SentImage
+    from ..types import SentImage
 
 
 def _range(name: str) -> dict[str, Any]:
@@ -50,14 +53,18 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[PROMPT]...",
-            help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts.",
+            help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts. "
+            "The path of a picture shows it to the model.",
+            autocompletion=prompt_paths,
         ),
     ] = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
+            "--image",
             metavar="FILE",
-            help="Show the model a picture; - is stdin. It can be given several times.",
+            help="Show a picture to the model, - for the one on stdin; may be repeated.",
+            autocompletion=picture_paths,
         ),
     ] = None,
     no_stdin: Annotated[
@@ -151,6 +158,10 @@ def run(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Draw the answers as Markdown on a terminal.")
     ] = False,
+    show_images: Annotated[
+        bool,
+        typer.Option("--show-images", help="Draw the pictures small, on a terminal that can."),
+    ] = False,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -196,11 +207,9 @@ def run(
     if model is None and resume is None:
         raise typer.BadParameter("it is missing", param_hint="MODEL")
     wanted = _format(format)
-    text, images = _prompt(prompt, image or [], no_stdin=no_stdin)
+    text, pictures = read_prompt(prompt, image, no_stdin=no_stdin)
     if as_json and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--json")
-    if image and text is None:
-        raise typer.BadParameter("it needs a prompt", param_hint="--image")
     from ..console.options import ChatOptions
 
     options = _with_numbers(
@@ -212,6 +221,7 @@ def run(
             verbose=verbose,
             wordwrap=not nowordwrap,
             markdown=markdown,
+            show_images=show_images,
             format=wanted,
         ),
         temperature=temperature,
@@ -231,7 +241,7 @@ def run(
         model,
         text,
         options,
-        images=images,
+        pictures=pictures,
         saved=saved,
         as_json=as_json,
         decision=pull,
@@ -244,12 +254,13 @@ def converse(
     text: str | None,
     options: "ChatOptions",
     *,
-    images: "tuple[SentImage, ...]" = (),
+    pictures: "Sequence[SentImage]" = (),
     saved: "SavedChat | None" = None,
     as_json: bool = False,
     decision: bool | None = None,
 ) -> None:
     """Answer a text, or start a chat without one; go on with a saved chat, and its model if none is named.
+    The pictures belong to the text, or to the first one in the chat.
 
     `decision` is whether a model or runtime that is not here is fetched; None asks on a terminal.
     """
@@ -267,12 +278,9 @@ def converse(
     try:
         name = ensure_model(service, name, settings, decision=decision)
         if text is None:
-            action = partial(_chat, service, name, options, settings.home, saved)
+            action = partial(_chat, service, name, options, settings.home, saved, pictures)
         else:
-            from ..types import Message, TextPart
-
-            asked = Message.of("user", (*images, TextPart(text)))
-            action = partial(_answer, service, name, asked, options, saved, as_json)
+            action = partial(_answer, service, name, text, pictures, options, saved, as_json)
         with_runtime(action, service, settings, decision=decision)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -284,25 +292,48 @@ def converse(
 
 
 def _chat(
-    service: "Service", model: str, options: "ChatOptions", home: str, saved: "SavedChat | None"
+    service: "Service",
+    model: str,
+    options: "ChatOptions",
+    home: str,
+    saved: "SavedChat | None",
+    pictures: "Sequence[SentImage]",
 ) -> None:
     from ..repl.chat import Chat
 
-    Chat(service, model, options, home, saved).loop()
+    Chat(service, model, options, home, saved, pictures).loop()
 
 
 def _answer(
     service: "Service",
     model: str,
-    asked: "Message",
+    text: str,
+    pictures: "Sequence[SentImage]",
     options: "ChatOptions",
     saved: "SavedChat | None",
     as_json: bool,
 ) -> None:
     from ..console.answer import answer_once
+    from ..types import Message, TextPart
 
-    messages = (*(saved.messages if saved else ()), asked)
+    if pictures:
+        _look(service, model, pictures, options)
+    message = Message.of("user", [*pictures, TextPart(text)])
+    messages = (*(saved.messages if saved else ()), message)
     answer_once(service, model, messages, options, as_json=as_json)
+
+
+def _look(
+    service: "Service", model: str, pictures: "Sequence[SentImage]", options: "ChatOptions"
+) -> None:
+    """Draw pictures if that is wanted. Raises Unsupported for a model without eyes, before it is loaded."""
+    from ..console.pictures.files import check_sees
+
+    check_sees(service.show(model), pictures)
+    if options.show_images:
+        from ..console.pictures.graphics import show_pictures
+
+        show_pictures(pictures)
 
 
 def saved_chats(context: typer.Context) -> "SavedChats":
@@ -354,34 +385,3 @@ def _duration(text: str | None) -> float | None:
         raise typer.BadParameter(
             f"{text!r} is not a duration such as 30s, 5m or -1", param_hint="--keep-alive"
         ) from None
-
-
-def _prompt(
-    words: list[str] | None, images: list[str], *, no_stdin: bool
-) -> "tuple[str | None, tuple[SentImage, ...]]":
-    """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments. And the
-    pictures: those of the files `images`, then those that the arguments name.
-
-    An argument `-` asks for stdin, also for what is typed on a terminal.
-    """
-    from ..console.inputs import read_stdin
-    from ..console.pictures import read_picture, take_pictures
-
-    # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
-    asked = "-" in (words or ())
-    if asked and no_stdin:
-        raise typer.BadParameter("- asks for stdin, which it refuses", param_hint="--no-stdin")
-    typed = (
-        " ".join(word for word in words or () if word != "-")
-        .encode(errors="surrogateescape")
-        .decode(errors="replace")
-    )
-    unread = no_stdin or "-" in images or (sys.stdin.isatty() and not asked)
-    shown = tuple(map(read_picture, images))
-    typed, named = take_pictures(typed)
-    piped = "" if unread else read_stdin().strip()
-    parts = [part for part in (piped, typed) if part.strip()]
-    if not (parts or named) and (words or not (images or sys.stdin.isatty())):
-        raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")
-    text = "\n\n".join(parts) if parts or named else None
-    return text, (*shown, *named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -255,6 +255,10 @@ class LocalService:
     def aliases(self) -> list[Alias]:
         """Return the aliases of the settings."""
         return [*self.store.aliases()]
+
+    def seeing(self) -> Collection[str]:
+        """Return the names of the models that see pictures."""
+        return self.store.seeing()
 
     def incomplete(self) -> list[IncompleteDownload]:
         """Return the downloads that are not complete."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MODELFILE = "Modelfile"
+ENCODER = ".rknn"
 PART = ".part"
 """What the name of an incomplete download ends with; FILE.part.json beside it tells of what it is a part."""
 _PARTS = tuple(f"{extension}{PART}" for extension in EXTENSIONS)
@@ -89,6 +90,21 @@ def scan(models: str) -> list[Entry]:
     return [entry for entry in Scan(models).entries() if entry.format]
 
 
+def has_encoder(entry: Entry, encoders: set[str]) -> bool:
+    """Return whether an image encoder may belong to a model; `encoders` are those of a Scan."""
+    folder, file = os.path.split(entry.path)
+    stem = os.path.join(folder, strip_extension(file))
+    return bool(encoders) and not encoders.isdisjoint(
+        (folder, stem, os.path.join(folder, _first_word(file)))
+    )
+
+
+def _first_word(file: str) -> str:
+    """Return what the names of a model's file and of its encoder for llama.cpp both begin with."""
+    match = re.search("[a-z0-9]+", file.lower().replace("mmproj", ""))
+    return match[0] if match else ""
+
+
 def open_nonblocking(path: str, flags: int) -> int:
     """Return an opener for `open`: a pipe that lies where a file is expected keeps nobody waiting."""
     return os.open(path, flags | os.O_NONBLOCK)
@@ -141,6 +157,8 @@ class Scan:
         """What looks like a model and is none: name and reason."""
         self.incomplete: list[Entry] = []
         """Downloads that are not complete, as the models that they will be; path and size are the part's."""
+        self.encoders: set[str] = set()
+        """Where image encoders lie: their folders; in the directory itself, how their paths begin."""
 
     def entries(self) -> list[Entry]:
         """Return all entries by name, with the aliases whose model is missing (format "")."""
@@ -150,6 +168,8 @@ class Scan:
                 continue
             if item.name.lower().endswith(EXTENSIONS) and self._is_file(item):
                 entries += self._entry(item)
+            elif item.name.lower().endswith(ENCODER):
+                self.encoders.add(item.path[: -len(ENCODER)])
             elif self._is_folder(item):
                 entries += self._folder(item)
         aliases = [(name, path, *read_from(path)) for name, path in self._aliases]
@@ -188,6 +208,8 @@ class Scan:
                         files.append(item)
                     elif item.name == MODELFILE and self._may_follow(item) and self._is_file(item):
                         modelfile = item.path
+                    elif item.name.lower().endswith(ENCODER):
+                        self.encoders.add(folder.path)
                     elif item.name.lower().endswith(_PARTS) and _speakable(item.name):
                         parts.append(item)
         except OSError as error:
@@ -243,6 +265,7 @@ class Scan:
         """
         file = item.name
         if is_mmproj(file.removesuffix(PART)):
+            self._add_mmproj(item, folder)
             return ()
         try:
             status = item.stat()
@@ -266,6 +289,10 @@ class Scan:
             folder_mtime_ns=around,
         )
         return (entry,)
+
+    def _add_mmproj(self, item: os.DirEntry[str], folder: str) -> None:
+        around = os.path.dirname(item.path)
+        self.encoders.add(around if folder else os.path.join(around, _first_word(item.name)))
 
     @staticmethod
     def _is_folder(item: os.DirEntry[str]) -> bool:

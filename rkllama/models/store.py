@@ -33,7 +33,7 @@ from .gguf import GGUFHeader
 from .labels import pull_reference, total_size
 from .metadata import ModelReader, StoredModel, show_metadata
 from .modelfile import render_modelfile
-from .scan import Entry
+from .scan import Entry, has_encoder
 
 ALIAS_DEPTH = 8
 """How many aliases may be made one from another."""
@@ -102,6 +102,18 @@ class Store:
                 infos = [self._info(entry) for entry in catalog.entries if entry.format]
                 self._listed = (state, infos)
             return self._listed[1].copy()
+
+    def seeing(self) -> frozenset[str]:
+        """Return the names of the models that see pictures here. Raises ModelsDirMissing."""
+        with self._lock:
+            entries = self._scan().entries
+            return frozenset(
+                entry.name
+                for entry in entries
+                if entry.format
+                and (entry.modelfile or has_encoder(entry, self._watch.encoders))
+                and "vision" in self._stored(entry).capabilities
+            )
 
     def names(self) -> dict[str, str]:
         """Return the name of each model's file by its path; those that are made from others share a file."""
