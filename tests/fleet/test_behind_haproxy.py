@@ -20,7 +20,15 @@ from rkllama.fleet.files import find_haproxy, update_files
 from rkllama.fleet.reports import BoardModel, Report
 from tests.boards import build_board
 from tests.conftest import isolate
-from tests.fleet.cluster import Answer, Balancer, BoardProcess, rkllama, running, wait_until
+from tests.fleet.cluster import (
+    Answer,
+    Balancer,
+    BoardProcess,
+    ask,
+    rkllama,
+    running,
+    wait_until,
+)
 from tests.hub.loopback import LoopbackHub
 from tests.virtual_npu import directive, read_trace
 
@@ -266,6 +274,13 @@ def is_whole(answer: Answer) -> bool:
     return json.loads(answer.body.splitlines()[-1])["done"] is True
 
 
+def is_watched(board: BoardProcess) -> bool:
+    """Whether a board knows that a balancer asks for its readiness: it has asked twice."""
+    told = ask(board.port, "/metrics", headers={"Authorization": "Bearer secret"}).body.decode()
+    asked = re.search(r'rkllama_requests_total\{path="/ready",status="200"\} (\d+)', told)
+    return asked is not None and int(asked[1]) >= 2
+
+
 @pytest.mark.parametrize(
     ("number", "stream"),
     [(signal.SIGKILL, False), (signal.SIGTERM, True)],
@@ -275,6 +290,7 @@ def test_no_answer_is_lost_when_a_board_goes(
     cluster: Cluster, number: signal.Signals, stream: bool
 ) -> None:
     """A board that is killed loses streams that have begun; one that drains does not."""
+    wait_until(lambda: is_watched(cluster.boards[0]), "the balancer does not ask")
     with under_load(cluster, stream=stream) as answers:
         cluster.boards[0].restart(number)
         wait_until(lambda: cluster.balancer.ups() == 2, "the board does not come back")
