@@ -7,14 +7,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...chat.messages import IMAGE_PLACE
-from ...errors import RuntimeFailed, Unsupported
+from ...chat.messages import IMAGE_PLACE, broken_up
+from ...errors import Unsupported
 from ...models.vision.mmproj import Mmproj
+from .given import Kept, check_places, with_names
 from .picture import fitted, square_file
 
 _LONGEST = 1344
@@ -26,8 +25,6 @@ _MOST_PICTURES = 64
 """That are kept, however small."""
 _OLD_MARKER = "<__media__>"
 """What stands for a picture in prompts for servers before 2026; later ones make it up when they start."""
-_BREAK = "\u200d"
-"""Zero width joiner: makes ordinary text of a marker that a user has written."""
 
 
 class MmprojEyes:
@@ -39,9 +36,8 @@ class MmprojEyes:
         self._marker: str = props.get("media_marker") or _OLD_MARKER
         self.sees = bool((props.get("modalities") or {}).get("vision"))
         """Whether the server has loaded the encoder."""
-        self._kept: OrderedDict[bytes, str] = OrderedDict()
-        """By the picture's digest, its file in base64, longest unused first."""
-        self._lock = threading.Lock()
+        self._kept: Kept[str] = Kept(_MOST_KEPT, _MOST_PICTURES)
+        """The pictures' files in base64."""
 
     def add(
         self, request: dict[str, Any], images: Sequence[bytes], cancelled: Callable[[], bool]
@@ -51,36 +47,24 @@ class MmprojEyes:
         Raises InvalidRequest for what is no picture, BackendMissing without Pillow.
         """
         text: str = request["prompt"]
-        if text.count(IMAGE_PLACE) != len(images):
-            raise RuntimeFailed(
-                f"the prompt has {text.count(IMAGE_PLACE)} places for {len(images)} pictures"
-            )
+        check_places(text, images)
         data: list[str] = []
-        for number, image in enumerate(images):
+        for image, name in with_names(images):
             if cancelled():
                 return False
-            name = "the picture" if len(images) == 1 else f"picture {number + 1} of {len(images)}"
             data.append(self._encoded(image, name))
-        harmless = text.replace(self._marker, f"{self._marker[0]}{_BREAK}{self._marker[1:]}")
+        harmless = text.replace(self._marker, broken_up(self._marker))
         text = harmless.replace(IMAGE_PLACE, self._marker)
         request["prompt"] = {"prompt_string": text, "multimodal_data": data}
         return True
 
     def _encoded(self, image: bytes, name: str) -> str:
         key = hashlib.sha256(image).digest()
-        with self._lock:
-            known = self._kept.pop(key, None)
+        known = self._kept.get(key)
         if known is None:
             known = base64.b64encode(self._file(image, name)).decode()
-        with self._lock:
-            self._kept[key] = known
-            while len(self._kept) > 1 and self._keeps_too_much:
-                self._kept.popitem(last=False)
+            self._kept.put(key, known)
         return known
-
-    @property
-    def _keeps_too_much(self) -> bool:
-        return len(self._kept) > _MOST_PICTURES or sum(map(len, self._kept.values())) > _MOST_KEPT
 
     def _file(self, image: bytes, name: str) -> bytes:
         """Return the picture as llama.cpp has least to do with it: it scales coarsely."""
