@@ -70,13 +70,15 @@ class Client:
             with contextlib.suppress(OSError):
                 running.shutdown(socket.SHUT_RDWR)
 
+    def fetch(self, path: str, body: object = None) -> dict[str, Any]:
+        """Return the JSON that answers a GET, with a `body` a POST. Raises OSError, HTTPException."""
+        with self.request("GET" if body is None else "POST", path, body) as response:
+            return read_json(response)
+
     def ask(self, path: str, body: object = None) -> dict[str, Any]:
-        """Return the JSON that answers a GET, with a `body` a POST; also what went wrong is in it, under
-        "error".
-        """
+        """Like `fetch`; also what went wrong is in the JSON, under "error"."""
         try:
-            with self.request("GET" if body is None else "POST", path, body) as response:
-                return read_json(response)
+            return self.fetch(path, body)
         except (OSError, http.client.HTTPException) as error:
             return {"error": {"message": str(error)}}
 

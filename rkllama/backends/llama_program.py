@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..errors import BackendMissing, LoadFailed, RuntimeFailed
-from .llama_http import Client, read_json
+from .llama_http import Client
 
 _POLL = 0.02
 """Seconds between two questions whether it is ready; its end is noticed at once."""
@@ -178,8 +178,7 @@ class LlamaServer:
     def ask(self, path: str, body: object = None) -> dict[str, Any]:
         """Return the JSON that answers a GET, with a `body` a POST. Raises RuntimeFailed."""
         try:
-            with self.client.request("GET" if body is None else "POST", path, body) as response:
-                return read_json(response)
+            return self.client.fetch(path, body)
         except (OSError, http.client.HTTPException) as error:
             self.lost(error)
 
