@@ -291,11 +291,7 @@ class NPUBackend:
     def _check_room(self, tokens: int, pictures: int) -> None:
         """Raise PromptTooLong where the pictures alone fill the context, before any is encoded."""
         if tokens >= self._context - _SPARE:
-            raise PromptTooLong(
-                f"{pictures} pictures take {tokens} tokens, and the context has only {self._context}",
-                prompt_tokens=tokens,
-                context_length=self._context,
-            )
+            raise PromptTooLong.of_pictures(pictures, tokens, self._context)
 
     def _forget_other_pictures(self, runtime: Runtime, spec: GenerateSpec) -> None:
         """Clear the KV cache where it holds other pictures than a run has, or the same ones behind another

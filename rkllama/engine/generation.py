@@ -288,11 +288,7 @@ class Generation:
         """Raise PromptTooLong where the pictures alone have no room."""
         context = self.turn.resident.ready.context_length
         if tokens > context - self.room:
-            raise PromptTooLong(
-                f"the {len(prompt.images)} pictures take {tokens} tokens, and the context has only {context}",
-                prompt_tokens=tokens,
-                context_length=context,
-            )
+            raise PromptTooLong.of_pictures(len(prompt.images), tokens, context)
 
     def _count_prompt(self, prompt: Prompt) -> int | None:
         """Return the prompt's tokens, None where the runtime cannot tell; done once for a loaded model."""
