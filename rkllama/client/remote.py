@@ -194,7 +194,7 @@ class RemoteService:
         caller: Caller = LOCAL,
     ) -> Generator[Event, None, None]:
         """The events of an answer."""
-        model = self.current().name if request.model is None else request.model
+        model = self._named(request.model)
         path = "/api/chat" if request.messages else "/api/generate"
         body = chat_body(request, model) if request.messages else prompt_body(request, model)
         reader = EventReader()
@@ -210,6 +210,10 @@ class RemoteService:
             self._server.url, "the connection ended in the middle of the answer"
         )
 
+    def _named(self, model: str | None) -> str:
+        """Return the model that is asked, the current one where a request names none."""
+        return self.current().name if model is None else model
+
     def embed(
         self,
         request: EmbeddingRequest,
@@ -217,7 +221,7 @@ class RemoteService:
     ) -> EmbeddingResult:
         """One vector per input."""
         body = {
-            "model": self.current().name if request.model is None else request.model,
+            "model": self._named(request.model),
             "input": list(request.inputs),
             "truncate": request.truncate,
             "dimensions": request.dimensions,
@@ -234,7 +238,7 @@ class RemoteService:
     ) -> RerankResult:
         """One score per document."""
         body = {
-            "model": self.current().name if request.model is None else request.model,
+            "model": self._named(request.model),
             "query": request.query,
             "documents": list(request.documents),
             "return_documents": False,
