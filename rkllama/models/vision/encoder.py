@@ -41,19 +41,24 @@ def find_beside(model: str, root: str, platform: str | None) -> str | None:
     """
     folder, file = os.path.split(model)
     if folder == root and not file.lower().endswith(GGUF):
-        path = os.path.join(folder, strip_extension(file) + RKNN)
-        return path if os.path.isfile(path) and may_follow(path, root) else None
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return None
-    if folder == root:
-        names = [name for name in names if is_named_for(name, file)]
-    found = find_encoder(file, sorted(names), platform or _platform_here())
+        found: str | None = strip_extension(file) + RKNN
+    else:
+        found = _find_in(folder, file, platform, alone=folder != root)
     if found is None:
         return None
     path = os.path.join(folder, found)
     return path if os.path.isfile(path) and may_follow(path, root) else None
+
+
+def _find_in(folder: str, file: str, platform: str | None, *, alone: bool) -> str | None:
+    """Return the encoder of a model among the files of a folder, which it has to itself if `alone`."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return None
+    if not alone:
+        names = [name for name in names if is_named_for(name, file)]
+    return find_encoder(file, sorted(names), platform or _platform_here())
 
 
 def stamp_encoder(path: str, library: str | None) -> EncoderStamp | None:
