@@ -314,12 +314,11 @@ def _answer(
     as_json: bool,
 ) -> None:
     from ..console.answer import answer_once
-    from ..types import Message, TextPart
+    from ..repl.attachments import with_pictures
 
     if pictures:
         _look(service, model, pictures, options)
-    message = Message.of("user", [*pictures, TextPart(text)])
-    messages = (*(saved.messages if saved else ()), message)
+    messages = (*(saved.messages if saved else ()), with_pictures(text, pictures))
     answer_once(service, model, messages, options, as_json=as_json)
 
 

@@ -94,14 +94,16 @@ class SavedChats:
         """Write a chat, in the place of the one of the same name. Raises RKLLamaError."""
         check_name(chat.name)
         path = self._path(chat.name)
-        content = json.dumps(to_json(chat), indent=1, ensure_ascii=False) + "\n"
+        values = to_json(chat)
+        content = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
         try:
             make_private_directory(self._directory)
             self._pictures(chat.name).write(chat.messages)
             write_file(path, content.encode(errors="replace"), 0o600)
         except OSError as error:
             raise not_written(error, path) from None
-        self._pictures(chat.name).keep(chat.messages)
+        images = (image for message in values["messages"] for image in message.get("images", ()))
+        self._pictures(chat.name).keep({image["sha256"] for image in images})
 
     def check(self, name: str) -> None:
         """Raise RKLLamaError where no chat has exactly this name."""

@@ -11,12 +11,12 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from ..console.pictures.files import LIMIT
+from ..console.pictures.files import LIMIT, named_picture
 from ..files import make_private_directory, open_regular, write_file
-from ..types import Message, Part, SentImage, TextPart
+from ..types import Message, Part, TextPart
 from .attachments import pictures_of
 
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -39,12 +39,11 @@ class SavedPictures:
                     make_private_directory(self._path)
                     write_file(path, data, 0o600)
 
-    def keep(self, messages: Iterable[Message]) -> None:
-        """Delete those that are not in these messages, and a folder that is empty then."""
-        wanted = {entry["sha256"] for message in messages for entry in pictures_to_json(message)}
+    def keep(self, digests: Collection[str]) -> None:
+        """Delete those that have none of these sha256, and a folder that is empty then."""
         with contextlib.suppress(OSError):
             for name in os.listdir(self._path):
-                if _DIGEST.fullmatch(name) and name not in wanted:
+                if _DIGEST.fullmatch(name) and name not in digests:
                     os.unlink(os.path.join(self._path, name))
             os.rmdir(self._path)
 
@@ -57,7 +56,7 @@ class SavedPictures:
             data = b""
         if hashlib.sha256(data).hexdigest() != digest:
             return TextPart(f"[the picture {name} is missing]\n")
-        return _picture(name, base64.b64encode(data).decode())
+        return named_picture(name, base64.b64encode(data).decode())
 
 
 def pictures_to_json(message: Message) -> list[dict[str, Any]]:
@@ -76,8 +75,4 @@ def picture_from_json(values: Mapping[str, Any], pictures: SavedPictures | None)
     if not isinstance(name, str) or not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         raise ValueError("a picture has no name or no sha256")
     name = name[:_LONGEST]
-    return _picture(name, "") if pictures is None else pictures.read(name, digest)
-
-
-def _picture(name: str, data: str) -> SentImage:
-    return SentImage(data=data, instead=f"[picture {name}]", where=name)
+    return named_picture(name, "") if pictures is None else pictures.read(name, digest)

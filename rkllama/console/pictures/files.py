@@ -75,7 +75,12 @@ def _picture(data: bytes, path: str, name: str) -> SentImage:
             f"{path} is too large: a picture may have {LIMIT >> 20} MB",
             hint="Make it smaller first: models see it with less than 1000 x 1000 pixels anyhow.",
         )
-    return SentImage(data=base64.b64encode(data).decode(), instead=f"[picture {name}]", where=name)
+    return named_picture(name, base64.b64encode(data).decode())
+
+
+def named_picture(name: str, data: str) -> SentImage:
+    """Return a picture of the user's: its file in base64, and the name that it is told by."""
+    return SentImage(data=data, instead=f"[picture {name}]", where=name)
 
 
 _READABLE = ("PNG", "JPEG", "WebP", "GIF", "BMP")
