@@ -169,13 +169,7 @@ def _outages(home: Path, report: Report) -> None:
             _roll(lb, boards)
 
         _beside(load, disturb)
-        report(
-            f"{_REQUESTS} requests over SIGKILL, SIGTERM and a rolling restart: lost",
-            str(_REQUESTS - load.done),
-            "0",
-        )
-        for failure, count in load.failures().items():
-            report("    of these", f"{count} x {failure}")
+        _report_lost(load, "requests over SIGKILL, SIGTERM and a rolling restart: lost", report)
 
 
 def _streams(home: Path, report: Report) -> None:
@@ -183,13 +177,13 @@ def _streams(home: Path, report: Report) -> None:
         bodies = [_chat(f"question {n}", stream=True) for n in range(_REQUESTS)]
         load = _Load(lb.port, iter(bodies))
         _beside(load, lambda: _roll(lb, boards))
-        report(
-            f"{_REQUESTS} streams over a rolling restart with drain: cut",
-            str(_REQUESTS - load.done),
-            "0",
-        )
-        for failure, count in load.failures().items():
-            report("    of these", f"{count} x {failure}")
+        _report_lost(load, "streams over a rolling restart with drain: cut", report)
+
+
+def _report_lost(load: _Load, what: str, report: Report) -> None:
+    report(f"{_REQUESTS} {what}", str(_REQUESTS - load.done), "0")
+    for failure, count in load.failures().items():
+        report("    of these", f"{count} x {failure}")
 
 
 def _roll(lb: Balancer, boards: Sequence[BoardProcess]) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rkllama.fleet.boards import Fleet, read_fleet
 from rkllama.fleet.files import find_haproxy
 from tests.running import free_port
 from tests.virtual_npu import library, write_model
+from tests.waiting import until
 
 LIMIT = 60.0
 _SUBNET = "10.77.13"
@@ -310,9 +312,5 @@ def rkllama(
     return done
 
 
-def wait_until(condition: Any, failure: str, seconds: float = LIMIT) -> None:
-    """Poll until something is so."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, failure
-        time.sleep(0.05)
+wait_until = partial(until, seconds=LIMIT, each=0.05)
+"""Each look is a request or a command."""

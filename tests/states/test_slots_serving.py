@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rkllama.types import ChatRequest, Finished, Message, SamplingParams, Tool
 from tests.clients.common import GUIDE_FILE
 from tests.llama_server import WHEEL, command
 from tests.running import Server
+from tests.states.restarting import Start, restarting
 from tests.test_cli import output
 from tests.waiting import Task, until
 
@@ -31,8 +32,6 @@ pytestmark = pytest.mark.integration
 MODEL = "guide"
 GREEDY = SamplingParams(temperature=0)
 BINDING = "the binding"
-
-Start = Callable[..., LocalService]
 
 
 @pytest.fixture(autouse=True)
@@ -59,19 +58,8 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, object]
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts the service anew, with one slot; the model's digest is known."""
-    services: list[LocalService] = []
-
-    def start_service(**flags: object) -> LocalService:
-        if services:
-            services[-1].close()
-        service = LocalService(load_settings({"parallel": 1, **flags}), "test")
-        services.append(service)
-        service.digest(service.store.resolve(MODEL).info)
-        assert service.store.settle(20.0)
-        return service
-
-    yield start_service
-    services[-1].close()
+    with restarting(MODEL, parallel=1) as start_service:
+        yield start_service
 
 
 class Conversation:
