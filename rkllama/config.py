@@ -602,11 +602,20 @@ def _is_byte(digits: str) -> bool:
     return digits.isascii() and digits.isdigit() and len(digits) <= 3 and int(digits) < 256
 
 
+_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+"""The addresses that mean every one of a machine, and the one by which it reaches itself there."""
+
+
+def is_every_address(host: str) -> bool:
+    """Return whether a server at `host` listens at all addresses of its machine."""
+    return host in _EVERY
+
+
 def reachable_host(host: str) -> str:
     """Return where a server that listens at `host` is reached from its own machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return _EVERY.get(host, host)
 
 
 def is_this_machine(host: str) -> bool:
     """Return whether a server at `host` would run here: loopback, or the address that means every one."""
-    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return is_loopback(host) or is_every_address(host)

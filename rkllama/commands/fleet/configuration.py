@@ -177,10 +177,11 @@ def _url(fleet: "Fleet") -> str:
     """Return where clients find the balancer: by this machine's name, if it listens on all addresses."""
     from socket import gethostname
 
+    from ...config import is_every_address
     from ...fleet.boards import join_address, split_address
 
     host, port = split_address(fleet.listen)
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+    if is_every_address(host):
         host = gethostname()
     return f"{'http' if fleet.certificate is None else 'https'}://{join_address(host, port)}"
 
