@@ -30,7 +30,7 @@ schemathesis = pytest.importorskip("schemathesis", reason="it needs Python 3.11"
 TEMPLATED, PLAIN = "qwen2.5-tiny", "plain"
 NAMES = [TEMPLATED] * 5 + [f"{TEMPLATED}:latest", f"{TEMPLATED}.rkllm", PLAIN, "copy", "missing"]
 NAMED_BY = ("model", "model_name", "source", "destination", "from")
-EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "20"))
 MOST_SECONDS = 15.0
 CHECKS = [
     schemathesis.checks.status_code_conformance,
