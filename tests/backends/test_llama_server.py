@@ -355,7 +355,8 @@ def test_an_answer_that_is_given_up_does_not_keep_the_next_one_from_a_stuck_prog
         (child,) = server.children()
         with server.stream("/api/generate", {"model": "guide", "prompt": "Hi"}):
             until(lambda: is_asking(child))
-        until(lambda: is_idle(server))  # till then, the next one has another lane than the stuck one
+        # Till it is idle, the next request has another lane than the stuck one.
+        until(lambda: is_idle(server))
         assert chat(server).json["message"]["content"]
         assert stopped not in running(Path(program))
 
