@@ -6,10 +6,11 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.base import GenerateSpec, RunResult, reuses_cache
 from ..chat.moving import MovedLine
+from ..chat.template import Think
 from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
@@ -33,6 +34,11 @@ from .metrics import Metrics
 from .prompt import Prompt, build_prompt, markers_for, parser_for, thinking_for, tools_for
 from .slots import keep_slot, take_slot
 from .structured.answer import demanded_call, structured
+from .structured.guided import guided
+from .writing import Writer
+
+if TYPE_CHECKING:
+    from ..schema.grammar import Grammar
 
 log = logging.getLogger("rkllama")
 
@@ -80,6 +86,24 @@ class Generation:
             return True
         return request.format is not None and (not self.constrains or bool(tools_for(request)))
 
+    def written(self, grammar: Grammar, schema: Any) -> Iterator[Event] | None:
+        """The completion as it is written together with the model; None where a prompt is not complete as it
+        is, so that nothing can stand behind it. See structured.Runner.
+        """
+        prompt = self.prompt_with(schema, ())
+        return self._guided(grammar, schema, prompt) if prompt.raw else None
+
+    def _guided(self, grammar: Grammar, schema: Any, prompt: Prompt) -> Iterator[Event]:
+        if self.minds_room:
+            self._check_room(prompt)
+        self.turn.resident.raw = True
+        visit = self._visit(prompt)
+        try:
+            yield from guided(grammar, Writer(self, prompt, schema, visit))
+        finally:
+            if visit is not None:
+                self._leave(visit)
+
     def run(
         self,
         *,
@@ -91,7 +115,7 @@ class Generation:
         """Run the model once; see structured.Runner."""
         if grammar is not None:
             self = replace(self, request=replace(self.request, think=False))
-        prompt = self._prompt(schema, extra)
+        prompt = self.prompt_with(schema, extra)
         visit = self._visit(prompt)
         try:
             yield from self._run(prompt, tools, grammar, visit)
@@ -111,8 +135,8 @@ class Generation:
         calls, withheld, silent = 0, self._withheld, True
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
-            self._spec(prompt, tools, grammar, visit),
-            first=self._first_timeout(prompt),
+            self.spec(prompt, tools, grammar, visit),
+            first=self.first_timeout(prompt),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
@@ -160,12 +184,12 @@ class Generation:
             reason = "tool_calls"
         if result.repeats and reason == "length":
             log.info("%s wrote one token again and again: it was stopped", self.model.info.name)
-        finished = self._finished(result, reason, None if parser.ended else parser.stopped)
+        finished = self.finished(result, reason, None if parser.ended else parser.stopped)
         self.metrics.count(finished)
         yield finished
 
-    def _first_timeout(self, prompt: Prompt) -> float:
-        """Seconds until the first token."""
+    def first_timeout(self, prompt: Prompt) -> float:
+        """Return how many seconds the first token may take."""
         times = 1 if self.turn.lane.kind.needs_npu else _TIMES_ON_CPU
         return self.settings.prompt_timeout(len(prompt.text), times * len(prompt.images))
 
@@ -304,7 +328,8 @@ class Generation:
         resident.tokens_per_character = (tokens or 0) / len(prompt.text)
         return tokens
 
-    def _prompt(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
+    def prompt_with(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
+        """Return the prompt, with a schema that it asks for and turns behind the conversation's own."""
         resident = self.turn.resident
         wraps = resident.worker.kind.wraps_prompts and not resident.raw
         prompt = build_prompt(
@@ -329,12 +354,17 @@ class Generation:
             told.add(text)
             log.log(level, text)
 
-    def _spec(
+    @property
+    def thinks(self) -> Think:
+        """Whether the model is to think; None as it likes."""
+        return thinking_for(self.request, self.model)
+
+    def spec(
         self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
     ) -> GenerateSpec:
         request, model = self.request, self.model
         save_state = self._state_file(visit)
-        think = thinking_for(request, model)
+        think = self.thinks
         return GenerateSpec(
             prompt=prompt.text,
             raw=prompt.raw,
@@ -349,7 +379,7 @@ class Generation:
             cached=visit.cached if visit is not None else 0,
         )
 
-    def _finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
+    def finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
         return Finished(
             reason=reason,
             model=self.model.info.name,

@@ -6,13 +6,19 @@ completion is checked, and it is asked again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ...types import Event, Finished, Message, ReasoningDelta, TextDelta, Tool, ToolCallDelta
 from .schema import embedded_json, is_json, retry_message, strip_fence, validate_answer
 from .tool_choice import call_text, find_call_error, forced_call, forced_call_schema
+
+if TYPE_CHECKING:
+    from ...schema.grammar import Grammar
+
+log = logging.getLogger("rkllama")
 
 TRIES = 3
 """How often a backend that cannot constrain its tokens is asked for a completion that meets a schema."""
@@ -40,6 +46,11 @@ class Runner(Protocol):
         for. `extra` are turns behind the conversation's own.
         """
 
+    def written(self, grammar: Grammar, schema: Any) -> Iterator[Event] | None:
+        """The events of a completion that is of `grammar`, from a backend that does not constrain; None
+        where its prompts cannot be continued. `schema` is what the system prompt asks for.
+        """
+
 
 def structured(runner: Runner, schema: Any, tools: tuple[Tool, ...] = ()) -> Iterator[Event]:
     """A completion that meets a schema: constrained where the backend can, else asked for again.
@@ -48,6 +59,8 @@ def structured(runner: Runner, schema: Any, tools: tuple[Tool, ...] = ()) -> Ite
     """
     if runner.constrains and not tools:
         return _constrained(runner, schema)
+    if not (runner.constrains or tools) and (events := _written(runner, schema)):
+        return events
     return _asked_again(runner, schema, tools)
 
 
@@ -56,11 +69,11 @@ def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Itera
     which is turned into the call. Raises InvalidRequest when `choice` names a tool that is not there.
     """
     schema = forced_call_schema(tools, choice)
-    events = (
-        _constrained(runner, schema)
-        if runner.constrains
-        else _asked_again(runner, schema, tools, demanded=True)
-    )
+    if runner.constrains:
+        events = _constrained(runner, schema)
+    else:
+        written = _written(runner, schema)
+        events = written or _asked_again(runner, schema, tools, demanded=True)
     text = ""
     for event in events:
         if isinstance(event, TextDelta):
@@ -74,6 +87,22 @@ def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Itera
             yield TextDelta(text)
             text = ""
         yield event
+
+
+def _written(runner: Runner, schema: Any) -> Iterator[Event] | None:
+    """A completion that is written together with the model, valid by construction; None where the schema
+    asks for what no grammar holds, or the runtime wraps its prompts.
+    """
+    # A server that nobody asks for JSON does without.
+    from ...schema.errors import SchemaError
+    from ...schema.grammar import compile_schema
+
+    try:
+        grammar = compile_schema(schema)
+    except SchemaError as error:
+        log.info("the answer is checked when it is whole: %s", error)
+        return None
+    return runner.written(grammar, schema)
 
 
 def _constrained(runner: Runner, schema: Any) -> Iterator[Event]:

@@ -1,0 +1,268 @@
+"""Answers that are valid by construction, from a model that cannot be constrained.
+
+What a schema makes certain is written here; the model is run for what is open, each character that it writes
+is looked at, and at the first that cannot stand it is stopped. What came before that stands, and the next run
+goes on from there. So an answer costs a run for each value that it does not give right at once, and the
+prompt of each is in the model's memory but for the end.
+
+A value is never made up. Where the model does not give one, the answer ends there, and says where.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from ...types import Event, Finished, FinishReason, TextDelta
+
+if TYPE_CHECKING:
+    from ...schema.grammar import Grammar, State
+
+TRIES = 3
+"""How often a model is run for a value that it does not give."""
+
+_WORTH_WRITING = 8
+"""Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
+which take it longer than a new run takes to begin."""
+_LONGEST_REPLY = 200
+"""Characters of a reply to a question with given answers."""
+_NUMBER = frozenset("0123456789.eE+-_")
+_BLANKS = frozenset(" \n\r\t")
+_OTHERS = "{[tfn-0123456789"
+"""How values begin that are no strings."""
+
+
+class Writer(Protocol):
+    """Writes one answer in several runs of a model."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether a run that is made again may write something else."""
+
+    @property
+    def ended(self) -> FinishReason:
+        """Why the last run ended; "stop" also where `stop` ended it."""
+
+    def think(self) -> Iterator[Event]:
+        """The model's thought, before the first run."""
+
+    def run(self, written: str, *, again: int = 0) -> Iterator[str]:
+        """The text that the model writes behind `written`, as it comes; `again` counts the tries before."""
+
+    def ask(self, written: str, question: str) -> Iterator[str]:
+        """What the model replies to a question about what it has written; that is no part of its answer."""
+
+    def stop(self) -> None:
+        """End the run: no more text comes of it."""
+
+    def finished(self, reason: FinishReason, error: str | None = None) -> Finished:
+        """The end of the answer."""
+
+
+def guided(grammar: Grammar, writer: Writer) -> Iterator[Event]:
+    """A completion that is of `grammar`; with a Finished that has an `error` where a value is missing."""
+    yield from writer.think()
+    answer = _Answer(grammar, writer)
+    error: str | None = None
+    try:
+        while not answer.is_whole:
+            answer.write_certain()
+            if text := answer.settled():
+                yield TextDelta(text)
+            if not answer.is_whole:
+                for text in answer.continued():
+                    yield TextDelta(text)
+    except _NotGiven as missing:
+        error = f"the model gave no value that fits at {missing.path}"
+    except _Ended:
+        if writer.ended == "length":
+            error = f"the answer is incomplete: it reached its limit of tokens at {answer.path}"
+    if text := answer.settled(whole=True):
+        yield TextDelta(text)
+    reason = writer.ended if writer.ended != "tool_calls" else "stop"
+    yield writer.finished(reason, error)
+
+
+class _NotGiven(Exception):
+    """The model does not give a value."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class _Ended(Exception):
+    """No more tokens may come, or the caller wants none."""
+
+
+class _Answer:
+    """The text so far, and where in it one may go back to."""
+
+    def __init__(self, grammar: Grammar, writer: Writer) -> None:
+        self._grammar = grammar
+        self._writer = writer
+        self._text = ""
+        self._state = self._start = grammar.start()
+        self._before: State = self._start
+        """Where the last value began, when it has ended; `_start` is where the open one did."""
+        self._firm = self._start
+        """Where the last character stands that is no blank, or the run began."""
+        self._sent = 0
+        self._tries = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing can come any more."""
+        return self._state.must_end
+
+    @property
+    def path(self) -> str:
+        """Where in the value the text ends."""
+        return self._state.path
+
+    def settled(self, *, whole: bool = False) -> str:
+        """Return what is new of the text and will not be taken back; with `whole` all that is new."""
+        end = len(self._text) if whole else self._settled_length()
+        text, self._sent = self._text[self._sent : end], max(self._sent, end)
+        return text
+
+    def _settled_length(self) -> int:
+        if not self._grammar.decided_by_prefix and not self.is_whole:
+            return 0
+        if self._state.in_open_text:
+            return len(self._text)
+        if self._ends_like_a_number():
+            return self._before.position
+        return self._start.position
+
+    def _ends_like_a_number(self) -> bool:
+        """Whether what is taken for a value's end and a comma may be a number with separators: 1,200."""
+        return self._text[-1:] == "," and self._text[-2:-1].isdigit()
+
+    def write_certain(self) -> None:
+        """Write what has to come."""
+        if text := self._state.forced():
+            self._take(text)
+
+    def _take(self, text: str) -> int:
+        """Add what of a text can come; return how many characters that is."""
+        taken = 0
+        for char in text:
+            state = self._state.advance(char)
+            if state is None:
+                break
+            self._state = state
+            taken += 1
+            if char not in _BLANKS or state.in_string:
+                self._firm = state
+            if state.between_tokens:
+                self._before, self._start, self._tries = self._start, state, 0
+        self._text += text[:taken]
+        return taken
+
+    def _go_back(self, state: State) -> None:
+        """Take back what stands behind a place, unless it has left."""
+        if state.position >= self._sent:
+            self._text = self._text[: state.position]
+            self._state = self._firm = state
+            if state.between_tokens:
+                self._start = state
+
+    # --- A run ---------------------------------------------------------------------------------------
+
+    def continued(self) -> Iterator[str]:
+        """Run the model once for what is open, and yield what is settled by that.
+
+        Raises _NotGiven, _Ended.
+        """
+        refused = ""
+        length = len(self._text)
+        self._firm = self._state
+        for piece in self._writer.run(self._text, again=self._tries):
+            taken = self._take(piece)
+            if taken < len(piece):
+                refused = piece[taken:]
+                self._writer.stop()
+            elif self.is_whole or len(self._state.forced()) >= _WORTH_WRITING:
+                self._writer.stop()
+            if text := self.settled():
+                yield text
+        if self._writer.ended in ("length", "cancelled"):
+            raise _Ended
+        if self.is_whole or self._state.forced():
+            return
+        if refused or len(self._text) == length or self._state.may_end:
+            self._settle(refused)
+
+    def _settle(self, refused: str) -> None:
+        """Decide how to go on where the model's text cannot, or where it has ended (`refused` is "")."""
+        self._go_back(self._firm)
+        if refused[:1].isdigit() and self._ends_like_a_number():
+            self._go_back(self._before)
+        elif self._end_value(refused) or self._open_string():
+            return
+        self._tries += 1
+        if self._tries < TRIES and self._writer.varies:
+            if self._tries == TRIES - 1:
+                self._go_back(self._start)
+            return
+        self._give_up()
+
+    def _end_value(self, refused: str) -> bool:
+        """End a number or a list where the model goes on with something else, or not at all."""
+        if self._state.may_end:  # a bare number, or a literal
+            self._take(" ")
+            return self._state.must_end
+        if self._state.in_string or refused[:1] in _NUMBER or self._text[-1:] in "[{":
+            return False
+        ways = [text for text in (", ", "}", "]") if self._state.feed(text)[0] == len(text)]
+        if len(ways) > 1:  # whether there is more is for the model to say, once more
+            ways = ways[1:] if self._tries else []
+        return bool(ways) and self._take(ways[0]) > 0
+
+    def _open_string(self) -> bool:
+        """Write the quote that the model has left out, where only a string can come."""
+        state = self._state
+        if not state.awaits_value or any(state.advance(char) for char in _OTHERS):
+            return False
+        return self._take('"' if self._text[-1:] in " \n[" else ' "') > 0
+
+    def _give_up(self) -> None:
+        """Close a string that the model leaves open, or ask for one of few values. Raises _NotGiven."""
+        if self._state.in_string and self._text[-1:] != '"' and self._take('"'):
+            return
+        self._go_back(self._start)
+        choices = self._state.choices()
+        if not choices or self._state.kind != "enum":
+            raise _NotGiven(self._state.path)
+        self._take(self._chosen(choices))
+
+    def _chosen(self, choices: Sequence[str]) -> str:
+        """Return the one of the choices that the model names when it is asked. Raises _NotGiven."""
+        values = {_value_of(choice): choice for choice in choices}
+        question = (
+            f"For {self._state.path} choose one of these and answer with nothing else: "
+            f"{', '.join(values)}"
+        )
+        reply = ""
+        for piece in self._writer.ask(self._text, question):
+            reply += piece
+            if len(reply) > _LONGEST_REPLY:
+                self._writer.stop()
+        said = _value_of(reply).casefold()
+        named = [value for value in values if value.casefold() == said]
+        named = named or [value for value in values if value.casefold() in said]
+        if len(named) != 1:
+            raise _NotGiven(self._state.path)
+        return values[named[0]]
+
+
+def _value_of(text: str) -> str:
+    """Return a text without blanks, quotes and full stop."""
+    stripped = text.strip().rstrip(".")
+    try:
+        value = json.loads(stripped)
+    except ValueError:
+        return stripped.strip('"')
+    return value if isinstance(value, str) else stripped

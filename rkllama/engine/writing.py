@@ -1,0 +1,195 @@
+"""One answer that is written in several runs: what stands there already is the end of each run's prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..backends.base import GenerateSpec, RunResult
+from ..chat.messages import IMAGE_PLACE
+from ..chat.parser import AnswerParser
+from ..runner.keeping import run_figures
+from ..states.visit import Visit
+from ..types import (
+    Event,
+    Finished,
+    FinishReason,
+    Message,
+    ReasoningDelta,
+    SamplingParams,
+    TextDelta,
+)
+from .prompt import Prompt
+
+if TYPE_CHECKING:
+    from .generation import Generation
+
+_WARMER = 0.4
+"""What the temperature rises by with each new try, where a run can have its own."""
+
+
+class Writer:
+    """The runs of one answer; see structured.guided.Writer, which it is."""
+
+    def __init__(
+        self, generation: Generation, prompt: Prompt, schema: Any, visit: Visit | None
+    ) -> None:
+        """The prompt is complete as it is (`raw`); `visit` is what the disk has to do with the first run."""
+        self._generation = generation
+        self._prompt = prompt
+        self._schema = schema
+        self._visit = visit
+        self._results: list[RunResult] = []
+        self._tokens = 0
+        self._stopping = False
+        self.ended: FinishReason = "stop"
+        """Why the last run ended; "stop" also where `stop` ended it."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether a run that is made again may write something else."""
+        sampling = self._generation.request.sampling.over(self._generation.model.sampling)
+        greedy = sampling.temperature == 0 or sampling.top_k == 1
+        return not greedy or self._generation.turn.resident.ready.per_run_sampling
+
+    def think(self) -> Iterator[Event]:
+        """The model's thought, which then stands behind the prompt; nothing where it does not think."""
+        template = self._prompt.template
+        if template is None or not template.supports_thinking:
+            return
+        if not self._prompt.thinking_open and self._generation.thinks is False:
+            return
+        closer = template.think_markers[1]
+        parser = AnswerParser(
+            end=template.stop,
+            thinking=template.think_markers,
+            thinking_open=self._prompt.thinking_open,
+        )
+        raw = ""
+        for text in self._pieces(self._prompt, 0):
+            raw += text
+            for event in parser.feed(text):
+                if isinstance(event, ReasoningDelta):
+                    yield event
+                else:
+                    self.stop()
+            if parser.stopped is not None:
+                self.stop()
+        thought, found, _ = raw.partition(closer)
+        if found or self._prompt.thinking_open:
+            self._prompt = replace(self._prompt, text=f"{self._prompt.text}{thought}{closer}\n\n")
+
+    def run(self, written: str, *, again: int = 0) -> Iterator[str]:
+        """The text that the model writes behind `written`, as it comes; `again` counts the tries before."""
+        yield from self._texts(
+            replace(self._prompt, text=self._prompt.text + _plain(written)), again
+        )
+
+    def ask(self, written: str, question: str) -> Iterator[str]:
+        """What the model answers to a question about what it has written; no part of its answer."""
+        extra = (Message.of("assistant", written), Message.of("user", question))
+        yield from self._texts(self._generation.prompt_with(self._schema, extra), 0)
+
+    def stop(self) -> None:
+        """End the run: no more text comes of it."""
+        if not self._stopping:
+            self._stopping = True
+            self._generation.turn.lane.abort()
+
+    def finished(self, reason: FinishReason, error: str | None = None) -> Finished:
+        """The end of the answer, with the figures of all runs as those of one."""
+        generation, results = self._generation, self._results
+        first, last = results[0], results[-1]
+        written = None
+        if last.prompt_tokens is not None and first.prompt_tokens is not None:
+            written = last.prompt_tokens + (last.completion_tokens or 0) - first.prompt_tokens
+        merged = replace(
+            last,
+            prompt_tokens=first.prompt_tokens,
+            cached_tokens=first.cached_tokens,
+            completion_tokens=self._tokens if written is None else max(written, self._tokens),
+            prompt_seconds=first.prompt_seconds,
+            generation_seconds=_total(results),
+        )
+        finished = replace(generation.finished(merged, reason, None), error=error)
+        generation.metrics.count(finished)
+        return finished
+
+    def _texts(self, prompt: Prompt, again: int) -> Iterator[str]:
+        generation = self._generation
+        end = prompt.template.stop if prompt.template else ()
+        stop = (*generation.request.stop, *generation.model.stop)
+        parser = AnswerParser(stop=stop, end=end, thinking=None)
+        for text in self._pieces(prompt, again):
+            yield from _words(parser.feed(text))
+            if parser.stopped is not None:
+                self.stop()
+        if not self._stopping:
+            yield from _words(parser.finish())
+
+    def _pieces(self, prompt: Prompt, again: int) -> Iterator[str]:
+        """The text of one run, as the backend gives it."""
+        generation = self._generation
+        self._stopping = False
+        pieces = generation.turn.lane.generate(
+            self._spec(prompt, again),
+            first=generation.first_timeout(prompt),
+            each=generation.settings.token_timeout,
+            caller=generation.caller,
+        )
+        try:
+            for piece in pieces:
+                if piece.result is not None:
+                    self._note(piece.result)
+                elif not self._stopping:
+                    yield piece.text
+        finally:
+            pieces.close()
+
+    def _spec(self, prompt: Prompt, again: int) -> GenerateSpec:
+        spec = self._generation.spec(prompt, (), None, None if self._results else self._visit)
+        limit = spec.max_tokens
+        if limit >= 0:
+            limit = max(0, limit - self._tokens)
+        return replace(spec, max_tokens=limit, sampling=_varied(spec.sampling, again))
+
+    def _note(self, result: RunResult) -> None:
+        first = not self._results
+        self._results.append(result)
+        self._tokens += result.completion_tokens or 0
+        self.ended = "stop" if self._stopping else result.reason
+        generation = self._generation
+        resident = generation.turn.resident
+        resident.note_run(
+            generation.turn.lane, (result.prompt_tokens or 0) + (result.completion_tokens or 0)
+        )
+        resident.memory = result.memory or resident.memory
+        if first and self._visit is not None:
+            self._visit.end(run_figures(result, resident.ready.context_length))
+
+
+def _plain(text: str) -> str:
+    """Return a text in which no picture has a place."""
+    return text.replace(IMAGE_PLACE, "\ufffd")
+
+
+def _words(events: list[Event]) -> Iterator[str]:
+    return (event.text for event in events if isinstance(event, TextDelta))
+
+
+def _varied(sampling: SamplingParams, again: int) -> SamplingParams:
+    """Return what another try draws its tokens by."""
+    if not again:
+        return sampling
+    temperature = 0.8 if sampling.temperature is None else sampling.temperature
+    seed = None if sampling.seed is None else sampling.seed + again
+    top_k = 40 if sampling.top_k == 1 else sampling.top_k
+    return replace(sampling, temperature=temperature + _WARMER * again, seed=seed, top_k=top_k)
+
+
+def _total(results: list[RunResult]) -> float | None:
+    """Return the seconds in which the answer was written: the prompts of the later runs are of that."""
+    seconds = [result.generation_seconds or 0.0 for result in results]
+    seconds += [result.prompt_seconds or 0.0 for result in results[1:]]
+    return sum(seconds) or None
