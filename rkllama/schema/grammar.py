@@ -53,6 +53,7 @@ from .frames import (
 from .limits import DEFAULT, MAX_TOPS, Limits
 from .numbers import is_number
 from .shapes import Array, Literals, Node, Number, Object, String, Words
+from .strings import is_free
 from .words import WordCursor
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -168,6 +169,16 @@ class State:
     def in_string(self) -> bool:
         """Whether a string or a key is open."""
         return isinstance(self._tops[0], StringAt | KeyAt)
+
+    @property
+    def in_open_text(self) -> bool:
+        """Whether a string is open that may hold anything: what comes in it will not be taken back."""
+        return all(isinstance(frame, StringAt) and is_free(frame.cursor) for frame in self._tops)
+
+    @property
+    def between_tokens(self) -> bool:
+        """Whether neither a key nor a string, a number or a literal is open."""
+        return isinstance(self._tops[0], Value | ObjectAt | ArrayAt | End)
 
     @property
     def may_end(self) -> bool:

@@ -170,7 +170,9 @@ class Model:
         return 0
 
     def _value_at(self, place: int) -> int:
-        return next((n for n, (_, end) in enumerate(self._spans) if end > place), len(self._spans) - 1)
+        return next(
+            (n for n, (_, end) in enumerate(self._spans) if end > place), len(self._spans) - 1
+        )
 
     def _rest(self, place: int) -> Iterator[str]:
         for number, (start, end) in enumerate(self._spans):

@@ -134,7 +134,7 @@ class _Answer:
             return len(self._text)
         if self._ends_like_a_number():
             return self._before.position
-        return self._start.position
+        return min(self._start.position, self._firm.position)
 
     def _ends_like_a_number(self) -> bool:
         """Whether what is taken for a value's end and a comma may be a number with separators: 1,200."""
@@ -142,8 +142,10 @@ class _Answer:
 
     def write_certain(self) -> None:
         """Write what has to come."""
-        if text := self._state.forced():
-            self._take(text)
+        text = self._state.forced()
+        if text.startswith(","):
+            self._go_back(self._firm)  # no blank stands before a comma
+        self._take(text)
 
     def _take(self, text: str) -> int:
         """Add what of a text can come; return how many characters that is."""
@@ -158,6 +160,8 @@ class _Answer:
                 self._firm = state
             if state.between_tokens:
                 self._before, self._start, self._tries = self._start, state, 0
+                if state.must_end:
+                    break
         self._text += text[:taken]
         return taken
 
@@ -180,11 +184,15 @@ class _Answer:
         length = len(self._text)
         self._firm = self._state
         for piece in self._writer.run(self._text, again=self._tries):
+            if len(self._text) == length and self._text[-1:] == " ":
+                piece = piece.lstrip(" ")
             taken = self._take(piece)
-            if taken < len(piece):
+            if self.is_whole:
+                self._writer.stop()
+            elif taken < len(piece):
                 refused = piece[taken:]
                 self._writer.stop()
-            elif self.is_whole or len(self._state.forced()) >= _WORTH_WRITING:
+            elif len(self._state.forced()) >= _WORTH_WRITING:
                 self._writer.stop()
             if text := self.settled():
                 yield text

@@ -14,6 +14,9 @@ static const char *const words[64] = {
     "kelp", "lark", "mint",
 };
 
+/* Characters of a prompt that may be the begin of the answer. */
+#define OPEN_TURN 8192
+
 #define WORDS (sizeof words / sizeof *words)
 
 uint64_t random_next(uint64_t *state) {
@@ -21,6 +24,28 @@ uint64_t random_next(uint64_t *state) {
     mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9u;
     mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EBu;
     return mixed ^ mixed >> 31;
+}
+
+/* Whether `text` goes on with `part`, blanks aside; where behind it in `text` is written to `end`. */
+static bool begins_with(const char *text, const char *part, const char **end) {
+    for (; *part; part++) {
+        if (strchr(" \n\r\t", *part)) continue;
+        while (*text && strchr(" \n\r\t", *text)) text++;
+        if (*text++ != *part) return false;
+    }
+    *end = text;
+    return true;
+}
+
+/* A model whose turn has begun with JSON goes on from there: what of `text` comes behind the longest end of the
+ * prompt that stands in it, too. */
+static const char *rest_of(const char *text, const char *prompt) {
+    size_t length = strlen(prompt);
+    const char *end, *start = length > OPEN_TURN ? prompt + length - OPEN_TURN : prompt;
+    for (const char *tail = start; (tail = strpbrk(tail, "{[\"")); tail++)
+        for (const char *at = text; *at; at++)
+            if (begins_with(at, tail, &end)) return end;
+    return text;
 }
 
 static bool draws_text(Mode mode) {
@@ -36,7 +61,7 @@ Reply reply_plan(const Config *config, Vocab *vocab, const char *prompt, const c
     reply.random = hash_bytes(prompt, strlen(prompt));
     reply.random ^= (config->seed < 0 ? run : (uint64_t)config->seed) << 32;
     if (draws_text(config->mode)) {
-        const char *text = config->mode == REPLY_TEXT     ? config->reply
+        const char *text = config->mode == REPLY_TEXT     ? rest_of(config->reply, prompt)
                            : config->mode == REPLY_PROMPT ? prompt
                            : config->mode == REPLY_PARAMS || config->mode == REPLY_PICTURE ? params
                                                           : message;
