@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from hypothesis import HealthCheck, settings
 
 from rkllama.serve import routes
@@ -23,15 +24,22 @@ from tests.running import Server
 from tests.virtual_npu import library, write_model
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["schemathesis.pytest.plugin"]
 
 schemathesis = pytest.importorskip("schemathesis", reason="it needs Python 3.11")
+from schemathesis.pytest.lazy import get_all_tests  # noqa: E402 - where it is installed
 
 TEMPLATED, PLAIN = "qwen2.5-tiny", "plain"
 NAMES = [TEMPLATED] * 5 + [f"{TEMPLATED}:latest", f"{TEMPLATED}.rkllm", PLAIN, "copy", "missing"]
 NAMED_BY = ("model", "model_name", "source", "destination", "from")
 EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "20"))
 MOST_SECONDS = 15.0
+SETTINGS = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize="RKLLAMA_TEST_EXAMPLES" not in os.environ,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 CHECKS = [
     schemathesis.checks.status_code_conformance,
     schemathesis.checks.content_type_conformance,
@@ -41,19 +49,23 @@ CHECKS = [
 ]
 
 
-SCHEMA = schemathesis.openapi.from_dict(openapi_document(routes())).exclude(
-    path=[
-        "/api/rkllama/drain",
-        "/ready",
-    ]  # the one ends the server, the other is 503 as it should be
-)
+DOCUMENT = openapi_document(routes())
+LEFT_OUT = ("/api/rkllama/drain", "/ready")
+"""The one ends the server, the other is 503 as it should be."""
+OPERATIONS = [
+    f"{method.upper()} {path}"
+    for path, methods in DOCUMENT["paths"].items()
+    if path not in LEFT_OUT
+    for method in methods
+]
 
 
 class Fuzzed:
     """The server, and its models, which requests may remove."""
 
-    def __init__(self, server: Server, models: Path) -> None:
+    def __init__(self, server: Server, models: Path, session: requests.Session) -> None:
         self.url = server.url
+        self.session = session
         self._models = models
 
     def prepare(self) -> None:
@@ -71,9 +83,15 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
         models.mkdir(parents=True)
         patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
         patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-        with Server() as running:
-            yield Fuzzed(running, models)
+        with Server() as running, requests.Session() as session:
+            yield Fuzzed(running, models, session)
             assert running.get("/health").status == 200
+
+
+@pytest.fixture(scope="module")
+def described() -> Any:
+    """All that the description holds."""
+    return schemathesis.openapi.from_dict(DOCUMENT)
 
 
 def sensible(body: Any, *, valid: bool) -> Any:
@@ -113,19 +131,23 @@ def _named(choice: dict[str, Any], tool: dict[str, Any]) -> dict[str, Any]:
     return {**choice, "name": name} if "name" in choice else choice
 
 
-@SCHEMA.parametrize()  # type: ignore[untyped-decorator]
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize="RKLLAMA_TEST_EXAMPLES" not in os.environ,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-def test_every_request_gets_an_answer_as_described(fuzzed: Fuzzed, case: Any) -> None:
-    fuzzed.prepare()
-    case.body = sensible(case.body, valid=case.meta.generation.mode.is_positive)
-    response = case.call(base_url=fuzzed.url, timeout=MOST_SECONDS)
-    # That the Hub cannot be reached is the one fault that is not the server's own.
-    if (case.operation.path, response.status_code) != ("/api/pull", 502):
-        assert response.status_code < 500, response.text
-    case.validate_response(response, checks=CHECKS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_request_gets_an_answer_as_described(
+    fuzzed: Fuzzed, described: Any, operation: str
+) -> None:
+    """Its requests are made up here: with `parametrize` of schemathesis every worker makes up all, at once."""
+
+    def ask(case: Any) -> None:
+        fuzzed.prepare()
+        case.body = sensible(case.body, valid=case.meta.generation.mode.is_positive)
+        response = case.call(base_url=fuzzed.url, session=fuzzed.session, timeout=MOST_SECONDS)
+        # That the Hub cannot be reached is the one fault that is not the server's own.
+        if (case.operation.path, response.status_code) != ("/api/pull", 502):
+            assert response.status_code < 500, response.text
+        case.validate_response(response, checks=CHECKS)
+
+    [made] = get_all_tests(
+        schema=described.include(name=operation), test_func=ask, settings=SETTINGS, given_kwargs={}
+    )
+    _, run = made.ok()
+    run()
