@@ -135,7 +135,7 @@ def _named(choice: dict[str, Any], tool: dict[str, Any]) -> dict[str, Any]:
 def test_every_request_gets_an_answer_as_described(
     fuzzed: Fuzzed, described: Any, operation: str
 ) -> None:
-    """Its requests are made up here: with `parametrize` of schemathesis every worker makes up all, at once."""
+    """Its requests are made up here: with its `parametrize`, every worker would first make up all."""
 
     def ask(case: Any) -> None:
         fuzzed.prepare()
@@ -149,5 +149,5 @@ def test_every_request_gets_an_answer_as_described(
     [made] = get_all_tests(
         schema=described.include(name=operation), test_func=ask, settings=SETTINGS, given_kwargs={}
     )
-    _, run = made.ok()
+    _, run = made.ok()  # type: ignore[union-attr]
     run()
