@@ -169,6 +169,16 @@ def server(models: Path, npu: str) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running `rkllama serve` over the virtual NPU, for all tests of a file that leave it as it was."""
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, tmp_path_factory.mktemp("shared"))
+        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
+        with Server() as running:
+            yield running
+
+
 @pytest.fixture
 def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files of an RK3588 where all is well, in the place of this machine's."""

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def client(shared: Server) -> Iterator[anthropic.Anthropic]:
-    with anthropic.Anthropic(base_url=shared.url, api_key="none", max_retries=0) as made:
+def client(scripted: Server) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=scripted.url, api_key="none", max_retries=0) as made:
         yield made
 
 

@@ -36,7 +36,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def packages() -> str:
-    """The node_modules that holds the package: installed once, shared by parallel processes."""
+    """The node_modules that holds the package: installed once, scripted by parallel processes."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -65,9 +65,9 @@ def _install(base: Path, target: Path) -> None:
 
 
 @pytest.fixture
-def js(shared: Server, packages: str) -> Run:
+def js(scripted: Server, packages: str) -> Run:
     """Runs a scenario of js.cjs against the scripted model; answers what it printed."""
-    return functools.partial(run_node, packages, shared.url)
+    return functools.partial(run_node, packages, scripted.url)
 
 
 @pytest.fixture

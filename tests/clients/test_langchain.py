@@ -31,16 +31,16 @@ def get_weather(city: str) -> str:
 
 
 @pytest.fixture(params=["ollama", "openai"])
-def model(request: pytest.FixtureRequest, shared: Server) -> Iterator[Any]:
+def model(request: pytest.FixtureRequest, scripted: Server) -> Iterator[Any]:
     """The chat model of both packages; neither closes its connections by itself."""
     asked.clear()
     if request.param == "ollama":
-        over_ollama = ChatOllama(model=MODEL, base_url=shared.url)
+        over_ollama = ChatOllama(model=MODEL, base_url=scripted.url)
         with contextlib.closing(over_ollama._client):
             yield over_ollama
         return
     with httpx.Client() as http:
-        url, key = f"{shared.url}/v1", SecretStr("none")
+        url, key = f"{scripted.url}/v1", SecretStr("none")
         yield ChatOpenAI(model=MODEL, base_url=url, api_key=key, http_client=http)
 
 
@@ -79,8 +79,8 @@ def test_structured_output(model: Any) -> None:
     assert structured.invoke([question]) == Step(title="Boil", minutes=3)
 
 
-def test_embeddings(shared: Server) -> None:
-    embeddings = OllamaEmbeddings(model=MODEL, base_url=shared.url)
+def test_embeddings(scripted: Server) -> None:
+    embeddings = OllamaEmbeddings(model=MODEL, base_url=scripted.url)
     assert embeddings._client is not None
     with contextlib.closing(embeddings._client):
         vectors = embeddings.embed_documents(["a", "b"])

@@ -32,8 +32,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def client(shared: Server) -> Iterator[ollama.Client]:
-    with contextlib.closing(ollama.Client(host=shared.url)) as made:
+def client(scripted: Server) -> Iterator[ollama.Client]:
+    with contextlib.closing(ollama.Client(host=scripted.url)) as made:
         yield made
 
 
@@ -124,9 +124,9 @@ def test_pull_of_what_is_there(own: ollama.Client) -> None:
         own.pull("qwen2.5:7b:q4")
 
 
-def test_async_chat(shared: Server) -> None:
+def test_async_chat(scripted: Server) -> None:
     async def talk() -> list[str]:
-        async with ollama.AsyncClient(host=shared.url) as made:
+        async with ollama.AsyncClient(host=scripted.url) as made:
             whole = await made.chat(MODEL, [ask("whole")])
             pieces = [
                 part.message.content or ""

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def client(shared: Server) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{shared.url}/v1", api_key="none", max_retries=0) as made:
+def client(scripted: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{scripted.url}/v1", api_key="none", max_retries=0) as made:
         yield made
 
 
@@ -66,9 +66,9 @@ def test_the_stream_helper(client: openai.OpenAI) -> None:
     assert final.choices[0].message.content == "a b c"
 
 
-def test_async_stream(shared: Server) -> None:
+def test_async_stream(scripted: Server) -> None:
     async def talk() -> str:
-        async with openai.AsyncOpenAI(base_url=f"{shared.url}/v1", api_key="none") as made:
+        async with openai.AsyncOpenAI(base_url=f"{scripted.url}/v1", api_key="none") as made:
             stream = await made.chat.completions.create(
                 model=MODEL, messages=[ask("async hello")], stream=True
             )
