@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 from hypothesis import HealthCheck, settings
 
 from rkllama.serve import routes
@@ -63,9 +62,8 @@ OPERATIONS = [
 class Fuzzed:
     """The server, and its models, which requests may remove."""
 
-    def __init__(self, server: Server, models: Path, session: requests.Session) -> None:
+    def __init__(self, server: Server, models: Path) -> None:
         self.url = server.url
-        self.session = session
         self._models = models
 
     def prepare(self) -> None:
@@ -83,8 +81,8 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
         models.mkdir(parents=True)
         patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
         patch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-        with Server() as running, requests.Session() as session:
-            yield Fuzzed(running, models, session)
+        with Server() as running:
+            yield Fuzzed(running, models)
             assert running.get("/health").status == 200
 
 
@@ -140,7 +138,7 @@ def test_every_request_gets_an_answer_as_described(
     def ask(case: Any) -> None:
         fuzzed.prepare()
         case.body = sensible(case.body, valid=case.meta.generation.mode.is_positive)
-        response = case.call(base_url=fuzzed.url, session=fuzzed.session, timeout=MOST_SECONDS)
+        response = case.call(base_url=fuzzed.url, timeout=MOST_SECONDS)
         # That the Hub cannot be reached is the one fault that is not the server's own.
         if (case.operation.path, response.status_code) != ("/api/pull", 502):
             assert response.status_code < 500, response.text
