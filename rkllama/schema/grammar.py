@@ -231,9 +231,10 @@ class State:
 
     def _continuations(self) -> list[tuple[str, State]] | None:
         """The texts of which one has to come, with what they lead to; None where that is open."""
+        where = layout.Where(self._grammar.limits, self._blanks, self._tail)
         texts: dict[str, None] = {}
         for frame in self._tops:
-            found = layout.continuations(frame, self._grammar.limits, self._blanks)
+            found = layout.continuations(frame, where)
             if found is None:
                 return None
             texts.update(dict.fromkeys(found))

@@ -18,11 +18,9 @@ class Node:
     `shapes` is filled while the schema is compiled; a node may be a part of itself.
     """
 
-    __slots__ = ("height", "path", "shapes", "starts")
+    __slots__ = ("height", "shapes", "starts")
 
-    def __init__(self, path: str = "#", shapes: tuple[Shape, ...] | None = None) -> None:
-        self.path = path
-        """A JSON pointer to the schema that it was first found at."""
+    def __init__(self, shapes: tuple[Shape, ...] | None = None) -> None:
         self.shapes = shapes
         self.height: float = math.inf
         """Objects and arrays inside each other that its smallest value needs."""
