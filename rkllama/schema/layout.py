@@ -177,10 +177,11 @@ def _in_string(frame: StringAt) -> list[str] | None:
 
 
 def _in_literal(frame: LiteralAt, where: Where) -> list[str] | None:
+    begun = frame.cursor.words[frame.cursor.low][: frame.cursor.depth]
+    rests = _plainest_rests(frame.cursor, begun)
     if not frame.cursor.complete:
-        begun = frame.cursor.words[frame.cursor.low][: frame.cursor.depth]
-        return _plainest_rests(frame.cursor, begun)
-    return None if frame.cursor.open else _behind(frame.outer, where)
+        return rests
+    return _behind(frame.outer, where) if rests == [""] else None
 
 
 def _plainest_rests(cursor: WordCursor, begun: str) -> list[str]:

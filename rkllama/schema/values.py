@@ -132,15 +132,18 @@ def _told_apart_by_key(nodes: list[Node]) -> bool:
 
 
 def _are_keys(objects: list[Object], name: str) -> bool:
-    seen: set[str] = set()
+    seen: set[tuple[type, str]] = set()
     for shape in objects:
         node = shape.properties.get(name)
         if name not in shape.required or node is None or not node.shapes or len(node.shapes) != 1:
             return False
         words = node.shapes[0]
-        if not isinstance(words, Words) or seen.intersection(words.words):
+        if not isinstance(words, Words | Literals):
             return False
-        seen.update(words.words)
+        constants = {(type(words), word) for word in words.words}
+        if seen & constants:
+            return False
+        seen |= constants
     return True
 
 

@@ -1,4 +1,4 @@
-"""Corners of JSON schema, each with texts that meet it and texts that do not: `corners.jsonl`, a line each."""
+"""Corners of JSON schema, each with texts that meet it and texts that do not: `corners.jsonl`."""
 
 from __future__ import annotations
 

@@ -97,7 +97,11 @@ def _multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> Iterato
 
 
 def _pattern(validator: Any, pattern: str, text: Any, _schema: Any) -> Iterator[Any]:
-    if validator.is_type(text, "string") and not re.search(pattern.replace("(?<", "(?P<"), text):
+    """Whatever `\\d` and its like mean to the reader."""
+    pattern = pattern.replace("(?<", "(?P<")
+    if not validator.is_type(text, "string"):
+        return
+    if not re.search(pattern, text) or not re.search(pattern, text, re.ASCII):
         yield ValidationError("does not match")
 
 

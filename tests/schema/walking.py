@@ -49,7 +49,8 @@ def _last_step(state: State, rng: random.Random) -> str:
     if forced := state.forced():
         return forced
     if choices := state.choices():
-        return rng.choice(choices)
+        ends = [choice for choice in choices if choice in "]}"]
+        return rng.choice(ends or choices)
     for char in _hints(state) + _TO_THE_END + _CHARACTERS:
         if state.advance(char) is not None:
             return char

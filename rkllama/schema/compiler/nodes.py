@@ -144,7 +144,11 @@ class Compiler:
         shapes = [shape for name in sorted(types) if (shape := self._shape(name, branch.plain))]
         checks = tuple(map(self._checked, branch.excluded))
         if constants is not None:
-            if any(isinstance(value, dict | list) for value in constants):
+            large = sum(isinstance(value, dict | list) for value in constants)
+            if large > bounds.MAX_SHAPES:
+                place = branch.plain[0].place
+                raise UnsupportedSchema(place.pointer, "enum", "has too many objects and arrays")
+            if large:
                 for child in (child for shape in shapes for child in children_of(shape)):
                     self._expand_all(child)
             kept = [v for v in constants if any(shape_admits(shape, v) for shape in shapes)]
@@ -188,8 +192,6 @@ class Compiler:
                 shapes.append(Array(prefix, None, len(value), len(value)))
             else:
                 literals |= written(value)
-            if len(shapes) > bounds.MAX_SHAPES:
-                raise UnsupportedSchema(place.pointer, "enum", "has too many objects and arrays")
         if words:
             shapes.append(Words(sorted_words(words)))
         if literals:

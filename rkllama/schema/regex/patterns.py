@@ -142,6 +142,7 @@ class _Parser:
 
     def _repeated(self, atom: Tree) -> Tree:
         char = self.rest()
+        in_a_group = self._pattern[self._at - 1] == ")"
         if char and char in "*+?":
             self._at += 1
             least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[char]
@@ -149,7 +150,7 @@ class _Parser:
             least, most = self._counts()
         else:
             return atom
-        if isinstance(atom, Edge):
+        if isinstance(atom, Edge) and not in_a_group:
             raise PatternError("repeats ^ or $")
         if self.rest() == "?":
             self._at += 1
