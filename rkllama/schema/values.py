@@ -11,8 +11,12 @@ from .regex.automata import matches
 from .shapes import Array, Literals, Node, Number, Object, Shape, String, Words
 
 
+class DuplicateKey(ValueError):
+    """JSON with a key twice in one object: programs differ in which of its values they take."""
+
+
 def parse(text: str) -> Any:
-    """Return the value that a text is. Raises ValueError where it is not JSON, or has a key twice."""
+    """Return the value that a text is. Raises DuplicateKey, and ValueError where it is not JSON."""
     return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
 
 
@@ -21,7 +25,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has the key {twice[:100]!r} twice in one object")
+        raise DuplicateKey(f"it has the key {twice[:100]!r} twice in one object")
     return made
 
 
