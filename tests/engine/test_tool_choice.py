@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_parameters_that_refer_to_their_own_parts_still_find_them() -> None:
 
 
 POINT = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
-REFERRING = {
+REFERRING: dict[str, dict[str, Any]] = {
     "a part": {"properties": {"a": {"$ref": "#/$defs/p"}}, "$defs": {"p": POINT}},
     "the whole": {"properties": {"a": {"$ref": "#"}, "x": {}}, "required": ["x"]},
     "a property named as a keyword": {

@@ -44,6 +44,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "ipv4": ("127.0.0.1", "255.255.255.0"),
 }
 NUMBERS = (0, 1, -1, 2, 3, 7, 10, 12, 100, -5, 99, 0.5, 1.5, -2.25, 0.1, 3.75, 19.99)
+_INDENTS: tuple[int | str, ...] = (1, 2, 4, "\t")
 SCALARS: tuple[Any, ...] = (None, True, False, *NUMBERS[:8], 0.5, *TEXTS[:6])
 
 
@@ -294,5 +295,5 @@ def layouts(rng: random.Random, value: Any) -> str:
     if how == 1:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     if how == 2:
-        return json.dumps(value, ensure_ascii=False, indent=rng.choice([1, 2, 4, "\t"])) + "\n"
+        return json.dumps(value, ensure_ascii=False, indent=rng.choice(_INDENTS)) + "\n"
     return " " + json.dumps(value, separators=(" , ", " : "))

@@ -79,8 +79,8 @@ def _check_text(made: Grammar, reference: Reference, text: str) -> None:
 
 def _mutated(text: str, rng: random.Random) -> str:
     at = rng.randrange(len(text))
-    behind = text[at + rng.randrange(2) :]
-    return text[:at] + rng.choice([*_INSERTED, ""]) + behind
+    inserted: str = rng.choice([*_INSERTED, ""])
+    return text[:at] + inserted + text[at + rng.randrange(2) :]
 
 
 @settings(max_examples=examples(1))

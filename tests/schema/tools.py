@@ -30,13 +30,13 @@ def between(kind: Any, low: Any, high: Any) -> dict[str, Any]:
     return {**kind, "minimum": low, "maximum": high}
 
 
-def tool(required: str = "", **properties: Any) -> dict[str, Any]:
+def tool(required: str = "", /, **properties: Any) -> dict[str, Any]:
     """An object as most tools describe it: nothing is said of other keys."""
     made: dict[str, Any] = {"type": "object", "properties": properties}
     return {**made, "required": required.split()} if required else made
 
 
-def strict(required: str = "", **properties: Any) -> dict[str, Any]:
+def strict(required: str = "", /, **properties: Any) -> dict[str, Any]:
     """An object that has no other keys, and all of these where nothing else is said."""
     names = required.split() or list(properties)
     return {**tool("", **properties), "required": names, "additionalProperties": False}
