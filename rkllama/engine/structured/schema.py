@@ -18,8 +18,6 @@ from typing import Any, Literal
 from ...errors import InvalidRequest
 from ...files import IMPORT_ROOT
 from ...runner.environment import for_interpreter
-from ...schema.regex.formats import FORMATS, has_format
-from ...schema.values import DuplicateKey, parse
 from .references import find_dead_reference, no_documents
 
 Format = Literal["json"] | str | Mapping[str, Any]
@@ -59,6 +57,8 @@ def validate_answer(text: str, format: Format) -> str | None:
 
     Raises InvalidRequest for a schema that cannot be used.
     """
+    from ...schema.values import DuplicateKey, parse
+
     try:
         value = parse(text)
     except DuplicateKey as error:
@@ -172,14 +172,15 @@ def _format_checker() -> Any:
     """Return the check of the formats that grammars hold answers to, and of no others."""
     from jsonschema import FormatChecker
 
+    from ...schema.regex.formats import FORMATS, has_format
+
+    def fits(name: str, value: Any) -> bool:
+        return not isinstance(value, str) or has_format(value, name)
+
     checker = FormatChecker(formats=())
     for name in FORMATS:
-        checker.checks(name)(partial(_has_format, name))
+        checker.checks(name)(partial(fits, name))
     return checker
-
-
-def _has_format(name: str, value: Any) -> bool:
-    return not isinstance(value, str) or has_format(value, name)
 
 
 def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> Iterator[Any]:
