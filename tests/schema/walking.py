@@ -10,7 +10,7 @@ from rkllama.schema.regex.automata import Spot
 from rkllama.schema.strings import FreeCursor
 
 _CHARACTERS = '{}[]":, \n0123456789-.aeEfnrstluxyzAZ@/\\éΩ語😀'
-_TO_THE_END = '"}]0123456789:,tfnaulser{[x -.'
+_TO_THE_END = '"}]1234567890:,tfnaulser{[x -.'
 
 
 class DeadEnd(AssertionError):

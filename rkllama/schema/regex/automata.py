@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .characters import ALL, LAST, Ranges
 from .patterns import Characters, Choice, Edge, PatternError, Repeat, Tree, parse
@@ -55,11 +55,13 @@ class Spot:
             self._next[char] = found
         return found
 
-    def has_any(self, low: int, high: int) -> bool:
-        """Return whether any code point from `low` to `high` can come."""
+    def targets(self, low: int, high: int) -> Iterator[Spot]:
+        """Yield where the code points from `low` to `high` lead."""
         edges = self.edges()
         at = bisect_right(edges, high, key=lambda edge: edge[0]) - 1
-        return at >= 0 and edges[at][1] >= low
+        while at >= 0 and edges[at][1] >= low:
+            yield edges[at][2]
+            at -= 1
 
     def only_character(self) -> str | None:
         """Return the character that has to come, where there is just one and no end."""
