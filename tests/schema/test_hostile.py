@@ -14,6 +14,8 @@ from tests.schema.hostile import HOSTILE
 from tests.schema.tools import LARGEST
 from tests.schema.walking import DeadEnd, random_text
 
+pytestmark = pytest.mark.integration
+
 _MOST_SECONDS = 3.0
 """Ten times what any of them takes; what grows with the power of the schema would have to be ended."""
 

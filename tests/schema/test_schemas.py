@@ -50,6 +50,7 @@ def test_a_corner_is_read_as_others_read_it(name: str) -> None:
         assert text in NARROWER or not reference.is_valid(text)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", REAL)
 def test_what_a_grammar_makes_is_valid(name: str) -> None:
     """And what is changed in it by one character is accepted where it is still valid, and only there."""
