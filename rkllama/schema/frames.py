@@ -328,6 +328,8 @@ def keys(frame: ObjectAt, limits: Limits) -> KeyCursor | None:
         and shape.additional.height + frame.depth <= limits.depth
     ):
         others = free(shape.names)
+    if frame.depth + shape.tallest > limits.depth:
+        words = tuple(name for name in words if frame.depth + shape.height_of(name) <= limits.depth)
     cursor = choices.begin(words)
     if cursor is not None and len(words) <= len(seen) and all(word in seen for word in words):
         cursor = None

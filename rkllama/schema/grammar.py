@@ -222,8 +222,8 @@ class State:
         text = ""
         state = self
         while len(text) < _MAX_FORCED:
-            nexts = state._continuations()
-            if nexts is None or len(nexts) != 1:
+            nexts = state._continuations(2)
+            if len(nexts) != 1:
                 break
             more, state = nexts[0]
             text += more
@@ -235,24 +235,29 @@ class State:
         They are what is left of the constants of an enum, or keys with their colon, or the end of what is
         open; none where the place is open to more than such texts.
         """
-        nexts = self._continuations()
-        if nexts is None or not 2 <= len(nexts) <= limit:
+        nexts = self._continuations(limit + 1)
+        if not 2 <= len(nexts) <= limit:
             return ()
         return tuple(text for text, _ in nexts)
 
-    def _continuations(self) -> list[tuple[str, State]] | None:
-        """The texts of which one has to come, with what they lead to; None where that is open."""
+    def _continuations(self, most: int) -> list[tuple[str, State]]:
+        """Up to `most` of the texts of which one has to come, with what they lead to; none where other texts
+        may come, too.
+        """
+        where = layout.Where(self._grammar.limits, self._blanks, self._tail)
         texts: dict[str, None] = {}
         for frame in self._tops:
-            found = layout.continuations(frame, self._grammar.limits, self._blanks)
+            found = layout.continuations(frame, where)
             if found is None:
-                return None
+                return []
             texts.update(dict.fromkeys(found))
         nexts: list[tuple[str, State]] = []
         for text in texts:
             count, state = self.feed(text)
             if text and count == len(text):
                 nexts.append((text, state))
+            if len(nexts) == most:
+                break
         return nexts
 
     # --- What is open ----------------------------------------------------------------------------

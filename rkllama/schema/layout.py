@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .frames import (
     COMMA,
@@ -18,6 +18,7 @@ from .frames import (
     NumberAt,
     ObjectAt,
     StringAt,
+    Tail,
     Value,
     close,
     keys,
@@ -35,18 +36,23 @@ _MOST = 1_000
 """Choices that are looked at; more are as good as open."""
 
 
-def continuations(frame: Frame, limits: Limits, blanks: int) -> list[str] | None:
-    """Return the texts of which one has to come next, up to a token's end; None where that is open.
+class Where(NamedTuple):
+    """What counts beside the frames: blanks before this place, and the text so far where it is kept."""
 
-    `blanks` is how many blanks stand before this place.
-    """
+    limits: Limits
+    blanks: int
+    tail: Tail | None
+
+
+def continuations(frame: Frame, where: Where) -> list[str] | None:
+    """Return the texts of which one has to come next, up to a token's end; None where that is open."""
     if isinstance(frame, Value):
-        gap = " " if _stands_behind_a_token(frame.outer) and not blanks else ""
-        return _in_value(frame, limits, gap)
+        gap = " " if _stands_behind_a_token(frame.outer) and not where.blanks else ""
+        return _in_value(frame, where.limits, gap)
     if isinstance(frame, ObjectAt):
-        return _in_object(frame, limits, blanks)
+        return _in_object(frame, where.limits, where.blanks)
     if isinstance(frame, ArrayAt):
-        return _in_array(frame, limits)
+        return _in_array(frame, where.limits)
     if isinstance(frame, StringAt):
         return _in_string(frame)
     if isinstance(frame, KeyAt):
@@ -56,9 +62,9 @@ def continuations(frame: Frame, limits: Limits, blanks: int) -> list[str] | None
     if isinstance(frame, NumberAt):
         if can_grow(frame):
             return None
-        return _behind(frame.outer, limits) if is_number(frame.text, frame.shape) else []
+        return _behind(frame.outer, where) if is_number(frame.text, frame.shape) else []
     if isinstance(frame, LiteralAt):
-        return _in_literal(frame, limits)
+        return _in_literal(frame, where)
     return []
 
 
@@ -170,11 +176,12 @@ def _in_string(frame: StringAt) -> list[str] | None:
     return [forced] if forced else None
 
 
-def _in_literal(frame: LiteralAt, limits: Limits) -> list[str] | None:
+def _in_literal(frame: LiteralAt, where: Where) -> list[str] | None:
+    begun = frame.cursor.words[frame.cursor.low][: frame.cursor.depth]
+    rests = _plainest_rests(frame.cursor, begun)
     if not frame.cursor.complete:
-        begun = frame.cursor.words[frame.cursor.low][: frame.cursor.depth]
-        return _plainest_rests(frame.cursor, begun)
-    return None if frame.cursor.open else _behind(frame.outer, limits)
+        return rests
+    return _behind(frame.outer, where) if rests == [""] else None
 
 
 def _plainest_rests(cursor: WordCursor, begun: str) -> list[str]:
@@ -182,13 +189,13 @@ def _plainest_rests(cursor: WordCursor, begun: str) -> list[str]:
     return [word[len(begun) :] for word in _plainest(words)]
 
 
-def _behind(outer: tuple[Any, ...], limits: Limits) -> list[str] | None:
+def _behind(outer: tuple[Any, ...], where: Where) -> list[str] | None:
     """What comes behind a value that cannot go on."""
     found: list[Frame] = []
-    close([frame for frame in outer if not hasattr(frame, "checks")], None, found)  # type: ignore[arg-type]
+    close(outer, where.tail, found)
     texts: list[str] = []
     for frame in found:
-        more = continuations(frame, limits, 0)
+        more = continuations(frame, where)
         if more is None:
             return None
         texts += more

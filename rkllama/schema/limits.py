@@ -23,13 +23,13 @@ class Limits:
 
 DEFAULT = Limits()
 
-MAX_NODES = 20_000
+MAX_NODES = 5_000
 """Different values that a schema describes."""
-MAX_ALTERNATIVES = 4_096
+MAX_ALTERNATIVES = 2_048
 """Combinations of the branches of anyOf, oneOf and if, for one value."""
 MAX_SHAPES = 256
 """Of those, the ones that are left when constants have been joined."""
-MAX_WORK = 300_000
+MAX_WORK = 60_000
 """Steps of compiling, each some microseconds."""
 MAX_TOPS = 512
 """Readings of one text that are followed side by side."""

@@ -17,13 +17,15 @@ from .shapes import Number
 _PREFIX = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)?")
 _WITH_EXPONENT = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?[eE][+-]?[0-9]{0,2}")
 _MOST_DIGITS = 400
+_EXACT_DIGITS = 15
+"""Digits of which a float keeps each."""
 
 
 def settle(shape: Number, limits: Limits) -> bool:
     """Fill in what the digits are compared with. Return whether any number is admitted."""
     bounds = shape.low, shape.high
     shape.free = shape.step is None and bounds == (None, None)
-    shape.scale = 0 if shape.integer else limits.fraction
+    shape.scale = 0 if shape.integer else min(limits.fraction, _places_needed(shape.step))
     shape.digits = _digits_needed(shape, limits)
     if shape.digits > _MOST_DIGITS:
         return False
@@ -55,6 +57,16 @@ def _digits_needed(shape: Number, limits: Limits) -> int:
     return needed + 1 if needed > limits.digits else limits.digits
 
 
+def _places_needed(step: Fraction | None) -> int:
+    """Digits after the point of the multiples of a number, at least one; many where there is none."""
+    if step is None:
+        return _MOST_DIGITS
+    places = 1
+    while (step * 10**places).denominator != 1 and places < _MOST_DIGITS:
+        places += 1
+    return places
+
+
 def _has_multiple(low: int, high: int, unit: int) -> bool:
     return low <= high and high // unit * unit >= low
 
@@ -69,6 +81,8 @@ def is_number_prefix(text: str, shape: Number) -> bool:
         return False
     if shape.free and not negative:
         return True
+    if point and shape.step is not None and len(whole) + shape.scale > _EXACT_DIGITS:
+        return False  # read as a float it might be no multiple
     if not negative:
         low, high = max(0, shape.lowest), shape.highest
     else:  # as many units below zero

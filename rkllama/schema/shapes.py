@@ -18,11 +18,9 @@ class Node:
     `shapes` is filled while the schema is compiled; a node may be a part of itself.
     """
 
-    __slots__ = ("height", "path", "shapes", "starts")
+    __slots__ = ("height", "shapes", "starts")
 
-    def __init__(self, path: str = "#", shapes: tuple[Shape, ...] | None = None) -> None:
-        self.path = path
-        """A JSON pointer to the schema that it was first found at."""
+    def __init__(self, shapes: tuple[Shape, ...] | None = None) -> None:
         self.shapes = shapes
         self.height: float = math.inf
         """Objects and arrays inside each other that its smallest value needs."""
@@ -105,6 +103,8 @@ class Object:
     order: tuple[str, ...] = ()
     """The keys that may come, as the schema has them."""
     words: tuple[str, ...] = ()
+    tallest: float = 0
+    """The greatest height of a property's value."""
 
     def settle(self) -> None:
         """Leave out the keys whose values nothing can meet."""
@@ -114,6 +114,12 @@ class Object:
             if node is not None and node.height < math.inf
         )
         self.words = sorted_words(set(self.order))
+        self.tallest = max((self.height_of(name) for name in self.order), default=0)
+
+    def height_of(self, name: str) -> float:
+        """Return the height of the value of a key that is named in the schema."""
+        node = self.properties[name]
+        return math.inf if node is None else node.height
 
 
 @dataclass(slots=True, eq=False)

@@ -48,9 +48,14 @@ class FreeCursor(NamedTuple):
 
     def has_any(self, first: int, last: int) -> bool:
         """Return whether a code point from `first` to `last` can come."""
-        if self.spot is None:
-            return self.length < self.shape.most
-        return self.length < self.shape.most and self.spot.has_any(first, last)
+        room = self.shape.most - self.length - 1
+        missing = self.shape.least - self.length - 1
+        if self.spot is None or room < 0:
+            return room >= 0
+        return any(
+            spot.shortest <= room and spot.longest >= missing
+            for spot in self.spot.targets(first, last)
+        )
 
     def forced(self) -> str:
         """Return the text that has to come, up to the end of the string where that is certain."""

@@ -11,8 +11,12 @@ from .regex.automata import matches
 from .shapes import Array, Literals, Node, Number, Object, Shape, String, Words
 
 
+class DuplicateKey(ValueError):
+    """JSON with a key twice in one object: programs differ in which of its values they take."""
+
+
 def parse(text: str) -> Any:
-    """Return the value that a text is. Raises ValueError where it is not JSON, or has a key twice."""
+    """Return the value that a text is. Raises DuplicateKey, and ValueError where it is not JSON."""
     return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
 
 
@@ -21,7 +25,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"it has the key {twice[:100]!r} twice in one object")
+        raise DuplicateKey(f"it has the key {twice[:100]!r} twice in one object")
     return made
 
 
@@ -132,15 +136,18 @@ def _told_apart_by_key(nodes: list[Node]) -> bool:
 
 
 def _are_keys(objects: list[Object], name: str) -> bool:
-    seen: set[str] = set()
+    seen: set[tuple[type, str]] = set()
     for shape in objects:
         node = shape.properties.get(name)
         if name not in shape.required or node is None or not node.shapes or len(node.shapes) != 1:
             return False
         words = node.shapes[0]
-        if not isinstance(words, Words) or seen.intersection(words.words):
+        if not isinstance(words, Words | Literals):
             return False
-        seen.update(words.words)
+        constants = {(type(words), word) for word in words.words}
+        if seen & constants:
+            return False
+        seen |= constants
     return True
 
 

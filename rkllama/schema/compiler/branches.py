@@ -82,9 +82,10 @@ class Branches:
 
     def _product(self, branches: list[Branch], others: list[Branch], place: Place) -> list[Branch]:
         count = len(branches) * len(others)
-        self._spend(count, place)
         if count > bounds.MAX_ALTERNATIVES:
             raise UnsupportedSchema(place.pointer, "schema", "has too many alternatives")
+        if count:
+            self._spend(count * (len(branches[0].plain) + len(others[0].plain)), place)
         return [
             Branch(one.plain + other.plain, one.excluded + other.excluded)
             for one in branches
@@ -187,6 +188,8 @@ def _list_of(schema: Mapping[str, Any], keyword: str, place: Place) -> list[Part
     schemas = schema.get(keyword, [])
     if not isinstance(schemas, list) or (keyword in schema and not schemas):
         raise InvalidSchema(place.pointer, keyword, "is not a list of schemas")
+    if len(schemas) > bounds.MAX_ALTERNATIVES:
+        raise UnsupportedSchema(place.pointer, keyword, "has too many alternatives")
     return [Part(each, place.inner(keyword, at)) for at, each in enumerate(schemas)]
 
 

@@ -30,7 +30,7 @@ from .references import Place
 from .scalars import Scalars
 from .settling import children_of, settle_nodes
 
-_NEVER = Node("#", ())
+_NEVER = Node(())
 
 
 class Compiler:
@@ -80,10 +80,11 @@ class Compiler:
         key = tuple(dict.fromkeys(id(part.schema) for part in parts))
         node = self._nodes.get(key)
         if node is None:
-            node = self._nodes[key] = Node(parts[0].place.pointer if parts else "#")
+            node = self._nodes[key] = Node()
             self._parts[node] = tuple(parts)
             if len(self._parts) > bounds.MAX_NODES:
-                raise UnsupportedSchema(node.path, "schema", "is too large")
+                place = parts[0].place if parts else Place(None)
+                raise UnsupportedSchema(place.pointer, "schema", "is too large")
         return node
 
     def _are_apart(self, parts: Sequence[Part]) -> bool:
@@ -143,13 +144,16 @@ class Compiler:
         shapes = [shape for name in sorted(types) if (shape := self._shape(name, branch.plain))]
         checks = tuple(map(self._checked, branch.excluded))
         if constants is not None:
-            if any(isinstance(value, dict | list) for value in constants):
+            large = sum(isinstance(value, dict | list) for value in constants)
+            if large > bounds.MAX_SHAPES:
+                place = branch.plain[0].place
+                raise UnsupportedSchema(place.pointer, "enum", "has too many objects and arrays")
+            if large:
                 for child in (child for shape in shapes for child in children_of(shape)):
                     self._expand_all(child)
             kept = [v for v in constants if any(shape_admits(shape, v) for shape in shapes)]
-            return self._constant_shapes(
-                [value for value in kept if not any(admits(check, value) for check in checks)]
-            )
+            kept = [value for value in kept if not any(admits(check, value) for check in checks)]
+            return self._constant_shapes(kept, branch.plain[0].place)
         for shape in shapes:
             shape.checks = checks
         self.has_checks = self.has_checks or bool(checks and shapes)
@@ -172,7 +176,7 @@ class Compiler:
             self._expand(node)
             waiting += (each for shape in node.shapes or () for each in children_of(shape))
 
-    def _constant_shapes(self, values: Iterable[Any]) -> list[Shape]:
+    def _constant_shapes(self, values: Iterable[Any], place: Place) -> list[Shape]:
         shapes: list[Shape] = []
         words: set[str] = set()
         literals: set[str] = set()
@@ -180,11 +184,11 @@ class Compiler:
             if isinstance(value, str):
                 words.add(value)
             elif isinstance(value, dict):
-                properties = {name: self._constant(each) for name, each in value.items()}
+                properties = {name: self._constant(each, place) for name, each in value.items()}
                 names = frozenset(value)
                 shapes.append(Object(dict(properties), names, most=len(value)))
             elif isinstance(value, list):
-                prefix = tuple(map(self._constant, value))
+                prefix = tuple(self._constant(each, place) for each in value)
                 shapes.append(Array(prefix, None, len(value), len(value)))
             else:
                 literals |= written(value)
@@ -194,8 +198,9 @@ class Compiler:
             shapes.append(Literals(sorted_words(literals)))
         return shapes
 
-    def _constant(self, value: Any) -> Node:
-        node = Node("#", tuple(self._constant_shapes([value])))
+    def _constant(self, value: Any, place: Place) -> Node:
+        self._spend(1, place)
+        node = Node(tuple(self._constant_shapes([value], place)))
         self._constants.append(node)
         return node
 
@@ -218,7 +223,7 @@ class Compiler:
     def _object(self, parts: Sequence[Part]) -> Object | None:
         properties = [mapping_of(part, "properties") for part in parts]
         names = list(dict.fromkeys(name for each in properties for name in each))
-        self._spend(len(names), parts[0].place if parts else Place(None))
+        self._spend(len(names) * len(parts), parts[0].place if parts else Place(None))
         shape = Object({})
         for name in names:
             inners: list[Part] = []

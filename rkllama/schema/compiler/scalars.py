@@ -17,6 +17,9 @@ from .branches import Part
 from .keywords import bound_of, count_of, number_of, text_of, wrong
 from .references import Place
 
+_MOST_SPOTS = 1_000
+"""Of all automata that are made of two."""
+
 
 class Scalars:
     """Makes the shapes; a pattern is compiled once."""
@@ -25,6 +28,7 @@ class Scalars:
         self._limits = limits
         self._spend = spend
         self._patterns: dict[str, Spot | None] = {}
+        self._spots_left = _MOST_SPOTS
 
     def string(self, parts: Sequence[Part]) -> String | None:
         shape = String(0, self._limits.string)
@@ -71,10 +75,11 @@ class Scalars:
 
     def _both(self, part: Part, keyword: str, one: Spot, other: Spot) -> Spot | None:
         try:
-            self._spend(2_000, part.place)
-            return intersection(one, other)
+            both, size = intersection(one, other, self._spots_left)
         except PatternError as error:
             raise UnsupportedSchema(part.place.pointer, keyword, str(error)) from None
+        self._spots_left -= size
+        return both
 
     def number(self, parts: Sequence[Part], integer: bool) -> Number | None:
         shape = Number(integer)

@@ -59,6 +59,8 @@ def _height(shape: Shape) -> float:
                 optional += [shape.additional.height] * missing
             heights += (sorted(optional) + [math.inf] * missing)[:missing]
     elif isinstance(shape, Array):
+        if shape.least > shape.most:
+            return math.inf
         count = min(shape.least, len(shape.prefix) + 1)
         found = (shape.node_at(index) for index in range(count))
         heights = [math.inf if node is None else node.height for node in found]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .characters import ALL, LAST, Ranges
 from .patterns import Characters, Choice, Edge, PatternError, Repeat, Tree, parse
@@ -18,9 +18,6 @@ _MAX_STATES = 4_100
 """Of one automaton: `{1,2000}` has some thousands."""
 _MAX_KEPT = 20_000
 """Spots of one automaton that are kept for the next text."""
-_MAX_PAIRS = 3_000
-"""Spots of two automata that are one."""
-
 Edges = Sequence[tuple[int, int, "Spot"]]
 """First and last code point, and where they lead: in order, apart from each other."""
 
@@ -58,11 +55,13 @@ class Spot:
             self._next[char] = found
         return found
 
-    def has_any(self, low: int, high: int) -> bool:
-        """Return whether any code point from `low` to `high` can come."""
+    def targets(self, low: int, high: int) -> Iterator[Spot]:
+        """Yield where the code points from `low` to `high` lead."""
         edges = self.edges()
         at = bisect_right(edges, high, key=lambda edge: edge[0]) - 1
-        return at >= 0 and edges[at][1] >= low
+        while at >= 0 and edges[at][1] >= low:
+            yield edges[at][2]
+            at -= 1
 
     def only_character(self) -> str | None:
         """Return the character that has to come, where there is just one and no end."""
@@ -358,10 +357,10 @@ class _PlainSpot(Spot):
         self._edges = edges
 
 
-def intersection(first: Spot, second: Spot) -> Spot | None:
-    """Return where the automaton of the texts of both begins; None where there are none.
+def intersection(first: Spot, second: Spot, most: int) -> tuple[Spot | None, int]:
+    """Return where the automaton of the texts of both begins, None where there are none, and its size.
 
-    Raises PatternError where it is too large.
+    Raises PatternError where it has more than `most` spots.
     """
     spots = {(first, second): _PlainSpot(first.accepting and second.accepting, 0, math.inf)}
     leads: dict[Spot, list[tuple[int, int, _PlainSpot]]] = {}
@@ -375,9 +374,9 @@ def intersection(first: Spot, second: Spot) -> Spot | None:
                 spots[target] = _PlainSpot(accepting, 0, math.inf)
                 waiting.append(target)
             lead.append((low, high, spots[target]))
-        if len(spots) > _MAX_PAIRS:
+        if len(spots) > most:
             raise PatternError("is too large for an automaton, together with what else is demanded")
-    return _without_dead_ends(spots[first, second], leads)
+    return _without_dead_ends(spots[first, second], leads), len(spots)
 
 
 def _common(first: Edges, second: Edges) -> Iterable[tuple[int, int, tuple[Spot, Spot]]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import NamedTuple
 
 Ranges = tuple[tuple[int, int], ...]
 """Inclusive, in order, apart from each other."""
@@ -40,36 +39,42 @@ def complement(these: Ranges) -> Ranges:
     return tuple(rest)
 
 
-class CharacterClass(NamedTuple):
+class CharacterClass:
     r"""A set of characters on which the usual engines agree only in part.
 
     `\d` is ten characters to ECMA-262 and hundreds to Python and Rust. `narrow` holds those that belong to
     the class for all of them, `wide` those that do for any: a text that is accepted by `narrow` is valid for
-    every client, whatever its engine.
+    every client, whatever its engine. `wide` is found only where a class is negated: it takes long.
     """
 
-    narrow: Ranges
-    wide: Ranges
+    __slots__ = ("_find_wide", "narrow")
+
+    def __init__(self, narrow: Ranges, find_wide: Callable[[], Ranges]) -> None:
+        self.narrow = narrow
+        self._find_wide = find_wide
+
+    @property
+    def wide(self) -> Ranges:
+        """What belongs to the class for any of the engines."""
+        return self._find_wide()
 
     def negated(self) -> CharacterClass:
         """Return the class of what belongs to this one for none of the engines, or not for all."""
-        return CharacterClass(complement(self.wide), complement(self.narrow))
+        return CharacterClass(complement(self.wide), lambda: complement(self.narrow))
 
 
 def exactly(*pairs: tuple[int, int]) -> CharacterClass:
     """Return a class that is the same everywhere."""
     these = ranges(pairs)
-    return CharacterClass(these, these)
+    return CharacterClass(these, lambda: these)
 
 
-def union(classes: Iterable[CharacterClass]) -> CharacterClass:
+def union(classes: Sequence[CharacterClass]) -> CharacterClass:
     """Return the class of what belongs to any of some classes."""
-    narrow: list[tuple[int, int]] = []
-    wide: list[tuple[int, int]] = []
-    for each in classes:
-        narrow += each.narrow
-        wide += each.wide
-    return CharacterClass(ranges(narrow), ranges(wide))
+    return CharacterClass(
+        ranges(pair for each in classes for pair in each.narrow),
+        lambda: ranges(pair for each in classes for pair in each.wide),
+    )
 
 
 def _span(first: str, last: str) -> tuple[int, int]:
@@ -87,22 +92,27 @@ _ALL_BLANKS = ranges(
 )
 _LINE_ENDS = ((0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029))
 
-DOT = CharacterClass(complement(ranges(_LINE_ENDS)), complement(((0x0A, 0x0A),)))
+DOT = CharacterClass(complement(ranges(_LINE_ENDS)), lambda: complement(((0x0A, 0x0A),)))
 
 
 @cache
 def escaped_class(letter: str) -> CharacterClass | None:
     r"""Return the class that `\d`, `\w`, `\s` or their capitals name; None for another letter."""
-    if letter.isupper():
+    if letter in "DWS":
         opposite = escaped_class(letter.lower())
         return opposite.negated() if opposite else None
     if letter == "d":
-        return CharacterClass(_DIGITS, _matching(r"\d+"))
+        return CharacterClass(_DIGITS, lambda: _matching(r"\d+"))
     if letter == "w":
-        return CharacterClass(_WORD, ranges([*_matching(r"\w+"), (_DIFFERING_BELOW, LAST)]))
-    return CharacterClass(_BLANKS, _ALL_BLANKS) if letter == "s" else None
+        return CharacterClass(_WORD, _all_letters)
+    return CharacterClass(_BLANKS, lambda: _ALL_BLANKS) if letter == "s" else None
 
 
+def _all_letters() -> Ranges:
+    return ranges([*_matching(r"\w+"), (_DIFFERING_BELOW, LAST)])
+
+
+@cache
 def _matching(pattern: str) -> Ranges:
     """Return the characters that a class of Python's matches."""
     text = "".join(map(chr, range(_DIFFERING_BELOW)))

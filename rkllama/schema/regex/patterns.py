@@ -14,6 +14,7 @@ from .characters import ALL, DOT, CharacterClass, Ranges, escaped_class, exactly
 
 _MAX_LENGTH = 10_000
 _MAX_NESTING = 60
+_MAX_RANGES = 20_000
 _COUNTS = re.compile(r"\{(\d{1,9})(,?)(\d{0,9})\}")
 _GROUP = re.compile(r"\?(?::|P?<[A-Za-z_]\w*>)")
 _CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13, "0": 0}
@@ -74,6 +75,7 @@ class _Parser:
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
         self._at = 0
+        self._ranges = 0
 
     def rest(self) -> str:
         return self._pattern[self._at : self._at + 1]
@@ -108,14 +110,20 @@ class _Parser:
         if char == "(":
             return self._group(nesting)
         if char == "[":
-            return Characters(self._class().narrow)
+            return self._of_class(self._class())
         if char == ".":
             return Characters(DOT.narrow)
         if char == "\\":
-            return Characters(self._escape(in_class=False).narrow)
+            return self._of_class(self._escape(in_class=False))
         if char in "*+?" or (char == "{" and self._is_count(self._at - 1)):
             raise PatternError(f"has a {char} with nothing to repeat")
         return Characters(((ord(char), ord(char)),))
+
+    def _of_class(self, found: CharacterClass) -> Characters:
+        self._ranges += len(found.narrow)
+        if self._ranges > _MAX_RANGES:
+            raise PatternError("is too large for an automaton")
+        return Characters(found.narrow)
 
     def _is_count(self, at: int) -> bool:
         return bool(re.compile(r"\{\d*(,\d*)?\}").match(self._pattern, at))
@@ -134,6 +142,7 @@ class _Parser:
 
     def _repeated(self, atom: Tree) -> Tree:
         char = self.rest()
+        in_a_group = self._pattern[self._at - 1] == ")"
         if char and char in "*+?":
             self._at += 1
             least, most = {"*": (0, None), "+": (1, None), "?": (0, 1)}[char]
@@ -141,7 +150,7 @@ class _Parser:
             least, most = self._counts()
         else:
             return atom
-        if isinstance(atom, Edge):
+        if isinstance(atom, Edge) and not in_a_group:
             raise PatternError("repeats ^ or $")
         if self.rest() == "?":
             self._at += 1
