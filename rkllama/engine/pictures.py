@@ -54,17 +54,23 @@ def _sent(request: ChatRequest) -> Iterator[SentImage]:
 
 def _check(images: Sequence[SentImage]) -> None:
     """Raise InvalidRequest where they are more than one request may have."""
-    if len(images) > MAX_IMAGES:
-        raise InvalidRequest(
-            f"the conversation has {len(images)} pictures, at most {MAX_IMAGES} are taken",
-            hint="Leave out those of earlier turns.",
-            param=images[MAX_IMAGES].where,
-        )
+    check_count(len(images), images[min(len(images) - 1, MAX_IMAGES)].where)
     size = sum(len(image.data) for image in images) * 3 // 4
     if size > MAX_BYTES:
         raise InvalidRequest(
             f"the pictures have {size >> 20} MB together, at most {MAX_BYTES >> 20} MB are taken",
+            hint="Make them smaller, or leave out those of earlier turns.",
             param=images[0].where,
+        )
+
+
+def check_count(number: int, param: str) -> None:
+    """Raise InvalidRequest for more pictures than one request may have."""
+    if number > MAX_IMAGES:
+        raise InvalidRequest(
+            f"the conversation has {number} pictures, at most {MAX_IMAGES} are taken",
+            hint="Leave out those of earlier turns.",
+            param=param,
         )
 
 
@@ -87,13 +93,13 @@ def _seen(part: Part) -> Part:
     """Return a picture's bytes; one of an earlier turn that cannot be read is told in words."""
     if not isinstance(part, SentImage):
         return part
-    try:
-        if part.problem is not None:
-            raise ValueError(part.problem)
-        return ImagePart(base64.b64decode("".join(part.data.split()), validate=True))
-    except ValueError as error:
-        if part.refusal is None:
-            return TextPart(part.instead)
-        raise InvalidRequest(
-            f"the picture in '{part.where}' cannot be read: {error}", param=part.where
-        ) from None
+    problem = part.problem
+    if problem is None:
+        try:
+            return ImagePart(base64.b64decode("".join(part.data.split()), validate=True))
+        except ValueError:
+            problem = "it is not valid base64: send the bytes of its file in base64"
+    if part.refusal is None:
+        return TextPart(part.instead)
+    place = part.where.removesuffix(".type")
+    raise InvalidRequest(f"the picture in '{place}' cannot be read: {problem}", param=part.where)
