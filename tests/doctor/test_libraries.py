@@ -279,4 +279,4 @@ def test_the_encoder_of_one_model_is_told(board: Path, models: Path) -> None:
     write_model(models / "sees" / "q.rkllm")
     write_encoder(models / "sees" / "vision.rknn", tokens=196)
     (finding,) = look(check_image_encoders, "sees")
-    assert (finding.status, finding.found) == ("good", "vision.rknn, 196 tokens per picture")
+    assert (finding.status, finding.found) == ("good", "vision.rknn, tokens per picture: 196")

@@ -29,7 +29,7 @@ from .inventory import (
     verb,
 )
 from .libraries import usable_releases, vendor_machine
-from .pictures import encoder_of, wants_none
+from .pictures import check_image_encoders, encoder_of, wants_none
 
 _TEMPLATES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
 _DOMAIN = 4 << 30
@@ -268,5 +268,6 @@ CHECKS: tuple[Check, ...] = (
     check_model_context,
     check_model_end_tokens,
     check_model_encoder,
+    check_image_encoders,
     check_model_domains,
 )

@@ -70,7 +70,7 @@ def check_image_encoders(subject: Subject) -> Iterator[Finding]:
                 check="image-encoder",
                 status="good",
                 title="Image encoder",
-                found=info.file + (f", {info.tokens} tokens per picture" if info.tokens else ""),
+                found=info.file + (f", tokens per picture: {info.tokens}" if info.tokens else ""),
                 source=path,
             )
 
@@ -96,4 +96,4 @@ def _platform(entry: Entry) -> str | None:
     return parse_model_name(entry.file, *origins(entry)).platform
 
 
-CHECKS: tuple[Check, ...] = (check_image_library, check_image_encoders)
+CHECKS: tuple[Check, ...] = (check_image_library,)
