@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ..errors import InvalidRequest, Unsupported
 from ..runner.frames import MAX_BYTES
@@ -14,8 +15,9 @@ MAX_IMAGES = 32
 """Pictures in one request, those of earlier turns included."""
 
 
-def with_pictures(request: ChatRequest, *, sees: bool) -> ChatRequest:
-    """Return the request as a model that `sees`, or does not, can take it.
+def with_pictures(request: ChatRequest, *, sees: bool, problem: str | None = None) -> ChatRequest:
+    """Return the request as a model that `sees`, or does not, can take it. `problem` is why the encoder that
+    it has cannot be used.
 
     Raises Unsupported for a picture that is sent now to a model without eyes, InvalidRequest for what is no
     picture, too many or too large.
@@ -24,7 +26,7 @@ def with_pictures(request: ChatRequest, *, sees: bool) -> ChatRequest:
         return request
     if sees:
         _check(list(_sent(request)))
-    take = _seen if sees else _told
+    take = _seen if sees else partial(_told, problem=problem)
     return replace(
         request,
         messages=tuple(_with(message, take) for message in request.messages),
@@ -80,13 +82,19 @@ def _with(message: Message, take: Callable[[Part], Part]) -> Message:
     return replace(message, content=joined_parts(map(take, message.content)))
 
 
-def _told(part: Part) -> Part:
+def _told(part: Part, problem: str | None) -> Part:
     """Return the words in place of a picture, or raise Unsupported."""
     if not isinstance(part, SentImage):
         return part
-    if part.refusal is not None:
+    if part.refusal is None:
+        return TextPart(part.instead)
+    if problem is None:
         raise Unsupported(part.refusal, param=part.where)
-    return TextPart(part.instead)
+    raise Unsupported(
+        f"{part.refusal}: {problem}",
+        param=part.where,
+        hint="`rkllama doctor` looks at the encoders of models.",
+    )
 
 
 def _seen(part: Part) -> Part:

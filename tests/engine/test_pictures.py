@@ -119,6 +119,13 @@ def test_a_model_without_eyes_refuses_what_is_sent_now(dialect: str) -> None:
         with_pictures(read(*sent), sees=False)
 
 
+def test_a_model_whose_eyes_cannot_be_used_says_why() -> None:
+    problem = "Pillow is not installed"
+    with pytest.raises(Unsupported, match="does not support images: Pillow is not") as caught:
+        with_pictures(from_ollama(encoded(RED)), sees=False, problem=problem)
+    assert "rkllama doctor" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     ("part", "why"),
     [
