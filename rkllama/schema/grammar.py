@@ -176,6 +176,11 @@ class State:
         return all(isinstance(frame, StringAt) and is_free(frame.cursor) for frame in self._tops)
 
     @property
+    def in_escape(self) -> bool:
+        """Whether a backslash in a string waits for what belongs to it."""
+        return any(isinstance(frame, StringAt | KeyAt) and frame.escape for frame in self._tops)
+
+    @property
     def between_tokens(self) -> bool:
         """Whether neither a key nor a string, a number or a literal is open."""
         return isinstance(self._tops[0], Value | ObjectAt | ArrayAt | End)

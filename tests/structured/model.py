@@ -137,7 +137,7 @@ class Model:
         self.ended = "stop"
         chance = random.Random(f"{self.seed} {self.runs}")
         out = ""
-        for char in self._rest(self._place(written)):
+        for char in self._rest(written):
             if char == END:
                 break
             out += char
@@ -160,27 +160,36 @@ class Model:
         return Finished(reason=reason, model="test", error=error)
 
     def _place(self, written: str) -> int:
-        """Where in its document a text ends: as far as its end is the same as there."""
+        """Where in its document a text ends, as far as that is alike; else the end of the value it is in."""
         if self.text.startswith(written):
             return len(written)
-        for size in range(min(len(written), len(self.text)), 0, -1):
+        for size in range(min(len(written), len(self.text)), 4, -1):
             at = self.text.find(written[-size:])
             if at >= 0:
                 return at + size
-        return 0
+        return self._spans[self._value_in(written)][1]
+
+    def _value_in(self, written: str) -> int:
+        """The number of the value that the end of a text stands for: that behind the last text before it."""
+        best = (-1, 0)
+        for number, (start, _) in enumerate(self._spans):
+            before = self.text[max(0, start - 12) : start]
+            best = max(best, (written.rfind(before), number))
+        return best[1]
 
     def _value_at(self, place: int) -> int:
         return next(
             (n for n, (_, end) in enumerate(self._spans) if end > place), len(self._spans) - 1
         )
 
-    def _rest(self, place: int) -> Iterator[str]:
+    def _rest(self, written: str) -> Iterator[str]:
+        place = self._place(written)
+        if not self.text.startswith(written) and place in (end for _, end in self._spans):
+            yield '"'  # it leaves a value in which it was lost
         for number, (start, end) in enumerate(self._spans):
             if end <= place:
                 continue
-            yield from self.text[min(place, start) if place < start else start : start][0:0]
-            if place < start:
-                yield from self.text[place:start]
+            yield from self.text[place:start]
             yield from self._value(number, max(place, start), start, end)
             place = end
         yield from self.text[place:]

@@ -107,7 +107,7 @@ class _Answer:
         self._before: State = self._start
         """Where the last value began, when it has ended; `_start` is where the open one did."""
         self._firm = self._start
-        """Where the last character stands that is no blank, or the run began."""
+        """Where the last character ends that is whole and no blank, or the run began."""
         self._sent = 0
         self._tries = 0
 
@@ -131,7 +131,7 @@ class _Answer:
         if not self._grammar.decided_by_prefix and not self.is_whole:
             return 0
         if self._state.in_open_text:
-            return len(self._text)
+            return self._firm.position
         if self._ends_like_a_number():
             return self._before.position
         return min(self._start.position, self._firm.position)
@@ -142,10 +142,24 @@ class _Answer:
 
     def write_certain(self) -> None:
         """Write what has to come."""
-        text = self._state.forced()
+        text = self._certain()
         if text.startswith(","):
             self._go_back(self._firm)  # no blank stands before a comma
         self._take(text)
+
+    def _certain(self) -> str:
+        """Return what has to come, but not the end of a string or a number: where the model would go on, it
+        means another value than the one that it has written.
+        """
+        text = self._state.forced()
+        if self._state.between_tokens or self._state.kind not in (
+            "string",
+            "number",
+            "integer",
+            "any",
+        ):
+            return text
+        return text.partition('"')[0] if self._state.in_string else ""
 
     def _take(self, text: str) -> int:
         """Add what of a text can come; return how many characters that is."""
@@ -156,7 +170,7 @@ class _Answer:
                 break
             self._state = state
             taken += 1
-            if char not in _BLANKS or state.in_string:
+            if not state.in_escape if state.in_string else char not in _BLANKS:
                 self._firm = state
             if state.between_tokens:
                 self._before, self._start, self._tries = self._start, state, 0
@@ -192,13 +206,13 @@ class _Answer:
             elif taken < len(piece):
                 refused = piece[taken:]
                 self._writer.stop()
-            elif len(self._state.forced()) >= _WORTH_WRITING:
+            elif len(self._certain()) >= _WORTH_WRITING:
                 self._writer.stop()
             if text := self.settled():
                 yield text
         if self._writer.ended in ("length", "cancelled"):
             raise _Ended
-        if self.is_whole or self._state.forced():
+        if self.is_whole or self._certain():
             return
         if refused or len(self._text) == length or self._state.may_end:
             self._settle(refused)
@@ -208,6 +222,8 @@ class _Answer:
         self._go_back(self._firm)
         if refused[:1].isdigit() and self._ends_like_a_number():
             self._go_back(self._before)
+        elif refused[:1] in _NUMBER and self._state.kind in ("number", "integer"):
+            self._go_back(self._start)  # it means another number
         elif self._end_value(refused) or self._open_string():
             return
         self._tries += 1
