@@ -27,6 +27,7 @@ TRIES = 3
 _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
 which take it longer than a new run takes to begin."""
+_SEPARATED = re.compile(r",\d")
 _LONGEST_REPLY = 200
 """Characters of a reply to a question with given answers, and of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
@@ -140,7 +141,7 @@ class _Answer:
     def _settled_length(self) -> int:
         if not self._grammar.decided_by_prefix and not self.is_whole:
             return 0
-        if self._state.in_open_text:
+        if self._state.in_open_text and not self._text.endswith('"'):
             return self._firm.position
         if self._ends_like_a_number():
             return self._before.position
@@ -210,7 +211,7 @@ class _Answer:
 
     @property
     def _place(self) -> str:
-        """What tells the open value from the others, or the next key or item; alike however often it is tried."""
+        """What tells an open value, the next key or item from others; alike however often it is tried."""
         path = self._state.path
         if self._state.kind in ("key", "item", "end"):
             return f"{path} {len(self._text.rstrip())}"
@@ -233,13 +234,13 @@ class _Answer:
                 before, piece = before + piece, self._beginning(before + piece)
                 if len(before) > _LONGEST_REPLY:
                     self._writer.stop()
+            if refused:
+                refused += piece
+                self._writer.stop()
+                continue
             taken = 0 if self._is_left_empty(piece) else self._take(piece)
-            if self.is_whole:
-                self._writer.stop()
-            elif taken < len(piece):
-                refused = piece[taken:]
-                self._writer.stop()
-            elif len(self._certain()) >= _WORTH_WRITING:
+            refused = piece[taken:]
+            if self._is_run_over(refused):
                 self._writer.stop()
             if text := self.settled():
                 yield text
@@ -249,6 +250,18 @@ class _Answer:
             return
         if refused or len(self._text) == length or self._state.may_end:
             self._settle(refused)
+
+    def _is_run_over(self, refused: str) -> bool:
+        """Whether no more of the model's text is wanted."""
+        if refused:
+            return not self._may_separate(refused)
+        if self.is_whole:
+            return True
+        return len(self._certain()) >= _WORTH_WRITING and not self._ends_like_a_number()
+
+    def _may_separate(self, refused: str) -> bool:
+        """Whether a comma that cannot come may be one inside a number, which what comes next tells."""
+        return refused == "," and self._state.kind in ("number", "integer")
 
     def _is_left_empty(self, piece: str) -> bool:
         """Whether the model closes a text at once that it has not opened: it gives none."""
@@ -273,7 +286,10 @@ class _Answer:
             return
         if refused[:1].isdigit() and self._ends_like_a_number():
             self._go_back(self._before)
-        elif refused[:1] in _NUMBER and self._state.kind in ("number", "integer"):
+        elif (refused[:1] in _NUMBER or _SEPARATED.match(refused)) and self._state.kind in (
+            "number",
+            "integer",
+        ):
             self._go_back(self._start)  # it means another number
         elif refused and self._in_choice and not self._ends_value(refused):
             self._go_back(self._start)  # it means another value, which begins alike
@@ -294,7 +310,7 @@ class _Answer:
         return comma is not None and any(comma.feed(end)[0] for end in "]}")
 
     def _drop_comma(self, refused: str) -> bool:
-        """Take back a comma behind which nothing comes but an end, an ellipsis or a comment, and end there."""
+        """End at a comma behind which nothing comes but a bracket, an ellipsis or a comment."""
         if not self._may_drop_comma or not self._gives_no_item(refused):
             return False
         assert self._comma is not None
