@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..backends.base import GenerateSpec, RunResult
 from ..chat.messages import IMAGE_PLACE
 from ..chat.parser import AnswerParser
+from ..chat.template import Think
+from ..config import Settings
+from ..models.metadata import StoredModel
 from ..runner.keeping import run_figures
+from ..service import Caller
 from ..states.visit import Visit
 from ..types import (
+    ChatRequest,
     Event,
     Finished,
     FinishReason,
@@ -19,21 +24,54 @@ from ..types import (
     ReasoningDelta,
     SamplingParams,
     TextDelta,
+    Tool,
 )
+from .memory.resident import Turn
+from .metrics import Metrics
 from .prompt import Prompt
-
-if TYPE_CHECKING:
-    from .generation import Generation
 
 _WARMER = 0.4
 """What the temperature rises by with each new try, where a run can have its own."""
+
+
+class Request(Protocol):
+    """A request whose turn it is: see generation.Generation."""
+
+    @property
+    def request(self) -> ChatRequest: ...
+    @property
+    def model(self) -> StoredModel: ...
+    @property
+    def turn(self) -> Turn: ...
+    @property
+    def caller(self) -> Caller: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def thinks(self) -> Think: ...
+
+    def prompt_with(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
+        """The prompt, with a schema that it asks for and turns behind the conversation's own."""
+
+    def spec(
+        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
+    ) -> GenerateSpec:
+        """What the backend is to run."""
+
+    def first_timeout(self, prompt: Prompt) -> float:
+        """How many seconds the first token may take."""
+
+    def finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
+        """The end of the answer."""
 
 
 class Writer:
     """The runs of one answer; see structured.guided.Writer, which it is."""
 
     def __init__(
-        self, generation: Generation, prompt: Prompt, schema: Any, visit: Visit | None
+        self, generation: Request, prompt: Prompt, schema: Any, visit: Visit | None
     ) -> None:
         """The prompt is complete as it is (`raw`); `visit` is what the disk has to do with the first run."""
         self._generation = generation
