@@ -269,10 +269,10 @@ class Generation:
     def room(self) -> int:
         """Tokens of the context that are left to the answer: a quarter, or as many as it may have."""
         quarter = self.turn.resident.ready.context_length // 4
-        return quarter if self._limit < 0 else min(quarter, self._limit)
+        return quarter if self.limit < 0 else min(quarter, self.limit)
 
     @property
-    def _limit(self) -> int:
+    def limit(self) -> int:
         """Tokens that the answer may have; -1: as many as there is room for."""
         limit = (
             self.model.max_tokens if self.request.max_tokens is None else self.request.max_tokens
@@ -369,7 +369,7 @@ class Generation:
             raw=prompt.raw,
             think=None if think is None else bool(think),
             sampling=request.sampling.over(model.sampling),
-            max_tokens=self._limit,
+            max_tokens=self.limit,
             schema=grammar,
             top_logprobs=request.top_logprobs,
             markers=markers_for(request, prompt, tools),

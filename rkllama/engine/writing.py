@@ -52,6 +52,9 @@ class Request(Protocol):
     def metrics(self) -> Metrics: ...
     @property
     def thinks(self) -> Think: ...
+    @property
+    def limit(self) -> int:
+        """Tokens that the answer may have; -1: as many as there is room for."""
 
     def prompt_with(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
         """The prompt, with a schema that it asks for and turns behind the conversation's own."""
@@ -152,7 +155,8 @@ class Writer:
 
     def finished(self, reason: FinishReason, error: str | None = None) -> Finished:
         """The end of the answer, with the figures of all runs as those of one."""
-        generation, results = self._generation, self._results
+        generation = self._generation
+        results = self._results or [RunResult(reason="stop")]  # all of it was certain
         first, last = results[0], results[-1]
         written = None
         if last.prompt_tokens is not None and first.prompt_tokens is not None:
@@ -201,6 +205,9 @@ class Writer:
         """The text of one run, as the backend gives it."""
         generation = self._generation
         self._stopping = False
+        if self._results and self._left == 0:
+            self.ended = "length"
+            return
         pieces = generation.turn.lane.generate(
             self._spec(prompt, again),
             first=generation.first_timeout(prompt),
@@ -219,10 +226,14 @@ class Writer:
 
     def _spec(self, prompt: Prompt, again: int) -> GenerateSpec:
         spec = self._generation.spec(prompt, (), None, None if self._results else self._visit)
-        limit = spec.max_tokens
-        if limit >= 0:
-            limit = max(0, limit - self._tokens)
-        return replace(spec, max_tokens=limit, sampling=_varied(spec.sampling, again))
+        sampling = _varied(spec.sampling, again)
+        return replace(spec, max_tokens=self._left, sampling=sampling)
+
+    @property
+    def _left(self) -> int:
+        """Tokens that the runs to come may have; -1: as many as there is room for."""
+        limit = self._generation.limit
+        return limit if limit < 0 else max(0, limit - self._tokens)
 
     def _note(self, result: RunResult) -> None:
         first = not self._results

@@ -114,7 +114,8 @@ def _is_only(state: Any, token: str, written: list[int]) -> bool:
     """Whether a token is certain from a place on up to which the model has written it."""
     begun = 1 + max(written) if written else 0
     count, state = state.feed(token[:begun])
-    return count == begun and (state.forced().lstrip(" ") + '"').startswith(token[begun:])
+    forced: str = state.forced()
+    return count == begun and f'{forced.lstrip(" ")}"'.startswith(token[begun:])
 
 
 def spans(text: str) -> Iterator[tuple[Any, Any, int, int]]:

@@ -6,19 +6,16 @@ completion is checked, and it is asked again.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...types import Event, Finished, Message, ReasoningDelta, TextDelta, Tool, ToolCallDelta
-from .schema import embedded_json, is_json, retry_message, strip_fence, validate_answer
+from .schema import embedded_json, grammar_of, is_json, retry_message, strip_fence, validate_answer
 from .tool_choice import call_text, find_call_error, forced_call, forced_call_schema
 
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar
-
-log = logging.getLogger("rkllama")
 
 TRIES = 3
 """How often a backend that cannot constrain its tokens is asked for a completion that meets a schema."""
@@ -93,14 +90,8 @@ def _written(runner: Runner, schema: Any) -> Iterator[Event] | None:
     """A completion that is written together with the model, valid by construction; None where the schema
     asks for what no grammar holds, or the runtime wraps its prompts.
     """
-    # A server that nobody asks for JSON does without.
-    from ...schema.errors import SchemaError
-    from ...schema.grammar import compile_schema
-
-    try:
-        grammar = compile_schema(schema)
-    except SchemaError as error:
-        log.info("the answer is checked when it is whole: %s", error)
+    grammar = grammar_of(schema)
+    if grammar is None:
         return None
     return runner.written(grammar, schema)
 

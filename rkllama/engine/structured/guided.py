@@ -89,7 +89,7 @@ def guided(grammar: Grammar, writer: Writer) -> Iterator[Event]:
             error = f"the answer is incomplete: it reached its limit of tokens at {answer.path}"
     if text := answer.settled(whole=True):
         yield TextDelta(text)
-    reason = writer.ended if writer.ended != "tool_calls" else "stop"
+    reason = "stop" if answer.is_whole or writer.ended == "tool_calls" else writer.ended
     yield writer.finished(reason, error)
 
 
@@ -256,7 +256,10 @@ class _Answer:
             if text := self.settled():
                 yield text
         if self._writer.ended in ("length", "cancelled"):
-            raise _Ended
+            self.write_certain()
+            if not self.is_whole:
+                raise _Ended
+            return
         if self.is_whole or (self._certain() and not (refused and self._in_choice)):
             return
         if refused or len(self._text) == length or self._state.may_end:
