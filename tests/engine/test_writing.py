@@ -110,5 +110,5 @@ def test_an_answer_comes_while_it_is_written(service: LocalService, models: Path
     request = ChatRequest(model="qwen2.5", messages=user("Go.", reply=reply), format=TEXTS)
     texts = [event.text for event in service.stream(request) if isinstance(event, TextDelta)]
     assert texts[0].rstrip() == '{"a":'
-    assert len(texts) > 8
+    assert len(texts) >= 3
     assert "".join(texts) == reply

@@ -75,9 +75,18 @@ def validate_answer(text: str, format: Format) -> str | None:
         return f"it is not JSON ({error})"
     if isinstance(format, str):
         return None if isinstance(value, dict) else "it is JSON, but not an object"
-    if len(text) <= _QUICK and (grammar := grammar_of(format)) and grammar.accepts(text):
+    apart = _is_costly(format, _PATTERNS | _REFERENCES)
+    if apart and _is_quickly_valid(text, format):
         return None
-    return _find_violation(format, text, apart=_is_costly(format, _PATTERNS | _REFERENCES))
+    return _find_violation(format, text, apart=apart)
+
+
+def _is_quickly_valid(text: str, format: Mapping[str, Any]) -> bool:
+    """Whether a grammar accepts an answer, which saves a process; one that it refuses is looked at by that."""
+    if len(text) > _QUICK or "$schema" in format:
+        return False
+    grammar = grammar_of(format)
+    return grammar is not None and grammar.accepts(text)
 
 
 def grammar_of(format: Format) -> Grammar | None:
