@@ -260,7 +260,10 @@ class _Answer:
             if not self.is_whole:
                 raise _Ended
             return
-        if self.is_whole or (self._certain() and not (refused and self._in_choice)):
+        goes_on = refused[:1] in _NUMBER and self._state.kind in ("number", "integer")
+        if self.is_whole and not goes_on:
+            return
+        if self._certain() and not (refused and self._in_choice):
             return
         if refused or len(self._text) == length or self._state.may_end:
             self._settle(refused)
@@ -269,8 +272,10 @@ class _Answer:
         """Whether no more of the model's text is wanted."""
         if refused:
             return not self._may_separate(refused)
-        if self.is_whole:
-            return True
+        if (
+            self.is_whole
+        ):  # a number may have more digits than can stand, which makes it another one
+            return self._state.kind not in ("number", "integer")
         return len(self._certain()) >= _WORTH_WRITING and not self._ends_like_a_number()
 
     def _may_separate(self, refused: str) -> bool:

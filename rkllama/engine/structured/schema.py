@@ -82,7 +82,7 @@ def validate_answer(text: str, format: Format) -> str | None:
 
 
 def _is_quickly_valid(text: str, format: Mapping[str, Any]) -> bool:
-    """Whether a grammar accepts an answer, which saves a process; one that it refuses is looked at by that."""
+    """Whether a grammar accepts an answer, which saves a process; what it refuses still needs one."""
     if len(text) > _QUICK or "$schema" in format:
         return False
     grammar = grammar_of(format)
