@@ -1,0 +1,44 @@
+// The shell: which view is shown, by the address behind "#".
+
+import { whenKeyIsWanted } from './api.js';
+import { boardView } from './board.js';
+import { chatView } from './chat.js';
+import { keyDialog } from './dialog.js';
+import { modelsView } from './models.js';
+import { t, translate } from './words.js';
+
+// A view: mount(root, rest) shows it in `root` (`rest` is the address behind its name) and returns what undoes that.
+const VIEWS = { chat: chatView, models: modelsView, board: boardView };
+
+let shown = null;
+let unmount = () => {};
+
+function route() {
+  const [name, ...rest] = location.hash.slice(1).split('/');
+  const view = name in VIEWS ? name : 'chat';
+  const place = rest.map(decodeURIComponent).join('/');
+  if (shown?.view === view && VIEWS[view].go) {
+    VIEWS[view].go(place);
+    return;
+  }
+  unmount();
+  const root = document.getElementById('view');
+  root.replaceChildren();
+  root.dataset.view = view;
+  shown = { view };
+  for (const tab of document.querySelectorAll('[data-tab]')) {
+    if (tab.dataset.tab === view) tab.setAttribute('aria-current', 'page');
+    else tab.removeAttribute('aria-current');
+  }
+  document.title = `${t(view)} · RKLLama`;
+  unmount = VIEWS[view].mount(root, place) || (() => {});
+}
+
+export function start() {
+  translate(document);
+  whenKeyIsWanted(keyDialog);
+  window.addEventListener('hashchange', route);
+  route();
+}
+
+start();
