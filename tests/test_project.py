@@ -125,6 +125,7 @@ FLOORS = (
     ("client",),
     ("doctor", "bench"),
     ("fleet",),
+    ("page",),
     ("server",),
     ("serve",),
     ("console",),
