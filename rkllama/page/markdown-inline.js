@@ -105,7 +105,7 @@ class InlineReader {
   code() {
     this.ticks ??= runsOf(this.text);
     const length = runLength(this.text, this.at, '`');
-    const places = this.ticks.get(length);
+    const places = this.ticks.get(length) || [];
     // The places are in order, and are asked for in order.
     while (places.length && places.at(-1) <= this.at) places.pop();
     const end = places.length ? places.at(-1) : this.open ? this.text.length : -1;
