@@ -17,6 +17,7 @@ addWords({
 
 const DEEPEST_BLOCK = 20; // open quotes, lists and their items
 const MOST_NODES = 30_000; // what comes behind them is shown as plain text
+const MOST_ITEMS = 100; // of a list, and rows of a table, that are laid out together
 const FENCE = /^(`{3,}|~{3,})\s*([^]*)$/;
 const HEADING = /^(#{1,6})(?:[ \t]+|$)/;
 const MARKER = /^(?:([-*+])|(\d{1,9})([.)]))(?=\s|$)/;
@@ -146,13 +147,23 @@ export class Blocks {
     // In a paragraph only what is hardly anything else begins a list.
     if (this.inParagraph(depth) && (!content.trim() || (number && Number(number) !== 1))) return null;
     const type = bullet || dot;
-    if (this.stack[depth - 1]?.type !== type) this.nest(depth, 'list', listNode(number), { type });
-    else this.close(depth);
+    this.openList(depth, type, number);
     const space = indentOf(content);
     const indent = width + marker.length + (space > 4 || space === content.length ? 1 : space);
     const item = h('li', { dir: 'auto' });
     this.nest(this.stack.length, 'item', item, { indent, marker: width });
     return this.openTask(item, content.slice(space));
+  }
+
+  /** Go on with the list at `depth`, or open one. A very long one goes on in another, for the browser's sake. */
+  openList(depth, type, number) {
+    const list = this.stack[depth - 1];
+    const same = list?.type === type;
+    const first = same ? list.first + list.count : Number(number || 1);
+    if (same && list.count < MOST_ITEMS) this.close(depth);
+    else this.nest(depth, 'list', listNode(number, first), { type, first, count: 0 });
+    const at = this.stack.length - 1;
+    this.stack[at] = { ...this.stack[at], count: this.stack[at].count + 1 };
   }
 
   openTask(item, text) {
@@ -221,6 +232,7 @@ export class Blocks {
   row(text, whole) {
     // What is too long for a line is no row.
     if (!text.includes('|') || !(whole || this.trial)) return false;
+    if (this.leaf.body.childElementCount >= MOST_ITEMS) this.begin(this.leaf.again());
     const row = this.leaf.row('td', cellsOf(text), !whole);
     this.leaf.body.append(row);
     if (this.trial) this.trial.push(row);
@@ -310,9 +322,9 @@ export class Blocks {
   }
 }
 
-function listNode(number) {
+function listNode(number, first) {
   if (number === undefined) return h('ul');
-  return h('ol', { start: Number(number) === 1 ? null : Number(number) });
+  return h('ol', { start: first === 1 ? null : first, class: first > 99 - MOST_ITEMS && first > 1 ? 'md-wide' : null });
 }
 
 function isRule(text) {

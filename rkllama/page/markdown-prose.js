@@ -115,12 +115,18 @@ export function cellsOf(line) {
 
 export class Table {
   constructor(head, alignments) {
+    this.head = head;
     this.alignments = alignments;
     this.body = h('tbody');
     const row = this.row('th', head);
     this.made = nodesIn([row]);
     const table = h('table', {}, h('thead', {}, row), this.body);
     this.node = h('div', { class: 'md-table', tabindex: '0', role: 'group', 'aria-label': t('md.table') }, table);
+  }
+
+  /** A table in which it goes on. */
+  again() {
+    return new Table(this.head, this.alignments);
   }
 
   row(tag, cells, open = false) {

@@ -7,9 +7,10 @@ import { Blocks } from './markdown-blocks.js';
 import { wholeCharacters } from './markdown-prose.js';
 
 const SLICE = 8; // milliseconds
-const SLICE_LENGTH = 32_768; // characters: the browser has to lay them out, too
+const [LEAST, MOST] = [4096, 131_072]; // characters in a slice: the browser has to lay them out, too
 const AT_ONCE = 20_000; // characters that renderMarkdown shows before it returns
 const LINE = 4096; // characters of a line that are looked at together
+const LONG = 16_384; // characters
 const LATEST = 250; // milliseconds: in a hidden tab no frames come
 
 /** A view of a text that comes in pieces: `node` (a DIV), `append(text)`, `end()`, which resolves when all is shown,
@@ -35,6 +36,8 @@ class MarkdownView {
     this.rest = ''; // what is not in the blocks yet
     this.joined = false; // whether it begins inside a line
     this.ended = null;
+    this.length = LEAST;
+    this.behind = 0; // when the last slice ended, if it left something
     this.wait = null;
   }
 
@@ -42,6 +45,8 @@ class MarkdownView {
     if (this.ended) throw new Error('this text has ended');
     this.text += text;
     this.rest += text;
+    // What is out of sight of a long text is not laid out and painted.
+    if (this.text.length > LONG) this.node.classList.add('md-long');
     this.schedule();
   }
 
@@ -57,8 +62,15 @@ class MarkdownView {
 
   schedule() {
     if (this.wait) return;
-    const run = () => this.work(SLICE_LENGTH, SLICE);
+    const run = () => this.work(this.sliceLength(), SLICE);
     this.wait = { frame: requestAnimationFrame(run), timer: setTimeout(run, LATEST) };
+  }
+
+  /** Slices grow while frames come as often as they should, and shrink when they do not. */
+  sliceLength() {
+    const time = performance.now() - this.behind;
+    if (this.behind) this.length = time < 25 ? Math.min(MOST, this.length * 2) : Math.max(LEAST, this.length / 2);
+    return this.length;
   }
 
   /** Show what has come, up to `length` characters and for `time` milliseconds. */
@@ -70,7 +82,8 @@ class MarkdownView {
     const least = Math.max(0, this.rest.length - length);
     let more = true;
     while (more && this.rest.length > least && performance.now() < until) more = this.takeLine();
-    if (more && this.rest) this.schedule();
+    this.behind = more && this.rest ? performance.now() : 0;
+    if (this.behind) this.schedule();
     else if (this.ended) this.finish();
     else this.blocks.preview(this.rest, this.joined);
   }
