@@ -16,7 +16,7 @@ addWords({
 });
 
 const DEEPEST_BLOCK = 20; // open quotes, lists and their items
-const MOST_NODES = 30_000; // what comes behind them is shown as plain text
+const MOST_NODES = 20_000; // what comes behind them is shown as plain text
 const MOST_ITEMS = 100; // of a list, and rows of a table, that are laid out together
 const FENCE = /^(`{3,}|~{3,})\s*([^]*)$/;
 const HEADING = /^(#{1,6})(?:[ \t]+|$)/;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkllama.server import page as serving
@@ -12,56 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
 HOST = "markdown.test"
-_SCRIPT = """
-Object.assign(window, { markdownView, renderMarkdown, patchChildren, otherPlace, safeTarget, copyText });
-
-/** All of `text` at once. */
-window.whole = (text) => {
-  const view = markdownView();
-  view.append(text);
-  view.end();
-  view.work(Infinity, Infinity);
-  return view.node;
-};
-
-/** `text` in pieces, shown after each; next() tells how long the next one is. */
-window.streamed = (text, next) => {
-  const view = markdownView();
-  for (let at = 0; at < text.length; ) {
-    const length = next();
-    view.append(text.slice(at, at + length));
-    view.work(Infinity, Infinity);
-    at += length;
-  }
-  view.end();
-  view.work(Infinity, Infinity);
-  return view.node;
-};
-
-/** Numbers below n, the same for the same seed. */
-window.seeded = (seed) => {
-  let state = seed;
-  return (n) => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * n);
-  };
-};
-
-/** Nodes as a short text: <p>a <b>c</b></p>, with what matters of a link, a list, a cell, a task, and code. */
-window.tree = (node) => {
-  if (node.nodeType === Node.TEXT_NODE) return node.data.replaceAll('<', '&lt;');
-  if (node.matches('.md-code')) return `<pre ${node.querySelector('.md-language').textContent}>${node.querySelector('code').textContent}</pre>`;
-  if (node.matches('.md-plain')) return `<plain>${node.textContent}</plain>`;
-  const inner = [...node.childNodes].map(tree).join('');
-  if (node.matches('.md, .md-table')) return inner;
-  if (node.matches('input')) return node.checked ? '[x]' : '[ ]';
-  if (node.matches('br, hr')) return `<${node.localName}>`;
-  const name = node.matches('.md-math') ? 'math' : node.matches('.md-place') ? 'place' : node.localName;
-  const more = node.getAttribute('href') || node.getAttribute('start') || (node.matches('td, th') && node.className.slice(3)) || '';
-  return `<${name}${more && ` ${more}`}>${inner}</${name}>`;
-};
-window.ready = true;
-"""
+_SCRIPT = Path(__file__).with_name("markdown_page.js").read_text()
 
 
 def open_markdown(browser: Browser, folder: str, problems: Problems, look: Look) -> Page:

@@ -67,24 +67,7 @@ def test_a_text_becomes_its_tree(number: int, trees: list[dict[str, str]]) -> No
 
 def test_how_a_text_comes_makes_no_difference(markdown: Page) -> None:
     """Whatever the text is: made of marks and words by chance, one in ten longer than a piece."""
-    different = markdown.evaluate(
-        r"""() => {
-            const bits = ['# ', '## ', '- ', '* ', '1. ', '2) ', '> ', '```\n', '```py\n', '~~~\n', '| a | b |\n|---|---|\n', '| x | y |\n', '**', '*', '_',
-                '~~', '`', '``', '[a](https://e.com)', '[', '](', '![', ')', '\n', '\n', '\n\n', '  ', '    ', '\t', 'word ', 'foo', 'bar.', '$x$', '$', '\\',
-                '\\(', '\\)', '<br>', 'https://a.b/c', '---\n', '===\n', '- [ ] ', 'ש', '中文', '\u202e', '&amp;', ':', '|', '\r\n', '😀', '   1. ', 'x = "a" # c\n',
-                '"'.repeat(3), '/* ', '*/'];
-            const random = seeded(16);
-            const different = [];
-            for (let i = 0; i < 150; i += 1) {
-                const text = Array.from({ length: 1 + random(60) }, () => bits[random(bits.length)]).join('').repeat(i % 10 ? 1 : 1 + random(60));
-                const length = text.length > 2000 ? 400 : 12;
-                const wanted = whole(text).innerHTML;
-                if (text.length < 300 && streamed(text, () => 1).innerHTML !== wanted) different.push(text);
-                if (streamed(text, () => 1 + random(length)).innerHTML !== wanted) different.push(text);
-            }
-            return different;
-        }"""
-    )
+    different = markdown.evaluate("differentInPieces(150)")
     assert different == []
 
 
@@ -145,37 +128,7 @@ _SHAPES = {
 @pytest.mark.parametrize("shape", _SHAPES)
 def test_only_the_end_is_drawn_again(markdown: Page, shape: str) -> None:
     """10 000 tokens: none puts more nodes in than a short text would, and those of the first half stay."""
-    work: dict[str, Any] = markdown.evaluate(
-        f"""async () => {{
-            const make = {_SHAPES[shape]};
-            const view = markdownView();
-            const changes = new MutationObserver(() => {{}});
-            changes.observe(view.node, {{ childList: true, characterData: true, subtree: true }});
-            let [most, sum, early] = [0, 0, 0];
-            const old = new Set();
-            const note = (records) => {{
-                const nodes = records.reduce((all, {{ addedNodes }}) => all + addedNodes.length, 0);
-                most = Math.max(most, nodes);
-                sum += nodes;
-                early += records.filter(({{ target }}) => old.has(target)).length;
-            }};
-            for (let i = 0; i < 10_000; i += 1) {{
-                view.append(make(i));
-                view.work(Infinity, Infinity);
-                if (i % 10 === 0) note(changes.takeRecords());
-                if (i === 5000) {{
-                    let last = view.node;
-                    while (last.lastChild) last = last.lastChild;
-                    const ended = (node) => !node.contains(last);
-                    for (const node of [...view.node.querySelectorAll('p, pre, td, .md-box')].filter(ended)) old.add(node);
-                }}
-            }}
-            view.end();
-            view.work(Infinity, Infinity);
-            const same = view.node.innerHTML === whole(view.text).innerHTML;
-            return {{ most, mean: sum / 1000, early, same, nodes: view.node.getElementsByTagName('*').length }};
-        }}"""
-    )
+    work: dict[str, Any] = markdown.evaluate(f"workOf({_SHAPES[shape]})")
     assert work["same"]
     assert (
         work["most"] <= 600
@@ -210,7 +163,9 @@ def test_a_long_text_comes_in_slices(markdown: Page) -> None:
             document.getElementById('view').replaceChildren(view.node);
             view.append('word '.repeat(40_000));
             const lengths = [];
-            new MutationObserver(() => lengths.push(view.node.textContent.length)).observe(view.node, { childList: true, subtree: true, characterData: true });
+            const note = () => lengths.push(view.node.textContent.length);
+            const all = { childList: true, subtree: true, characterData: true };
+            new MutationObserver(note).observe(view.node, all);
             await view.end();
             await new Promise(requestAnimationFrame);
             return lengths;
@@ -308,8 +263,11 @@ def test_nothing_scrolls_the_page_sideways(markdown: Page) -> None:
         f"{long}\n\n`{long}`\n\n```\n{long}\n```\n\n|{'a|' * 30}\n|{'-|' * 30}\n\n- {long}\n\n$${long}$$",
     )
     width, boxes = markdown.evaluate(
-        """() => [document.getElementById('view').scrollWidth,
-            [...document.querySelectorAll('#view pre, #view .md-table')].map((box) => box.scrollWidth > box.clientWidth)]"""
+        """() => {
+            const boxes = [...document.querySelectorAll('#view pre, #view .md-table')];
+            const scrolls = (box) => box.scrollWidth > box.clientWidth;
+            return [document.getElementById('view').scrollWidth, boxes.map(scrolls)];
+        }"""
     )
     markdown.set_viewport_size({"width": 1440, "height": 900})
     assert width <= 360
@@ -321,7 +279,7 @@ def test_it_is_accessible(markdown: Page, axe: str, scheme: Any) -> None:
     markdown.emulate_media(color_scheme=scheme)
     put(
         markdown,
-        "# A\n\n## B\n\ntext *a* `b` [c](https://e.com) [bank.com](https://e.com)\n\n- [ ] d\n- [x] e\n\n> f\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
-        "```py\nreturn 'a' + 12 # note\n```\n\n1. a\n2. b\n\n###### G",
+        "# A\n\n## B\n\ntext *a* `b` [c](https://e.com) [bank.com](https://e.com)\n\n- [ ] d\n- [x] e\n\n"
+        "> f\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nreturn 'a' + 12 # note\n```\n\n1. a\n2. b\n\n#### G",
     )
     assert_accessible(markdown, axe)
