@@ -41,6 +41,7 @@ export class Blocks {
   preview(text, joined) {
     if (this.extend(text)) return;
     this.undo();
+    if (this.leaf instanceof CodeBlock) this.leaf.flush();
     this.before = { stack: [...this.stack], leaf: this.leaf, left: this.left };
     this.trial = [];
     this.shown = '';
@@ -314,7 +315,7 @@ export class Blocks {
   place(node) {
     (this.stack.at(-1)?.node || this.root).append(node);
     if (this.trial) this.trial.push(node);
-    this.left -= 1;
+    this.left -= 3;
   }
 
   /** Close all blocks but the first `depth`. */
@@ -328,6 +329,7 @@ export class Blocks {
     this.leaf = null;
     if (!leaf || this.trial) return;
     if (leaf instanceof Prose) leaf.finish();
+    if (leaf instanceof CodeBlock) leaf.flush();
     this.left -= leaf.made;
   }
 

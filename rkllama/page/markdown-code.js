@@ -9,7 +9,7 @@ import { addWords, t } from './words.js';
 addWords({ 'md.code': ['Code', 'Code'] });
 
 const BOX = 4096; // characters
-const COLOURED = 100_000; // characters of a block
+const COLOURED = 8000; // nodes of a block: what comes behind them is not coloured
 
 const HASH = 'python|py|bash|sh|shell|zsh|console|yaml|yml|toml|ini|conf|ruby|rb|perl|r|makefile|make|dockerfile|cmake|nix|elixir|julia';
 const SLASH = 'js|javascript|jsx|ts|typescript|tsx|c|cpp|c++|h|hpp|cs|csharp|java|kotlin|swift|go|golang|rust|rs|php|scala|dart|json|jsonc|css|scss|zig|glsl|cuda|proto|groovy';
@@ -79,8 +79,8 @@ export class CodeBlock {
     const name = language.toLowerCase();
     this.colours = !plain && Object.hasOwn(COMMENTS, name) ? new Colours(name) : null;
     this.plain = plain;
-    this.size = 0;
     this.made = 0;
+    this.waiting = '';
     this.extra = null;
     this.code = h('code', { dir: plain ? 'auto' : 'ltr' });
     this.node = plain ? h('div', { class: 'md-plain' }, this.code) : framed(this.code, seen(language));
@@ -90,16 +90,32 @@ export class CodeBlock {
   newBox() {
     this.box = h('span', { class: 'md-box' });
     this.filled = 0;
+    this.made += 2;
     this.code.append(this.box);
+  }
+
+  get coloured() {
+    return this.colours && this.made < COLOURED;
   }
 
   /** Add what will not change; `whole` says that a line ends with it. */
   add(text, whole) {
-    this.preview('');
-    if (this.filled >= BOX) this.newBox();
-    this.put(this.box, this.pieces(text, false), whole);
-    this.filled += text.length + 1;
-    this.size += text.length + 1;
+    if (this.filled >= BOX) {
+      this.flush();
+      this.newBox();
+    }
+    const line = whole ? `${text}\n` : text;
+    if (this.coloured) this.put(this.box, this.colours.line(text, false), whole);
+    else this.waiting += line;
+    this.filled += line.length;
+  }
+
+  /** Show what has no colours, and is put in together: an answer may have many short lines. */
+  flush() {
+    const { made } = this;
+    if (this.waiting) this.put(this.box, [[null, this.waiting]], false);
+    // How often it comes to this depends on how the text comes, which must make no difference.
+    Object.assign(this, { waiting: '', made });
   }
 
   put(parent, pieces, whole) {
@@ -113,18 +129,15 @@ export class CodeBlock {
     }
   }
 
-  pieces(text, trial) {
-    return this.colours && this.size < COLOURED ? this.colours.line(text, trial) : [[null, text]];
-  }
-
   /** Show the beginning of a line that is still to come. */
   preview(text) {
     if (this.extra) this.extra.remove();
     this.extra = null;
     if (!text) return;
+    this.flush();
     this.extra = h('span');
     const made = this.made;
-    this.put(this.extra, this.pieces(text, true), false);
+    this.put(this.extra, this.coloured ? this.colours.line(text, true) : [[null, text]], false);
     this.made = made;
     this.box.append(this.extra);
   }

@@ -210,7 +210,7 @@ def test_each_block_has_its_own_direction(markdown: Page) -> None:
 
 def test_code_is_copied_as_it_is(markdown: Page) -> None:
     """Over plain http, where there is no navigator.clipboard; and by selecting it."""
-    code = "".join(f"line {i}\n\n" for i in range(900)) + "\tlast <b>"
+    code = "".join(f"line {i}\n\n" for i in range(2000)) + "\tlast <b>"
     put(markdown, f"```py\n{code}\n```")
     assert markdown.evaluate("navigator.clipboard === undefined")
     assert markdown.locator("#view .md-box").count() > 2
