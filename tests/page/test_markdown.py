@@ -280,6 +280,7 @@ def test_it_is_accessible(markdown: Page, axe: str, scheme: Any) -> None:
     put(
         markdown,
         "# A\n\n## B\n\ntext *a* `b` [c](https://e.com) [bank.com](https://e.com)\n\n- [ ] d\n- [x] e\n\n"
-        "> f\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nreturn 'a' + 12 # note\n```\n\n1. a\n2. b\n\n#### G",
+        "> f\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n"
+        "```py\nreturn 'a' + 12 # note\n```\n\n1. a\n2. b\n\n#### G",
     )
     assert_accessible(markdown, axe)
