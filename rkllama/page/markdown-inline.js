@@ -5,7 +5,7 @@ import { safeTarget } from './markdown-links.js';
 
 const DEEPEST = 10;
 const LONGEST_LINK = 2000;
-const MOST_PARENTHESES = 32;
+const MOST_PARENTHESES = 8;
 const TAGS = { '*': ['em', 'strong'], _: ['em', 'strong'], '~': [null, 'del'] };
 const ENTITIES = { amp: '&', lt: '<', gt: '>', quot: '"', nbsp: '\u00a0', '#39': "'" };
 const PLAIN = /[^\\`*_~![\]<$:&\n]+/y;
