@@ -1,0 +1,196 @@
+// The models that are here: what each is, what it can do, whether it is in memory, and what can be done with it.
+
+import { deleteModel, expiryOf, loadModel, modelDetails, modelStore, plainName, unloadModel } from './models-data.js';
+import { showDetails } from './models-details.js';
+import { confirmed, notify } from './dialog.js';
+import { fill, h, iconButton } from './dom.js';
+import { addWords, bytes, duration, figure, remember, t } from './words.js';
+
+addWords({
+  'models.chat': ['Chat', 'Discuter'],
+  'models.chat-with': ['Chat with {name}', 'Discuter avec {name}'],
+  'models.load': ['Load', 'Charger'],
+  'models.load-name': ['Load {name} into memory', 'Charger {name} en mémoire'],
+  'models.unload': ['Unload', 'Décharger'],
+  'models.unload-name': ['Unload {name} from memory', 'Décharger {name} de la mémoire'],
+  'models.loading': ['Loading…', 'Chargement…'],
+  'models.unloading': ['Unloading…', 'Déchargement…'],
+  'models.deleting': ['Deleting…', 'Suppression…'],
+  'models.details': ['Details', 'Détails'],
+  'models.details-name': ['Details of {name}', 'Détails de {name}'],
+  'models.delete': ['Delete', 'Supprimer'],
+  'models.delete-name': ['Delete {name}', 'Supprimer {name}'],
+  'models.delete-title': ['Delete {name}?', 'Supprimer {name}\u202f?'],
+  'models.delete-text': ['The file {file} ({size}) is deleted from this board. To have it again, it must be downloaded again.', 'Le fichier {file} ({size}) est supprimé de cette carte. Pour l’avoir de nouveau, il faudra le retélécharger.'],
+  'models.delete-loaded': ['It is in memory: answers that it is writing stop.', 'Il est en mémoire\u202f: les réponses en cours s’arrêtent.'],
+  'models.delete-name-only': ['Only the name {name} is deleted. The file {file} ({size}) stays, since {parent} uses it.', 'Seul le nom {name} est supprimé. Le fichier {file} ({size}) reste, car {parent} l’utilise.'],
+  'models.deleted': ['{name} is deleted', '{name} est supprimé'],
+  'models.loaded': ['{name} is in memory', '{name} est en mémoire'],
+  'models.unloaded': ['{name} is no longer in memory', '{name} n’est plus en mémoire'],
+  'models.size': ['Size', 'Taille'],
+  'models.quantization': ['Quantization', 'Quantification'],
+  'models.context': ['Context', 'Contexte'],
+  'models.tokens': ['{count} tokens', '{count} jetons'],
+  'models.runs': ['Runs on', 'Fonctionne sur'],
+  'models.aliases': ['Also called', 'Aussi appelé'],
+  'models.memory': ['Memory', 'Mémoire'],
+  'models.stays': ['in memory', 'en mémoire'],
+  'models.left': ['in memory for {time}', 'en mémoire pour {time}'],
+  'models.busy': ['answering', 'répond'],
+  'models.state-loading': ['loading', 'chargement'],
+  'can.vision': ['sees pictures', 'voit les images'],
+  'can.thinking': ['thinks', 'réfléchit'],
+  'can.tools': ['tools', 'outils'],
+  'can.embedding': ['embeddings', 'vecteurs'],
+  'can.rerank': ['ranks texts', 'classe des textes'],
+  'can.insert': ['fills in', 'complète'],
+});
+
+const SHOWN_CAPABILITIES = ['vision', 'thinking', 'tools', 'embedding', 'rerank', 'insert'];
+
+/** Put the models into the list `root`. Each keeps its node, so that the focus stays where it is. */
+export function fillModels(root) {
+  const rows = new Map([...root.children].map((row) => [row.dataset.model, row]));
+  const wanted = modelStore.models.map((model) => {
+    const row = rows.get(model.name) || modelRow(model);
+    updateRow(row, model);
+    return row;
+  });
+  for (const row of rows.values()) if (!wanted.includes(row)) row.remove();
+  wanted.forEach((row, at) => {
+    if (root.children[at] !== row) root.insertBefore(row, root.children[at] || null);
+  });
+}
+
+function modelRow(model) {
+  const name = plainName(model.name);
+  const parts = {
+    badges: h('p', { class: 'models-badges' }),
+    facts: h('dl', { class: 'models-facts' }),
+    chat: h('a', { class: 'button primary', href: '#chat', 'aria-label': t('models.chat-with', { name }), on: { click: () => remember('rkllama-model', name) } }, t('models.chat')),
+    memory: h('button', { type: 'button', class: 'button models-memory-button', on: { click: () => switchMemory(row.model) } }),
+    details: h('button', { type: 'button', class: 'button', 'aria-label': t('models.details-name', { name }), on: { click: () => showDetails(row.model) } }, t('models.details')),
+    trash: iconButton('trash', t('models.delete-name', { name }), () => askToDelete(row.model, row)),
+  };
+  const row = h(
+    'li',
+    { class: 'card models-model', dataset: { model: model.name } },
+    h('div', { class: 'models-model-text' }, h('h3', { tabindex: -1 }, name), parts.badges, parts.facts),
+    h('div', { class: 'models-actions' }, parts.chat, parts.memory, parts.details, parts.trash),
+  );
+  return Object.assign(row, { model, parts });
+}
+
+function updateRow(row, model) {
+  row.model = model;
+  fillFacts(row, model);
+  fillBadges(row, null);
+  fillMemory(row);
+  modelDetails(model).then(
+    (details) => {
+      if (row.model !== model) return;
+      fillBadges(row, details);
+      row.parts.chat.classList.toggle('models-gone', !details.capabilities.includes('completion'));
+    },
+    () => {}, // A model whose file cannot be read stays in the list without its abilities; the details say why.
+  );
+}
+
+function fillFacts(row, model) {
+  const { size, details, aliases } = model;
+  const context = model.loaded?.context_length || details.context_length;
+  fill(
+    row.parts.facts,
+    modelFact('models.size', bytes(size)),
+    modelFact('models.quantization', details.quantization_level),
+    modelFact('models.context', context && t('models.tokens', { count: figure(context) })),
+    modelFact('models.runs', runsOn(model)),
+    modelFact('models.memory', model.loaded?.memory && bytes(model.loaded.memory)),
+    modelFact('models.aliases', aliases.join(', ')),
+  );
+}
+
+/** One fact as term and description; null where nothing is known. */
+export function modelFact(key, value) {
+  return value ? h('div', {}, h('dt', {}, t(key)), h('dd', {}, value)) : null;
+}
+
+/** What runs a model: the runtime that has it in memory, else the chip that its file is for. */
+export function runsOn(model) {
+  const { loaded, details } = model;
+  if (loaded?.runtime) return loaded.runtime;
+  if (details.format === 'rkllm') return details.platform ? `NPU (${details.platform.toUpperCase()})` : 'NPU';
+  return 'CPU (.gguf)';
+}
+
+function fillBadges(row, details) {
+  const { model } = row;
+  // What was told before stays until it is told anew, so that nothing jumps.
+  if (details) row.capabilities = SHOWN_CAPABILITIES.filter((name) => details.capabilities.includes(name));
+  const able = row.capabilities || (model.vision ? ['vision'] : []);
+  fill(
+    row.parts.badges,
+    model.details.parameter_size && h('span', { class: 'badge' }, model.details.parameter_size),
+    able.map((name) => h('span', { class: 'badge' }, t(`can.${name}`))),
+    model.loaded && h('span', { class: 'badge good', dataset: { expires: '' } }, memoryText(model.loaded)),
+  );
+}
+
+/** "in memory for 4 min": the state of a model in memory in words. */
+export function memoryText(loaded) {
+  if (loaded.state === 'busy') return t('models.busy');
+  if (loaded.state === 'loading') return t('models.state-loading');
+  const at = expiryOf(loaded);
+  return at === null ? t('models.stays') : t('models.left', { time: duration(Math.max(0, Math.round((at - Date.now()) / 1000))) });
+}
+
+/** Count down: called each second while somebody looks. */
+export function tickModels(root) {
+  for (const row of root.children) {
+    const badge = row.querySelector('[data-expires]');
+    if (badge && row.model.loaded) badge.textContent = memoryText(row.model.loaded);
+  }
+}
+
+function fillMemory(row) {
+  const { model, parts } = row;
+  const acting = modelStore.acting.get(model.name);
+  const verb = model.loaded ? 'unload' : 'load';
+  parts.memory.textContent = acting ? t(`models.${acting}`) : t(`models.${verb}`);
+  parts.memory.setAttribute('aria-label', acting ? t(`models.${acting}`) : t(`models.${verb}-name`, { name: plainName(model.name) }));
+  parts.memory.setAttribute('aria-disabled', Boolean(acting));
+  row.setAttribute('aria-busy', Boolean(acting));
+}
+
+async function switchMemory(model) {
+  if (modelStore.acting.has(model.name)) return;
+  const name = plainName(model.name);
+  try {
+    await (model.loaded ? unloadModel(model.name) : loadModel(model.name));
+    notify(t(model.loaded ? 'models.unloaded' : 'models.loaded', { name }));
+  } catch (error) {
+    sayFailure(error);
+  }
+}
+
+/** Say an error with what helps. */
+export function sayFailure(error) {
+  notify([error.message, error.hint].filter(Boolean).join(' '), { error: true });
+}
+
+async function askToDelete(model, row) {
+  const details = await modelDetails(model).catch(() => null);
+  const parent = details?.details.parent_model;
+  const values = { name: plainName(model.name), file: model.details.file, size: bytes(model.size), parent };
+  const text = [t(parent ? 'models.delete-name-only' : 'models.delete-text', values), model.loaded && !parent && t('models.delete-loaded')];
+  if (!(await confirmed(t('models.delete-title', values), text.filter(Boolean).join(' '), t('models.delete'), { danger: true }))) return;
+  // The focus goes to the next model, or to the one before, or to the list's title.
+  const next = row.nextElementSibling || row.previousElementSibling;
+  try {
+    await deleteModel(model.name);
+    notify(t('models.deleted', values));
+    (next?.isConnected ? next.querySelector('h3') : document.getElementById('models-here')).focus();
+  } catch (error) {
+    sayFailure(error);
+  }
+}
