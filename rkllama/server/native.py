@@ -76,6 +76,12 @@ def _pull(call: Call) -> Reply:
     return stream(call, lines, steps, first)
 
 
+def _search(call: Call) -> Reply:
+    asked = native.decode_search(call.query())
+    found = call.service.search(asked.text, asked.format, asked.page, call.caller())
+    return ok(native.search_body(found))
+
+
 _route = partial(Route, group=GROUP)
 ROUTES = (
     _route(
@@ -131,5 +137,13 @@ ROUTES = (
         "Delete a model",
         accepts="Named",
         returns=("message",),
+    ),
+    _route(
+        ("GET",),
+        "/api/rkllama/search",
+        _search,
+        "Search Hugging Face for models that run on this board",
+        query=("query", "format", "page"),
+        returns=("models", "total", "more"),
     ),
 )
