@@ -27,12 +27,12 @@ addWords({
   'board.cool': ['Not slowed down by heat', 'Pas ralenti par la chaleur'],
   'board.memory': ['Memory', 'Mémoire'],
   'board.memory-used': ['Memory in use', 'Mémoire utilisée'],
-  'board.used-of': ['{used} of {total} in use', '{used} sur {total} utilisés'],
+  'board.in-use': ['In use', 'Utilisée'],
+  'board.total': ['of {total}', 'sur {total}'],
   'board.cma': ['For devices (CMA)', 'Pour les périphériques (CMA)'],
   'board.queue': ['Queue', 'File d’attente'],
   'board.queue-length': ['Requests that wait', 'Requêtes en attente'],
-  'board.waiting': ['{count} request waits|{count} requests wait', '{count} requête attend|{count} requêtes attendent'],
-  'board.busy': ['{count} answering now|{count} answering now', '{count} réponse en cours|{count} réponses en cours'],
+  'board.busy': ['{count} answer being written|{count} answers being written', '{count} réponse en cours|{count} réponses en cours'],
 });
 
 const MOST_LINES = 4;
@@ -61,8 +61,10 @@ function drawFrom(one, values, top) {
   one.draw(boardHistory.map((sample) => ({ at: sample.at, values: values(sample) })), boardHistory.at(-1).at, top);
 }
 
-function card(key, ...children) {
-  return h('section', { class: 'card board-card', 'aria-labelledby': `board-${key}` }, h('h2', { id: `board-${key}` }, t(`board.${key}`)), children);
+/** A card; `aside` is what stands beside its title. */
+function card(key, aside, ...children) {
+  const head = h('div', { class: 'board-head' }, h('h2', { id: `board-${key}` }, t(`board.${key}`)), aside);
+  return h('section', { class: 'card board-card', 'aria-labelledby': `board-${key}` }, head, children);
 }
 
 // --- Clocks ---
@@ -89,7 +91,7 @@ function npuCard(npu) {
   const lines = Array.from({ length: cores }, (_, at) => (cores > 1 ? t('board.core', { first: at }) : ''));
   const load = cores ? chart({ name: t('board.npu-load'), lines, show: percent }) : null;
   const clock = clockRow('', npu, (board) => board.npu);
-  const element = card('npu', load ? load.element : h('p', { class: 'soft' }, t('board.npu-root')), clock.element);
+  const element = card('npu', null, load ? load.element : h('p', { class: 'soft' }, t('board.npu-root')), clock.element);
   const draw = ({ board }) => {
     if (load) drawFrom(load, (sample) => (sample.board.npu?.load_percent || []).map((value) => value / 100));
     clock.draw(board);
@@ -110,7 +112,7 @@ function cpuCard(board) {
     if (load) drawFrom(load, ({ loads }) => (single ? [meanLoad(loads)] : clusters.map((cluster) => meanLoad(loads, cluster.cores))));
     for (const clock of clocks) clock.draw(sample.board);
   };
-  return { key: 'cpu', element: card('cpu', load && load.element, clocks.map((clock) => clock.element)), draw };
+  return { key: 'cpu', element: card('cpu', null, load && load.element, clocks.map((clock) => clock.element)), draw };
 }
 
 function coresText(cores) {
@@ -125,7 +127,7 @@ function ddrCard(ddr) {
     if (load) drawFrom(load, (sample) => (sample.board.ddr?.load_percent || []).slice(0, 1).map((value) => value / 100));
     clock.draw(board);
   };
-  return { key: 'ddr', element: card('ddr', load && load.element, clock.element), draw };
+  return { key: 'ddr', element: card('ddr', null, load && load.element, clock.element), draw };
 }
 
 // --- Heat, memory, queue ---
@@ -135,7 +137,7 @@ function heatCard() {
   const hottest = (board) => (board.temperatures?.length ? Math.max(...board.temperatures.map((sensor) => sensor.celsius)) : null);
   const one = chart({ name: t('board.hottest'), lines: [t('board.hottest')], show: celsius, low: COOLEST, high: HOTTEST });
   const sensors = h('dl', { class: 'board-sensors' });
-  const badge = h('p', {});
+  const badge = h('span', {});
   const draw = ({ board }) => {
     const { throttled, temperatures = [] } = board;
     drawFrom(one, (sample) => [hottest(sample.board)], Math.max(HOTTEST, hottest(board)));
@@ -148,24 +150,24 @@ function heatCard() {
 function memoryCard(memory) {
   const used = ({ memory: now }) => now.total_bytes - now.available_bytes;
   const cmaUsed = ({ memory: now }) => now.cma_total_bytes - now.cma_free_bytes;
-  const main = chart({ name: t('board.memory-used'), lines: [''], show: bytes, high: memory.total_bytes });
-  const text = h('p', { class: 'soft' });
+  const main = chart({ name: t('board.memory-used'), lines: [t('board.in-use')], show: bytes, high: memory.total_bytes });
+  const total = h('span', { class: 'soft' });
   const cma = memory.cma_total_bytes > 0 && memory.cma_free_bytes !== undefined ? chart({ name: t('board.cma'), lines: [t('board.cma')], show: bytes, high: memory.cma_total_bytes, small: true }) : null;
   const draw = ({ board }) => {
     drawFrom(main, (sample) => [used(sample.board)], board.memory.total_bytes);
-    fill(text, t('board.used-of', { used: bytes(used(board)), total: bytes(board.memory.total_bytes) }));
+    fill(total, t('board.total', { total: bytes(board.memory.total_bytes) }));
     if (cma) drawFrom(cma, (sample) => [cmaUsed(sample.board)]);
   };
-  return { key: 'memory', element: card('memory', main.element, text, cma && h('div', { class: 'board-row' }, cma.element)), draw };
+  return { key: 'memory', element: card('memory', total, main.element, cma && h('div', { class: 'board-row' }, cma.element)), draw };
 }
 
 function queueCard() {
-  const one = chart({ name: t('board.queue-length'), lines: [''], show: (value) => figure(value), high: 4 });
-  const text = h('p', { class: 'soft' });
+  const one = chart({ name: t('board.queue-length'), lines: [t('board.queue-length')], show: (value) => figure(value), high: 4 });
+  const text = h('span', { class: 'soft' });
   const draw = ({ health }) => {
     drawFrom(one, (sample) => [sample.health.queue], Math.max(4, ...boardHistory.map((sample) => sample.health.queue)));
     const busy = health.models.filter((model) => model.state === 'busy').length;
-    fill(text, [t('board.waiting', { count: health.queue }), busy && t('board.busy', { count: busy })].filter(Boolean).join(' · '));
+    fill(text, t('board.busy', { count: busy }));
   };
-  return { key: 'queue', element: card('queue', one.element, text), draw };
+  return { key: 'queue', element: card('queue', text, one.element), draw };
 }

@@ -31,7 +31,7 @@ export function chart({ name, lines, show, low = 0, high = 1, small = false }) {
     drawn.map(({ line }) => line),
   );
   const legend = h('ul', { class: 'chart-legend' }, lines.map((line, at) => legendEntry(line, at, lines.length > 1)));
-  const element = h('figure', { class: 'chart' }, drawing, h('figcaption', {}, legend));
+  const element = h('figure', { class: small ? 'chart chart-beside' : 'chart' }, drawing, h('figcaption', {}, legend));
   const draw = (samples, now, top = high) => {
     const figures = lines.map((line, at) => {
       const points = pointsOf(samples, at, now);

@@ -85,7 +85,7 @@ function pullRow(pull) {
     actions: h('div', { class: 'buttons' }),
   };
   const row = h('li', { class: 'card models-download' }, h('div', { class: 'models-download-text' }, parts.name, parts.note, parts.bar, parts.text, parts.problem), parts.actions);
-  return Object.assign(row, { parts, drawn: 0, quarter: 0, status: '' });
+  return Object.assign(row, { parts, drawn: 0, timer: 0, quarter: 0, status: '' });
 }
 
 function moveRow(panel, row, pull) {
@@ -93,8 +93,12 @@ function moveRow(panel, row, pull) {
   const share = pullShare(pull);
   speakQuarter(panel, row, pull, share);
   const now = performance.now();
-  if (row.status === pull.status && now - row.drawn < PULL_TEXT_EVERY && !pull.silent) return;
-  row.drawn = now;
+  if (row.status === pull.status && now - row.drawn < PULL_TEXT_EVERY) {
+    row.timer ||= setTimeout(() => moveRow(panel, row, pull), PULL_TEXT_EVERY);
+    return;
+  }
+  clearTimeout(row.timer);
+  Object.assign(row, { drawn: now, timer: 0 });
   parts.name.textContent = pull.file || pull.reference;
   parts.note.textContent = pull.note;
   parts.note.hidden = !pull.note;

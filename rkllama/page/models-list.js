@@ -35,7 +35,7 @@ addWords({
   'models.aliases': ['Also called', 'Aussi appelé'],
   'models.memory': ['Memory', 'Mémoire'],
   'models.stays': ['in memory', 'en mémoire'],
-  'models.left': ['in memory for {time}', 'en mémoire pour {time}'],
+  'models.left': ['in memory, {time} left', 'en mémoire, encore {time}'],
   'models.busy': ['answering', 'répond'],
   'models.state-loading': ['loading', 'chargement'],
   'can.vision': ['sees pictures', 'voit les images'],
