@@ -10,8 +10,15 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
-CHROMIUM = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run")
-CHROMIUM += ("--disable-background-networking", "--disable-component-update", "--disable-sync")
+CHROMIUM = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
 HEIGHTS = {360: 740, 768: 1024, 1440: 900}
 """Pixels of a window by its width: a phone, a tablet, a desktop."""
 PATIENCE = 15_000
