@@ -167,7 +167,7 @@ function queueCard() {
   const draw = ({ health }) => {
     drawFrom(one, (sample) => [sample.health.queue], Math.max(4, ...boardHistory.map((sample) => sample.health.queue)));
     const busy = health.models.filter((model) => model.state === 'busy').length;
-    fill(text, t('board.busy', { count: busy }));
+    fill(text, busy > 0 && t('board.busy', { count: busy }));
   };
   return { key: 'queue', element: card('queue', text, one.element), draw };
 }

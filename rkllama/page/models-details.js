@@ -1,5 +1,6 @@
 // What a model's file and what lies beside it say, in a dialog.
 
+import { capabilityText } from './models-words.js';
 import { modelDetails, plainName } from './models-data.js';
 import { dialog, errorBox } from './dialog.js';
 import { fill, h, icon } from './dom.js';
@@ -26,7 +27,6 @@ addWords({
   'detail.capabilities': ['Can do', 'Capacités'],
   'detail.license': ['Licence', 'Licence'],
   'detail.template': ['Chat template', 'Modèle de conversation'],
-  'detail.guess': ['This model brings no chat template. In its place: {guess}', 'Ce modèle n’apporte pas de modèle de conversation. À sa place\u202f: {guess}'],
   'detail.system': ['System prompt', 'Invite système'],
   'detail.defaults': ['Default settings', 'Réglages par défaut'],
   'detail.modelfile': ['Modelfile', 'Modelfile'],
@@ -54,7 +54,7 @@ function detailNodes(model, details) {
     ['detail.modelfile', details.modelfile],
   ];
   return [
-    [details.template_guess && t('detail.guess', { guess: details.template_guess }), details.encoder?.problem, ...details.notes]
+    [details.template_guess, details.encoder?.problem, ...details.notes]
       .filter(Boolean)
       .map((note) => h('p', { class: 'models-warning' }, icon('warning'), h('span', {}, note))),
     h('dl', { class: 'models-table' }, detailRows(model, details)),
@@ -79,7 +79,7 @@ function detailRows(model, details) {
     ['quantization', known.quantization_level],
     ['context', context && figure(context)],
     ['platform', known.platform?.toUpperCase()],
-    ['capabilities', details.capabilities.join(', ')],
+    ['capabilities', details.capabilities.map(capabilityText).join(', ')],
     ['encoder', details.encoder && encoderText(details.encoder)],
     ['parent', known.parent_model],
     ['memory', loaded?.memory && bytes(loaded.memory)],

@@ -1,5 +1,6 @@
 // The models that are here: what each is, what it can do, whether it is in memory, and what can be done with it.
 
+import { capabilityText, shownCapabilities } from './models-words.js';
 import { deleteModel, expiryOf, loadModel, modelDetails, modelStore, plainName, unloadModel } from './models-data.js';
 import { showDetails } from './models-details.js';
 import { confirmed, notify } from './dialog.js';
@@ -38,15 +39,7 @@ addWords({
   'models.left': ['in memory, {time} left', 'en mémoire, encore {time}'],
   'models.busy': ['answering', 'répond'],
   'models.state-loading': ['loading', 'chargement'],
-  'can.vision': ['sees pictures', 'voit les images'],
-  'can.thinking': ['thinks', 'réfléchit'],
-  'can.tools': ['tools', 'outils'],
-  'can.embedding': ['embeddings', 'vecteurs'],
-  'can.rerank': ['ranks texts', 'classe des textes'],
-  'can.insert': ['fills in', 'complète'],
 });
-
-const SHOWN_CAPABILITIES = ['vision', 'thinking', 'tools', 'embedding', 'rerank', 'insert'];
 
 /** Put the models into the list `root`. Each keeps its node, so that the focus stays where it is. */
 export function fillModels(root) {
@@ -126,12 +119,12 @@ export function runsOn(model) {
 function fillBadges(row, details) {
   const { model } = row;
   // What was told before stays until it is told anew, so that nothing jumps.
-  if (details) row.capabilities = SHOWN_CAPABILITIES.filter((name) => details.capabilities.includes(name));
+  if (details) row.capabilities = shownCapabilities(details.capabilities);
   const able = row.capabilities || (model.vision ? ['vision'] : []);
   fill(
     row.parts.badges,
     model.details.parameter_size && h('span', { class: 'badge' }, model.details.parameter_size),
-    able.map((name) => h('span', { class: 'badge' }, t(`can.${name}`))),
+    able.map((name) => h('span', { class: 'badge' }, capabilityText(name))),
     model.loaded && h('span', { class: 'badge good', dataset: { expires: '' } }, memoryText(model.loaded)),
   );
 }

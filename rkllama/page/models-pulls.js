@@ -108,8 +108,8 @@ function takePullLine(pull, line) {
   } else if ('completed' in line) {
     Object.assign(pull, { status: line.status.startsWith('verifying') ? 'verifying' : 'downloading', total: line.total || null });
     takeBytes(pull, line);
+    pull.file = line.file.split('/').pop();
   }
-  if (line.file) pull.file = line.file.split('/').pop();
   heardPull(pull);
   tellPulls(pull);
 }

@@ -2,6 +2,7 @@
 
 import { getJSON } from './api.js';
 import { boardSoc } from './models-data.js';
+import { capabilityText, shownCapabilities } from './models-words.js';
 import { isRunning, onPulls, pullShare, pulls, startPull } from './models-pulls.js';
 import { errorBox } from './dialog.js';
 import { fill, h, icon } from './dom.js';
@@ -22,7 +23,9 @@ addWords({
   'search.fits': ['{count} file fits {board}|{count} files fit {board}', '{count} fichier convient à {board}|{count} fichiers conviennent à {board}'],
   'search.fits-cpu': ['{count} file runs here|{count} files run here', '{count} fichier fonctionne ici|{count} fichiers fonctionnent ici'],
   'search.not': ['{count} file that does not fit|{count} files that do not fit', '{count} fichier qui ne convient pas|{count} fichiers qui ne conviennent pas'],
-  'search.best': ['Best choice', 'Meilleur choix'],
+  'search.best': ['Recommended', 'Conseillé'],
+  'search.others': ['{count} other file that fits|{count} other files that fit', '{count} autre fichier qui convient|{count} autres fichiers qui conviennent'],
+  'search.about': ['about {size}', 'environ {size}'],
   'search.here': ['Already here', 'Déjà là'],
   'search.more': ['More results', 'Plus de résultats'],
   'search.downloads': ['{count} download|{count} downloads', '{count} téléchargement|{count} téléchargements'],
@@ -48,6 +51,7 @@ export function searchPanel() {
     input: h('input', { type: 'search', name: 'query', autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false', placeholder: t('search.hint')}),
     format: h('select', { name: 'format' }, h('option', { value: '' }, t('search.npu')), h('option', { value: 'gguf' }, t('search.cpu'))),
     status: h('p', { class: 'soft', role: 'status' }),
+    typed: h('div', { class: 'models-typed' }),
     results: h('div', { class: 'models-results' }),
     timer: 0,
     controller: new AbortController(),
@@ -63,6 +67,7 @@ export function searchPanel() {
     { class: 'card models-search', 'aria-labelledby': 'models-search-title' },
     h('h2', { id: 'models-search-title' }, t('search.title')),
     h('form', { role: 'search', class: 'models-form', on: { submit, input: (event) => searchSoon(panel, event) } }, h('label', { class: 'field' }, h('span', {}, t('search.label')), panel.input), panel.choice),
+    panel.typed,
     panel.status,
     panel.results,
   );
@@ -77,12 +82,14 @@ export function searchPanel() {
 
 function searchSoon(panel, event) {
   clearTimeout(panel.timer);
+  offerTyped(panel);
   panel.timer = setTimeout(() => searchNow(panel), event.target === panel.format ? 0 : SEARCH_AFTER);
 }
 
 /** Ask for what is typed. An address or a path is not searched: it can only be fetched. */
 async function searchNow(panel) {
   clearTimeout(panel.timer);
+  offerTyped(panel);
   panel.controller.abort();
   Object.assign(lastSearch, nothingSearched, { text: panel.input.value.trim(), format: panel.format.value, models: [] });
   if (lastSearch.text.length < 2 || isHubReference(lastSearch.text)) {
@@ -108,33 +115,31 @@ async function fetchSearchPage(panel, page) {
     const answer = await getJSON(`api/rkllama/search?${asked}`, { signal });
     const known = new Set(lastSearch.models.map((model) => model.reference));
     const fresh = answer.models.filter((model) => !known.has(model.reference));
-    Object.assign(lastSearch, { page, models: [...lastSearch.models, ...fresh], warning: answer.warning || '', more: searchHasMore(answer, fresh) });
+    Object.assign(lastSearch, { page, models: [...lastSearch.models, ...fresh], warning: answer.warning || '', more: answer.more });
     showResults(panel);
   } catch (error) {
     if (signal.aborted) return;
     panel.status.textContent = '';
-    fill(panel.results, pullTyped(), errorBox(error, () => fetchSearchPage(panel, page)));
+    fill(panel.results, errorBox(error, () => fetchSearchPage(panel, page)));
   } finally {
     if (!signal.aborted) panel.results.removeAttribute('aria-busy');
   }
-}
-
-function searchHasMore(answer, fresh) {
-  return answer.more ?? fresh.length >= 20;
 }
 
 // --- What is shown ---
 
 function showResults(panel) {
   const fitting = lastSearch.models.filter((model) => model.fits);
-  const others = lastSearch.models.filter((model) => !model.fits);
-  panel.status.textContent = lastSearch.page ? searchSummary(panel, fitting.length, others.length) : '';
+  const unfit = lastSearch.models.filter((model) => !model.fits);
+  const best = fitting.filter((model) => model.best);
+  const [shown, others] = best.length ? [best, fitting.filter((model) => !model.best)] : [fitting, []];
+  panel.status.textContent = lastSearch.page ? searchSummary(panel, fitting.length, unfit.length) : '';
   fill(
     panel.results,
     lastSearch.warning && h('p', { class: 'models-warning' }, icon('warning'), lastSearch.warning),
-    lastSearch.text.length > 1 && pullTyped(),
-    fitting.length > 0 && h('ul', { class: 'models-offers' }, fitting.map(offerRow)),
-    others.length > 0 && h('details', { open: !fitting.length }, h('summary', {}, t('search.not', { count: others.length })), h('ul', { class: 'models-offers' }, others.map(offerRow))),
+    shown.length > 0 && h('ul', { class: 'models-offers' }, shown.map(offerRow)),
+    foldedOffers('search.others', others, false),
+    foldedOffers('search.not', unfit, !fitting.length),
     lastSearch.more && h('button', { type: 'button', class: 'button', on: { click: () => fetchSearchPage(panel, lastSearch.page + 1) } }, t('search.more')),
   );
 }
@@ -145,13 +150,21 @@ function searchSummary(panel, fitting, others) {
   return t(onNPU ? 'search.fits' : 'search.fits-cpu', { count: fitting, board: panel.soc });
 }
 
+function foldedOffers(key, offers, open) {
+  if (!offers.length) return null;
+  return h('details', { open }, h('summary', {}, t(key, { count: offers.length })), h('ul', { class: 'models-offers' }, offers.map(offerRow)));
+}
+
 /** What is typed can be fetched as it stands, too. */
-function pullTyped() {
-  const text = lastSearch.text;
-  return h(
-    'div',
-    { class: 'models-typed' },
-    h('button', { type: 'button', class: 'button', on: { click: () => startPull(text) } }, icon('download'), h('span', {}, t('search.pull', { text }))),
+function offerTyped(panel) {
+  const text = panel.input.value.trim();
+  if (text.length < 2) {
+    fill(panel.typed);
+    return;
+  }
+  fill(
+    panel.typed,
+    h('button', { type: 'button', class: isHubReference(text) ? 'button primary' : 'button', on: { click: () => startPull(text) } }, icon('download'), h('span', {}, t('search.pull', { text }))),
     !isHubReference(text) && h('span', { class: 'soft' }, t('search.exact')),
   );
 }
@@ -159,12 +172,12 @@ function pullTyped() {
 function offerRow(offer) {
   return h(
     'li',
-    { class: offer.best ? 'models-offer models-best' : 'models-offer', tabindex: -1, dataset: { reference: offer.reference } },
+    { class: 'models-offer', tabindex: -1, dataset: { reference: offer.reference } },
     h(
       'div',
       { class: 'models-offer-text' },
-      h('h3', {}, offer.file.split('/').pop(), ' ', offer.best && h('span', { class: 'badge good' }, t('search.best')), offer.here && h('span', { class: 'badge' }, t('search.here'))),
-      h('p', { class: 'soft' }, offer.repository),
+      h('h3', {}, offerName(offer), ' ', offer.best && h('span', { class: 'badge good' }, t('search.best')), offer.here && h('span', { class: 'badge' }, t('search.here'))),
+      h('p', { class: 'soft' }, isHubReference(offer.reference) ? offer.repository : `${offer.repository} · ${offer.file.split('/').pop()}`),
       h('p', { class: 'models-facts' }, offerFacts(offer).map((fact) => h('span', {}, fact))),
       offer.problem && h('p', { class: 'models-problem' }, icon('warning'), h('span', {}, offer.problem)),
       offer.doubt && h('p', { class: 'models-doubt' }, icon('warning'), h('span', {}, offer.doubt)),
@@ -173,13 +186,18 @@ function offerRow(offer) {
   );
 }
 
+/** The short name that leads to an offer, as `pull` takes it, or the name of its file. */
+function offerName({ reference, file }) {
+  return isHubReference(reference) ? file.split('/').pop() : reference;
+}
+
 function offerFacts(offer) {
   return [
-    offer.size !== undefined && bytes(offer.size),
+    offer.size === undefined ? offer.estimated_size && t('search.about', { size: bytes(offer.estimated_size) }) : bytes(offer.size),
     offer.quantization,
     offer.context_length && t('search.context', { count: figure(offer.context_length) }),
     offer.platform && offer.platform.toUpperCase(),
-    ...(offer.capabilities || []).filter((name) => name !== 'completion'),
+    ...shownCapabilities(offer.capabilities || []).map(capabilityText),
     offer.gated && t('search.gated'),
     offer.downloads !== undefined && t('search.downloads', { count: offer.downloads }).replace(String(offer.downloads), SEARCH_COMPACT.format(offer.downloads)),
     offer.likes > 0 && `♥ ${SEARCH_COMPACT.format(offer.likes)}`,
@@ -194,10 +212,9 @@ function searchDay(text) {
 
 /** A button that stays, with its focus, while the download runs. */
 function offerButton(offer) {
-  const name = offer.file.split('/').pop();
   const button = h(
     'button',
-    { type: 'button', class: offer.best ? 'button primary' : 'button', on: { click: () => startPull(offer.reference, name) } },
+    { type: 'button', class: offer.best ? 'button primary' : 'button', on: { click: () => startPull(offer.reference, offer.file.split('/').pop()) } },
     icon('download'),
     h('span', {}),
   );
@@ -210,7 +227,7 @@ function sayPull(button, offer) {
   const running = pull !== undefined && isRunning(pull);
   const share = running ? pullShare(pull) : null;
   button.setAttribute('aria-disabled', running);
-  button.setAttribute('aria-label', t(running ? 'search.getting-name' : 'search.get-name', { name: offer.file.split('/').pop() }));
+  button.setAttribute('aria-label', t(running ? 'search.getting-name' : 'search.get-name', { name: offerName(offer) }));
   button.lastChild.textContent = share === null ? t(running ? 'search.getting' : 'search.get') : percent(share);
 }
 
