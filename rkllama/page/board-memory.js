@@ -1,6 +1,6 @@
 // The models in memory, as the view "Board" shows them.
 
-import { plainName, unloadModel } from './models-data.js';
+import { untaggedName, unloadModel } from './models-data.js';
 import { memoryText, modelFact, sayFailure } from './models-list.js';
 import { notify } from './dialog.js';
 import { fill, h } from './dom.js';
@@ -35,7 +35,7 @@ export function memoryModels() {
 }
 
 function residentRow(model, title) {
-  const name = plainName(model.name);
+  const name = untaggedName(model.name);
   const state = h('span', { class: 'badge good' });
   const facts = h('dl', { class: 'models-facts' });
   const unload = h('button', { type: 'button', class: 'button', 'aria-label': t('models.unload-name', { name }), on: { click: () => unloadResident(row, title) } }, t('models.unload'));
@@ -62,7 +62,7 @@ async function unloadResident(row, title) {
   row.unload.textContent = t('models.unloading');
   try {
     await unloadModel(row.model.name);
-    notify(t('models.unloaded', { name: plainName(row.model.name) }));
+    notify(t('models.unloaded', { name: untaggedName(row.model.name) }));
     const hadFocus = row.contains(document.activeElement);
     row.remove();
     if (hadFocus) title.focus();

@@ -2,12 +2,13 @@
 
 import { getJSON } from './api.js';
 import { CHART_MINUTES } from './charts.js';
+import { modelsInMemory } from './models-data.js';
 
 const SAMPLE_EVERY = 2000;
 const SAMPLE_SOON = 700; // after the first one: a load is the difference of two
 const SAMPLES_KEPT = CHART_MINUTES * 60 * 1000 + SAMPLE_EVERY;
 
-/** `{at, board, ps, health, loads}` of the last minutes, oldest first. It outlives the view, which then shows a gap. */
+/** `{at, board, inMemory, health, loads}` of the last minutes, oldest first. It outlives the view, which then shows a gap. */
 export const boardHistory = [];
 
 /** Ask again and again, only while the page is seen, and call `told(sample)` or `missed(error)`. Returns what ends it. */
@@ -46,8 +47,8 @@ export function sampleBoard(told, missed) {
 }
 
 async function takeSample(signal) {
-  const [board, ps, health] = await Promise.all(['api/rkllama/board', 'api/ps', 'health'].map((path) => getJSON(path, { signal })));
-  return { at: Date.now(), board, ps: ps.models, health };
+  const [board, inMemory, health] = await Promise.all([getJSON('api/rkllama/board', { signal }), modelsInMemory({ signal }), getJSON('health', { signal })]);
+  return { at: Date.now(), board, inMemory, health };
 }
 
 function keepSample(sample) {

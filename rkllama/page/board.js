@@ -35,11 +35,13 @@ function mountBoard(root) {
     title.textContent = sample.board.soc || t('board');
     about.textContent = [t('board.version', { version: sample.health.version }), sample.board.npu ? '' : !sample.board.soc && t('board.no-npu')].filter(Boolean).join(' · ');
     fill(problem);
-    models.draw(sample.ps);
+    models.draw(sample.inMemory);
     for (const one of cards) one.draw(sample);
   };
-  // It asks again by itself; what is shown stays, with a gap.
-  const missed = (error) => fill(problem, errorBox(error));
+  // It asks again by itself; what is shown stays, with a gap. An error that stays is read out once.
+  const missed = (error) => {
+    if (problem.textContent !== `${error.message}${error.hint}`) fill(problem, errorBox(error));
+  };
   const clock = setInterval(() => document.visibilityState === 'visible' && models.tick(), BOARD_TICK);
   if (boardHistory.length) told(boardHistory.at(-1));
   const end = sampleBoard(told, missed);

@@ -36,7 +36,7 @@ export function chart({ name, lines, show, low = 0, high = 1, small = false }) {
     const figures = lines.map((line, at) => {
       const points = pointsOf(samples, at, now);
       drawLine(drawn[at], points, (value) => CHART_HEIGHT - 1 - ((value - low) / (top - low)) * (CHART_HEIGHT - 2));
-      return figuresOf(line, points, show);
+      return chartFigures(line, points, show);
     });
     figures.forEach((one, at) => fillLegend(legend.children[at], one));
     drawing.setAttribute('aria-label', t('chart.says', { name, minutes: CHART_MINUTES, figures: figures.map((one) => one.says).join('; ') }));
@@ -46,7 +46,7 @@ export function chart({ name, lines, show, low = 0, high = 1, small = false }) {
 
 function legendEntry(line, at, isKeyed) {
   const key = svg('svg', { class: 'chart-key', viewBox: '0 0 20 8', 'aria-hidden': 'true' }, svg('path', { class: `chart-line chart-${at}`, d: 'M0 4H20' }));
-  return h('li', {}, isKeyed && key, line && h('span', { class: 'chart-name' }, line), h('strong', { class: 'chart-now' }), h('span', { class: 'chart-range soft' }));
+  return h('li', {}, isKeyed && key, line && h('span', { class: 'chart-name' }, line), ' ', h('strong', { class: 'chart-now' }), ' ', h('span', { class: 'chart-range soft' }));
 }
 
 function fillLegend(entry, { now, range }) {
@@ -96,7 +96,7 @@ function drawLine({ area, line }, points, y) {
   area.setAttribute('d', below);
 }
 
-function figuresOf(line, points, show) {
+function chartFigures(line, points, show) {
   const values = points.filter(Boolean).map((point) => point[1]);
   if (!values.length) return { now: '', range: '', says: `${line} ${t('chart.nothing')}`.trim() };
   const [now, low, high] = [values.at(-1), Math.min(...values), Math.max(...values)].map(show);

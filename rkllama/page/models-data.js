@@ -4,6 +4,7 @@
 import { getJSON, request } from './api.js';
 
 const MODEL_STAYS = Date.UTC(2300, 0);
+const SKEW_SEEN = 3000; // the server tells its time in whole seconds
 const LONGEST_TIMER = 2 ** 31 - 1;
 const MODEL_TAG = /:latest$/;
 
@@ -13,6 +14,7 @@ export const modelStore = { models: null, incomplete: [], soc: null, error: null
 const modelListeners = new Set();
 const shownDetails = new Map();
 let expiryTimer = 0;
+let clockSkew = 0; // milliseconds by which the server's clock is ahead of the browser's
 
 /** Have `listener()` called whenever the store has changed; returns what ends that. */
 export function onModels(listener) {
@@ -28,21 +30,29 @@ function tellModels() {
 }
 
 /** A name as people say it. */
-export function plainName(name) {
+export function untaggedName(name) {
   return name.replace(MODEL_TAG, '');
 }
 
-/** The time in milliseconds at which a model in memory goes; null where it stays. */
+/** The time in milliseconds, by this browser's clock, at which a model in memory goes; null where it stays. */
 export function expiryOf(loaded) {
   const at = Date.parse(loaded.expires_at);
-  return Number.isNaN(at) || at > MODEL_STAYS ? null : at;
+  return Number.isNaN(at) || at > MODEL_STAYS ? null : at - clockSkew;
+}
+
+/** The models in memory. Many boards have no clock that runs without power, so theirs is compared with ours. */
+export async function modelsInMemory(options) {
+  const response = await request('api/ps', options);
+  const skew = Date.parse(response.headers.get('Date')) - Date.now();
+  clockSkew = Math.abs(skew) > SKEW_SEEN ? skew : 0;
+  return (await response.json()).models;
 }
 
 /** Ask the server for all of it. What goes wrong stands in the store. */
 export async function refreshModels() {
   try {
-    const [tags, ps] = await Promise.all([getJSON('api/tags'), getJSON('api/ps')]);
-    modelStore.models = joinedModels(tags.models, ps.models);
+    const [tags, inMemory] = await Promise.all([getJSON('api/tags'), modelsInMemory()]);
+    modelStore.models = joinedModels(tags.models, inMemory);
     modelStore.incomplete = tags.incomplete || [];
     modelStore.error = null;
   } catch (error) {
@@ -60,7 +70,7 @@ function joinedModels(listed, inMemory) {
     .map((model) => ({
       ...model,
       loaded: loaded.get(model.details.path) || null,
-      aliases: listed.filter((other) => other.alias_of === plainName(model.name)).map((other) => plainName(other.name)),
+      aliases: listed.filter((other) => other.alias_of === untaggedName(model.name)).map((other) => untaggedName(other.name)),
     }))
     .sort((one, other) => one.name.localeCompare(other.name));
 }

@@ -1,7 +1,7 @@
 // What a model's file and what lies beside it say, in a dialog.
 
 import { capabilityText } from './models-words.js';
-import { modelDetails, plainName } from './models-data.js';
+import { modelDetails, untaggedName } from './models-data.js';
 import { dialog, errorBox } from './dialog.js';
 import { fill, h, icon } from './dom.js';
 import { addWords, bytes, figure, moment, t } from './words.js';
@@ -42,7 +42,7 @@ export function showDetails(model) {
       (error) => fill(body, errorBox(error, ask)),
     ).finally(() => body.removeAttribute('aria-busy'));
   ask();
-  return dialog(plainName(model.name), () => body, { className: 'wide' });
+  return dialog(untaggedName(model.name), () => body, { className: 'wide' });
 }
 
 function detailNodes(model, details) {

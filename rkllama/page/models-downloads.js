@@ -10,6 +10,7 @@ import { addWords, bytes, duration, percent, t } from './words.js';
 addWords({
   'down.title': ['Downloads', 'Téléchargements'],
   'down.asking': ['Asking the Hub…', 'Interrogation du Hub…'],
+  'down.waiting': ['Waiting for another download', 'En attente d’un autre téléchargement'],
   'down.of': ['{done} of {total}', '{done} sur {total}'],
   'down.speed': ['{speed}/s', '{speed}/s'],
   'down.left': ['{time} left', 'encore {time}'],
@@ -148,6 +149,7 @@ function pullProblem(pull) {
 }
 
 function pullText(pull, share) {
+  if (pull.status === 'waiting') return t('down.waiting');
   if (pull.status === 'asking') return t('down.asking');
   if (pull.status === 'done') return t('down.ready');
   const values = { done: bytes(pull.completed), total: bytes(pull.total ?? pull.completed) };

@@ -1,7 +1,7 @@
 // The models that are here: what each is, what it can do, whether it is in memory, and what can be done with it.
 
 import { capabilityText, shownCapabilities } from './models-words.js';
-import { deleteModel, expiryOf, loadModel, modelDetails, modelStore, plainName, unloadModel } from './models-data.js';
+import { deleteModel, expiryOf, loadModel, modelDetails, modelStore, untaggedName, unloadModel } from './models-data.js';
 import { showDetails } from './models-details.js';
 import { confirmed, notify } from './dialog.js';
 import { fill, h, iconButton } from './dom.js';
@@ -56,7 +56,7 @@ export function fillModels(root) {
 }
 
 function modelRow(model) {
-  const name = plainName(model.name);
+  const name = untaggedName(model.name);
   const parts = {
     badges: h('p', { class: 'models-badges' }),
     facts: h('dl', { class: 'models-facts' }),
@@ -150,14 +150,14 @@ function fillMemory(row) {
   const acting = modelStore.acting.get(model.name);
   const verb = model.loaded ? 'unload' : 'load';
   parts.memory.textContent = acting ? t(`models.${acting}`) : t(`models.${verb}`);
-  parts.memory.setAttribute('aria-label', acting ? t(`models.${acting}`) : t(`models.${verb}-name`, { name: plainName(model.name) }));
+  parts.memory.setAttribute('aria-label', acting ? t(`models.${acting}`) : t(`models.${verb}-name`, { name: untaggedName(model.name) }));
   parts.memory.setAttribute('aria-disabled', Boolean(acting));
   row.setAttribute('aria-busy', Boolean(acting));
 }
 
 async function switchMemory(model) {
   if (modelStore.acting.has(model.name)) return;
-  const name = plainName(model.name);
+  const name = untaggedName(model.name);
   try {
     await (model.loaded ? unloadModel(model.name) : loadModel(model.name));
     notify(t(model.loaded ? 'models.unloaded' : 'models.loaded', { name }));
@@ -174,7 +174,7 @@ export function sayFailure(error) {
 async function askToDelete(model, row) {
   const details = await modelDetails(model).catch(() => null);
   const parent = details?.details.parent_model;
-  const values = { name: plainName(model.name), file: model.details.file, size: bytes(model.size), parent };
+  const values = { name: untaggedName(model.name), file: model.details.file, size: bytes(model.size), parent };
   const text = [t(parent ? 'models.delete-name-only' : 'models.delete-text', values), model.loaded && !parent && t('models.delete-loaded')];
   if (!(await confirmed(t('models.delete-title', values), text.filter(Boolean).join(' '), t('models.delete'), { danger: true }))) return;
   // The focus goes to the next model, or to the one before, or to the list's title.

@@ -17,7 +17,8 @@ addWords({
 
 const SPEED_EVERY = 1000; // milliseconds over which a speed is taken
 const PULL_SILENT_AFTER = 6000;
-const PULL_RUNNING = new Set(['asking', 'downloading', 'verifying']);
+const PULLS_AT_ONCE = 3; // a browser has six connections to a server, and other things to ask
+const PULL_RUNNING = new Set(['waiting', 'asking', 'downloading', 'verifying']);
 
 /** The downloads of this page by their reference, in the order in which they began. */
 export const pulls = new Map();
@@ -57,18 +58,25 @@ export function pullRest(pull) {
 export function startPull(reference, file = null) {
   const before = pulls.get(reference);
   if (before && isRunning(before)) return before;
-  const pull = { reference, file, status: 'asking', total: null, completed: 0, resumed: 0, speed: null, note: '', error: null, model: null, silent: false };
+  const pull = { reference, file, status: 'waiting', total: null, completed: 0, resumed: 0, speed: null, note: '', error: null, model: null, silent: false };
   Object.assign(pull, { controller: new AbortController(), marks: null, timer: 0 });
   pulls.delete(reference);
   pulls.set(reference, pull);
   tellPulls(pull);
-  followPull(pull);
+  followNext();
   return pull;
+}
+
+function followNext() {
+  const running = [...pulls.values()].filter((pull) => isRunning(pull) && pull.status !== 'waiting').length;
+  const next = [...pulls.values()].find((pull) => pull.status === 'waiting');
+  if (next && running < PULLS_AT_ONCE) followPull(next);
 }
 
 /** Stop a download. What has come stays with the server. */
 export function stopPull(pull) {
   pull.controller.abort();
+  if (pull.status === 'waiting') dismissPull(pull);
 }
 
 /** Take a download that has ended off the list. */
@@ -78,6 +86,8 @@ export function dismissPull(pull) {
 }
 
 async function followPull(pull) {
+  pull.status = 'asking';
+  tellPulls(pull);
   try {
     const options = { json: { model: pull.reference }, signal: pull.controller.signal };
     for await (const line of lines('api/pull', options)) takePullLine(pull, line);
@@ -92,6 +102,7 @@ async function followPull(pull) {
   }
   clearTimeout(pull.timer);
   tellPulls(pull);
+  followNext();
   if (pull.status !== 'stopped') tellElsewhere(pull);
   await refreshModels();
   if (pull.status === 'done') dismissPull(pull);
