@@ -118,7 +118,7 @@ def test_the_last_minutes_as_charts(open_page: Open, board: Board) -> None:
     assert "1 GHz" in npu.inner_text()
     assert "governor rknpu_ondemand" in npu.inner_text()
     heat = page.get_by_role("region", name="Temperatures")
-    assert "Not slowed down by heat" in heat.inner_text()
+    assert "Not throttled" in heat.inner_text()
     assert re.search(r"littlecore\s+46 °C", heat.inner_text())
 
     # Nobody looks: nothing is asked, and the chart has a gap where nobody did.
