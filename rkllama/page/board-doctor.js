@@ -1,8 +1,9 @@
 // What `rkllama doctor` finds: problems first, with the lines that cure them, and what is good folded.
 
 import { getJSON } from './api.js';
-import { errorBox, notify } from './dialog.js';
-import { fill, h, iconButton } from './dom.js';
+import { copyButton } from './clipboard.js';
+import { errorBox } from './dialog.js';
+import { fill, h } from './dom.js';
 import { addWords, moment, t } from './words.js';
 
 addWords({
@@ -20,9 +21,6 @@ addWords({
   'doctor.is-warning': ['Warning', 'Avertissement'],
   'doctor.should': ['Good: {good}', 'Attendu\u202f: {good}'],
   'doctor.source': ['Seen in {source}', 'Vu dans {source}'],
-  'doctor.copy': ['Copy', 'Copier'],
-  'doctor.copied': ['Copied', 'Copié'],
-  'doctor.not-copied': ['The browser does not allow copying; the lines are selected.', 'Le navigateur ne permet pas de copier\u202f; les lignes sont sélectionnées.'],
   'doctor.at': ['Checked {when}', 'Vérifié le {when}'],
 });
 
@@ -103,13 +101,5 @@ function problemItem({ status, title, found, good, advice, cure, source }) {
 }
 
 function cureLines(text) {
-  const lines = h('pre', { class: 'models-text', tabindex: 0 }, text);
-  return h('div', { class: 'board-cure' }, lines, iconButton('copy', t('doctor.copy'), () => copyCure(lines)));
-}
-
-/** Pages that do not come over HTTPS have no clipboard of their own; a selection is copied everywhere. */
-function copyCure(lines) {
-  getSelection().selectAllChildren(lines);
-  const done = document.execCommand('copy');
-  notify(t(done ? 'doctor.copied' : 'doctor.not-copied'));
+  return h('div', { class: 'board-cure' }, h('pre', { class: 'models-text', tabindex: 0 }, text), copyButton(() => text));
 }

@@ -45,7 +45,7 @@ def hub() -> Iterator[LoopbackHub]:
         running.add("user/Qwen3-4B", files, downloads=320, tags=("rkllm",))
         files = {"Qwen3-0.6B-w4a16-rk3576.rkllm": SMALL}
         running.add("user/Qwen3-0.6B-rk3576", files, downloads=9, tags=("rkllm",))
-        for name in ("one", "two", "three"):
+        for name in ("one", "two", "three", "five", "six"):
             running.add(f"user/{name}", {f"{name}-w8a8-rk3588.rkllm": LARGE})
         yield running
 
@@ -261,9 +261,9 @@ def test_a_download_breaks_off_goes_on_and_is_resumed(
 def test_several_downloads_and_what_goes_wrong(
     open_page: Open, hub: LoopbackHub, server: Server, folder: Path
 ) -> None:
-    held = [Fault(hold_after=1000), Fault(hold_after=1000)]
-    hub.fail("two-w8a8-rk3588.rkllm", held[0])
-    hub.fail("three-w8a8-rk3588.rkllm", held[1])
+    held = {name: Fault(hold_after=1000) for name in ("two", "three", "five")}
+    for name, fault in held.items():
+        hub.fail(f"{name}-w8a8-rk3588.rkllm", fault)
     page = open_page(Look(360, "light", "fr"), "/#models")
     box = page.get_by_role("searchbox")
     for text in ("user/two", "user/three", "user/four"):
@@ -282,17 +282,25 @@ def test_several_downloads_and_what_goes_wrong(
     hub.add("user/four", files)
     failed.get_by_role("button", name="Réessayer").click()
     page.locator('.models-model[data-model^="four-w8a8"]').wait_for()
+    # A fourth one waits for its turn.
+    for text in ("user/five", "user/six"):
+        box.fill(text)
+        page.locator(".models-typed button").click()
+    download(page, "user/six").get_by_text("En attente d’un autre téléchargement").wait_for()
+    held["five"].released.set()
+    for name in ("five", "six"):
+        card(page, f"{name}-w8a8-rk3588").wait_for()
     # What is stopped can be deleted; a question names it.
     download(page, "two-w8a8-rk3588.rkllm").get_by_role("button", name="Arrêter").click()
     part = download(page, "Incomplet")
     part.get_by_role("button", name="Supprimer").click()
     dialog = page.get_by_role("dialog")
     assert "two-w8a8-rk3588.rkllm" in dialog.inner_text()
-    held[0].released.set()
+    held["two"].released.set()
     until(lambda: is_idle(folder / "home/RKLLAMA/models/two-w8a8-rk3588"), "it is still fetched")
     dialog.get_by_role("button", name="Supprimer").click()
     part.wait_for(state="detached")
-    held[1].released.set()
+    held["three"].released.set()
     card(page, "three-w8a8-rk3588").wait_for()
     assert "incomplete" not in server.get("/api/tags").json
 
