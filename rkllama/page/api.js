@@ -79,6 +79,7 @@ async function problem(response) {
     // A proxy's page, or nothing.
   }
   const after = Number(response.headers.get('Retry-After'));
+  // Ollama's clients want all in "error"; "message" is the same without the hint.
   return new ApiError(String(body.message || body.error || `${response.status} ${response.statusText}`), {
     status: response.status,
     hint: String(body.hint || ''),

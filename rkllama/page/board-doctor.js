@@ -1,6 +1,7 @@
 // What `rkllama doctor` finds: problems first, with the lines that cure them, and what is good folded.
 
 import { getJSON } from './api.js';
+import { setIdle, wordButton } from './models-parts.js';
 import { copyButton } from './clipboard.js';
 import { errorBox } from './dialog.js';
 import { fill, h } from './dom.js';
@@ -31,7 +32,7 @@ let lastCheckup = null;
 export function doctorCard() {
   const status = h('p', { class: 'soft', role: 'status' });
   const found = h('div', { class: 'board-findings' });
-  const button = h('button', { type: 'button', class: 'button', on: { click: () => checkUp(parts) } });
+  const button = wordButton('', () => checkUp(parts));
   const parts = { status, found, button };
   showCheckup(parts);
   return h('section', { class: 'card board-wide', 'aria-labelledby': 'board-doctor' }, h('div', { class: 'page-head' }, h('h2', { id: 'board-doctor' }, t('doctor.title')), button), status, found);
@@ -39,7 +40,7 @@ export function doctorCard() {
 
 async function checkUp(parts) {
   if (parts.button.getAttribute('aria-disabled') === 'true') return;
-  parts.button.setAttribute('aria-disabled', true);
+  setIdle(parts.button, true);
   parts.status.textContent = t('doctor.running');
   try {
     lastCheckup = { at: Date.now(), ...(await getJSON('api/rkllama/doctor')) };
@@ -48,12 +49,12 @@ async function checkUp(parts) {
     parts.status.textContent = '';
     fill(parts.found, errorBox(error, () => checkUp(parts)));
   } finally {
-    parts.button.setAttribute('aria-disabled', false);
+    setIdle(parts.button, false);
   }
 }
 
 function showCheckup({ status, found, button }) {
-  button.textContent = t(lastCheckup ? 'doctor.again' : 'doctor.run');
+  button.lastChild.textContent = t(lastCheckup ? 'doctor.again' : 'doctor.run');
   if (!lastCheckup) {
     status.textContent = t('doctor.about');
     return;

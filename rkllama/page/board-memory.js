@@ -1,7 +1,8 @@
 // The models in memory, as the view "Board" shows them.
 
 import { untaggedName, unloadModel } from './models-data.js';
-import { memoryText, modelFact, sayFailure } from './models-list.js';
+import { memoryText, sayFailure } from './models-list.js';
+import { modelFact, setIdle, wordButton } from './models-parts.js';
 import { notify } from './dialog.js';
 import { fill, h } from './dom.js';
 import { addWords, bytes, figure, t } from './words.js';
@@ -9,9 +10,6 @@ import { addWords, bytes, figure, t } from './words.js';
 addWords({
   'board.models': ['Models in memory', 'Modèles en mémoire'],
   'board.no-models': ['None. A model is loaded when it is first asked.', 'Aucun. Un modèle est chargé à la première question.'],
-  'board.speed': ['Last answer', 'Dernière réponse'],
-  'board.per-second': ['{count} tokens/s', '{count} jetons/s'],
-  'board.threads': ['CPUs', 'Processeurs'],
 });
 
 /** The card, and `draw(models)` with what `/api/ps` tells. */
@@ -38,7 +36,7 @@ function residentRow(model, title) {
   const name = untaggedName(model.name);
   const state = h('span', { class: 'badge good' });
   const facts = h('dl', { class: 'models-facts' });
-  const unload = h('button', { type: 'button', class: 'button', 'aria-label': t('models.unload-name', { name }), on: { click: () => unloadResident(row, title) } }, t('models.unload'));
+  const unload = wordButton(t('models.unload'), () => unloadResident(row, title), { name: t('models.unload-name', { name }) });
   const row = h('li', { dataset: { model: model.name } }, h('div', { class: 'models-model-text' }, h('h3', {}, name, ' ', state), facts), unload);
   return Object.assign(row, { state, facts, unload });
 }
@@ -49,17 +47,17 @@ function drawResident(row, model) {
   fill(
     row.facts,
     modelFact('models.memory', model.memory && bytes(model.memory)),
-    modelFact('board.speed', model.tokens_per_second && t('board.per-second', { count: figure(model.tokens_per_second, 1) })),
+    modelFact('models.speed', model.tokens_per_second && t('models.per-second', { count: figure(model.tokens_per_second, 1) })),
     modelFact('models.context', model.context_length && t('models.tokens', { count: figure(model.context_length) })),
     modelFact('models.runs', model.runtime),
-    modelFact('board.threads', model.threads),
+    modelFact('models.threads', model.threads),
   );
 }
 
 async function unloadResident(row, title) {
   if (row.unload.getAttribute('aria-disabled') === 'true') return;
-  row.unload.setAttribute('aria-disabled', true);
-  row.unload.textContent = t('models.unloading');
+  setIdle(row.unload, true);
+  row.unload.lastChild.textContent = t('models.unloading');
   try {
     await unloadModel(row.model.name);
     notify(t('models.unloaded', { name: untaggedName(row.model.name) }));
@@ -68,7 +66,7 @@ async function unloadResident(row, title) {
     if (hadFocus) title.focus();
   } catch (error) {
     sayFailure(error);
-    row.unload.setAttribute('aria-disabled', false);
-    row.unload.textContent = t('models.unload');
+    setIdle(row.unload, false);
+    row.unload.lastChild.textContent = t('models.unload');
   }
 }

@@ -1,6 +1,6 @@
 // What a model's file and what lies beside it say, in a dialog.
 
-import { capabilityText } from './models-words.js';
+import { capabilityText, modelFact, runsOn } from './models-parts.js';
 import { modelDetails, untaggedName } from './models-data.js';
 import { dialog, errorBox } from './dialog.js';
 import { fill, h, icon } from './dom.js';
@@ -9,19 +9,11 @@ import { addWords, bytes, figure, moment, t } from './words.js';
 addWords({
   'detail.file': ['File', 'Fichier'],
   'detail.path': ['Path', 'Chemin'],
-  'detail.size': ['Size', 'Taille'],
   'detail.family': ['Family', 'Famille'],
   'detail.parameters': ['Parameters', 'Paramètres'],
-  'detail.quantization': ['Quantization', 'Quantification'],
-  'detail.context': ['Context', 'Contexte'],
-  'detail.platform': ['Made for', 'Créé pour'],
   'detail.changed': ['Changed', 'Modifié'],
   'detail.parent': ['Made from', 'Créé à partir de'],
   'detail.digest': ['sha256', 'sha256'],
-  'detail.memory': ['Memory', 'Mémoire'],
-  'detail.speed': ['Speed', 'Vitesse'],
-  'detail.per-second': ['{count} tokens/s', '{count} jetons/s'],
-  'detail.threads': ['CPUs', 'Processeurs'],
   'detail.encoder': ['Image encoder', 'Encodeur d’images'],
   'detail.encoder-says': ['{size} pixels, {tokens} tokens per picture', '{size} pixels, {tokens} jetons par image'],
   'detail.capabilities': ['Can do', 'Capacités'],
@@ -71,26 +63,24 @@ function detailRows(model, details) {
   const known = details.details;
   const context = loaded?.context_length || known.context_length;
   return [
-    ['file', known.file],
-    ['path', known.path],
-    ['size', bytes(model.size)],
-    ['family', known.family],
-    ['parameters', known.parameter_size],
-    ['quantization', known.quantization_level],
-    ['context', context && figure(context)],
-    ['platform', known.platform?.toUpperCase()],
-    ['capabilities', details.capabilities.map(capabilityText).join(', ')],
-    ['encoder', details.encoder && encoderText(details.encoder)],
-    ['parent', known.parent_model],
-    ['memory', loaded?.memory && bytes(loaded.memory)],
-    ['speed', loaded?.tokens_per_second && t('detail.per-second', { count: figure(loaded.tokens_per_second, 1) })],
-    ['threads', loaded?.threads],
-    ['license', details.license && details.license.split('\n')[0].slice(0, 120)],
-    ['changed', moment(Date.parse(model.modified_at))],
-    ['digest', model.digest],
-  ]
-    .filter(([, value]) => value)
-    .map(([key, value]) => h('div', {}, h('dt', {}, t(`detail.${key}`)), h('dd', {}, String(value))));
+    modelFact('detail.file', known.file),
+    modelFact('detail.path', known.path),
+    modelFact('models.size', bytes(model.size)),
+    modelFact('detail.family', known.family),
+    modelFact('detail.parameters', known.parameter_size),
+    modelFact('models.quantization', known.quantization_level),
+    modelFact('models.context', context && t('models.tokens', { count: figure(context) })),
+    modelFact('models.runs', runsOn(model)),
+    modelFact('detail.capabilities', details.capabilities.map(capabilityText).join(', ')),
+    modelFact('detail.encoder', details.encoder && encoderText(details.encoder)),
+    modelFact('detail.parent', known.parent_model),
+    modelFact('models.memory', loaded?.memory && bytes(loaded.memory)),
+    modelFact('models.speed', loaded?.tokens_per_second && t('models.per-second', { count: figure(loaded.tokens_per_second, 1) })),
+    modelFact('models.threads', loaded?.threads),
+    modelFact('detail.license', details.license && details.license.split('\n')[0].slice(0, 120)),
+    modelFact('detail.changed', moment(Date.parse(model.modified_at))),
+    modelFact('detail.digest', model.digest),
+  ];
 }
 
 function encoderText({ file, size, width, height, tokens }) {

@@ -2,9 +2,10 @@
 
 import { deleteModel, modelStore } from './models-data.js';
 import { sayFailure } from './models-list.js';
+import { wordButton } from './models-parts.js';
 import { dismissPull, isPulled, isRunning, onPulls, pullRest, pullShare, pulls, startPull, stopPull } from './models-pulls.js';
 import { confirmed, errorBox, notify } from './dialog.js';
-import { fill, h, icon } from './dom.js';
+import { fill, h } from './dom.js';
 import { addWords, bytes, duration, percent, t } from './words.js';
 
 addWords({
@@ -124,8 +125,8 @@ function changeRow(panel, row, pull) {
   fill(parts.problem, isOver && pullProblem(pull));
   fill(
     parts.actions,
-    isRunning(pull) && h('button', { type: 'button', class: 'button', 'aria-label': t('down.stop-name', { name: pull.file || pull.reference }), on: { click: () => stopAndSay(pull) } }, t('down.stop')),
-    isOver && h('button', { type: 'button', class: 'button', on: { click: () => dismissPull(pull) } }, t('down.dismiss')),
+    isRunning(pull) && wordButton(t('down.stop'), () => stopAndSay(pull), { name: t('down.stop-name', { name: pull.file || pull.reference }) }),
+    isOver && wordButton(t('down.dismiss'), () => dismissPull(pull)),
   );
 }
 
@@ -144,7 +145,7 @@ function pullProblem(pull) {
   if (!error.candidates?.length) return errorBox(error, () => startPull(pull.reference, pull.file));
   return [
     h('p', {}, t('down.which')),
-    h('div', { class: 'models-candidates' }, error.candidates.map((name) => h('button', { type: 'button', class: 'button', on: { click: () => choose(name) } }, icon('download'), h('span', {}, name)))),
+    h('div', { class: 'models-candidates' }, error.candidates.map((name) => wordButton(name, () => choose(name), { sign: 'download' }))),
   ];
 }
 
@@ -192,8 +193,8 @@ function partRow(part) {
     h(
       'div',
       { class: 'buttons' },
-      h('button', { type: 'button', class: 'button primary', 'aria-label': t('down.go-on-name', { name: part.name }), on: { click: () => startPull(part.name, part.file) } }, icon('download'), t('down.go-on')),
-      h('button', { type: 'button', class: 'button', 'aria-label': t('down.delete-name', { name: part.name }), on: { click: () => askToDeletePart(part) } }, t('models.delete')),
+      wordButton(t('down.go-on'), () => startPull(part.name, part.file), { name: t('down.go-on-name', { name: part.name }), look: 'primary', sign: 'download' }),
+      wordButton(t('models.delete'), () => askToDeletePart(part), { name: t('down.delete-name', { name: part.name }) }),
     ),
   );
 }

@@ -1,6 +1,6 @@
 // The models that are here: what each is, what it can do, whether it is in memory, and what can be done with it.
 
-import { capabilityText, shownCapabilities } from './models-words.js';
+import { capabilityText, modelFact, runsOn, setIdle, shownCapabilities, wordButton } from './models-parts.js';
 import { deleteModel, expiryOf, loadModel, modelDetails, modelStore, untaggedName, unloadModel } from './models-data.js';
 import { showDetails } from './models-details.js';
 import { confirmed, notify } from './dialog.js';
@@ -28,13 +28,7 @@ addWords({
   'models.deleted': ['{name} is deleted', '{name} est supprimé'],
   'models.loaded': ['{name} is in memory', '{name} est en mémoire'],
   'models.unloaded': ['{name} is no longer in memory', '{name} n’est plus en mémoire'],
-  'models.size': ['Size', 'Taille'],
-  'models.quantization': ['Quantization', 'Quantification'],
-  'models.context': ['Context', 'Contexte'],
-  'models.tokens': ['{count} tokens', '{count} jetons'],
-  'models.runs': ['Runs on', 'Fonctionne sur'],
   'models.aliases': ['Also called', 'Aussi appelé'],
-  'models.memory': ['Memory', 'Mémoire'],
   'models.stays': ['in memory', 'en mémoire'],
   'models.left': ['in memory, {time} left', 'en mémoire, encore {time}'],
   'models.busy': ['answering', 'répond'],
@@ -61,8 +55,8 @@ function modelRow(model) {
     badges: h('p', { class: 'models-badges' }),
     facts: h('dl', { class: 'models-facts' }),
     chat: h('a', { class: 'button primary', href: '#chat', 'aria-label': t('models.chat-with', { name }), on: { click: () => remember('rkllama-model', name) } }, t('models.chat')),
-    memory: h('button', { type: 'button', class: 'button models-memory-button', on: { click: () => switchMemory(row.model) } }),
-    details: h('button', { type: 'button', class: 'button', 'aria-label': t('models.details-name', { name }), on: { click: () => showDetails(row.model) } }, t('models.details')),
+    memory: wordButton('', () => switchMemory(row.model), { look: 'models-memory-button' }),
+    details: wordButton(t('models.details'), () => showDetails(row.model), { name: t('models.details-name', { name }) }),
     trash: iconButton('trash', t('models.delete-name', { name }), () => askToDelete(row.model, row)),
   };
   const row = h(
@@ -103,19 +97,6 @@ function fillFacts(row, model) {
   );
 }
 
-/** One fact as term and description; null where nothing is known. */
-export function modelFact(key, value) {
-  return value ? h('div', {}, h('dt', {}, t(key)), h('dd', {}, value)) : null;
-}
-
-/** What runs a model: the runtime that has it in memory, else the chip that its file is for. */
-export function runsOn(model) {
-  const { loaded, details } = model;
-  if (loaded?.runtime) return loaded.runtime;
-  if (details.format === 'rkllm') return details.platform ? `NPU (${details.platform.toUpperCase()})` : 'NPU';
-  return 'CPU (.gguf)';
-}
-
 function fillBadges(row, details) {
   const { model } = row;
   // What was told before stays until it is told anew, so that nothing jumps.
@@ -149,9 +130,9 @@ function fillMemory(row) {
   const { model, parts } = row;
   const acting = modelStore.acting.get(model.name);
   const verb = model.loaded ? 'unload' : 'load';
-  parts.memory.textContent = acting ? t(`models.${acting}`) : t(`models.${verb}`);
+  parts.memory.lastChild.textContent = acting ? t(`models.${acting}`) : t(`models.${verb}`);
   parts.memory.setAttribute('aria-label', acting ? t(`models.${acting}`) : t(`models.${verb}-name`, { name: untaggedName(model.name) }));
-  parts.memory.setAttribute('aria-disabled', Boolean(acting));
+  setIdle(parts.memory, Boolean(acting));
   row.setAttribute('aria-busy', Boolean(acting));
 }
 

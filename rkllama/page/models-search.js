@@ -2,7 +2,7 @@
 
 import { getJSON } from './api.js';
 import { boardSoc } from './models-data.js';
-import { capabilityText, shownCapabilities } from './models-words.js';
+import { capabilityText, setIdle, shownCapabilities, wordButton } from './models-parts.js';
 import { isRunning, onPulls, pullShare, pulls, startPull } from './models-pulls.js';
 import { errorBox } from './dialog.js';
 import { fill, h, icon } from './dom.js';
@@ -21,7 +21,7 @@ addWords({
   'search.none': ['Nothing of that name was found.', 'Aucun modèle de ce nom n’a été trouvé.'],
   'search.none-fits': ['Nothing of that name fits this board.', 'Aucun modèle de ce nom ne convient à cette carte.'],
   'search.fits': ['{count} file fits {board}|{count} files fit {board}', '{count} fichier convient à {board}|{count} fichiers conviennent à {board}'],
-  'search.fits-cpu': ['{count} file runs here|{count} files run here', '{count} fichier fonctionne ici|{count} fichiers fonctionnent ici'],
+  'search.machine': ['this machine', 'cette machine'],
   'search.not': ['{count} file that does not fit|{count} files that do not fit', '{count} fichier qui ne convient pas|{count} fichiers qui ne conviennent pas'],
   'search.best': ['Recommended', 'Conseillé'],
   'search.others': ['{count} other file that fits|{count} other files that fit', '{count} autre fichier qui convient|{count} autres fichiers qui conviennent'],
@@ -140,14 +140,14 @@ function showResults(panel) {
     shown.length > 0 && h('ul', { class: 'models-offers' }, shown.map(offerRow)),
     foldedOffers('search.others', others, false),
     foldedOffers('search.not', unfit, !fitting.length),
-    lastSearch.more && h('button', { type: 'button', class: 'button', on: { click: () => fetchSearchPage(panel, lastSearch.page + 1) } }, t('search.more')),
+    lastSearch.more && wordButton(t('search.more'), () => fetchSearchPage(panel, lastSearch.page + 1)),
   );
 }
 
 function searchSummary(panel, fitting, others) {
   if (!fitting) return t(others ? 'search.none-fits' : 'search.none');
   const onNPU = panel.soc !== null && lastSearch.format !== 'gguf';
-  return t(onNPU ? 'search.fits' : 'search.fits-cpu', { count: fitting, board: panel.soc });
+  return t('search.fits', { count: fitting, board: onNPU ? panel.soc : t('search.machine') });
 }
 
 function foldedOffers(key, offers, open) {
@@ -164,7 +164,7 @@ function offerTyped(panel) {
   }
   fill(
     panel.typed,
-    h('button', { type: 'button', class: isHubReference(text) ? 'button primary' : 'button', on: { click: () => startPull(text) } }, icon('download'), h('span', {}, t('search.pull', { text }))),
+    wordButton(t('search.pull', { text }), () => startPull(text), { look: isHubReference(text) ? 'primary' : '', sign: 'download' }),
     !isHubReference(text) && h('span', { class: 'soft' }, t('search.exact')),
   );
 }
@@ -212,12 +212,7 @@ function searchDay(text) {
 
 /** A button that stays, with its focus, while the download runs. */
 function offerButton(offer) {
-  const button = h(
-    'button',
-    { type: 'button', class: offer.best ? 'button primary' : 'button', on: { click: () => startPull(offer.reference, offer.file.split('/').pop()) } },
-    icon('download'),
-    h('span', {}),
-  );
+  const button = wordButton('', () => startPull(offer.reference, offer.file.split('/').pop()), { look: offer.best ? 'primary' : '', sign: 'download' });
   sayPull(button, offer);
   return button;
 }
@@ -226,7 +221,7 @@ function sayPull(button, offer) {
   const pull = pulls.get(offer.reference);
   const running = pull !== undefined && isRunning(pull);
   const share = running ? pullShare(pull) : null;
-  button.setAttribute('aria-disabled', running);
+  setIdle(button, running);
   button.setAttribute('aria-label', t(running ? 'search.getting-name' : 'search.get-name', { name: offerName(offer) }));
   button.lastChild.textContent = share === null ? t(running ? 'search.getting' : 'search.get') : percent(share);
 }

@@ -3,10 +3,11 @@
 import { modelStore, onModels, refreshModels } from './models-data.js';
 import { downloadsPanel } from './models-downloads.js';
 import { fillModels, tickModels } from './models-list.js';
+import { wordButton } from './models-parts.js';
 import { startPull } from './models-pulls.js';
 import { searchPanel } from './models-search.js';
 import { errorBox } from './dialog.js';
-import { fill, h, icon } from './dom.js';
+import { fill, h } from './dom.js';
 import { addWords, bytes, t } from './words.js';
 
 addWords({
@@ -75,7 +76,7 @@ function emptyText(models, error) {
     'div',
     { class: 'card models-none' },
     h('p', {}, t('models.none')),
-    h('button', { type: 'button', class: 'button primary', on: { click: () => startPull('guide') } }, icon('play'), t('models.guide')),
+    wordButton(t('models.guide'), () => startPull('guide'), { look: 'primary', sign: 'play' }),
   );
 }
 

@@ -164,7 +164,7 @@ def test_models_in_memory_count_down(open_page: Open, server: Server) -> None:
     page.wait_for_function("document.activeElement.id === 'board-models'")
 
 
-def test_the_doctor_tells_the_cures(open_page: Open, server: Server) -> None:
+def test_the_doctor_tells_the_cures(open_page: Open, server: Server, axe: str) -> None:
     findings = server.get("/api/rkllama/doctor").json["findings"]
     broken = [finding for finding in findings if finding["status"] == "broken"]
     cured = next(finding for finding in broken if finding["cure"])
@@ -187,16 +187,16 @@ def test_the_doctor_tells_the_cures(open_page: Open, server: Server) -> None:
     assert not good.locator("dl").first.is_visible()
     good.locator("summary").click()
     assert good.get_by_text("NPU driver").is_visible()
+    assert_accessible(page, axe)
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=str)
-def test_it_fits_and_is_read_out(look: Look, open_page: Open, axe: str) -> None:
+def test_it_fits_and_is_read_out(look: Look, open_page: Open) -> None:
     page = open_page(look, "/#board")
     page.locator(".board-card").nth(5).wait_for()
     width = page.evaluate("document.documentElement.clientWidth")
     assert page.evaluate("document.getElementById('view').scrollWidth") <= width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert_accessible(page, axe)
     language = {"en": "Load of the NPU, last 5 minutes", "fr": "Charge du NPU, 5 dernières minutes"}
     assert label(page, language[look.language])
 

@@ -124,7 +124,7 @@ WORDS = {
 
 
 @pytest.mark.parametrize("look", LOOKS, ids=str)
-def test_what_is_here(look: Look, open_page: Open, axe: str) -> None:
+def test_what_is_here(look: Look, open_page: Open) -> None:
     thinks, embeds, context, template, nothing = WORDS[look.language]
     page = open_page(look, "/#models")
     chat, embedding, guide = (card(page, name) for name in (CHAT, EMBEDDING, "guide"))
@@ -136,15 +136,12 @@ def test_what_is_here(look: Look, open_page: Open, axe: str) -> None:
     assert context in guide.inner_text()
     assert embedding.locator("a.button").is_hidden()
     assert_fits(page)
-    assert_accessible(page, axe)
     guide.locator(".models-actions button").nth(1).click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_text("guide.gguf", exact=True).wait_for()
     assert "Apache-2.0" in dialog.inner_text()
     dialog.get_by_text(template, exact=True).click()
     assert "<|im_start|>" in dialog.locator("pre").first.inner_text()
-    if look.width == 360:
-        assert_accessible(page, axe)
     page.keyboard.press("Escape")
     page.get_by_role("searchbox").fill("nothing-is-called-so")
     page.get_by_text(nothing).wait_for()
@@ -197,7 +194,7 @@ def test_what_is_deleted_is_named_first(
 
 
 def test_the_search_says_what_fits(open_page: Open, server: Server, axe: str) -> None:
-    page = open_page(Look(360), "/#models")
+    page = open_page(Look(360, "dark"), "/#models")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "search" in request.url else 0)
     page.get_by_role("searchbox").press_sequentially("qwen3")
