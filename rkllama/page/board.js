@@ -4,6 +4,7 @@ import { boardCards, shapeOf } from './board-cards.js';
 import { doctorCard } from './board-doctor.js';
 import { memoryModels } from './board-memory.js';
 import { boardHistory, sampleBoard } from './board-sampling.js';
+import { CHART_MINUTES } from './charts.js';
 import { errorBox } from './dialog.js';
 import { fill, h } from './dom.js';
 import { addWords, t } from './words.js';
@@ -11,6 +12,7 @@ import { addWords, t } from './words.js';
 addWords({
   'board.asking': ['Asking the board…', 'Interrogation de la carte…'],
   'board.no-npu': ['No NPU: models run on the CPU', 'Pas de NPU\u202f: les modèles tournent sur le processeur'],
+  'board.minutes': ['charts of the last {minutes} minutes', 'courbes des {minutes} dernières minutes'],
   'board.version': ['RKLLama {version}', 'RKLLama {version}'],
 });
 
@@ -33,7 +35,7 @@ function mountBoard(root) {
       fill(grid, cards.map(({ element }) => element));
     }
     title.textContent = sample.board.soc || t('board');
-    about.textContent = [t('board.version', { version: sample.health.version }), sample.board.npu ? '' : !sample.board.soc && t('board.no-npu')].filter(Boolean).join(' · ');
+    about.textContent = [t('board.version', { version: sample.health.version }), !sample.board.npu && !sample.board.soc && t('board.no-npu'), t('board.minutes', { minutes: CHART_MINUTES })].filter(Boolean).join(' · ');
     fill(problem);
     models.draw(sample.inMemory);
     for (const one of cards) one.draw(sample);

@@ -226,6 +226,7 @@ def test_a_machine_without_an_npu(
             page = context.new_page()
             page.goto("/#board")
             page.get_by_text("No NPU: models run on the CPU").wait_for()
+            assert page.get_by_text("last 5 minutes").is_visible()
             page.get_by_role("region", name="Memory", exact=True).wait_for()
             assert page.get_by_role("region", name="NPU").count() == 0
             assert page.get_by_role("region", name="Memory bus").count() == 0
