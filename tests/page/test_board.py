@@ -104,6 +104,7 @@ def test_the_last_minutes_as_charts(open_page: Open, board: Board) -> None:
     board.set_load((20, 8, 0), little=50, big=25)
     take_sample(page)
     page.get_by_text("core 0 20%").wait_for()
+    assert page.get_by_text("20% to 86%").is_visible()
     assert label(page, "Load of the NPU") == (
         "Load of the NPU, last 5 minutes: core 0 20%, from 20% to 86%; core 1 8%, from 4% to 8%; "
         "core 2 0%, from 0% to 0%"
