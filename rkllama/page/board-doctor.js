@@ -1,7 +1,7 @@
 // What `rkllama doctor` finds: problems first, with the lines that cure them, and what is good folded.
 
 import { getJSON } from './api.js';
-import { setIdle, wordButton } from './models-parts.js';
+import { setIdle, setWords, wordButton } from './models-parts.js';
 import { copyButton } from './clipboard.js';
 import { errorBox } from './dialog.js';
 import { fill, h } from './dom.js';
@@ -54,7 +54,7 @@ async function checkUp(parts) {
 }
 
 function showCheckup({ status, found, button }) {
-  button.lastChild.textContent = t(lastCheckup ? 'doctor.again' : 'doctor.run');
+  setWords(button, t(lastCheckup ? 'doctor.again' : 'doctor.run'));
   if (!lastCheckup) {
     status.textContent = t('doctor.about');
     return;

@@ -2,7 +2,7 @@
 
 import { untaggedName, unloadModel } from './models-data.js';
 import { memoryText, sayFailure } from './models-list.js';
-import { modelFact, setIdle, wordButton } from './models-parts.js';
+import { modelFact, setIdle, setWords, wordButton } from './models-parts.js';
 import { notify } from './dialog.js';
 import { fill, h } from './dom.js';
 import { addWords, bytes, figure, t } from './words.js';
@@ -36,7 +36,7 @@ function residentRow(model, title) {
   const name = untaggedName(model.name);
   const state = h('span', { class: 'badge good' });
   const facts = h('dl', { class: 'models-facts' });
-  const unload = wordButton(t('models.unload'), () => unloadResident(row, title), { name: t('models.unload-name', { name }) });
+  const unload = wordButton(t('models.unload'), () => unloadResident(row, title), { about: name });
   const row = h('li', { dataset: { model: model.name } }, h('div', { class: 'models-model-text' }, h('h3', {}, name, ' ', state), facts), unload);
   return Object.assign(row, { state, facts, unload });
 }
@@ -57,7 +57,7 @@ function drawResident(row, model) {
 async function unloadResident(row, title) {
   if (row.unload.getAttribute('aria-disabled') === 'true') return;
   setIdle(row.unload, true);
-  row.unload.lastChild.textContent = t('models.unloading');
+  setWords(row.unload, t('models.unloading'));
   try {
     await unloadModel(row.model.name);
     notify(t('models.unloaded', { name: untaggedName(row.model.name) }));
@@ -67,6 +67,6 @@ async function unloadResident(row, title) {
   } catch (error) {
     sayFailure(error);
     setIdle(row.unload, false);
-    row.unload.lastChild.textContent = t('models.unload');
+    setWords(row.unload, t('models.unload'));
   }
 }

@@ -2,7 +2,7 @@
 
 import { deleteModel, modelStore } from './models-data.js';
 import { sayFailure } from './models-list.js';
-import { wordButton } from './models-parts.js';
+import { wordButton, wordsAbout } from './models-parts.js';
 import { dismissPull, isPulled, isRunning, onPulls, pullRest, pullShare, pulls, startPull, stopPull } from './models-pulls.js';
 import { confirmed, errorBox, notify } from './dialog.js';
 import { fill, h } from './dom.js';
@@ -21,19 +21,13 @@ addWords({
   'down.whole': ['Verifying…', 'Vérification…'],
   'down.ready': ['Ready', 'Prêt'],
   'down.stop': ['Stop', 'Arrêter'],
-  'down.stop-name': ['Stop the download of {name}', 'Arrêter le téléchargement de {name}'],
   'down.stopped': ['Stopped. What has come is kept.', 'Arrêté. Ce qui est arrivé est conservé.'],
   'down.keep-open': ['A download goes on while this page is open. When it is closed, what has come is kept.', 'Un téléchargement se poursuit tant que cette page est ouverte. Si on la ferme, ce qui est arrivé est conservé.'],
   'down.dismiss': ['Dismiss', 'Retirer'],
   'down.which': ['Which one?', 'Lequel\u202f?'],
   'down.incomplete': ['Incomplete', 'Incomplet'],
   'down.go-on': ['Go on', 'Reprendre'],
-  'down.go-on-name': ['Go on with the download of {name}', 'Reprendre le téléchargement de {name}'],
-  'down.delete-name': ['Delete the incomplete download of {name}', 'Supprimer le téléchargement incomplet de {name}'],
   'down.delete-text': ['What has come of {file} ({size}) is deleted from this board.', 'Ce qui est arrivé de {file} ({size}) est supprimé de cette carte.'],
-  'down.says': ['{name}: {share}', '{name}\u202f: {share}'],
-  'down.says-failed': ['{name}: {problem}', '{name}\u202f: {problem}'],
-  'down.progress': ['Download of {name}', 'Téléchargement de {name}'],
 });
 
 const PULL_QUARTER = 0.25;
@@ -81,7 +75,7 @@ function pullRow(pull) {
   const parts = {
     name: h('h3', {}, pull.file || pull.reference),
     note: h('p', { class: 'soft', hidden: true }),
-    bar: h('progress', { max: 1, 'aria-label': t('down.progress', { name: pull.reference }) }),
+    bar: h('progress', { max: 1, 'aria-label': wordsAbout(t('down.title'), pull.reference) }),
     text: h('p', { class: 'models-progress' }),
     problem: h('div', {}),
     actions: h('div', { class: 'buttons' }),
@@ -114,7 +108,7 @@ function moveRow(panel, row, pull) {
 function changeRow(panel, row, pull) {
   const { parts } = row;
   const isOver = pull.status === 'failed';
-  if (isOver && row.status !== 'failed') panel.say(t('down.says-failed', { name: pull.reference, problem: pull.error.message }));
+  if (isOver && row.status !== 'failed') panel.say(wordsAbout(pull.reference, pull.error.message));
   if (pull.status === 'done') panel.say(t('pull.here', { name: pull.model.replace(/:latest$/, '') }));
   const wasRunning = row.status !== '' && row.status !== 'failed';
   row.status = pull.status;
@@ -125,7 +119,7 @@ function changeRow(panel, row, pull) {
   fill(parts.problem, isOver && pullProblem(pull));
   fill(
     parts.actions,
-    isRunning(pull) && wordButton(t('down.stop'), () => stopAndSay(pull), { name: t('down.stop-name', { name: pull.file || pull.reference }) }),
+    isRunning(pull) && wordButton(t('down.stop'), () => stopAndSay(pull), { about: pull.file || pull.reference }),
     isOver && wordButton(t('down.dismiss'), () => dismissPull(pull)),
   );
 }
@@ -171,7 +165,7 @@ function pullText(pull, share) {
 function speakQuarter(panel, row, pull, share) {
   if (pull.status !== 'downloading' || share === null) return;
   const quarter = Math.floor(share / PULL_QUARTER);
-  if (quarter > row.quarter && quarter < 4) panel.say(t('down.says', { name: pull.file || pull.reference, share: percent(quarter * PULL_QUARTER) }));
+  if (quarter > row.quarter && quarter < 4) panel.say(wordsAbout(pull.file || pull.reference, percent(quarter * PULL_QUARTER)));
   row.quarter = quarter;
 }
 
@@ -187,14 +181,14 @@ function partRow(part) {
       'div',
       { class: 'models-download-text' },
       h('h3', {}, part.name, ' ', h('span', { class: 'badge warn' }, t('down.incomplete'))),
-      share !== null && h('progress', { max: 1, value: share, 'aria-label': t('down.progress', { name: part.name }) }),
+      share !== null && h('progress', { max: 1, value: share, 'aria-label': wordsAbout(t('down.title'), part.name) }),
       h('p', { class: 'models-progress' }, share === null ? values.done : `${percent(share)} · ${t('down.of', values)}`),
     ),
     h(
       'div',
       { class: 'buttons' },
-      wordButton(t('down.go-on'), () => startPull(part.name, part.file), { name: t('down.go-on-name', { name: part.name }), look: 'primary', sign: 'download' }),
-      wordButton(t('models.delete'), () => askToDeletePart(part), { name: t('down.delete-name', { name: part.name }) }),
+      wordButton(t('down.go-on'), () => startPull(part.name, part.file), { about: part.name, look: 'primary', sign: 'download' }),
+      wordButton(t('models.delete'), () => askToDeletePart(part), { about: part.name }),
     ),
   );
 }

@@ -1,6 +1,6 @@
 // The models that are here: what each is, what it can do, whether it is in memory, and what can be done with it.
 
-import { capabilityText, modelFact, runsOn, setIdle, shownCapabilities, wordButton } from './models-parts.js';
+import { capabilityText, modelFact, runsOn, setIdle, setWords, shownCapabilities, wordButton, wordsAbout } from './models-parts.js';
 import { deleteModel, expiryOf, loadModel, modelDetails, modelStore, untaggedName, unloadModel } from './models-data.js';
 import { showDetails } from './models-details.js';
 import { confirmed, notify } from './dialog.js';
@@ -9,18 +9,13 @@ import { addWords, bytes, duration, figure, remember, t } from './words.js';
 
 addWords({
   'models.chat': ['Chat', 'Discuter'],
-  'models.chat-with': ['Chat with {name}', 'Discuter avec {name}'],
   'models.load': ['Load', 'Charger'],
-  'models.load-name': ['Load {name} into memory', 'Charger {name} en mémoire'],
   'models.unload': ['Unload', 'Décharger'],
-  'models.unload-name': ['Unload {name} from memory', 'Décharger {name} de la mémoire'],
   'models.loading': ['Loading…', 'Chargement…'],
   'models.unloading': ['Unloading…', 'Déchargement…'],
   'models.deleting': ['Deleting…', 'Suppression…'],
   'models.details': ['Details', 'Détails'],
-  'models.details-name': ['Details of {name}', 'Détails de {name}'],
   'models.delete': ['Delete', 'Supprimer'],
-  'models.delete-name': ['Delete {name}', 'Supprimer {name}'],
   'models.delete-title': ['Delete {name}?', 'Supprimer {name}\u202f?'],
   'models.delete-text': ['The file {file} ({size}) is deleted from this board. To have it again, it must be downloaded again.', 'Le fichier {file} ({size}) est supprimé de cette carte. Pour l’avoir de nouveau, il faudra le retélécharger.'],
   'models.delete-loaded': ['It is in memory: answers that it is writing stop.', 'Il est en mémoire\u202f: les réponses en cours s’arrêtent.'],
@@ -54,10 +49,10 @@ function modelRow(model) {
   const parts = {
     badges: h('p', { class: 'models-badges' }),
     facts: h('dl', { class: 'models-facts' }),
-    chat: h('a', { class: 'button primary', href: '#chat', 'aria-label': t('models.chat-with', { name }), on: { click: () => remember('rkllama-model', name) } }, t('models.chat')),
+    chat: h('a', { class: 'button primary', href: '#chat', 'aria-label': wordsAbout(t('models.chat'), name), on: { click: () => remember('rkllama-model', name) } }, t('models.chat')),
     memory: wordButton('', () => switchMemory(row.model), { look: 'models-memory-button' }),
-    details: wordButton(t('models.details'), () => showDetails(row.model), { name: t('models.details-name', { name }) }),
-    trash: iconButton('trash', t('models.delete-name', { name }), () => askToDelete(row.model, row)),
+    details: wordButton(t('models.details'), () => showDetails(row.model), { about: name }),
+    trash: iconButton('trash', wordsAbout(t('models.delete'), name), () => askToDelete(row.model, row)),
   };
   const row = h(
     'li',
@@ -129,9 +124,7 @@ export function tickModels(root) {
 function fillMemory(row) {
   const { model, parts } = row;
   const acting = modelStore.acting.get(model.name);
-  const verb = model.loaded ? 'unload' : 'load';
-  parts.memory.lastChild.textContent = acting ? t(`models.${acting}`) : t(`models.${verb}`);
-  parts.memory.setAttribute('aria-label', acting ? t(`models.${acting}`) : t(`models.${verb}-name`, { name: untaggedName(model.name) }));
+  setWords(parts.memory, t(`models.${acting || (model.loaded ? 'unload' : 'load')}`), untaggedName(model.name));
   setIdle(parts.memory, Boolean(acting));
   row.setAttribute('aria-busy', Boolean(acting));
 }

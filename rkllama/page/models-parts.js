@@ -4,6 +4,7 @@ import { h, icon } from './dom.js';
 import { addWords, t } from './words.js';
 
 addWords({
+  'models.about': ['{text}: {name}', '{text}\u202f: {name}'],
   'models.size': ['Size', 'Taille'],
   'models.quantization': ['Quantization', 'Quantification'],
   'models.context': ['Context', 'Contexte'],
@@ -35,9 +36,22 @@ export function capabilityText(name) {
   return CAPABILITIES_IN_WORDS.has(name) ? t(`can.${name}`) : name;
 }
 
-/** A button with a text. `name` is what it is called where the text alone says too little, `look` a class, `sign` an icon. */
-export function wordButton(text, onClick, { name = null, look = '', sign = '' } = {}) {
-  return h('button', { type: 'button', class: `button ${look}`.trim(), 'aria-label': name, on: { click: onClick } }, sign ? icon(sign) : null, h('span', {}, text));
+/** A button with a text. `about` is the model that it is about, `look` a class, `sign` an icon. */
+export function wordButton(text, onClick, { about = '', look = '', sign = '' } = {}) {
+  const button = h('button', { type: 'button', class: `button ${look}`.trim(), on: { click: onClick } }, sign ? icon(sign) : null, h('span', {}));
+  setWords(button, text, about);
+  return button;
+}
+
+/** Give a button another text. */
+export function setWords(button, text, about) {
+  button.lastChild.textContent = text;
+  if (about) button.setAttribute('aria-label', wordsAbout(text, about));
+}
+
+/** "Load: qwen3": what a button does, and with which model, for who does not see where it stands. */
+export function wordsAbout(text, name) {
+  return t('models.about', { text, name });
 }
 
 /** Let a button look and sound as if it could not be pressed, but keep the focus. */

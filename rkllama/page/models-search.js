@@ -2,7 +2,7 @@
 
 import { getJSON } from './api.js';
 import { boardSoc } from './models-data.js';
-import { capabilityText, setIdle, shownCapabilities, wordButton } from './models-parts.js';
+import { capabilityText, setIdle, setWords, shownCapabilities, wordButton } from './models-parts.js';
 import { isRunning, onPulls, pullShare, pulls, startPull } from './models-pulls.js';
 import { errorBox } from './dialog.js';
 import { fill, h, icon } from './dom.js';
@@ -30,11 +30,8 @@ addWords({
   'search.more': ['More results', 'Plus de résultats'],
   'search.downloads': ['{count} download|{count} downloads', '{count} téléchargement|{count} téléchargements'],
   'search.get': ['Download', 'Télécharger'],
-  'search.get-name': ['Download {name}', 'Télécharger {name}'],
   'search.getting': ['Downloading', 'En cours'],
-  'search.getting-name': ['{name} is being downloaded', '{name} : téléchargement en cours'],
   'search.context': ['context {count}', 'contexte {count}'],
-  'search.updated': ['updated {when}', 'mis à jour {when}'],
   'search.gated': ['Licence to be accepted on the Hub', 'Licence à accepter sur le Hub'],
 });
 
@@ -200,8 +197,7 @@ function offerFacts(offer) {
     ...shownCapabilities(offer.capabilities || []).map(capabilityText),
     offer.gated && t('search.gated'),
     offer.downloads !== undefined && t('search.downloads', { count: offer.downloads }).replace(String(offer.downloads), SEARCH_COMPACT.format(offer.downloads)),
-    offer.likes > 0 && `♥ ${SEARCH_COMPACT.format(offer.likes)}`,
-    offer.updated && t('search.updated', { when: searchDay(offer.updated) }),
+    offer.updated && searchDay(offer.updated),
   ].filter(Boolean);
 }
 
@@ -222,8 +218,7 @@ function sayPull(button, offer) {
   const running = pull !== undefined && isRunning(pull);
   const share = running ? pullShare(pull) : null;
   setIdle(button, running);
-  button.setAttribute('aria-label', t(running ? 'search.getting-name' : 'search.get-name', { name: offerName(offer) }));
-  button.lastChild.textContent = share === null ? t(running ? 'search.getting' : 'search.get') : percent(share);
+  setWords(button, share === null ? t(running ? 'search.getting' : 'search.get') : percent(share), offerName(offer));
 }
 
 /** Let a result say how far its download is, and that it is here now. */

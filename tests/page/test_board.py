@@ -159,7 +159,7 @@ def test_models_in_memory_count_down(open_page: Open, server: Server) -> None:
     before = left.inner_text()
     page.clock.run_for(1000)
     assert left.inner_text() != before
-    region.get_by_role("button", name=f"Unload {MODEL}").click()
+    region.get_by_role("button", name=f"Unload: {MODEL}").click()
     region.get_by_text("None.").wait_for()
     assert server.get("/api/ps").json["models"] == []
     page.wait_for_function("document.activeElement.id === 'board-models'")

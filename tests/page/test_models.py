@@ -153,14 +153,14 @@ def test_what_is_here(look: Look, open_page: Open) -> None:
 def test_a_model_is_loaded_and_unloaded(open_page: Open, server: Server) -> None:
     page = open_page(path="/#models")
     model = card(page, CHAT)
-    model.get_by_role("button", name=f"Load {CHAT}").click()
+    model.get_by_role("button", name=f"Load: {CHAT}", exact=True).click()
     model.get_by_text("in memory, 4 min").wait_for()
     assert [one["state"] for one in server.get("/api/ps").json["models"]] == ["ready"]
     assert "librkllmrt 1.2.3" in model.inner_text()
     before = model.get_by_text("in memory").inner_text()
     until(lambda: model.get_by_text("in memory").inner_text() != before, "it does not count down")
-    model.get_by_role("button", name=f"Unload {CHAT}").click()
-    model.get_by_role("button", name=f"Load {CHAT}").wait_for()
+    model.get_by_role("button", name=f"Unload: {CHAT}", exact=True).click()
+    model.get_by_role("button", name=f"Load: {CHAT}", exact=True).wait_for()
     assert model.get_by_text("in memory").count() == 0
     assert server.get("/api/ps").json["models"] == []
 
@@ -169,24 +169,24 @@ def test_what_is_deleted_is_named_first(
     open_page: Open, server: Server, problems: Problems
 ) -> None:
     page = open_page(path="/#models")
-    page.get_by_role("button", name="Delete Old-1B-w8a8-rk3588").click()
+    page.get_by_role("button", name="Delete: Old-1B-w8a8-rk3588").click()
     dialog = page.get_by_role("dialog")
     assert re.search(r"Old-1B-w8a8-rk3588\.rkllm \(1\sMB\)", dialog.inner_text())
     page.keyboard.press("Escape")
     names = [model["name"] for model in server.get("/api/tags").json["models"]]
     assert "Old-1B-w8a8-rk3588:latest" in names
-    page.get_by_role("button", name="Delete Old-1B-w8a8-rk3588").click()
+    page.get_by_role("button", name="Delete: Old-1B-w8a8-rk3588").click()
     dialog.get_by_role("button", name="Delete").click()
     card(page, "Old-1B-w8a8-rk3588").wait_for(state="detached")
     names = [model["name"] for model in server.get("/api/tags").json["models"]]
     assert "Old-1B-w8a8-rk3588:latest" not in names
     page.wait_for_function("document.activeElement.matches('.models-model h3')")
     # A name of another model takes nothing else with it, and that model stays while the name is there.
-    page.get_by_role("button", name=f"Delete {CHAT}").click()
+    page.get_by_role("button", name=f"Delete: {CHAT}").click()
     dialog.get_by_role("button", name="Delete").click()
     page.get_by_text("is still needed by short").wait_for()
     problems.expect("status of 400")
-    page.get_by_role("button", name="Delete short").click()
+    page.get_by_role("button", name="Delete: short").click()
     assert f"since {CHAT} uses it" in dialog.inner_text()
     dialog.get_by_role("button", name="Delete").click()
     card(page, "short").wait_for(state="detached")
@@ -210,7 +210,7 @@ def test_the_search_says_what_fits(open_page: Open, server: Server, axe: str) ->
     assert other.get_by_text("it is for RK3576").is_visible()
     assert_fits(page)
     assert_accessible(page, axe)
-    best.get_by_role("button", name="Download qwen3:4b").click()
+    best.get_by_role("button", name="Download: qwen3:4b").click()
     best.get_by_text("Already here").wait_for()
     card(page, "qwen3:4b").or_(page.locator('[data-model="qwen3:4b"]')).wait_for()
     page.get_by_role("combobox").select_option("gguf")
@@ -239,7 +239,7 @@ def test_a_download_breaks_off_goes_on_and_is_resumed(
     # Another view is shown: it goes on, and the bar at the top tells.
     show(page, "board")
     page.get_by_role("link", name="1 download, 60%").click()
-    row.get_by_role("button", name="Stop the download").click()
+    row.get_by_role("button", name="Stop").click()
     part = download(page, "Incomplete")
     part.get_by_text(re.compile(r"^60% · 1\.2\sMB of 2\sMB")).wait_for()
     page.reload()
