@@ -116,12 +116,14 @@ function changeRow(panel, row, pull) {
   parts.text.hidden = isOver;
   if (wasRunning && isRunning(pull)) return;
   panel.about.hidden = ![...pulls.values()].some(isRunning);
+  const hadFocus = parts.actions.contains(document.activeElement);
   fill(parts.problem, isOver && pullProblem(pull));
   fill(
     parts.actions,
     isRunning(pull) && wordButton(t('down.stop'), () => stopAndSay(pull), { about: pull.file || pull.reference }),
     isOver && wordButton(t('down.dismiss'), () => dismissPull(pull)),
   );
+  if (hadFocus) (parts.actions.querySelector('button') || document.getElementById('models-downloads')).focus();
 }
 
 function stopAndSay(pull) {

@@ -240,6 +240,7 @@ def test_a_download_breaks_off_goes_on_and_is_resumed(
     show(page, "board")
     page.get_by_role("link", name="1 download, 60%").click()
     row.get_by_role("button", name="Stop").click()
+    page.wait_for_function("document.activeElement.id === 'models-downloads'")
     part = download(page, "Incomplete")
     part.get_by_text(re.compile(r"^60% · 1\.2\sMB of 2\sMB")).wait_for()
     page.reload()
