@@ -61,6 +61,11 @@ export function figure(value, digits = 0) {
   return number(digits).format(value);
 }
 
+/** A share of 0 to 1 as "43 %"; "43%" in English. */
+export function percent(share) {
+  return new Intl.NumberFormat(language, { style: 'percent' }).format(Math.floor(share * 100) / 100);
+}
+
 /** Bytes in the unit that fits: "1.7 GB". */
 export function bytes(value) {
   const units = language === 'fr' ? ['o', 'ko', 'Mo', 'Go', 'To'] : ['B', 'kB', 'MB', 'GB', 'TB'];
