@@ -1,0 +1,354 @@
+// One message of a chat. Until it comes near the screen it is its plain text, which the browser's own search and screen
+// readers find; then it is drawn.
+
+import { errorBox, notify } from './dialog.js';
+import { fill, h, icon, iconButton } from './dom.js';
+import { markdownView, renderMarkdown } from './markdown.js';
+import { duration, figure, t } from './words.js';
+
+/** Show a message. `does` has what its buttons do: edit, remove, again, goOn, results. Gives `node`, `draw()`, and for an
+ * answer that is being written `live`, which streamAnswer's `on` is, and `end()`. */
+export function messageView(message, does) {
+  const node = h(
+    'article',
+    { class: `chat-message chat-${message.role}`, 'aria-label': messageLabel(message) },
+    h('div', { class: 'chat-plain' }, message.content),
+  );
+  node.style.setProperty('--chat-tall', `${guessHeight(message)}px`);
+  const view = { node, message, drawn: false };
+  view.draw = () => {
+    if (view.drawn) return;
+    view.drawn = true;
+    const draw = { user: drawQuestion, assistant: drawAnswer, tool: drawResult }[message.role];
+    draw(view, does);
+  };
+  return view;
+}
+
+function messageLabel({ role, toolName }) {
+  if (role === 'tool') return t('chat.tool', { name: toolName });
+  return role === 'user' ? t('chat.you') : t('chat.assistant');
+}
+
+/** About how tall a message will be, so that the scroll bar is about right before it is drawn. */
+function guessHeight({ content, pictures }) {
+  const rows = Math.ceil(content.length / 80) + (content.match(/\n/g)?.length || 0) + 1;
+  return rows * 24 + 56 + (pictures?.length ? 140 : 0);
+}
+
+// --- A question -------------------------------------------------------------------------------
+
+function drawQuestion(view, does) {
+  const { message, node } = view;
+  fill(
+    node,
+    message.pictures?.length ? pictureRow(message.pictures) : null,
+    message.content ? h('div', { class: 'chat-bubble' }, message.content) : null,
+    h(
+      'div',
+      { class: 'chat-actions' },
+      iconButton('edit', t('chat.edit'), () => editQuestion(view, does)),
+      copyButton(() => message.content),
+      iconButton('trash', t('chat.delete'), () => does.remove(message)),
+    ),
+  );
+}
+
+/** The pictures of a message; `remove(picture)` puts a button on each. */
+export function pictureRow(pictures, remove = null) {
+  return h(
+    'div',
+    { class: 'chat-pictures' },
+    pictures.map((picture, at) =>
+      h(
+        'figure',
+        { class: 'chat-thumb' },
+        h('img', { src: picture.url, alt: t('chat.picture', { number: at + 1 }), decoding: 'async' }),
+        remove ? iconButton('close', t('chat.removePicture', { number: at + 1 }), () => remove(picture), { class: 'small' }) : null,
+      ),
+    ),
+  );
+}
+
+function editQuestion(view, does) {
+  const { message, node } = view;
+  const before = [...node.childNodes];
+  const back = () => {
+    fill(node, ...before);
+    node.querySelector('.chat-actions button').focus();
+  };
+  const send = () => {
+    const text = area.value.trim();
+    if (text || message.pictures?.length) does.edit(message, text);
+  };
+  const area = h('textarea', {
+    class: 'chat-editing',
+    rows: Math.min(12, message.content.split('\n').length + 1),
+    'aria-label': t('chat.edited'),
+    on: {
+      keydown: (event) => {
+        if (event.key === 'Escape') {
+          event.stopPropagation();
+          back();
+        } else if (sendsMessage(event)) {
+          event.preventDefault();
+          send();
+        }
+      },
+    },
+  });
+  area.value = message.content;
+  fill(
+    node,
+    message.pictures?.length ? pictureRow(message.pictures) : null,
+    area,
+    h(
+      'div',
+      { class: 'buttons' },
+      h('button', { type: 'button', class: 'button', on: { click: back } }, t('cancel')),
+      h('button', { type: 'button', class: 'button primary', on: { click: send } }, t('chat.sendEdited')),
+    ),
+  );
+  area.focus();
+  area.setSelectionRange(area.value.length, area.value.length);
+}
+
+/** Whether a key sends what is written: Enter does, except with Shift, where a word is being composed (Japanese, Chinese),
+ * and on devices that are touched, whose keyboards have no Shift+Enter. */
+export function sendsMessage(event) {
+  const composing = event.isComposing || event.keyCode === 229;
+  if (event.key !== 'Enter' || event.shiftKey || composing) return false;
+  return event.ctrlKey || event.metaKey || !matchMedia('(pointer: coarse)').matches;
+}
+
+// --- An answer --------------------------------------------------------------------------------
+
+function drawAnswer(view, does) {
+  const { message, node } = view;
+  const parts = {
+    status: h('p', { class: 'chat-status', hidden: true }),
+    notes: h('div', { class: 'chat-notes' }),
+    thoughts: null,
+    text: null,
+    calls: h('div', { class: 'chat-calls' }),
+    foot: h('footer', { class: 'chat-foot' }),
+  };
+  fill(node, parts.notes, parts.status, parts.calls, parts.foot);
+  if (message.thinking) {
+    openThoughts(view, parts).add(message.thinking);
+    parts.thoughts.end(message.thought);
+  }
+  if (message.content) parts.calls.before(renderMarkdown(message.content));
+  for (const call of message.calls || []) parts.calls.append(callView(call));
+  view.live = liveAnswer(view, parts);
+  view.end = () => endAnswer(view, parts, does);
+  view.end();
+}
+
+function openThoughts(view, parts) {
+  parts.thoughts ??= thoughtsView();
+  if (!parts.thoughts.node.isConnected && !parts.thoughts.node.parentNode) parts.status.before(parts.thoughts.node);
+  return parts.thoughts;
+}
+
+/** What streamAnswer tells, shown as it comes. */
+function liveAnswer(view, parts) {
+  const { message, node } = view;
+  const wait = (text) => {
+    parts.status.hidden = false;
+    parts.status.textContent = text;
+  };
+  const began = () => {
+    parts.status.hidden = true;
+  };
+  return {
+    start() {
+      fill(parts.foot);
+      node.setAttribute('aria-busy', 'true');
+      wait(t('chat.waiting'));
+    },
+    wait,
+    thought(piece) {
+      if (!parts.thoughts) {
+        began();
+        openThoughts(view, parts).node.open = true;
+      }
+      parts.thoughts.add(piece);
+    },
+    text(piece) {
+      if (!parts.text) {
+        began();
+        parts.thoughts?.end(message.thought);
+        parts.text = markdownView();
+        parts.calls.before(parts.text.node);
+      }
+      parts.text.append(piece);
+    },
+    call(call) {
+      began();
+      parts.thoughts?.end(message.thought);
+      parts.calls.append(callView(call));
+    },
+  };
+}
+
+function endAnswer(view, parts, does) {
+  const { message, node } = view;
+  node.removeAttribute('aria-busy');
+  parts.status.hidden = true;
+  parts.text?.end();
+  if (message.thinking) parts.thoughts.end(message.thought);
+  fill(parts.notes, message.dropped ? h('p', { class: 'chat-note' }, t('chat.dropped', { count: message.dropped })) : null);
+  fill(parts.foot, howItEnded(message, does), figuresOf(message), answerButtons(message, does));
+  if (message.calls?.length && message.end === 'stop') parts.calls.append(resultsForm(message, does));
+}
+
+const ENDINGS = ['stopped', 'length', 'cancelled'];
+
+function howItEnded(message, does) {
+  const { end, error, repeats, content, calls } = message;
+  const again = () => does.again(message);
+  if (end === 'lost') return [errorBox({ message: t('chat.lost') }, again), goOnButton(message, does)];
+  if (error && end === 'format_not_met') return errorBox({ message: t('chat.notMet'), hint: error.message }, again);
+  if (error) return errorBox(error, again);
+  if (repeats) return h('p', { class: 'chat-note' }, t('chat.repeats'));
+  if (ENDINGS.includes(end)) return [h('p', { class: 'chat-note' }, t(`chat.${end}`)), goOnButton(message, does)];
+  return end && !content && !calls?.length ? h('p', { class: 'chat-note' }, t('chat.empty')) : null;
+}
+
+function goOnButton({ content }, does) {
+  if (!content) return null;
+  return h('button', { type: 'button', class: 'button small chat-goon', on: { click: does.goOn } }, icon('play'), t('chat.goOn'));
+}
+
+function figuresOf({ figures = {}, end }) {
+  if (!end) return null;
+  const { first, speed, tokens, cached, loaded, queued } = figures;
+  const words = [
+    first === undefined ? null : t('chat.first', { time: duration(first) }),
+    speed === undefined ? null : t('chat.speed', { speed: figure(speed, 1) }),
+    tokens === undefined ? null : t('chat.tokens', { count: tokens, shown: figure(tokens) }),
+    cached === undefined ? null : t('chat.cached', { share: figure(cached * 100) }),
+    loaded === undefined ? null : t('chat.loaded', { time: duration(loaded) }),
+    queued === undefined ? null : t('chat.queued', { time: duration(queued) }),
+  ].filter(Boolean);
+  return words.length ? h('p', { class: 'chat-figures' }, words.map((text) => h('span', {}, text))) : null;
+}
+
+function answerButtons(message, does) {
+  return h(
+    'div',
+    { class: 'chat-actions' },
+    message.content ? copyButton(() => message.content) : null,
+    iconButton('again', t('chat.again'), () => does.again(message)),
+    iconButton('trash', t('chat.delete'), () => does.remove(message)),
+  );
+}
+
+/** Folded thoughts, open while they are thought. A line is an element of its own, so that a new word lays out its line only;
+ * words are put in once per frame. */
+function thoughtsView() {
+  const title = h('summary', {}, t('chat.thinking'));
+  const body = h('div', { class: 'chat-thoughts-text' });
+  const node = h('details', { class: 'chat-thoughts' }, title, body);
+  let waiting = '';
+  let line = null;
+  let frame = 0;
+  const flush = () => {
+    frame = 0;
+    const pieces = waiting.split('\n');
+    waiting = '';
+    pieces.forEach((piece, at) => {
+      if (at > 0 || !line) body.append(h('div', {}, (line = new Text(piece))));
+      else line.appendData(piece);
+    });
+  };
+  let ended = false;
+  return {
+    node,
+    add(piece) {
+      waiting += piece;
+      frame ||= requestAnimationFrame(flush);
+    },
+    end(seconds) {
+      if (ended) return;
+      ended = true;
+      cancelAnimationFrame(frame);
+      flush();
+      node.open = false;
+      title.textContent = seconds === undefined ? t('chat.thoughtOnly') : t('chat.thought', { time: duration(seconds) });
+    },
+  };
+}
+
+// --- Tools ------------------------------------------------------------------------------------
+
+function callView({ name, arguments: given }) {
+  return h('div', { class: 'chat-call' }, h('p', {}, t('chat.call', { name })), h('pre', { tabindex: '0' }, JSON.stringify(given, null, 2)));
+}
+
+/** Where the person at the page is the tool: a result for each call. */
+function resultsForm({ calls }, does) {
+  const areas = calls.map(({ name }) => h('textarea', { rows: 2, 'aria-label': t('chat.result', { name }), placeholder: t('chat.result', { name }) }));
+  const form = h(
+    'form',
+    {
+      class: 'chat-results',
+      on: {
+        submit: (event) => {
+          event.preventDefault();
+          form.remove();
+          does.results(calls.map(({ id, name }, at) => ({ role: 'tool', content: areas[at].value, toolName: name, callId: id })));
+        },
+      },
+    },
+    areas,
+    h('div', { class: 'buttons' }, h('button', { class: 'button small' }, t('chat.giveResults', { count: calls.length }))),
+  );
+  return does.isLast(calls) ? form : '';
+}
+
+function drawResult({ message, node }) {
+  fill(node, h('div', { class: 'chat-call' }, h('p', {}, t('chat.tool', { name: message.toolName })), h('pre', { tabindex: '0' }, message.content)));
+}
+
+// --- Copying ----------------------------------------------------------------------------------
+
+function copyButton(textOf) {
+  const button = iconButton('copy', t('chat.copy'), async () => {
+    const copied = await copyText(textOf());
+    if (!copied) {
+      notify(t('chat.notCopied'), { error: true });
+      return;
+    }
+    fill(button, icon('check'));
+    button.setAttribute('aria-label', t('chat.copied'));
+    setTimeout(() => {
+      fill(button, icon('copy'));
+      button.setAttribute('aria-label', t('chat.copy'));
+    }, 2000);
+  });
+  return button;
+}
+
+/** Put a text onto the clipboard; whether that worked. The clipboard's own interface is not there on http://board. */
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyBySelection(text);
+  }
+}
+
+function copyBySelection(text) {
+  const before = document.activeElement;
+  const area = h('textarea', { class: 'unseen', readonly: true, 'aria-hidden': 'true' });
+  area.value = text;
+  (document.querySelector('dialog[open]') || document.body).append(area);
+  area.select();
+  const copied = document.execCommand('copy');
+  area.remove();
+  before?.focus();
+  return copied;
+}
