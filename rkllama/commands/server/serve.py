@@ -74,6 +74,10 @@ def serve(
             "[default: 0]",
         ),
     ] = None,
+    no_page: Annotated[
+        bool,
+        typer.Option("--no-page", help="Serve the APIs only, and no page to browsers."),
+    ] = False,
     log_level: Annotated[
         str | None,
         typer.Option(metavar="LEVEL", help="Level: debug, info, warning or error. [default: info]"),
@@ -93,6 +97,7 @@ def serve(
             "origins": origins,
             "exit_idle": exit_idle,
             "drain_timeout": drain_timeout,
+            "page": False if no_page else None,
             "log_level": log_level,
         }
     )
