@@ -79,7 +79,8 @@ async function problem(response) {
     // A proxy's page, or nothing.
   }
   const after = Number(response.headers.get('Retry-After'));
-  return new ApiError(String(body.error || `${response.status} ${response.statusText}`), {
+  // Ollama's clients want all in "error"; "message" is the same without the hint.
+  return new ApiError(String(body.message || body.error || `${response.status} ${response.statusText}`), {
     status: response.status,
     hint: String(body.hint || ''),
     code: String(body.code || ''),

@@ -1,27 +1,17 @@
-// One message of a chat. Until it comes near the screen it is its plain text, which the browser's own search and screen
-// readers find; then it is drawn.
+// One message of a chat: a question, an answer, what a tool gave.
 
+import { copyText } from './clipboard.js';
 import { errorBox, notify } from './dialog.js';
 import { fill, h, icon, iconButton } from './dom.js';
 import { markdownView, renderMarkdown } from './markdown.js';
 import { duration, figure, t } from './words.js';
 
-/** Show a message. `does` has what its buttons do: edit, remove, again, goOn, results. Gives `node`, `draw()`, and for an
- * answer that is being written `live`, which streamAnswer's `on` is, and `end()`. */
+/** A message, drawn. `does` has what its buttons do: edit, remove, again, goOn, results, isLast. Gives `node`, and for an
+ * answer `live`, which is streamAnswer's `on`, and `end()`. */
 export function messageView(message, does) {
-  const node = h(
-    'article',
-    { class: `chat-message chat-${message.role}`, 'aria-label': messageLabel(message) },
-    h('div', { class: 'chat-plain' }, message.content),
-  );
-  node.style.setProperty('--chat-tall', `${guessHeight(message)}px`);
-  const view = { node, message, drawn: false };
-  view.draw = () => {
-    if (view.drawn) return;
-    view.drawn = true;
-    const draw = { user: drawQuestion, assistant: drawAnswer, tool: drawResult }[message.role];
-    draw(view, does);
-  };
+  const node = h('article', { class: `chat-message chat-${message.role}`, 'aria-label': messageLabel(message) });
+  const view = { node, message };
+  ({ user: drawQuestion, assistant: drawAnswer, tool: drawResult })[message.role](view, does);
   return view;
 }
 
@@ -31,7 +21,7 @@ function messageLabel({ role, toolName }) {
 }
 
 /** About how tall a message will be, so that the scroll bar is about right before it is drawn. */
-function guessHeight({ content, pictures }) {
+export function guessHeight({ content, pictures }) {
   const rows = Math.ceil(content.length / 80) + (content.match(/\n/g)?.length || 0) + 1;
   return rows * 24 + 56 + (pictures?.length ? 140 : 0);
 }
@@ -48,7 +38,7 @@ function drawQuestion(view, does) {
       'div',
       { class: 'chat-actions' },
       iconButton('edit', t('chat.edit'), () => editQuestion(view, does)),
-      copyButton(() => message.content),
+      copyAction(message),
       iconButton('trash', t('chat.delete'), () => does.remove(message)),
     ),
   );
@@ -119,6 +109,23 @@ export function sendsMessage(event) {
   const composing = event.isComposing || event.keyCode === 229;
   if (event.key !== 'Enter' || event.shiftKey || composing) return false;
   return event.ctrlKey || event.metaKey || !matchMedia('(pointer: coarse)').matches;
+}
+
+/** Copies a message as it was written, an answer's Markdown too. */
+function copyAction({ content }) {
+  const button = iconButton('copy', t('chat.copy'), async () => {
+    if (!(await copyText(content))) {
+      notify(t('chat.notCopied'), { error: true });
+      return;
+    }
+    show('check', 'chat.copied');
+    setTimeout(() => show('copy', 'chat.copy'), 2000);
+  });
+  const show = (sign, words) => {
+    fill(button, icon(sign));
+    button.setAttribute('aria-label', t(words));
+  };
+  return button;
 }
 
 // --- An answer --------------------------------------------------------------------------------
@@ -239,7 +246,7 @@ function answerButtons(message, does) {
   return h(
     'div',
     { class: 'chat-actions' },
-    message.content ? copyButton(() => message.content) : null,
+    message.content ? copyAction(message) : null,
     iconButton('again', t('chat.again'), () => does.again(message)),
     iconButton('trash', t('chat.delete'), () => does.remove(message)),
   );
@@ -310,45 +317,4 @@ function resultsForm({ calls }, does) {
 
 function drawResult({ message, node }) {
   fill(node, h('div', { class: 'chat-call' }, h('p', {}, t('chat.tool', { name: message.toolName })), h('pre', { tabindex: '0' }, message.content)));
-}
-
-// --- Copying ----------------------------------------------------------------------------------
-
-function copyButton(textOf) {
-  const button = iconButton('copy', t('chat.copy'), async () => {
-    const copied = await copyText(textOf());
-    if (!copied) {
-      notify(t('chat.notCopied'), { error: true });
-      return;
-    }
-    fill(button, icon('check'));
-    button.setAttribute('aria-label', t('chat.copied'));
-    setTimeout(() => {
-      fill(button, icon('copy'));
-      button.setAttribute('aria-label', t('chat.copy'));
-    }, 2000);
-  });
-  return button;
-}
-
-/** Put a text onto the clipboard; whether that worked. The clipboard's own interface is not there on http://board. */
-export async function copyText(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    return true;
-  } catch {
-    return copyBySelection(text);
-  }
-}
-
-function copyBySelection(text) {
-  const before = document.activeElement;
-  const area = h('textarea', { class: 'unseen', readonly: true, 'aria-hidden': 'true' });
-  area.value = text;
-  (document.querySelector('dialog[open]') || document.body).append(area);
-  area.select();
-  const copied = document.execCommand('copy');
-  area.remove();
-  before?.focus();
-  return copied;
 }

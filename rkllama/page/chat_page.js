@@ -144,6 +144,7 @@ export function chatPage(store) {
     chat.created = Date.now();
     chat.title = line.length > TITLE ? `${line.slice(0, TITLE)}…` : line || t('chat.picture', { number: 1 });
     showAddress(chat.id);
+    forgetDraft('');
     composer.open(chat.id);
   }
 

@@ -123,7 +123,7 @@ const FIGURES = ['first', 'speed', 'tokens', 'cached', 'loaded', 'queued'];
 function readMessage(given, where) {
   check(isObject(given) && ['user', 'assistant', 'tool'].includes(given.role), where);
   check(isText(given.content), `${where}.content`);
-  const message = { role: given.role, content: given.content };
+  const message = { role: given.role, content: given.content, end: 'stop' };
   const take = (names, test) => {
     for (const name of names) {
       check(isOptional(given[name], test), `${where}.${name}`);
