@@ -46,7 +46,7 @@ defaults
   timeout server {seconds}s
 listen models
   bind 127.0.0.1:{port}
-  server board {host}:{target}
+{rewrite}  server board {host}:{target}
 """
 Command = Callable[[str], list[str]]
 PROXIES: dict[str, tuple[str, Command]] = {
@@ -66,7 +66,7 @@ def proxy(
     name: str, server: Server, directory: Path, seconds: int, prefix: str = "/"
 ) -> Iterator[int]:
     """The proxy `name` before a server, with its files in `directory`; with it comes its port. It gives up
-    an answer that is silent for so many seconds. Below another `prefix`, which it takes away, it is nginx.
+    an answer that is silent for so many seconds. It takes the `prefix` away from paths.
     """
     text, arguments = PROXIES[name]
     path = program(name)
@@ -82,6 +82,7 @@ def proxy(
             seconds=seconds,
             prefix=prefix,
             uri="" if prefix == "/" else "/",
+            rewrite="" if prefix == "/" else f"  http-request replace-path {prefix}?(.*) /\\1\n",
         )
     )
     process = subprocess.Popen([path, *arguments(str(file))], stdin=subprocess.DEVNULL)

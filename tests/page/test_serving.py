@@ -177,9 +177,10 @@ def test_the_key_is_asked_for_kept_and_asked_for_again_where_it_is_wrong(
 def test_it_works_below_a_prefix_of_a_proxy(
     browser: Browser, server: Server, tmp_path: Path
 ) -> None:
-    if program("nginx") is None:
-        pytest.skip("nginx is not installed")
-    with proxy("nginx", server, tmp_path, 30, prefix="/board/") as port:
+    name = next(filter(program, ("nginx", "haproxy")), None)
+    if name is None:
+        pytest.skip("neither nginx nor HAProxy is installed")
+    with proxy(name, server, tmp_path, 30, prefix="/board/") as port:
         problems = Problems(f"127.0.0.1:{port}")
         context = new_context(browser, Look(768), base_url=f"http://127.0.0.1:{port}")
         problems.watch(context)
@@ -191,8 +192,8 @@ def test_it_works_below_a_prefix_of_a_proxy(
             show(page, view)
         page.wait_for_load_state("networkidle")
         assert any("/api/" in path for path in paths)
-        assert all(path.startswith("/board/") for path in paths)
-        page.goto("/board")  # nginx sends a browser on to /board/
-        page.wait_for_selector("#view[data-view]")
+        assert all(path.startswith("/board/") for path in paths), paths
+        page.goto("/board#models")  # nginx sends a browser on to /board/, HAProxy does not
+        show(page, "board")
         problems.assert_none(context)
         context.close()
