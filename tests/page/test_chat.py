@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -10,28 +11,30 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tests.conftest import isolate
+from tests.page.looking import Look, new_context
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.virtual_rknn import library as encoder_library
 from tests.virtual_rknn import write_encoder
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Locator, Page
+
 pytestmark = pytest.mark.integration
 
-expect.set_options(timeout=10_000)
+Image = pytest.importorskip("PIL.Image")
+sync_api = pytest.importorskip("playwright.sync_api")
+sync_api.expect.set_options(timeout=15_000)
+expect = sync_api.expect
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
+
 PLAIN, THINKER, SEEING = "Qwen2.5-1.5B-Instruct-w8a8-rk3588", "Qwen3-1.7B-w8a8-rk3588", "seeing"
+SMALL_MODEL = "small"
 NO_DATABASE = """Object.defineProperty(window, 'indexedDB', {
   get() { throw new DOMException('no', 'SecurityError'); },
 });"""
@@ -74,6 +77,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, trace: Path) -> Iterator[Se
         models = home / "RKLLAMA" / "models"
         write_model(models / f"{PLAIN}.rkllm", trace=trace, trace_prompt=1)
         write_model(models / f"{THINKER}.rkllm", trace=trace, trace_prompt=1)
+        write_model(models / f"{SMALL_MODEL}.rkllm")
         write_model(models / SEEING / "Qwen2.5-VL-3B-Instruct.rkllm", mode="picture", embd_size=16)
         write_encoder(models / SEEING / "vision.rknn")
         patch.setenv("RKLLAMA_RKLLM_LIB", library("1.3.0"))
@@ -81,15 +85,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, trace: Path) -> Iterator[Se
         patch.setenv("RKLLAMA_MAX_QUEUE", "1")
         with Server() as running:
             yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 class Chat:
@@ -132,6 +127,9 @@ class Chat:
         return self.page.locator(".chats-title").all_inner_texts()
 
 
+_LOOK = Look()
+
+
 class Opener:
     """Opens pages, and holds them to having neither an error nor a violation of the policy."""
 
@@ -142,18 +140,9 @@ class Opener:
         self._contexts: list[Any] = []
 
     def __call__(
-        self,
-        width: int = 1440,
-        *,
-        scheme: Any = "light",
-        language: str = "en",
-        init: str = "",
-        url: str = "",
-        **more: Any,
+        self, look: Look = _LOOK, *, init: str = "", url: str = "", **options: Any
     ) -> Chat:
-        context = self._browser.new_context(
-            viewport={"width": width, "height": 800}, color_scheme=scheme, locale=language, **more
-        )
+        context = new_context(self._browser, look, **options)
         self._contexts.append(context)
         if init:
             context.add_init_script(init)
@@ -162,7 +151,6 @@ class Opener:
     def tab(self, context: Any, url: str = "") -> Chat:
         """One more page in the same browser."""
         page = context.new_page()
-        page.set_default_timeout(10_000)
         page.on("pageerror", lambda error: self.problems.append(f"{error}\n{error.stack}"))
         page.on("console", self._said)
         page.goto((url or self.url) + "/")
@@ -200,18 +188,19 @@ def fits(page: Page) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("width", "scheme", "language", "question"),
+    ("look", "question"),
     [
-        (360, "dark", "fr", "Qu’est-ce que RKLLama\u202f?"),
-        (768, "light", "fr", "Comment télécharger un modèle\u202f?"),
-        (1440, "light", "en", "Which boards are supported?"),
+        (Look(360, "dark", "fr"), "Qu’est-ce que RKLLama\u202f?"),
+        (Look(768, "light", "fr"), "Comment télécharger un modèle\u202f?"),
+        (Look(1440, "light", "en"), "Which boards are supported?"),
     ],
+    ids=str,
 )
 def test_the_guide_answers_an_example_at_each_width(
-    opened: Opener, width: int, scheme: str, language: str, question: str
+    opened: Opener, look: Look, question: str
 ) -> None:
-    chat = opened(width, scheme=scheme, language=language)
-    if language == "fr":
+    chat = opened(look)
+    if look.language == "fr":
         expect(chat.page.locator(".chat-hello h1")).to_have_text("Que souhaitez-vous savoir\u202f?")
     # The guide is not in the list until it was named once.
     chat.page.evaluate("localStorage.setItem('rkllama-model', 'guide')")
@@ -221,7 +210,7 @@ def test_the_guide_answers_an_example_at_each_width(
     answer = chat.ended()
     expect(answer.locator(".md")).to_contain_text("RK")
     expect(answer.locator(".chat-figures")).to_contain_text(
-        "tokens/s" if language == "en" else "jetons/s"
+        "tokens/s" if look.language == "en" else "jetons/s"
     )
     expect(chat.questions).to_have_text([question])
     assert fits(chat.page)
@@ -341,6 +330,11 @@ def test_tools_are_called_and_given_their_results(opened: Opener, trace: Path) -
     expect(chat.page.locator(".chat-tool pre")).to_have_text("sunny, 24 degrees")
 
 
+def file(name: str, kind: str, content: bytes) -> Any:
+    """A file as it is picked in a dialog."""
+    return {"name": name, "mimeType": kind, "buffer": content}
+
+
 def photo(size: tuple[int, int] = (64, 64), colour: str = "#ff0000", form: str = "PNG") -> bytes:
     """A picture of one colour."""
     stream = io.BytesIO()
@@ -360,8 +354,6 @@ PASTE = """(kind) => {
 
 
 def test_pictures_come_by_file_paste_and_drop_and_stay_with_the_chat(opened: Opener) -> None:
-    import base64
-
     chat = opened()
     chat.choose(PLAIN)
     expect(chat.button("Add pictures")).to_be_hidden()
@@ -373,11 +365,7 @@ def test_pictures_come_by_file_paste_and_drop_and_stay_with_the_chat(opened: Ope
     chat.choose(SEEING)
     expect(chat.button("Add pictures")).to_be_visible()
     files = chat.page.locator("input.chat-file[multiple]")
-    large = {
-        "name": "large.jpg",
-        "mimeType": "image/jpeg",
-        "buffer": photo((3000, 1000), "#0000ff", "JPEG"),
-    }
+    large = file("large.jpg", "image/jpeg", photo((3000, 1000), "#0000ff", "JPEG"))
     files.set_input_files([large])
     thumbs = chat.page.locator(".chat-composer .chat-thumb")
     expect(thumbs).to_have_count(1)
@@ -396,9 +384,7 @@ def test_pictures_come_by_file_paste_and_drop_and_stay_with_the_chat(opened: Ope
     )
     expect(chat.page.locator(".notice.error")).to_contain_text("b.txt")
     chat.button("Close").click()
-    files.set_input_files(
-        [{"name": f"{n}.png", "mimeType": "image/png", "buffer": photo()} for n in range(9)]
-    )
+    files.set_input_files([file(f"{n}.png", "image/png", photo()) for n in range(9)])
     expect(thumbs).to_have_count(8)
     expect(chat.page.locator(".notice.error")).to_contain_text("8 pictures")
     for _ in range(6):
@@ -453,7 +439,7 @@ def test_settings_of_a_chat_reach_the_model(opened: Opener, trace: Path) -> None
 
 def test_limits_are_told_and_what_was_dropped(opened: Opener) -> None:
     chat = opened()
-    chat.choose(PLAIN)
+    chat.choose(SMALL_MODEL)
     chat.button("Settings of this chat").click()
     dialog = chat.page.get_by_role("dialog")
     dialog.get_by_label("Context").fill("256")
@@ -623,9 +609,7 @@ def test_chats_go_out_as_files_and_come_in_again(opened: Opener, tmp_path: Path)
     chat = opened()
     chat.choose(SEEING)
     page = chat.page
-    page.locator("input.chat-file[multiple]").set_input_files(
-        [{"name": "a.png", "mimeType": "image/png", "buffer": photo()}]
-    )
+    page.locator("input.chat-file[multiple]").set_input_files([file("a.png", "image/png", photo())])
     page.locator(".chat-composer .chat-thumb").wait_for()
     chat.ask("What colour?")
     dialog = page.get_by_role("dialog")
@@ -682,9 +666,7 @@ def test_chats_go_out_as_files_and_come_in_again(opened: Opener, tmp_path: Path)
             "messages[0].images",
         ),
     ):
-        imports.set_input_files(
-            [{"name": name, "mimeType": "application/json", "buffer": content.encode()}]
-        )
+        imports.set_input_files([file(name, "application/json", content.encode())])
         notice = other.page.locator(".notice.error")
         expect(notice).to_contain_text(reason)
         other.button("Close", notice).click()
@@ -750,7 +732,7 @@ def test_what_was_written_is_kept_and_keys_do_what_they_say(opened: Opener) -> N
 
 
 def test_on_a_phone_the_list_is_a_drawer_and_enter_a_new_line(opened: Opener) -> None:
-    chat = opened(360, has_touch=True, is_mobile=True)
+    chat = opened(Look(360))
     chat.choose(PLAIN)
     chat.input.fill("one")
     chat.input.press("Enter")
@@ -809,7 +791,7 @@ def test_a_chat_of_2000_messages_opens_at_its_end_and_draws_what_is_looked_at(
     chat = opened()
     page = chat.page
     page.locator("input[type=file][accept*=json]").set_input_files(
-        [{"name": "l.json", "mimeType": "application/json", "buffer": long_chat(2000)}]
+        [file("l.json", "application/json", long_chat(2000))]
     )
     page.locator(".chats-link").click()
     expect(page.get_by_text("Message 1999.")).to_be_in_viewport()
