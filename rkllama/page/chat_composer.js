@@ -33,14 +33,14 @@ export function composerView(does) {
   const stopButton = iconButton('stop', t('chat.stop'), () => does.stop(), { class: 'primary chat-stop', hidden: true });
   const node = h(
     'form',
-    { class: 'chat-composer', on: { submit: submitted, dragover: draggedOver, dragleave: () => node.classList.remove('chat-dropping'), drop: dropped } },
+    { class: 'chat-composer', on: { submit: submitted } },
     h(
       'div',
       { class: 'chat-box' },
       row,
       area,
       h('div', { class: 'chat-tools' }, pictureButton, cameraButton, files, camera, thinkButton, h('span', { class: 'chat-space' }), stopButton, sendButton),
-      h('p', { class: 'chat-drop', 'aria-hidden': 'true' }, t('chat.drop')),
+      h('p', { class: 'chat-drop', 'aria-hidden': 'true' }, t('chat.addPicture')),
     ),
   );
 
@@ -129,9 +129,12 @@ export function composerView(does) {
 
   return {
     node,
-    /** Drop or drag files anywhere over this element. */
+    /** Take pictures that are dropped anywhere on this element, in which the composer is. */
     acceptDrops(element) {
       element.addEventListener('dragover', draggedOver);
+      element.addEventListener('dragleave', ({ relatedTarget }) => {
+        if (!element.contains(relatedTarget)) node.classList.remove('chat-dropping');
+      });
       element.addEventListener('drop', dropped);
     },
     /** Write in this chat: its draft comes back. */

@@ -113,13 +113,13 @@ export function sendsMessage(event) {
 
 /** Copies a message as it was written, an answer's Markdown too. */
 function copyAction({ content }) {
-  const button = iconButton('copy', t('chat.copy'), async () => {
+  const button = iconButton('copy', t('copy.do'), async () => {
     if (!(await copyText(content))) {
-      notify(t('chat.notCopied'), { error: true });
+      notify(t('copy.failed'), { error: true });
       return;
     }
-    show('check', 'chat.copied');
-    setTimeout(() => show('copy', 'chat.copy'), 2000);
+    show('check', 'copy.done');
+    setTimeout(() => show('copy', 'copy.do'), 2000);
   });
   const show = (sign, words) => {
     fill(button, icon(sign));
@@ -277,6 +277,7 @@ function thoughtsView() {
       waiting += piece;
       frame ||= requestAnimationFrame(flush);
     },
+    /** Fold them; `seconds` is how long they took. */
     end(seconds) {
       if (ended) return;
       ended = true;
@@ -296,7 +297,7 @@ function callView({ name, arguments: given }) {
 
 /** Where the person at the page is the tool: a result for each call. */
 function resultsForm({ calls }, does) {
-  const areas = calls.map(({ name }) => h('textarea', { rows: 2, 'aria-label': t('chat.result', { name }), placeholder: t('chat.result', { name }) }));
+  const areas = calls.map(({ name }) => h('textarea', { rows: 2, 'aria-label': t('chat.tool', { name }), placeholder: t('chat.tool', { name }) }));
   const form = h(
     'form',
     {

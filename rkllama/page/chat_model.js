@@ -92,11 +92,7 @@ export function modelPicker(changed) {
 
 function group(label, models) {
   if (!models.length) return null;
-  return h('optgroup', { label }, models.map(({ name, state }) => h('option', { value: name }, stateText(name, state))));
-}
-
-function stateText(name, state) {
-  return state === 'busy' || state === 'loading' ? `${name} (${t(`chat.${state}`)})` : name;
+  return h('optgroup', { label }, models.map(({ name }) => h('option', { value: name }, name)));
 }
 
 /** The lines `name value` of /api/show as an object. */

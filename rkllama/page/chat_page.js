@@ -25,6 +25,7 @@ export function chatPage(store) {
   let entry = freshEntry();
   let opening = 0;
   let stale = false;
+  let hello = '';
   let modelsError = null;
   const save = chatSaver(store, forked);
   const runs = chatRuns(save);
@@ -65,11 +66,13 @@ export function chatPage(store) {
   }
 
   function show(next) {
+    const { chat, messages } = next;
+    // What is being written stays, where another tab has changed the chat.
+    if (chat.id !== entry.chat.id || !chat.id) composer.open(chat.id);
     entry = next;
     stale = false;
-    const { chat, messages } = entry;
+    hello = '';
     list.mark(chat.id);
-    composer.open(chat.id);
     picker.choose(chat.model || picker.last(), false);
     if (messages.length) log.show(messages, runs.of(entry)?.view);
     showState();
@@ -81,7 +84,15 @@ export function chatPage(store) {
     const { think: chosen } = entry.chat.settings;
     composer.setModel(model, chosen ?? model.parameters.think !== 'false');
     composer.setRunning(Boolean(runs.of(entry)));
-    if (!entry.messages.length) log.instead(chatHello(model, modelsError, { ask: (text) => send(text, []), refresh, useGuide: picker.useGuide }));
+    if (!entry.messages.length) greet(model);
+  }
+
+  function greet(model) {
+    const { none, guide, talks } = model;
+    const next = JSON.stringify([none, guide, talks, modelsError?.message]);
+    if (next === hello) return; // so that a focus within stays
+    hello = next;
+    log.instead(chatHello(model, modelsError, { ask: (text) => send(text, []), refresh, useGuide: picker.useGuide }));
   }
 
   async function reload() {
@@ -167,7 +178,7 @@ export function chatPage(store) {
     showState();
     await Promise.all([saved, written]);
     if (asked === entry) {
-      announcement.textContent = t('chat.finished', { text: (answer.error?.message || answer.content).slice(0, ANNOUNCED) });
+      announcement.textContent = `${t('chat.assistant')}: ${(answer.error?.message || answer.content).slice(0, ANNOUNCED)}`;
       showState();
     }
     list.refresh(asked.chat.id);
@@ -175,9 +186,28 @@ export function chatPage(store) {
   }
 
   async function cutTo(count) {
-    await runs.stop(entry);
-    entry.messages = entry.messages.slice(0, count);
+    const changed = entry;
+    await runs.stop(changed);
+    const before = changed.messages;
+    changed.messages = before.slice(0, count);
     log.cut(count);
+    // An answer alone is asked for again; with more, somebody may not have meant it.
+    if (before.length - count > 2) sayRemoved(before.length - count, () => holdMessages(changed, before, count));
+  }
+
+  /** Have an entry hold these messages, which differ from the `from`th on. */
+  async function holdMessages(changed, messages, from) {
+    await runs.stop(changed);
+    changed.messages = messages;
+    save(changed, from).then(() => list.refresh(changed.chat.id));
+    if (changed !== entry) return;
+    log.show(messages);
+    hello = '';
+    showState();
+  }
+
+  function sayRemoved(count, undo) {
+    notify(t('chat.removed', { count }), { action: { text: t('chat.undo'), run: undo } });
   }
 
   async function edit(message, text) {
@@ -207,15 +237,8 @@ export function chatPage(store) {
     const at = before.indexOf(message);
     let end = at + 1;
     if (message.role === 'user') while (end < before.length && before[end].role !== 'user') end += 1;
-    const put = (messages) => {
-      changed.messages = messages;
-      save(changed, at).then(() => list.refresh(changed.chat.id));
-      if (changed !== entry) return;
-      log.show(messages);
-      showState();
-    };
-    put([...before.slice(0, at), ...before.slice(end)]);
-    notify(t('chat.removed', { count: end - at }), { action: { text: t('chat.undo'), run: () => put(before) } });
+    holdMessages(changed, [...before.slice(0, at), ...before.slice(end)], at);
+    sayRemoved(end - at, () => holdMessages(changed, before, at));
   }
 
   // --- Chats as a whole ---

@@ -96,6 +96,7 @@ function savingOften(live, save) {
 }
 
 function setEnding(answer, error) {
+  if (answer.thinking && !answer.content) answer.thought ??= (Date.now() - answer.at) / 1000 - (answer.figures.first || 0);
   const came = answer.content || answer.thinking;
   if (error.name === 'AbortError') answer.end = 'stopped';
   else if (error.code === 'unreachable' && came) answer.end = 'lost';
@@ -106,8 +107,8 @@ function setEnding(answer, error) {
 }
 
 function explained(error) {
-  if (error.code === 'unreachable') return { message: t('chat.stayedAway'), hint: t('chat.checkServer') };
-  if (error instanceof SyntaxError) return { message: t('chat.badTools'), hint: '' };
+  if (error.code === 'unreachable') return { message: t('chat.stayedAway') };
+  if (error instanceof SyntaxError) return { message: t('chat.badTools') };
   return { message: error.message, hint: error.hint || '' };
 }
 

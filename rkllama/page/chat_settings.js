@@ -21,7 +21,7 @@ export function chatSettingsDialog(settings, model) {
 }
 
 function settingsForm(settings, model, close) {
-  const system = h('textarea', { rows: 4, 'aria-describedby': 'chat-system-help' });
+  const system = h('textarea', { rows: 4 });
   system.value = settings.system || '';
   const numbers = SAMPLING.map((limits) => numberField(limits, settings.options?.[limits[0]], model.parameters));
   const tools = h('textarea', { rows: 3, class: 'mono', spellcheck: 'false' });
@@ -49,7 +49,7 @@ function settingsForm(settings, model, close) {
   return h(
     'form',
     { on: { submit: submitted } },
-    h('label', { class: 'field' }, h('span', {}, t('chat.system')), system, h('span', { class: 'soft', id: 'chat-system-help' }, t('chat.systemHelp'))),
+    h('label', { class: 'field' }, h('span', {}, t('chat.system')), system),
     h('p', { class: 'soft' }, t('chat.emptyIsOwn')),
     h('div', { class: 'chat-numbers' }, numbers.map(({ node }) => node)),
     model.calls || settings.tools ? h('label', { class: 'field' }, h('span', {}, t('chat.tools')), tools) : null,

@@ -276,10 +276,18 @@ def test_a_message_is_edited_copied_and_deleted(opened: Opener) -> None:
     assert chat.page.evaluate("navigator.clipboard.readText()") == "changed"
 
     chat.ask("third", 2)
+    chat.ask("fourth", 3)
+    chat.button("Ask again", chat.answers.first).click()
+    chat.ended(1)
+    expect(chat.questions).to_have_text(["changed"])
+    chat.button("Undo").click()
+    expect(chat.questions).to_have_text(["changed", "third", "fourth"])
+    chat.button("Delete", chat.questions.last).click()
+    expect(chat.questions).to_have_text(["changed", "third"])
     chat.button("Delete", chat.questions.first).click()
     expect(chat.questions).to_have_text(["third"])
     expect(chat.answers).to_have_count(1)
-    chat.button("Undo").click()
+    chat.button("Undo").last.click()
     expect(chat.questions).to_have_text(["changed", "third"])
     chat.page.reload()
     expect(chat.questions).to_have_text(["changed", "third"])
@@ -375,7 +383,7 @@ def test_pictures_come_by_file_paste_and_drop_and_stay_with_the_chat(opened: Ope
     assert size == [1536, 512]
     chat.page.evaluate(PASTE, {**given, "event": "paste", "at": ".chat-input"})
     expect(thumbs).to_have_count(2)
-    chat.page.evaluate(PASTE, {**given, "event": "drop", "at": ".chat-log"})
+    chat.page.evaluate(PASTE, {**given, "event": "drop", "at": ".chat-input"})
     expect(thumbs).to_have_count(3)
     chat.button("Remove picture 2").click()
     expect(thumbs).to_have_count(2)
