@@ -75,6 +75,8 @@ class Guard:
         if scheme in _APPS:
             return True
         same = place != "" and place == environ.get("HTTP_HOST")
+        # Behind a proxy Host may be another one. Only browsers set this header, over https; no page can.
+        same = same or environ.get("HTTP_SEC_FETCH_SITE") == "same-origin"
         return same or is_loopback(host_name(place))
 
     def cors_headers(self, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

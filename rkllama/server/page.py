@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import os
 import re
@@ -68,6 +67,8 @@ class _Page(NamedTuple):
 @cache
 def _page() -> _Page:
     """Return the page, which is read when it is first asked for."""
+    import gzip
+
     with open(FILE, "rb") as stream:
         plain = stream.read()
     policy = _POLICY.format(script=_hash_of("script", plain), style=_hash_of("style", plain))

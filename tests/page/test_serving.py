@@ -38,6 +38,14 @@ def test_the_page_is_what_its_source_gives_and_small() -> None:
     assert len(gzip.compress(text, 9)) <= 60_000
 
 
+def test_its_pictures_are_small_and_shown() -> None:
+    pictures = sorted((ROOT / "docs" / "pictures").glob("page-*.png"))
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert picture.stat().st_size < 80_000
+        assert f"(docs/pictures/{picture.name})" in (ROOT / "README.md").read_text()
+
+
 # --- Over HTTP ---------------------------------------------------------------------------------
 
 

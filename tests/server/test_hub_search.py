@@ -15,6 +15,7 @@ from tests.hub.loopback import LoopbackHub
 from tests.hub.names import REPOSITORIES
 from tests.running import Reply, Server
 from tests.test_cli import rkllama
+from tests.test_documents import blocks
 
 pytestmark = pytest.mark.integration
 
@@ -103,6 +104,11 @@ def test_what_is_known_of_a_model(server: Server) -> None:
     assert 4e9 < model["estimated_size"] < 6e9
     assert None not in model.values()
     assert "size" not in model
+    [example] = [
+        json.loads(text) for text in blocks("api.md", "json") if '"estimated_size"' in text
+    ]
+    assert example.keys() == {"models", "total", "more"}
+    assert example["models"][0].keys() == model.keys()
     others = [m for m in models if m.get("platform") == "rk3576"]
     assert others
     assert {m["problem"] for m in others} == {"it is for RK3576"}
