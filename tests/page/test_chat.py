@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import isolate
+from tests.page.accessibility import assert_accessible
 from tests.page.looking import Look, new_context
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
@@ -280,7 +281,7 @@ def test_a_message_is_edited_copied_and_deleted(opened: Opener) -> None:
     chat.button("Ask again", chat.answers.first).click()
     chat.ended(1)
     expect(chat.questions).to_have_text(["changed"])
-    chat.button("Undo").click()
+    chat.button("Undo").last.click()
     expect(chat.questions).to_have_text(["changed", "third", "fourth"])
     chat.button("Delete", chat.questions.last).click()
     expect(chat.questions).to_have_text(["changed", "third"])
@@ -855,3 +856,48 @@ def test_a_server_without_models_says_what_to_do(
             expect(chat.ended().locator(".md")).to_contain_text("Rockchip")
             expect(chat.page.locator(".chat-model")).to_have_value("guide")
             opener.close()
+
+
+@pytest.mark.parametrize("look", [Look(360, "dark", "fr"), Look(1440, "light", "en")], ids=str)
+def test_nothing_serious_in_a_chat_with_everything(opened: Opener, axe: str, look: Look) -> None:
+    chat = opened(look)
+    page = chat.page
+    page.locator("input[type=file][accept*=json]").set_input_files(
+        [file("all.json", "application/json", every_kind())]
+    )
+    page.locator(".chats-link").first.wait_for(state="attached")
+    page.evaluate("document.querySelector('.chats-link').click()")
+    expect(chat.answers).to_have_count(4)
+    for details in page.locator(".chat-thoughts summary").all():
+        details.click()
+    chat.choose(SEEING)
+    page.locator("input.chat-file[multiple]").set_input_files([file("a.png", "image/png", photo())])
+    page.locator(".chat-composer .chat-thumb").wait_for()
+    assert fits(page)
+    assert_accessible(page, axe)
+    page.keyboard.press("Control+k")
+    assert_accessible(page, axe)
+    page.locator(".chats-more").first.click()
+    page.get_by_role("dialog").wait_for()
+    assert_accessible(page, axe)
+    page.keyboard.press("Escape")
+
+
+def every_kind() -> bytes:
+    """An export of a chat that has all that a chat can have."""
+    picture = f"data:image/png;base64,{base64.b64encode(photo()).decode()}"
+    figures = {"first": 0.4, "speed": 12.5, "tokens": 40, "cached": 0.8, "loaded": 2, "queued": 1}
+    call = {"id": "1", "name": "weather", "arguments": {"city": "Lyon" * 40}}
+    error = {"message": "the model's process was killed by SIGSEGV", "hint": "Its log is x."}
+    messages: list[dict[str, Any]] = [
+        {"role": "user", "content": "look " * 60, "images": [picture]},
+        {"role": "assistant", "content": "", "thinking": "Hm.\nSo.", "thought": 2, "calls": [call]},
+        {"role": "tool", "content": "sunny", "toolName": "weather", "callId": "1"},
+        {"role": "assistant", "content": "# Sun\n\n`code`\n\n| a | b |\n|-|-|\n| 1 | 2 |"},
+        {"role": "user", "content": "more"},
+        {"role": "assistant", "content": "cut", "end": "lost", "figures": figures, "dropped": 2},
+        {"role": "user", "content": "more"},
+        {"role": "assistant", "content": "", "end": "error", "error": error},
+    ]
+    chat = {"title": "all", "created": 1, "updated": 1, "settings": {}, "messages": messages}
+    return json.dumps({"format": "rkllama-chats", "version": 1, "chats": [chat]}).encode()
