@@ -116,30 +116,28 @@ function readSettings(given, where) {
 }
 
 // Only what is known here is taken over, each with its type: whatever else the file has stays out of the chat.
-const TEXTS = ['thinking', 'model', 'end', 'toolName', 'callId'];
-const NUMBERS = ['at', 'thought', 'dropped'];
 const FIGURES = ['first', 'speed', 'tokens', 'cached', 'loaded', 'queued'];
 
 function readMessage(given, where) {
   check(isObject(given) && ['user', 'assistant', 'tool'].includes(given.role), where);
   check(isText(given.content), `${where}.content`);
   const message = { role: given.role, content: given.content, end: 'stop' };
-  const take = (names, test) => {
+  const take = (names, test, from = given, to = message) => {
     for (const name of names) {
-      check(isOptional(given[name], test), `${where}.${name}`);
-      if (given[name] !== undefined && given[name] !== null) message[name] = given[name];
+      check(isOptional(from[name], test), `${where}.${name}`);
+      if (from[name] !== undefined && from[name] !== null) to[name] = from[name];
     }
   };
-  take(TEXTS, isText);
-  take(NUMBERS, Number.isFinite);
+  take(['thinking', 'model', 'end', 'toolName', 'callId'], isText);
+  take(['at', 'thought', 'dropped'], Number.isFinite);
   take(['repeats'], (value) => typeof value === 'boolean');
+  take(FIGURES, Number.isFinite, given.figures ?? {}, (message.figures = {}));
+  if (given.error) take(['message', 'hint'], isText, given.error, (message.error = {}));
   if (given.images !== undefined) {
     check(Array.isArray(given.images) && given.images.every((url) => isText(url) && PICTURE.test(url)), `${where}.images`);
     message.pictures = given.images.map((url) => ({ id: newId(), url }));
   }
   if (given.calls !== undefined) message.calls = readCalls(given.calls, `${where}.calls`);
-  if (isObject(given.figures)) message.figures = Object.fromEntries(FIGURES.filter((name) => Number.isFinite(given.figures[name])).map((name) => [name, given.figures[name]]));
-  if (isObject(given.error) && isText(given.error.message)) message.error = { message: given.error.message, hint: String(given.error.hint ?? '') };
   return message;
 }
 

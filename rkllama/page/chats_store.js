@@ -158,16 +158,13 @@ function memoryStore() {
   const put = ({ chat, messages, from = 0 }) => {
     chat.revision += 1;
     const before = entries.get(chat.id)?.messages || [];
-    const all = messages ? [...before.slice(0, from), ...messages.slice(from).map((message) => ({ ...message }))] : before;
-    entries.set(chat.id, { chat: { ...chat }, messages: all });
+    const all = messages ? [...before.slice(0, from), ...messages.slice(from)] : before;
+    entries.set(chat.id, structuredClone({ chat, messages: all }));
   };
   return {
     kept: false,
     list: async () => byTime(Array.from(entries.values(), ({ chat }) => ({ ...chat }))),
-    load: async (id) => {
-      const entry = entries.get(id);
-      return entry ? { chat: { ...entry.chat }, messages: entry.messages.map((message) => ({ ...message })) } : null;
-    },
+    load: async (id) => structuredClone(entries.get(id) ?? null),
     save: async (chat, messages, from) => put({ chat, messages, from }),
     saveAll: async (all) => all.forEach(put),
     remove: async (id) => void entries.delete(id),
