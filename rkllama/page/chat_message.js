@@ -136,6 +136,7 @@ function drawAnswer(view, does) {
     status: h('p', { class: 'chat-status', hidden: true }),
     notes: h('div', { class: 'chat-notes' }),
     thoughts: null,
+    shown: null,
     text: null,
     calls: h('div', { class: 'chat-calls' }),
     foot: h('footer', { class: 'chat-foot' }),
@@ -145,7 +146,7 @@ function drawAnswer(view, does) {
     openThoughts(view, parts).add(message.thinking);
     parts.thoughts.end(message.thought);
   }
-  if (message.content) parts.calls.before(renderMarkdown(message.content));
+  if (message.content) parts.status.before((parts.shown = renderMarkdown(message.content)));
   for (const call of message.calls || []) parts.calls.append(callView(call));
   view.live = liveAnswer(view, parts);
   view.end = () => endAnswer(view, parts, does);
@@ -168,9 +169,21 @@ function liveAnswer(view, parts) {
   const began = () => {
     parts.status.hidden = true;
   };
+  const newText = () => {
+    parts.text = markdownView();
+    if (parts.shown) parts.shown.replaceWith(parts.text.node);
+    else parts.status.before(parts.text.node);
+    parts.shown = parts.text.node;
+  };
+  const goOn = () => {
+    newText();
+    parts.text.append(message.content);
+  };
   return {
     start() {
       fill(parts.foot);
+      parts.text = null;
+      if (message.content) goOn();
       node.setAttribute('aria-busy', 'true');
       wait(t('chat.waiting'));
     },
@@ -183,11 +196,10 @@ function liveAnswer(view, parts) {
       parts.thoughts.add(piece);
     },
     text(piece) {
+      if (!parts.status.hidden) began();
       if (!parts.text) {
-        began();
         parts.thoughts?.end(message.thought);
-        parts.text = markdownView();
-        parts.calls.before(parts.text.node);
+        newText();
       }
       parts.text.append(piece);
     },
@@ -206,26 +218,28 @@ function endAnswer(view, parts, does) {
   parts.text?.end();
   if (message.thinking) parts.thoughts.end(message.thought);
   fill(parts.notes, message.dropped ? h('p', { class: 'chat-note' }, t('chat.dropped', { count: message.dropped })) : null);
-  fill(parts.foot, howItEnded(message, does), figuresOf(message), answerButtons(message, does));
+  fill(parts.foot, howItEnded(view, does), figuresOf(message), answerButtons(message, does));
   if (message.calls?.length && message.end === 'stop') parts.calls.append(resultsForm(message, does));
 }
 
 const ENDINGS = ['stopped', 'length', 'cancelled'];
 
-function howItEnded(message, does) {
+function howItEnded(view, does) {
+  const { message } = view;
   const { end, error, repeats, content, calls } = message;
   const again = () => does.again(message);
-  if (end === 'lost') return [errorBox({ message: t('chat.lost') }, again), goOnButton(message, does)];
+  const goOn = content && !calls ? goOnButton(view, does) : null;
+  if (end === 'lost') return [errorBox({ message: t('chat.lost') }, again), goOn];
   if (error && end === 'format_not_met') return errorBox({ message: t('chat.notMet'), hint: error.message }, again);
-  if (error) return errorBox(error, again);
+  if (error) return [errorBox(error, again), goOn];
   if (repeats) return h('p', { class: 'chat-note' }, t('chat.repeats'));
-  if (ENDINGS.includes(end)) return [h('p', { class: 'chat-note' }, t(`chat.${end}`)), goOnButton(message, does)];
+  if (ENDINGS.includes(end)) return [h('p', { class: 'chat-note' }, t(`chat.${end}`)), goOn];
   return end && !content && !calls?.length ? h('p', { class: 'chat-note' }, t('chat.empty')) : null;
 }
 
-function goOnButton({ content }, does) {
-  if (!content) return null;
-  return h('button', { type: 'button', class: 'button small chat-goon', on: { click: does.goOn } }, icon('play'), t('chat.goOn'));
+/** The style sheet shows it below the last answer only. */
+function goOnButton(view, does) {
+  return h('button', { type: 'button', class: 'button small chat-goon', on: { click: () => does.goOn(view) } }, icon('play'), t('chat.goOn'));
 }
 
 function figuresOf({ figures = {}, end }) {
@@ -296,7 +310,8 @@ function callView({ name, arguments: given }) {
 }
 
 /** Where the person at the page is the tool: a result for each call. */
-function resultsForm({ calls }, does) {
+function resultsForm(message, does) {
+  const { calls } = message;
   const areas = calls.map(({ name }) => h('textarea', { rows: 2, 'aria-label': t('chat.tool', { name }), placeholder: t('chat.tool', { name }) }));
   const form = h(
     'form',
@@ -313,7 +328,7 @@ function resultsForm({ calls }, does) {
     areas,
     h('div', { class: 'buttons' }, h('button', { class: 'button small' }, t('chat.giveResults', { count: calls.length }))),
   );
-  return does.isLast(calls) ? form : '';
+  return does.isLast(message) ? form : '';
 }
 
 function drawResult({ message, node }) {

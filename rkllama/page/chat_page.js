@@ -29,7 +29,7 @@ export function chatPage(store) {
   let modelsError = null;
   const save = chatSaver(store, forked);
   const runs = chatRuns(save);
-  const log = logView({ edit, remove, again, goOn: () => send(t('chat.goOnText'), []), results, isLast: (calls) => entry.messages.at(-1)?.calls === calls });
+  const log = logView({ edit, remove, again, goOn, results, isLast: (message) => entry.messages.at(-1) === message });
   const composer = composerView({ send, stop: () => runs.stop(entry), think });
   const picker = modelPicker(modelChanged);
   const list = chatsListView(store, { rename, remove: removeChat, imported: () => list.refresh(), close: () => drawer.close(), fresh });
@@ -166,19 +166,31 @@ export function chatPage(store) {
   }
 
   /** Have what was said answered; the messages from the `from`th on are new. */
-  async function ask(from) {
-    const asked = entry;
-    const model = picker.known();
-    asked.chat.model = model.name;
-    const answer = { role: 'assistant', content: '', model: model.name, figures: {}, at: Date.now() };
-    const view = push(answer);
+  function ask(from) {
+    const { name } = picker.known();
+    entry.chat.model = name;
+    const view = push({ role: 'assistant', content: '', model: name, figures: {}, at: Date.now() });
     log.toEnd();
+    return write(view, from);
+  }
+
+  /** Have an answer that was cut off written on. */
+  function goOn(view) {
+    const { message } = view;
+    if (runs.of(entry) || entry.messages.at(-1) !== message) return;
+    for (const name of ['end', 'error', 'repeats']) delete message[name];
+    write(view, entry.messages.length - 1);
+  }
+
+  async function write(view, from) {
+    const asked = entry;
     const saved = save(asked, from).then(() => list.refresh(asked.chat.id));
-    const written = runs.start(asked, view, model.thinks);
+    const written = runs.start(asked, view, picker.known().thinks);
     showState();
     await Promise.all([saved, written]);
     if (asked === entry) {
-      announcement.textContent = `${t('chat.assistant')}: ${(answer.error?.message || answer.content).slice(0, ANNOUNCED)}`;
+      const { error, content } = view.message;
+      announcement.textContent = `${t('chat.assistant')}: ${(error?.message || content).slice(0, ANNOUNCED)}`;
       showState();
     }
     list.refresh(asked.chat.id);

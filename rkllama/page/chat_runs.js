@@ -76,8 +76,8 @@ export function chatRuns(save) {
 async function write(entry, view, thinks, signal, save) {
   const answer = view.message;
   try {
-    const body = chatBody(entry.chat, entry.messages.slice(0, -1), thinks);
-    await streamAnswer(body, answer, signal, savingOften(view.live, save));
+    const ask = () => chatBody(entry.chat, entry.messages, thinks);
+    await streamAnswer(ask, answer, signal, savingOften(view.live, save));
   } catch (error) {
     setEnding(answer, error);
   }

@@ -38,17 +38,18 @@ function sentMessages(messages) {
   return sent.reverse();
 }
 
-/** Have `answer` (a message) written by the server. `on` has what is told on the way: text(piece), thought(piece),
- * call(call), wait(text). Waits and asks again, as long as nothing has come, where the server says when, or is away.
- * Raises ApiError, or AbortError through `signal`. */
-export async function streamAnswer(body, answer, signal, on) {
+/** Have `answer` (a message) written by the server. `ask()` gives the request's body, in which the answer is the last message
+ * if something of it is there: the server then goes on with it. `on` has what is told on the way: text(piece),
+ * thought(piece), call(call), wait(text). Waits and asks again where the server says when, or is away; thoughts without a
+ * word of the answer cannot be gone on with. Raises ApiError, or AbortError through `signal`. */
+export async function streamAnswer(ask, answer, signal, on) {
   for (let tries = 1; ; tries += 1) {
     try {
-      await onceAnswered(body, answer, signal, on);
+      await onceAnswered(ask(), answer, signal, on);
       return;
     } catch (error) {
-      const came = answer.content || answer.thinking || answer.calls;
-      if (error.name === 'AbortError' || came || tries >= MOST_TRIES) throw error;
+      const closed = answer.calls || (answer.thinking && !answer.content);
+      if (error.name === 'AbortError' || closed || tries >= MOST_TRIES) throw error;
       if (error.retryAfter && [429, 503].includes(error.status)) await countDown(error, signal, on);
       else if (isAway(error)) await untilServerIsBack(error, signal, on);
       else throw error;
@@ -63,6 +64,7 @@ function isAway({ code, status }) {
 
 async function onceAnswered(body, answer, signal, on) {
   const start = performance.now();
+  const goesOn = Boolean(answer.content);
   const options = { json: body, signal, headers: { 'X-RKLLama-Watch-Queue': '1' } };
   let thinkingSince = null;
   for await (const line of lines('api/chat', options)) {
@@ -89,20 +91,22 @@ async function onceAnswered(body, answer, signal, on) {
       (answer.calls ??= []).push(call);
       on.call(call);
     }
-    if (line.done) return lastLine(line, answer);
+    if (line.done) return lastLine(line, answer, goesOn);
   }
   // A stream has a last line: without it, something on the way has closed the connection.
   throw new ApiError(t('chat.lost'), { code: 'unreachable' });
 }
 
-function lastLine(line, answer) {
+function lastLine(line, answer, goesOn) {
   answer.end = line.done_reason || 'stop';
   if (line.repeats) answer.repeats = true;
   if (line.dropped_messages) answer.dropped = line.dropped_messages;
   if (line.error) answer.error = { message: String(line.error), hint: '' };
   const { figures } = answer;
   const seconds = (name) => (line[name] ?? 0) / 1e9;
-  if (line.eval_count) figures.tokens = line.eval_count;
+  // Of an answer that was cut off nobody told how many tokens it had.
+  if (line.eval_count && !goesOn) figures.tokens = line.eval_count;
+  else if (figures.tokens) figures.tokens += line.eval_count || 0;
   if (line.eval_count && line.eval_duration) figures.speed = line.eval_count / seconds('eval_duration');
   if (line.cached_count && line.prompt_eval_count) figures.cached = line.cached_count / line.prompt_eval_count;
   if (seconds('load_duration') > 0.2) figures.loaded = seconds('load_duration');

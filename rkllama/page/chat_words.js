@@ -105,7 +105,6 @@ addWords({
   'chat.edit': ['Edit', 'Modifier'],
   'chat.again': ['Ask again', 'Redemander'],
   'chat.goOn': ['Continue', 'Continuer'],
-  'chat.goOnText': ['Continue.', 'Continuez.'],
   'chat.sendEdited': ['Send', 'Envoyer'],
   'chat.edited': ['Edited message', 'Message modifié'],
 

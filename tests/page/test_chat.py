@@ -131,6 +131,11 @@ class Chat:
 _LOOK = Look()
 
 
+def asked_last(trace: Path) -> str:
+    """The prompt of the last run."""
+    return str([event for event in read_trace(trace) if event["event"] == "run"][-1]["prompt"])
+
+
 class Opener:
     """Opens pages, and holds them to having neither an error nor a violation of the policy."""
 
@@ -219,7 +224,9 @@ def test_the_guide_answers_an_example_at_each_width(
     expect(status).to_contain_text("RK")
 
 
-def test_an_answer_streams_and_is_stopped_asked_again_and_goes_on(opened: Opener) -> None:
+def test_an_answer_streams_and_is_stopped_asked_again_and_goes_on(
+    opened: Opener, trace: Path
+) -> None:
     chat = opened()
     chat.choose(PLAIN)
     chat.send("slow " + directive(tokens=700, token_us=4000))
@@ -237,13 +244,16 @@ def test_an_answer_streams_and_is_stopped_asked_again_and_goes_on(opened: Opener
     expect(answer.locator(".md")).to_have_text(kept)
 
     chat.button("Continue").click()
-    chat.ended(2)
-    expect(chat.questions.last).to_have_text("Continue.")
+    expect(answer).to_have_attribute("aria-busy", "true")
+    chat.ended()
+    assert answer.locator(".md").inner_text().startswith(kept)
+    assert asked_last(trace).endswith(f"<|im_start|>assistant\n{kept}"), "nothing was said anew"
+    expect(answer.locator(".chat-note")).to_have_count(0)
 
     chat.send("again " + directive(reply="one two"))
-    chat.ended(3)
+    chat.ended(2)
     chat.button("Ask again", chat.answers.last).click()
-    answer = chat.ended(3)
+    answer = chat.ended(2)
     expect(answer.locator(".md")).to_have_text("one two")
     expect(answer.locator(".chat-figures")).to_contain_text("of the prompt from the cache")
     expect(answer.locator(".chat-figures")).to_contain_text("to the first token")
@@ -251,7 +261,7 @@ def test_an_answer_streams_and_is_stopped_asked_again_and_goes_on(opened: Opener
     chat.send("slow " + directive(tokens=700, token_us=4000))
     expect(chat.answers.last.locator(".md")).not_to_be_empty()
     chat.input.press("Escape")
-    expect(chat.ended(4).locator(".chat-note")).to_have_text("Stopped.")
+    expect(chat.ended(3).locator(".chat-note")).to_have_text("Stopped.")
 
 
 def test_a_message_is_edited_copied_and_deleted(opened: Opener) -> None:
@@ -313,8 +323,7 @@ def test_thinking_is_folded_and_can_be_switched_off(opened: Opener, trace: Path)
     think.click()
     expect(think).to_have_attribute("aria-pressed", "false")
     chat.ask("plain", 2)
-    asked = [event for event in read_trace(trace) if event["event"] == "run"][-1]
-    assert "<think>\n\n</think>" in asked["prompt"], "the template is told not to think"
+    assert "<think>\n\n</think>" in asked_last(trace), "the template is told not to think"
 
 
 def test_tools_are_called_and_given_their_results(opened: Opener, trace: Path) -> None:
@@ -334,7 +343,7 @@ def test_tools_are_called_and_given_their_results(opened: Opener, trace: Path) -
     answer.get_by_label("Result of weather").fill("sunny, 24 degrees")
     chat.button("Send the result").click()
     chat.ended(2)
-    prompt = [event for event in read_trace(trace) if event["event"] == "run"][-1]["prompt"]
+    prompt = asked_last(trace)
     assert "<tool_response>\nsunny, 24 degrees" in prompt
     expect(chat.page.locator(".chat-tool pre")).to_have_text("sunny, 24 degrees")
 
@@ -435,7 +444,7 @@ def test_settings_of_a_chat_reach_the_model(opened: Opener, trace: Path) -> None
     assert told["repeat_penalty"] == 1.5
     assert told["max_new_tokens"] == 200
     assert told["max_context_len"] == 2048
-    prompt = [event for event in read_trace(trace) if event["event"] == "run"][-1]["prompt"]
+    prompt = asked_last(trace)
     assert "Speak like a pirate." in prompt
     chat.page.reload()
     chat.answers.first.wait_for()
@@ -546,27 +555,29 @@ class Gate:
             target.shutdown(socket.SHUT_WR)
 
 
-def test_a_lost_connection_keeps_what_came_and_goes_on(opened: Opener, server: Server) -> None:
+def test_a_lost_connection_keeps_what_came_and_goes_on(
+    opened: Opener, server: Server, trace: Path
+) -> None:
     gate = Gate(server)
     chat = opened(url=f"http://127.0.0.1:{gate.port}")
     chat.choose(PLAIN)
-    chat.send("x " + directive(tokens=5000, token_us=4000))
+    chat.send("x " + directive(tokens=700, token_us=4000))
     answer = chat.answers.first
     expect(answer.locator(".md")).not_to_be_empty()
     gate.close()
-    answer = chat.ended()
-    expect(answer.get_by_role("alert")).to_contain_text("What had come is kept.")
+    expect(answer.locator(".chat-status")).to_contain_text("Trying again until it is back")
     kept = answer.locator(".md").inner_text()
     assert kept
+    gate.open()
+    chat.ended()
+    assert len(answer.locator(".md").inner_text()) > len(kept)
+    assert f"<|im_start|>assistant\n{kept[:20]}" in asked_last(trace), "it went on from there"
+
+    gate.close()
     chat.send("still there? " + directive(reply="yes, again"))
     expect(chat.answers.nth(1)).to_contain_text("Trying again until it is back")
     gate.open()
     expect(chat.ended(2).locator(".md")).to_have_text("yes, again")
-    expect(answer.locator(".md")).to_have_text(kept)
-    chat.button("Try again", answer).click()
-    expect(chat.answers).to_have_count(1)
-    chat.button("Stop").click()
-    chat.ended()
     gate.close()
 
 
