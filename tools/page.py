@@ -29,11 +29,13 @@ _EXPORTED = re.compile(r"^export (?:async )?(?:function\*?|const|let|class) ([\w
 _TOP = re.compile(r"^(?:async )?(?:function\*?|const|let|class) ([\w$]+)", re.M)
 
 
-def build() -> str:
-    """Return the page. Raises ValueError for modules that do not fit together."""
+def build(first: str = FIRST, ending: str = "") -> str:
+    """Return the page of the module `first` and those that it needs; `ending` is script that tests put behind
+    them. Raises ValueError for modules that do not fit together.
+    """
     owners: dict[str, str] = {}
-    pieces = [_piece(name, owners) for name in _in_order(FIRST, [], set())]
-    script = "(() => {\n'use strict';\n\n" + "\n".join(pieces) + "})();\n"
+    pieces = [_piece(name, owners) for name in _in_order(first, [], set())]
+    script = "(() => {\n'use strict';\n\n" + "\n".join(pieces) + ending + "})();\n"
     style = "\n".join(_read(name).strip() for name in STYLES) + "\n"
     for text, end in ((script, "</script"), (style, "</style"), (script, "<!--")):
         if end in text.lower():

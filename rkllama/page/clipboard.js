@@ -22,6 +22,7 @@ export async function copyText(text) {
 function copyBySelection(text) {
   const focused = document.activeElement;
   const area = h('textarea', { class: 'unseen', readonly: true, tabindex: '-1', 'aria-hidden': 'true' });
+  area.style.whiteSpace = 'pre'; // or blanks would be joined
   area.value = text;
   // Behind a modal dialog only what is in it can be selected.
   (focused?.closest('dialog') || document.body).append(area);

@@ -16,7 +16,7 @@ addWords({
 });
 
 const DEEPEST_BLOCK = 20; // open quotes, lists and their items
-const MOST_NODES = 30_000; // what comes behind them is shown as plain text
+const MOST_NODES = 20_000; // what comes behind them is shown as plain text
 const MOST_ITEMS = 100; // of a list, and rows of a table, that are laid out together
 const FENCE = /^(`{3,}|~{3,})\s*([^]*)$/;
 const HEADING = /^(#{1,6})(?:[ \t]+|$)/;
@@ -28,25 +28,39 @@ const UNDECIDED = /^[\s>*+\-_=#|:~`\d.)]*(?:\[[ xX]?\]?)?$/;
 /** Builds the blocks of a text in `root`. */
 export class Blocks {
   constructor(root) {
-    Object.assign(this, { root, stack: [], leaf: null, left: MOST_NODES, trial: null, before: null });
+    Object.assign(this, { root, stack: [], leaf: null, left: MOST_NODES, trial: null, before: null, shown: '' });
   }
 
   /** Take a line without its end. `joined`: it goes on one that was too long; `whole`: it ends here. */
   line(text, joined, whole) {
-    if (joined) this.more(text, whole);
-    // In code at the top a tabulator is one.
-    else this.start(this.leaf instanceof CodeBlock && !this.stack.length ? text : withoutTabs(text), whole);
+    this.undo();
+    this.take(text, joined, whole);
   }
 
-  /** Show the beginning of a line, until `undo`. */
+  /** Show the beginning of a line, until the next call. */
   preview(text, joined) {
+    if (this.extend(text)) return;
+    this.undo();
     this.before = { stack: [...this.stack], leaf: this.leaf, left: this.left };
     this.trial = [];
-    const waits = text.length < 100 && (this.leaf instanceof CodeBlock ? /^\s*[`~]+$/ : UNDECIDED).test(text);
-    if (text && !waits) this.line(text, joined, false);
+    this.shown = '';
+    if (text && !this.undecided(text)) {
+      this.take(text, joined, false);
+      this.shown = UNDECIDED.test(text) ? '' : text;
+    }
     const { leaf } = this.before;
     if (leaf instanceof Prose) leaf.draw(this.leaf === leaf);
     if (this.leaf !== leaf && this.leaf instanceof Prose) this.leaf.draw(true);
+  }
+
+  /** Whether there is only more text where there was some before, which is then shown. */
+  extend(text) {
+    const { leaf, shown } = this;
+    if (!this.trial || !shown || !(leaf instanceof Prose) || !text.startsWith(shown)) return false;
+    leaf[leaf === this.before.leaf ? 'extra' : 'text'] += text.slice(shown.length);
+    leaf.draw(true);
+    this.shown = text;
+    return true;
   }
 
   undo() {
@@ -59,10 +73,23 @@ export class Blocks {
 
   /** The text is over. */
   end() {
+    this.undo();
     this.close(0);
   }
 
+  undecided(text) {
+    if (text.length > 100) return false;
+    if (this.leaf instanceof CodeBlock) return /^\s*[`~]+$/.test(text);
+    return UNDECIDED.test(text) && !(this.leaf instanceof Table && text.includes('|'));
+  }
+
   // --- A line ---
+
+  take(text, joined, whole) {
+    if (joined) this.more(text, whole);
+    // In code at the top a tabulator is one.
+    else this.start(this.leaf instanceof CodeBlock && !this.stack.length ? text : withoutTabs(text), whole);
+  }
 
   more(text, whole) {
     if (!this.leaf) this.begin(new Prose('p', this.direction()));

@@ -1,6 +1,7 @@
 // Paragraphs, headings and tables.
 
 import { h } from './dom.js';
+import { seen } from './markdown-links.js';
 import { inlineNodes, nodesIn, patchChildren } from './markdown-nodes.js';
 import { addWords, t } from './words.js';
 
@@ -8,6 +9,7 @@ addWords({ 'md.table': ['Table', 'Tableau'] });
 
 const PIECE = 4096; // characters of a paragraph that are read at once
 const LONGEST = 4 * PIECE; // characters of a paragraph that are laid out at once
+const MOST_MARKED = 6000; // nodes of a paragraph; what comes behind them is shown as plain text
 const MOST_COLUMNS = 64;
 
 /** A paragraph or a heading. Only its last piece is ever drawn again. */
@@ -27,7 +29,8 @@ export class Prose {
   /** Draw the first piece for good. */
   settle() {
     const end = endOfPiece(this.text);
-    const nodes = inlineNodes(this.text.slice(0, end));
+    const piece = this.text.slice(0, end);
+    const nodes = this.made < MOST_MARKED ? inlineNodes(piece) : [document.createTextNode(seen(piece))];
     this.text = this.text.slice(end);
     patchChildren(this.node, this.fixed, nodes);
     this.fixed += nodes.length;

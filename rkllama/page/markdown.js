@@ -77,7 +77,6 @@ class MarkdownView {
   work(length, time) {
     this.unschedule();
     if (!this.blocks) return;
-    this.blocks.undo();
     const until = performance.now() + time;
     const least = Math.max(0, this.rest.length - length);
     let more = true;
