@@ -430,7 +430,7 @@ def test_settings_of_a_chat_reach_the_model(opened: Opener, trace: Path) -> None
         "Top k": "7",
         "Repeat penalty": "1.5",
         "Longest answer": "200",
-        "Context": "2048",
+        "Context": "8192",
         "Seed": "5",
     }
     for label, value in values.items():
@@ -443,7 +443,7 @@ def test_settings_of_a_chat_reach_the_model(opened: Opener, trace: Path) -> None
     assert told["top_k"] == 7
     assert told["repeat_penalty"] == 1.5
     assert told["max_new_tokens"] == 200
-    assert told["max_context_len"] == 2048
+    assert told["max_context_len"] == 8192
     prompt = asked_last(trace)
     assert "Speak like a pirate." in prompt
     chat.page.reload()
