@@ -114,7 +114,7 @@ function stickyScroll(node, inner) {
     atEnd = true;
     node.scrollTop = node.scrollHeight;
     top = node.scrollTop;
-    button.hidden = true;
+    if (!button.hidden) button.hidden = true;
   };
   const button = h('button', { type: 'button', class: 'button small chat-toend', hidden: true, on: { click: toEnd } }, icon('download'), t('chat.toEnd'));
   const scrolled = () => {
