@@ -3,9 +3,10 @@
 `python tools/page.py` writes rkllama/page/page.html; `--check` writes nothing and fails where that file is
 not what they give.
 
-This is no bundler: the modules are written into one function, in the order in which they need each other. So
-names at the top of a module are unique across all modules, and modules import names only (`import { a } from
-'./b.js'`), nothing renamed.
+Comments and needless blanks are left out of it, by rjsmin and rcssmin, so that a phone loads it the sooner;
+names stay. This is no bundler: the modules are written into one function, in the order in which they need
+each other. So names at the top of a module are unique across all modules, and modules import names only
+(`import { a } from './b.js'`), nothing renamed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+import rcssmin
+import rjsmin
 
 PAGE = Path(__file__).parent.parent / "rkllama" / "page"
 RESULT = PAGE / "page.html"
@@ -41,7 +45,8 @@ def build(first: str = FIRST, ending: str = "") -> str:
         if end in text.lower():
             raise ValueError(f"{end} would end the script or style it stands in")
     page = _read("page.template.html")
-    return page.replace("/* <style> */\n", style).replace("/* <script> */\n", script)
+    short = rcssmin.cssmin(style), rjsmin.jsmin(script)
+    return page.replace("/* <style> */", short[0]).replace("/* <script> */", short[1])
 
 
 def _read(name: str) -> str:
