@@ -19,14 +19,6 @@ export function whenKeyIsWanted(ask) {
   };
 }
 
-export function forgetKey() {
-  remember(KEY, null);
-}
-
-export function hasKey() {
-  return remembered(KEY) !== null;
-}
-
 /** What the server, or the way to it, says went wrong. `status` is 0 where no answer came. */
 export class ApiError extends Error {
   constructor(text, { status = 0, hint = '', code = '', retryAfter = null } = {}) {
@@ -54,7 +46,8 @@ export async function request(path, options = {}) {
 
 async function send(path, { method, json, headers = {}, signal }, key) {
   const sent = { ...headers };
-  if (key !== null) sent.Authorization = `Bearer ${key}`;
+  // "Authorization" is left to a proxy's own password. A header holds bytes, so a key is sent as those of its UTF-8.
+  if (key !== null) sent['X-API-Key'] = String.fromCharCode(...new TextEncoder().encode(key));
   if (json !== undefined) sent['Content-Type'] = 'application/json';
   try {
     return await fetch(new URL(path, BASE), {
@@ -80,10 +73,10 @@ async function problem(response) {
   }
   const after = Number(response.headers.get('Retry-After'));
   // Ollama's clients want all in "error"; "message" is the same without the hint.
-  return new ApiError(String(body.message || body.error || `${response.status} ${response.statusText}`), {
+  return new ApiError(String(body?.message || body?.error || `${response.status} ${response.statusText}`), {
     status: response.status,
-    hint: String(body.hint || ''),
-    code: String(body.code || ''),
+    hint: String(body?.hint || ''),
+    code: String(body?.code || ''),
     retryAfter: after > 0 ? after : null,
   });
 }

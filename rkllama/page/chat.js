@@ -16,7 +16,6 @@ export const chatView = {
     });
     return () => {
       left = true;
-      chatPageMade.then((page) => page.leave());
     };
   },
   go(place) {

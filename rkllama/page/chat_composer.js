@@ -157,10 +157,6 @@ export function composerView(does) {
       sendButton.hidden = running;
       if (hadFocus && !running) area.focus();
     },
-    setText(text) {
-      area.value = text;
-      changed();
-    },
     focus: () => area.focus(),
   };
 }

@@ -4,7 +4,7 @@ import { copyText } from './clipboard.js';
 import { errorBox, notify } from './dialog.js';
 import { fill, h, icon, iconButton } from './dom.js';
 import { markdownView, renderMarkdown } from './markdown.js';
-import { duration, figure, t } from './words.js';
+import { duration, figure, percent, t } from './words.js';
 
 /** A message, drawn. `does` has what its buttons do: edit, remove, again, goOn, results, isLast. Gives `node`, and for an
  * answer `live`, which is streamAnswer's `on`, and `end()`. */
@@ -249,7 +249,7 @@ function figuresOf({ figures = {}, end }) {
     first === undefined ? null : t('chat.first', { time: duration(first) }),
     speed === undefined ? null : t('chat.speed', { speed: figure(speed, 1) }),
     tokens === undefined ? null : t('chat.tokens', { count: tokens, shown: figure(tokens) }),
-    cached === undefined ? null : t('chat.cached', { share: figure(cached * 100) }),
+    cached === undefined ? null : t('chat.cached', { share: percent(cached) }),
     loaded === undefined ? null : t('chat.loaded', { time: duration(loaded) }),
     queued === undefined ? null : t('chat.queued', { time: duration(queued) }),
   ].filter(Boolean);

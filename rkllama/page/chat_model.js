@@ -73,7 +73,7 @@ export function modelPicker(changed) {
     const missing = current && !models.some(({ name }) => name === current);
     fill(
       select,
-      missing || !models.length ? h('option', { value: current }, current ? (listed ? t('chat.notHere', { name: current }) : current) : t('chat.noModel')) : null,
+      missing || !models.length ? h('option', { value: current }, current ? (listed && current !== GUIDE ? t('chat.notHere', { name: current }) : current) : t('chat.noModel')) : null,
       group(t('chat.inMemory'), inMemory),
       group(t('chat.onDisk'), onDisk),
     );

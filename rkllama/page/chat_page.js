@@ -20,7 +20,7 @@ const ANNOUNCED = 1500;
 
 const freshEntry = () => ({ chat: { id: '', title: '', created: 0, updated: 0, model: '', settings: { options: {} }, revision: 0 }, messages: [] });
 
-/** The chat's page over a store: `node`, `enter(place)`, `leave()`, `go(place)`. */
+/** The chat's page over a store: `node`, `enter(place)`, `go(place)`. */
 export function chatPage(store) {
   let entry = freshEntry();
   let opening = 0;
@@ -44,7 +44,7 @@ export function chatPage(store) {
     announcement,
   );
   const node = h('div', { class: 'chat-view' }, list.node, drawer.shade, main);
-  composer.acceptDrops(main);
+  composer.acceptDrops(node);
 
   // --- Which chat is shown ---
 
@@ -113,6 +113,13 @@ export function chatPage(store) {
   function modelChanged(_, byHand) {
     if (byHand && entry.chat.id) entry.chat.model = picker.known().name;
     showState();
+  }
+
+  /** A new chat with the model that was chosen elsewhere. */
+  function begun() {
+    opening += 1;
+    history.replaceState(null, '', '#chat');
+    show(freshEntry());
   }
 
   function fresh() {
@@ -317,7 +324,8 @@ export function chatPage(store) {
   return {
     node,
     enter(place) {
-      if (!place && entry.chat.id) showAddress(entry.chat.id);
+      if (place === 'new') begun();
+      else if (!place && entry.chat.id) showAddress(entry.chat.id);
       else go(place);
       if (stale) reload();
       log.toEnd();
@@ -325,7 +333,6 @@ export function chatPage(store) {
       if (!matchMedia('(pointer: coarse)').matches) composer.focus();
       refresh();
     },
-    leave() {},
     go,
   };
 }

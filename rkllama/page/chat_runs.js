@@ -20,10 +20,12 @@ export function chatSaver(store, forked) {
     try {
       await store.save(chat, from === null ? null : messages, from ?? 0);
     } catch (error) {
-      if (!(error instanceof ChatChanged)) notify(t('chat.notSaved', { reason: error.message }), { error: true });
-      else await fork(entry);
+      if (error instanceof ChatChanged) await fork(entry).catch(sayUnsaved);
+      else sayUnsaved(error);
     }
   }
+
+  const sayUnsaved = (error) => notify(t('chat.notSaved', { reason: error.message }), { error: true });
 
   async function fork(entry) {
     const { id } = entry.chat;

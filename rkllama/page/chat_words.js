@@ -124,7 +124,7 @@ addWords({
   'chat.first': ['{time} to the first token', 'premier jeton en {time}'],
   'chat.speed': ['{speed} tokens/s', '{speed} jetons/s'],
   'chat.tokens': ['{shown} token|{shown} tokens', '{shown} jeton|{shown} jetons'],
-  'chat.cached': ['{share}\u202f% of the prompt from the cache', '{share}\u202f% du contexte pris dans le cache'],
+  'chat.cached': ['{share} of the prompt from the cache', '{share} du contexte pris dans le cache'],
   'chat.loaded': ['loaded in {time}', 'chargé en {time}'],
   'chat.queued': ['{time} in the queue', '{time} dans la file'],
 });

@@ -6,6 +6,8 @@ import { bytes, t } from './words.js';
 const FORMAT = 'rkllama-chats';
 const VERSION = 1;
 const LARGEST_IMPORT = 128e6;
+/** Milliseconds beyond which there is no date. */
+const LAST_DAY = 8.64e15;
 const PICTURE = /^data:image\/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+=*$/;
 const OPTIONS = ['temperature', 'top_p', 'top_k', 'repeat_penalty', 'num_predict', 'num_ctx', 'seed'];
 
@@ -89,7 +91,7 @@ const isOptional = (value, test) => value === undefined || value === null || tes
 function readChat(given, where) {
   check(isObject(given), where);
   check(isText(given.title, 1000), `${where}.title`);
-  check(Number.isFinite(given.created) && Number.isFinite(given.updated), `${where}.created`);
+  check([given.created, given.updated].every((at) => Number.isFinite(at) && Math.abs(at) <= LAST_DAY), `${where}.created`);
   check(isOptional(given.model, isText), `${where}.model`);
   check(Array.isArray(given.messages), `${where}.messages`);
   const messages = given.messages.map((message, at) => readMessage(message, `${where}.messages[${at}]`));

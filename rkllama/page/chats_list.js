@@ -53,7 +53,7 @@ export function chatsListView(store, does) {
 
   function show() {
     const all = shown();
-    const rows = all.slice(0, limit).map((chat) => chatRow(chat, chat.id === current, matches?.get(chat.id), openMenu));
+    const rows = all.slice(0, limit).map((chat) => chatRow(chat, chat.id === current, matches?.get(chat.id), openMenu, does.close));
     fill(list, rows, all.length ? null : h('li', { class: 'chats-none' }, t(matches ? 'chat.noMatch' : 'chat.noChats')), more);
   }
 
@@ -130,18 +130,17 @@ export function chatsListView(store, does) {
         else link.removeAttribute('aria-current');
       }
     },
-    isEmpty: () => !chats.length,
   };
 }
 
-function chatRow(chat, isCurrent, snippet, openMenu) {
+function chatRow(chat, isCurrent, snippet, openMenu, close) {
   const title = chat.title || t('chat.untitled');
   return h(
     'li',
     { class: 'chats-row' },
     h(
       'a',
-      { href: `#chat/${chat.id}`, class: 'chats-link', 'aria-current': isCurrent ? 'true' : null, dataset: { chat: chat.id } },
+      { href: `#chat/${chat.id}`, class: 'chats-link', 'aria-current': isCurrent ? 'true' : null, dataset: { chat: chat.id }, on: { click: close } },
       h('span', { class: 'chats-title' }, title),
       h('span', { class: 'chats-when' }, snippet || moment(chat.updated)),
     ),

@@ -86,6 +86,8 @@ export function keyDialog(wrong) {
 
 /** Say something for a few seconds at the page's foot. An error stays until it is closed. */
 export function notify(text, { error = false, action = null } = {}) {
+  const same = [...document.querySelectorAll('.notice > span')].find((span) => span.textContent === text);
+  same?.parentNode.remove();
   const notice = h('div', { class: error ? 'notice error' : 'notice' }, h('span', {}, text));
   const remove = () => notice.remove();
   if (action) notice.append(h('button', { type: 'button', class: 'button small', on: { click: () => { remove(); action.run(); } } }, action.text));

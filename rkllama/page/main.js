@@ -3,7 +3,7 @@
 import { whenKeyIsWanted } from './api.js';
 import { boardView } from './board.js';
 import { chatView } from './chat.js';
-import { keyDialog } from './dialog.js';
+import { keyDialog, notify } from './dialog.js';
 import { modelsView } from './models.js';
 import { t, translate } from './words.js';
 
@@ -14,9 +14,10 @@ let shown = null;
 let unmount = () => {};
 
 function route() {
-  const [name, ...rest] = location.hash.slice(1).split('/');
-  const view = name in VIEWS ? name : 'chat';
-  const place = rest.map(decodeURIComponent).join('/');
+  const [name, place = ''] = location.hash.slice(1).split('/');
+  const view = Object.hasOwn(VIEWS, name) ? name : 'chat';
+  // A question is about the view that it was asked in; Back takes both away.
+  for (const open of document.querySelectorAll('dialog')) open.close();
   if (shown?.view === view && VIEWS[view].go) {
     VIEWS[view].go(place);
     return;
@@ -38,6 +39,12 @@ export function start() {
   translate(document);
   whenKeyIsWanted(keyDialog);
   window.addEventListener('hashchange', route);
+  window.addEventListener('unhandledrejection', ({ reason }) => notify(reason.message, { error: true }));
+  // "#view" is no view: as an address it would lead to the chat.
+  document.querySelector('.skip').addEventListener('click', (event) => {
+    event.preventDefault();
+    document.getElementById('view').focus();
+  });
   route();
 }
 

@@ -19,7 +19,7 @@ addWords({
   'detail.capabilities': ['Can do', 'Capacités'],
   'detail.license': ['Licence', 'Licence'],
   'detail.template': ['Chat template', 'Modèle de conversation'],
-  'detail.system': ['System prompt', 'Invite système'],
+  'detail.system': ['System prompt', 'Consigne système'],
   'detail.defaults': ['Default settings', 'Réglages par défaut'],
   'detail.modelfile': ['Modelfile', 'Modelfile'],
   'detail.asking': ['Reading…', 'Lecture…'],

@@ -49,7 +49,7 @@ function modelRow(model) {
   const parts = {
     badges: h('p', { class: 'models-badges' }),
     facts: h('dl', { class: 'models-facts' }),
-    chat: h('a', { class: 'button primary', href: '#chat', 'aria-label': wordsAbout(t('models.chat'), name), on: { click: () => remember('rkllama-model', name) } }, t('models.chat')),
+    chat: h('a', { class: 'button primary', href: '#chat/new', 'aria-label': wordsAbout(t('models.chat'), name), on: { click: () => remember('rkllama-model', name) } }, t('models.chat')),
     memory: wordButton('', () => switchMemory(row.model), { look: 'models-memory-button' }),
     details: wordButton(t('models.details'), () => showDetails(row.model), { about: name }),
     trash: iconButton('trash', wordsAbout(t('models.delete'), name), () => askToDelete(row.model, row)),
