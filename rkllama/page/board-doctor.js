@@ -46,6 +46,7 @@ async function checkUp(parts) {
     lastCheckup = { at: Date.now(), ...(await getJSON('api/rkllama/doctor')) };
     showCheckup(parts);
   } catch (error) {
+    lastCheckup = null;
     parts.status.textContent = '';
     fill(parts.found, errorBox(error, () => checkUp(parts)));
   } finally {

@@ -23,13 +23,15 @@ export function sampleBoard(told, missed) {
   const ask = async () => {
     const mine = new AbortController();
     controller = mine;
+    let sample;
     try {
-      const sample = await takeSample(mine.signal);
+      sample = await takeSample(mine.signal);
       if (mine.signal.aborted) return;
       keepSample(sample);
       told(sample);
     } catch (error) {
       if (mine.signal.aborted) return;
+      if (boardHistory.at(-1) === sample) boardHistory.pop(); // it could not be shown, and would not be next time
       missed(error);
     }
     timer = setTimeout(ask, boardHistory.length < 2 ? SAMPLE_SOON : SAMPLE_EVERY);

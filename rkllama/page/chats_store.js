@@ -73,7 +73,11 @@ function transact(database, mode, work) {
       },
       (error) => {
         failure = error;
-        transaction.abort();
+        try {
+          transaction.abort();
+        } catch {
+          // A browser without room has done so itself.
+        }
       },
     );
   });
