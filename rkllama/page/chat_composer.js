@@ -127,6 +127,11 @@ export function composerView(does) {
     take(picturesIn(event.dataTransfer));
   }
 
+  /** On a phone the keyboard would come up, too. */
+  function focus() {
+    if (!matchMedia('(pointer: coarse)').matches) area.focus();
+  }
+
   return {
     node,
     /** Take pictures that are dropped anywhere on this element, in which the composer is. */
@@ -152,12 +157,13 @@ export function composerView(does) {
       thinkButton.ariaPressed = String(think);
     },
     setRunning(running) {
-      const hadFocus = document.activeElement === stopButton;
+      const hadFocus = [stopButton, sendButton].includes(document.activeElement);
       stopButton.hidden = !running;
       sendButton.hidden = running;
-      if (hadFocus && !running) area.focus();
+      if (hadFocus && running) stopButton.focus();
+      else if (hadFocus) focus();
     },
-    focus: () => area.focus(),
+    focus,
   };
 }
 

@@ -194,6 +194,7 @@ export function chatPage(store) {
     const saved = save(asked, from).then(() => list.refresh(asked.chat.id));
     const written = runs.start(asked, view, picker.known().thinks);
     showState();
+    holdFocus();
     await Promise.all([saved, written]);
     if (asked === entry) {
       const { error, content } = view.message;
@@ -223,6 +224,12 @@ export function chatPage(store) {
     log.show(messages);
     hello = '';
     showState();
+    holdFocus();
+  }
+
+  /** The focus goes to the composer where what had it is gone. */
+  function holdFocus() {
+    if (document.activeElement === document.body) composer.focus();
   }
 
   function sayRemoved(count, undo) {
@@ -330,7 +337,7 @@ export function chatPage(store) {
       if (stale) reload();
       log.toEnd();
       drawer.fit();
-      if (!matchMedia('(pointer: coarse)').matches) composer.focus();
+      composer.focus();
       refresh();
     },
     go,

@@ -54,7 +54,13 @@ export function chatsListView(store, does) {
   function show() {
     const all = shown();
     const rows = all.slice(0, limit).map((chat) => chatRow(chat, chat.id === current, matches?.get(chat.id), openMenu, does.close));
+    const { activeElement } = document;
+    const focused = list.contains(activeElement) && activeElement.closest('.chats-row').firstChild.dataset.chat;
     fill(list, rows, all.length ? null : h('li', { class: 'chats-none' }, t(matches ? 'chat.noMatch' : 'chat.noChats')), more);
+    if (!focused) return;
+    const link = [...list.querySelectorAll('a')].find(({ dataset }) => dataset.chat === focused);
+    (activeElement.matches('a') ? link : link?.nextSibling)?.focus();
+    if (!link) search.focus();
   }
 
   async function find() {
