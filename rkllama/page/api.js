@@ -1,6 +1,6 @@
 // The server's documented API. Addresses are relative to the page's own, so that it works behind a prefix.
 
-import { remember, remembered } from './words.js';
+import { remember, remembered, t } from './words.js';
 
 const KEY = 'rkllama-key';
 const BASE = new URL(location.pathname.endsWith('/') ? '.' : `${location.pathname.split('/').pop()}/`, location.href);
@@ -38,7 +38,7 @@ export async function request(path, options = {}) {
     // Somebody else may have asked for it, and kept it, while this request was on its way.
     if (remembered(KEY) === key) {
       const given = await askForKey(key !== null);
-      if (given === null) throw await problem(response);
+      if (given === null) throw new ApiError(t('key.wanted'), { status: 401 });
       remember(KEY, given);
     }
   }

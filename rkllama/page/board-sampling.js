@@ -33,6 +33,7 @@ export function sampleBoard(told, missed) {
       if (mine.signal.aborted) return;
       if (boardHistory.at(-1) === sample) boardHistory.pop(); // it could not be shown, and would not be next time
       missed(error);
+      if (error.status === 401) return; // whoever gave no key is not asked again and again
     }
     timer = setTimeout(ask, boardHistory.length < 2 ? SAMPLE_SOON : SAMPLE_EVERY);
   };

@@ -120,7 +120,7 @@ function lineError({ error, message, hint, code }) {
 
 async function countDown(error, signal, on) {
   for (let left = Math.min(error.retryAfter, 120); left > 0; left -= 1) {
-    on.wait(t('chat.retryIn', { reason: `${error.message.replace(/[.!]?$/, '.')}`, time: `${left}\u202fs` }));
+    on.wait(t('chat.retryIn', { time: `${left}\u202fs` }));
     await pause(1, signal);
   }
   on.wait(t('chat.waiting'));

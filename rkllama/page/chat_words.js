@@ -110,7 +110,7 @@ addWords({
 
   'chat.waiting': ['Waiting for the model', 'En attente du modèle'],
   'chat.queue': ['{count} request before you|{count} requests before you', '{count} demande avant la vôtre|{count} demandes avant la vôtre'],
-  'chat.retryIn': ['{reason} Trying again in {time}.', '{reason} Nouvel essai dans {time}.'],
+  'chat.retryIn': ['The server is busy. Trying again in {time}.', 'Le serveur est occupé. Nouvel essai dans {time}.'],
   'chat.unreachable': ['The server cannot be reached. Trying again until it is back.', 'Le serveur est injoignable. Nouvelles tentatives jusqu’à son retour.'],
   'chat.stayedAway': ['The server cannot be reached.', 'Le serveur est injoignable.'],
   'chat.lost': ['The connection was lost. What had come is kept.', 'La connexion a été perdue. Ce qui était arrivé est conservé.'],
