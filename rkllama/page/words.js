@@ -1,5 +1,7 @@
 // The page's texts in English and French. A part of the page adds its own with `addWords`.
 
+/** Characters by which a name would have the rest of a sentence written backwards. */
+const TURNS = /[\u202a-\u202e\u2066-\u2069]/g;
 const TABLES = { en: {}, fr: {} };
 
 /** The language of the page: the first of the browser's that there is. */
@@ -40,7 +42,7 @@ export function t(key, values = {}) {
     const forms = text.split('|');
     text = new Intl.PluralRules(language).select(values.count) === 'one' ? forms[0] : forms[1];
   }
-  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+  return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]).replace(TURNS, ''));
 }
 
 const number = (digits) => new Intl.NumberFormat(language, { maximumFractionDigits: digits });
