@@ -1,15 +1,9 @@
 // The page's texts in English and French. A part of the page adds its own with `addWords`.
 
-const STORED = 'rkllama-language';
 const TABLES = { en: {}, fr: {} };
 
-/** The language of the page: what was chosen here, else the first of the browser's that there is. */
-export const language = pickLanguage();
-
-function pickLanguage() {
-  const wanted = [remembered(STORED), ...navigator.languages];
-  return wanted.map((name) => (name || '').slice(0, 2)).find((name) => name in TABLES) || 'en';
-}
+/** The language of the page: the first of the browser's that there is. */
+export const language = navigator.languages.map((name) => name.slice(0, 2)).find((name) => name in TABLES) || 'en';
 
 /** Text kept in this browser under `name`; null where there is none, or the browser keeps nothing. */
 export function remembered(name) {
@@ -28,11 +22,6 @@ export function remember(name, text) {
   } catch {
     // A browser that keeps nothing still shows the page.
   }
-}
-
-export function chooseLanguage(name) {
-  remember(STORED, name);
-  location.reload();
 }
 
 /** Add `{key: [english, french]}`. */
@@ -91,8 +80,8 @@ export function duration(seconds) {
 }
 
 /** A day and a time, short. */
-export function moment(milliseconds) {
-  return new Intl.DateTimeFormat(language, { dateStyle: 'medium', timeStyle: 'short' }).format(milliseconds);
+export function moment(milliseconds, style = { timeStyle: 'short' }) {
+  return new Intl.DateTimeFormat(language, { dateStyle: 'medium', ...style }).format(milliseconds);
 }
 
 /** Put this language into the nodes that came with the page. */
