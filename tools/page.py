@@ -6,7 +6,7 @@ not what they give.
 Comments and needless blanks are left out of it, by rjsmin and rcssmin, so that a phone loads it the sooner;
 names stay. This is no bundler: the modules are written into one function, in the order in which they need
 each other. So names at the top of a module are unique across all modules, and modules import names only
-(`import { a } from './b.js'`), nothing renamed. The texts of all modules stand together, since they pack better so.
+(`import { a } from './b.js'`), nothing renamed. The texts of all modules stand together: they pack better so.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _piece(name: str, owners: dict[str, str]) -> str:
     for top in _TOP.findall(body):
         if owners.setdefault(top, name) != name:
             raise ValueError(f"{name} and {owners[top]} both have {top} at their top")
-    # Neither this nor a comma or semicolon at a block's end says anything; no text of a module goes over a line's end.
+    # Not needed: a second `const`, and what stands before a closing bracket. No text goes over a line's end.
     body = _DECLARED.sub(lambda found: re.sub(rf";\n *{found[2]} ", ", ", found[0]), body)
     return _NEEDLESS.sub("\n", f"{body}\n")
 
