@@ -34,7 +34,7 @@ export function chatPage(store) {
   const picker = modelPicker(modelChanged);
   const list = chatsListView(store, { rename, remove: removeChat, imported: () => list.refresh(), close: () => drawer.close(), fresh });
   const drawer = chatDrawer(list, { isShown: () => node.isConnected, escape: () => runs.stop(entry) });
-  const announcement = h('div', { class: 'unseen', role: 'status' });
+  const announcement = h('div', { class: 'unseen', role: 'status', 'aria-live': 'polite' });
   const main = h(
     'section',
     { class: 'chat-main', 'aria-label': t('chat') },

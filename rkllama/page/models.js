@@ -21,7 +21,7 @@ addWords({
 const MODELS_TICK = 1000;
 
 function mountModels(root) {
-  const live = h('p', { class: 'unseen', role: 'status' });
+  const live = h('p', { class: 'unseen', role: 'status', 'aria-live': 'polite' });
   const say = (text) => {
     live.textContent = text;
   };
