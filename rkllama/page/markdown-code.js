@@ -9,6 +9,7 @@ import { addWords, t } from './words.js';
 addWords({ 'md.code': ['Code', 'Code'] });
 
 const BOX = 4096; // characters
+const NEAR = 1; // boxes that are always laid out
 const COLOURED = 8000; // nodes of a block: what comes behind them is not coloured
 
 const HASH = 'python|py|bash|sh|shell|zsh|console|yaml|yml|toml|ini|ruby|rb|perl|r|makefile|dockerfile|cmake|julia';
@@ -87,7 +88,7 @@ export class CodeBlock {
   }
 
   newBox() {
-    this.box = h('span', { class: 'md-box' });
+    this.box = h('span', { class: this.code.childElementCount < NEAR ? 'md-box' : 'md-box md-far' });
     this.filled = 0;
     this.made += 2;
     this.code.append(this.box);
