@@ -65,20 +65,14 @@ async function send(path, { method, json, headers = {}, signal }, key) {
 }
 
 async function problem(response) {
-  let body = {};
-  try {
-    body = await response.json();
-  } catch {
-    // A proxy's page, or nothing.
-  }
-  const after = Number(response.headers.get('Retry-After'));
-  // Ollama's clients want all in "error"; "message" is the same without the hint.
-  return new ApiError(String(body?.message || body?.error || `${response.status} ${response.statusText}`), {
-    status: response.status,
-    hint: String(body?.hint || ''),
-    code: String(body?.code || ''),
-    retryAfter: after > 0 ? after : null,
-  });
+  const { status, statusText, headers } = response;
+  const body = await response.json().catch(() => ({})); // a proxy's page, or nothing
+  return toldError({ error: `${status} ${statusText}`, ...body }, status, Number(headers.get('Retry-After')) || null);
+}
+
+/** The error that the server tells in `body`. Ollama's clients want all in "error"; "message" is the same without the hint. */
+export function toldError({ error, message, hint, code }, status = 500, retryAfter = null) {
+  return new ApiError(String(message || error), { status, hint: String(hint || ''), code: String(code || ''), retryAfter });
 }
 
 /** The JSON that a request gets. */

@@ -3,6 +3,7 @@
 import { boardHistory, meanLoad } from './board-sampling.js';
 import { chart } from './charts.js';
 import { fill, h } from './dom.js';
+import { wordsAbout } from './models-parts.js';
 import { addWords, bytes, figure, percent, t } from './words.js';
 
 addWords({
@@ -16,13 +17,10 @@ addWords({
   'board.ddr': ['Memory bus', 'Bus mémoire'],
   'board.ddr-load': ['Load of the memory bus', 'Charge du bus mémoire'],
   'board.clock': ['Clock', 'Fréquence'],
-  'board.clock-of': ['Clock of {name}', 'Fréquence\u202f: {name}'],
-  'board.ghz': ['{value} GHz', '{value} GHz'],
   'board.limit': ['held at {value}', 'limité à {value}'],
   'board.governor': ['governor {name}', 'gouverneur {name}'],
   'board.heat': ['Temperatures', 'Températures'],
   'board.hottest': ['Hottest sensor', 'Capteur le plus chaud'],
-  'board.celsius': ['{value} °C', '{value} °C'],
   'board.throttled': ['Throttled by heat', 'Bridé par la chaleur'],
   'board.cool': ['Not throttled', 'Non bridé'],
   'board.memory': ['Memory', 'Mémoire'],
@@ -39,12 +37,12 @@ const MOST_LINES = 4;
 const COOLEST = 20;
 const HOTTEST = 100; // °C at the top of the scale
 
-/** The cards for what `sample` tells, each `{key, element, draw(sample)}`. */
+/** The cards for what `sample` tells, each `{element, draw(sample)}`. */
 export function boardCards({ board }) {
   return [
-    board.npu && npuCard(board.npu),
+    board.npu && unitCard('npu', board.npu, h('p', { class: 'soft' }, t('board.npu-root'))),
     (board.core_times || board.cpus) && cpuCard(board),
-    board.ddr && ddrCard(board.ddr),
+    board.ddr && unitCard('ddr', board.ddr),
     board.temperatures?.length && heatCard(),
     memoryCard(board.memory),
     queueCard(),
@@ -69,12 +67,12 @@ function card(key, aside, ...children) {
 
 // --- Clocks ---
 
-const gigahertz = (value) => t('board.ghz', { value: figure(value / 1e9, 2) });
+const gigahertz = (value) => `${figure(value / 1e9, 2)} GHz`;
 
 /** A clock's figure, its governor, and a small chart. `read(board)` gives the clock of a sample. */
 function clockRow(name, clock, read) {
   const label = name || t('board.clock');
-  const one = chart({ name: name ? t('board.clock-of', { name }) : t('board.clock'), lines: [label], show: gigahertz, high: clock.highest_hz || clock.current_hz, small: true });
+  const one = chart({ name: name ? wordsAbout(t('board.clock'), name) : t('board.clock'), lines: [label], show: gigahertz, high: clock.highest_hz || clock.current_hz, small: true });
   const facts = h('p', { class: 'soft board-clock' });
   const draw = (board) => {
     const now = read(board);
@@ -86,17 +84,17 @@ function clockRow(name, clock, read) {
   return { element: h('div', { class: 'board-row' }, one.element, facts), draw };
 }
 
-function npuCard(npu) {
-  const cores = npu.load_percent?.length || 0;
+/** The load and the clock of the NPU or the memory bus; `unknown` is what stands in the place of a load. */
+function unitCard(key, unit, unknown) {
+  const cores = unit.load_percent?.length || 0;
   const lines = Array.from({ length: cores }, (_, at) => (cores > 1 ? t('board.core', { first: at }) : ''));
-  const load = cores ? chart({ name: t('board.npu-load'), lines, show: percent }) : null;
-  const clock = clockRow('', npu, (board) => board.npu);
-  const element = card('npu', null, load ? load.element : h('p', { class: 'soft' }, t('board.npu-root')), clock.element);
+  const load = cores ? chart({ name: t(`board.${key}-load`), lines, show: percent }) : null;
+  const clock = clockRow('', unit, (board) => board[key]);
   const draw = ({ board }) => {
-    if (load) drawFrom(load, (sample) => (sample.board.npu?.load_percent || []).map((value) => value / 100));
+    if (load) drawFrom(load, (sample) => (sample.board[key]?.load_percent || []).map((value) => value / 100));
     clock.draw(board);
   };
-  return { key: 'npu', element, draw };
+  return { element: card(key, null, load?.element || unknown, clock.element), draw };
 }
 
 /** A line for each cluster where there are few, else one for all cores. */
@@ -112,7 +110,7 @@ function cpuCard(board) {
     if (load) drawFrom(load, ({ loads }) => (single ? [meanLoad(loads)] : clusters.map((cluster) => meanLoad(loads, cluster.cores))));
     for (const clock of clocks) clock.draw(sample.board);
   };
-  return { key: 'cpu', element: card('cpu', null, load && load.element, clocks.map((clock) => clock.element)), draw };
+  return { element: card('cpu', null, load?.element, clocks.map((clock) => clock.element)), draw };
 }
 
 function coresText(cores) {
@@ -120,20 +118,10 @@ function coresText(cores) {
   return t(first === last ? 'board.core' : 'board.cores', { first, last });
 }
 
-function ddrCard(ddr) {
-  const load = ddr.load_percent?.length ? chart({ name: t('board.ddr-load'), lines: [''], show: percent }) : null;
-  const clock = clockRow('', ddr, (board) => board.ddr);
-  const draw = ({ board }) => {
-    if (load) drawFrom(load, (sample) => (sample.board.ddr?.load_percent || []).slice(0, 1).map((value) => value / 100));
-    clock.draw(board);
-  };
-  return { key: 'ddr', element: card('ddr', null, load && load.element, clock.element), draw };
-}
-
 // --- Heat, memory, queue ---
 
 function heatCard() {
-  const celsius = (value) => t('board.celsius', { value: figure(value) });
+  const celsius = (value) => `${figure(value)} °C`;
   const hottest = (board) => (board.temperatures?.length ? Math.max(...board.temperatures.map((sensor) => sensor.celsius)) : null);
   const one = chart({ name: t('board.hottest'), lines: [t('board.hottest')], show: celsius, low: COOLEST, high: HOTTEST });
   const sensors = h('dl', { class: 'board-sensors' });
@@ -144,7 +132,7 @@ function heatCard() {
     fill(badge, throttled === undefined ? null : h('span', { class: throttled ? 'badge bad' : 'badge' }, t(throttled ? 'board.throttled' : 'board.cool')));
     fill(sensors, temperatures.map(({ zone, celsius: value }) => h('div', {}, h('dt', {}, zone.replace(/[-_]thermal$/, '')), h('dd', {}, celsius(value)))));
   };
-  return { key: 'heat', element: card('heat', badge, one.element, sensors), draw };
+  return { element: card('heat', badge, one.element, sensors), draw };
 }
 
 function memoryCard(memory) {
@@ -158,7 +146,7 @@ function memoryCard(memory) {
     fill(total, t('board.total', { total: bytes(board.memory.total_bytes) }));
     if (cma) drawFrom(cma, (sample) => [cmaUsed(sample.board)]);
   };
-  return { key: 'memory', element: card('memory', total, main.element, cma && h('div', { class: 'board-row' }, cma.element)), draw };
+  return { element: card('memory', total, main.element, cma && h('div', { class: 'board-row' }, cma.element)), draw };
 }
 
 function queueCard() {
@@ -169,5 +157,5 @@ function queueCard() {
     const busy = health.models.filter((model) => model.state === 'busy').length;
     fill(text, busy > 0 && t('board.busy', { count: busy }));
   };
-  return { key: 'queue', element: card('queue', text, one.element), draw };
+  return { element: card('queue', text, one.element), draw };
 }

@@ -9,7 +9,7 @@ import { addWords, moment, t } from './words.js';
 
 addWords({
   'doctor.title': ['Doctor', 'Docteur'],
-  'doctor.about': ['Checks the board, its drivers, the runtime, the models and the way to Hugging Face, and says how to cure what is wrong.', 'Vérifie la carte, ses pilotes, le runtime, les modèles et l’accès à Hugging Face, et dit comment réparer ce qui ne va pas.'],
+  'doctor.about': ['Checks the board, drivers, runtime, models and the way to Hugging Face, and says how to cure what is wrong.', 'Vérifie carte, pilotes, runtime, modèles et accès à Hugging Face, et dit comment réparer ce qui ne va pas.'],
   'doctor.run': ['Check this board', 'Vérifier cette carte'],
   'doctor.again': ['Check again', 'Vérifier à nouveau'],
   'doctor.running': ['Checking…', 'Vérification…'],

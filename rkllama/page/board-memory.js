@@ -2,7 +2,7 @@
 
 import { untaggedName, unloadModel } from './models-data.js';
 import { memoryText, sayFailure } from './models-list.js';
-import { modelFact, setIdle, setWords, wordButton } from './models-parts.js';
+import { fillRows, modelFact, setIdle, setWords, tokensText, wordButton } from './models-parts.js';
 import { notify } from './dialog.js';
 import { fill, h } from './dom.js';
 import { addWords, bytes, figure, t } from './words.js';
@@ -19,11 +19,7 @@ export function memoryModels() {
   const title = h('h2', { id: 'board-models', tabindex: -1 }, t('board.models'));
   const element = h('section', { class: 'card board-wide', 'aria-labelledby': 'board-models' }, title, none, list);
   const draw = (models) => {
-    const rows = new Map([...list.children].map((row) => [row.dataset.model, row]));
-    const wanted = models.map((model) => rows.get(model.name) || residentRow(model, title));
-    wanted.forEach((row, at) => drawResident(row, models[at]));
-    for (const row of rows.values()) if (!wanted.includes(row)) row.remove();
-    wanted.forEach((row, at) => list.children[at] !== row && list.insertBefore(row, list.children[at] || null));
+    fillRows(list, models, (model) => residentRow(model, title), drawResident);
     none.hidden = models.length > 0;
   };
   const tick = () => {
@@ -46,9 +42,9 @@ function drawResident(row, model) {
   row.state.textContent = memoryText(model);
   fill(
     row.facts,
-    modelFact('models.memory', model.memory && bytes(model.memory)),
-    modelFact('models.speed', model.tokens_per_second && t('models.per-second', { count: figure(model.tokens_per_second, 1) })),
-    modelFact('models.context', model.context_length && t('models.tokens', { count: figure(model.context_length) })),
+    modelFact('board.memory', model.memory && bytes(model.memory)),
+    modelFact('models.speed', model.tokens_per_second && t('chat.speed', { value: figure(model.tokens_per_second, 1) })),
+    modelFact('models.context', model.context_length && tokensText(model.context_length)),
     modelFact('models.runs', model.runtime),
     modelFact('models.threads', model.threads),
   );

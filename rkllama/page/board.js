@@ -13,7 +13,6 @@ addWords({
   'board.asking': ['Asking the board…', 'Interrogation de la carte…'],
   'board.no-npu': ['No NPU: models run on the CPU', 'Pas de NPU\u202f: les modèles tournent sur le processeur'],
   'board.minutes': ['charts of the last {minutes} minutes', 'courbes des {minutes} dernières minutes'],
-  'board.version': ['RKLLama {version}', 'RKLLama {version}'],
 });
 
 const BOARD_TICK = 1000;
@@ -35,7 +34,7 @@ function mountBoard(root) {
       fill(grid, cards.map(({ element }) => element));
     }
     title.textContent = sample.board.soc || t('board');
-    about.textContent = [t('board.version', { version: sample.health.version }), !sample.board.npu && !sample.board.soc && t('board.no-npu'), t('board.minutes', { minutes: CHART_MINUTES })].filter(Boolean).join(' · ');
+    about.textContent = [`RKLLama ${sample.health.version}`, !sample.board.npu && !sample.board.soc && t('board.no-npu'), t('board.minutes', { minutes: CHART_MINUTES })].filter(Boolean).join(' · ');
     fill(problem);
     models.draw(sample.inMemory);
     for (const one of cards) one.draw(sample);

@@ -3,7 +3,7 @@
 import { sendsMessage, pictureRow } from './chat_message.js';
 import { MOST_PICTURES, picturesIn, readPicture } from './chat_pictures.js';
 import { notify } from './dialog.js';
-import { fill, h, icon, iconButton } from './dom.js';
+import { fill, h, icon, iconButton, textButton } from './dom.js';
 import { remember, remembered, t } from './words.js';
 
 const MOST_ROWS = 8;
@@ -28,9 +28,9 @@ export function composerView(does) {
   const camera = fileInput({ capture: 'environment' }, take);
   const pictureButton = iconButton('image', t('chat.addPicture'), () => files.click());
   const cameraButton = iconButton('camera', t('chat.takePicture'), () => camera.click(), { class: 'chat-camera' });
-  const thinkButton = h('button', { type: 'button', class: 'button small chat-think', on: { click: () => does.think(thinkButton.ariaPressed !== 'true') } }, t('chat.think'));
+  const thinkButton = textButton(t('chat.think'), () => does.think(thinkButton.ariaPressed !== 'true'), 'small chat-think');
   const sendButton = h('button', { class: 'icon-button primary chat-send', 'aria-label': t('chat.send'), title: t('chat.send') }, icon('send'));
-  const stopButton = iconButton('stop', t('chat.stop'), () => does.stop(), { class: 'primary chat-stop', hidden: true });
+  const stopButton = iconButton('stop', t('down.stop'), () => does.stop(), { class: 'primary chat-stop', hidden: true });
   const node = h(
     'form',
     { class: 'chat-composer', on: { submit: submitted } },
@@ -167,7 +167,8 @@ export function composerView(does) {
   };
 }
 
-function fileInput(properties, take) {
+/** An input for files, for buttons to click: `take(files)` gets those that are chosen. */
+export function fileInput(properties, take) {
   const input = h('input', {
     type: 'file',
     accept: 'image/*',

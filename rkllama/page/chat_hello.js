@@ -1,7 +1,7 @@
 // What stands in a chat that is still empty.
 
 import { errorBox } from './dialog.js';
-import { h } from './dom.js';
+import { h, textButton } from './dom.js';
 import { t } from './words.js';
 
 const ABOUT_RKLLAMA = ['chat.g1', 'chat.g2', 'chat.g3', 'chat.g4'];
@@ -34,8 +34,8 @@ function noModels(does) {
     h(
       'div',
       { class: 'chat-choices' },
-      h('a', { class: 'button primary', href: '#models' }, t('chat.getModel')),
-      h('button', { type: 'button', class: 'button', on: { click: does.useGuide } }, t('chat.useGuide')),
+      h('a', { class: 'button primary', href: '#models' }, t('search.title')),
+      textButton(t('models.guide'), does.useGuide),
     ),
   );
 }

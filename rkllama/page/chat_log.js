@@ -3,7 +3,7 @@
 // Messages stand in groups. A group that is far from the screen is one text, which the browser's own search finds and which
 // nothing has to lay out; its messages are drawn when it comes near. So a long chat costs what is looked at of it.
 
-import { fill, h, icon } from './dom.js';
+import { fill, h, textButton } from './dom.js';
 import { guessHeight, messageView } from './chat_message.js';
 import { t } from './words.js';
 
@@ -116,7 +116,8 @@ function stickyScroll(node, inner) {
     top = node.scrollTop;
     if (!button.hidden) button.hidden = true;
   };
-  const button = h('button', { type: 'button', class: 'button small chat-toend', hidden: true, on: { click: toEnd } }, icon('download'), t('chat.toEnd'));
+  const button = textButton(t('chat.toEnd'), toEnd, 'small chat-toend', 'download');
+  button.hidden = true;
   const scrolled = () => {
     const now = node.scrollTop;
     // What was written since the last scroll may lie below; only a reader goes up.

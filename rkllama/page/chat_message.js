@@ -2,7 +2,7 @@
 
 import { copyText } from './clipboard.js';
 import { errorBox, notify } from './dialog.js';
-import { fill, h, icon, iconButton } from './dom.js';
+import { fill, h, icon, iconButton, textButton } from './dom.js';
 import { markdownView, renderMarkdown } from './markdown.js';
 import { duration, figure, percent, t } from './words.js';
 
@@ -32,14 +32,14 @@ function drawQuestion(view, does) {
   const { message, node } = view;
   fill(
     node,
-    message.pictures?.length ? pictureRow(message.pictures) : null,
-    message.content ? h('div', { class: 'chat-bubble' }, message.content) : null,
+    message.pictures?.length && pictureRow(message.pictures),
+    message.content && h('div', { class: 'chat-bubble' }, message.content),
     h(
       'div',
       { class: 'chat-actions' },
       iconButton('edit', t('chat.edit'), () => editQuestion(view, does)),
       copyAction(message),
-      iconButton('trash', t('chat.delete'), () => does.remove(message)),
+      iconButton('trash', t('models.delete'), () => does.remove(message)),
     ),
   );
 }
@@ -54,7 +54,7 @@ export function pictureRow(pictures, remove = null) {
         'figure',
         { class: 'chat-thumb' },
         h('img', { src: picture.url, alt: t('chat.picture', { number: at + 1 }), decoding: 'async' }),
-        remove ? iconButton('close', t('chat.removePicture', { number: at + 1 }), () => remove(picture), { class: 'small' }) : null,
+        remove && iconButton('close', t('chat.removePicture', { number: at + 1 }), () => remove(picture), { class: 'small' }),
       ),
     ),
   );
@@ -90,13 +90,13 @@ function editQuestion(view, does) {
   area.value = message.content;
   fill(
     node,
-    message.pictures?.length ? pictureRow(message.pictures) : null,
+    message.pictures?.length && pictureRow(message.pictures),
     area,
     h(
       'div',
       { class: 'buttons' },
-      h('button', { type: 'button', class: 'button', on: { click: back } }, t('cancel')),
-      h('button', { type: 'button', class: 'button primary', on: { click: send } }, t('chat.sendEdited')),
+      textButton(t('cancel'), back),
+      textButton(t('chat.send'), send, 'primary'),
     ),
   );
   area.focus();
@@ -217,7 +217,7 @@ function endAnswer(view, parts, does) {
   parts.status.hidden = true;
   parts.text?.end();
   if (message.thinking) parts.thoughts.end(message.thought);
-  fill(parts.notes, message.dropped ? h('p', { class: 'chat-note' }, t('chat.dropped', { count: message.dropped })) : null);
+  fill(parts.notes, message.dropped && note('chat.dropped', { count: message.dropped }));
   fill(parts.foot, howItEnded(view, does), figuresOf(message), answerButtons(message, does));
   if (message.calls?.length && message.end === 'stop') parts.calls.append(resultsForm(message, does));
 }
@@ -228,41 +228,48 @@ function howItEnded(view, does) {
   const { message } = view;
   const { end, error, repeats, content, calls } = message;
   const again = () => does.again(message);
-  const goOn = content && !calls ? goOnButton(view, does) : null;
+  const goOn = content && !calls && goOnButton(view, does);
   if (end === 'lost') return [errorBox({ message: t('chat.lost') }, again), goOn];
   if (error && end === 'format_not_met') return errorBox({ message: t('chat.notMet'), hint: error.message }, again);
   if (error) return [errorBox(error, again), goOn];
-  if (repeats) return h('p', { class: 'chat-note' }, t('chat.repeats'));
-  if (ENDINGS.includes(end)) return [h('p', { class: 'chat-note' }, t(`chat.${end}`)), goOn];
-  return end && !content && !calls?.length ? h('p', { class: 'chat-note' }, t('chat.empty')) : null;
+  if (repeats) return note('chat.repeats');
+  if (ENDINGS.includes(end)) return [note(`chat.${end}`), goOn];
+  return end && !content && !calls?.length && note('chat.empty');
+}
+
+function note(key, values) {
+  return h('p', { class: 'chat-note' }, t(key, values));
 }
 
 /** The style sheet shows it below the last answer only. */
 function goOnButton(view, does) {
-  return h('button', { type: 'button', class: 'button small chat-goon', on: { click: () => does.goOn(view) } }, icon('play'), t('chat.goOn'));
+  return textButton(t('chat.goOn'), () => does.goOn(view), 'small chat-goon', 'play');
 }
+
+/** What is told of an answer, and how. */
+export const ANSWER_FIGURES = {
+  first: duration,
+  speed: (value) => figure(value, 1),
+  tokens: (value) => figure(value),
+  cached: percent,
+  loaded: duration,
+  queued: duration,
+};
 
 function figuresOf({ figures = {}, end }) {
   if (!end) return null;
-  const { first, speed, tokens, cached, loaded, queued } = figures;
-  const words = [
-    first === undefined ? null : t('chat.first', { time: duration(first) }),
-    speed === undefined ? null : t('chat.speed', { speed: figure(speed, 1) }),
-    tokens === undefined ? null : t('chat.tokens', { count: tokens, shown: figure(tokens) }),
-    cached === undefined ? null : t('chat.cached', { share: percent(cached) }),
-    loaded === undefined ? null : t('chat.loaded', { time: duration(loaded) }),
-    queued === undefined ? null : t('chat.queued', { time: duration(queued) }),
-  ].filter(Boolean);
-  return words.length ? h('p', { class: 'chat-figures' }, words.map((text) => h('span', {}, text))) : null;
+  const known = Object.entries(ANSWER_FIGURES).filter(([name]) => figures[name] !== undefined);
+  const words = known.map(([name, show]) => t(`chat.${name}`, { count: figures[name], value: show(figures[name]) }));
+  return words.length && h('p', { class: 'chat-figures' }, words.map((text) => h('span', {}, text)));
 }
 
 function answerButtons(message, does) {
   return h(
     'div',
     { class: 'chat-actions' },
-    message.content ? copyAction(message) : null,
+    message.content && copyAction(message),
     iconButton('again', t('chat.again'), () => does.again(message)),
-    iconButton('trash', t('chat.delete'), () => does.remove(message)),
+    iconButton('trash', t('models.delete'), () => does.remove(message)),
   );
 }
 

@@ -2,11 +2,11 @@
 
 import { getJSON } from './api.js';
 import { fill, h } from './dom.js';
+import { untaggedName } from './models-data.js';
 import { remember, remembered, t } from './words.js';
 
 const LAST = 'rkllama-model';
 const GUIDE = 'guide';
-const plainName = (name) => name.replace(/:latest$/, '');
 
 /** The picker. `changed(facts)` is called when another model is meant, by hand or since it is known better. */
 export function modelPicker(changed) {
@@ -21,7 +21,7 @@ export function modelPicker(changed) {
   /** Read anew what is here; a failure leaves what is shown. */
   async function refresh() {
     const { models: entries } = await getJSON('api/tags');
-    models = entries.map((entry) => ({ ...entry, name: plainName(entry.name) }));
+    models = entries.map((entry) => ({ ...entry, name: untaggedName(entry.name) }));
     listed = true;
     if (!current && models.length) current = (models.find(({ state }) => state) || models[0]).name;
     show();
@@ -79,7 +79,7 @@ export function modelPicker(changed) {
     );
     select.value = current;
     const { sees, thinks, calls, talks } = known();
-    const words = talks ? [sees && 'chat.sees', thinks && 'chat.thinks', calls && 'chat.calls'].filter(Boolean).map((key) => t(key)) : [];
+    const words = talks ? [sees && 'chat.sees', thinks && 'can.thinking', calls && 'chat.calls'].filter(Boolean).map((key) => t(key)) : [];
     about.textContent = words.join(' · ');
   }
 
@@ -97,11 +97,5 @@ function group(label, models) {
 
 /** The lines `name value` of /api/show as an object. */
 function readParameters(text = '') {
-  return Object.fromEntries(
-    text
-      .split('\n')
-      .map((line) => line.match(/^(\S+)\s+(.*)$/))
-      .filter(Boolean)
-      .map(([, name, value]) => [name, value]),
-  );
+  return Object.fromEntries(Array.from(text.matchAll(/^(\S+)[ \t]+(.*)$/gm), ([, name, value]) => [name, value]));
 }

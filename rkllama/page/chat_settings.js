@@ -1,7 +1,7 @@
 // The settings of one chat: what the model is told beforehand, and how it draws its words.
 
 import { dialog } from './dialog.js';
-import { fill, h } from './dom.js';
+import { field, fill, h, textButton } from './dom.js';
 import { t } from './words.js';
 
 // Name, least, most, step: what the server takes.
@@ -14,6 +14,8 @@ const SAMPLING = [
   ['num_ctx', 4, 16_777_216, 1],
   ['seed', -1, Number.MAX_SAFE_INTEGER, 1],
 ];
+
+export const OPTION_NAMES = SAMPLING.map(([name]) => name);
 
 /** Ask for a chat's settings; null where nothing is to change. `model` is what the picker knows of the model. */
 export function chatSettingsDialog(settings, model) {
@@ -49,15 +51,15 @@ function settingsForm(settings, model, close) {
   return h(
     'form',
     { on: { submit: submitted } },
-    h('label', { class: 'field' }, h('span', {}, t('chat.system')), system),
+    field(t('chat.system'), system),
     h('p', { class: 'soft' }, t('chat.emptyIsOwn')),
     h('div', { class: 'chat-numbers' }, numbers.map(({ node }) => node)),
-    model.calls || settings.tools ? h('label', { class: 'field' }, h('span', {}, t('chat.tools')), tools) : null,
+    (model.calls || settings.tools) && field(t('chat.tools'), tools),
     problem,
     h(
       'div',
       { class: 'buttons' },
-      h('button', { type: 'button', class: 'button', on: { click: reset } }, t('chat.reset')),
+      textButton(t('chat.reset'), reset),
       h('button', { class: 'button primary' }, t('chat.saveSettings')),
     ),
   );
@@ -65,7 +67,7 @@ function settingsForm(settings, model, close) {
 
 function numberField([name, min, max, step], value, parameters) {
   const input = h('input', { type: 'number', name, min, max, step, inputmode: 'decimal', placeholder: parameters[name] ?? t('chat.ownValue'), value });
-  return { name, input, node: h('label', { class: 'field' }, h('span', {}, t(`chat.o.${name}`)), input) };
+  return { name, input, node: field(t(`chat.o.${name}`), input) };
 }
 
 function isList(text) {

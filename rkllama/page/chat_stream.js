@@ -1,6 +1,6 @@
 // One answer of /api/chat, from the request to its last line.
 
-import { ApiError, lines, request } from './api.js';
+import { ApiError, lines, request, toldError } from './api.js';
 import { t } from './words.js';
 
 /** Pictures that the server takes in one request; those of older messages stay at home. */
@@ -68,7 +68,7 @@ async function onceAnswered(body, answer, signal, on) {
   const options = { json: body, signal, headers: { 'X-RKLLama-Watch-Queue': '1' } };
   let thinkingSince = null;
   for await (const line of lines('api/chat', options)) {
-    if (line.error !== undefined && !line.done) throw lineError(line);
+    if (line.error !== undefined && !line.done) throw toldError(line);
     if (line.queue_position > 0) on.wait(t('chat.queue', { count: line.queue_position }));
     else if (line.queue_position === 0) on.wait(t('chat.waiting'));
     const { thinking, content, tool_calls: calls } = line.message || {};
@@ -113,11 +113,6 @@ function lastLine(line, answer, goesOn) {
   if (seconds('queue_duration') > 0.2) figures.queued = seconds('queue_duration');
 }
 
-/** The error that a line of a stream tells; `error` there is message and hint in one. */
-function lineError({ error, message, hint, code }) {
-  return new ApiError(String(message || error), { status: 500, hint: String(hint || ''), code: String(code || '') });
-}
-
 async function countDown(error, signal, on) {
   for (let left = Math.min(error.retryAfter, 120); left > 0; left -= 1) {
     on.wait(t('chat.retryIn', { time: `${left}\u202fs` }));
@@ -128,7 +123,7 @@ async function countDown(error, signal, on) {
 
 /** Wait until /health answers: there is no event for a server's return, so it is asked ever less often. */
 async function untilServerIsBack(error, signal, on) {
-  on.wait(t('chat.unreachable'));
+  on.wait(`${t('chat.stayedAway')} ${t('chat.unreachable')}`);
   const patience = performance.now() + PATIENCE * 1000;
   for (let wait = 1; performance.now() < patience; wait = Math.min(15, wait * 1.6)) {
     await pause(wait, signal);

@@ -1,5 +1,7 @@
 // Chats as files, out and in. What is read is checked wholly before anything of it is kept.
 
+import { ANSWER_FIGURES } from './chat_message.js';
+import { OPTION_NAMES } from './chat_settings.js';
 import { newId } from './chats_store.js';
 import { bytes, t } from './words.js';
 
@@ -9,7 +11,6 @@ const LARGEST_IMPORT = 128e6;
 /** Milliseconds beyond which there is no date. */
 const LAST_DAY = 8.64e15;
 const PICTURE = /^data:image\/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+=*$/;
-const OPTIONS = ['temperature', 'top_p', 'top_k', 'repeat_penalty', 'num_predict', 'num_ctx', 'seed'];
 
 /** Hand a text to the browser as a file to keep. */
 export function saveFile(name, type, text) {
@@ -59,7 +60,7 @@ function messageToMarkdown({ content, thinking, calls = [], pictures = [], end }
     thinking ? quoted(thinking) : '',
     content,
     ...calls.map(({ name, arguments: given }) => `\`${name}\`\n\n${fenced(JSON.stringify(given, null, 2))}`),
-    end === 'stopped' || end === 'lost' || end === 'length' ? `*${t(`chat.${end}`)}*` : '',
+    ['stopped', 'lost', 'length'].includes(end) ? `*${t('chat.' + end)}*` : '',
   ];
 }
 
@@ -108,7 +109,7 @@ function readSettings(given, where) {
     if (given[name]) settings[name] = given[name];
   }
   check(isOptional(given.options, isObject), `${where}.options`);
-  for (const name of OPTIONS) {
+  for (const name of OPTION_NAMES) {
     const value = given.options?.[name];
     check(isOptional(value, Number.isFinite), `${where}.options.${name}`);
     if (Number.isFinite(value)) settings.options[name] = value;
@@ -118,7 +119,6 @@ function readSettings(given, where) {
 }
 
 // Only what is known here is taken over, each with its type: whatever else the file has stays out of the chat.
-const FIGURES = ['first', 'speed', 'tokens', 'cached', 'loaded', 'queued'];
 
 function readMessage(given, where) {
   check(isObject(given) && ['user', 'assistant', 'tool'].includes(given.role), where);
@@ -133,7 +133,7 @@ function readMessage(given, where) {
   take(['thinking', 'model', 'end', 'toolName', 'callId'], isText);
   take(['at', 'thought', 'dropped'], Number.isFinite);
   take(['repeats'], (value) => typeof value === 'boolean');
-  take(FIGURES, Number.isFinite, given.figures ?? {}, (message.figures = {}));
+  take(Object.keys(ANSWER_FIGURES), Number.isFinite, given.figures ?? {}, (message.figures = {}));
   if (given.error) take(['message', 'hint'], isText, given.error, (message.error = {}));
   if (given.images !== undefined) {
     check(Array.isArray(given.images) && given.images.every((url) => isText(url) && PICTURE.test(url)), `${where}.images`);

@@ -1,8 +1,9 @@
 // The chats at the side: searched, renamed, deleted, exported, imported.
 
+import { fileInput } from './chat_composer.js';
 import { chatToMarkdown, chatsFromFile, chatsToJSON, fileName, saveFile } from './chats_export.js';
 import { dialog, notify } from './dialog.js';
-import { fill, h, icon, iconButton } from './dom.js';
+import { field, fill, h, icon, iconButton, textButton } from './dom.js';
 import { moment, t } from './words.js';
 
 /** Chats that are listed at once; the rest when the list's end is near. */
@@ -19,7 +20,7 @@ export function chatsListView(store, does) {
   const list = h('ul', { class: 'chats-list' });
   const more = h('li', { class: 'chats-end' });
   const search = h('input', { type: 'search', 'aria-label': t('chat.search'), placeholder: t('chat.search'), on: { input: find, keydown: searchKey } });
-  const file = h('input', { type: 'file', accept: '.json,application/json', class: 'chat-file', tabindex: '-1', 'aria-hidden': 'true', on: { change: importFile } });
+  const file = fileInput({ accept: '.json,application/json' }, importFile);
   const node = h(
     'nav',
     { class: 'chats', id: 'chats', 'aria-label': t('chat.list') },
@@ -30,13 +31,13 @@ export function chatsListView(store, does) {
       iconButton('close', t('chat.hideList'), () => does.close(), { class: 'chats-close' }),
     ),
     h('div', { class: 'chats-search' }, search),
-    store.kept ? null : h('p', { class: 'chats-note' }, t('chat.notKept')),
+    !store.kept && h('p', { class: 'chats-note' }, t('chat.notKept')),
     list,
     h(
       'div',
       { class: 'chats-foot' },
-      h('button', { type: 'button', class: 'button small', on: { click: () => file.click() } }, icon('upload'), t('chat.import')),
-      h('button', { type: 'button', class: 'button small', on: { click: exportAll } }, icon('download'), t('chat.exportAll')),
+      textButton(t('chat.import'), () => file.click(), 'small', 'upload'),
+      textButton(t('chat.exportAll'), exportAll, 'small', 'download'),
       file,
     ),
   );
@@ -104,9 +105,7 @@ export function chatsListView(store, does) {
     saveFile(fileName('rkllama chats', 'json'), 'application/json', chatsToJSON(entries.filter(Boolean)));
   }
 
-  async function importFile() {
-    const [given] = file.files;
-    file.value = '';
+  async function importFile([given]) {
     if (!given) return;
     try {
       const entries = await chatsFromFile(given);
@@ -158,7 +157,7 @@ function chatRow(chat, isCurrent, snippet, openMenu, close) {
 function chatMenu(chat) {
   return dialog(t('chat.about'), (close) => {
     const title = h('input', { value: chat.title, maxlength: 200, required: true });
-    const act = (sign, words, action, kind = '') => h('button', { type: 'button', class: `button ${kind}`, on: { click: () => close(action) } }, icon(sign), t(words));
+    const act = (sign, words, action, look) => textButton(t(words), () => close(action), look, sign);
     return h(
       'form',
       {
@@ -169,14 +168,14 @@ function chatMenu(chat) {
           },
         },
       },
-      h('label', { class: 'field' }, h('span', {}, t('chat.title')), title),
+      field(t('chat.title'), title),
       h('div', { class: 'buttons' }, h('button', { class: 'button primary' }, t('chat.rename'))),
       h(
         'div',
         { class: 'chats-menu' },
         act('download', 'chat.asMarkdown', { as: 'md' }),
         act('download', 'chat.asJSON', { as: 'json' }),
-        act('trash', 'chat.delete', { remove: true }, 'danger'),
+        act('trash', 'models.delete', { remove: true }, 'danger'),
       ),
     );
   });

@@ -1,6 +1,6 @@
 // Questions and notices over the page.
 
-import { fill, h, iconButton } from './dom.js';
+import { field, h, iconButton, textButton } from './dom.js';
 import { addWords, t } from './words.js';
 
 addWords({
@@ -54,7 +54,7 @@ export async function confirmed(title, text, action, { danger = false } = {}) {
     h(
       'div',
       { class: 'buttons' },
-      h('button', { type: 'button', class: 'button', on: { click: () => close(false) } }, t('cancel')),
+      textButton(t('cancel'), () => close(false)),
       h('button', { type: 'button', class: danger ? 'button danger' : 'button primary', autofocus: true, on: { click: () => close(true) } }, action),
     ),
   ]);
@@ -78,7 +78,7 @@ export function keyDialog(wrong) {
         },
       },
       h('p', { id: 'key-about' }, wrong ? t('key.wrong') : t('key.wanted')),
-      h('label', { class: 'field' }, h('span', {}, t('key.label')), input),
+      field(t('key.label'), input),
       h('div', { class: 'buttons' }, h('button', { class: 'button primary' }, t('key.use'))),
     );
   });
@@ -90,7 +90,13 @@ export function notify(text, { error = false, action = null } = {}) {
   same?.parentNode.remove();
   const notice = h('div', { class: error ? 'notice error' : 'notice' }, h('span', {}, text));
   const remove = () => notice.remove();
-  if (action) notice.append(h('button', { type: 'button', class: 'button small', on: { click: () => { remove(); action.run(); } } }, action.text));
+  if (action) {
+    const act = () => {
+      remove();
+      action.run();
+    };
+    notice.append(textButton(action.text, act, 'small'));
+  }
   notice.append(iconButton('close', t('close'), remove));
   document.getElementById('notices').append(notice);
   if (!error) setTimeout(remove, action ? 8000 : 4000);
@@ -98,11 +104,11 @@ export function notify(text, { error = false, action = null } = {}) {
 
 /** An error with its hint and, where `again` is given, a way to try again. */
 export function errorBox(error, again = null) {
-  const box = h('div', { class: 'error-box', role: 'alert' });
-  return fill(
-    box,
+  return h(
+    'div',
+    { class: 'error-box', role: 'alert' },
     h('p', { class: 'error-text' }, error.message),
-    error.hint ? h('p', { class: 'error-hint' }, error.hint) : null,
-    again ? h('button', { type: 'button', class: 'button small', on: { click: again } }, t('retry')) : null,
+    error.hint && h('p', { class: 'error-hint' }, error.hint),
+    again && textButton(t('retry'), again, 'small'),
   );
 }

@@ -4,7 +4,8 @@
 const SVG = 'http://www.w3.org/2000/svg';
 
 /** A new element. `properties`: `class`, `on` (event -> listener), `dataset`; all else is an attribute, where
- * true is an empty one and false, null and undefined are none. Children are nodes, texts, or lists of them. */
+ * true is an empty one and false, null and undefined are none. Children are nodes, texts, or lists of them; what is
+ * empty or false is none. */
 export function h(tag, properties = {}, ...children) {
   return furnish(document.createElement(tag), properties, children);
 }
@@ -30,7 +31,7 @@ function furnish(element, properties, children) {
 }
 
 function flat(children) {
-  return children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
+  return children.flat(Infinity).filter((child) => child || child === 0);
 }
 
 /** Put `children` in the place of what `element` holds. */
@@ -60,12 +61,21 @@ const ICONS = {
   more: 'M6 12h.01M12 12h.01M18 12h.01',
   warning: 'M12 4l9 16H3zM12 10v4M12 17h.01',
   play: 'M8 5l11 7-11 7z',
-  eject: 'M12 5l7 8H5zM5 18h14',
 };
 
 /** A drawn sign beside a text, or alone in a button that has a label. */
 export function icon(name) {
   return svg('svg', { class: 'icon', viewBox: '0 0 24 24', 'aria-hidden': 'true' }, svg('path', { d: ICONS[name] }));
+}
+
+/** A button with a text and, where one is named, a sign before it. `look` has classes beside "button". */
+export function textButton(text, onClick, look = '', sign = '') {
+  return h('button', { type: 'button', class: `button ${look}`.trim(), on: { click: onClick } }, sign && icon(sign), text);
+}
+
+/** An input below its label. */
+export function field(label, input, properties = {}) {
+  return h('label', { class: 'field', ...properties }, h('span', {}, label), input);
 }
 
 /** A button with a sign, whose name is read to who cannot see it. */

@@ -1,10 +1,11 @@
 // The shell: which view is shown, by the address behind "#".
 
+// In an order in which the page packs well.
+import { keyDialog, notify } from './dialog.js';
 import { whenKeyIsWanted } from './api.js';
 import { boardView } from './board.js';
-import { chatView } from './chat.js';
-import { keyDialog, notify } from './dialog.js';
 import { modelsView } from './models.js';
+import { chatView } from './chat.js';
 import { t, translate } from './words.js';
 
 // A view: mount(root, rest) shows it in `root` (`rest` is the address behind its name) and returns what undoes that.

@@ -28,7 +28,7 @@ const UNDECIDED = /^[\s>*+\-_=#|:~`\d.)]*(?:\[[ xX]?\]?)?$/;
 /** Builds the blocks of a text in `root`. */
 export class Blocks {
   constructor(root) {
-    Object.assign(this, { root, stack: [], leaf: null, left: MOST_NODES, trial: null, before: null, shown: '' });
+    Object.assign(this, { root, stack: [], leaf: null, left: MOST_NODES, far: false, trial: null, before: null, shown: '' });
   }
 
   /** Take a line without its end. `joined`: it goes on one that was too long; `whole`: it ends here. */
@@ -313,6 +313,8 @@ export class Blocks {
   }
 
   place(node) {
+    // Said of each block when it comes: said of all at once later, it would be a long task.
+    if (this.far && !this.stack.length) node.classList.add('md-far');
     (this.stack.at(-1)?.node || this.root).append(node);
     if (this.trial) this.trial.push(node);
     this.left -= 3;

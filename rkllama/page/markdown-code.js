@@ -9,15 +9,16 @@ import { addWords, t } from './words.js';
 addWords({ 'md.code': ['Code', 'Code'] });
 
 const BOX = 4096; // characters
+const NEAR = 1; // boxes that are always laid out
 const COLOURED = 8000; // nodes of a block: what comes behind them is not coloured
 
-const HASH = 'python|py|bash|sh|shell|zsh|console|yaml|yml|toml|ini|conf|ruby|rb|perl|r|makefile|make|dockerfile|cmake|nix|elixir|julia';
-const SLASH = 'js|javascript|jsx|ts|typescript|tsx|c|cpp|c++|h|hpp|cs|csharp|java|kotlin|swift|go|golang|rust|rs|php|scala|dart|json|jsonc|css|scss|zig|glsl|cuda|proto|groovy';
-const DASH = 'sql|lua|haskell|hs|ada|vhdl|elm';
+const HASH = 'python|py|bash|sh|shell|zsh|console|yaml|yml|toml|ini|ruby|rb|perl|r|makefile|dockerfile|cmake|julia';
+const SLASH = 'js|javascript|jsx|ts|typescript|tsx|c|cpp|c++|h|cs|csharp|java|kotlin|swift|go|rust|rs|php|scala|dart|json|css|scss|zig|proto';
+const DASH = 'sql|lua|haskell';
 const COMMENTS = Object.fromEntries([[HASH, '#'], [SLASH, '//'], [DASH, '--']].flatMap(([names, mark]) => names.split('|').map((name) => [name, mark])));
 const KEYWORDS = new Set(
-  ('abstract and as assert async await begin break case catch class const continue def default defer del delete do done elif else elsif end enum esac except export extends extern final finally fn for foreach from func function go goto if impl implements import in interface is lambda let local loop match mod module mut namespace new nil nonlocal not null or package pass private protected pub public raise return self static struct super switch template then this throw trait true false none try type typedef typeof union unless until use using var virtual void when where while with yield ' +
-    'select insert update create table into values set join left right inner outer on group by order having limit int float double char bool boolean string long unsigned')
+  ('and as assert async await break case catch class const continue def default do done elif else enum esac except export extends false fi final finally fn for from func function go if impl import in interface is lambda let local match mod mut namespace new nil none not null or package pass private protected pub public raise return self static struct super switch then this throw trait true try type typedef using var void while with yield ' +
+    'select insert update delete create table into values set join on group by order having limit int float double char bool boolean string long unsigned')
     .split(' '),
 );
 // Texts, numbers, words. Each choice begins with another character, so that nothing is read twice.
@@ -54,13 +55,12 @@ class Colours {
   token(text, at, pieces) {
     this.tokens.lastIndex = at;
     const [whole, comment, block, triple, string, number, word] = this.tokens.exec(text);
-    if (block !== undefined) this.until = '*/';
-    else if (triple !== undefined) this.until = triple;
+    this.until = block ? '*/' : triple || null;
     let kind = null;
-    if (comment !== undefined || block !== undefined) kind = 'c';
-    else if (triple !== undefined || string !== undefined) kind = 's';
-    else if (number !== undefined) kind = 'n';
-    else if (word !== undefined && KEYWORDS.has(this.anyCase ? word.toLowerCase() : word)) kind = 'k';
+    if (comment || block) kind = 'c';
+    else if (triple || string) kind = 's';
+    else if (number) kind = 'n';
+    else if (KEYWORDS.has(this.anyCase ? word?.toLowerCase() : word)) kind = 'k';
     addPiece(pieces, kind, whole);
     return at + whole.length;
   }
@@ -88,7 +88,7 @@ export class CodeBlock {
   }
 
   newBox() {
-    this.box = h('span', { class: 'md-box' });
+    this.box = h('span', { class: this.code.childElementCount < NEAR ? 'md-box' : 'md-box md-far' });
     this.filled = 0;
     this.made += 2;
     this.code.append(this.box);

@@ -42,7 +42,7 @@ export class Prose {
   /** A new box for the same paragraph: the browser lays out a whole one when a word comes. */
   goOn() {
     const before = this.node;
-    this.node = h(this.tag, { ...this.properties, class: `${this.properties.class || ''} md-more`.trim() });
+    this.node = h(this.tag, { ...this.properties, class: `${this.properties.class || ''} md-more md-far`.trim() });
     this.fixed = 0;
     before.after(this.node);
   }

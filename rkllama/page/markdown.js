@@ -10,7 +10,7 @@ const SLICE = 8; // milliseconds
 const [LEAST, MOST] = [4096, 131_072]; // characters in a slice: the browser has to lay them out, too
 const AT_ONCE = 20_000; // characters that renderMarkdown shows before it returns
 const LINE = 4096; // characters of a line that are looked at together
-const LONG = 16_384; // characters
+const LONG = 4096; // characters, behind which blocks that are out of sight are not laid out and painted
 const LATEST = 250; // milliseconds: in a hidden tab no frames come
 
 /** A view of a text that comes in pieces: `node` (a DIV), `append(text)`, `end()`, which resolves when all is shown,
@@ -33,6 +33,7 @@ class MarkdownView {
     this.node = h('div', { class: 'md' });
     this.blocks = new Blocks(this.node);
     this.text = '';
+    this.taken = 0; // characters that are in the blocks
     this.rest = ''; // what is not in the blocks yet
     this.joined = false; // whether it begins inside a line
     this.ended = null;
@@ -45,8 +46,6 @@ class MarkdownView {
     if (this.ended) throw new Error('this text has ended');
     this.text += text;
     this.rest += text;
-    // What is out of sight of a long text is not laid out and painted.
-    if (this.text.length > LONG) this.node.classList.add('md-long');
     this.schedule();
   }
 
@@ -101,6 +100,8 @@ class MarkdownView {
     if (end < 0 && this.rest.length <= LINE) return false;
     const length = end < 0 ? wholeCharacters(head, LINE) : end;
     this.blocks.line(withoutReturn(head.slice(0, length), end >= 0), this.joined, end >= 0);
+    this.taken += length;
+    this.blocks.far = this.taken > LONG;
     this.rest = this.rest.slice(end < 0 ? length : length + 1);
     this.joined = end < 0;
     return true;

@@ -6,7 +6,6 @@ import { getJSON, request } from './api.js';
 const MODEL_STAYS = Date.UTC(2300, 0);
 const SKEW_SEEN = 3000; // the server tells its time in whole seconds
 const LONGEST_TIMER = 2 ** 31 - 1;
-const MODEL_TAG = /:latest$/;
 
 /** `models` is null until the server has told; `acting` says what is being done with a model, by name. */
 export const modelStore = { models: null, incomplete: [], soc: null, error: null, acting: new Map() };
@@ -31,7 +30,7 @@ function tellModels() {
 
 /** A name as people say it. */
 export function untaggedName(name) {
-  return name.replace(MODEL_TAG, '');
+  return name.replace(/:latest$/, '');
 }
 
 /** The time in milliseconds, by this browser's clock, at which a model in memory goes; null where it stays. */

@@ -1,6 +1,6 @@
 // What a model's file and what lies beside it say, in a dialog.
 
-import { capabilityText, modelFact, runsOn } from './models-parts.js';
+import { capabilityText, modelFact, runsOn, tokensText } from './models-parts.js';
 import { modelDetails, untaggedName } from './models-data.js';
 import { dialog, errorBox } from './dialog.js';
 import { fill, h, icon } from './dom.js';
@@ -19,15 +19,13 @@ addWords({
   'detail.capabilities': ['Can do', 'Capacités'],
   'detail.license': ['Licence', 'Licence'],
   'detail.template': ['Chat template', 'Modèle de conversation'],
-  'detail.system': ['System prompt', 'Consigne système'],
   'detail.defaults': ['Default settings', 'Réglages par défaut'],
   'detail.modelfile': ['Modelfile', 'Modelfile'],
-  'detail.asking': ['Reading…', 'Lecture…'],
 });
 
 /** Show all that is known of a model. */
 export function showDetails(model) {
-  const body = h('div', { class: 'models-details', 'aria-busy': 'true' }, h('p', { class: 'soft' }, t('detail.asking')));
+  const body = h('div', { class: 'models-details', 'aria-busy': 'true' }, h('p', { class: 'soft' }, t('models.reading')));
   const ask = () =>
     modelDetails(model).then(
       (details) => fill(body, detailNodes(model, details)),
@@ -40,7 +38,7 @@ export function showDetails(model) {
 function detailNodes(model, details) {
   const texts = [
     ['detail.template', details.template],
-    ['detail.system', details.system],
+    ['chat.system', details.system],
     ['detail.defaults', details.parameters],
     ['detail.license', isLongText(details.license) && details.license],
     ['detail.modelfile', details.modelfile],
@@ -69,13 +67,13 @@ function detailRows(model, details) {
     modelFact('detail.family', known.family),
     modelFact('detail.parameters', known.parameter_size),
     modelFact('models.quantization', known.quantization_level),
-    modelFact('models.context', context && t('models.tokens', { count: figure(context) })),
+    modelFact('models.context', context && tokensText(context)),
     modelFact('models.runs', runsOn(model)),
     modelFact('detail.capabilities', details.capabilities.map(capabilityText).join(', ')),
     modelFact('detail.encoder', details.encoder && encoderText(details.encoder)),
     modelFact('detail.parent', known.parent_model),
-    modelFact('models.memory', loaded?.memory && bytes(loaded.memory)),
-    modelFact('models.speed', loaded?.tokens_per_second && t('models.per-second', { count: figure(loaded.tokens_per_second, 1) })),
+    modelFact('board.memory', loaded?.memory && bytes(loaded.memory)),
+    modelFact('models.speed', loaded?.tokens_per_second && t('chat.speed', { value: figure(loaded.tokens_per_second, 1) })),
     modelFact('models.threads', loaded?.threads),
     modelFact('detail.license', details.license && details.license.split('\n')[0].slice(0, 120)),
     modelFact('detail.changed', moment(Date.parse(model.modified_at))),

@@ -1,10 +1,10 @@
 // Downloads as they are shown: those that run, those that failed, and what earlier ones have left.
 
-import { deleteModel, modelStore } from './models-data.js';
-import { sayFailure } from './models-list.js';
+import { modelStore, untaggedName } from './models-data.js';
+import { deleteAsked } from './models-list.js';
 import { wordButton, wordsAbout } from './models-parts.js';
 import { dismissPull, isPulled, isRunning, onPulls, pullRest, pullShare, pulls, startPull, stopPull } from './models-pulls.js';
-import { confirmed, errorBox, notify } from './dialog.js';
+import { errorBox, notify } from './dialog.js';
 import { fill, h } from './dom.js';
 import { addWords, bytes, duration, percent, t } from './words.js';
 
@@ -13,16 +13,14 @@ addWords({
   'down.asking': ['Asking the Hub…', 'Interrogation du Hub…'],
   'down.waiting': ['Waiting for another download', 'En attente d’un autre téléchargement'],
   'down.of': ['{done} of {total}', '{done} sur {total}'],
-  'down.speed': ['{speed}/s', '{speed}/s'],
   'down.left': ['{time} left', 'encore {time}'],
   'down.silent': ['waiting for the Hub…', 'en attente du Hub…'],
   'down.resumed': ['went on after {size}', 'repris après {size}'],
   'down.verifying': ['Verifying {done} of {total}', 'Vérification\u202f: {done} sur {total}'],
-  'down.whole': ['Verifying…', 'Vérification…'],
   'down.ready': ['Ready', 'Prêt'],
   'down.stop': ['Stop', 'Arrêter'],
   'down.stopped': ['Stopped. What has come is kept.', 'Arrêté. Ce qui est arrivé est conservé.'],
-  'down.keep-open': ['A download goes on while this page is open. When it is closed, what has come is kept.', 'Un téléchargement se poursuit tant que cette page est ouverte. Si on la ferme, ce qui est arrivé est conservé.'],
+  'down.keep-open': ['Downloads go on while this page is open. What has come is kept.', 'Les téléchargements se poursuivent tant que cette page est ouverte. Ce qui est arrivé est conservé.'],
   'down.dismiss': ['Dismiss', 'Retirer'],
   'down.which': ['Which one?', 'Lequel\u202f?'],
   'down.incomplete': ['Incomplete', 'Incomplet'],
@@ -109,7 +107,7 @@ function changeRow(panel, row, pull) {
   const { parts } = row;
   const isOver = pull.status === 'failed';
   if (isOver && row.status !== 'failed') panel.say(wordsAbout(pull.reference, pull.error.message));
-  if (pull.status === 'done') panel.say(t('pull.here', { name: pull.model.replace(/:latest$/, '') }));
+  if (pull.status === 'done') panel.say(t('pull.here', { name: untaggedName(pull.model) }));
   const wasRunning = row.status !== '' && row.status !== 'failed';
   row.status = pull.status;
   parts.bar.hidden = isOver;
@@ -150,12 +148,12 @@ function pullText(pull, share) {
   if (pull.status === 'asking') return t('down.asking');
   if (pull.status === 'done') return t('down.ready');
   const values = { done: bytes(pull.completed), total: bytes(pull.total ?? pull.completed) };
-  if (pull.status === 'verifying') return pull.completed < (pull.total || 0) ? t('down.verifying', values) : t('down.whole');
+  if (pull.status === 'verifying') return t('down.verifying', values);
   const rest = pullRest(pull);
   return [
     share !== null && percent(share),
     t('down.of', values),
-    pull.speed > 0 && t('down.speed', { speed: bytes(pull.speed) }),
+    pull.speed > 0 && `${bytes(pull.speed)}/s`,
     rest !== null && t('down.left', { time: duration(Math.ceil(rest)) }),
     pull.silent && t('down.silent'),
     pull.resumed > 0 && t('down.resumed', { size: bytes(pull.resumed) }),
@@ -195,14 +193,8 @@ function partRow(part) {
   );
 }
 
-async function askToDeletePart(part) {
+function askToDeletePart(part) {
   const values = { name: part.name, file: part.file, size: bytes(part.completed) };
-  if (!(await confirmed(t('models.delete-title', values), t('down.delete-text', values), t('models.delete'), { danger: true }))) return;
-  try {
-    await deleteModel(part.name);
-    notify(t('models.deleted', values));
-    document.getElementById(modelStore.incomplete.length ? 'models-downloads' : 'models-here')?.focus();
-  } catch (error) {
-    sayFailure(error);
-  }
+  const focus = () => document.getElementById(modelStore.incomplete.length ? 'models-downloads' : 'models-here')?.focus();
+  return deleteAsked(part.name, values, t('down.delete-text', values), focus);
 }

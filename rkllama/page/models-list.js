@@ -1,11 +1,11 @@
 // The models that are here: what each is, what it can do, whether it is in memory, and what can be done with it.
 
-import { capabilityText, modelFact, runsOn, setIdle, setWords, shownCapabilities, wordButton, wordsAbout } from './models-parts.js';
+import { capabilityText, fillRows, modelFact, runsOn, setIdle, setWords, shownCapabilities, tokensText, wordButton, wordsAbout } from './models-parts.js';
 import { deleteModel, expiryOf, loadModel, modelDetails, modelStore, untaggedName, unloadModel } from './models-data.js';
 import { showDetails } from './models-details.js';
 import { confirmed, notify } from './dialog.js';
 import { fill, h, iconButton } from './dom.js';
-import { addWords, bytes, duration, figure, remember, t } from './words.js';
+import { addWords, bytes, duration, remember, t } from './words.js';
 
 addWords({
   'models.chat': ['Chat', 'Discuter'],
@@ -27,21 +27,11 @@ addWords({
   'models.stays': ['in memory', 'en mémoire'],
   'models.left': ['in memory, {time} left', 'en mémoire, encore {time}'],
   'models.busy': ['answering', 'répond'],
-  'models.state-loading': ['loading', 'chargement'],
 });
 
-/** Put the models into the list `root`. Each keeps its node, so that the focus stays where it is. */
+/** Put the models into the list `root`. */
 export function fillModels(root) {
-  const rows = new Map([...root.children].map((row) => [row.dataset.model, row]));
-  const wanted = modelStore.models.map((model) => {
-    const row = rows.get(model.name) || modelRow(model);
-    updateRow(row, model);
-    return row;
-  });
-  for (const row of rows.values()) if (!wanted.includes(row)) row.remove();
-  wanted.forEach((row, at) => {
-    if (root.children[at] !== row) root.insertBefore(row, root.children[at] || null);
-  });
+  fillRows(root, modelStore.models, modelRow, updateRow);
 }
 
 function modelRow(model) {
@@ -85,9 +75,9 @@ function fillFacts(row, model) {
     row.parts.facts,
     modelFact('models.size', bytes(size)),
     modelFact('models.quantization', details.quantization_level),
-    modelFact('models.context', context && t('models.tokens', { count: figure(context) })),
+    modelFact('models.context', context && tokensText(context)),
     modelFact('models.runs', runsOn(model)),
-    modelFact('models.memory', model.loaded?.memory && bytes(model.loaded.memory)),
+    modelFact('board.memory', model.loaded?.memory && bytes(model.loaded.memory)),
     modelFact('models.aliases', aliases.join(', ')),
   );
 }
@@ -108,7 +98,7 @@ function fillBadges(row, details) {
 /** "in memory for 4 min": the state of a model in memory in words. */
 export function memoryText(loaded) {
   if (loaded.state === 'busy') return t('models.busy');
-  if (loaded.state === 'loading') return t('models.state-loading');
+  if (loaded.state === 'loading') return t('models.loading');
   const at = expiryOf(loaded);
   return at === null ? t('models.stays') : t('models.left', { time: duration(Math.max(0, Math.round((at - Date.now()) / 1000))) });
 }
@@ -150,13 +140,19 @@ async function askToDelete(model, row) {
   const parent = details?.details.parent_model;
   const values = { name: untaggedName(model.name), file: model.details.file, size: bytes(model.size), parent };
   const text = [t(parent ? 'models.delete-name-only' : 'models.delete-text', values), model.loaded && !parent && t('models.delete-loaded')];
-  if (!(await confirmed(t('models.delete-title', values), text.filter(Boolean).join(' '), t('models.delete'), { danger: true }))) return;
   // The focus goes to the next model, or to the one before, or to the list's title.
   const next = row.nextElementSibling || row.previousElementSibling;
+  const focus = () => (next?.isConnected ? next.querySelector('h3') : document.getElementById('models-here')).focus();
+  await deleteAsked(model.name, values, text.filter(Boolean).join(' '), focus);
+}
+
+/** Delete a model if the answer to the question is yes, and then give the focus to what is left. */
+export async function deleteAsked(model, values, text, focus) {
+  if (!(await confirmed(t('models.delete-title', values), text, t('models.delete'), { danger: true }))) return;
   try {
-    await deleteModel(model.name);
+    await deleteModel(model);
     notify(t('models.deleted', values));
-    (next?.isConnected ? next.querySelector('h3') : document.getElementById('models-here')).focus();
+    focus();
   } catch (error) {
     sayFailure(error);
   }

@@ -1,18 +1,15 @@
 // What the views of models and of the board share: buttons, facts, and what a model can do in words.
 
-import { h, icon } from './dom.js';
-import { addWords, t } from './words.js';
+import { h, textButton } from './dom.js';
+import { addWords, figure, t } from './words.js';
 
 addWords({
   'models.about': ['{text}: {name}', '{text}\u202f: {name}'],
   'models.size': ['Size', 'Taille'],
   'models.quantization': ['Quantization', 'Quantification'],
   'models.context': ['Context', 'Contexte'],
-  'models.tokens': ['{count} tokens', '{count} jetons'],
   'models.runs': ['Runs on', 'Fonctionne sur'],
-  'models.memory': ['Memory', 'Mémoire'],
   'models.speed': ['Last answer', 'Dernière réponse'],
-  'models.per-second': ['{count} tokens/s', '{count} jetons/s'],
   'models.threads': ['CPUs', 'Processeurs'],
   'can.completion': ['writes', 'rédige'],
   'can.vision': ['sees pictures', 'voit les images'],
@@ -38,7 +35,7 @@ export function capabilityText(name) {
 
 /** A button with a text. `about` is the model that it is about, `look` a class, `sign` an icon. */
 export function wordButton(text, onClick, { about = '', look = '', sign = '' } = {}) {
-  const button = h('button', { type: 'button', class: `button ${look}`.trim(), on: { click: onClick } }, sign ? icon(sign) : null, h('span', {}));
+  const button = textButton(h('span'), onClick, look, sign);
   setWords(button, text, about);
   return button;
 }
@@ -62,6 +59,21 @@ export function setIdle(button, idle) {
 /** One fact as term and description; null where nothing is known. */
 export function modelFact(key, value) {
   return value ? h('div', {}, h('dt', {}, t(key)), h('dd', {}, String(value))) : null;
+}
+
+/** Make the list `root` hold a row for each model. Each keeps its node, so that the focus stays where it is. */
+export function fillRows(root, models, make, draw) {
+  const rows = new Map([...root.children].map((row) => [row.dataset.model, row]));
+  for (const [name, row] of rows) if (!models.some((model) => model.name === name)) row.remove();
+  models.forEach((model, at) => {
+    const row = rows.get(model.name) || make(model);
+    draw(row, model);
+    if (root.children[at] !== row) root.insertBefore(row, root.children[at] || null);
+  });
+}
+
+export function tokensText(count) {
+  return t('chat.tokens', { count, value: figure(count) });
 }
 
 /** What runs a model: the runtime that has it in memory, else the chip that its file is for. */

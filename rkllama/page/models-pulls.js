@@ -1,8 +1,8 @@
 // Downloads of models. They belong to the page and not to a view: one goes on while another view is shown, and
 // ends when the page is closed. What has come by then stays with the server, and the next pull goes on from there.
 
-import { ApiError, lines } from './api.js';
-import { refreshModels } from './models-data.js';
+import { ApiError, lines, toldError } from './api.js';
+import { refreshModels, untaggedName } from './models-data.js';
 import { notify } from './dialog.js';
 import { h, icon } from './dom.js';
 import { addWords, percent, t } from './words.js';
@@ -12,7 +12,6 @@ addWords({
   'pull.failed': ['The download of {name} failed: {problem}', 'Le téléchargement de {name} a échoué\u202f: {problem}'],
   'pull.show': ['Show', 'Afficher'],
   'pull.running': ['{count} download, {percent}|{count} downloads, {percent}', '{count} téléchargement, {percent}|{count} téléchargements, {percent}'],
-  'pull.cut': ['The connection to the server broke off.', 'La connexion au serveur a été coupée.'],
 });
 
 const SPEED_EVERY = 1000; // milliseconds over which a speed is taken
@@ -91,7 +90,7 @@ async function followPull(pull) {
   try {
     const options = { json: { model: pull.reference }, signal: pull.controller.signal };
     for await (const line of lines('api/pull', options)) takePullLine(pull, line);
-    if (isRunning(pull)) throw new ApiError(t('pull.cut'), { code: 'unreachable' });
+    if (isRunning(pull)) throw new ApiError(t('chat.lost'), { code: 'unreachable' });
   } catch (error) {
     if (pull.controller.signal.aborted) {
       pulls.delete(pull.reference);
@@ -109,10 +108,7 @@ async function followPull(pull) {
 }
 
 function takePullLine(pull, line) {
-  if (line.error) {
-    const error = new ApiError(line.message || line.error, { hint: line.hint || '', code: line.code || '' });
-    throw Object.assign(error, { candidates: line.candidates || [] });
-  }
+  if (line.error) throw Object.assign(toldError(line), { candidates: line.candidates || [] });
   if (line.note) pull.note = line.note;
   if (line.status === 'success') {
     Object.assign(pull, { status: 'done', model: line.model || pull.reference });
@@ -161,7 +157,7 @@ function isModelsShown() {
 function tellElsewhere(pull) {
   if (isModelsShown()) return;
   const action = { text: t('pull.show'), run: () => { location.hash = '#models'; } };
-  if (pull.status === 'done') notify(t('pull.here', { name: pull.model.replace(/:latest$/, '') }), { action });
+  if (pull.status === 'done') notify(t('pull.here', { name: untaggedName(pull.model) }), { action });
   else notify(t('pull.failed', { name: pull.reference, problem: pull.error.message }), { error: true, action });
 }
 

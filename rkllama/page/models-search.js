@@ -5,14 +5,13 @@ import { boardSoc } from './models-data.js';
 import { capabilityText, setIdle, setWords, shownCapabilities, wordButton } from './models-parts.js';
 import { isRunning, onPulls, pullShare, pulls, startPull } from './models-pulls.js';
 import { errorBox } from './dialog.js';
-import { fill, h, icon } from './dom.js';
-import { addWords, bytes, figure, language, percent, t } from './words.js';
+import { field, fill, h, icon } from './dom.js';
+import { addWords, bytes, figure, language, moment, percent, t } from './words.js';
 
 addWords({
   'search.title': ['Get a model', 'Obtenir un modèle'],
   'search.label': ['Search Hugging Face, or type a reference', 'Chercher sur Hugging Face, ou saisir une référence'],
   'search.hint': ['qwen3, gemma3:1b, USER/REPO/FILE.rkllm', 'qwen3, gemma3:1b, UTILISATEUR/DÉPÔT/FICHIER.rkllm'],
-  'search.kind': ['Runs on', 'Fonctionne sur'],
   'search.npu': ['NPU (.rkllm)', 'NPU (.rkllm)'],
   'search.cpu': ['CPU (.gguf)', 'CPU (.gguf)'],
   'search.pull': ['Download “{text}”', 'Télécharger «\u202f{text}\u202f»'],
@@ -54,7 +53,7 @@ export function searchPanel() {
     controller: new AbortController(),
     soc: null,
   };
-  panel.choice = h('label', { class: 'field models-format', hidden: true }, h('span', {}, t('search.kind')), panel.format);
+  panel.choice = field(t('models.runs'), panel.format, { class: 'field models-format', hidden: true });
   const submit = (event) => {
     event.preventDefault();
     searchNow(panel);
@@ -63,7 +62,7 @@ export function searchPanel() {
     'section',
     { class: 'card models-search', 'aria-labelledby': 'models-search-title' },
     h('h2', { id: 'models-search-title' }, t('search.title')),
-    h('form', { role: 'search', class: 'models-form', on: { submit, input: (event) => searchSoon(panel, event) } }, h('label', { class: 'field' }, h('span', {}, t('search.label')), panel.input), panel.choice),
+    h('form', { role: 'search', class: 'models-form', on: { submit, input: (event) => searchSoon(panel, event) } }, field(t('search.label'), panel.input), panel.choice),
     panel.typed,
     panel.status,
     panel.results,
@@ -203,7 +202,7 @@ function offerFacts(offer) {
 
 function searchDay(text) {
   const at = new Date(text);
-  return Number.isNaN(at.getTime()) ? text : new Intl.DateTimeFormat(language, { dateStyle: 'medium' }).format(at);
+  return Number.isNaN(at.getTime()) ? text : moment(at, {});
 }
 
 /** A button that stays, with its focus, while the download runs. */

@@ -14,7 +14,7 @@ addWords({
   'models.here': ['On this board', 'Sur cette carte'],
   'models.count': ['{count} model, {size}|{count} models, {size}', '{count} modèle, {size}|{count} modèles, {size}'],
   'models.reading': ['Reading…', 'Lecture…'],
-  'models.none': ['No model is here yet. Search for one above, or begin with the guide: it is small, comes with RKLLama, and answers questions about it.', 'Aucun modèle ici pour l’instant. Cherchez-en un ci-dessus, ou commencez par le guide\u202f: petit, livré avec RKLLama, il répond aux questions à son sujet.'],
+  'models.none': ['Search for one above, or begin with the guide.', 'Cherchez-en un ci-dessus, ou commencez par le guide.'],
   'models.guide': ['Use the guide', 'Utiliser le guide'],
 });
 
@@ -75,7 +75,7 @@ function emptyText(models, error) {
   return h(
     'div',
     { class: 'card models-none' },
-    h('p', {}, t('models.none')),
+    h('p', {}, ['chat.noModels', 'models.none', 'chat.guideIs'].map((key) => `${t(key)} `)),
     wordButton(t('models.guide'), () => startPull('guide'), { look: 'primary', sign: 'play' }),
   );
 }

@@ -82,8 +82,8 @@ export function duration(seconds) {
 }
 
 /** A day and a time, short. */
-export function moment(milliseconds) {
-  return new Intl.DateTimeFormat(language, { dateStyle: 'medium', timeStyle: 'short' }).format(milliseconds);
+export function moment(milliseconds, style = { timeStyle: 'short' }) {
+  return new Intl.DateTimeFormat(language, { dateStyle: 'medium', ...style }).format(milliseconds);
 }
 
 /** Put this language into the nodes that came with the page. */

@@ -45,7 +45,7 @@ window.tree = (node) => {
   if (node.matches('br, hr')) return `<${node.localName}>`;
   const name = node.matches('.md-math') ? 'math' : node.matches('.md-place') ? 'place' : node.localName;
   const more = node.getAttribute('href') || node.getAttribute('start') || (node.matches('td, th') && node.className.slice(3)) || '';
-  return `<${name}${more && ` ${more}`}>${inner}</${name}>`;
+  return `<${[name, more].join(' ').trim()}>${inner}</${name}>`;
 };
 
 /** Texts made of marks and words by chance, which come out another way in pieces than at once. */

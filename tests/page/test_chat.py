@@ -862,7 +862,7 @@ def test_a_server_without_models_says_what_to_do(
             expect(chat.page.get_by_role("link", name="Get a model")).to_have_attribute(
                 "href", "#models"
             )
-            chat.button("Ask the guide").click()
+            chat.button("Use the guide").click()
             chat.button("What is RKLLama?").click()
             expect(chat.ended().locator(".md")).to_contain_text("Rockchip")
             expect(chat.page.locator(".chat-model")).to_have_value("guide")
