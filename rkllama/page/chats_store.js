@@ -6,6 +6,7 @@
 
 const DATABASE = 'rkllama-chats';
 const BATCH = 400;
+const SLICED = 100;
 const announcements = typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel(DATABASE);
 
 /** Another tab has changed, or deleted, the chat that was to be saved. */
@@ -122,11 +123,11 @@ async function loadChat({ chats, messages, pictures }, id) {
 async function saveChats(database, entries) {
   await transact(database, 'readwrite', async (stores) => {
     const before = await Promise.all(entries.map(({ chat }) => result(stores.chats.get(chat.id))));
-    entries.forEach(({ chat, messages, from = 0 }, at) => {
+    for (const [at, { chat, messages, from = 0 }] of entries.entries()) {
       if ((before[at]?.revision || 0) !== chat.revision) throw new ChatChanged();
       stores.chats.put({ ...chat, revision: chat.revision + 1 });
-      if (messages) putMessages(stores, chat.id, messages, from);
-    });
+      if (messages) await putMessages(stores, chat.id, messages, from);
+    }
   });
   for (const { chat } of entries) {
     chat.revision += 1;
@@ -134,12 +135,16 @@ async function saveChats(database, entries) {
   }
 }
 
-function putMessages(stores, id, messages, from) {
-  messages.slice(from).forEach((message, at) => {
-    for (const picture of message.pictures || []) stores.pictures.put({ ...picture, chat: id });
-    stores.messages.put({ ...message, pictures: message.pictures?.map((picture) => picture.id) }, [id, from + at]);
-  });
-  stores.messages.delete(ofChat(id, messages.length));
+/** In slices, between which the page can breathe; the transaction is the same one. */
+async function putMessages(stores, id, messages, from) {
+  const { length } = messages;
+  for (let at = from; at < length; at += 1) {
+    const { pictures, ...message } = messages[at];
+    for (const picture of pictures || []) stores.pictures.put({ ...picture, chat: id });
+    const put = stores.messages.put(pictures ? { ...message, pictures: pictures.map((picture) => picture.id) } : message, [id, at]);
+    if (at % SLICED === SLICED - 1) await result(put);
+  }
+  stores.messages.delete(ofChat(id, length));
 }
 
 /** Call `take(chat's id, text)` for every message, in batches between which the page can breathe. */

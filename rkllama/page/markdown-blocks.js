@@ -18,6 +18,7 @@ addWords({
 const DEEPEST_BLOCK = 20; // open quotes, lists and their items
 const MOST_NODES = 20_000; // what comes behind them is shown as plain text
 const MOST_ITEMS = 100; // of a list, and rows of a table, that are laid out together
+const PART = 32; // blocks
 const FENCE = /^(`{3,}|~{3,})\s*([^]*)$/;
 const HEADING = /^(#{1,6})(?:[ \t]+|$)/;
 const MARKER = /^(?:([-*+])|(\d{1,9})([.)]))(?=\s|$)/;
@@ -313,11 +314,21 @@ export class Blocks {
   }
 
   place(node) {
-    // Said of each block when it comes: said of all at once later, it would be a long task.
-    if (this.far && !this.stack.length) node.classList.add('md-far');
-    (this.stack.at(-1)?.node || this.root).append(node);
+    (this.stack.at(-1)?.node || this.part()).append(node);
     if (this.trial) this.trial.push(node);
     this.left -= 3;
+  }
+
+  /** Where the next block at the top stands. Those of a long text stand in parts, of which the browser lays out and
+   * watches only the ones in sight. */
+  part() {
+    const last = this.root.lastElementChild;
+    if (!this.far) return this.root;
+    if (last?.matches('.md-part') && last.childElementCount < PART) return last;
+    const part = h('div', { class: 'md-part md-far' });
+    this.root.append(part);
+    if (this.trial) this.trial.push(part);
+    return part;
   }
 
   /** Close all blocks but the first `depth`. */

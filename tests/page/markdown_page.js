@@ -40,7 +40,7 @@ window.tree = (node) => {
   if (node.matches('.md-code')) return `<pre ${node.querySelector('.md-language').textContent}>${node.querySelector('code').textContent}</pre>`;
   if (node.matches('.md-plain')) return `<plain>${node.textContent}</plain>`;
   const inner = [...node.childNodes].map(tree).join('');
-  if (node.matches('.md, .md-table')) return inner;
+  if (node.matches('.md, .md-part, .md-table')) return inner;
   if (node.matches('input')) return node.checked ? '[x]' : '[ ]';
   if (node.matches('br, hr')) return `<${node.localName}>`;
   const name = node.matches('.md-math') ? 'math' : node.matches('.md-place') ? 'place' : node.localName;
