@@ -145,6 +145,9 @@ async function putMessages(stores, id, messages, from) {
     if (at % SLICED === SLICED - 1) await result(put);
   }
   stores.messages.delete(ofChat(id, length));
+  // A picture goes with its message.
+  const shown = new Set(messages.flatMap(({ pictures = [] }) => pictures.map((picture) => picture.id)));
+  for (const key of await result(stores.pictures.index('chat').getAllKeys(id))) if (!shown.has(key)) stores.pictures.delete(key);
 }
 
 /** Call `take(chat's id, text)` for every message, in batches between which the page can breathe. */

@@ -13,6 +13,7 @@ from tests.page.conftest import NPU_MODEL, Open
 from tests.page.looking import Look, new_context, show
 from tests.running import Server
 from tests.virtual_npu import library
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -21,6 +22,17 @@ pytestmark = pytest.mark.integration
 
 HOSTILE = '"><img src=x onerror=alert(1)>\u202e' + "W" * 10_000
 KEY = "clé-€"
+DOT = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGA"
+    "WjR9awAAAABJRU5ErkJggg=="
+)
+PICTURES = """() => new Promise((resolve) => {
+  const opening = indexedDB.open('rkllama-chats');
+  opening.onsuccess = () => {
+    const asked = opening.result.transaction('pictures').objectStore('pictures').count();
+    asked.onsuccess = () => resolve(asked.result);
+  };
+})"""
 NO_ROOM = """() => {
   IDBObjectStore.prototype.put = () => { throw new DOMException('no room', 'QuotaExceededError'); };
 }"""
@@ -112,6 +124,22 @@ def test_a_hostile_file_does_no_harm(open_page: Open) -> None:
     assert "\u202e" not in page.locator(".notice span").inner_text()
 
 
+def test_a_deleted_picture_leaves_the_browser_until_it_is_brought_back(open_page: Open) -> None:
+    page = open_page()
+    question = {"role": "user", "content": "what?", "images": [DOT]}
+    answer = {"role": "assistant", "content": "a dot"}
+    imported(
+        page, {"title": "dot", "created": 1, "updated": 1, "messages": [question, answer, question]}
+    )
+    page.locator(".chats-link").click()
+    page.locator(".chat-user").nth(1).wait_for()
+    assert page.evaluate(PICTURES) == 2
+    page.locator(".chat-user .chat-actions button").nth(2).click()
+    until(lambda: page.evaluate(PICTURES) == 1)
+    page.locator(".notice .button").click()
+    until(lambda: page.evaluate(PICTURES) == 2)
+
+
 def test_hostile_names_neither_widen_nor_turn_the_page(open_page: Open) -> None:
     page = open_page(Look(360, "dark", "fr"))
 
@@ -185,5 +213,5 @@ def test_any_key_can_be_given_and_none_is_asked_for_once(browser: Browser, keyed
     page.get_by_text("does not know this key").wait_for()
     page.keyboard.type(KEY)
     page.keyboard.press("Enter")
-    page.get_by_text("No model is here yet").wait_for()
+    page.locator(".models-none").wait_for()
     page.context.close()
