@@ -54,7 +54,7 @@ def ask(page: Page, text: str) -> None:
 def imported(page: Page, *chats: Any) -> str:
     """What the page says of a file with these chats."""
     data = json.dumps({"format": "rkllama-chats", "version": 1, "chats": chats}).encode()
-    file = {"name": "x.json", "mimeType": "application/json", "buffer": data}
+    file: Any = {"name": "x.json", "mimeType": "application/json", "buffer": data}
     page.set_input_files(".chats input[type=file]", file)
     text = page.locator(".notice span").first.inner_text()
     page.locator(".notice button").first.click()
