@@ -110,7 +110,7 @@ FLOORS = (
     ("rkllama",),
     ("settings",),
     ("errors", "types", "config", "service", "files"),
-    ("chat",),
+    ("chat", "schema"),
     ("board",),
     ("clib",),
     ("rkllm", "rknn", "systemd"),
