@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from ..board.lock import NPULock
 from ..config import Settings
-from ..errors import ModelNotFound, NoModelLoaded, PullError, RKLLamaError
+from ..errors import Cancelled, ModelNotFound, NoModelLoaded, PullError, RKLLamaError
 from ..models.authoring import WritableStore
 from ..models.filename import without_registry
 from ..models.modelfile import parse_modelfile, render_modelfile
@@ -25,6 +25,7 @@ from ..types import (
     EmbeddingRequest,
     EmbeddingResult,
     Event,
+    FoundModels,
     IncompleteDownload,
     Load,
     LoadedModel,
@@ -37,6 +38,7 @@ from ..types import (
     Unready,
 )
 from .engine import Engine
+from .health.examination import Examination
 from .health.keeper import Keeper
 from .health.readiness import Readiness
 from .memory.pool import Pool
@@ -46,6 +48,8 @@ from .structured.schema import check_schema
 
 MAX_PULLS = 8
 """Downloads at a time: each takes a thread of the server, for hours perhaps."""
+MAX_SEARCHES = 4
+"""Searches of the Hub at a time, of which each may wait for half a minute."""
 
 
 class LocalService:
@@ -70,7 +74,9 @@ class LocalService:
             shares_npu=url is None,
         )
         self._readiness = Readiness(settings, self.store, self.pool, npu_lock)
+        self._examination = Examination(settings, url)
         self._pulls = threading.BoundedSemaphore(MAX_PULLS)
+        self._searches = threading.BoundedSemaphore(MAX_SEARCHES)
         self._loading = threading.Lock()
         """Held while a model is loaded on condition that none is."""
 
@@ -297,6 +303,39 @@ class LocalService:
     def keep_upload(self, digest: str, body: Any) -> None:
         """Keep a file for a `create`."""
         Blobs(self.store.models).put(digest, body)
+
+    def search(
+        self, text: str, format: str | None = None, page: int = 1, caller: Caller = LOCAL
+    ) -> FoundModels:
+        """Return a page of what the Hub has. A caller that hangs up has no further question asked."""
+        from ..board.soc import read_soc
+        from ..hub.api import Hub
+        from ..hub.find import Library
+        from ..hub.listing import look_up, page_of
+        from ..hub.offers import this_board
+        from ..hub.search import finish
+
+        def stay(_: object) -> None:
+            if caller.has_left():
+                raise Cancelled
+
+        if not self._searches.acquire(blocking=False):
+            raise PullError(
+                f"{MAX_SEARCHES} searches are already in progress",
+                hint="Try again when one of them has finished.",
+            )
+        try:
+            here = this_board(read_soc())
+            board = here.without_npu() if format == "gguf" else here
+            where = Library(cache=self.settings.cache, models=self.store.models)
+            listing = finish(look_up(Hub(), text, board, where, format=format), stay)
+            return page_of(listing, page, by_name=board.format == here.format)
+        finally:
+            self._searches.release()
+
+    def doctor(self) -> Mapping[str, Any]:
+        """Return what is wrong on this machine."""
+        return self._examination.result()
 
     def count_request(self, path: str, status: int) -> None:
         """Count an HTTP request."""
