@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from pathlib import Path
@@ -23,7 +24,19 @@ _RUN = """async () => {
 
 
 def fetch_axe(folder: Path) -> str:
-    """Return axe's script, which npm puts into `folder`; skips the test where that cannot be."""
+    """Return axe's script, which npm puts into `folder` for all processes of a run; skips the test where that
+    cannot be.
+    """
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        script = folder / "node_modules" / "axe-core" / "axe.min.js"
+        if not script.exists():
+            _install(folder)
+    return script.read_text()
+
+
+def _install(folder: Path) -> None:
     command = ["npm", "install", "--prefix", str(folder), "--ignore-scripts", "--no-audit"]
     try:
         done = subprocess.run(
@@ -38,7 +51,6 @@ def fetch_axe(folder: Path) -> str:
         pytest.skip("npm's registry does not answer")
     if done.returncode:
         pytest.skip(f"npm has no axe-core for us: {done.stderr.strip()[-200:]}")
-    return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text()
 
 
 def assert_accessible(page: Page, axe: str) -> None:

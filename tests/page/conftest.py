@@ -87,4 +87,4 @@ def page(request: pytest.FixtureRequest, open_page: Open) -> Page:
 @pytest.fixture(scope="package")
 def axe(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The script for `assert_accessible`; skipped where npm cannot bring it."""
-    return fetch_axe(tmp_path_factory.mktemp("axe"))
+    return fetch_axe(tmp_path_factory.getbasetemp().parent / "axe")

@@ -7,6 +7,8 @@ import shutil
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+from tests.waiting import until
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
@@ -113,3 +115,10 @@ def show(page: Page, view: str) -> None:
     """Go to "chat", "models" or "board" and wait until that view is there."""
     page.evaluate("view => { location.hash = view; }", view)
     page.wait_for_selector(f'#view[data-view="{view.partition("/")[0]}"] > *')
+
+
+def wait_for(page: Page, expression: str) -> None:
+    """Wait until an expression holds. Playwright's own way has the page evaluate a text, which its policy
+    forbids from the second time on.
+    """
+    until(lambda: page.evaluate(expression), f"never: {expression}", each=0.02)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rkllama.server import page as serving
-from tests.page.looking import Look, Problems, new_context
+from tests.page.looking import Look, Problems, new_context, wait_for
 from tools import page as building
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def open_markdown(browser: Browser, folder: str, problems: Problems, look: Look)
 
     page.route("**/*", answer)
     page.goto(f"http://{HOST}/")
-    page.wait_for_function("window.ready")
+    wait_for(page, "window.ready")
     return page
 
 

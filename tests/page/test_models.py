@@ -15,7 +15,7 @@ from tests.conftest import isolate
 from tests.hub.loopback import Fault, LoopbackHub
 from tests.page.accessibility import assert_accessible
 from tests.page.conftest import Open
-from tests.page.looking import LOOKS, Look, Problems, show
+from tests.page.looking import LOOKS, Look, Problems, show, wait_for
 from tests.running import Server
 from tests.virtual_npu import library, write_model
 from tests.waiting import until
@@ -180,7 +180,7 @@ def test_what_is_deleted_is_named_first(
     card(page, "Old-1B-w8a8-rk3588").wait_for(state="detached")
     names = [model["name"] for model in server.get("/api/tags").json["models"]]
     assert "Old-1B-w8a8-rk3588:latest" not in names
-    page.wait_for_function("document.activeElement.matches('.models-model h3')")
+    wait_for(page, "document.activeElement.matches('.models-model h3')")
     # A name of another model takes nothing else with it, and that model stays while the name is there.
     page.get_by_role("button", name=f"Delete: {CHAT}").click()
     dialog.get_by_role("button", name="Delete").click()
@@ -240,7 +240,7 @@ def test_a_download_breaks_off_goes_on_and_is_resumed(
     show(page, "board")
     page.get_by_role("link", name="1 download, 60%").click()
     row.get_by_role("button", name="Stop").click()
-    page.wait_for_function("document.activeElement.id === 'models-downloads'")
+    wait_for(page, "document.activeElement.id === 'models-downloads'")
     part = download(page, "Incomplete")
     part.get_by_text(re.compile(r"^60% · 1\.2\sMB of 2\sMB")).wait_for()
     page.reload()
