@@ -63,6 +63,7 @@ export function modelPicker(changed) {
       sees: has('vision') || entry?.vision === true,
       thinks: has('thinking'),
       calls: has('tools'),
+      known: facts.has(current),
       parameters,
     };
   }

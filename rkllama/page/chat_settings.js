@@ -54,7 +54,7 @@ function settingsForm(settings, model, close) {
     field(t('chat.system'), system),
     h('p', { class: 'soft' }, t('chat.emptyIsOwn')),
     h('div', { class: 'chat-numbers' }, numbers.map(({ node }) => node)),
-    (model.calls || settings.tools) && field(t('chat.tools'), tools),
+    (model.calls || settings.tools || !model.known) && field(t('chat.tools'), tools),
     problem,
     h(
       'div',
