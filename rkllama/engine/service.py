@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -75,8 +75,8 @@ class LocalService:
         )
         self._readiness = Readiness(settings, self.store, self.pool, npu_lock)
         self._examination = Examination(settings, url)
-        self._pulls = threading.BoundedSemaphore(MAX_PULLS)
-        self._searches = threading.BoundedSemaphore(MAX_SEARCHES)
+        self._pulls = _Places(MAX_PULLS, "downloads")
+        self._searches = _Places(MAX_SEARCHES, "searches")
         self._loading = threading.Lock()
         """Held while a model is loaded on condition that none is."""
 
@@ -111,12 +111,7 @@ class LocalService:
         from ..hub.offers import this_board
         from ..hub.pull import pull
 
-        if not self._pulls.acquire(blocking=False):
-            raise PullError(
-                f"{MAX_PULLS} downloads are already in progress",
-                hint="Try again when one of them has finished.",
-            )
-        try:
+        with self._pulls.one():
             board, cache = this_board(read_soc()), self.settings.cache
             steps = pull(
                 reference, self.store.models, unverified=unverified, board=board, cache=cache
@@ -126,8 +121,6 @@ class LocalService:
                     self._note_toolkit(step)
                     step = self._named(step, reference)
                 yield step
-        finally:
-            self._pulls.release()
 
     def _note_toolkit(self, done: PullProgress) -> None:
         """Keep what the Hub tells of the model's toolkit: that tells which runtime fits."""
@@ -319,19 +312,12 @@ class LocalService:
             if caller.has_left():
                 raise Cancelled
 
-        if not self._searches.acquire(blocking=False):
-            raise PullError(
-                f"{MAX_SEARCHES} searches are already in progress",
-                hint="Try again when one of them has finished.",
-            )
-        try:
+        with self._searches.one():
             here = this_board(read_soc())
             board = here.without_npu() if format == "gguf" else here
             where = Library(cache=self.settings.cache, models=self.store.models)
             listing = finish(look_up(Hub(), text, board, where, format=format), stay)
             return page_of(listing, page, by_name=board.format == here.format)
-        finally:
-            self._searches.release()
 
     def doctor(self) -> Mapping[str, Any]:
         """Return what is wrong on this machine."""
@@ -393,3 +379,21 @@ class LocalService:
             self._readiness.keeper.end()
         self._engine.close()
         self.store.close()
+
+
+class _Places:
+    """How many of something may be in progress at a time."""
+
+    def __init__(self, number: int, things: str) -> None:
+        self._free = threading.BoundedSemaphore(number)
+        self._all_taken = f"{number} {things} are already in progress"
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold a place. Raises PullError where there is none."""
+        if not self._free.acquire(blocking=False):
+            raise PullError(self._all_taken, hint="Try again when one of them has finished.")
+        try:
+            yield
+        finally:
+            self._free.release()

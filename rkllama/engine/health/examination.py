@@ -24,11 +24,10 @@ class Examination:
 
     def result(self) -> Mapping[str, Any]:
         """Return the object that `rkllama doctor --json` prints."""
+        own = _Run()
         with self._lock:
-            run, begun = self._run, self._run is not None
-            if run is None:
-                run = self._run = _Run()
-        if not begun:
+            run = self._run = self._run or own
+        if run is own:
             try:
                 run.findings = self._examine()
             finally:
