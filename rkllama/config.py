@@ -620,6 +620,11 @@ def reachable_host(host: str) -> str:
     return _EVERY.get(host, host)
 
 
+def outer_host(host: str) -> str:
+    """Return where a server that listens at `host` is reached from other machines."""
+    return host_name() if is_every_address(host) else host
+
+
 def is_this_machine(host: str) -> bool:
     """Return whether a server at `host` would run here: loopback, or the address that means every one."""
     return is_loopback(host) or is_every_address(host)

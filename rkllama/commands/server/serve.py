@@ -120,11 +120,11 @@ def _tell_where(url: str, *, page: bool) -> None:
 
 
 def _browsers_url(url: str) -> str:
-    """Return the server's address as other machines may know it, where it listens at all of them."""
-    from ...config import host_name, is_every_address, server_address, server_url
+    """Return the server's address as other machines may know it."""
+    from ...config import outer_host, server_address, server_url
 
     host, port = server_address(url)
-    return server_url(host_name(), port) if is_every_address(host) else url
+    return server_url(outer_host(host), port)
 
 
 def _address(host: str | None, port: int | None) -> str | None:
