@@ -2,7 +2,7 @@
 
 import { getJSON } from './api.js';
 import { fill, h } from './dom.js';
-import { untaggedName } from './models-data.js';
+import { modelDetails, untaggedName } from './models-data.js';
 import { remember, remembered, t } from './words.js';
 
 const LAST = 'rkllama-model';
@@ -36,12 +36,12 @@ export function modelPicker(changed) {
     learn(name).catch(() => {}); // what the model cannot do is then said by the server
   }
 
-  /** Ask what a model can do, once for each of its files. */
+  /** Ask what a model can do. */
   async function learn(name) {
     const entry = models.find((model) => model.name === name);
-    if (entry && facts.get(name)?.digest !== entry.digest) {
-      const { capabilities, parameters } = await getJSON('api/show', { json: { model: name } });
-      facts.set(name, { digest: entry.digest, capabilities, parameters: readParameters(parameters) });
+    if (entry) {
+      const { capabilities, parameters } = await modelDetails(entry);
+      facts.set(name, { capabilities, parameters: readParameters(parameters) });
     }
     if (name === current) {
       show();
