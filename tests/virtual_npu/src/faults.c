@@ -127,12 +127,6 @@ static bool write_part(FILE *out, const Part *part, const char *from, uint64_t c
     return ends;
 }
 
-static int64_t tries_at(Begin *begin, uint64_t place) {
-    begin->tries = begin->place == place ? begin->tries + 1 : 0;
-    begin->place = place;
-    return begin->tries;
-}
-
 char *with_faults(const Config *config, const char *rest, uint64_t run, Begin *begin) {
     char *text = NULL;
     size_t size;
@@ -145,7 +139,8 @@ char *with_faults(const Config *config, const char *rest, uint64_t run, Begin *b
     while (!ends && find_part(config->reply, at, &part)) {
         const char *from = at > part.start ? at : part.start;
         uint64_t place = seed + (uint64_t)(part.start - config->reply) * 1000003;
-        int64_t tries = first ? tries_at(begin, place) : 0;
+        uint64_t hash = place;
+        int64_t tries = first ? begin->tries[random_next(&hash) % PLACES]++ : 0;
         uint64_t random = place + (uint64_t)tries;
         bool begins = from <= part.start + (*part.start == '"');
         bool wrong = random_next(&random) % 100 < (uint64_t)config->faults;

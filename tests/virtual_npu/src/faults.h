@@ -4,10 +4,11 @@
 
 #include "config.h"
 
-/* The value at which the last run began, and how many runs in a row began there. */
+#define PLACES 1024
+
+/* How many runs began at a value of a reply; few of them share a place. */
 typedef struct {
-    uint64_t place;
-    int64_t tries;
+    uint16_t tries[PLACES];
 } Begin;
 
 /* Where in the reply a model goes on that has written something else: behind the value in which the

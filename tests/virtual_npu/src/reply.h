@@ -19,8 +19,8 @@ typedef struct {
 } Reply;
 
 /* Plan the answer. `prompt` is what the model sees, `message` the user's text in it; `params` is
- * the answer of REPLY_PARAMS and REPLY_PICTURE; `run` counts the instance's runs, and `begin` is where
- * the run before began. */
+ * the answer of REPLY_PARAMS and REPLY_PICTURE; `run` counts the instance's runs, `begin` where in
+ * a reply they began. */
 Reply reply_plan(const Config *config, Vocab *vocab, const char *prompt, const char *message,
                  const char *params, const Sampling *sampling, uint64_t run,
                  Begin *begin);
