@@ -140,7 +140,7 @@ char *with_faults(const Config *config, const char *rest, uint64_t run, Begin *b
         const char *from = at > part.start ? at : part.start;
         uint64_t place = seed + (uint64_t)(part.start - config->reply) * 1000003;
         uint64_t hash = place;
-        int64_t tries = first ? begin->tries[random_next(&hash) % PLACES]++ : 0;
+        int64_t tries = first ? ++begin->tries[random_next(&hash) % PLACES] : 0;
         uint64_t random = place + (uint64_t)tries;
         bool begins = from <= part.start + (*part.start == '"');
         bool wrong = random_next(&random) % 100 < (uint64_t)config->faults;
