@@ -1,72 +1,69 @@
-"""Documents and their schemas, made by chance: what a structured answer may be."""
+"""Documents that meet a schema, as a person would fill it in: keys in its order, words in its strings."""
 
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
-_KEYS = ("name", "age", "price", "city", "active", "unit", "tags", "note", "measured_at", "parts")
-_WORDS = ("amber", "basil", "Zoë", "copper wire", "left side", "no. 4", "15 km", "a \\ b", 'an "x"')
+from rkllama.schema.grammar import Grammar, State
+from tests.schema.walking import DeadEnd, _last_step
+
+_TEXTS = (
+    "a",
+    "Zoë Smith",
+    "the living room",
+    'she said "yes"',
+    "C:\\temp",
+    "two\nlines",
+    "日本 😀",
+    "https://example.com/a?b=c",
+    "joe@example.com",
+    "2024-11-28",
+    "2024-11-28T10:00:00Z",
+    "light.kitchen",
+    "10",
+)
+_NUMBERS = ("1", "42", "1200", "0.5", "12.5", "-3", "0", "7", "150", "20.25")
+_LONGEST = 400
 
 
-def document(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a schema of an object, and a value of it; both differ with the seed."""
-    chance = random.Random(seed)
-    return _object(chance, 2)
+def document(grammar: Grammar, chance: random.Random) -> Any:
+    """Return a value that a grammar admits. Raises DeadEnd where none is found."""
+    state, text = grammar.start(), ""
+    while not state.must_end:
+        more = _step(state, chance, len(text))
+        count, state = state.feed(more)
+        if count < len(more) or len(text) > 10 * _LONGEST:
+            raise DeadEnd(text)
+        text += more
+    return json.loads(text)
 
 
-def _object(chance: random.Random, depth: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    properties: dict[str, Any] = {}
-    value: dict[str, Any] = {}
-    for key in chance.sample(_KEYS, chance.randint(2, 5)):
-        properties[key], value[key] = _value(chance, depth)
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }, value
+def _step(state: State, chance: random.Random, length: int) -> str:
+    if forced := state.forced():
+        return forced
+    if choices := state.choices():
+        ends = [choice for choice in choices if choice in ("]", "}")]
+        if ends and (length > _LONGEST or chance.random() < 0.2):
+            return ends[0]
+        return choices[0] if chance.random() < 0.6 else chance.choice(choices)
+    if state.may_end and not state.in_string:
+        return " "
+    return _scalar(state, chance) or _last_step(state, chance)
 
 
-def _value(chance: random.Random, depth: int) -> tuple[dict[str, Any], Any]:
-    kind = chance.choice(
-        ("text", "word", "whole", "number", "enum", "bool", "date", "list", "object")
-    )
-    if kind in ("list", "object") and not depth:
-        kind = "text"
-    if kind == "object":
-        return _object(chance, depth - 1)
-    if kind == "list":
-        schema, _ = _value(chance, 0)
-        values = [_of(schema, chance) for _ in range(chance.randint(1, 4))]
-        return {"type": "array", "items": schema, "minItems": 1}, values
-    schema = _SCALARS[kind]
-    return schema, _of(schema, chance)
-
-
-_SCALARS: dict[str, dict[str, Any]] = {
-    "text": {"type": "string"},
-    "word": {"type": "string", "pattern": "^[a-z]+-[0-9]{2}$"},
-    "whole": {"type": "integer", "minimum": 0, "maximum": 130},
-    "number": {"type": "number", "minimum": -50},
-    "enum": {"enum": ["celsius", "fahrenheit", "kelvin"]},
-    "bool": {"type": "boolean"},
-    "date": {"type": "string", "format": "date"},
-}
-
-
-def _of(schema: dict[str, Any], chance: random.Random) -> Any:
-    """Return a value of a scalar's schema."""
-    if "enum" in schema:
-        return chance.choice(schema["enum"])
-    if "pattern" in schema:
-        return f"{chance.choice(('bolt', 'nut', 'gear'))}-{chance.randint(10, 99)}"
-    if "format" in schema:
-        return f"20{chance.randint(10, 29)}-0{chance.randint(1, 9)}-{chance.randint(10, 28)}"
-    if schema["type"] == "integer":
-        return chance.randint(0, 130)
-    if schema["type"] == "number":
-        return round(chance.uniform(-50, 1000), 2)
-    if schema["type"] == "boolean":
-        return chance.random() < 0.5
-    return " ".join(chance.sample(_WORDS, chance.randint(1, 3)))
+def _scalar(state: State, chance: random.Random) -> str:
+    """Return a text or a number that can come here as a whole, or nothing."""
+    texts = [json.dumps(text, ensure_ascii=False) for text in _TEXTS]
+    if state.in_string:
+        return ""
+    if not state.between_tokens:  # a number that may go on
+        return next((end for end in ("}", "]", ", ") if state.feed(end)[0] == len(end)), "")
+    for value in chance.sample([*texts, *_NUMBERS], len(texts) + len(_NUMBERS)):
+        count, after = state.feed(value)
+        if count == len(value) and (
+            after.between_tokens or any(after.advance(char) for char in ",]}") or after.may_end
+        ):
+            return value
+    return ""

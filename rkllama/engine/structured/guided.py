@@ -11,6 +11,8 @@ A value is never made up. Where the model does not give one, the answer ends the
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,10 +27,14 @@ TRIES = 3
 _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
 which take it longer than a new run takes to begin."""
+_SEPARATED = re.compile(r",\d")
 _LONGEST_REPLY = 200
-"""Characters of a reply to a question with given answers."""
+"""Characters of a reply to a question with given answers, and of a sentence before an answer."""
+_MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
 _NUMBER = frozenset("0123456789.eE+-_")
 _BLANKS = frozenset(" \n\r\t")
+_NO_ITEM = frozenset("]}./#\u2026")
+"""What models write behind the last comma of a list, in the place of an item."""
 _OTHERS = "{[tfn-0123456789"
 """How values begin that are no strings."""
 
@@ -108,8 +114,13 @@ class _Answer:
         """Where the last value began, when it has ended; `_start` is where the open one did."""
         self._firm = self._start
         """Where the last character ends that is whole and no blank, or the run began."""
+        self._comma: State | None = None
+        """What stands before the comma that the text ends with."""
+        self._opened: State | None = None
+        """Behind a quote that the model has left out."""
         self._sent = 0
-        self._tries = 0
+        self._failures: Counter[str] = Counter()
+        """How often the model gave nothing that can stand, by the place where that was."""
 
     @property
     def is_whole(self) -> bool:
@@ -130,11 +141,12 @@ class _Answer:
     def _settled_length(self) -> int:
         if not self._grammar.decided_by_prefix and not self.is_whole:
             return 0
-        if self._state.in_open_text:
+        if self._state.in_open_text and not self._text.endswith('"'):
             return self._firm.position
         if self._ends_like_a_number():
             return self._before.position
-        return min(self._start.position, self._firm.position)
+        settled = min(self._start.position, self._firm.position)
+        return settled if self._comma is None else min(settled, self._comma.position)
 
     def _ends_like_a_number(self) -> bool:
         """Whether what is taken for a value's end and a comma may be a number with separators: 1,200."""
@@ -152,6 +164,8 @@ class _Answer:
         means another value than the one that it has written.
         """
         text = self._state.forced()
+        if self._may_drop_comma:  # whether there is another key is for the model to say
+            return ""
         if self._state.between_tokens or self._state.kind not in (
             "string",
             "number",
@@ -168,12 +182,16 @@ class _Answer:
             state = self._state.advance(char)
             if state is None:
                 break
-            self._state = state
+            before, self._state = self._state, state
             taken += 1
+            if char not in _BLANKS:
+                self._comma = before if char == "," and not before.in_string else None
             if not state.in_escape if state.in_string else char not in _BLANKS:
                 self._firm = state
             if state.between_tokens:
-                self._before, self._start, self._tries = self._start, state, 0
+                if char not in _BLANKS or not before.between_tokens:
+                    self._before = self._start
+                self._start = state
                 if state.must_end:
                     break
         self._text += text[:taken]
@@ -184,8 +202,20 @@ class _Answer:
         if state.position >= self._sent:
             self._text = self._text[: state.position]
             self._state = self._firm = state
+            if self._comma is not None and state.position <= self._comma.position:
+                self._comma = None
             if state.between_tokens:
                 self._start = state
+            elif self._start.position > state.position:
+                self._start = self._before
+
+    @property
+    def _place(self) -> str:
+        """What tells an open value, the next key or item from others; alike however often it is tried."""
+        path = self._state.path
+        if self._state.kind in ("key", "item", "end"):
+            return f"{path} {len(self._text.rstrip())}"
+        return path
 
     # --- A run ---------------------------------------------------------------------------------------
 
@@ -194,44 +224,107 @@ class _Answer:
 
         Raises _NotGiven, _Ended.
         """
-        refused = ""
+        refused = before = ""
         length = len(self._text)
         self._firm = self._state
-        for piece in self._writer.run(self._text, again=self._tries):
+        for piece in self._writer.run(self._text, again=self._failures[self._place]):
             if len(self._text) == length and self._text[-1:] == " ":
                 piece = piece.lstrip(" ")
-            taken = self._take(piece)
-            if self.is_whole:
+            if not self._text:
+                before, piece = before + piece, self._beginning(before + piece)
+                if len(before) > _LONGEST_REPLY:
+                    self._writer.stop()
+            if refused:
+                refused += piece
                 self._writer.stop()
-            elif taken < len(piece):
-                refused = piece[taken:]
-                self._writer.stop()
-            elif len(self._certain()) >= _WORTH_WRITING:
+                continue
+            taken = 0 if self._is_left_empty(piece) else self._take(piece)
+            refused = piece[taken:]
+            if self._is_run_over(refused):
                 self._writer.stop()
             if text := self.settled():
                 yield text
         if self._writer.ended in ("length", "cancelled"):
             raise _Ended
-        if self.is_whole or self._certain():
+        if self.is_whole or (self._certain() and not (refused and self._in_choice)):
             return
         if refused or len(self._text) == length or self._state.may_end:
             self._settle(refused)
 
+    def _is_run_over(self, refused: str) -> bool:
+        """Whether no more of the model's text is wanted."""
+        if refused:
+            return not self._may_separate(refused)
+        if self.is_whole:
+            return True
+        return len(self._certain()) >= _WORTH_WRITING and not self._ends_like_a_number()
+
+    def _may_separate(self, refused: str) -> bool:
+        """Whether a comma that cannot come may be one inside a number, which what comes next tells."""
+        return refused == "," and self._state.kind in ("number", "integer")
+
+    def _is_left_empty(self, piece: str) -> bool:
+        """Whether the model closes a text at once that it has not opened: it gives none."""
+        return self._state is self._opened and piece.startswith('"')
+
+    def _beginning(self, said: str) -> str:
+        """Return from where on a text is the answer, which a sentence or a fence may come before; "" where it
+        has not begun.
+        """
+        places = (match.end() for match in _MAYBE_VALUE.finditer(said))
+        return next((said[at:] for at in places if self._state.advance(said[at])), "")
+
+    @property
+    def _in_choice(self) -> bool:
+        """Whether one of few given values is begun."""
+        return self._state.kind == "enum" and not self._state.between_tokens
+
     def _settle(self, refused: str) -> None:
         """Decide how to go on where the model's text cannot, or where it has ended (`refused` is "")."""
         self._go_back(self._firm)
+        if self._drop_comma(refused):
+            return
         if refused[:1].isdigit() and self._ends_like_a_number():
             self._go_back(self._before)
-        elif refused[:1] in _NUMBER and self._state.kind in ("number", "integer"):
+        elif (refused[:1] in _NUMBER or _SEPARATED.match(refused)) and self._state.kind in (
+            "number",
+            "integer",
+        ):
             self._go_back(self._start)  # it means another number
-        elif self._end_value(refused) or self._open_string():
+        elif refused and self._in_choice and not self._ends_value(refused):
+            self._go_back(self._start)  # it means another value, which begins alike
+        elif self._end_value(refused) or (refused and self._open_string()):
             return
-        self._tries += 1
-        if self._tries < TRIES and self._writer.varies:
-            if self._tries == TRIES - 1:
+        place = self._place
+        self._failures[place] += 1
+        if self._failures[place] < TRIES and self._writer.varies:
+            if self._failures[place] == TRIES - 1:
                 self._go_back(self._start)
             return
         self._give_up()
+
+    @property
+    def _may_drop_comma(self) -> bool:
+        """Whether a list or an object could have ended in the place of the comma that the text ends with."""
+        comma = self._comma
+        return comma is not None and any(comma.feed(end)[0] for end in "]}")
+
+    def _drop_comma(self, refused: str) -> bool:
+        """End at a comma behind which nothing comes but a bracket, an ellipsis or a comment."""
+        if not self._may_drop_comma or not self._gives_no_item(refused):
+            return False
+        assert self._comma is not None
+        self._go_back(self._comma)
+        return any(self._take(end) for end in "]}")
+
+    def _gives_no_item(self, refused: str) -> bool:
+        if refused:
+            return refused[0] in _NO_ITEM and not refused[1:2].isdigit()
+        return self._failures[self._place] >= TRIES - 1 or not self._writer.varies
+
+    def _ends_value(self, refused: str) -> bool:
+        """Whether a value that is not in quotes ends before what cannot stand."""
+        return not self._state.in_string and not refused[0].isalnum()
 
     def _end_value(self, refused: str) -> bool:
         """End a number or a list where the model goes on with something else, or not at all."""
@@ -242,7 +335,8 @@ class _Answer:
             return False
         ways = [text for text in (", ", "}", "]") if self._state.feed(text)[0] == len(text)]
         if len(ways) > 1:  # whether there is more is for the model to say, once more
-            ways = ways[1:] if self._tries else []
+            asked = self._failures[self._place] or not self._writer.varies
+            ways = ways[1:] if asked else []
         return bool(ways) and self._take(ways[0]) > 0
 
     def _open_string(self) -> bool:
@@ -250,11 +344,14 @@ class _Answer:
         state = self._state
         if not state.awaits_value or any(state.advance(char) for char in _OTHERS):
             return False
-        return self._take('"' if self._text[-1:] in " \n[" else ' "') > 0
+        taken = self._take('"' if self._text[-1:] in " \n[" else ' "') > 0
+        self._opened = self._state
+        return taken
 
     def _give_up(self) -> None:
         """Close a string that the model leaves open, or ask for one of few values. Raises _NotGiven."""
-        if self._state.in_string and self._text[-1:] != '"' and self._take('"'):
+        begun = len(self._text) > self._start.position + 1
+        if self._state.in_string and begun and not self._in_choice and self._take('"'):
             return
         self._go_back(self._start)
         choices = self._state.choices()
