@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from typing import Any, cast
 
@@ -13,7 +13,6 @@ import httpx
 import ollama
 import openai
 import pytest
-from langchain_core.exceptions import OutputParserException
 from langchain_ollama import ChatOllama
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -63,7 +62,6 @@ EGGS: dict[str, Any] = {
 VAGUE = {**EGGS, "servings": "enough for all"}
 """A recipe whose servings the model does not give."""
 MISSING = r"gave no value that fits at \$\.servings"
-MISSING_IN_CALL = r"gave no value that fits at \$\.arguments\.servings"
 
 
 def _recipe(seed: int, value: dict[str, Any] = EGGS) -> Any:
@@ -245,7 +243,13 @@ def by_langchain(request: pytest.FixtureRequest, scripted: Server) -> Iterator[A
 def test_langchain(by_langchain: Any, method: str) -> None:
     structured = by_langchain.with_structured_output(Recipe, method=method)
     for seed in SEEDS:
-        question = _recipe(seed) if method == "json_schema" else _call(seed)
+        if method == "json_schema":
+            question = _recipe(seed)
+        elif isinstance(by_langchain, ChatOpenAI):
+            question = _call(seed)
+        else:  # Ollama's API cannot demand a call: the model is free, and calls by itself
+            call = json.dumps({"name": "Recipe", "arguments": EGGS})
+            question = ask("Eggs?", reply=f"<tool_call>\n{call}\n</tool_call>")
         assert_is_recipe(structured.invoke([question]))
 
 
