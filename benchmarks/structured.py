@@ -1,8 +1,8 @@
 """Structured answers that are written together with the model, beside what it writes when it is free.
 
-The virtual NPU takes 4 ms for a token of a prompt and 60 ms for one of an answer. The model knows one document
-for each schema; a free answer is that document as it is. With faults the model writes that share of its keys and
-values wrong, and gives each value at the third try.
+The virtual NPU takes 4 ms for a token of a prompt and 60 ms for one of an answer. The model knows one
+document for each schema; a free answer is that document as it is. With faults the model writes that share of
+its keys and values wrong, and gives each value at the third try.
 """
 
 from __future__ import annotations
