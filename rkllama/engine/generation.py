@@ -94,12 +94,11 @@ class Generation:
         return self._guided(grammar, schema, prompt) if prompt.raw else None
 
     def _guided(self, grammar: Grammar, schema: Any, prompt: Prompt) -> Iterator[Event]:
-        if self.minds_room:
-            self._check_room(prompt)
+        counted = self.minds_room and self._check_room(prompt)
         self.turn.resident.raw = True
         visit = self._visit(prompt)
         try:
-            yield from guided(grammar, Writer(self, prompt, schema, visit))
+            yield from guided(grammar, Writer(self, prompt, schema, visit, counted=counted))
         finally:
             if visit is not None:
                 self._leave(visit)

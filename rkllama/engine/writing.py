@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..backends.base import GenerateSpec, RunResult
 from ..chat.messages import IMAGE_PLACE
 from ..chat.parser import AnswerParser
+from ..chat.template import Think
+from ..config import Settings
+from ..models.metadata import StoredModel
 from ..runner.keeping import run_figures
+from ..service import Caller
 from ..states.visit import Visit
 from ..types import (
+    ChatRequest,
     Event,
     Finished,
     FinishReason,
@@ -19,29 +24,76 @@ from ..types import (
     ReasoningDelta,
     SamplingParams,
     TextDelta,
+    Tool,
 )
+from .memory.resident import Turn
+from .metrics import Metrics
 from .prompt import Prompt
-
-if TYPE_CHECKING:
-    from .generation import Generation
+from .structured.guided import StopString
 
 _WARMER = 0.4
 """What the temperature rises by with each new try, where a run can have its own."""
+
+
+class Request(Protocol):
+    """A request whose turn it is: see generation.Generation."""
+
+    @property
+    def request(self) -> ChatRequest: ...
+    @property
+    def model(self) -> StoredModel: ...
+    @property
+    def turn(self) -> Turn: ...
+    @property
+    def caller(self) -> Caller: ...
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def thinks(self) -> Think: ...
+
+    def prompt_with(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
+        """The prompt, with a schema that it asks for and turns behind the conversation's own."""
+
+    def spec(
+        self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
+    ) -> GenerateSpec:
+        """What the backend is to run."""
+
+    def first_timeout(self, prompt: Prompt) -> float:
+        """How many seconds the first token may take."""
+
+    def finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
+        """The end of the answer."""
 
 
 class Writer:
     """The runs of one answer; see structured.guided.Writer, which it is."""
 
     def __init__(
-        self, generation: Generation, prompt: Prompt, schema: Any, visit: Visit | None
+        self,
+        generation: Request,
+        prompt: Prompt,
+        schema: Any,
+        visit: Visit | None,
+        *,
+        counted: bool = False,
     ) -> None:
-        """The prompt is complete as it is (`raw`); `visit` is what the disk has to do with the first run."""
+        """The prompt is complete as it is (`raw`); `visit` is what the disk has to do with the first run.
+
+        `counted` is whether the prompt has been evaluated before, by a run whose figures nobody has.
+        """
         self._generation = generation
         self._prompt = prompt
         self._schema = schema
         self._visit = visit
         self._results: list[RunResult] = []
         self._tokens = 0
+        self._counted = counted
+        self._certain_first = ""
+        """What was written before the first run."""
+        self._stop: str | None = None
         self._stopping = False
         self.ended: FinishReason = "stop"
         """Why the last run ended; "stop" also where `stop` ended it."""
@@ -82,9 +134,10 @@ class Writer:
 
     def run(self, written: str, *, again: int = 0) -> Iterator[str]:
         """The text that the model writes behind `written`, as it comes; `again` counts the tries before."""
-        yield from self._texts(
-            replace(self._prompt, text=self._prompt.text + _plain(written)), again
-        )
+        if not self._results:
+            self._certain_first = written
+        prompt = replace(self._prompt, text=self._prompt.text + _plain(written))
+        yield from self._texts(prompt, again)
 
     def ask(self, written: str, question: str) -> Iterator[str]:
         """What the model answers to a question about what it has written; no part of its answer."""
@@ -104,17 +157,30 @@ class Writer:
         written = None
         if last.prompt_tokens is not None and first.prompt_tokens is not None:
             written = last.prompt_tokens + (last.completion_tokens or 0) - first.prompt_tokens
+        prompt_tokens = first.prompt_tokens
+        if prompt_tokens is not None:
+            skeleton = self._certain_tokens(prompt_tokens)
+            prompt_tokens -= skeleton
+            written = None if written is None else written + skeleton
         merged = replace(
             last,
-            prompt_tokens=first.prompt_tokens,
-            cached_tokens=first.cached_tokens,
+            prompt_tokens=prompt_tokens,
+            cached_tokens=None if self._counted else first.cached_tokens,
             completion_tokens=self._tokens if written is None else max(written, self._tokens),
-            prompt_seconds=first.prompt_seconds,
+            prompt_seconds=None if self._counted else first.prompt_seconds,
             generation_seconds=_total(results),
         )
-        finished = replace(generation.finished(merged, reason, None), error=error)
+        finished = replace(generation.finished(merged, reason, self._stop), error=error)
         generation.metrics.count(finished)
         return finished
+
+    def _certain_tokens(self, tokens: int) -> int:
+        """Return about how many of the first run's tokens are what was written before it: the runtime counts
+        the whole prompt only.
+        """
+        size = len(self._certain_first)
+        share = size / (len(self._prompt.text) + size)
+        return min(tokens, round(tokens * share) or (1 if size else 0))
 
     def _texts(self, prompt: Prompt, again: int) -> Iterator[str]:
         generation = self._generation
@@ -127,6 +193,9 @@ class Writer:
                 self.stop()
         if not self._stopping:
             yield from _words(parser.finish())
+        if parser.stopped is not None and not parser.ended:
+            self._stop = parser.stopped
+            raise StopString(parser.stopped)
 
     def _pieces(self, prompt: Prompt, again: int) -> Iterator[str]:
         """The text of one run, as the backend gives it."""
@@ -143,6 +212,7 @@ class Writer:
                 if piece.result is not None:
                     self._note(piece.result)
                 elif not self._stopping:
+                    generation.caller.reassure(True)
                     yield piece.text
         finally:
             pieces.close()
@@ -166,7 +236,9 @@ class Writer:
         )
         resident.memory = result.memory or resident.memory
         if first and self._visit is not None:
-            self._visit.end(run_figures(result, resident.ready.context_length))
+            self._counted = self._counted or self._visit.evaluated_before
+            figures = run_figures(result, resident.ready.context_length, counted=self._counted)
+            self._visit.end(figures)
 
 
 def _plain(text: str) -> str:

@@ -81,6 +81,9 @@ def guided(grammar: Grammar, writer: Writer) -> Iterator[Event]:
                     yield TextDelta(text)
     except _NotGiven as missing:
         error = f"the model gave no value that fits at {missing.path}"
+    except StopString as stop:
+        if not answer.is_whole:
+            error = f"the answer is incomplete: it came to the stop string {stop.text!r} at {answer.path}"
     except _Ended:
         if writer.ended == "length":
             error = f"the answer is incomplete: it reached its limit of tokens at {answer.path}"
@@ -88,6 +91,14 @@ def guided(grammar: Grammar, writer: Writer) -> Iterator[Event]:
         yield TextDelta(text)
     reason = writer.ended if writer.ended != "tool_calls" else "stop"
     yield writer.finished(reason, error)
+
+
+class StopString(Exception):
+    """What a Writer's run raises at its end where the caller wants the answer to end there."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
 
 
 class _NotGiven(Exception):
