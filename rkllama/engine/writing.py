@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..backends.base import GenerateSpec, RunResult
 from ..chat.messages import IMAGE_PLACE
@@ -98,8 +98,8 @@ class Writer:
         """What was written before the first run."""
         self._stop: str | None = None
         self._stopping = False
-        self.ended: FinishReason = "stop"
-        """Why the last run ended; "stop" also where `stop` ended it."""
+        self.ended: FinishReason | Literal["repeats"] = "stop"
+        """Why the last run ended: see structured.guided.Writer."""
 
     @property
     def varies(self) -> bool:
@@ -239,7 +239,7 @@ class Writer:
         first = not self._results
         self._results.append(result)
         self._tokens += result.completion_tokens or 0
-        self.ended = "stop" if self._stopping else result.reason
+        self.ended = "stop" if self._stopping else "repeats" if result.repeats else result.reason
         generation = self._generation
         resident = generation.turn.resident
         resident.note_run(

@@ -14,7 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
 
@@ -28,6 +28,8 @@ _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
 which take it longer than a new run takes to begin."""
 _SEPARATED = re.compile(r",\d")
+_UNIT, _OFTEN = 8, 4
+"""Characters of what a text may say again and again, and how often, before it is kept back."""
 _LONGEST_REPLY = 200
 """Characters of a reply to a question with given answers, and of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
@@ -47,8 +49,10 @@ class Writer(Protocol):
         """Whether a run that is made again may write something else."""
 
     @property
-    def ended(self) -> FinishReason:
-        """Why the last run ended; "stop" also where `stop` ended it."""
+    def ended(self) -> FinishReason | Literal["repeats"]:
+        """Why the last run ended; "stop" also where `stop` ended it, "repeats" where it wrote one token again
+        and again.
+        """
 
     def think(self) -> Iterator[Event]:
         """The model's thought, before the first run."""
@@ -89,8 +93,10 @@ def guided(grammar: Grammar, writer: Writer) -> Iterator[Event]:
             error = f"the answer is incomplete: it reached its limit of tokens at {answer.path}"
     if text := answer.settled(whole=True):
         yield TextDelta(text)
-    reason = "stop" if answer.is_whole or writer.ended == "tool_calls" else writer.ended
-    yield writer.finished(reason, error)
+    ended = writer.ended
+    if answer.is_whole or ended == "tool_calls" or ended == "repeats":
+        ended = "stop"
+    yield writer.finished(ended, error)
 
 
 class StopString(Exception):
@@ -153,7 +159,7 @@ class _Answer:
         if not self._grammar.decided_by_prefix and not self.is_whole:
             return 0
         if self._state.in_open_text and not self._text.endswith('"'):
-            return self._firm.position
+            return min(self._firm.position, _length_without_repetition(self._text))
         if self._ends_like_a_number():
             return self._before.position
         settled = min(self._start.position, self._firm.position)
@@ -260,6 +266,10 @@ class _Answer:
             if not self.is_whole:
                 raise _Ended
             return
+        if self._writer.ended == "repeats":
+            self._drop_repetition()
+            self._settle("")
+            return
         goes_on = refused[:1] in _NUMBER and self._state.kind in ("number", "integer")
         if self.is_whole and not goes_on:
             return
@@ -267,6 +277,11 @@ class _Answer:
             return
         if refused or len(self._text) == length or self._state.may_end:
             self._settle(refused)
+
+    def _drop_repetition(self) -> None:
+        """Take back what the model has written again and again, as far as it has not left."""
+        length = max(_length_without_repetition(self._text), self._sent, self._start.position)
+        self._go_back(self._start.feed(self._text[self._start.position : length])[1])
 
     def _is_run_over(self, refused: str) -> bool:
         """Whether no more of the model's text is wanted."""
@@ -406,3 +421,14 @@ def _value_of(text: str) -> str:
     except ValueError:
         return stripped.strip('"')
     return value if isinstance(value, str) else stripped
+
+
+def _length_without_repetition(text: str) -> int:
+    """Return how long a text is without what it says again and again at its end."""
+    for unit in range(1, _UNIT + 1):
+        at = len(text)
+        while at > unit and text[at - 1] == text[at - 1 - unit]:
+            at -= 1
+        if len(text) - at >= _OFTEN * unit:
+            return at - unit
+    return len(text)
