@@ -48,7 +48,7 @@ def is_given(got: Answer, grammar: Grammar) -> bool:
     text = got.text
     written: set[int] = set()
     for before, wrote in got.model.log:
-        for out in (wrote, wrote.lstrip(" ")):
+        for out in _answers(before, wrote, text):
             whole = before + out
             at = len(before)
             if not text.startswith(before):
@@ -59,7 +59,7 @@ def is_given(got: Answer, grammar: Grammar) -> bool:
     for path, value, start, end in spans(text):
         if path in wanted and wanted[path] == value and type(wanted[path]) is type(value):
             continue
-        if text[start] != '"' and _goes_on(got.model, text[:end]):
+        if text[start] != '"' and _goes_on(got.model, text[:end], text[end:]):
             return False
         said = range(start + 1, end - 1) if text[start] == '"' else range(start, end)
         if said and all(at in written for at in said):
@@ -75,11 +75,22 @@ def is_given(got: Answer, grammar: Grammar) -> bool:
     return True
 
 
-def _goes_on(model: Model, text: str) -> bool:
-    """Whether the model wrote more of a number than what was taken of it."""
+def _answers(before: str, wrote: str, text: str) -> Iterator[str]:
+    """Yield what of a run's text may be the answer's: the first may begin with a sentence."""
+    yield wrote
+    yield wrote.lstrip(" ")
+    if not before:
+        yield from (wrote[at:] for at, char in enumerate(wrote) if char == text[0])
+
+
+def _goes_on(model: Model, text: str, behind: str) -> bool:
+    """Whether the model wrote more of a number than what was taken of it, and is not `behind` it."""
     wholes = (before + wrote for before, wrote in model.log)
     rests = [whole[len(text) :] for whole in wholes if whole.startswith(text)]
-    return any(re.match(r"[,_ ]?\d", rest) for rest in rests)
+    return any(
+        more is not None and not behind.startswith(more[0])
+        for more in (re.match(r"[,_ ]?\d", rest) for rest in rests)
+    )
 
 
 def _is_only(state: Any, token: str, written: list[int]) -> bool:

@@ -101,7 +101,7 @@ class Tally:
         model = got.model
         values = max(1, len(list(scalars(json.loads(got.text)))))
         self.valid += 1
-        if grammar.decided_by_prefix and values > 2:
+        if grammar.decided_by_prefix and values > 2 and model.runs:
             self.long += 1
             self.streamed += got.first < model.wrote
         self.runs += model.runs
@@ -178,7 +178,8 @@ def _print(title: str, each: Tally, good: Tally) -> None:
     sys.stdout.write(
         f"{title}: {each.valid} valid ({each.share:.1%}), {each.failed} honest failures, "
         f"{len(each.faults)} faults; {each.tokens / good.tokens - 1:.1%} tokens more, "
-        f"{each.runs_each:.2f} runs per value, {each.streamed} of {each.long} long ones leave before their end\n"
+        f"{each.runs_each:.2f} runs per value, {each.streamed} of {each.long} long ones "
+        "leave before their end\n"
     )
     for fault in each.faults[:10]:
         sys.stdout.write(f"  {fault}\n")

@@ -166,8 +166,12 @@ class _Answer:
         return settled if self._comma is None else min(settled, self._comma.position)
 
     def _ends_like_a_number(self) -> bool:
-        """Whether what is taken for a value's end and a comma may be a number with separators: 1,200."""
-        return self._text[-1:] == "," and self._text[-2:-1].isdigit()
+        """Whether what is taken for a value's end may be a separator in a number: 1,200 or 1 200."""
+        ends = self._text[-1:] in (",", " ") and self._text[-2:-1].isdigit()
+        return ends and not self._state.in_string
+
+    def _goes_on_as_number(self, refused: str) -> bool:
+        return refused[:1].isdigit() and self._ends_like_a_number()
 
     def write_certain(self) -> None:
         """Write what has to come."""
@@ -273,7 +277,8 @@ class _Answer:
         goes_on = refused[:1] in _NUMBER and self._state.kind in ("number", "integer")
         if self.is_whole and not goes_on:
             return
-        if self._certain() and not (refused and self._in_choice):
+        means_another = refused and (self._in_choice or self._goes_on_as_number(refused))
+        if self._certain() and not means_another:
             return
         if refused or len(self._text) == length or self._state.may_end:
             self._settle(refused)
@@ -318,7 +323,7 @@ class _Answer:
         self._go_back(self._firm)
         if self._drop_comma(refused):
             return
-        if refused[:1].isdigit() and self._ends_like_a_number():
+        if self._goes_on_as_number(refused):
             self._go_back(self._before)
         elif (refused[:1] in _NUMBER or _SEPARATED.match(refused)) and self._state.kind in (
             "number",
