@@ -185,7 +185,8 @@ class AnswerParser:
 
     def put(self, arguments: str) -> list[Event]:
         """Have arguments in the place of the stray ones, as far as they go; return what is complete then."""
-        assert self.stray is not None and self._reader is not None
+        assert self.stray is not None
+        assert self._reader is not None
         start = len(self._pending) - len(self.stray.text)
         self._reader.go_on(start + len(arguments))
         self._pending, self.stray = self._pending[:start], None

@@ -70,14 +70,21 @@ class Writer(Protocol):
         """The end of the answer."""
 
 
-def guided(grammar: Grammar, writer: Writer) -> Iterator[Event]:
-    """A completion that is of `grammar`; with a Finished that has an `error` where a value is missing."""
+def guided(
+    grammar: Grammar, writer: Writer, *, root: str = "$", begun: bool = False
+) -> Iterator[Event]:
+    """A completion that is of `grammar`; with a Finished that has an `error` where a value is missing.
+
+    `root` is what errors call the whole value. With `begun` the model writes first, before what is certain.
+    """
     yield from writer.think()
-    answer = _Answer(grammar, writer)
+    answer = _Answer(grammar, writer, root)
     error: str | None = None
     try:
         while not answer.is_whole:
-            answer.write_certain()
+            if not begun:
+                answer.write_certain()
+            begun = False
             if text := answer.settled():
                 yield TextDelta(text)
             if not answer.is_whole:
@@ -122,8 +129,9 @@ class _Ended(Exception):
 class _Answer:
     """The text so far, and where in it one may go back to."""
 
-    def __init__(self, grammar: Grammar, writer: Writer) -> None:
+    def __init__(self, grammar: Grammar, writer: Writer, root: str) -> None:
         self._grammar = grammar
+        self._root = root
         self._writer = writer
         self._text = ""
         self._state = self._start = grammar.start()
@@ -147,7 +155,7 @@ class _Answer:
     @property
     def path(self) -> str:
         """Where in the value the text ends."""
-        return self._state.path
+        return self._root + self._state.path[1:]
 
     def settled(self, *, whole: bool = False) -> str:
         """Return what is new of the text and will not be taken back; with `whole` all that is new."""
@@ -395,15 +403,14 @@ class _Answer:
         self._go_back(self._start)
         choices = self._state.choices()
         if not choices or self._state.kind != "enum":
-            raise _NotGiven(self._state.path)
+            raise _NotGiven(self.path)
         self._take(self._chosen(choices))
 
     def _chosen(self, choices: Sequence[str]) -> str:
         """Return the one of the choices that the model names when it is asked. Raises _NotGiven."""
         values = {_value_of(choice): choice for choice in choices}
         question = (
-            f"For {self._state.path} choose one of these and answer with nothing else: "
-            f"{', '.join(values)}"
+            f"For {self.path} choose one of these and answer with nothing else: {', '.join(values)}"
         )
         reply = ""
         for piece in self._writer.ask(self._text, question):
@@ -414,7 +421,7 @@ class _Answer:
         named = [value for value in values if value.casefold() == said]
         named = named or [value for value in values if value.casefold() in said]
         if len(named) != 1:
-            raise _NotGiven(self._state.path)
+            raise _NotGiven(self.path)
         return values[named[0]]
 
 
