@@ -290,6 +290,8 @@ class _Answer:
             return
         if refused or len(self._text) == length or self._state.may_end:
             self._settle(refused)
+        elif self._state.in_string:  # it has more of it to write, though not for ever
+            self._fail()
 
     def _drop_repetition(self) -> None:
         """Take back what the model has written again and again, as far as it has not left."""
@@ -342,13 +344,19 @@ class _Answer:
             self._go_back(self._start)  # it means another value, which begins alike
         elif self._end_value(refused) or (refused and self._open_string()):
             return
+        if self._fail() == 1:
+            self._go_back(self._start)
+
+    def _fail(self) -> int:
+        """Count a run that has not come to a value's end, and give up after the last; return how many tries are
+        left.
+        """
         place = self._place
         self._failures[place] += 1
-        if self._failures[place] < TRIES and self._writer.varies:
-            if self._failures[place] == TRIES - 1:
-                self._go_back(self._start)
-            return
-        self._give_up()
+        left = TRIES - self._failures[place] if self._writer.varies else 0
+        if left <= 0:
+            self._give_up()
+        return left
 
     @property
     def _may_drop_comma(self) -> bool:
