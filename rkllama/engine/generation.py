@@ -15,7 +15,7 @@ from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
 from ..runner.keeping import run_extra, run_figures
-from ..service import Caller
+from ..service import Caller, Shaping
 from ..states.visit import Visit, begin
 from ..types import (
     ChatRequest,
@@ -86,6 +86,10 @@ class Generation:
         if request.tools and request.tool_choice not in ("auto", "none"):
             return True
         return request.format is not None and (not self.constrains or bool(tools_for(request)))
+
+    def note_shaping(self, shaping: Shaping) -> None:
+        """Tell the caller what gives the completion its shape."""
+        self.caller.shaped_by = shaping
 
     def written(self, grammar: Grammar, schema: Any) -> Iterator[Event] | None:
         """The completion as it is written together with the model; None where a prompt is not complete as it

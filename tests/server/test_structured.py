@@ -70,6 +70,21 @@ def test_what_a_model_never_gives_is_said(erring: Server) -> None:
     assert "format_not_met" in reasons
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_header_says_how_an_answer_gets_its_format(erring: Server, stream: bool) -> None:
+    def header(reply: str, **wants: Any) -> str | None:
+        messages = [{"role": "user", "content": f"? {directive(reply=reply)}"}]
+        answer = erring.post(
+            "/api/chat", {"model": MODEL, "messages": messages, "stream": stream, **wants}
+        )
+        assert answer.status == 200, answer.body
+        return answer.headers.get("x-rkllama-format")
+
+    assert header('{"a": 1}', format="json") == "guided"
+    assert header('"b"', format={"type": "string", "pattern": "^(?=b)"}) == "checked"
+    assert header("Yes.") is None
+
+
 def test_arguments_of_a_free_call_are_what_the_tool_takes(erring: Server) -> None:
     """The model misspells keys and values, and where it names the tool right it gets the arguments right."""
     called = 0
