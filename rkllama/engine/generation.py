@@ -180,13 +180,7 @@ class Generation:
             visit.end(run_figures(result, resident.ready.context_length, counted=counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)
-        if result.prompt_tokens and prompt.raw and not prompt.images:
-            resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
-        used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
-        resident.note_run(self.turn.lane, used)
-        resident.memory = result.memory or resident.memory
-        if result.completion_tokens and result.generation_seconds:
-            resident.tokens_per_second = result.completion_tokens / result.generation_seconds
+        self._note(prompt, result)
         if parser.stray is not None:
             writer = Writer(self, prompt, None, None, counted=counted, before=result, tools=tools)
             yield from mended(writer, parser, tools, raw, called=calls > 0)
@@ -200,6 +194,17 @@ class Generation:
         finished = self.finished(result, reason, None if parser.ended else parser.stopped)
         self.metrics.count(finished)
         yield finished
+
+    def _note(self, prompt: Prompt, result: RunResult) -> None:
+        """Note what a run tells of the model in memory."""
+        resident = self.turn.resident
+        if result.prompt_tokens and prompt.raw and not prompt.images:
+            resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
+        used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
+        resident.note_run(self.turn.lane, used)
+        resident.memory = result.memory or resident.memory
+        if result.completion_tokens and result.generation_seconds:
+            resident.tokens_per_second = result.completion_tokens / result.generation_seconds
 
     def first_timeout(self, prompt: Prompt) -> float:
         """Return how many seconds the first token may take."""
