@@ -161,6 +161,7 @@ def test_arguments_that_are_not_are_written_again(
         ('{"name": "get_weather"}', ('"Paris"', "3}")),
         ('{"name": "get_weather", arguments: {}}', ('"Paris"', "3}")),
         ('{"name": "get_weather"', ('"Paris"', "3}")),
+        ("{'name': 'get_weather', 'arguments': {}}", ('"Paris"', "3}")),
         ('{"arguments": {"city": "Paris"}, "name": "get_weather"}', ("3}",)),
         ('[{"name": "get_weather", "args": 5}]', ('"Paris"', "3}", "]")),
     ],
