@@ -20,7 +20,7 @@ _MAX_NAME = 200
 """Characters of what is no JSON in which a tool's name is waited for."""
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _KEYS = frozenset(("name", "function", "type", "id", *_ARGUMENTS))
-_QUOTES = ('""', "''", "“”")
+_QUOTES = (('"', '"'), ("'", "'"), ("\u201c", "\u201d"))
 """What stands around names, not always rightly."""
 _FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
 
