@@ -103,10 +103,18 @@ class Generation:
         self.turn.resident.raw = True
         visit = self._visit(prompt)
         try:
-            yield from guided(grammar, Writer(self, prompt, schema, visit, counted=counted))
+            yield from self._given(
+                guided(grammar, Writer(self, prompt, schema, visit, counted=counted))
+            )
         finally:
             if visit is not None:
                 self._leave(visit)
+
+    def _given(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events; the caller needs no sign of life after one."""
+        for event in events:
+            yield event
+            self.caller.reassure(silent=False)
 
     def run(
         self,
@@ -183,7 +191,7 @@ class Generation:
         self._note(prompt, result)
         if parser.stray is not None:
             writer = Writer(self, prompt, None, None, counted=counted, before=result, tools=tools)
-            yield from mended(writer, parser, tools, raw, called=calls > 0)
+            yield from self._given(mended(writer, parser, tools, raw, called=calls > 0))
             return
         # The backend calls a run cancelled that was aborted at its end or at a stop string.
         reason: FinishReason = result.reason if parser.stopped is None else "stop"
