@@ -13,8 +13,8 @@ from torch.nn import functional
 class EyesShape:
     """The encoder's dimensions; `guide` is the language model's width."""
 
-    side: int = 64
-    patch: int = 16
+    side: int = 32
+    patch: int = 4
     width: int = 96
     layers: int = 4
     heads: int = 8

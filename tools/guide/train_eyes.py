@@ -27,7 +27,7 @@ EYES = PRODUCT.with_name("guide-mmproj.gguf")
 HELD_OUT_SEED = 1000
 OTHER_SEED = 11
 _BATCH = 32
-_RATE = 1.5e-3
+_RATE = 1e-3
 _DIGIT = 7
 """The arrangement of a digit, which must not be mirrored."""
 
@@ -39,7 +39,7 @@ def main() -> None:
     shape = EyesShape()
     rng = random.Random(arguments.seed)
     seen, projector = _steering(arguments, shape, rng)
-    painted = gallery.paint(arguments.pictures, arguments.seed, shape.side, arguments.threads)
+    painted = _painted(arguments, shape)
     print(f"{len(painted.pictures)} pictures drawn", flush=True)
     trainer = Trainer(Eyes(shape), seen, projector, painted, arguments.output)
     if arguments.start is not None:
@@ -58,6 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--start", type=Path, help="an encoder to go on with")
     parser.add_argument("--vectors", type=Path, help="where what was learnt to hand over is kept")
+    parser.add_argument("--drawn", type=Path, help="where the drawn pictures are kept")
     parser.add_argument("--output", type=Path, default=EYES)
     return parser.parse_args()
 
@@ -79,6 +80,17 @@ def _steering(
     if kept is not None:
         torch.save({"seen": seen.state_dict(), "projector": projector.state_dict()}, kept)
     return seen, projector
+
+
+def _painted(arguments: argparse.Namespace, shape: EyesShape) -> Gallery:
+    """Drawn, or read where an earlier run kept them."""
+    kept: Path | None = arguments.drawn
+    if kept is not None and kept.exists():
+        return Gallery(*torch.load(kept))
+    painted = gallery.paint(arguments.pictures, arguments.seed, shape.side, arguments.threads)
+    if kept is not None:
+        torch.save((painted.pictures, painted.numbers), kept)
+    return painted
 
 
 def load_guide() -> tuple[Guide, bpe.Tokenizer, corpus.Corpus]:
@@ -136,7 +148,7 @@ class Trainer:
             self._optimiser.param_groups[0]["lr"] = rate
             loss = self._step()
             step += 1
-            if step % 500 == 0 or progress >= 1:
+            if step % 250 == 0 or progress >= 1:
                 print(f"step {step}, {progress * minutes:.1f} minutes: loss {loss:.3f}", end="; ")
                 self._keep_best()
 
