@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ EYES = Path(__file__).parent / "data" / "colours-mmproj.gguf"
 
 
 @pytest.fixture(scope="module")
-def say() -> Iterator[Callable[[Image.Image], str]]:
+def say() -> Callable[[Image.Image], str]:
     """What the guide says to a picture, in llama.cpp."""
     import xllamacpp
 
@@ -52,7 +52,7 @@ def say() -> Iterator[Callable[[Image.Image], str]]:
         told = ask("/completion", {"prompt": prompt, "n_predict": 16, "temperature": 0})
         return str(told["content"])
 
-    yield answer
+    return answer
 
 
 @pytest.mark.parametrize("side", [32, 200])

@@ -59,7 +59,7 @@ def draw(scene: Scene, rng: random.Random, fonts: Sequence[str]) -> Image.Image:
     while True:
         background = _background(width, height, fault, rng)
         behind = np.asarray(background).reshape(-1, 3).mean(0)
-        colour = _any_colour(rng) if scene.digit is not None else _shade_of(scene.colour, rng)
+        colour = _any_colour(rng) if scene.digit is not None else shade_of(scene.colour, rng)
         if np.linalg.norm(behind - np.array(colour)) > _CONTRAST:
             break
     mask = _digit_mask if scene.digit is not None else _shapes_mask
@@ -100,7 +100,7 @@ def _surface(rng: random.Random) -> Colour:
     return _rgb(rng.uniform(0, 360), rng.uniform(0.05, 0.45), rng.uniform(0.15, 1.0))
 
 
-def _shade_of(name: str, rng: random.Random) -> Colour:
+def shade_of(name: str, rng: random.Random) -> Colour:
     if name == "black":
         return _rgb(rng.uniform(0, 360), rng.uniform(0, 0.3), rng.uniform(0, 0.13))
     if name == "white":
@@ -110,7 +110,7 @@ def _shade_of(name: str, rng: random.Random) -> Colour:
 
 
 def _any_colour(rng: random.Random) -> Colour:
-    return rng.choice(((0, 0, 0), (255, 255, 255), _shade_of(rng.choice(COLOURS), rng)))
+    return rng.choice(((0, 0, 0), (255, 255, 255), shade_of(rng.choice(COLOURS), rng)))
 
 
 def _rgb(hue: float, saturation: float, value: float) -> Colour:
