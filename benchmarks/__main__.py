@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import board, cpu, slots, states
+from benchmarks import board, cpu, fleet, slots, states
 from rkllama.models import guide
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
@@ -48,6 +48,9 @@ def main() -> None:
         action="store_true",
         help="measure conversations on disk alone (some minutes); with --gguf those of this model",
     )
+    parser.add_argument(
+        "--fleet", action="store_true", help="measure boards behind HAProxy alone (some minutes)"
+    )
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
 
@@ -63,6 +66,8 @@ def main() -> None:
             states.measure(report)
     elif arguments.gguf:
         cpu.measure(arguments.gguf, report)
+    elif arguments.fleet:
+        fleet.measure(report)
     else:
         with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
             Bench(Path(home), report).run()

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from rkllama.models.gguf import read_header
 from tests.llama_server import write_program
-from tests.running import Server
+from tests.running import Server, free_port
 
 _ROUNDS = 5
 _CONTEXT = "4096"
@@ -188,9 +187,7 @@ def _times(
 @contextmanager
 def _wheel(directory: Path, model: str, slots: int) -> Iterator[tuple[str, int]]:
     """Run llama.cpp's own server out of the wheel."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     program = write_program(directory / "llama-server")
     context = str(slots * int(_CONTEXT))
     command = [program, "--model", model, "--ctx-size", context, "--parallel", str(slots)]

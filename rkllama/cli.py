@@ -60,7 +60,11 @@ COMMANDS = {
     ),
     "cp": ("models:copy", "Give a model another name, without using more disk space."),
     "create": ("models:create", "Create a model from a Modelfile, based on a model or a file."),
-    "cache": ("cache:app", "Manage the conversations that are saved for models to go on from."),
+    "cache": (
+        "cache:app",
+        "List or delete the KV caches of conversations that are saved on the disk.",
+    ),
+    "fleet": ("fleet.app:app", "Put several boards behind one address, with HAProxy."),
     "embed": ("embed:embed", "Print the embeddings of texts, one JSON object per line."),
     "rerank": (
         "embed:rerank",

@@ -14,10 +14,10 @@ from .errors import ConfigError
 
 TYPE_CHECKING = False  # the real one would be an import, too
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from typing import Any
 
-    from .prompt_rules import PromptRule
+    from .settings.prompt_rules import PromptRule
 
 NUMBER_BOUNDS: Mapping[str, tuple[float, float]] = {
     "temperature": (0, 5),
@@ -48,6 +48,9 @@ LONGEST_CONFIG = 256 << 10
 
 LONGEST_WAIT = 86400.0
 """Seconds, a day: nothing is waited for longer. The system's clocks overflow at 24 of them."""
+
+_IMAGE_CHARACTERS = 2000
+"""Of a prompt that take as long as a picture: its tokens, and an encoder that is loaded first (18 s)."""
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -113,17 +116,6 @@ def _integer(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
-def _mask(value: object) -> int:
-    """CPUs as bits, "0xF0"."""
-    try:
-        number = value if isinstance(value, int) else int(str(value), 0)
-    except ValueError:
-        raise ValueError("it must be a number such as 0xF0") from None
-    if not 1 <= number <= 0xFF:
-        raise ValueError("it must be between 0x01 and 0xFF: a bit for each of CPU 0 to 7")
-    return number
-
-
 def _switch(value: object) -> bool:
     text = str(value).lower()
     if text in ("true", "1", "yes", "on"):
@@ -131,13 +123,6 @@ def _switch(value: object) -> bool:
     if text in ("false", "0", "no", "off"):
         return False
     raise ValueError("it must be true or false")
-
-
-def _governors(value: object) -> str | None:
-    text = str(value).lower()
-    if text not in ("performance", "off"):
-        raise ValueError("it must be performance, or off")
-    return None if text == "off" else text
 
 
 def _seconds(value: object) -> float:
@@ -178,64 +163,12 @@ def _idle_time(value: object) -> float | None:
     return seconds
 
 
-def _aliases(value: object) -> Mapping[str, str]:
-    """A table of names and the models that they stand for; as a text "chat=qwen3:4b,code=…"."""
-    if isinstance(value, str):
-        value = dict(_alias(pair) for pair in value.split(",") if pair.strip())
-    if not isinstance(value, dict):
-        raise ValueError('it must be a table such as chat = "qwen3:4b"')
-    table: dict[str, str] = {}
-    for name, target in value.items():
-        if not isinstance(target, str) or not target.strip():
-            raise ValueError(f"the alias {name!r} must be the name of a model in quotes")
-        if not 0 < len(name) <= 128 or not name.isprintable() or set(name) & set(" ,=\"'"):
-            raise ValueError(f"{name[:100]!r} cannot be the name of an alias")
-        if alias_key(name) in map(alias_key, table):
-            raise ValueError(f"it has the alias {name!r} twice, in any case and without :latest")
-        table[name] = target.strip()
-    _check_no_circle(table)
-    return table
-
-
-def _alias(pair: str) -> tuple[str, str]:
-    name, sign, target = pair.partition("=")
-    if not sign:
-        raise ValueError("it must be written as NAME=MODEL,NAME=MODEL")
-    return name.strip(), target
-
-
-def alias_key(name: str) -> str:
-    """Return what all spellings of an alias have in common."""
-    return name.strip().lower().removesuffix(":latest")
-
-
-def _check_no_circle(table: Mapping[str, str]) -> None:
-    """Raise ValueError for aliases that stand for each other."""
-    targets = {alias_key(name): alias_key(target) for name, target in table.items()}
-    for name in table:
-        way = [alias_key(name)]
-        while way[-1] in targets:
-            way.append(targets[way[-1]])
-            if way[-1] in way[:-1]:
-                raise ValueError(f"the aliases go round in a circle: {' -> '.join(way)}")
-
-
 def _drain_time(value: object) -> float | None:
     """Return seconds; None for 0 and for a negative duration."""
     seconds = parse_duration(value)
     if seconds > LONGEST_WAIT:
         raise ValueError(f"it must be at most {LONGEST_WAIT / 3600:g}h, or 0")
     return seconds if seconds > 0 else None
-
-
-def _board_name(value: object) -> str:
-    """Return a name as it may stand in a header."""
-    name = str(value)
-    if not (
-        0 < len(name) <= 64 and name.isascii() and all(c.isalnum() or c in "._-" for c in name)
-    ):
-        raise ValueError("it must be at most 64 letters, digits, dots, hyphens and underscores")
-    return name
 
 
 def _level(value: object) -> str:
@@ -245,86 +178,22 @@ def _level(value: object) -> str:
     return level
 
 
-def _words(value: object) -> tuple[str, ...]:
-    if isinstance(value, list | tuple):
-        return tuple(str(item) for item in value)
-    return tuple(word for word in str(value).replace(",", " ").split() if word)
-
-
-def server_command(value: object) -> tuple[str, ...]:
-    """Return the words of a llama-server to start: a program and its arguments, quoted as in a shell.
-
-    Raises ValueError for quotes that do not match, and for arguments that are not the user's to set.
-    """
-    import shlex  # its own imports take as long as all of this module's
-
-    try:
-        words = shlex.split(str(value)) if isinstance(value, str) else [*_words(value)]
-    except ValueError as error:
-        raise ValueError(f"must be a program and its arguments: {str(error).lower()}") from None
-    for word in words:
-        flag = word.partition("=")[0]
-        flag = flag.replace("_", "-") if flag.startswith("--") else flag
-        if flag in _OWN_FLAGS.split():
-            raise ValueError(f"must not contain {flag}, which RKLLama sets itself")
-    return tuple(words)
-
-
-_OWN_FLAGS = (
-    "-m --model -mu --model-url -dr --docker-repo -hf -hfr --hf-repo -hff --hf-file --models-dir "
-    "--models-preset --host --port --reuse-port --api-prefix --api-key --api-key-file --ssl-key-file "
-    "--ssl-cert-file -c --ctx-size -np --parallel --embedding --embeddings --rerank --reranking "
-    "--tools -ag --agent -h --help --usage --version"
-)
-"""What decides which model llama-server runs and who may ask it, and what we have to know of it."""
-
-
-def _program(value: object) -> tuple[str, ...]:
-    try:
-        words = server_command(value)
-    except ValueError as error:
-        raise ValueError(f"it {error}") from None
-    if not words or words[0].startswith("-"):
-        raise ValueError("it must begin with a program")
-    program = _path(words[0]) if "/" in words[0] else words[0]  # else it is looked for in PATH
-    return (program, *words[1:])
-
-
-def _keys(value: object) -> tuple[str, ...]:
-    """API keys, separated by commas or spaces; @FILE stands for those in a file, one a line."""
-    keys: list[str] = []
-    for word in _words(value):
-        keys += _keys_in_file(word[1:]) if word.startswith("@") else [word]
-    if not keys:
-        # An empty list (an unset variable) must not end up as a server that is open to everybody.
-        raise ValueError("it contains no key")
-    return tuple(keys)
-
-
-def _keys_in_file(path: str) -> list[str]:
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8") as stream:
-            lines = [line.strip() for line in stream]
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
-    return [line for line in lines if line and not line.startswith("#")]
-
-
 def _prompt_rules(value: object) -> tuple[PromptRule, ...]:
-    from .prompt_rules import read_rules  # needed only where there are some
+    from .settings.prompt_rules import read_rules
+    from .settings.values import keys
 
-    return read_rules(value, _keys)
+    return read_rules(value, keys)
 
 
-def _origins(value: object) -> tuple[str, ...]:
-    """Origins as browsers send them: in lower case, with no slash at the end."""
-    origins = tuple(word.lower().rstrip("/") for word in _words(value))
-    for origin in origins:
-        place = origin.partition("://")[2]
-        if origin not in ("*", "null") and (not place or "/" in place or "*" in place):
-            # It would be compared with what browsers send, and never be the same.
-            raise ValueError(f"{origin!r} is not an origin such as https://chat.example.org")
-    return origins
+def _by_values(name: str) -> Callable[[object], Any]:
+    """Return a parser of settings/values.py, which is imported only where such a setting is set."""
+
+    def parse(value: object) -> Any:
+        from .settings import values
+
+        return getattr(values, name)(value)
+
+    return parse
 
 
 class Settings:
@@ -482,8 +351,9 @@ class Settings:
         """Where conversations are saved."""
         return os.path.join(self.home, "states")
 
-    def prompt_timeout(self, characters: int) -> float:
-        """Seconds that a prompt of so many characters may take until its first token."""
+    def prompt_timeout(self, characters: int, images: int = 0) -> float:
+        """Seconds that a prompt of so many characters and pictures may take until its first token."""
+        characters += images * _IMAGE_CHARACTERS
         return min(LONGEST_WAIT, self.token_timeout + self.prefill_timeout * characters / 1000)
 
 
@@ -513,7 +383,7 @@ class Setting:
     @property
     def is_duration(self) -> bool:
         """Whether its value is seconds."""
-        return self.parse in (parse_duration, _seconds, _interval, _drain_time)
+        return self.parse in (parse_duration, _seconds, _interval, _idle_time, _drain_time)
 
 
 SETTINGS = (
@@ -529,7 +399,7 @@ SETTINGS = (
     Setting("rknn_lib", "RKLLAMA_RKNN_LIB", _path, None),
     Setting("runtime_url", "RKLLAMA_RUNTIME_URL", _text, RUNTIME_URL),
     Setting("rkllm_abi", "RKLLAMA_RKLLM_ABI", _text, None),
-    Setting("llama_server", "RKLLAMA_LLAMA_SERVER", _program, ()),
+    Setting("llama_server", "RKLLAMA_LLAMA_SERVER", _by_values("program"), ()),
     Setting("lock", "RKLLAMA_LOCK", _path, None),
     Setting("load_timeout", "RKLLAMA_LOAD_TIMEOUT", _seconds, 600.0),
     Setting("token_timeout", "RKLLAMA_TOKEN_TIMEOUT", _seconds, 30.0),
@@ -538,12 +408,12 @@ SETTINGS = (
     Setting("threads", "RKLLAMA_THREADS", _integer(0, 256), 0),
     Setting("base_domain_id", "RKLLAMA_BASE_DOMAIN_ID", _integer(0, 15), None),
     Setting("embed_flash", "RKLLAMA_EMBED_FLASH", _switch, None),
-    Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _mask, None),
+    Setting("enabled_cpus_mask", "RKLLAMA_ENABLED_CPUS_MASK", _by_values("cpu_mask"), None),
     Setting("enabled_cpus_num", "RKLLAMA_ENABLED_CPUS_NUM", _integer(1, 8), None),
     Setting("n_batch", "RKLLAMA_N_BATCH", _integer(1, 100), 1),
-    Setting("governors", "RKLLAMA_GOVERNORS", _governors, None),
-    Setting("api_keys", "RKLLAMA_API_KEY", _keys, ()),
-    Setting("origins", "RKLLAMA_ORIGINS", _origins, ()),
+    Setting("governors", "RKLLAMA_GOVERNORS", _by_values("governors"), None),
+    Setting("api_keys", "RKLLAMA_API_KEY", _by_values("keys"), ()),
+    Setting("origins", "RKLLAMA_ORIGINS", _by_values("origins"), ()),
     Setting("max_body", "RKLLAMA_MAX_BODY", _integer(1024, 1 << 30), 32 << 20),
     Setting("send_timeout", "RKLLAMA_SEND_TIMEOUT", _seconds, 30.0),
     Setting("alive_interval", "RKLLAMA_ALIVE_INTERVAL", _interval, 10.0),
@@ -552,9 +422,9 @@ SETTINGS = (
     Setting("share_states", "RKLLAMA_SHARE_STATES", _switch, False),
     Setting("prompt_rules", "RKLLAMA_PROMPT_RULES", _prompt_rules, ()),
     Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
-    Setting("aliases", "RKLLAMA_ALIASES", _aliases, {}),
+    Setting("aliases", "RKLLAMA_ALIASES", _by_values("aliases"), {}),
     Setting("drain_timeout", "RKLLAMA_DRAIN_TIMEOUT", _drain_time, None),
-    Setting("board_name", "RKLLAMA_BOARD_NAME", _board_name, None),
+    Setting("board_name", "RKLLAMA_BOARD_NAME", _by_values("board_name"), None),
 )
 
 
@@ -670,8 +540,16 @@ def check_names(table: Mapping[str, object], path: str) -> None:
     if unknown := sorted(set(table) - names):
         raise ConfigError(
             f"{path} has unknown settings: {', '.join(unknown)}",
-            hint=f"The known settings are {', '.join(sorted(names))}.",
+            hint=near_names(unknown[0], names),
         )
+
+
+def near_names(name: str, names: Iterable[str]) -> str:
+    """Return a hint for the name of a setting that is none."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name.lower().replace("-", "_"), names, n=2, cutoff=0.55)
+    return f"Did you mean {' or '.join(near)}?" if near else "`rkllama config` lists them."
 
 
 def _read_file(path: str) -> tuple[dict[str, Any], list[ConfigError]]:
@@ -724,11 +602,20 @@ def _is_byte(digits: str) -> bool:
     return digits.isascii() and digits.isdigit() and len(digits) <= 3 and int(digits) < 256
 
 
+_EVERY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+"""The addresses that mean every one of a machine, and the one by which it reaches itself there."""
+
+
+def is_every_address(host: str) -> bool:
+    """Return whether a server at `host` listens at all addresses of its machine."""
+    return host in _EVERY
+
+
 def reachable_host(host: str) -> str:
     """Return where a server that listens at `host` is reached from its own machine."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return _EVERY.get(host, host)
 
 
 def is_this_machine(host: str) -> bool:
     """Return whether a server at `host` would run here: loopback, or the address that means every one."""
-    return is_loopback(host) or host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return is_loopback(host) or is_every_address(host)

@@ -131,6 +131,15 @@ class PromptTooLong(InvalidRequest):
         self.prompt_tokens = prompt_tokens
         self.context_length = context_length
 
+    @staticmethod
+    def of_pictures(pictures: int, tokens: int, context_length: int) -> PromptTooLong:
+        """Return the error for pictures that leave no room in the context by themselves."""
+        return PromptTooLong(
+            f"{pictures} pictures take {tokens} tokens, and the context has only {context_length}",
+            prompt_tokens=tokens,
+            context_length=context_length,
+        )
+
 
 class Unsupported(InvalidRequest):
     """The model, the runtime's version or the backend cannot do what was asked."""

@@ -26,6 +26,7 @@ from .backends.own_log import OwnOutput
 from .backends.rows import Evaluation, Row, probability
 from .backends.tokenizer import TokenCounter, yes_no_tokens
 from .board.soc import cpus, read_soc, require_llm
+from .chat.messages import IMAGE_PLACE
 from .chat.rerank import rerank_prompt
 from .errors import (
     LoadFailed,
@@ -87,6 +88,9 @@ class NPUBackend:
         """Whether the KV cache is empty."""
         self._eyes: Eyes | None = None
         self._pictures: tuple[bytes, ...] = ()
+        """The pictures in the KV cache, as the eyes know them,"""
+        self._before_pictures = ""
+        """and the prompt up to the last one."""
         """The digests of the pictures in the KV cache."""
         self._holds_file = False
         """Whether a prompt cache file has been loaded, which is released before another one is."""
@@ -273,7 +277,7 @@ class NPUBackend:
         if not spec.images:
             return PromptInput(text=spec.prompt, think=spec.think)
         if self._eyes is None:
-            raise Unsupported("this model has no image encoder", param="images")
+            raise Unsupported("this model sees no images: it has no encoder", param="images")
         if len(spec.images) > 1 and not runtime.has("image_start"):
             raise Unsupported(
                 f"librkllmrt {runtime.release} sees one picture at a time, and the conversation has "
@@ -287,21 +291,21 @@ class NPUBackend:
     def _check_room(self, tokens: int, pictures: int) -> None:
         """Raise PromptTooLong where the pictures alone fill the context, before any is encoded."""
         if tokens >= self._context - _SPARE:
-            raise PromptTooLong(
-                f"{pictures} pictures take {tokens} tokens, and the context has only {self._context}",
-                prompt_tokens=tokens,
-                context_length=self._context,
-            )
+            raise PromptTooLong.of_pictures(pictures, tokens, self._context)
 
     def _forget_other_pictures(self, runtime: Runtime, spec: GenerateSpec) -> None:
-        """Clear the KV cache where it holds other pictures than a run's: 1.3.0 is known to go on with what it
-        has evaluated of the first one.
+        """Clear the KV cache where it holds other pictures than a run has, or the same ones behind another
+        text: 1.3.0 is known to go on with what it has evaluated of the first one.
         """
         pictures = self._eyes.last if self._eyes is not None and spec.images else ()
-        if self._pictures and self._pictures != pictures and runtime.has("rkllm_clear_kv_cache"):
+        same = self._pictures == pictures and spec.prompt.startswith(self._before_pictures)
+        if self._pictures and not same and runtime.has("rkllm_clear_kv_cache"):
             runtime.clear_kv_cache()
             self._fresh = True
         self._pictures = pictures
+        self._before_pictures = (
+            spec.prompt[: spec.prompt.rfind(IMAGE_PLACE) + 1] if pictures else ""
+        )
 
     def _loaded(self) -> Runtime:
         if self._runtime is None:

@@ -68,7 +68,7 @@ def serve(
         ready(url)
         notifier.ready(f"Listening on {url}")
         chores = _chores(notifier, settings, server, service, stopping)
-        chores.append(_drain_when_asked(ending, app.drain, notifier, server, service))
+        chores.append(_Draining(ending, app.drain, notifier, server, service))
         server.run_until(stopping, chores)
         notifier.stopping("Ending")
         service.close()
@@ -219,34 +219,49 @@ class _Ending:
         self._wake()
 
 
-def _drain_when_asked(
-    ending: _Ending, drain: Drain, notifier: Notifier, server: Server, service: LocalService
-) -> Chore:
-    """Return a chore that begins to drain after a SIGTERM, and sets `ending.stopping` when a drain is over,
+class _Draining:
+    """The chore that begins to drain after a SIGTERM, and sets `ending.stopping` when a drain is over,
     whoever has begun it.
     """
-    told: list[str] = []
 
-    def look(now: float) -> float:
-        if ending.asked and ending.patience is not None and "stopping" not in told:
-            told.append("stopping")
-            notifier.stopping("Draining")
-            drain.begin(ending.patience)
-        left = drain.look(server, now)
+    def __init__(
+        self,
+        ending: _Ending,
+        drain: Drain,
+        notifier: Notifier,
+        server: Server,
+        service: LocalService,
+    ) -> None:
+        self._ending = ending
+        self._drain = drain
+        self._notifier = notifier
+        self._server = server
+        self._service = service
+        self._begun = self._told = False
+
+    def __call__(self, now: float) -> float:
+        patience = self._ending.patience
+        if self._ending.asked and patience is not None and not self._begun:
+            self._begun = True
+            self._notifier.stopping("Draining")
+            self._drain.begin(patience)
+        left = self._drain.look(self._server, now)
         if left is None:
-            log.info("drained: the server ends")
-            ending.stopping.set()
+            state = "drained" if self._drain.done else "the time to drain is over"
+            log.info("%s: the server ends", state)
+            self._ending.stopping.set()
             return 0.0
-        if drain.begun and "draining" not in told:
-            told.append("draining")
-            notifier.status("Draining")
-            load = service.load_now()
-            log.info(
-                "draining: running requests: %d, waiting: %d, at most %.0f s",
-                load.running,
-                load.waiting,
-                drain.left,
-            )
+        if self._drain.begun and not self._told:
+            self._told = True
+            self._tell()
         return left
 
-    return look
+    def _tell(self) -> None:
+        self._notifier.status("Draining")
+        load = self._service.load_now()
+        log.info(
+            "draining: running requests: %d, waiting: %d, at most %.0f s",
+            load.running,
+            load.waiting,
+            self._drain.left,
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import select
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from .config import LONGEST_WAIT
@@ -41,7 +41,7 @@ def no_text_error(name: str, capabilities: Sequence[str]) -> Unsupported:
     if "rerank" in capabilities:
         return Unsupported(
             f"{name} ranks documents and writes no text",
-            hint="Use it with /v1/rerank, and another model to chat.",
+            hint="Use it with `rkllama rerank` or /v1/rerank, and another model to chat.",
             param="model",
         )
     return Unsupported(
@@ -313,6 +313,9 @@ class ServerService(Service, Protocol):
 
     def aliases(self) -> list[Alias]:
         """Return the aliases of the settings, by name."""
+
+    def seeing(self) -> Collection[str]:
+        """Return the names of the models that see pictures. Raises ModelsDirMissing."""
 
     def can_think(self, request: ChatRequest) -> bool:
         """Whether the prompt of a request can ask for thinking; True where that is not known.

@@ -159,8 +159,12 @@ class SamplingParams:
 
     def over(self, defaults: SamplingParams) -> SamplingParams:
         """These values, with what they leave open taken from `defaults`."""
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return replace(defaults, **{name: v for name, v in own.items() if v is not None})
+        own = {
+            name: value
+            for name in self.__dataclass_fields__
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(defaults, **own) if own else defaults
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,8 +182,12 @@ class NPUParams:
 
     def over(self, defaults: NPUParams) -> NPUParams:
         """These values, with what they leave open taken from `defaults`."""
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return replace(defaults, **{name: v for name, v in own.items() if v is not None})
+        own = {
+            name: value
+            for name in self.__dataclass_fields__
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(defaults, **own) if own else defaults
 
 
 def fold_seed(seed: int) -> int:

@@ -24,7 +24,7 @@ import xllamacpp as llama
 
 if "--help" in sys.argv:
     print("--host HOST  address, or a unix socket if it ends with {ending}")
-    print("--cache-ram N  and  --slot-save-path PATH")
+    print("--cache-ram N  and  --slot-save-path PATH  and  --mmproj FILE")
     sys.exit()
 p = llama.CommonParams()
 p.verbosity, p.warmup, p.n_gpu_layers, p.ui = 3, False, 0, False
@@ -43,6 +43,7 @@ for word in words:
         case "--ubatch-size": p.n_ubatch = int(next(words))
         case "--slot-save-path": p.slot_save_path = next(words)
         case "--cache-ram": p.cache_ram_mib = int(next(words))
+        case "--mmproj": p.mmproj.path, p.mmproj_use_gpu = next(words), False
         case "--embeddings": p.embedding = True
         case "--reranking": p.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_RANK
         case "--pooling": p.pooling_type = llama.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN; next(words)

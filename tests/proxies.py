@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.running import LIMIT, Server
+from tests.running import LIMIT, Server, free_port
 from tests.waiting import until
 
 NGINX = """\
@@ -69,7 +69,7 @@ def proxy(name: str, server: Server, directory: Path, seconds: int) -> Iterator[
     text, arguments = PROXIES[name]
     path = program(name)
     assert path is not None
-    port = _free_port()
+    port = free_port()
     file = directory / f"{name}.conf"
     file.write_text(
         text.format(
@@ -84,12 +84,6 @@ def proxy(name: str, server: Server, directory: Path, seconds: int) -> Iterator[
     finally:
         process.terminate()
         process.wait(LIMIT)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _answers(port: int) -> bool:

@@ -20,6 +20,14 @@ LIMIT = 30.0
 """Seconds after which a test fails instead of hanging."""
 
 
+def free_port() -> int:
+    """A port of the loopback that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A complete HTTP reply."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -36,6 +37,7 @@ class Terminal:
         self._env = {"TERM": "xterm", **(env or {})}
         self._columns = columns
         self.raw = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._seen = 0
 
     def __enter__(self) -> Terminal:
@@ -133,5 +135,5 @@ class Terminal:
             data = os.read(self._fd, 1 << 16)
         except OSError:  # Linux's way to say that nobody has the terminal open any more
             return False
-        self.raw += data.decode("utf-8", "replace")
+        self.raw += self._decoder.decode(data)  # a read may end within a character
         return bool(data)

@@ -86,3 +86,9 @@ def test_intervals(text: str, seconds: float) -> None:
 def test_what_is_no_interval(text: str) -> None:
     with pytest.raises(ConfigError, match="RKLLAMA_ALIVE_INTERVAL"):
         load_settings(environ={"RKLLAMA_ALIVE_INTERVAL": text})
+
+
+def test_a_picture_may_take_as_long_as_an_encoder_is_loaded() -> None:
+    settings = load_settings({"token_timeout": "1s", "prefill_timeout": "10s"})
+    assert settings.prompt_timeout(500) == 6.0
+    assert settings.prompt_timeout(500, images=2) == 46.0

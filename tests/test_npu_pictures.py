@@ -177,6 +177,14 @@ def test_the_same_picture_again_is_neither_encoded_nor_evaluated(
         assert after.prompt_tokens == new["prompt_tokens"]
 
 
+def test_the_same_picture_in_another_place_is_seen_right(tmp_path: Path) -> None:
+    with seeing("1.3.0", tmp_path) as model:
+        for prompt in (f"{HERE}What is it?", f"What is it?{HERE}", f"What?{HERE}", f"What?{HERE}!"):
+            assert model.run(prompt, PHOTO) == told(PHOTO)
+        assert [run["matched"] > 0 for run in model.events("run")] == [False, False, False, True]
+        assert len(model.events("encode")) == 1
+
+
 def test_a_further_picture_is_seen_right(tmp_path: Path) -> None:
     with seeing("1.3.0", tmp_path) as model:
         first = f"{HERE}What is it?"
@@ -258,7 +266,7 @@ def test_a_model_without_an_encoder_refuses_pictures(tmp_path: Path) -> None:
         backend = NPUBackend(compatible=str(tmp_path / "none"))
         path = write_model(tmp_path / "m.rkllm")
         backend.load(LoadSpec(path=path, context_length=256, library=library("1.3.0")))
-        with pytest.raises(Unsupported, match="no image encoder"):
+        with pytest.raises(Unsupported, match="it has no encoder"):
             backend.generate(GenerateSpec(prompt=HERE, images=(PHOTO,)), lambda _: None)
         backend.close()
 

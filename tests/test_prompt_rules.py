@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rkllama.config import load_settings
 from rkllama.errors import ConfigError
 from rkllama.models.modelfile import ModelfileError, parse_modelfile, read_parameters
-from rkllama.prompt_rules import BUILT_IN, PromptRule, find_rules, matches
+from rkllama.settings.prompt_rules import BUILT_IN, PromptRule, find_rules, matches
 from tests.home_assistant import recorded_prompt
 from tests.test_cli import failure, output, rkllama
 
@@ -65,7 +65,10 @@ keys = ["first", "@{tmp_path / "keys"}"]
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ('"unknown"', "the rule unknown needs lines: only home-assistant is built in"),
+        (
+            '"unknown"',
+            "there is no built-in rule unknown, only home-assistant; one of your own needs lines",
+        ),
         ("3", "must be names of rules, or tables"),
         ('[{name = "a b"}]', "a rule's name has letters"),
         ('[{lines = ["x"]}]', "a rule's name has letters"),

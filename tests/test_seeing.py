@@ -11,25 +11,13 @@ from typing import Any
 
 import pytest
 
-from rkllama.backends.vision.picture import square
-from tests.backends.vision.pictures import GREEN, RED, encoded, halves
 from tests.conftest import isolate
 from tests.running import Reply, Server
-from tests.virtual_npu import library, read_prompts, read_trace, write_model
-from tests.virtual_rknn import describe, write_encoder
-from tests.virtual_rknn import library as encoder_library
+from tests.seeing import OTHER, PHOTO, put_model, told, use_libraries
+from tests.virtual_npu import read_prompts, read_trace
 from tests.waiting import until
 
 pytestmark = pytest.mark.integration
-
-PHOTO, OTHER = encoded(halves()), encoded(halves((90, 50), GREEN, RED), "JPEG", quality=95)
-
-
-def told(*images: bytes) -> str:
-    return "\n".join(
-        f"picture {number}: {describe(square(image, 28, 28, ''), 28, 28)}"
-        for number, image in enumerate(images, 1)
-    )
 
 
 def base64_of(image: bytes) -> str:
@@ -43,13 +31,7 @@ class House:
         self.server, self.models, self.trace = server, models, trace
 
     def put(self, name: str, *, encoder: dict[str, Any] | None, **model: Any) -> None:
-        folder = self.models / name
-        write_model(
-            folder / "Qwen2.5-VL-3B-Instruct.rkllm",
-            **{"mode": "picture", "embd_size": 16, "trace": self.trace, "trace_prompt": 1, **model},
-        )
-        if encoder is not None:
-            write_encoder(folder / "vision.rknn", trace=self.trace, **encoder)
+        put_model(self.models, name, self.trace, encoder=encoder, **model)
 
     def ask(self, model: str, text: str, *images: bytes, **more: Any) -> Reply:
         message = {"role": "user", "content": text, "images": [base64_of(i) for i in images]}
@@ -68,8 +50,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         home = isolate(patch, directory)
         models = home / "RKLLAMA" / "models"
         models.mkdir(parents=True)
-        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.3.0"))
-        patch.setenv("RKLLAMA_RKNN_LIB", encoder_library())
+        use_libraries(patch)
         with Server("--max-loaded", "2") as server:
             house = House(server, models, directory / "trace")
             house.put("vl", encoder={})
@@ -122,6 +103,23 @@ def test_a_second_question_runs_no_encoder_and_evaluates_the_new_text(house: Hou
     run = house.events("run")[-1]
     assert run["matched"] >= run_before["prompt_tokens"]
     assert run["evaluated"] < 30
+
+
+def test_what_decodes_and_encodes_is_loaded_with_the_first_picture_only(house: House) -> None:
+    house.put("idle", encoder={})
+    reply = house.ask("idle", "Hello.")
+    assert text_of(reply) == "no picture"
+    pid = house.events("init")[-1]["pid"]
+    assert mapped(pid) == set()
+    text_of(house.ask("idle", "What is it?", PHOTO))
+    assert mapped(pid) == {"/PIL/", "/librknnrt.so"}
+    assert mapped(house.server.process.pid) == set()  # it only passes pictures on
+
+
+def mapped(pid: int) -> set[str]:
+    """What of Pillow and librknnrt is in a process."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return {name for name in ("/PIL/", "/librknnrt.so") if name in maps}
 
 
 def test_pictures_of_earlier_turns_stay_in_their_places(house: House) -> None:

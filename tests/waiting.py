@@ -13,12 +13,18 @@ LIMIT = 20.0
 """Seconds after which a test fails instead of hanging."""
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Return as soon as the condition holds; fail after LIMIT seconds."""
-    deadline = time.monotonic() + LIMIT
+def until(
+    condition: Callable[[], object],
+    failure: str = "it never came",
+    *,
+    seconds: float = LIMIT,
+    each: float = 0.001,
+) -> None:
+    """Return as soon as the condition holds, which is asked `each` so many seconds; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.001)
+        assert time.monotonic() < deadline, failure
+        time.sleep(each)
 
 
 class Task(Generic[T]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -165,17 +165,23 @@ def tags_body(
     incomplete: Sequence[IncompleteDownload] = (),
     aliases: Iterable[Alias] = (),
     states: Mapping[str, str] | None = None,
+    seeing: Collection[str] = (),
 ) -> dict[str, Any]:
     """`/api/tags`. Downloads that are not complete are no models to clients, but told to ours; aliases are
-    models to clients. `states` is how the models in memory are, by path.
+    models to clients. `states` is how the models in memory are, by path; `seeing` names those that see.
     """
     states = states or {}
-    entries = [_entry(info, digest) | _state(info, states) for info in models]
+
+    def entry(info: ModelInfo) -> dict[str, Any]:
+        vision = {"vision": True} if info.name in seeing else {}
+        return _entry(info, digest) | _state(info, states) | vision
+
+    entries = [entry(info) for info in models]
     for alias in aliases:
         if alias.info is not None:
             name = tagged(alias.name)
-            entry = _entry(alias.info, digest) | _state(alias.info, states)
-            entries.append(entry | {"name": name, "model": name, "alias_of": alias.info.name})
+            named = {"name": name, "model": name, "alias_of": alias.info.name}
+            entries.append(entry(alias.info) | named)
     body: dict[str, Any] = {"models": entries}
     if incomplete:
         body["incomplete"] = [asdict(download) for download in incomplete]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import http.client
-import json
 import os
 import re
 import resource
@@ -22,10 +21,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ..errors import BackendMissing, LoadFailed, RuntimeFailed
+from .llama_http import Client
 
 _POLL = 0.02
 """Seconds between two questions whether it is ready; its end is noticed at once."""
@@ -103,14 +103,13 @@ def _environment() -> dict[str, str]:
 
 
 class LlamaServer:
-    """A running llama-server. Each of its requests is one thread's; `hang_up` is called from others."""
+    """A running llama-server; `client` asks it."""
 
     def __init__(self, program: str, help_text: str, arguments: Sequence[str]) -> None:
         """Start it; its output goes where this process's goes. Raises LoadFailed."""
         self._address = _Socket() if ".sock" in help_text else _Port()
         self._key = secrets.token_urlsafe(32)
-        self._sockets: dict[int, socket.socket] = {}
-        """Of the requests that may be broken off, by their slots."""
+        self.client = Client(lambda: self._address.connect(self._popen.pid), self._key)
         self._guarded = self._stopping = False
         self._ended = threading.Event()
         try:
@@ -148,7 +147,7 @@ class LlamaServer:
 
     def _is_ready(self) -> bool:
         try:
-            with self.request("GET", "/health") as response:
+            with self.client.request("GET", "/health") as response:
                 return response.status == http.client.OK
         except (OSError, http.client.HTTPException):
             return False
@@ -179,49 +178,9 @@ class LlamaServer:
     def ask(self, path: str, body: object = None) -> dict[str, Any]:
         """Return the JSON that answers a GET, with a `body` a POST. Raises RuntimeFailed."""
         try:
-            with self.request("GET" if body is None else "POST", path, body) as response:
-                return read_json(response)
+            return self.client.fetch(path, body)
         except (OSError, http.client.HTTPException) as error:
             self.lost(error)
-
-    @contextlib.contextmanager
-    def request(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        aborted: Callable[[], bool] | None = None,
-        slot: int = 0,
-    ) -> Iterator[http.client.HTTPResponse]:
-        """Send a request, and hold the beginning of its response. Raises OSError, HTTPException.
-
-        With `aborted` it is the one of a slot that `hang_up` breaks off; that tells of one that came before.
-        """
-        headers = {"Authorization": f"Bearer {self._key}", "Connection": "close"}
-        data = None
-        if body is not None:
-            data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = self._address.connect(self._popen.pid)
-        if aborted is not None:
-            self._sockets[slot] = connection.sock
-        try:
-            if aborted is not None and aborted():
-                raise ConnectionAbortedError
-            connection.request(method, path, data, headers)
-            with connection.getresponse() as response:
-                yield response
-        finally:
-            if aborted is not None:
-                self._sockets.pop(slot, None)
-            connection.close()
-
-    def hang_up(self, slot: int) -> None:
-        """Break a slot's request off that may be; without one, do nothing. For other threads."""
-        running = self._sockets.get(slot)
-        if running is not None:
-            with contextlib.suppress(OSError):
-                running.shutdown(socket.SHUT_RDWR)
 
     def lost(self, error: Exception | None = None) -> NoReturn:
         """A connection broke. Raises RuntimeFailed, unless the program ended, and this process with it."""
@@ -231,32 +190,6 @@ class LlamaServer:
             f"llama-server broke an answer off ({error or 'without a reason'})",
             hint="Its log may tell why; another build of it may do better.",
         )
-
-
-def read_json(response: http.client.HTTPResponse) -> dict[str, Any]:
-    """Return a response's JSON; an error has the key "error", also where it came without JSON."""
-    data = response.read()
-    try:
-        answer = json.loads(data)
-    except ValueError:
-        answer = None
-    if isinstance(answer, dict) and ("error" in answer or response.status == http.client.OK):
-        return answer
-    text = data[:200].decode("utf-8", "replace").strip()
-    return {"error": {"message": f"HTTP status {response.status} {text}".strip()}}
-
-
-def events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    """The JSON of the server-sent events of a response, as they come."""
-    rest = b""
-    while data := response.read1(1 << 16):
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            kind, _, content = line.strip().partition(b":")
-            if kind == b"data" and content.strip() != b"[DONE]":
-                yield json.loads(content)
-            elif kind == b"error":  # builds before 2026
-                yield {"error": json.loads(content)}
 
 
 def end_like(status: int) -> NoReturn:

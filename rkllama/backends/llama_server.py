@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import LoadFailed, Unsupported
 from ..models.gguf import GGUFError, GGUFHeader, read_header
+from ..models.vision.mmproj import check_is_model, read_mmproj
 from ..states.key import file_identity
 from .base import (
     EmbedResult,
@@ -23,16 +24,14 @@ from .base import (
     RunResult,
 )
 from .hardware import slots_for, spare_memory
+from .llama_http import Slots
 from .llama_program import (
     Ended,
     LlamaServer,
     end_like,
-    events,
     find_program,
     read_help,
-    read_json,
 )
-from .llama_slots import Slots
 from .llama_wire import (
     Completion,
     Constraints,
@@ -44,8 +43,9 @@ from .llama_wire import (
     rerank,
     with_prompt_of,
 )
-from .llamacpp_log import last_error, load_error
+from .llamacpp_log import encoder_error, last_error, load_error
 from .own_log import OwnOutput
+from .vision.mmproj import MmprojEyes, need_eyes, not_loaded
 
 _MOST_CACHE_MIB = 8192
 """What llama-server takes by itself to remember other conversations."""
@@ -65,6 +65,9 @@ class LlamaServerBackend:
         self._parallel = 1
         self._slots: Slots | None = None
         """Where a run has the slot of its lane; else llama-server chooses one."""
+        self._eyes: MmprojEyes | None = None
+        self._blind: str | None = None
+        """Why the model does not see with the encoder that it has."""
         self._embedding = threading.Lock()
         self._constraints = Constraints()
 
@@ -75,12 +78,15 @@ class LlamaServerBackend:
             header = read_header(spec.path)
         except GGUFError as error:
             raise LoadFailed(error.message, hint=error.hint) from None
+        check_is_model(os.path.basename(spec.path), header)
         self._help = read_help(self._program)
         limit = header.context_length
         self._context_length = min(spec.context_length, limit) if limit else spec.context_length
         self._spec, self._header = spec, header
-        self._server, notices = self._start_with_slots(spec, header)
+        self._server, notices = self._start_seeing(spec, header)
         told = self._server.ask("/props")
+        if self._encoder is not None and self._blind is None:
+            self._eyes = MmprojEyes(read_mmproj(self._encoder), told)
         context = (told.get("default_generation_settings") or {}).get("n_ctx")
         if isinstance(context, int) and 0 < context < self._context_length:
             self._context_length = context
@@ -101,8 +107,31 @@ class LlamaServerBackend:
             keeps_states=self._keeps_states,
             slots=self._keeps_states,
             state_format=self._state_format(spec) if self._keeps_states else "",
+            image_tokens=None if self._eyes is None else self._eyes.facts.tokens,
             notices=notices,
         )
+
+    @property
+    def _encoder(self) -> str | None:
+        """The file that the model is to see with."""
+        assert self._spec is not None
+        assert self._header is not None
+        return None if self._header.only_embeds else self._spec.encoder
+
+    def _start_seeing(
+        self, spec: LoadSpec, header: GGUFHeader
+    ) -> tuple[LlamaServer, tuple[str, ...]]:
+        """Start the program; without the encoder where one of the two is at fault, which is a notice."""
+        if self._encoder is not None and "--mmproj" not in self._help:
+            self._blind = not_loaded(self._encoder, "this llama-server knows no --mmproj")
+        try:
+            server, notices = self._start_with_slots(spec, header)
+        except LoadFailed as error:
+            if self._encoder is None or self._blind is not None:
+                raise
+            self._blind = not_loaded(self._encoder, encoder_error(error.log) or error.message)
+            server, notices = self._start_with_slots(spec, header)
+        return server, notices if self._blind is None else (*notices, self._blind)
 
     @property
     def _keeps_states(self) -> bool:
@@ -177,6 +206,10 @@ class LlamaServerBackend:
             arguments += ["--slot-save-path", os.path.join(str(spec.states), "")]
         # Prompts come rendered; the model's own template, which it may not understand, it need not read.
         arguments += ["--chat-template", "chatml"]
+        if self._encoder is not None and self._blind is None and not embeds:
+            arguments += ["--mmproj", self._encoder]
+            if at_once := read_mmproj(self._encoder).at_once:
+                arguments += ["--ubatch-size", str(max(512, at_once))]
         if spec.threads:
             arguments += ["--threads", str(spec.threads)]
         if "--cache-ram" in self._help:
@@ -199,13 +232,15 @@ class LlamaServerBackend:
     ) -> RunResult:
         """Return one completion; the prefix that it shares with the last one is not evaluated again.
 
-        Raises Unsupported for a model that only makes embeddings, and for images.
+        Raises Unsupported for a model that only makes embeddings, and for images where it has no encoder.
         """
         if self._header is not None and self._header.only_embeds:
             raise Unsupported("this model produces only embeddings, no text")
-        if spec.images:
-            raise Unsupported("llama-server is given no images", param="images")
         request = completion_request(spec, self._header, self._context_length)
+        if spec.images and not need_eyes(self._eyes, self._blind).add(
+            request, spec.images, cancelled
+        ):
+            return RunResult(reason="cancelled")
         if self._slots is not None:
             request["id_slot"] = spec.slot
         tried = None
@@ -229,14 +264,7 @@ class LlamaServerBackend:
         """Let llama-server run a request to its end, unless it is aborted. Raises RuntimeFailed."""
         server = self._running
         try:
-            with server.request("POST", "/v1/completions", request, aborted, slot) as response:
-                if response.status != http.client.OK:
-                    completion.take(read_json(response))
-                    return completion
-                for chunk in events(response):
-                    completion.take(chunk)
-                    if aborted() or completion.repeats:
-                        break
+            server.client.run(request, completion, aborted, aborted, slot)
         except (OSError, http.client.HTTPException, ValueError) as error:
             if not aborted():
                 server.lost(error)
@@ -250,7 +278,7 @@ class LlamaServerBackend:
         """Wait until llama-server, whose client hung up, does something else: then it is not stuck."""
         with (
             contextlib.suppress(OSError, http.client.HTTPException),
-            self._running.request("GET", "/slots") as response,
+            self._running.client.request("GET", "/slots") as response,
         ):
             response.read()
 
@@ -308,7 +336,7 @@ class LlamaServerBackend:
     def abort(self, slot: int = 0) -> None:
         """Hang up: llama-server ends the run at the next token, or at the next batch of the prompt."""
         if self._server is not None:
-            self._server.hang_up(slot)
+            self._server.client.hang_up(slot)
 
     def close(self) -> None:
         """End the program."""

@@ -26,7 +26,7 @@ from .base import (
 from .grammar import grammar_schemas, without_patterns
 from .llamacpp_log import schema_error
 from .own_log import OwnOutput
-from .rows import sigmoid
+from .rows import shortened, sigmoid
 
 EmitLogprobs = Callable[[str, tuple[TokenLogprob, ...]], None]
 
@@ -93,6 +93,32 @@ def adds_space(header: GGUFHeader) -> bool:
     """
     flag = header.metadata.get("tokenizer.ggml.add_space_prefix")
     return flag if isinstance(flag, bool) else header.tokenizer in ("llama", "t5")
+
+
+def is_native(request: dict[str, Any]) -> bool:
+    """Return whether a request is for the server's own `/completion`, which alone takes pictures."""
+    return not isinstance(request["prompt"], str)
+
+
+def native_chunk(chunk: dict[str, Any]) -> dict[str, Any]:
+    """Return a chunk of `/completion` as one of `/v1/completions`."""
+    if "content" not in chunk:
+        return chunk
+    timings = chunk.get("timings") or {}
+    shaped: dict[str, Any] = {"timings": timings}
+    if "prompt_progress" in chunk:
+        return {**shaped, "prompt_progress": chunk["prompt_progress"]}
+    choice: dict[str, Any] = {"text": chunk["content"]}
+    if (tokens := chunk.get("completion_probabilities")) and not chunk.get("stop"):
+        choice["logprobs"] = {"content": tokens}
+    if chunk.get("stop"):
+        choice["finish_reason"] = "length" if chunk.get("stop_type") == "limit" else "stop"
+        shaped["usage"] = {
+            "prompt_tokens": chunk.get("tokens_evaluated"),
+            "completion_tokens": chunk.get("tokens_predicted"),
+            "prompt_tokens_details": {"cached_tokens": timings.get("cache_n")},
+        }
+    return {**shaped, "choices": [choice]}
 
 
 class Completion:
@@ -373,9 +399,7 @@ def _fitting(
     """Return the reply to a text, with `truncate` to as much of it as the context holds."""
     answer = _with_counts(ask(text), context_length)
     while truncate and text and (error := answer.get("error")) and error.get("n_prompt_tokens"):
-        # Cut by the measured ratio, with a margin, until it fits.
-        keep = len(text) * context_length / error["n_prompt_tokens"]
-        text = text[: min(len(text) - 1, int(keep * 0.95))]
+        text = shortened(text, error["n_prompt_tokens"], context_length)
         answer = _with_counts(ask(text), context_length)
     if "error" in answer:
         raise failure(answer["error"])

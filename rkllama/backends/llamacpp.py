@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import secrets
 import threading
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..board.installation import how_to_add_the_cpu_backend
+from ..chat.messages import IMAGE_PLACE
 from ..errors import (
     BackendMissing,
     InvalidRequest,
@@ -21,6 +23,7 @@ from ..errors import (
     Unsupported,
 )
 from ..models.gguf import GGUFError, GGUFHeader, read_header
+from ..models.vision.mmproj import check_is_model, read_mmproj
 from .base import (
     EmbedResult,
     Emit,
@@ -32,7 +35,7 @@ from .base import (
     RunResult,
 )
 from .hardware import batch_for, cache_bytes, check_memory, slots_for, threads_for
-from .llama_slots import Slots, listener
+from .llama_http import Client, Slots, listener
 from .llama_steps import Steps
 from .llama_wire import (
     Completion,
@@ -41,11 +44,13 @@ from .llama_wire import (
     adds_space,
     completion_request,
     embed,
+    is_native,
     rerank,
     with_prompt_of,
 )
-from .llamacpp_log import load_error
+from .llamacpp_log import encoder_error, load_error
 from .own_log import OwnOutput
+from .vision.mmproj import MmprojEyes, need_eyes, not_loaded
 
 _REQUIREMENT = "xllamacpp>=2026.10,<2027"
 """What the extra `cpu` installs, see pyproject.toml."""
@@ -69,8 +74,13 @@ class CPUBackend:
         """How many go on now."""
         self._recent: deque[str] = deque(maxlen=1)
         """The texts of the last runs, which llama.cpp's slots hold."""
+        self._client: Client | None = None
+        """Asks the listener, for what the binding does not take: slots' files, and pictures."""
         self._slots: Slots | None = None
         """Where a run has the slot of its lane; else llama.cpp chooses one."""
+        self._eyes: MmprojEyes | None = None
+        self._blind: str | None = None
+        """Why the model does not see with the encoder that it has."""
         self._held: dict[int, str] = {}
         """The text that each of them holds."""
         self._constraints = Constraints()
@@ -83,9 +93,14 @@ class CPUBackend:
             header = read_header(spec.path)
         except GGUFError as error:
             raise LoadFailed(error.message, hint=error.hint) from None
+        check_is_model(name, header)
+        encoder = None if header.only_embeds else spec.encoder
+        size = os.path.getsize(spec.path)
+        if encoder is not None and os.path.isfile(encoder):
+            size += os.path.getsize(encoder)
         limit = header.context_length
         context = min(spec.context_length, limit) if limit else spec.context_length
-        spare = check_memory(name, header, os.path.getsize(spec.path), context)
+        spare = check_memory(name, header, size, context)
         output = OwnOutput()
         try:
             parameters = _parameters(llama, spec, header, context)
@@ -98,7 +113,7 @@ class CPUBackend:
             keeps_states = spec.states is not None and not header.only_embeds
             if keeps_states:
                 parameters.slot_save_path = os.path.join(str(spec.states), "")
-            self._server = llama.Server(parameters)
+            self._server = self._start(llama, parameters, encoder, output)
         except RuntimeError as error:
             raise LoadFailed(
                 f"{name} cannot be loaded: {output.wait_for(load_error) or error}".rstrip("."),
@@ -108,8 +123,11 @@ class CPUBackend:
             output.close()
         self._spec, self._header, self._context_length = spec, header, context
         self._recent = deque(maxlen=2 * parallel)
-        if keeps_states:
-            self._slots = Slots(listener(self._server.listening_address, parameters.api_keys[0]))
+        if keeps_states or encoder is not None:
+            client = listener(self._server.listening_address, parameters.api_keys[0])
+            self._client, self._slots = client, Slots(client.ask) if keeps_states else None
+            if encoder is not None and self._blind is None:
+                self._eyes = MmprojEyes(read_mmproj(encoder), client.ask("/props"))
         # Deleting a server that never served a request can hang: this also touches the weights once.
         touch = {"prompt": " ", "n_predict": 1, "cache_prompt": False}
         self._writes = "error" not in self._server.handle_completions(touch)
@@ -118,7 +136,7 @@ class CPUBackend:
             runtime=f"llama.cpp (xllamacpp {getattr(llama, '__version__', '?')})",
             dtype=header.quantization,
             threads=parameters.cpuparams.n_threads,
-            memory=os.path.getsize(spec.path) + parallel * cache_bytes(header, context),
+            memory=size + parallel * cache_bytes(header, context),
             constrains=not adds_space(header),
             per_run_sampling=True,
             counts_tokens=True,
@@ -126,7 +144,24 @@ class CPUBackend:
             keeps_states=keeps_states,
             slots=keeps_states,
             state_format=_state_format(parameters),
+            image_tokens=None if self._eyes is None else self._eyes.facts.tokens,
+            notices=() if self._blind is None else (self._blind,),
         )
+
+    def _start(self, llama: Any, parameters: Any, encoder: str | None, output: OwnOutput) -> Any:
+        """Return a server that sees; one that does not where the encoder is at fault. Raises RuntimeError."""
+        if encoder is None:
+            return llama.Server(parameters)
+        try:
+            parameters.mmproj.path, parameters.mmproj_use_gpu = encoder, False
+            batch = max(parameters.n_batch, read_mmproj(encoder).at_once)
+            parameters.n_batch = parameters.n_ubatch = batch
+            return llama.Server(parameters)
+        except (RuntimeError, LoadFailed) as error:
+            parameters.mmproj.path = ""
+            server = llama.Server(parameters)
+            self._blind = not_loaded(encoder, output.wait_for(encoder_error) or str(error))
+            return server
 
     def generate(
         self,
@@ -141,9 +176,12 @@ class CPUBackend:
         """
         if not self._writes:
             raise Unsupported("this model produces only embeddings, no text")
-        if spec.images:
-            raise Unsupported("the CPU backend cannot read images", param="images")
         request = completion_request(spec, self._header, self._context_length)
+        held: str = request["prompt"]
+        if spec.images:
+            held = held.partition(IMAGE_PLACE)[0]
+            if not need_eyes(self._eyes, self._blind).add(request, spec.images, cancelled):
+                return RunResult(reason="cancelled")
         if self._slots is not None:
             request["id_slot"] = spec.slot
         tried = None
@@ -151,11 +189,13 @@ class CPUBackend:
             if spec.schema is not None:
                 tried = self._constraints.apply(
                     request,
-                    lambda trial, emit: self._run(trial, emit, None, cancelled, spec.cached),
+                    lambda trial, emit: self._run(trial, emit, None, cancelled, spec),
                     cancelled,
                 )
-            completion = self._run(request, emit, emit_logprobs, cancelled, spec.cached)
-            self._note_held(spec.slot, request["prompt"] + "".join(completion.texts))
+            completion = self._run(request, emit, emit_logprobs, cancelled, spec)
+            if not spec.images:
+                held += "".join(completion.texts)
+            self._note_held(spec.slot, held)
         result = completion.result(aborted=cancelled())
         return result if tried is None else with_prompt_of(tried, result)
 
@@ -187,12 +227,16 @@ class CPUBackend:
         emit: Emit,
         emit_logprobs: EmitLogprobs | None,
         cancelled: Callable[[], bool],
-        cached: int,
+        spec: GenerateSpec,
     ) -> Completion:
         """Let llama.cpp run a request to its end, its prompt in steps while others run, too."""
+        if is_native(request):  # a picture is evaluated as a whole
+            completion = Completion(emit, emit_logprobs)
+            self._ask_listener(request, completion, cancelled, spec.slot)
+            return completion
         steps, may_wait = Steps(request["prompt"]), bool(request["cache_prompt"])
         if may_wait and self._runs > 1:
-            steps.begin_after(self._texts_in_cache(request, cached))
+            steps.begin_after(self._texts_in_cache(request, spec.cached))
             may_wait = self._take_steps(request, steps, cancelled)
         while True:
             completion = Completion(emit, emit_logprobs)
@@ -264,6 +308,21 @@ class CPUBackend:
             completion.problem = (answer or {}).get("error")
         return completion
 
+    def _ask_listener(
+        self,
+        request: dict[str, Any],
+        completion: Completion,
+        cancelled: Callable[[], bool],
+        slot: int,
+    ) -> None:
+        """Let llama.cpp run a request that the binding does not take."""
+        assert self._client is not None
+        try:
+            self._client.run(request, completion, cancelled, cancelled, slot)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            if not cancelled():
+                raise RuntimeFailed(f"llama.cpp broke an answer off: {error}") from None
+
     def embed(self, texts: tuple[str, ...], truncate: bool) -> EmbedResult:
         """Vectors pooled as the model says, else the mean of its tokens'."""
         end = self._spec.text_end if self._spec else ""
@@ -324,7 +383,9 @@ class CPUBackend:
         return None if self._slots is None else self._slots.save(path, slot)
 
     def abort(self, slot: int = 0) -> None:
-        """Do nothing: each run asks for itself, at each token and at each batch of the prompt."""
+        """Break off a run with pictures; any other asks for itself, at each token and each batch."""
+        if self._client is not None:
+            self._client.hang_up(slot)
 
     def close(self) -> None:
         """Free the model."""

@@ -14,6 +14,13 @@ def load_error(log: str) -> str | None:
     return reasons[-1].strip() if reasons else None
 
 
+def encoder_error(log: str) -> str | None:
+    """Why a model's image encoder could not be loaded; None: not in the log (yet)."""
+    pattern = r"(?:clip_init: failed to load model '[^']*'|mtmd_init_from_file: error): (.+)\n"
+    match = re.search(pattern, log)
+    return match[1].strip() if match else None
+
+
 def schema_error(log: str) -> str | None:
     """Why llama.cpp's grammar engine does not take a JSON schema; None: not in the log (yet)."""
     told: list[str] = re.findall(r"llg error: (.*(?:\n.*)?(?:\n.*)?(?:\n *error: .*)?)", log)

@@ -44,6 +44,16 @@ def sigmoid(value: float) -> float:
     return 0.5 + 0.5 * math.tanh(value / 2)
 
 
+def shortened(text: str, tokens: int | None, context_length: int | None) -> str:
+    """Return as much of a text as may fit in a context, by the tokens that it has with what comes with it;
+    half of it where these are not known. The margin is for a ratio that differs along the text.
+    """
+    share = 0.5
+    if tokens and context_length:
+        share = min(0.95, 0.95 * context_length / tokens)
+    return text[: int(len(text) * share)]
+
+
 class Evaluation:
     """How texts are evaluated. `run` takes as many prompts as `n_batch` says, and gives a row for each;
     `prompt` makes a prompt of a text. With `truncate` a text that is too long is cut until it fits.
@@ -88,7 +98,4 @@ class Evaluation:
             except PromptTooLong as error:
                 if not self._truncate or not text:
                     raise
-                share = 0.5
-                if error.prompt_tokens and error.context_length:
-                    share = min(0.95, 0.95 * error.context_length / error.prompt_tokens)
-                text = text[: int(len(text) * share)]
+                text = shortened(text, error.prompt_tokens, error.context_length)

@@ -46,9 +46,14 @@ def neutraliser(control_tokens: Iterable[str]) -> Neutralise:
 
     def neutralise(text: str) -> str:
         text = text.replace(PLACEHOLDER, "\ufffd").replace(IMAGE_PLACE, "\ufffd")
-        return pattern.sub(lambda token: token[0][0] + _JOINER + token[0][1:], text)
+        return pattern.sub(lambda token: broken_up(token[0]), text)
 
     return neutralise
+
+
+def broken_up(token: str) -> str:
+    """Return a control token, or a marker, as ordinary text that looks the same."""
+    return token[0] + _JOINER + token[1:]
 
 
 def neutralised(message: Message, neutralise: Neutralise) -> Message:

@@ -15,8 +15,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ..prompt_rules import Place, PromptRule, matches
+from ..settings.prompt_rules import Place, PromptRule, matches
 from ..types import Message, TextPart
+
+_LONGEST = 1 << 20
+"""Characters of a system prompt in which lines are looked for, and how many lines it may have: what is longer
+fits no context, and would only be read for nothing.
+"""
+_MOST_LINES = 10_000
 
 
 class MovedLine(NamedTuple):
@@ -32,8 +38,11 @@ def take_lines(
 ) -> tuple[tuple[str, ...], tuple[MovedLine, ...]]:
     """Return the texts of a system prompt without the lines that a rule has, and these lines.
 
-    Nothing is taken where nothing would be left: there is nothing to keep in front.
+    Nothing is taken where nothing would be left: there is nothing to keep in front. Nor is it from a text
+    that is larger than any prompt.
     """
+    if sum(map(len, texts)) > _LONGEST or sum(text.count("\n") for text in texts) > _MOST_LINES:
+        return tuple(texts), ()
     moved: list[MovedLine] = []
     left = tuple(_without(text, rules, moved) for text in texts)
     if not moved or not any(text.strip() for text in left):

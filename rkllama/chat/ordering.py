@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +34,8 @@ _DEEPEST = 64
 """Schemas in schemas; what lies deeper stays as it is."""
 _MOST_CHARS = 1 << 20
 """Characters of schemas whose order is remembered; one has a quarter of them at most."""
+_EACH = 512
+"""So many characters a remembered value counts besides its own: what Python needs to keep it."""
 
 
 def ordered_schema(schema: Mapping[str, Any], *, by_name: bool = False) -> dict[str, Any]:
@@ -89,6 +91,9 @@ def _required(names: list[Any], properties: Mapping[str, Any]) -> list[Any]:
     return sorted(names, key=lambda name: (place.get(name, len(place)), name))
 
 
+T = TypeVar("T")
+
+
 class Orders:
     """In which order the properties of each schema came first. It can be used by several threads."""
 
@@ -111,18 +116,14 @@ class Orders:
             return ()
         try:
             text = _text([[tool.name, tool.description, tool.parameters] for tool in tools])
-            with self._lock:
-                return self._tools.get(client, text) or self._tools.put(
-                    client, text, self._ordered(tools, client)
-                )
+            return self._once(self._tools, client, text, lambda: self._ordered(tools, client))
         except RecursionError:  # it is not in the prompt either: no template can write it
             return tuple(tools)
 
     def schema(self, schema: Mapping[str, Any], client: str = "") -> Mapping[str, Any]:
         """Return a schema in order, its properties as this client sent it first."""
         try:
-            with self._lock:
-                return self._schema(schema, client)
+            return self._schema(schema, client)
         except RecursionError:
             return schema
 
@@ -134,13 +135,20 @@ class Orders:
 
     def _schema(self, schema: Mapping[str, Any], client: str) -> dict[str, Any]:
         text = _text(ordered_schema(schema, by_name=True))
-        known = self._schemas.get(client, text)
-        if known is None:
-            known = self._schemas.put(client, text, ordered_schema(schema))
-        return known
+        return self._once(self._schemas, client, text, lambda: ordered_schema(schema))
 
-
-T = TypeVar("T")
+    def _once(self, memory: _Memory[T], client: str, text: str, make: Callable[[], T]) -> T:
+        """Return what is remembered, else what `make` makes. That may take seconds, in which no other client
+        waits for the lock.
+        """
+        with self._lock:
+            known = memory.get(client, text)
+        if known is not None:
+            return known
+        made = make()
+        with self._lock:
+            known = memory.get(client, text)
+            return memory.put(client, text, made) if known is None else known
 
 
 class _Memory(Generic[T]):
@@ -160,10 +168,10 @@ class _Memory(Generic[T]):
     def put(self, client: str, text: str, value: T) -> T:
         if len(text) <= self._most // 4:
             self._values[client, text] = value
-            self.chars += len(text)
+            self.chars += len(text) + _EACH
         while self.chars > self._most:
             (_, oldest), _ = self._values.popitem(last=False)
-            self.chars -= len(oldest)
+            self.chars -= len(oldest) + _EACH
         return value
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from ..config import Settings, is_this_machine, server_address, server_url
+from ..config import Settings, is_every_address, is_this_machine, server_address, server_url
 from ..errors import ConfigError, LoadFailed, RKLLamaError, ServerUnreachable, WorkerError
 
 TYPE_CHECKING = False
@@ -70,7 +70,7 @@ def _is_chosen(server: ServerAddress, settings: Settings) -> bool:
     Port 0 is any, and 0.0.0.0 is an address to listen on: neither names one.
     """
     named = os.environ.get("RKLLAMA_HOST") == settings.host and server.port != 0
-    return named and server.host not in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    return named and not is_every_address(server.host)
 
 
 class ServerAddress:

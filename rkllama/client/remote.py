@@ -194,7 +194,7 @@ class RemoteService:
         caller: Caller = LOCAL,
     ) -> Generator[Event, None, None]:
         """The events of an answer."""
-        model = self.current().name if request.model is None else request.model
+        model = self._named(request.model)
         path = "/api/chat" if request.messages else "/api/generate"
         body = chat_body(request, model) if request.messages else prompt_body(request, model)
         reader = EventReader()
@@ -210,6 +210,10 @@ class RemoteService:
             self._server.url, "the connection ended in the middle of the answer"
         )
 
+    def _named(self, model: str | None) -> str:
+        """Return the model that is asked, the current one where a request names none."""
+        return self.current().name if model is None else model
+
     def embed(
         self,
         request: EmbeddingRequest,
@@ -217,7 +221,7 @@ class RemoteService:
     ) -> EmbeddingResult:
         """One vector per input."""
         body = {
-            "model": self.current().name if request.model is None else request.model,
+            "model": self._named(request.model),
             "input": list(request.inputs),
             "truncate": request.truncate,
             "dimensions": request.dimensions,
@@ -234,13 +238,16 @@ class RemoteService:
     ) -> RerankResult:
         """One score per document."""
         body = {
-            "model": self.current().name if request.model is None else request.model,
+            "model": self._named(request.model),
             "query": request.query,
             "documents": list(request.documents),
             "return_documents": False,
             "truncate": request.truncate,
         }
-        return self._understand(rerank_result, self._call("POST", "/api/rerank", body))
+        result = self._understand(rerank_result, self._call("POST", "/api/rerank", body))
+        if len(result.scores) != len(request.documents):
+            raise self._server.stranger()
+        return result
 
     def count_tokens(
         self,
@@ -263,12 +270,18 @@ class RemoteService:
     ) -> Generator[dict[str, Any], None, None]:
         """Have the server end when the requests that it has are answered, `timeout` seconds from now at the
         latest; yield how far that is: "status", "running", "waiting" and "timeout". With `wait` once more at
-        its end.
+        its end. Raises ServerUnreachable where that does not come.
         """
-        body = not_none(timeout=timeout, wait=wait)
+        body, status = not_none(timeout=timeout, wait=wait), ""
         with contextlib.closing(self._lines("/api/rkllama/drain", body)) as lines:
             for line in lines:
-                yield self._understand(lambda state: {name: state[name] for name in _DRAIN}, line)
+                state = self._understand(lambda line: {name: line[name] for name in _DRAIN}, line)
+                status = state["status"]
+                yield state
+        if not status or (wait and status == "draining"):
+            raise ServerUnreachable(
+                self._server.url, "the connection ended before it told that it had drained"
+            )
 
     def close(self) -> None:
         """Do nothing: no connection is open between two calls."""

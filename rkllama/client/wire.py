@@ -351,17 +351,27 @@ def pull_progress(line: Json) -> PullProgress | None:
     status = line["status"]
     if status == "writing manifest":
         return None
+    file = line["file"]
+    if not isinstance(file, str):
+        raise TypeError("no name of a file")
     if note := line.get("note"):
-        return PullProgress(status="resolving", file=line["file"], note=note)
+        return PullProgress(status="resolving", file=file, note=note)
     return PullProgress(
         status=_STEPS.get(status, "downloading"),
-        file=line["file"],
-        total=line.get("total"),
-        completed=line.get("completed", 0),
+        file=file,
+        total=None if line.get("total") is None else _bytes(line["total"]),
+        completed=_bytes(line.get("completed", 0)),
         digest=(line.get("digest") or "").removeprefix("sha256:") or None,
         name=line.get("model"),
-        resumed=line.get("resumed", 0),
+        resumed=_bytes(line.get("resumed", 0)),
     )
+
+
+def _bytes(value: object) -> int:
+    """Return a number of bytes. Raises ValueError for what is none."""
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError("no number of bytes")
+    return value
 
 
 def _untagged(name: str) -> str:

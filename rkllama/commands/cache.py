@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from ..states.folder import Folder
     from ..states.header import Header
 
-app = command_group("cache", "Manage the conversations that are saved for models to go on from.")
+app = command_group(
+    "cache", "List or delete the KV caches of conversations that are saved on the disk."
+)
 
 
 @app.command("list")
 def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
-    """List the saved conversations, the last used one first."""
+    """List the saved conversations, the last used one first.
+
+    A beginning is what several conversations share: system prompt and tools.
+    """
     folder = _folder(context)
     found = sorted(folder.headers(), key=lambda each: each[2], reverse=True)
     if as_json:
@@ -27,16 +32,17 @@ def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
 
     rows = [
         (
-            state,
             header.model,
             f"{header.tokens:,}",
             human_size(header.size),
             "beginning" if header.pinned else "conversation",
             human_time(used),
+            state,
         )
         for state, header, used in found
     ]
-    write_styled(table(("ID", "MODEL", "TOKENS", "SIZE", "KIND", "USED"), rows))
+    head = ("MODEL", "TOKENS", "SIZE", "KIND", "USED", "ID")
+    write_styled(table(head, rows, lesser=("ID", "KIND")))
     sys.stdout.flush()
     total = human_size(sum(header.size for _, header, _ in found))
     sys.stderr.write(f"{len(found)} saved, {total} in {folder.path}\n")
@@ -82,7 +88,8 @@ def clear(
     from ..console.output import human_size
 
     total = human_size(sum(header.size for _, header in found))
-    sys.stderr.write(f"Deleted {len(found)} saved conversations, {total}\n")
+    what = "conversation" if len(found) == 1 else "conversations"
+    sys.stderr.write(f"Deleted {len(found)} saved {what}, {total}\n")
 
 
 def _folder(context: typer.Context) -> "Folder":

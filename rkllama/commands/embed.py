@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 _BATCH = 16
 """Texts of stdin that are embedded at once: the first vectors come soon, and few requests are made."""
 
+Texts = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[TEXT]...", help="The texts; without any, or with -, each line of stdin is one."
+    ),
+]
+Truncate = Annotated[
+    bool,
+    typer.Option(
+        "--truncate/--no-truncate",
+        help="Cut texts that are longer than the context, or refuse them.",
+    ),
+]
 Numbered = tuple[int, str]
 """A text, and its number from 0 among the arguments or the lines of stdin."""
 
@@ -25,13 +38,7 @@ Numbered = tuple[int, str]
 def embed(
     context: typer.Context,
     model: Model,
-    texts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[TEXT]...",
-            help="The texts; without any, or with -, each line of stdin is one.",
-        ),
-    ] = None,
+    texts: Texts = None,
     dimensions: Annotated[
         int | None,
         typer.Option(
@@ -40,13 +47,7 @@ def embed(
             help="Cut the vectors to their first N dimensions, for models made for that.",
         ),
     ] = None,
-    truncate: Annotated[
-        bool,
-        typer.Option(
-            "--truncate/--no-truncate",
-            help="Cut texts that are longer than the context, or refuse them.",
-        ),
-    ] = True,
+    truncate: Truncate = True,
     ctx: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Set the context length.")
     ] = None,
@@ -82,24 +83,15 @@ def embed(
 def rerank(
     context: typer.Context,
     model: Model,
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="What is looked for.")],
-    documents: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[DOCUMENT]...",
-            help="The texts; without any, or with -, each line of stdin is one.",
-        ),
-    ] = None,
+    query: Annotated[
+        str,
+        typer.Argument(metavar="QUERY", help="What the texts are to answer: a question, or words."),
+    ],
+    documents: Texts = None,
     top: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Print only the best N.")
     ] = None,
-    truncate: Annotated[
-        bool,
-        typer.Option(
-            "--truncate/--no-truncate",
-            help="Cut texts that are longer than the context, or refuse them.",
-        ),
-    ] = True,
+    truncate: Truncate = True,
 ) -> None:
     """Print texts by how well they answer a query, one JSON object per line.
 

@@ -8,11 +8,15 @@ import typer
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS
 from ..errors import InvalidRequest, RKLLamaError
 from .common import model_names, service_of, settings_of
+from .prompt import picture_paths, prompt_paths, read_prompt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..console.options import ChatOptions
     from ..repl.saved import SavedChat, SavedChats
     from ..service import Service
+    from ..types import SentImage
 
 
 def _range(name: str) -> dict[str, Any]:
@@ -49,7 +53,18 @@ def run(
         list[str] | None,
         typer.Argument(
             metavar="[PROMPT]...",
-            help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts.",
+            help="The prompt; text on stdin (or - on a terminal) precedes it. Without either, a chat starts. "
+            "The path of a picture shows it to the model.",
+            autocompletion=prompt_paths,
+        ),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="FILE",
+            help="Show a picture to the model, - for the one on stdin; may be repeated.",
+            autocompletion=picture_paths,
         ),
     ] = None,
     no_stdin: Annotated[
@@ -143,6 +158,10 @@ def run(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Draw the answers as Markdown on a terminal.")
     ] = False,
+    show_images: Annotated[
+        bool,
+        typer.Option("--show-images", help="Draw the pictures small, on a terminal that can."),
+    ] = False,
     resume: Annotated[
         str | None,
         typer.Option(
@@ -188,7 +207,7 @@ def run(
     if model is None and resume is None:
         raise typer.BadParameter("it is missing", param_hint="MODEL")
     wanted = _format(format)
-    text = _prompt(prompt, no_stdin=no_stdin)
+    text, pictures = read_prompt(prompt, image, no_stdin=no_stdin)
     if as_json and text is None:
         raise typer.BadParameter("it needs a prompt", param_hint="--json")
     from ..console.options import ChatOptions
@@ -202,6 +221,7 @@ def run(
             verbose=verbose,
             wordwrap=not nowordwrap,
             markdown=markdown,
+            show_images=show_images,
             format=wanted,
         ),
         temperature=temperature,
@@ -216,7 +236,16 @@ def run(
         num_ctx=ctx,
     )
     saved = None if resume is None else saved_chats(context).get(resume)
-    converse(context, model, text, options, saved=saved, as_json=as_json, decision=pull)
+    converse(
+        context,
+        model,
+        text,
+        options,
+        pictures=pictures,
+        saved=saved,
+        as_json=as_json,
+        decision=pull,
+    )
 
 
 def converse(
@@ -225,11 +254,13 @@ def converse(
     text: str | None,
     options: "ChatOptions",
     *,
+    pictures: "Sequence[SentImage]" = (),
     saved: "SavedChat | None" = None,
     as_json: bool = False,
     decision: bool | None = None,
 ) -> None:
     """Answer a text, or start a chat without one; go on with a saved chat, and its model if none is named.
+    The pictures belong to the text, or to the first one in the chat.
 
     `decision` is whether a model or runtime that is not here is fetched; None asks on a terminal.
     """
@@ -247,9 +278,9 @@ def converse(
     try:
         name = ensure_model(service, name, settings, decision=decision)
         if text is None:
-            action = partial(_chat, service, name, options, settings.home, saved)
+            action = partial(_chat, service, name, options, settings.home, saved, pictures)
         else:
-            action = partial(_answer, service, name, text, options, saved, as_json)
+            action = partial(_answer, service, name, text, pictures, options, saved, as_json)
         with_runtime(action, service, settings, decision=decision)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -261,26 +292,47 @@ def converse(
 
 
 def _chat(
-    service: "Service", model: str, options: "ChatOptions", home: str, saved: "SavedChat | None"
+    service: "Service",
+    model: str,
+    options: "ChatOptions",
+    home: str,
+    saved: "SavedChat | None",
+    pictures: "Sequence[SentImage]",
 ) -> None:
     from ..repl.chat import Chat
 
-    Chat(service, model, options, home, saved).loop()
+    Chat(service, model, options, home, saved, pictures).loop()
 
 
 def _answer(
     service: "Service",
     model: str,
     text: str,
+    pictures: "Sequence[SentImage]",
     options: "ChatOptions",
     saved: "SavedChat | None",
     as_json: bool,
 ) -> None:
     from ..console.answer import answer_once
-    from ..types import Message
+    from ..repl.attachments import with_pictures
 
-    messages = (*(saved.messages if saved else ()), Message.of("user", text))
+    if pictures:
+        _look(service, model, pictures, options)
+    messages = (*(saved.messages if saved else ()), with_pictures(text, pictures))
     answer_once(service, model, messages, options, as_json=as_json)
+
+
+def _look(
+    service: "Service", model: str, pictures: "Sequence[SentImage]", options: "ChatOptions"
+) -> None:
+    """Draw pictures if that is wanted. Raises Unsupported for a model without eyes, before it is loaded."""
+    from ..console.pictures.files import check_sees
+
+    check_sees(service.show(model), pictures)
+    if options.show_images:
+        from ..console.pictures.graphics import show_pictures
+
+        show_pictures(pictures)
 
 
 def saved_chats(context: typer.Context) -> "SavedChats":
@@ -332,28 +384,3 @@ def _duration(text: str | None) -> float | None:
         raise typer.BadParameter(
             f"{text!r} is not a duration such as 30s, 5m or -1", param_hint="--keep-alive"
         ) from None
-
-
-def _prompt(words: list[str] | None, *, no_stdin: bool) -> str | None:
-    """Return the prompt: stdin's text, then the arguments; None on a terminal without arguments.
-
-    An argument `-` asks for stdin, also for what is typed on a terminal.
-    """
-    from ..console.inputs import check_no_picture, read_stdin
-
-    # Bytes of a command line that are not UTF-8 arrive as lone surrogates, which nothing can encode.
-    asked = "-" in (words or ())
-    if asked and no_stdin:
-        raise typer.BadParameter("- asks for stdin, which it refuses", param_hint="--no-stdin")
-    typed = (
-        " ".join(word for word in words or () if word != "-")
-        .encode(errors="surrogateescape")
-        .decode(errors="replace")
-    )
-    unread = no_stdin or (sys.stdin.isatty() and not asked)
-    check_no_picture(typed)
-    piped = "" if unread else read_stdin().strip()
-    parts = [part for part in (piped, typed) if part.strip()]
-    if not parts and (words or not sys.stdin.isatty()):
-        raise typer.BadParameter("it is empty, and so is stdin", param_hint="PROMPT")
-    return "\n\n".join(parts) if parts else None

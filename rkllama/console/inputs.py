@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import select
 import sys
 
-from ..errors import ConfigError, Unsupported
+from ..errors import ConfigError
 
 _PATIENCE = 1.0
 """Seconds until a silent stdin is spoken of."""
-
-
-_PICTURES = r"\.(?:png|jpe?g|webp|gif|bmp|tiff?|heic)"
-_PATH = (
-    rf"""'([^'\n]*{_PICTURES})'|"([^"\n]*{_PICTURES})"|((?:\\.|[^\s\\'"])+{_PICTURES})(?![\w/])"""
-)
-
-
-def check_no_picture(prompt: str) -> None:
-    """Raise Unsupported if a prompt names a picture that is there, by a path with a slash.
-
-    Users of Ollama show pictures like that; a model that got the path as text would make something up.
-    """
-    for match in re.finditer(_PATH, prompt, re.IGNORECASE):
-        path = match[1] or match[2] or re.sub(r"\\(.)", r"\1", match[3])
-        if "/" in path and os.path.isfile(os.path.expanduser(path)):
-            raise Unsupported(
-                f"{path} is a picture, and no model can see pictures here",
-                hint="To ask about the file and not about what it shows, write its name without a slash.",
-            )
 
 
 def read_stdin() -> str:
@@ -38,10 +17,14 @@ def read_stdin() -> str:
     if not select.select([sys.stdin.fileno()], [], [], _PATIENCE)[0]:
         sys.stderr.write("Reading stdin …\n")
         sys.stderr.flush()
+    data = sys.stdin.buffer.read()
     try:
-        return sys.stdin.buffer.read().decode()
+        return data.decode()
     except UnicodeDecodeError:
-        raise ConfigError("the text on stdin is not UTF-8") from None
+        from .pictures.files import picture_kind
+
+        hint = "It is a picture: have it seen with --image -" if picture_kind(data) else None
+        raise ConfigError("the text on stdin is not UTF-8", hint=hint) from None
 
 
 def read_modelfile(path: str) -> str:
@@ -56,3 +39,24 @@ def read_modelfile(path: str) -> str:
         raise ConfigError(
             f"{path} cannot be read: {reason}", hint="Name the Modelfile with -f; - means stdin."
         ) from None
+
+
+def completed_path(typed: str) -> list[str]:
+    """Return the paths that begin with what is typed, folders with a slash at the end."""
+    folder, name = os.path.split(typed)
+    try:
+        entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda e: e.name)
+    except OSError:
+        return []
+    return [
+        os.path.join(folder, entry.name) + "/" * entry.is_dir()
+        for entry in entries
+        if entry.name.startswith(name) and (name.startswith(".") or entry.name[0] != ".")
+    ]
+
+
+def completed_picture(typed: str) -> list[str]:
+    """Return the paths of pictures, and of folders, that begin with what is typed."""
+    from .pictures.files import has_picture_ending
+
+    return [path for path in completed_path(typed) if path[-1] == "/" or has_picture_ending(path)]

@@ -33,8 +33,10 @@ from .output import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from typing import Any
+
+    from ..models.scan import Entry
 
 
 def run(models: str | None, *, as_json: bool) -> int:
@@ -66,7 +68,7 @@ def run(models: str | None, *, as_json: bool) -> int:
 
 def collect(models: str | None = None) -> list[dict[str, object]]:
     """Return one dict per model: name, file, size (bytes), format, parameter_size ("1.5B"), quantization,
-    platform, modified (epoch seconds).
+    platform, modified (epoch seconds), vision.
 
     With `models` that directory is read, else a running server is asked first.
     """
@@ -134,6 +136,7 @@ def _from_directory(settings: Settings) -> _Found:
             raise  # the user named it: a typo, or a disk that is not mounted
         entries = []  # it is created with the first model
     rows: list[dict[str, object]] = []
+    seeing = _seeing(entries, look.encoders, settings)
     for entry in entries:
         if not entry.format:  # an alias that leads nowhere
             continue
@@ -148,6 +151,7 @@ def _from_directory(settings: Settings) -> _Found:
                 "quantization": label.quantization,
                 "platform": label.platform,
                 "modified": round(entry.modified, 6),
+                "vision": entry.name in seeing,
             }
         )
     parts = [
@@ -161,6 +165,17 @@ def _from_directory(settings: Settings) -> _Found:
     ]
     found = _Found(rows, parts, look.passed_over)
     return _with_aliases(found, settings) if settings.aliases else found
+
+
+def _seeing(entries: list[Entry], encoders: set[str], settings: Settings) -> Collection[str]:
+    """Return the names of the models that see; what finds it out is imported where there may be some."""
+    from ..models.labels import may_see
+
+    if not any(may_see(entry, encoders) for entry in entries):
+        return ()
+    from ..models.store import Store
+
+    return Store(settings.models, rknn_lib=settings.rknn_lib).seeing()
 
 
 def _with_aliases(found: _Found, settings: Settings) -> _Found:
@@ -206,6 +221,7 @@ def _row(model: dict[str, Any]) -> dict[str, object]:
         "quantization": details["quantization_level"] or None,
         "platform": details["platform"],
         "modified": _moment(model["modified_at"]),
+        "vision": model.get("vision") is True,
         **alias,
     }
 
@@ -226,12 +242,14 @@ def _json(rows: list[dict[str, object]]) -> str:
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 
 
-_HEAD = ("NAME", "SIZE", "PARAMS", "QUANT", "PLATFORM", "MODIFIED", "STATE")
+_HEAD = ("NAME", "SIZE", "PARAMS", "QUANT", "PLATFORM", "MODIFIED", "VISION", "STATE")
 _LESSER = ("PLATFORM", "PARAMS", "QUANT", "MODIFIED")
 
 
 def _table(found: _Found, loaded: Sequence[str]) -> str:
-    """Return the models, and the incomplete downloads among them; a state has only what has a special one."""
+    """Return the models, and the incomplete downloads among them. Whether models see is told if one does, and
+    a state has only what has a special one.
+    """
     lines: list[tuple[str, ...]] = [
         (
             str(row["name"]),
@@ -240,6 +258,7 @@ def _table(found: _Found, loaded: Sequence[str]) -> str:
             str(row["quantization"] or "-"),
             str(row["platform"] or "-"),
             human_time(row["modified"]),
+            "yes" if row["vision"] else "-",
             _state(row, loaded),
         )
         for row in found.models
@@ -248,10 +267,14 @@ def _table(found: _Found, loaded: Sequence[str]) -> str:
         lines += map(_incomplete_line, found.incomplete)
         lines.sort(key=lambda line: (line[0].lower(), line[0]))
     states = [line[-1] for line in lines]
-    if not any(states):
-        return table(_HEAD[:-1], [line[:-1] for line in lines], lesser=_LESSER)
-    styles = [_style(state) for state in states]
-    return table(_HEAD, lines, lesser=_LESSER, styles=styles)
+    shown = [*range(len(_HEAD) - 2)]
+    shown += [6] * any(row["vision"] for row in found.models) + [7] * any(states)
+    return table(
+        [_HEAD[column] for column in shown],
+        [[line[column] for column in shown] for line in lines],
+        lesser=_LESSER,
+        styles=[_style(state) for state in states],
+    )
 
 
 def _state(row: dict[str, object], loaded: Sequence[str]) -> str:
@@ -269,4 +292,4 @@ def _style(state: str) -> str:
 def _incomplete_line(part: dict[str, Any]) -> tuple[str, ...]:
     percent = f" {part['completed'] * 100 // part['total']}%" if part["total"] else ""
     size, modified = human_size(part["completed"]), human_time(part["modified"])
-    return part["name"], size, "-", "-", "-", modified, f"incomplete{percent}"
+    return part["name"], size, "-", "-", "-", modified, "-", f"incomplete{percent}"

@@ -12,10 +12,11 @@ from ..config import load_settings
 from ..engine.service import LocalService
 from ..errors import ModelNotFound, RKLLamaError, Unsupported
 from ..files import write_file
-from ..models.filename import EXTENSIONS, strip_extension
+from ..models.filename import EXTENSIONS, parse_platform, strip_extension
 from ..models.modelfile import SIZE_LIMIT, ModelfileError, parse_foreign, render_modelfile
 from ..models.scan import MODELFILE
 from ..models.sidecars import NAMES
+from ..models.vision.choice import find_encoder
 from ..service import Service
 from ..types import ModelInfo
 from .output import print_note
@@ -78,6 +79,14 @@ def _bring(target: str, path: str) -> None:
     os.symlink(target, path)
 
 
+def _bring_encoder(path: str, folder: str) -> None:
+    """Make a link in `folder` to the image encoder that lies beside the model at `path`, if there is one."""
+    around, file = os.path.split(path)
+    encoder = find_encoder(file, sorted(os.listdir(around)), parse_platform(file))
+    if encoder is not None and os.path.isfile(os.path.join(around, encoder)):
+        os.symlink(os.path.join(around, encoder), os.path.join(folder, encoder))
+
+
 class OneFile(LocalService):
     """A service that has the model in the file `path`, with what lies beside it for its sake.
 
@@ -95,6 +104,7 @@ class OneFile(LocalService):
             target = os.path.abspath(os.path.join(beside, name))
             if os.path.isfile(target):
                 _bring(target, os.path.join(folder, name))
+        _bring_encoder(os.path.abspath(path), folder)
         settings = load_settings({"models": self._folder})
         super().__init__(settings, f"rkllama run {path}", exact_sampling=True)
 

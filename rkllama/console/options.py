@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..config import INTEGER_BOUNDS, NUMBER_BOUNDS, SMALLEST_CONTEXT
 from ..errors import InvalidRequest
 from ..types import ChatRequest, Message, SamplingParams, fold_seed
+
+if TYPE_CHECKING:
+    from .pictures.graphics import Protocol
 
 SAMPLING = tuple(SamplingParams.__dataclass_fields__)
 PARAMETERS = ("num_predict", "num_ctx", "stop", *SAMPLING)
@@ -32,6 +35,8 @@ class ChatOptions:
     verbose: bool = False
     wordwrap: bool = True
     markdown: bool = False
+    show_images: bool | Protocol = False
+    """Whether pictures are drawn, and how, where the environment does not tell."""
     format: Literal["json"] | Mapping[str, Any] | None = None
 
     def request(self, model: str, messages: tuple[Message, ...]) -> ChatRequest:
@@ -71,6 +76,7 @@ class ChatOptions:
             verbose=self.verbose,
             wordwrap=self.wordwrap,
             markdown=self.markdown,
+            show_images=self.show_images,
         )
 
     def parameters(self) -> tuple[tuple[str, str], ...]:

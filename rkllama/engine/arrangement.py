@@ -12,8 +12,8 @@ from ..chat.moving import MovedLine, take_lines
 from ..chat.ordering import Orders
 from ..config import Settings
 from ..models.metadata import StoredModel
-from ..prompt_rules import PromptRule, find_rules
 from ..service import Caller
+from ..settings.prompt_rules import PromptRule, find_rules
 from ..types import ChatRequest, Message
 from .metrics import Metrics
 
@@ -36,6 +36,8 @@ class Arranger:
         self._orders = Orders()
         self._told: set[str] = set()
         for rule in self._rules:
+            metrics.rule_requests.add(0, rule.name)  # one that matches nothing is seen, too
+            metrics.rule_lines.add(0, rule.name)
             if unknown := len({*(rule.keys or ())} - {*settings.api_keys}):
                 log.warning(
                     "the prompt rule %s has %d API key%s that api_keys does not have",

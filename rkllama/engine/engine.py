@@ -272,7 +272,7 @@ def _rerank_spec(request: RerankRequest, model: StoredModel) -> RerankSpec:
 
 
 def _no_reranker(info: ModelInfo) -> Unsupported:
-    hint = "Use one: Qwen3-Reranker, bge-reranker-v2-m3; 'rkllama search reranker' finds them."
+    hint = "Use one: Qwen3-Reranker, bge-reranker-v2-m3; `rkllama search reranker` finds them."
     if info.format == "gguf":
         hint += (
             " A reranker's .gguf needs the head that ranks (pooling type 'rank'), which not every "

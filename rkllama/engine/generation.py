@@ -36,6 +36,9 @@ from .structured.answer import demanded_call, structured
 
 log = logging.getLogger("rkllama")
 
+_TIMES_ON_CPU = 5
+"""How many times longer than on the NPU a picture may take: a minute or two on a board's CPU."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
@@ -109,7 +112,7 @@ class Generation:
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self._spec(prompt, tools, grammar, visit),
-            first=self.settings.prompt_timeout(len(prompt.text)),
+            first=self._first_timeout(prompt),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
@@ -161,15 +164,23 @@ class Generation:
         self.metrics.count(finished)
         yield finished
 
+    def _first_timeout(self, prompt: Prompt) -> float:
+        """Seconds until the first token."""
+        times = 1 if self.turn.lane.kind.needs_npu else _TIMES_ON_CPU
+        return self.settings.prompt_timeout(len(prompt.text), times * len(prompt.images))
+
     def _visit(self, prompt: Prompt) -> Visit | None:
         """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""
         resident, conversations = self.turn.resident, self.turn.conversations
         if conversations is None:
             return None
+        reuses = True
         if resident.ready.slots:
             digest = self.model.info.digest
-            conversations = take_slot(self.turn, prompt.text, digest, self.settings, self.caller)
-        if not (prompt.raw and self._reuses_slot) or prompt.images:
+            text = prompt.text_with_digests
+            conversations = take_slot(self.turn, text, digest, self.settings, self.caller)
+            reuses = reuses_cache(self.request.sampling.over(self.model.sampling))
+        if not (prompt.raw and reuses) or prompt.images:
             conversations.forget()
             return None
         visit = begin(
@@ -184,12 +195,6 @@ class Generation:
         if visit is not None and (path := visit.path()) is not None:
             self._restore(visit, path)
         return visit
-
-    @property
-    def _reuses_slot(self) -> bool:
-        """Whether a slot's cache may serve the run, where there are slots."""
-        slots = self.turn.resident.ready.slots
-        return not slots or reuses_cache(self.request.sampling.over(self.model.sampling))
 
     def _restore(self, visit: Visit, path: str) -> None:
         """Have the runtime load a saved conversation."""
@@ -283,11 +288,7 @@ class Generation:
         """Raise PromptTooLong where the pictures alone have no room."""
         context = self.turn.resident.ready.context_length
         if tokens > context - self.room:
-            raise PromptTooLong(
-                f"the {len(prompt.images)} pictures take {tokens} tokens, and the context has only {context}",
-                prompt_tokens=tokens,
-                context_length=context,
-            )
+            raise PromptTooLong.of_pictures(len(prompt.images), tokens, context)
 
     def _count_prompt(self, prompt: Prompt) -> int | None:
         """Return the prompt's tokens, None where the runtime cannot tell; done once for a loaded model."""

@@ -7,6 +7,7 @@ server that is to idle in 45 MB on a small board, and its registry is not needed
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from .. import __version__
@@ -56,10 +57,12 @@ class Histogram:
 
     def observe(self, seconds: float, model: str) -> None:
         """Count one observation."""
-        place = next((i for i, bound in enumerate(_SECONDS) if seconds <= bound), len(_SECONDS))
+        place = bisect_left(_SECONDS, seconds)
         with self._lock:
-            self._counts.setdefault(model, [0] * (len(_SECONDS) + 1))[place] += 1
-            self._sums[model] = self._sums.get(model, 0.0) + seconds
+            if model not in self._counts:
+                self._counts[model], self._sums[model] = [0] * (len(_SECONDS) + 1), 0.0
+            self._counts[model][place] += 1
+            self._sums[model] += seconds
 
     def samples(self) -> Iterator[str]:
         """Yield the lines of the exposition: cumulative buckets, sum and count of each model."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from ..chat.messages import IMAGE_PLACE, take_places, with_places
@@ -33,6 +34,16 @@ class Prompt:
     """Whether the prompt ends inside the model's thinking."""
     images: tuple[bytes, ...] = ()
     """The picture for each IMAGE_PLACE in the text."""
+
+    @property
+    def text_with_digests(self) -> str:
+        """The text with what tells each picture from others, so that different prompts differ."""
+        if not self.images:
+            return self.text
+        digests = (f"{IMAGE_PLACE}{sha256(image).hexdigest()}" for image in self.images)
+        first, *rest = self.text.split(IMAGE_PLACE)
+        pieces = zip(digests, rest, strict=False)
+        return first + "".join(digest + text for digest, text in pieces)
 
 
 def build_prompt(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -218,10 +218,7 @@ class LocalService:
 
     def unload(self, name: str | None = None) -> ModelInfo:
         """Unload a model, or the current one."""
-        info = self._engine.unload(name)
-        if (keeper := self._readiness.keeper) is not None:
-            keeper.end(info.path)
-        return info
+        return self._engine.unload(name)
 
     def stream(self, request: ChatRequest, caller: Caller = LOCAL) -> Generator[Event, None, None]:
         """The events of an answer."""
@@ -258,6 +255,10 @@ class LocalService:
     def aliases(self) -> list[Alias]:
         """Return the aliases of the settings."""
         return [*self.store.aliases()]
+
+    def seeing(self) -> Collection[str]:
+        """Return the names of the models that see pictures."""
+        return self.store.seeing()
 
     def incomplete(self) -> list[IncompleteDownload]:
         """Return the downloads that are not complete."""
@@ -340,7 +341,7 @@ class LocalService:
         path = self.store.resolve(name).info.path
         keeper = Keeper(name, path, lambda: self.load(name, keep_alive=-1.0))
         self._readiness.keeper = keeper
-        self.pool.on_lost = keeper.note_lost
+        self.pool.on_lost, self.pool.on_unload = keeper.note_lost, keeper.end
         keeper.start()
 
     def drain(self) -> None:

@@ -132,7 +132,7 @@ def offers_of(
     """Yield the models among a repository's files; adapters and parts of models are none."""
     files = tuple(files)
     known = frozenset(here)
-    encoders = tuple(file for file in files if is_encoder(file))
+    beside = files if any(map(is_encoder, files)) else ()
     for file in files:
         if not is_model(file) or SPLIT_GGUF.search(file):
             continue
@@ -145,6 +145,6 @@ def offers_of(
             reading=reading,
             downloads=downloads,
             gated=gated,
-            encoder=find_encoder(file, encoders, reading.platform),
+            encoder=find_encoder(file, beside, reading.platform),
             here=f"{repo}/{file}" in known,
         )

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from ..errors import DiskFull, HubUnreachable, IntegrityError, PullError
 from ..files import free_space, is_full, make_directory
-from ..models.filename import EXTENSIONS, parse_platform
+from ..models.filename import parse_platform
 from ..models.reference import Reference, parse_reference
 from ..models.vision.choice import find_encoder
 from ..types import PullProgress
@@ -193,9 +193,7 @@ def _find(place: Place, report: Report) -> Generator[PullProgress, None, str | N
 
 
 def _encoder_of(hub: Hub, repository: Repository, model: RemoteFile) -> RemoteFile | None:
-    """Return the image encoder of a model for the NPU, if its repository has one."""
-    if not model.path.lower().endswith(EXTENSIONS[0]):
-        return None
+    """Return the image encoder of a model, if its repository has one."""
     platform = parse_platform(model.path) or parse_platform(repository.id)
     path = find_encoder(model.path, repository.files, platform)
     return None if path is None else hub.file(repository, path)

@@ -132,7 +132,9 @@ class WritableStore(Store):
         self._delete_file(entry)
         stem = strip_extension(file)
         own = [f"{file}{PART}", f"{file}{PART}.json", *(f"{stem}.{name}" for name in SIDECARS)]
-        if folder != self._root and not self._others(entry):
+        if folder == self._root:
+            own += encoders
+        elif not self._others(entry):
             own += _OWN_FILES
             own += encoders
         for name in own:
@@ -164,11 +166,22 @@ class WritableStore(Store):
     def _own_encoders(self, entry: Entry) -> list[str]:
         """Return the name of the image encoder in a model's folder, unless another model uses it."""
         path = find_beside(entry.path, self._root, self._info(entry).platform)
-        others = [other for other in self._catalog.entries if other != entry and other.modelfile]
-        encoders = [self._stored(other).encoder for other in others if other.format]
-        if path is None or path in [one.path for one in encoders if one is not None]:
+        if path is None:
             return []
-        return [os.path.basename(path)]
+        folder = os.path.dirname(entry.path)
+        others = [
+            other
+            for other in self._catalog.entries
+            if other.format
+            and other.path != entry.path
+            and (other.modelfile or (os.path.dirname(other.path) == folder == self._root))
+        ]
+        encoders = [self._stored(other).encoder for other in others]
+        return (
+            []
+            if path in [one.path for one in encoders if one is not None]
+            else [os.path.basename(path)]
+        )
 
     def _others(self, entry: Entry) -> bool:
         """Return whether another model lies in the same folder."""

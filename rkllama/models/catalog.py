@@ -44,6 +44,7 @@ class Watch:
         self._seen: dict[str, PathStamp | None] = {}
         self.incomplete: tuple[Entry, ...] = ()
         self.passed_over: tuple[str, ...] = ()
+        self.encoders: set[str] = set()
         """What looked like a model and is none, by the last look: name and reason."""
 
     def entries(self) -> tuple[Entry, ...]:
@@ -61,6 +62,7 @@ class Watch:
             self._root = look.root
             self.incomplete = tuple(look.incomplete)
             self.passed_over = tuple(look.passed_over)
+            self.encoders = look.encoders
             self._entries = entries if entries != self._entries else self._entries
             self._seen = {path: at if at[0] < settled else None for path, at in seen.items()}
         self._looked = looked

@@ -224,6 +224,15 @@ def strip_extension(name: str) -> str:
     return stem if dot + extension.lower() in EXTENSIONS else name
 
 
+def is_mmproj(name: str) -> bool:
+    """Return whether a file of this name is an image encoder of llama.cpp's kind, and no model."""
+    file = name.rpartition("/")[2].lower()
+    return "mmproj" in file and file.endswith(EXTENSIONS[1]) and bool(re.search(_MMPROJ, file))
+
+
+_MMPROJ = r"^mmproj|[-_.]mmproj[-_.]"
+
+
 def _parse(name: str) -> ModelName:
     # The quantisation goes first: its g128 and a16 look like other things.
     quantization, text = _take_quantization(name.lower())

@@ -9,7 +9,7 @@ import os
 import re
 
 from .filename import parse_parameter_size, parse_platform, parse_quantization, strip_extension
-from .scan import Entry, open_nonblocking
+from .scan import Entry, has_encoder, open_nonblocking
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ _REPOSITORY = r'"repo"\s*:\s*"([\w./-]+)"'
 _FILE = r'"file"\s*:\s*"([^"\\]+)"'
 _REVISION = r'"revision"\s*:\s*"([\w./-]+)"'
 _HUGGINGFACE_PATH = r'(?im)^[ \t]*HUGGINGFACE_PATH[ \t]*=[ \t]*["\']?([\w./-]+)'
+
+
+_ENCODER = r"(?im)^[ \t]*VISION_ENCODER\b"
 
 
 class Labels:
@@ -81,6 +84,13 @@ def labels(entry: Entry) -> Labels:
     if entry.format == "gguf" and result.parameter_size is None:
         result = result.over(_header_labels(entry, brief=False))  # its weights have to be counted
     return result
+
+
+def may_see(entry: Entry, encoders: set[str]) -> bool:
+    """Return whether a model may have an image encoder: one lies beside it, or its Modelfile names one."""
+    if entry.modelfile and re.search(_ENCODER, _read(entry.modelfile)):
+        return True
+    return has_encoder(entry, encoders)
 
 
 def total_size(part: Entry) -> int | None:

@@ -155,9 +155,9 @@ class ModelReader:
         return cached
 
     def _encoder(self, entry: Entry, modelfile: Modelfile) -> EncoderStamp | None:
-        """Return the encoder that the Modelfile names, else the one beside a model for the NPU."""
+        """Return the encoder that the Modelfile names, else the one beside the model."""
         path = modelfile.vision_encoder
-        if entry.format != "rkllm" or path == OFF:
+        if not entry.format or path == OFF:
             return None
         if path is None:
             path = self._beside(entry)
@@ -239,7 +239,11 @@ class ModelReader:
         template = _template(modelfile, sidecars, good)
         variant = parse_model_name(entry.file, *origins(entry)).variant
         defaults = read_parameters(modelfile.parameters)
-        eyes = None if encoder is None else read_encoder(encoder, info.platform)
+        eyes = (
+            None
+            if encoder is None
+            else read_encoder(encoder, info.platform, cpu=entry.format == "gguf")
+        )
         if _ranks(info, variant, defaults.rerank, good):
             capabilities: tuple[str, ...] = ("rerank",)
         else:
@@ -422,9 +426,7 @@ def _capabilities(
     """In Ollama's words. "vision" only where pictures are seen: clients send some as soon as it is there."""
     if variant == "embedding" or (header is not None and header.only_embeds):
         return ("embedding",)
-    if (
-        variant == "reranker"
-    ):  # not the one of a reranker as such: it can only be asked for yes or no
+    if variant == "reranker":  # by its name alone: it can only be asked for yes or no
         return ("completion",)
     family = find_family(info.family)
     if template is not None:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..config import server_command
 from ..errors import InvalidRequest
-from ..prompt_rules import read_names
+from ..settings.prompt_rules import read_names
+from ..settings.values import server_command
 from ..types import Message, NPUParams, Role, SamplingParams
 
 SIZE_LIMIT = 1 << 20
@@ -51,7 +51,7 @@ class Modelfile:
     adapter: str | None = None
     """ADAPTER: a LoRA file."""
     vision_encoder: str | None = None
-    """VISION_ENCODER: a .rknn file, or "off"."""
+    """VISION_ENCODER: a .rknn file, for llama.cpp a .gguf file, or "off"."""
     repository: str | None = None
     """HUGGINGFACE_PATH: where the older RKLLama took the tokenizer from."""
     parameters: tuple[tuple[str, str], ...] = ()
@@ -73,7 +73,7 @@ class Defaults:
     yes_no_tokens: tuple[int, ...] = ()
     """The ids of a reranker's "yes" and "no"."""
     prompt_rules: tuple[str, ...] = ()
-    """Names of rules, see prompt_rules.py."""
+    """Names of rules, see settings/prompt_rules.py."""
     llama_server: tuple[str, ...] | None = None
     """A llama-server with arguments, or arguments, or "off"; see engine.memory."""
 

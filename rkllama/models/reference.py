@@ -9,7 +9,13 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlsplit
 
 from ..errors import AmbiguousName, HubNotFound, InvalidRequest, Unsupported
-from .filename import EXTENSIONS, parse_quantization, strip_extension, without_registry
+from .filename import (
+    EXTENSIONS,
+    is_mmproj,
+    parse_quantization,
+    strip_extension,
+    without_registry,
+)
 
 _NEW_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}(?::[A-Za-z0-9._-]{1,64})?")
 _FORM = "Write it as hf/USER/REPO/FILE.rkllm, with @REVISION at the end if needed."
@@ -196,8 +202,8 @@ def is_tagged(path: str, tag: str) -> bool:
 def is_model(path: str) -> bool:
     """Return whether a path in a repository is that of a model that can be pulled."""
     name = path.rpartition("/")[2].lower()
-    # llama.cpp's vision encoders are named mmproj. The list is the Hub's: it is not to be trusted.
-    return name.endswith(EXTENSIONS) and not name.startswith("mmproj") and _is_safe_path(path)
+    # The list is the Hub's: it is not to be trusted.
+    return name.endswith(EXTENSIONS) and not is_mmproj(name) and _is_safe_path(path)
 
 
 def _near(path: str, models: tuple[str, ...]) -> str:

@@ -21,13 +21,14 @@ import re
 from collections import Counter, namedtuple
 
 from ..errors import ConfigError, ModelsDirMissing
-from .filename import EXTENSIONS, strip_extension, without_registry
+from .filename import EXTENSIONS, is_mmproj, strip_extension, without_registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 MODELFILE = "Modelfile"
+ENCODER = ".rknn"
 PART = ".part"
 """What the name of an incomplete download ends with; FILE.part.json beside it tells of what it is a part."""
 _PARTS = tuple(f"{extension}{PART}" for extension in EXTENSIONS)
@@ -89,6 +90,21 @@ def scan(models: str) -> list[Entry]:
     return [entry for entry in Scan(models).entries() if entry.format]
 
 
+def has_encoder(entry: Entry, encoders: set[str]) -> bool:
+    """Return whether an image encoder may belong to a model; `encoders` are those of a Scan."""
+    folder, file = os.path.split(entry.path)
+    stem = os.path.join(folder, strip_extension(file))
+    return bool(encoders) and not encoders.isdisjoint(
+        (folder, stem, os.path.join(folder, _first_word(file)))
+    )
+
+
+def _first_word(file: str) -> str:
+    """Return what the names of a model's file and of its encoder for llama.cpp both begin with."""
+    match = re.search("[a-z0-9]+", file.lower().replace("mmproj", ""))
+    return match[0] if match else ""
+
+
 def open_nonblocking(path: str, flags: int) -> int:
     """Return an opener for `open`: a pipe that lies where a file is expected keeps nobody waiting."""
     return os.open(path, flags | os.O_NONBLOCK)
@@ -141,6 +157,8 @@ class Scan:
         """What looks like a model and is none: name and reason."""
         self.incomplete: list[Entry] = []
         """Downloads that are not complete, as the models that they will be; path and size are the part's."""
+        self.encoders: set[str] = set()
+        """Where image encoders lie: their folders; in the directory itself, how their paths begin."""
 
     def entries(self) -> list[Entry]:
         """Return all entries by name, with the aliases whose model is missing (format "")."""
@@ -150,10 +168,12 @@ class Scan:
                 continue
             if item.name.lower().endswith(EXTENSIONS) and self._is_file(item):
                 entries += self._entry(item)
+            elif item.name.lower().endswith(ENCODER):
+                self.encoders.add(item.path[: -len(ENCODER)])
             elif self._is_folder(item):
                 entries += self._folder(item)
         aliases = [(name, path, *read_from(path)) for name, path in self._aliases]
-        entries = _without_adapters(entries, aliases)
+        entries = _without_parts(entries, aliases)
         entries = _name_all(entries, self._aliases)
         if self.incomplete:
             self.incomplete = _name_incomplete(self.incomplete, entries, self._aliases)
@@ -188,13 +208,15 @@ class Scan:
                         files.append(item)
                     elif item.name == MODELFILE and self._may_follow(item) and self._is_file(item):
                         modelfile = item.path
+                    elif item.name.lower().endswith(ENCODER):
+                        self.encoders.add(folder.path)
                     elif item.name.lower().endswith(_PARTS) and _speakable(item.name):
                         parts.append(item)
         except OSError as error:
             self._pass_over(folder.path, f"it cannot be read: {error.strerror}")
             return ()
-        meant, adapter = self._meant(modelfile, [file.name for file in files])
-        files = [file for file in files if file.name != adapter]
+        meant, parts_of_it = self._meant(modelfile, [file.name for file in files])
+        files = [file for file in files if file.name not in parts_of_it]
         entries: list[Entry] = []
         for file in files:
             own = modelfile if meant in ("", file.name) else ""
@@ -220,18 +242,19 @@ class Scan:
         if self._seen is not None:
             self._seen.pop(part.path, None)  # it grows all the time, and changes no model
 
-    def _meant(self, modelfile: str, files: list[str]) -> tuple[str, str]:
-        """Return which of a folder's files its Modelfile is for ("" for all of them), and which is its
-        adapter and no model. A file alone is looked at if its name says so.
+    def _meant(self, modelfile: str, files: list[str]) -> tuple[str, list[str]]:
+        """Return which of a folder's files its Modelfile is for ("" for all of them), and which are its
+        adapter or its encoder and no models. A file alone is looked at if its name says so.
         """
         if not modelfile or (len(files) < 2 and not re.search("(?i)lora|adapter", "".join(files))):
-            return "", ""
+            return "", []
         self._note(modelfile)
-        source, adapter = read_from(modelfile)
+        source, beside = read_from(modelfile)
         names = {file.lower(): file for file in files}
-        adapter = names.get(os.path.normpath(adapter).lower(), "")
+        wanted = [os.path.normpath(name).lower() for name in beside]
+        others = [names[name] for name in wanted if name in names]
         meant = names.get(source.removeprefix("./").lower(), "")
-        return ("" if len(files) - bool(adapter) < 2 else meant), adapter
+        return ("" if len(files) - len(others) < 2 else meant), others
 
     def _entry(
         self, item: os.DirEntry[str], folder: str = "", modelfile: str = "", around: int = 0
@@ -241,8 +264,9 @@ class Scan:
         It is named for its file, which is what most are called in the end.
         """
         file = item.name
-        if file.lower().startswith("mmproj"):
-            return ()  # llama.cpp's name for vision encoders
+        if is_mmproj(file.removesuffix(PART)):
+            self._add_mmproj(item, folder)
+            return ()
         try:
             status = item.stat()
         except OSError:
@@ -265,6 +289,10 @@ class Scan:
             folder_mtime_ns=around,
         )
         return (entry,)
+
+    def _add_mmproj(self, item: os.DirEntry[str], folder: str) -> None:
+        around = os.path.dirname(item.path)
+        self.encoders.add(around if folder else os.path.join(around, _first_word(item.name)))
 
     @staticmethod
     def _is_folder(item: os.DirEntry[str]) -> bool:
@@ -403,21 +431,23 @@ _TRIPLE_QUOTED = r'(?s)""".*?(?:"""|\Z)'
 _FROM = r"(?im)^[ \t]*FROM(?:[ \t]*=[ \t]*|[ \t]+)(.+?)[ \t\r]*$"
 
 
-_ADAPTER = _FROM.replace("FROM", "ADAPTER")
+_BESIDE = ("ADAPTER", "VISION_ENCODER")
+"""What names another file than the model's."""
 
 
-def read_from(modelfile: str) -> tuple[str, str]:
-    """Return what the Modelfile at this path is made FROM, and its ADAPTER, as they are written there; ""
-    where there is none, or it cannot be read.
+def read_from(modelfile: str) -> tuple[str, tuple[str, ...]]:
+    """Return what the Modelfile at this path is made FROM, and its ADAPTER and VISION_ENCODER, as far as it
+    has any, as they are written there; "" where it cannot be read.
     """
     try:
         with open(modelfile, encoding="utf-8", errors="replace", opener=open_nonblocking) as stream:
             text = stream.read(_MODELFILE_LIMIT)
     except OSError:
-        return "", ""
+        return "", ()
     text = re.sub(_TRIPLE_QUOTED, "", text)
-    adapter = _value(_ADAPTER, text) if "adapter" in text.lower() else ""
-    return _value(_FROM, text), adapter
+    upper = text.upper()
+    named = [_value(_FROM.replace("FROM", key), text) for key in _BESIDE if key in upper]
+    return _value(_FROM, text), tuple(filter(None, named))
 
 
 def _value(pattern: str, text: str) -> str:
@@ -425,20 +455,20 @@ def _value(pattern: str, text: str) -> str:
     return match[1].strip("\"'").strip() if match else ""
 
 
-_Alias = tuple[str, str, str, str]
-"""Name, path of the Modelfile, its FROM and its ADAPTER."""
+_Alias = tuple[str, str, str, tuple[str, ...]]
+"""Name, path of the Modelfile, its FROM, and its ADAPTER and VISION_ENCODER."""
 
 
-def _without_adapters(entries: list[Entry], aliases: list[_Alias]) -> list[Entry]:
-    """Return the entries that no alias has as its ADAPTER."""
-    adapters = {
-        os.path.normpath(os.path.join(os.path.dirname(path), adapter))
-        for _, path, _, adapter in aliases
-        if adapter
+def _without_parts(entries: list[Entry], aliases: list[_Alias]) -> list[Entry]:
+    """Return the entries that no alias has as its ADAPTER or VISION_ENCODER."""
+    parts = {
+        os.path.normpath(os.path.join(os.path.dirname(path), part))
+        for _, path, _, beside in aliases
+        for part in beside
     }
-    if not adapters:
+    if not parts:
         return entries
-    return [entry for entry in entries if entry.path not in adapters]
+    return [entry for entry in entries if entry.path not in parts]
 
 
 def _resolve_aliases(aliases: list[_Alias], entries: list[Entry]) -> Iterator[Entry]:

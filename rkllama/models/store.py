@@ -16,7 +16,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ..config import alias_key
 from ..errors import (
     AmbiguousName,
     ModelIncomplete,
@@ -24,6 +23,7 @@ from ..errors import (
     ModelsDirMissing,
     RKLLamaError,
 )
+from ..settings.values import alias_key
 from ..types import Alias, IncompleteDownload, ModelDetails, ModelInfo
 from . import guide as bundled
 from .catalog import Catalog, Watch, is_spelt
@@ -33,7 +33,7 @@ from .gguf import GGUFHeader
 from .labels import pull_reference, total_size
 from .metadata import ModelReader, StoredModel, show_metadata
 from .modelfile import render_modelfile
-from .scan import Entry
+from .scan import Entry, has_encoder
 
 ALIAS_DEPTH = 8
 """How many aliases may be made one from another."""
@@ -103,6 +103,18 @@ class Store:
                 self._listed = (state, infos)
             return self._listed[1].copy()
 
+    def seeing(self) -> frozenset[str]:
+        """Return the names of the models that see pictures here. Raises ModelsDirMissing."""
+        with self._lock:
+            entries = self._scan().entries
+            return frozenset(
+                entry.name
+                for entry in entries
+                if entry.format
+                and (entry.modelfile or has_encoder(entry, self._watch.encoders))
+                and "vision" in self._stored(entry).capabilities
+            )
+
     def names(self) -> dict[str, str]:
         """Return the name of each model's file by its path; those that are made from others share a file."""
         with contextlib.suppress(ModelsDirMissing), self._lock:
@@ -112,14 +124,15 @@ class Store:
             }
         return {}
 
-    def resolve(self, name: str, *, install: bool = True) -> StoredModel:
+    def resolve(self, name: str, *, install: bool = True, prefix: bool = True) -> StoredModel:
         """Return the model that `name` means. Raises ModelNotFound, AmbiguousName.
 
-        Unless `install`, nothing is written: the guide has to be in the directory.
+        Unless `install`, nothing is written: the guide has to be in the directory. Unless `prefix`, the
+        name has to be spelt out.
         """
         with self._lock:
-            entry = self._unchanged(self.meant(name))
-            return self._stored(entry or self._find_or_install(name, install=install))
+            entry = self._unchanged(self.meant(name)) if prefix else None
+            return self._stored(entry or self._find_or_install(name, install, prefix))
 
     def meant(self, name: str) -> str:
         """Return the name that an alias of the settings stands for; `name` itself where it is none."""
@@ -204,26 +217,32 @@ class Store:
             self._catalog = Catalog(entries)
         return self._catalog
 
-    def _find_or_install(self, name: str, *, install: bool = True) -> Entry:
-        """Return the entry that `name` means, also as an alias of the settings. With `install` the guide is
-        put into the directory the first time that somebody wants it.
+    def _find_or_install(self, name: str, install: bool = True, prefix: bool = True) -> Entry:
+        """Return the entry that `name` means, also as an alias of the settings, whose target may always be a
+        beginning. With `install` the guide is put into the directory the first time that somebody wants it.
         """
         meant = self.meant(name)
+        prefix = prefix or meant != name
         try:
-            return self._find_guide(meant) if install else self._find(meant)
+            return self._find_guide(meant) if install else self._find(meant, prefix=prefix)
         except (ModelNotFound, AmbiguousName) as error:
             if meant != name:
-                hint = f"'{name}' is an alias of '{meant}' in the settings: correct it, or pull that model."
-                error.hint = f"{error.hint} {hint}" if error.hint else hint
+                cure = "correct it, or pull that model."
+                if isinstance(error, AmbiguousName):
+                    cure = "have it stand for the full name of one of them."
+                error.hint = f"'{name}' is an alias of '{meant}' in the settings: {cure}"
             raise
 
     def _find_guide(self, name: str) -> Entry:
         """Like `_find`; the guide comes into the directory."""
         if bundled.means_guide(name):
             try:
-                return self._find(name, prefix=False)
+                entry = self._find(name, prefix=False)
             except ModelNotFound:
                 bundled.install(self.models)
+            else:
+                bundled.give_eyes(entry.path)
+                return entry
         return self._find(name)
 
     def _find(self, name: str, *, prefix: bool = True) -> Entry:

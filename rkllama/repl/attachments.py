@@ -1,13 +1,15 @@
-"""`/read`: the text of a file that goes along with the next message."""
+"""`/read` and `/image`: files that go along with the next message."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import RKLLamaError
 from ..files import open_regular
+from ..types import Message, SentImage, TextPart
 
 LIMIT = 1 << 20
 """Bytes that a file may have: more than the longest context of a model here holds."""
@@ -25,6 +27,16 @@ class TextFile(NamedTuple):
         fence = "`" * max(3, longest + 1)
         end = "" if self.text.endswith("\n") else "\n"
         return f"{self.name}:\n{fence}\n{self.text}{end}{fence}\n\n"
+
+
+def pictures_of(message: Message) -> list[SentImage]:
+    """Return the pictures of a message that was typed here."""
+    return [part for part in message.content if isinstance(part, SentImage)]
+
+
+def with_pictures(text: str, pictures: Sequence[SentImage]) -> Message:
+    """Return the user's message of these pictures, which come first, and a text."""
+    return Message.of("user", [*pictures, TextPart(text)])
 
 
 def read_text_file(path: str) -> TextFile:
@@ -54,20 +66,7 @@ def _decoded(path: str, data: bytes) -> str:
         text = "\0"
     if "\0" in text:
         raise RKLLamaError(
-            f"{path} is not UTF-8 text", hint="Only text can be read, no pictures or documents."
+            f"{path} is not UTF-8 text",
+            hint="Only text can be read, no documents; /image FILE shows a picture to the model.",
         )
     return text.replace("\r\n", "\n")
-
-
-def completed_path(typed: str) -> list[str]:
-    """Return the paths that begin with what is typed, folders with a slash at the end."""
-    folder, name = os.path.split(typed)
-    try:
-        entries = sorted(os.scandir(os.path.expanduser(folder) or "."), key=lambda e: e.name)
-    except OSError:
-        return []
-    return [
-        os.path.join(folder, entry.name) + "/" * entry.is_dir()
-        for entry in entries
-        if entry.name.startswith(name) and (name.startswith(".") or entry.name[0] != ".")
-    ]

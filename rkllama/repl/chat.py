@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from ..console.options import ChatOptions
 from ..console.output import print_error
 from ..errors import RKLLamaError
 from ..service import Service
+from ..types import SentImage
 from .commands import COMMANDS, completions
 from .conversation import Conversation
 from .keeping import ACTIONS, chat_command, offer_to_save
@@ -30,8 +31,9 @@ class Chat:
         options: ChatOptions,
         home: str,
         saved: SavedChat | None = None,
+        pictures: Sequence[SentImage] = (),
     ) -> None:
-        self._conversation = Conversation(service, model, options)
+        self._conversation = Conversation(service, model, options, pictures)
         self._saved = saved
         self._chats = SavedChats(os.path.join(home, "chats"))
         self._lines = LineReader(os.path.join(home, "history"), self._complete)
@@ -47,6 +49,7 @@ class Chat:
             chat.resume(self._saved)  # it can be read while the model is loaded
         chat.preload(chat.service.show(chat.model))
         sys.stderr.write(f"Chat with {chat.model}. /? for help, /bye to leave.\n")
+        chat.announce(chat.pictures)
         while (text := self._lines.read()) is not None and text.strip() not in _LEAVE:
             try:
                 self._heed(text)

@@ -5,16 +5,16 @@ after its name.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from ..console.inputs import check_no_picture
-from ..console.output import human_size, write_styled
+from ..console.inputs import completed_path, completed_picture
+from ..console.output import human_size, print_note, write_styled
+from ..console.pictures.files import read_picture, shell_path
 from ..console.show import details_text, part_text, two_columns
 from ..errors import RKLLamaError
-from .attachments import completed_path, read_text_file
+from .attachments import pictures_of, read_text_file
 from .conversation import Conversation, beginning, show_typed
 from .settings import CHOICES, set_option
 
@@ -31,7 +31,9 @@ _HELP: tuple[tuple[str, str], ...] = (
     ("/set wordwrap | nowordwrap", "turn line breaks between words on or off"),
     ("/set format json|noformat", "have the answers be JSON, or not"),
     ("/show [PART]", "info, system, parameters, modelfile, license or template"),
+    ("/set images | noimages", "draw pictures small, where the terminal can, or not"),
     ("/read FILE", "send a text file along with your next message"),
+    ("/image FILE", "show a picture to the model with your next message"),
     ("/retry", "have your last message answered anew"),
     ("/edit [new]", "change your last message in your editor, or write a new one"),
     ("/undo", "take back your last message and its answer"),
@@ -66,17 +68,17 @@ def _read(chat: Conversation, path: str) -> None:
     if not path:
         sys.stderr.write("Which file? /read FILE\n")
         return
-    file = read_text_file(_without_quotes(path))
+    file = read_text_file(shell_path(path))
     chat.files.append(file)
     size = human_size(len(file.text.encode(errors="replace")))
     sys.stderr.write(f"{file.name} ({size}) goes along with your next message.\n")
 
 
-def _without_quotes(path: str) -> str:
-    """Return a path as it is meant by people who write it as for a shell."""
-    if len(path) > 2 and path[0] == path[-1] and path[0] in "'\"":
-        return path[1:-1]
-    return path if os.path.exists(os.path.expanduser(path)) else path.replace("\\ ", " ")
+def _image(chat: Conversation, path: str) -> None:
+    if not path:
+        sys.stderr.write("Which picture? /image FILE\n")
+        return
+    chat.attach([read_picture(shell_path(path))])
 
 
 def _retry(chat: Conversation, _rest: str) -> None:
@@ -84,7 +86,7 @@ def _retry(chat: Conversation, _rest: str) -> None:
     if last is None:
         sys.stderr.write("There is no message yet that could be answered anew.\n")
     else:
-        chat.ask_instead(last[1].text)
+        chat.ask_again(last[1])
 
 
 def _undo(chat: Conversation, _rest: str) -> None:
@@ -92,7 +94,9 @@ def _undo(chat: Conversation, _rest: str) -> None:
     if message is None:
         sys.stderr.write("There is no message to take back.\n")
     else:
-        sys.stderr.write(f'Took back "{beginning(message.text)}".\n')
+        count = len(pictures_of(message))
+        along = f" and its {'picture' if count == 1 else f'{count} pictures'}" if count else ""
+        sys.stderr.write(f'Took back "{beginning(message.text)}"{along}.\n')
 
 
 def _edit(chat: Conversation, rest: str) -> None:
@@ -108,12 +112,11 @@ def _edit(chat: Conversation, rest: str) -> None:
         reason = "is empty" if not text else "is as it was"
         sys.stderr.write(f"The text {reason}; nothing was changed.\n")
         return
-    check_no_picture(text)
     show_typed(text, sys.stderr)
     if last is None:
         chat.ask(text)
     else:
-        chat.ask_instead(text)
+        chat.ask_instead(text, last[1])
 
 
 def _copy(chat: Conversation, _rest: str) -> None:
@@ -164,6 +167,8 @@ def _save(chat: Conversation, name: str) -> None:
         sys.stderr.write("Under which name? /save NAME\n")
         return
     saved = chat.service.create(name, _modelfile(chat)).name
+    if any(map(pictures_of, chat.messages)):
+        print_note("a model keeps no pictures; /chat save does.")
     sys.stderr.write(f"Saved. To continue later: rkllama run {saved}\n")
 
 
@@ -194,6 +199,7 @@ COMMANDS: dict[str, Callable[[Conversation, str], None]] = {
     "/set": set_option,
     "/show": _show,
     "/read": _read,
+    "/image": _image,
     "/retry": _retry,
     "/edit": _edit,
     "/undo": _undo,
@@ -219,4 +225,6 @@ def completions(chat: Conversation, typed: str) -> Iterable[str]:
             return [info.name for info in chat.service.models()]
     if words[:-1] == ["/read"]:
         return completed_path(words[-1])
+    if words[:-1] == ["/image"]:
+        return completed_picture(words[-1])
     return _CHOICES.get(" ".join(words[:-1]), ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from ..console.answer import (
@@ -13,13 +13,20 @@ from ..console.answer import (
     print_figures,
     watching,
 )
-from ..console.inputs import check_no_picture
 from ..console.loading import LoadingText
 from ..console.options import ChatOptions
+from ..console.output import human_size
+from ..console.pictures.files import (
+    check_sees,
+    path_alone,
+    read_picture,
+    shown_names,
+    take_pictures,
+)
 from ..console.terminal import Spinner, WrappedText, quiet_keys
 from ..service import Service, no_text_error
-from ..types import Message, ModelDetails
-from .attachments import TextFile
+from ..types import Message, ModelDetails, SentImage
+from .attachments import TextFile, pictures_of, with_pictures
 from .saved import SavedChat
 
 PROMPT, CONTINUED = ">>> ", "... "
@@ -29,12 +36,19 @@ PROMPT, CONTINUED = ">>> ", "... "
 class Conversation:
     """What was said to a model and what it answered. The commands of the chat change it."""
 
-    def __init__(self, service: Service, model: str, options: ChatOptions) -> None:
+    def __init__(
+        self,
+        service: Service,
+        model: str,
+        options: ChatOptions,
+        pictures: Sequence[SentImage] = (),
+    ) -> None:
         self.service = service
         self.model = service.show(model).info.name
         self.options = options
         self.messages: tuple[Message, ...] = ()
         self.files: list[TextFile] = []
+        self.pictures = [*pictures]
         """What goes along with the next message."""
         self.name: str | None = None
         """The name of the saved chat that this is, or goes on from,"""
@@ -49,6 +63,7 @@ class Conversation:
         model = details.info
         if "completion" not in details.capabilities:
             raise no_text_error(model.name, details.capabilities)
+        check_sees(details, self.pictures)
         with Spinner(LoadingText(self.service, model)) as spinner, quiet_keys():
             self.service.load(
                 model.name,
@@ -59,16 +74,58 @@ class Conversation:
             )
 
     def ask(self, text: str) -> None:
-        """Say something, along with the files that were read for it, and print the answer."""
-        check_no_picture(text)
-        message = Message.of("user", "".join(file.quoted() for file in self.files) + text)
-        self.files = []
+        """Say something, along with the files and pictures for it, and print the answer.
+
+        The path of a picture alone is one that goes along with the next message.
+        """
+        if path := path_alone(text):
+            self.attach([read_picture(path)])
+            return
+        text, pictures = self._taken(text, len(self.pictures))
+        message = with_pictures(
+            "".join(file.quoted() for file in self.files) + text, [*self.pictures, *pictures]
+        )
+        self.files, self.pictures = [], []
         self._answer(self.messages, message)
 
-    def ask_instead(self, text: str) -> None:
-        """Say something in the place of the last message; with an answer, that one is forgotten."""
+    def ask_again(self, message: Message) -> None:
+        """Have the last message answered anew."""
         before, _ = self.last() or ((), None)
-        self._answer(before, Message.of("user", text))
+        self._answer(before, message)
+
+    def ask_instead(self, text: str, message: Message) -> None:
+        """Say something in the place of the last `message`, whose pictures stay; its answer is forgotten."""
+        kept = pictures_of(message)
+        text, pictures = self._taken(text, len(kept))
+        self.ask_again(with_pictures(text, [*kept, *pictures]))
+
+    def attach(self, pictures: Sequence[SentImage]) -> None:
+        """Have pictures go along with the next message. Raises Unsupported for a model without eyes."""
+        check_sees(self.service.show(self.model), pictures)
+        self.pictures += pictures
+        self.announce(pictures)
+
+    def announce(self, pictures: Sequence[SentImage]) -> None:
+        """Tell that these pictures go along with the next message."""
+        self._show(pictures)
+        for picture in pictures:
+            size = human_size(len(picture.data) * 3 // 4)
+            sys.stderr.write(f"{picture.where} ({size}) goes along with your next message.\n")
+
+    def _taken(self, text: str, before: int) -> tuple[str, list[SentImage]]:
+        """Return a text without the pictures that it names, and those; `before` others come before them."""
+        text, pictures = take_pictures(text, before)
+        if pictures:
+            check_sees(self.service.show(self.model), pictures)
+            self._show(pictures)
+        return text, pictures
+
+    def _show(self, pictures: Sequence[SentImage]) -> None:
+        """Draw pictures, if that is wanted."""
+        if wanted := self.options.show_images:
+            from ..console.pictures.graphics import show_pictures
+
+            show_pictures(pictures, None if wanted is True else wanted)
 
     def last(self) -> tuple[tuple[Message, ...], Message] | None:
         """Return what was said before the user's last message, and that message; None if there is none."""
@@ -93,16 +150,17 @@ class Conversation:
     def clear(self) -> None:
         """Forget what was said."""
         self.messages = self.kept = ()
-        self.files, self.name, self._unanswered = [], None, None
+        self.files, self.pictures, self.name, self._unanswered = [], [], None, None
 
     def switch(self, model: str, options: ChatOptions | None = None) -> None:
         """Go on with another model, and forget what was said. Nothing is changed by one that fails."""
-        before, self.options = self.options, options or self.options
+        before = self.options, self.pictures
+        self.options, self.pictures = options or self.options, []  # they go with what was said
         try:
             details = self.service.show(model)
             self.preload(details)
         except BaseException:
-            self.options = before
+            self.options, self.pictures = before
             raise
         self.clear()
         self.model = details.info.name
@@ -137,7 +195,7 @@ def show_messages(messages: Iterable[Message], stream: TextIO) -> None:
     """Write what was said before, as it looked when it was typed and answered."""
     for message in messages:
         if message.role == "user":
-            show_typed(message.text, stream)
+            show_typed(shown_names(pictures_of(message)) + message.text, stream)
         else:
             writer = WrappedText(stream, wrap=True)
             writer.write(f"{message.text}\n\n")

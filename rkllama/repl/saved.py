@@ -1,10 +1,11 @@
 """Saved chats: files of JSON in `<home>/chats`, for their owner alone.
 
     {"version": 1, "model": …, "title": …, "saved": seconds since the epoch, "messages":
-     [{"role", "content", "reasoning"?}, …], "system"?, "think"?, "format"?, "parameters"?: {…}}
+     [{"role", "content", "reasoning"?, "images"?}, …], "system"?, "think"?, "format"?, "parameters"?: {…}}
 
-`parameters` have the names of a Modelfile. A name that is typed is only ever compared with the names that
-are there, or checked to be one before a file of that name is written.
+`parameters` have the names of a Modelfile; `images` are the names and digests of files in `NAME.pictures`.
+A name that is typed is only ever compared with the names that are there, or checked to be one before a
+file of that name is written.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any, TypeGuard
 from ..console.options import SAMPLING, ChatOptions
 from ..errors import AmbiguousName, InvalidRequest, RKLLamaError
 from ..files import make_private_directory, not_written, open_regular, write_file
-from ..types import Message
+from ..types import Message, TextPart
+from .saved_pictures import SavedPictures, picture_from_json, pictures_to_json
 
 _VERSION = 1
 _ENDING = ".json"
@@ -76,7 +78,7 @@ class SavedChats:
         chats, passed_over = [], []
         for name in self.names():
             try:
-                chats.append(self._read(name))
+                chats.append(self._read(name, pictures=False))
             except RKLLamaError as error:
                 passed_over.append(error.message)
         return sorted(chats, key=lambda chat: -chat.saved), passed_over
@@ -92,12 +94,16 @@ class SavedChats:
         """Write a chat, in the place of the one of the same name. Raises RKLLamaError."""
         check_name(chat.name)
         path = self._path(chat.name)
-        content = json.dumps(to_json(chat), indent=1, ensure_ascii=False) + "\n"
+        values = to_json(chat)
+        content = json.dumps(values, indent=1, ensure_ascii=False) + "\n"
         try:
             make_private_directory(self._directory)
+            self._pictures(chat.name).write(chat.messages)
             write_file(path, content.encode(errors="replace"), 0o600)
         except OSError as error:
             raise not_written(error, path) from None
+        images = (image for message in values["messages"] for image in message.get("images", ()))
+        self._pictures(chat.name).keep({image["sha256"] for image in images})
 
     def check(self, name: str) -> None:
         """Raise RKLLamaError where no chat has exactly this name."""
@@ -111,6 +117,7 @@ class SavedChats:
             os.unlink(self._path(name))
         except OSError as error:
             raise RKLLamaError(f"{name} cannot be deleted: {error.strerror}") from None
+        self._pictures(name).keep(())
 
     def free_name(self, title: str) -> str:
         """Return a name that no chat has, made of the first words of a title."""
@@ -147,19 +154,23 @@ class SavedChats:
         hint = f"Did you mean {', '.join(near)}?" if near else "`rkllama chats` lists them."
         return RKLLamaError(f"no saved chat is called '{name[:100]}'", hint=hint)
 
-    def _read(self, name: str) -> SavedChat:
+    def _read(self, name: str, *, pictures: bool = True) -> SavedChat:
         path = self._path(name)
         try:
             with open_regular(path) as stream:
                 data = stream.read(_LARGEST + 1)
             if len(data) > _LARGEST:
                 raise ValueError("it is too large")
-            return _from_json(name, json.loads(data.decode()))
+            found = self._pictures(name) if pictures else None
+            return _from_json(name, json.loads(data.decode()), found)
         except OSError as error:
             reason = error.strerror or str(error)
         except (ValueError, RecursionError, InvalidRequest) as error:
             reason = f"it is not a chat that was saved here ({str(error)[:100]})"
         raise RKLLamaError(f"{path} cannot be read: {reason}")
+
+    def _pictures(self, name: str) -> SavedPictures:
+        return SavedPictures(os.path.join(self._directory, f"{name}.pictures"))
 
     def _path(self, name: str) -> str:
         return os.path.join(self._directory, name + _ENDING)
@@ -196,12 +207,16 @@ def to_json(chat: SavedChat) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _message_to_json(message: Message) -> dict[str, str]:
-    values = {"role": message.role, "content": message.text}
-    return values | ({"reasoning": message.reasoning} if message.reasoning else {})
+def _message_to_json(message: Message) -> dict[str, Any]:
+    values: dict[str, Any] = {"role": message.role, "content": message.text}
+    if message.reasoning:
+        values["reasoning"] = message.reasoning
+    if images := pictures_to_json(message):
+        values["images"] = images
+    return values
 
 
-def _from_json(name: str, values: object) -> SavedChat:
+def _from_json(name: str, values: object, pictures: SavedPictures | None) -> SavedChat:
     """Return what `to_json` made. Raises ValueError, InvalidRequest for what it cannot have made."""
     chat = _mapping(values, "the file")
     version = chat.get("version")
@@ -214,7 +229,7 @@ def _from_json(name: str, values: object) -> SavedChat:
     return SavedChat(
         name=name,
         model=_text(chat, "model"),
-        messages=tuple(map(_message, messages)),
+        messages=tuple(_message(message, pictures) for message in messages),
         options=_options(chat),
         title=_text(chat, "title"),
         saved=float(saved) if _is_time(saved) else 0.0,
@@ -243,12 +258,17 @@ def _options(chat: Mapping[str, Any]) -> ChatOptions:
     return options
 
 
-def _message(values: object) -> Message:
+def _message(values: object, pictures: SavedPictures | None) -> Message:
     message = _mapping(values, "a message")
     if message.get("role") not in _ROLES:
         raise ValueError("a message has an unknown role")
     reasoning = _text(message, "reasoning") if "reasoning" in message else None
-    return Message.of(message["role"], _text(message, "content"), reasoning=reasoning)
+    images = message.get("images") or []
+    if not isinstance(images, list):
+        raise ValueError("images is not a list")
+    parts = [picture_from_json(_mapping(image, "a picture"), pictures) for image in images]
+    content = [*parts, TextPart(_text(message, "content"))]
+    return Message.of(message["role"], content, reasoning=reasoning)
 
 
 def _mapping(values: object, what: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..console.options import PARAMETERS
+from ..console.pictures.graphics import PROTOCOLS, check_shows, find_protocol
 from .conversation import Conversation
 
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -19,11 +20,13 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "wordwrap": {"wordwrap": True},
     "nowordwrap": {"wordwrap": False},
     "noformat": {"format": None},
+    "noimages": {"show_images": False},
 }
 CHOICES: dict[str, tuple[str, ...]] = {
-    "/set": (*SWITCHES, "format", "history", "nohistory", "parameter", "system"),
+    "/set": (*SWITCHES, "format", "images", "history", "nohistory", "parameter", "system"),
     "/set parameter": PARAMETERS,
     "/set format": ("json",),
+    "/set images": PROTOCOLS,
 }
 """What may follow the words of a command."""
 _USAGE = """\
@@ -32,6 +35,7 @@ _USAGE = """\
 /set format json
 /set verbose | quiet | think | nothink | history | nohistory | noformat
 /set markdown | nomarkdown | wordwrap | nowordwrap
+/set images | noimages
 """
 
 
@@ -47,6 +51,8 @@ def set_option(chat: Conversation, rest: str) -> None:
     elif name == "format" and value == "json":
         chat.options = replace(chat.options, format="json")
         sys.stderr.write("Set format to json.\n")
+    elif name == "images" and value in ("", *PROTOCOLS):
+        _set_images(chat, value)
     elif name == "system" and value:
         chat.options = replace(chat.options, system=_unquoted(value))
         sys.stderr.write("Set the system message.\n")
@@ -56,6 +62,14 @@ def set_option(chat: Conversation, rest: str) -> None:
         _set_parameter(chat, name, value)
     else:
         sys.stderr.write(_USAGE)
+
+
+def _set_images(chat: Conversation, value: str) -> None:
+    """Have pictures drawn, by a protocol that is named or the one of the terminal. Raises RKLLamaError."""
+    protocol = next((name for name in PROTOCOLS if name == value), None)
+    check_shows(protocol or find_protocol())
+    chat.options = replace(chat.options, show_images=protocol or True)
+    sys.stderr.write("Set images.\n")
 
 
 def _set_parameter(chat: Conversation, name: str, text: str) -> None:

@@ -15,9 +15,11 @@ class Growth:
 
     __slots__ = ("_base", "_pid", "_reported", "_uses")
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, later: int = 0) -> None:
+        """`later` are bytes that it takes with reason after its load: those of an image encoder."""
         self._pid = pid
-        self._base = private_memory(pid)
+        private = private_memory(pid)
+        self._base = None if private is None else private + later
         """Bytes of its own, without what it shares with files; None where the system does not tell."""
         self._reported: int | None = None
         self._uses = 0

@@ -46,6 +46,7 @@ def _tags(call: Call) -> Reply:
             service.incomplete(),
             service.aliases(),
             states(service),
+            service.seeing(),
         )
     )
 

@@ -39,6 +39,7 @@ T = TypeVar("T")
 log = logging.getLogger("rkllama")
 
 JSON = "application/json"
+_WATCH_QUEUE = "HTTP_" + WATCH_QUEUE.upper().replace("-", "_")
 _LOGGED = 1000
 """Characters of a client's text in a log line."""
 
@@ -155,7 +156,7 @@ class Call:
     @property
     def watching(self) -> bool:
         """Whether the client is to be told its place in the queue at once."""
-        return "HTTP_" + WATCH_QUEUE.upper().replace("-", "_") in self.environ
+        return _WATCH_QUEUE in self.environ
 
     def caller(self, signs: Signs | None = None) -> Caller:
         """The client, whose hang-up cancels what is done for it, where the server can tell.
@@ -245,8 +246,7 @@ class EarlyStream:
         """Send a sign of life, also between two events: it is due in the midst of what makes the next."""
         frame = self._encoder.alive(before)
         if self._write is None:
-            head = _streamed((), self._encoder)
-            self._write = self._call.begin(replace(head, headers=(*head.headers, *self._headers)))
+            self._write = self._call.begin(_streamed((), self._encoder, self._headers))
         try:
             self._write(frame)
         except Exception as error:  # each server has its own for a client that has gone
@@ -278,8 +278,8 @@ def generate(call: Call, generation: Generation) -> Reply:
     early = EarlyStream(call, encoder, headers)
     try:
         events = call.service.stream(generation.request, early.caller())
-        reply = stream(call, encoder, events, next(events))
-        return replace(reply, headers=(*reply.headers, *headers))
+        first = next(events)
+        return _streamed(_frames(call, encoder, events, (first,)), encoder, headers)
     except Exception as error:
         if not early.begun:
             raise
@@ -293,9 +293,13 @@ def stream(
     return _streamed(_frames(call, encoder, rest, first), encoder)
 
 
-def _streamed(frames: Iterable[bytes], encoder: FrameEncoder[Any]) -> Reply:
+def _streamed(
+    frames: Iterable[bytes],
+    encoder: FrameEncoder[Any],
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Reply:
     """Return the reply of a stream; nginx would keep its frames back until it has a page of them."""
-    headers = (("X-Accel-Buffering", "no"),)
+    headers = (("X-Accel-Buffering", "no"), *headers)
     return Reply(body=iter(frames), content_type=encoder.content_type, headers=headers)
 
 

@@ -34,7 +34,7 @@ _IDLE = 30.0
 """Seconds after which waitress looks for idle connections to close."""
 _MOMENT = 5.0
 """Seconds within which a connection's first byte comes, and the last ones of a request that was refused."""
-_DRAINED = 64 << 20
+_DISCARDED = 64 << 20
 """Bytes that are read and dropped after a refusal."""
 _ACCEPTED = 64
 """Connections accepted in one turn of the loop."""
@@ -113,7 +113,7 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
     _patience = 0.0
     _cut_short = False
     """Whether a request was answered before all of it had been read: the client may still be sending."""
-    _to_drain: int | None = None
+    _to_discard: int | None = None
     """Bytes that are still read and dropped before the connection is closed; None: it is in use."""
 
     def parser_class(self, adj: Any) -> Parser:
@@ -149,32 +149,32 @@ class _Channel(waitress.channel.HTTPChannel):  # type: ignore[misc]
             return sent
 
     def readable(self) -> bool:
-        return self._to_drain is not None or bool(super().readable())
+        return self._to_discard is not None or bool(super().readable())
 
     def handle_read(self) -> None:
-        if self._to_drain is None:
+        if self._to_discard is None:
             self.server.last_used = time.monotonic()
             self.server.unwatch(self)
             super().handle_read()
             return
-        self._to_drain -= len(self.recv(self.adj.recv_bytes))  # which closes at the client's end
-        if self._to_drain <= 0:
+        self._to_discard -= len(self.recv(self.adj.recv_bytes))  # which closes at the client's end
+        if self._to_discard <= 0:
             self.handle_close()
 
     def writable(self) -> bool:
-        return self._to_drain is None and bool(super().writable())
+        return self._to_discard is None and bool(super().writable())
 
     def handle_close(self) -> None:
         """Close it, but for a client that may still be sending: on closing at once the system would tell it
         that the connection was reset, and simple clients would not see the answer.
         """
-        if self._cut_short and self.connected and self._to_drain is None:
-            self._begin_to_drain()
+        if self._cut_short and self.connected and self._to_discard is None:
+            self._linger()
         else:
             super().handle_close()
 
-    def _begin_to_drain(self) -> None:
-        self._to_drain = _DRAINED
+    def _linger(self) -> None:
+        self._to_discard = _DISCARDED
         self.will_close = False
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..api import anthropic, openai, rerank, responses
 from ..api.common import SSE_TYPE
-from ..config import alias_key
 from ..errors import RKLLamaError, Unsupported
+from ..settings.values import alias_key
 from .guard import key_number
 from .response_store import OwnStore
 from .routing import Call, Group, Reply, Route, generate, ok, states

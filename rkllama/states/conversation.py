@@ -166,28 +166,29 @@ class Conversations:
         entry = self.store.find(self.key_of(digest, owner), data, lambda _: True)
         return 0 if entry is None else entry.header.length * len(text) // len(data)
 
-    def in_memory(self, text: str) -> int:
-        """Return about how many tokens of `text` the runtime's memory holds."""
-        if not self._text:
-            return 0
-        return self._tokens * self.common_with(text) // len(self._text)
+    def tokens_of(self, common: int) -> int:
+        """Return about how many tokens so many characters of what the memory holds are."""
+        return self._tokens * common // len(self._text) if self._text else 0
 
     def common_with(self, text: str) -> int:
         """Return how many characters of `text` the runtime's memory holds, as far as is known."""
         return common_length(text, self._text)
 
-    def _is_lost_to(self, text: str) -> bool:
-        """Return whether a run on `text` drops as much of what is in memory as is worth to be written."""
-        lost = self._tokens * (len(self._text) - self.common_with(text))
+    def _is_lost(self, common: int) -> bool:
+        """Return whether a run drops as much of what is in memory as is worth to be written, where it keeps
+        `common` characters of that.
+        """
+        lost = self._tokens * (len(self._text) - common)
         least = self.least_growth(self._key, self._tokens, self._saved, competing=True)
         return lost > least * len(self._text)
 
-    def note_begin(self, text: str) -> bool:
-        """Note whether a run takes another conversation's place in memory: as many of its tokens as are worth
-        to be written. Return whether that happens here.
+    def note_begin(self, common: int) -> bool:
+        """Note whether a run, which keeps `common` characters of what is in memory, takes another
+        conversation's place there: as many of its tokens as are worth to be written. Return whether that
+        happens here.
         """
         if self._text:
-            self._switches.append(self._is_lost_to(text))
+            self._switches.append(self._is_lost(common))
         self.forget()
         return any(self._switches)
 
@@ -279,7 +280,7 @@ class Conversations:
         """
         if not self._text or self.off or not self.has_farewell:
             return None
-        if text is not None and not self._is_lost_to(text):
+        if text is not None and not self._is_lost(self.common_with(text)):
             return None
         return self.keep(competing=True, most=most)
 
@@ -377,8 +378,11 @@ class Extra:
         self._own.facts.unused += self._own.is_first
 
     def distrust_writing(self) -> None:
-        """Note that the slot could not be written; the second time is the last."""
-        self._own.distrust(f"{self._own.identity.runtime} does not write its slots", sure=False)
+        """Note that the slot could not be written; the second time is the last. A disk that has become full
+        meanwhile is no fault of the runtime's.
+        """
+        if not self._own.store.lacks_space(self._draft.size):
+            self._own.distrust(f"{self._own.identity.runtime} does not write its slots", sure=False)
 
     def give_up(self) -> None:
         """Keep nothing of a run that may not have ended."""

@@ -8,7 +8,7 @@ from .prefixes import Prefixes
 
 
 class RunFigures(NamedTuple):
-    """What a run tells. `reused`: tokens that were in the KV cache, give or take _SLACK."""
+    """What a run tells. `reused`: tokens that were in the KV cache, give or take policy.SLACK."""
 
     prompt_tokens: int | None
     evaluated: int | None

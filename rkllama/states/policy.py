@@ -16,6 +16,8 @@ FIRST_TOKENS = 256
 """Tokens from which a state is written before the model's speed is known."""
 USUAL_BYTES = 112 << 10
 """Bytes of a token's KV, until a file of the model has told: those of many models up to 3B."""
+SLACK = 2
+"""Tokens by which the runtime's figures may differ: a constant for each way to end that may be unknown."""
 SLOWEST_READ = 0.5
 """The part of the time of evaluating a token that reading it may take; a slower disk is not used."""
 

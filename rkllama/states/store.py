@@ -207,7 +207,7 @@ class StateStore:
                 return None
             if not self._disk.may_write(needed + self._drafted()):
                 return None
-            if free_space(self._folder.path) < needed + RESERVE:
+            if self.lacks_space(needed):
                 return None
             if self._room() < needed and superseded is not None:
                 self.drop(superseded)
@@ -219,6 +219,10 @@ class StateStore:
                 return None
             self._drafts[state] = draft
             return draft
+
+    def lacks_space(self, size: int) -> bool:
+        """Return whether the disk has no room for `size` bytes more, whatever the budget says."""
+        return free_space(self._folder.path) < size + RESERVE
 
     def _room(self) -> int:
         return self._budget - self._index.size - _OWN * len(self._index) - self._drafted()

@@ -16,12 +16,10 @@ from collections.abc import Collection
 from .conversation import MOST_UNUSED, Conversations, Extra
 from .facts import RunFigures
 from .index import Entry
-from .policy import FIRST_TOKENS, is_border, pays_to_load
+from .policy import FIRST_TOKENS, SLACK, is_border, pays_to_load
 
 _USUAL_RATIO = 0.3
 """Tokens per character, until a run has told."""
-_SLACK = 2
-"""Tokens by which the runtime's figures may differ: a constant for each way to end that may be unknown."""
 _MERGED = 8
 """Tokens at the end of a state's text that may be others when text follows, where a runtime compares each."""
 
@@ -95,9 +93,9 @@ class Visit:
             own.facts.unused = 0
         self.cached = own.common_with(text)
         """Characters of the text that are in memory, as far as is known."""
-        memory = min(own.in_memory(text), self._tokens)
+        memory = min(own.tokens_of(self.cached), self._tokens)
         self._memory = memory
-        self._competing = own.note_begin(text)
+        self._competing = own.note_begin(self.cached)
         self.load = self._found if self._pays(memory) else None
         """The state to load before the run; None for none."""
         if self._found is None and memory < self._tokens // 2 and self._tokens >= FIRST_TOKENS:
@@ -223,7 +221,7 @@ class Visit:
         own, tokens, reused = self._own, entry.header.prompt_tokens, figures.reused
         if reused is None:  # not told: the context became full
             return
-        if reused >= tokens - _MERGED if own.slots else abs(reused - tokens) <= _SLACK:
+        if reused >= tokens - _MERGED if own.slots else abs(reused - tokens) <= SLACK:
             prefill = own.facts.prefill or entry.header.prefill
             saved = (tokens - self._memory) * prefill - self._load_seconds
             own.store.note_hit(entry, self._load_seconds, saved)

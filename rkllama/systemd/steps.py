@@ -16,9 +16,7 @@ from ..errors import RKLLamaError
 from ..files import NewFile, make_directory, not_written
 from .manager import run
 
-_STAMP = re.compile(
-    rb"# Installed by `rkllama service install`; sha256 of what follows: ([0-9a-f]{64})\n"
-)
+_STAMP = re.compile(rb"# Installed by `rkllama [a-z ]+`; sha256 of what follows: ([0-9a-f]{64})\n")
 
 
 class Step(Protocol):
@@ -37,16 +35,12 @@ class Step(Protocol):
         """Do it, and return what the user has to be told. Raises RKLLamaError."""
 
 
-def stamped(text: str) -> bytes:
-    """Return a file's content with a first line by which an edited one is known."""
+def stamped(text: str, command: str = "service install") -> bytes:
+    """Return a file's content with a first line by which an edited one is known, and what has written it."""
     body = text.encode()
-    digest = hashlib.sha256(body).hexdigest().encode()
-    return (
-        b"# Installed by `rkllama service install`; sha256 of what follows: "
-        + digest
-        + b"\n"
-        + body
-    )
+    digest = hashlib.sha256(body).hexdigest()
+    line = f"# Installed by `rkllama {command}`; sha256 of what follows: {digest}\n"
+    return line.encode() + body
 
 
 def is_edited(content: bytes) -> bool:

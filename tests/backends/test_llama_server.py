@@ -340,6 +340,11 @@ def test_one_that_hangs_is_stopped_and_started_again(tmp_path: Path, program: st
         assert stopped not in running(Path(program))
 
 
+def is_idle(server: Server) -> bool:
+    """Whether no request for the guide is being answered."""
+    return 'rkllama_requests_running{model="guide"} 0\n' in server.get("/metrics").body.decode()
+
+
 def test_an_answer_that_is_given_up_does_not_keep_the_next_one_from_a_stuck_program(
     tmp_path: Path, program: str
 ) -> None:
@@ -350,6 +355,8 @@ def test_an_answer_that_is_given_up_does_not_keep_the_next_one_from_a_stuck_prog
         (child,) = server.children()
         with server.stream("/api/generate", {"model": "guide", "prompt": "Hi"}):
             until(lambda: is_asking(child))
+        # Till it is idle, the next request has another lane than the stuck one.
+        until(lambda: is_idle(server))
         assert chat(server).json["message"]["content"]
         assert stopped not in running(Path(program))
 

@@ -226,7 +226,7 @@ def test_a_schema_that_is_no_text_is_the_client_s_fault(model: Worker) -> None:
 
 
 def test_images_are_refused(model: Worker) -> None:
-    with pytest.raises(Unsupported, match="images"):
+    with pytest.raises(Unsupported, match="this model has no image encoder"):
         ask(model, TEXT, images=(b"x",))
 
 

@@ -223,7 +223,7 @@ def test_a_model_that_writes_no_text_holds_no_conversation(
 def test_where_states_are_off_it_is_refused() -> None:
     with pytest.raises(RKLLamaError, match="state_budget is 0") as caught:
         require_states(load_settings({"state_budget": "0"}))
-    assert "config unset state_budget" in str(caught.value.hint)
+    assert "Unset it to measure" in str(caught.value.hint)
     require_states(load_settings())
 
 

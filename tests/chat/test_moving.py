@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rkllama.chat.moving import MovedLine, put_lines, take_lines
-from rkllama.prompt_rules import PromptRule
+from rkllama.settings.prompt_rules import PromptRule
 from rkllama.types import Message
 
 CLOCK = PromptRule(name="clock", lines=("Time: *",))
@@ -38,6 +39,12 @@ def test_nothing_is_taken_where_nothing_would_be_left() -> None:
 def test_nothing_is_taken_where_no_line_matches() -> None:
     text = "The time: 12:01\nTime\n"
     assert take_lines([text], (CLOCK, AREA)) == ((text,), ())
+
+
+@pytest.mark.parametrize("rest", ["\n" * 10_001, "x" * (1 << 20)])
+def test_nothing_is_looked_for_in_what_fits_no_context(rest: str) -> None:
+    text = f"Time: 12:01\n{rest}"
+    assert take_lines([text], (CLOCK,)) == ((text,), ())
 
 
 MESSAGES = (

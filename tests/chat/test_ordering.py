@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -138,14 +140,39 @@ def test_tools_of_one_name_have_an_order_too() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    orders = Orders(most_chars=2000)
+    orders = Orders(most_chars=20_000)
     for number in range(1000):
         orders.schema({"properties": {f"b{number}": {}, f"a{number}": {}}})
         orders.tools([Tool(name=f"t{number}")])
-    assert orders.remembered <= 4000
-    large: dict[str, Any] = {"properties": {f"p{n}": {} for n in range(1000)}}
+    assert orders.remembered <= 40_000
+    large: dict[str, Any] = {"properties": {f"p{n}": {} for n in range(10_000)}}
     assert text(orders.schema(large)) == text(large)
-    assert orders.remembered <= 4000
+    assert orders.remembered <= 40_000
+
+
+def test_small_schemas_count_with_what_python_needs_for_each() -> None:
+    orders = Orders(most_chars=100_000)
+    for number in range(2000):
+        orders.schema({"type": str(number)})
+    assert len(orders._schemas._values) < 200
+
+
+def test_a_client_does_not_wait_for_another_s_large_schema() -> None:
+    class Slow(dict[str, Any]):
+        """A schema that another client's comes into the midst of."""
+
+        def __iter__(self) -> Iterator[str]:
+            if not others:
+                others.append({})  # only once
+                others.append(orders.schema({"type": "string"}, "two"))
+            return super().__iter__()
+
+    orders = Orders()
+    others: list[object] = []
+    slow = threading.Thread(target=orders.schema, args=(Slow({"title": "x"}), "one"), daemon=True)
+    slow.start()
+    slow.join(10)
+    assert others[1:] == [{"type": "string"}]
 
 
 @pytest.mark.parametrize("depth", [100, 5000])

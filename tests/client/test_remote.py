@@ -33,6 +33,7 @@ from rkllama.types import (
     ModelDetails,
     ModelInfo,
     PullProgress,
+    RerankRequest,
     SamplingParams,
     TextDelta,
     Timings,
@@ -323,6 +324,15 @@ def test_embeddings() -> None:
 # --- Models ------------------------------------------------------------------------------------
 
 
+def test_a_ranking_has_a_score_for_each_document() -> None:
+    reply = {"model": "m", "results": [{"index": 0, "relevance_score": 0.5}]}
+    with remote({"POST /api/rerank": (200, [dumps(reply)])}) as (service, _):
+        request = RerankRequest(model="m", query="q", documents=("a", "b"))
+        assert service.rerank(replace(request, documents=("a",))).scores == (0.5,)
+        with pytest.raises(errors.ServerUnreachable):
+            service.rerank(request)
+
+
 def test_models() -> None:
     body = ollama_models.tags_body([QWEN, BARE], digest)
     with remote({"GET /api/tags": (200, [dumps(body)])}) as (client, _):
@@ -459,6 +469,29 @@ def test_a_pull_that_breaks_off_is_no_success(count: int) -> None:
         assert len(list(itertools.islice(steps, count))) == count
         with pytest.raises(errors.ServerUnreachable, match="in the middle of the download"):
             next(steps)
+
+
+DRAIN = [
+    dumps({"status": status, "running": 1, "waiting": 0, "timeout": 9.5}) + b"\n"
+    for status in ("draining", "drained")
+]
+
+
+@pytest.mark.parametrize(("wait", "count"), [(False, 1), (True, 2)])
+def test_drain(wait: bool, count: int) -> None:
+    with remote({"POST /api/rkllama/drain": (200, DRAIN[:count])}) as (client, server):
+        states = [state["status"] for state in client.drain(7.0, wait=wait)]
+    assert states == ["draining", "drained"][:count]
+    assert server.requests[0][1] == {"timeout": 7.0, "wait": wait}
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_drain_that_breaks_off_is_no_success(count: int) -> None:
+    with remote({"POST /api/rkllama/drain": (200, DRAIN[:count])}) as (client, _):
+        states = client.drain(wait=True)
+        assert len(list(itertools.islice(states, count))) == count
+        with pytest.raises(errors.ServerUnreachable, match="before it told that it had drained"):
+            next(states)
 
 
 # --- Errors ------------------------------------------------------------------------------------

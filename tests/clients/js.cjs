@@ -108,6 +108,8 @@ const SCENARIOS = {
   format: () => ask({ format: COUNTRY }),
   generated: () => all(client.generate({ model, prompt: question, stream: true })),
   models,
+  picture: () =>
+    client.chat({ model, messages: [{ role: 'user', content: 'What is it?', images: [Buffer.from(question, 'base64')] }] }),
   status,
   streamed: () => all(ask({ stream: true })),
   toolLoop,

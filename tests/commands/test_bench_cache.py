@@ -106,7 +106,7 @@ def test_where_conversations_are_not_kept_it_is_refused(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "Error: conversations are not kept on the disk: state_budget is 0\n"
-        "`rkllama config unset state_budget` switches that on again.\n"
+        "Unset it to measure; `rkllama config` shows where it is set.\n"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.models.store import Store
+from tests.seeing_gguf import write_seeing
 from tests.test_cli import failure, rkllama
 from tests.virtual_npu.model import write_model
 
@@ -47,6 +48,15 @@ def test_a_folder_becomes_a_model_that_answers(folder: Path, models: Path) -> No
     assert rkllama("run", "mine", "hello", "--no-stdin").returncode == 0
     (folder / FILE).unlink()
     assert (models / "mine" / FILE).exists()
+
+
+def test_an_encoder_for_llama_cpp_comes_along_and_is_no_model(models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "download"
+    write_seeing(folder / "seer-Q8_0.gguf", folder / "mmproj-seer-F16.gguf")
+    assert rkllama("import", str(folder), "seer").returncode == 0
+    assert brought(models, "seer") == ["mmproj-seer-F16.gguf", "seer-Q8_0.gguf"]
+    refused = failure("import", str(folder / "mmproj-seer-F16.gguf"))
+    assert "is no language model but the image encoder of one" in refused
 
 
 def test_a_file_keeps_its_name(folder: Path, models: Path) -> None:

@@ -26,18 +26,10 @@ from rkllama.doctor.software.serving import (
     check_service,
 )
 from tests.doctor.examine import look, wrong
-from tests.running import Server
+from tests.running import Server, free_port
 from tests.virtual_npu.model import write_model
 
 pytestmark = pytest.mark.integration
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def name_in_file(home: Path, host: str) -> None:

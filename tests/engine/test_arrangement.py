@@ -18,8 +18,8 @@ from rkllama.engine.metrics import Metrics
 from rkllama.engine.prompt import build_prompt
 from rkllama.models.metadata import StoredModel
 from rkllama.models.modelfile import Modelfile
-from rkllama.prompt_rules import built_in
 from rkllama.service import Caller
+from rkllama.settings.prompt_rules import built_in
 from rkllama.types import ChatRequest, Message, ModelInfo, TemplateSource
 from tests.chat_templates import ALL
 from tests.home_assistant import recorded_prompt
@@ -83,7 +83,7 @@ def test_a_prompt_that_goes_as_it_is_is_left(arranger: Arranger) -> None:
 def test_without_a_user_nothing_is_moved(arranger: Arranger, metrics: Metrics) -> None:
     messages = (Message.of("system", SYSTEM), Message.of("assistant", "Hello"))
     assert arranged(arranger, messages=messages).request.messages == messages
-    assert "rule_requests_total{" not in "".join(metrics.rule_requests.samples())
+    assert all(sample.endswith(" 0") for sample in metrics.rule_requests.samples())
 
 
 def test_only_the_system_messages_at_the_beginning_are_arranged(arranger: Arranger) -> None:
@@ -121,6 +121,13 @@ def test_requests_and_lines_are_counted(arranger: Arranger, metrics: Metrics) ->
     (requests,), (lines,) = metrics.rule_requests.samples(), metrics.rule_lines.samples()
     assert requests == 'rkllama_prompt_rule_requests_total{rule="home-assistant"} 1'
     assert lines == 'rkllama_prompt_rule_lines_total{rule="home-assistant"} 2'
+
+
+@pytest.mark.usefixtures("arranger")
+def test_a_rule_that_has_moved_nothing_is_counted_too(metrics: Metrics) -> None:
+    (requests,), (lines,) = metrics.rule_requests.samples(), metrics.rule_lines.samples()
+    assert requests == 'rkllama_prompt_rule_requests_total{rule="home-assistant"} 0'
+    assert lines == 'rkllama_prompt_rule_lines_total{rule="home-assistant"} 0'
 
 
 def test_a_demanded_format_has_its_order(arranger: Arranger) -> None:

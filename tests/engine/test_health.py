@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 import time
 from collections.abc import Iterator
@@ -166,6 +167,13 @@ def test_who_comes_while_it_drains_is_sent_away_and_who_had_a_turn_is_not() -> N
 # --- Draining ----------------------------------------------------------------------------------
 
 
+class Listening:
+    """A caller that waits until what it waits for can be read, a second at most."""
+
+    def wait(self, fd: int) -> None:
+        assert select.select([fd], [], [], 1)[0]
+
+
 class Refusing:
     """A service that is told to take nothing more."""
 
@@ -233,3 +241,14 @@ def test_a_balancer_that_asks_no_more_is_not_waited_for_for_ever() -> None:
     assert drain.look(Idle(), began + 1) is not None
     assert drain.look(Idle(), began + 2) is None, "half of the time is for what was taken"
     assert service.drained
+
+
+def test_who_comes_to_wait_when_the_time_is_over_does_not_wait() -> None:
+    drain = Drain(cast(Any, Refusing()))
+    drain.ends = True
+    drain.begin(0.0)
+    busy = Idle()
+    busy.busy = lambda: 1  # type: ignore[method-assign]
+    assert drain.look(busy, time.monotonic()) is None
+    assert not drain.wait(cast(Any, Listening()))
+    assert not drain.done

@@ -13,7 +13,7 @@ from rkllama.api.common import Generation
 from rkllama.chat.messages import IMAGE_PLACE
 from rkllama.engine import pictures
 from rkllama.engine.pictures import images_in, images_of, with_pictures
-from rkllama.engine.prompt import build_prompt
+from rkllama.engine.prompt import Prompt, build_prompt
 from rkllama.errors import InvalidRequest, Unsupported
 from rkllama.models.metadata import StoredModel
 from rkllama.models.modelfile import Modelfile
@@ -235,3 +235,20 @@ def test_a_prompt_s_pictures_come_before_it() -> None:
     assert f"user\n{IMAGE_PLACE}What?" in prompt
     assert images == (RED,)
     assert images_in(()) == ()
+
+
+def test_prompts_about_different_pictures_differ() -> None:
+    """A slot is chosen by what it holds, and equal texts do not tell that."""
+
+    def text(*images: bytes) -> str:
+        return Prompt(
+            text=f"a{IMAGE_PLACE}b{IMAGE_PLACE}c", raw=True, images=images
+        ).text_with_digests
+
+    assert text(b"1", b"2") == text(b"1", b"2") != text(b"1", b"3")
+    one, other = text(b"1", b"2"), text(b"1", b"3")
+    assert one.startswith(f"a{IMAGE_PLACE}")
+    assert one.endswith("c")
+    common = one.index("b" + IMAGE_PLACE)
+    assert one[: common + 2] == other[: common + 2]
+    assert Prompt(text="plain", raw=True).text_with_digests == "plain"

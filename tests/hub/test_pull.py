@@ -1497,3 +1497,30 @@ def test_an_encoder_that_another_model_uses_stays(seeing: LoopbackHub, models: P
     store.remove("vl_w8a8_rk3588")
     store.close()
     assert encoder.exists()
+
+
+def test_the_encoder_for_llama_cpp_comes_along(remote: LoopbackHub, models: Path) -> None:
+    files = {
+        "vl-Q4_K_M.gguf": CONTENT,
+        "vl-Q8_0.gguf": b"another",
+        "mmproj-vl-f16.gguf": ENCODER,
+        "mmproj-vl-f32.gguf": b"larger",
+        "vision.rknn": b"the NPU's",
+    }
+    remote.add("user/vl-GGUF", files)
+    for _ in range(2):
+        steps = list(pull.pull("user/vl-GGUF/vl-Q4_K_M.gguf", str(models), backoff=0.001))
+        assert steps[-1].name == "vl-Q4_K_M"
+    folder = models / "vl-Q4_K_M"
+    assert (folder / "mmproj-vl-f16.gguf").read_bytes() == ENCODER
+    assert {path.name for path in folder.iterdir()} == {
+        ".pull.json",
+        "mmproj-vl-f16.gguf",
+        "vl-Q4_K_M.gguf",
+    }
+    assert "downloading" not in [step.status for step in steps]
+    store = WritableStore(str(models))
+    assert [info.name for info in store.list()] == ["vl-Q4_K_M"]
+    store.remove("vl-Q4_K_M")
+    store.close()
+    assert not folder.exists()

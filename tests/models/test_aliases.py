@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.config import Settings, load_settings
-from rkllama.errors import ConfigError, InvalidRequest, ModelNotFound
+from rkllama.errors import AmbiguousName, ConfigError, InvalidRequest, ModelNotFound
 from rkllama.models.authoring import WritableStore
 from tests.virtual_npu import write_model
 
@@ -59,6 +59,15 @@ def test_an_alias_without_a_model_says_what_it_stands_for(store: WritableStore) 
     (gone,) = [alias for alias in store.aliases() if alias.name == "gone"]
     assert gone.info is None
     assert gone.problem == "model 'mistral:7b' not found"
+
+
+def test_an_alias_of_several_models_asks_for_a_full_name(
+    store: WritableStore, models: Path
+) -> None:
+    write_model(models / "Qwen3-4B-w8a8-rk3576.rkllm")
+    with pytest.raises(AmbiguousName) as caught:
+        store.resolve("chat")
+    assert "have it stand for the full name of one of them" in str(caught.value.hint)
 
 
 def test_an_alias_is_neither_deleted_nor_overwritten_as_a_model(store: WritableStore) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -15,7 +17,8 @@ from rkllama.console.options import ChatOptions
 from rkllama.console.output import human_time
 from rkllama.errors import AmbiguousName, InvalidRequest, RKLLamaError
 from rkllama.repl.saved import SavedChat, SavedChats
-from rkllama.types import Message, SamplingParams
+from rkllama.repl.saved_pictures import SavedPictures
+from rkllama.types import Message, SamplingParams, SentImage, TextPart
 from tests.waiting import Task
 
 OPTIONS = ChatOptions(
@@ -237,3 +240,72 @@ def test_a_directory_that_is_none_is_an_error(chats: SavedChats, folder: Path) -
     folder.write_text("")
     with pytest.raises(RKLLamaError, match="cannot be read: Not a directory"):
         chats.all()
+
+
+# --- Pictures ----------------------------------------------------------------------------------
+
+
+def seen(data: bytes, name: str = "cat.png") -> Message:
+    picture = SentImage(
+        data=base64.b64encode(data).decode(), instead=f"[picture {name}]", where=name
+    )
+    return Message.of("user", [picture, TextPart("What is it?")])
+
+
+def test_pictures_lie_beside_the_chat_once_each(chats: SavedChats, folder: Path) -> None:
+    chat = replace(CHAT, messages=(seen(b"one"), seen(b"two"), seen(b"one")))
+    chats.save(chat)
+    assert chats.get("talk") == chat
+    files = sorted((folder / "talk.pictures").iterdir())
+    assert sorted(path.read_bytes() for path in files) == [b"one", b"two"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE((folder / "talk.pictures").stat().st_mode) == 0o700
+    values = json.loads((folder / "talk.json").read_text())
+    digest = hashlib.sha256(b"one").hexdigest()
+    assert values["messages"][0]["images"] == [{"name": "cat.png", "sha256": digest, "size": 3}]
+    assert chats.names() == ["talk"]
+
+
+def test_pictures_go_with_their_chat(chats: SavedChats, folder: Path) -> None:
+    chats.save(replace(CHAT, messages=(seen(b"one"), seen(b"two"))))
+    (folder / "talk.pictures" / "not ours").write_text("stays")
+    chats.save(replace(CHAT, messages=(seen(b"two"),)))
+    names = {path.name for path in (folder / "talk.pictures").iterdir()}
+    assert names == {hashlib.sha256(b"two").hexdigest(), "not ours"}
+    (folder / "talk.pictures" / "not ours").unlink()
+    chats.remove("talk")
+    assert [*folder.iterdir()] == []
+
+
+def test_a_list_of_chats_reads_no_pictures(
+    chats: SavedChats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chats.save(replace(CHAT, messages=(seen(b"one"),)))
+    monkeypatch.setattr(SavedPictures, "read", lambda *_: pytest.fail("it is read"))
+    ((chat,), passed_over) = chats.all()
+    assert (chat.messages[0].text, passed_over) == ("What is it?", [])
+
+
+@pytest.mark.parametrize("content", [None, b"another one"])
+def test_a_picture_that_is_gone_is_told(
+    chats: SavedChats, folder: Path, content: bytes | None
+) -> None:
+    chats.save(replace(CHAT, messages=(seen(b"one"),)))
+    (path,) = (folder / "talk.pictures").iterdir()
+    path.unlink() if content is None else path.write_bytes(content)
+    (message,) = chats.get("talk").messages
+    assert message.text == "[the picture cat.png is missing]\nWhat is it?"
+
+
+@pytest.mark.parametrize(
+    "images", ["x", ["x"], [{}], [{"name": "x", "sha256": "../../secret"}], [{"sha256": "0" * 64}]]
+)
+def test_pictures_of_other_forms_are_not_believed(
+    chats: SavedChats, folder: Path, images: object
+) -> None:
+    chats.save(CHAT)
+    values = json.loads((folder / "talk.json").read_text())
+    values["messages"][0]["images"] = images
+    (folder / "talk.json").write_text(json.dumps(values))
+    with pytest.raises(RKLLamaError, match="it is not a chat that was saved here"):
+        chats.get("talk")

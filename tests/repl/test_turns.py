@@ -11,9 +11,10 @@ from typing import BinaryIO
 
 import pytest
 
+from rkllama.console.inputs import completed_path
 from rkllama.errors import RKLLamaError
 from rkllama.repl import attachments
-from rkllama.repl.attachments import LIMIT, TextFile, completed_path, read_text_file
+from rkllama.repl.attachments import LIMIT, TextFile, read_text_file
 from rkllama.repl.clipboard import copy_text
 from rkllama.repl.conversation import beginning
 from tests.running import Server

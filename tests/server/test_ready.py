@@ -53,6 +53,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         models = home / "RKLLAMA" / "models"
         models.mkdir(parents=True)
         write_model(models / "m.rkllm", tokens=5)
+        write_model(models / "private.rkllm", tokens=5)
         with Server() as server:
             yield server
 
@@ -75,6 +76,13 @@ def test_what_is_not_there_is_not_served_and_nobody_is_told_more(shared: Server)
     assert "mm" not in reply.json["error"]
     assert "x-rkllama-board" not in reply.headers
     assert shared.get("/health").status == 200
+
+
+def test_a_model_s_name_is_not_found_letter_by_letter(shared: Server) -> None:
+    assert reason(shared, "?model=p") == "model_not_found"
+    assert shared.post("/api/show", {"model": "p"}, **KEY).status == 200
+    assert reason(shared, "?model=p") == "model_not_found"
+    assert reason(shared, "?model=private") is None
 
 
 def test_answers_name_the_board_and_strangers_do_not_learn_it(shared: Server) -> None:
@@ -212,6 +220,17 @@ def test_a_model_that_is_to_stay_is_loaded_before_the_server_is_ready(
         until(lambda: reason(server) is None and server.children() not in ([], [child]))
         assert server.post("/unload_model").status == 200
         assert reason(server) is None, "its user wanted it to go"
+
+
+def test_a_model_that_is_to_stay_and_cannot_be_loaded_may_be_given_up(
+    models: Path, npu: str
+) -> None:
+    write_model(models / "m.rkllm", init_error=1)
+    with Server("--model", "m") as server:
+        until(lambda: "could not be loaded" in "".join(server.log))
+        assert reason(server) == "model_not_loaded"
+        server.post("/api/generate", {"model": "m", "keep_alive": 0})
+        assert reason(server) is None, "it is not tried again"
 
 
 # --- Draining ----------------------------------------------------------------------------------

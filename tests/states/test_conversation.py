@@ -159,7 +159,7 @@ def test_a_run_that_does_not_end_leaves_nothing(
     conversations.sweep()
     assert not Path(path).exists()
     assert store.figures().states == 0
-    assert conversations.in_memory(first("aa")) == 0
+    assert conversations.tokens_of(conversations.common_with(first("aa"))) == 0
 
 
 def test_keys_of_clients_are_apart(conversations: Conversations) -> None:
@@ -372,7 +372,7 @@ def test_the_last_conversation_is_kept_before_it_is_lost(
 def test_a_full_context_holds_no_conversation(conversations: Conversations) -> None:
     visit = begun(conversations, first("aa"))
     visit.end(figures(first("aa"))._replace(full=True))
-    assert conversations.in_memory(first("aa")) == 0
+    assert conversations.tokens_of(conversations.common_with(first("aa"))) == 0
     assert conversations.farewell() is None
 
 

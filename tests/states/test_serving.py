@@ -6,7 +6,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rkllama.service import LOCAL, Caller
 from rkllama.states.key import owner_of
 from rkllama.types import ChatRequest, EmbeddingRequest, Finished, Message, Tool
 from tests.running import Server
+from tests.states.restarting import Start, restarting
 from tests.test_cli import failure, output
 from tests.virtual_npu import directive, library, read_trace, write_model
 from tests.waiting import until
@@ -50,25 +51,11 @@ def trace(models: Path, tmp_path: Path) -> Path:
     return path
 
 
-Start = Callable[..., LocalService]
-
-
 @pytest.fixture
 def start(trace: Path) -> Iterator[Start]:
     """Starts the service anew; the model's digest is known."""
-    services: list[LocalService] = []
-
-    def start_service(**flags: object) -> LocalService:
-        if services:
-            services[-1].close()
-        service = LocalService(load_settings(flags), "test")
-        services.append(service)
-        service.digest(service.store.resolve(MODEL).info)
-        assert service.store.settle(20.0)
-        return service
-
-    yield start_service
-    services[-1].close()
+    with restarting(MODEL) as start_service:
+        yield start_service
 
 
 class Conversation:

@@ -135,6 +135,22 @@ def test_a_runtime_that_writes_no_slot_is_asked_twice(store: StateStore) -> None
     assert own.sibling().off
 
 
+def test_a_disk_that_became_full_is_not_the_runtime_s_fault(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Conversations(store, IDENTITY, "m", slots=True)
+    for number in range(3):
+        visit = begun(own, first(f"c{number}"))
+        visit.end(RunFigures(401, 401, 0, 1.0, saved=False))
+        extra = visit.keep()
+        assert extra is not None
+        with monkeypatch.context() as full:
+            full.setattr("rkllama.states.store.free_space", lambda _: 0)
+            extra.end(RunFigures(401, None, None, None, saved=False))
+            extra.distrust_writing()
+    assert not own.off
+
+
 def test_a_slot_is_written_for_the_unload_if_there_is_something_new(store: StateStore) -> None:
     model, text = Model(store, 1), first("aa")
     own = model(text)
@@ -205,9 +221,9 @@ def test_an_answer_that_was_given_up_leaves_its_prompt(store: StateStore) -> Non
     own = model.memories[0]
     for prompt_tokens in (None, 401):  # it may have been given up before its prompt was evaluated
         begun(own, text).give_up()
-        assert own.in_memory(text) == 0  # it may still go on
+        assert own.tokens_of(own.common_with(text)) == 0  # it may still go on
         own.note_left(RunFigures(prompt_tokens, 401, 0, 1.0, saved=False))
-        assert own.in_memory(text) == (prompt_tokens or 0)
+        assert own.tokens_of(own.common_with(text)) == (prompt_tokens or 0)
     assert own.farewell() is not None
 
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rkllama.types import ChatRequest, Finished, Message, SamplingParams, Tool
 from tests.clients.common import GUIDE_FILE
 from tests.llama_server import WHEEL, command
 from tests.running import Server
+from tests.states.restarting import Start, restarting
 from tests.test_cli import output
 from tests.waiting import Task, until
 
@@ -32,12 +33,20 @@ MODEL = "guide"
 GREEDY = SamplingParams(temperature=0)
 BINDING = "the binding"
 
-Start = Callable[..., LocalService]
-
 
 @pytest.fixture(autouse=True)
 def guide(models: Path) -> None:
     shutil.copy(GUIDE_FILE, models)
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(home: Path) -> None:
+    """The disk counts as quick, however busy this machine is: its speed is read instead of measured."""
+    states = home / "RKLLAMA" / "states"
+    states.mkdir(mode=0o700, parents=True)
+    device = states.stat().st_dev
+    known = {"version": 1, "device": device, "read": 1e9, "write": 1e9, "total": 0, "hours": []}
+    (states / "disk").write_text(json.dumps(known))
 
 
 @pytest.fixture(params=[BINDING, WHEEL])
@@ -49,19 +58,8 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, object]
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Starts the service anew, with one slot; the model's digest is known."""
-    services: list[LocalService] = []
-
-    def start_service(**flags: object) -> LocalService:
-        if services:
-            services[-1].close()
-        service = LocalService(load_settings({"parallel": 1, **flags}), "test")
-        services.append(service)
-        service.digest(service.store.resolve(MODEL).info)
-        assert service.store.settle(20.0)
-        return service
-
-    yield start_service
-    services[-1].close()
+    with restarting(MODEL, parallel=1) as start_service:
+        yield start_service
 
 
 class Conversation:

@@ -158,11 +158,11 @@ def test_connections_that_are_kept_open_do_not_keep_it(models: Path) -> None:
 
 def test_a_model_in_memory_keeps_it(models: Path, npu: str) -> None:
     write_model(models / "m.rkllm")
-    with Server("--exit-idle", "1s", "--keep-alive", "2s") as server:
+    with Server("--exit-idle", "1s", "--keep-alive", "3s") as server:
         assert server.post("/api/generate", {"model": "m", "prompt": "hi"}).status == 200
         began = time.monotonic()
         assert server.process.wait(LIMIT) == 0
-        assert time.monotonic() - began > 1.9  # until the model went, and not a second long
+        assert time.monotonic() - began > 2.9  # until the model went, and not a second long
     assert [line for line in server.log if "unloaded m" in line]
 
 
@@ -171,13 +171,13 @@ def test_a_model_that_stays_for_ever_keeps_it_for_ever(models: Path, npu: str) -
     with Server("--exit-idle", "1s", "--keep-alive", "-1") as server:
         assert server.post("/api/generate", {"model": "m", "prompt": "hi"}).status == 200
         with pytest.raises(subprocess.TimeoutExpired):
-            server.process.wait(2.0)
+            server.process.wait(3.0)
         assert server.post("/api/generate", {"model": "m", "keep_alive": 0}).status == 200
         assert server.process.wait(LIMIT) == 0
 
 
 def test_an_answer_that_takes_longer_keeps_it(models: Path, npu: str) -> None:
-    write_model(models / "m.rkllm", tokens=6, token_us=300_000)
+    write_model(models / "m.rkllm", tokens=6, token_us=400_000)
     with Server("--exit-idle", "1s", "--keep-alive", "0") as server:
         with server.stream("/api/generate", {"model": "m", "prompt": "hi"}) as stream:
             assert stream.status() == 200
@@ -192,7 +192,7 @@ def test_a_request_that_comes_slowly_keeps_it(models: Path) -> None:
                 b"POST /api/show HTTP/1.0\r\nHost: localhost\r\nContent-Length: 13\r\n\r\n{"
             )
             with pytest.raises(subprocess.TimeoutExpired):
-                server.process.wait(2.0)
+                server.process.wait(3.0)
             connection.sendall(b'"model":"x"}')
             assert connection.recv(12) == b"HTTP/1.0 404"
         assert server.process.wait(LIMIT) == 0
@@ -205,7 +205,7 @@ def test_signs_of_life_come_until_the_loop_stands_still(models: Path, manager: M
         assert manager.next() == "WATCHDOG=1"
         server.process.send_signal(signal.SIGSTOP)
         manager.forget()
-        assert manager.next(1.0) is None
+        assert manager.next(2.0) is None
         server.process.send_signal(signal.SIGCONT)
         assert manager.next() == "WATCHDOG=1"
         assert server.stop() == 0
@@ -238,7 +238,7 @@ def test_a_loop_that_hangs_in_a_request_gives_none(models: Path, manager: Manage
             connection.sendall(
                 b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}"
             )
-            while manager.next(1.0) is not None:
+            while manager.next(2.0) is not None:
                 pass
             assert manager.next(1.0) is None
     finally:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from ...chat.messages import IMAGE_PLACE
-from ...errors import LoadFailed, RuntimeFailed
+from ...chat.messages import IMAGE_PLACE, broken_up
+from ...errors import LoadFailed
 from ...rkllm.inputs import MultimodalInput, Pictures
 from ...rknn.encoder import Encoder
 from ...rknn.file import read_file
+from .given import Kept, check_places, with_names
 from .markers import Markers
 from .picture import square
 
 _MOST_KEPT = 64 << 20
 """Bytes of embeddings: ten pictures of Qwen3-VL 2B, a hundred of a small model."""
-_LITERAL = re.compile("<(image|video)>")
-_BREAK = "\u200d"
-"""Zero width joiner: behind the first character of a tag it makes ordinary text of it."""
+_LITERAL = re.compile("<(?:image|video)>")
 
 
 class Eyes:
@@ -35,8 +33,8 @@ class Eyes:
         self._encoder: Encoder | None = None
         self.last: tuple[bytes, ...] = ()
         """What the pictures that were seen last are known by: equal digests mean equal bytes."""
-        self._kept: OrderedDict[bytes, bytes] = OrderedDict()
-        """By the picture's digest, its embeddings, longest unused first."""
+        self._kept: Kept[bytes] = Kept(_MOST_KEPT)
+        """The pictures' embeddings."""
 
     @property
     def tokens(self) -> int | None:
@@ -66,17 +64,13 @@ class Eyes:
 
         Raises InvalidRequest for what is no picture, LoadFailed, RuntimeFailed.
         """
-        if prompt.count(IMAGE_PLACE) != len(images):
-            raise RuntimeFailed(
-                f"the prompt has {prompt.count(IMAGE_PLACE)} places for {len(images)} pictures"
-            )
+        check_places(prompt, images)
         self.open()
         pieces: list[bytes] = []
         keys = tuple(hashlib.sha256(image).digest() for image in images)
-        for number, (image, key) in enumerate(zip(images, keys, strict=True)):
+        for (image, name), key in zip(with_names(images), keys, strict=True):
             if cancelled():
                 return None
-            name = "the picture" if len(images) == 1 else f"picture {number + 1} of {len(images)}"
             pieces.append(self._embedded(image, key, name))
         assert self._encoder is not None
         shape, self.last = self._encoder.shape, keys
@@ -94,14 +88,12 @@ class Eyes:
 
     def _embedded(self, image: bytes, key: bytes, name: str) -> bytes:
         """Return a picture's embeddings, from those that are kept where it has been seen before."""
-        embeddings = self._kept.pop(key, None)
+        embeddings = self._kept.get(key)
         if embeddings is None:
             assert self._encoder is not None
             shape = self._encoder.shape
             embeddings = self._encoder.encode(square(image, shape.width, shape.height, name))
-        self._kept[key] = embeddings
-        while len(self._kept) > 1 and sum(map(len, self._kept.values())) > _MOST_KEPT:
-            self._kept.popitem(last=False)
+            self._kept.put(key, embeddings)
         return embeddings
 
     def close(self) -> None:
@@ -113,5 +105,5 @@ class Eyes:
 
 def with_tags(prompt: str) -> str:
     """Return a prompt with the runtime's `<image>` in the place of each picture, and only there."""
-    harmless = _LITERAL.sub(lambda tag: f"<{_BREAK}{tag[1]}>", prompt)
+    harmless = _LITERAL.sub(lambda tag: broken_up(tag[0]), prompt)
     return harmless.replace(IMAGE_PLACE, "<image>")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 from ...board.installation import how_to_add_an_extra
@@ -17,12 +18,16 @@ _MOST_PIXELS = 40_000_000
 _MOST_JPEG_PIXELS = 120_000_000
 """A JPEG is decoded to an eighth where that suffices, and phones make large ones; all of a progressive one
 is in memory at a time."""
-_GREY = 128
+_GREY = (128, 128, 128)
 """What is beside the picture in its square: 127.5, as the vendor's demo rounds it."""
+_CLIP_GREY = (122, 116, 104)
+"""The same for encoders that were trained like CLIP: the mean of its pictures."""
 _WHITE = 255
 """What stands behind transparent pixels, as in most places where such pictures are shown."""
 _OVERSIZE = 2
 """How many times larger than needed a JPEG is decoded, for the sake of its details."""
+_LEAST = 28
+"""Pixels that a side has at least of what is handed on as a file: a patch of encoders that cut into such."""
 _ORIENTATION = 0x0112
 
 
@@ -32,12 +37,35 @@ def square(data: bytes, width: int, height: int, name: str) -> bytes:
 
     Raises InvalidRequest for what is no picture, is damaged or too large, BackendMissing without Pillow.
     """
+    return _decoded(data, name, lambda module, image: _squared(module, image, (width, height)))
+
+
+def fitted(data: bytes, longest: int, name: str) -> bytes:
+    """Return a picture as a PNG file: upright, RGB, at most `longest` pixels on its longer side. See `square`
+    for what is raised.
+    """
+    return _decoded(data, name, lambda module, image: _fitted(module, image, longest))
+
+
+def square_file(data: bytes, side: int, name: str) -> bytes:
+    """Return a picture as a PNG file: in the middle of a square of `side` pixels, whose colour is the one
+    that llama.cpp gives to such. See `square` for what is raised.
+    """
+
+    def make(module: Any, image: Any) -> bytes:
+        pixels = _squared(module, image, (side, side), _CLIP_GREY)
+        return _png(module.frombytes("RGB", (side, side), pixels))
+
+    return _decoded(data, name, make)
+
+
+def _decoded(data: bytes, name: str, make: Callable[[Any, Any], bytes]) -> bytes:
     image_module = _import_pillow()
     try:
         with warnings.catch_warnings(), io.BytesIO(data) as stream:
             warnings.simplefilter("ignore")  # of odd metadata, which are not used
             with _opened(image_module, stream, name) as image:
-                return _squared(image_module, image, width, height)
+                return make(image_module, image)
     except InvalidRequest:
         raise
     except MemoryError:
@@ -101,25 +129,52 @@ def _opened(image_module: Any, stream: io.BytesIO, name: str) -> Any:
     return image
 
 
-def _squared(image_module: Any, image: Any, width: int, height: int) -> bytes:
-    _draft(image, max(width, height) * _OVERSIZE)
+def _squared(
+    image_module: Any, image: Any, wanted: tuple[int, int], beside: tuple[int, int, int] = _GREY
+) -> bytes:
+    width, height = wanted
+    plain = _upright(image_module, image, max(width, height))
+    side = max(plain.size)
+    size = max(1, round(plain.width * width / side)), max(1, round(plain.height * height / side))
+    plain = _scaled(image_module, plain, size)
+    data: bytes = _centred(image_module, plain, wanted, beside).tobytes()
+    return data
+
+
+def _fitted(image_module: Any, image: Any, longest: int) -> bytes:
+    plain = _upright(image_module, image, longest)
+    side = max(plain.size)
+    if side > longest:
+        size = [max(1, round(length * longest / side)) for length in plain.size]
+        plain = _scaled(image_module, plain, tuple(size))
+    least = max(_LEAST, plain.width), max(_LEAST, plain.height)
+    return _png(plain if plain.size == least else _centred(image_module, plain, least, _GREY))
+
+
+def _png(image: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _centred(
+    image_module: Any, image: Any, size: tuple[int, int], beside: tuple[int, int, int]
+) -> Any:
+    """Return a picture in the middle of a canvas."""
+    canvas = image_module.new("RGB", size, beside)
+    canvas.paste(image, ((size[0] - image.width) // 2, (size[1] - image.height) // 2))
+    return canvas
+
+
+def _upright(image_module: Any, image: Any, side: int) -> Any:
+    """Return the picture as RGB and as EXIF has it turned, not smaller than a square of `side` needs it."""
+    _draft(image, side * _OVERSIZE)
     image.load()
     turn = _turn(image_module, image)
-    side = max(image.size)
-    across, down = (
-        image.size if turn is None or not _swaps(image_module, turn) else image.size[::-1]
-    )
-    size = max(1, round(across * width / side)), max(1, round(down * height / side))
     plain = _flattened(image_module, _eight_bit(image))
-    if turn is not None:
-        plain = _scaled(image_module, plain, _upper(plain.size, max(width, height)))
-        plain = plain.transpose(turn)
-    canvas = image_module.new("RGB", (width, height), (_GREY, _GREY, _GREY))
-    canvas.paste(
-        _scaled(image_module, plain, size), ((width - size[0]) // 2, (height - size[1]) // 2)
-    )
-    data: bytes = canvas.tobytes()
-    return data
+    if turn is None:
+        return plain
+    return _scaled(image_module, plain, _upper(plain.size, side)).transpose(turn)
 
 
 def _draft(image: Any, side: int) -> None:
@@ -164,17 +219,6 @@ def _turn(image_module: Any, image: Any) -> Any:
         8: transpose.ROTATE_90,
     }
     return turns.get(orientation) if isinstance(orientation, int) else None
-
-
-def _swaps(image_module: Any, turn: Any) -> bool:
-    """Return whether a turn makes width of height."""
-    transpose = image_module.Transpose
-    return turn in (
-        transpose.TRANSPOSE,
-        transpose.TRANSVERSE,
-        transpose.ROTATE_90,
-        transpose.ROTATE_270,
-    )
 
 
 def _eight_bit(image: Any) -> Any:

@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
+from ...engine.memory.loading import identity_of
 from ...engine.memory.resident import Resident, Turn
 from ...engine.service import LocalService
 from ...errors import LoadFailed, RKLLamaError, Unsupported, WorkerError
@@ -97,12 +98,7 @@ class CacheMeasurement:
             loaded = turn.resident.ready
             if not loaded.keeps_states or loaded.slots:
                 raise _keeps_none(turn.resident)
-            self.identity = Identity(
-                runtime=loaded.runtime,
-                platform=loaded.platform or "",
-                toolkit=loaded.toolkit or "",
-                context_length=loaded.context_length,
-            )
+            self.identity = identity_of(loaded)
             for size, figures in self.figures.items():
                 figures.skipped = self.plan.obstacle(size, loaded.context_length)
             if all(figures.skipped for figures in self.figures.values()):

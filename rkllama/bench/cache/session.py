@@ -52,7 +52,7 @@ def require_states(settings: Settings) -> None:
     if settings.state_budget == 0:
         raise RKLLamaError(
             "conversations are not kept on the disk: state_budget is 0",
-            hint="`rkllama config unset state_budget` switches that on again.",
+            hint="Unset it to measure; `rkllama config` shows where it is set.",
         )
 
 

@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ...states.policy import LEAST_TOKENS, Speeds, is_usable, least_growth
+from ...states.policy import LEAST_TOKENS, SLACK, Speeds, is_usable, least_growth
 from ...types import ModelInfo
 from .results import Sound, StateResult, Verdict
 
-SLACK = 2
-"""Tokens by which a runtime's figures may be off; see states/visit.py."""
 _KIBIBYTES = {
     ("qwen2.5", "0.5B"): 12,
     ("qwen2.5", "1.5B"): 28,

@@ -14,6 +14,7 @@ from ...config import (
     home_directory,
     host_name,
     load_settings,
+    near_names,
     read_config,
 )
 from ...errors import ConfigError, RKLLamaError
@@ -177,11 +178,7 @@ def _known(name: str) -> Setting:
     names = {setting.name: setting for setting in SETTINGS}
     if name in names:
         return names[name]
-    from difflib import get_close_matches
-
-    near = get_close_matches(name.lower().replace("-", "_"), names, n=2, cutoff=0.55)
-    hint = f"Did you mean {' or '.join(near)}?" if near else "`rkllama config` lists them."
-    raise ConfigError(f"there is no setting '{name[:100]}'", hint=hint)
+    raise ConfigError(f"there is no setting '{name[:100]}'", hint=near_names(name, names))
 
 
 def _check_known(table: dict[str, Any], path: str) -> None:

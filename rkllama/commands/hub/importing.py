@@ -82,13 +82,14 @@ def _check(path: str) -> None:
     """Raise Unsupported or InvalidRequest for a file that no runtime could load."""
     from ...models.gguf import read_header
     from ...models.reference import SPLIT_GGUF
+    from ...models.vision.mmproj import check_is_model
     from ...rkllm.model_file import what_else
 
     file = os.path.basename(path)
     if SPLIT_GGUF.search(file):
         raise Unsupported(f"{file} is one part of a model that is split over several files")
     if file.lower().endswith(".gguf"):
-        read_header(path, brief=True)
+        check_is_model(file, read_header(path, brief=True))
         return
     try:
         other = what_else(path)

@@ -42,7 +42,7 @@ def drain(
         print_json(state)
     if state["status"] == "timed out":
         raise RKLLamaError(
-            "the time was over before all requests were answered; the rest of them was cancelled",
+            "the time was up before all requests were answered; the rest were cancelled",
             hint="Give them longer with --timeout.",
         )
 
@@ -67,5 +67,6 @@ def _seconds(text: str | None) -> float | None:
         if not 0 <= seconds <= LONGEST_WAIT:
             raise ValueError
     except ValueError:
-        raise typer.BadParameter("it must be a duration such as 30s or 5m, up to 24h") from None
+        text = "it must be a duration such as 30s or 5m, up to 24h"
+        raise typer.BadParameter(text, param_hint="--timeout") from None
     return seconds

@@ -70,7 +70,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="After a first SIGTERM, answer the requests that are there for up to this long. "
+            help="After a first SIGTERM, give the requests that are there up to this long. "
             "[default: 0]",
         ),
     ] = None,

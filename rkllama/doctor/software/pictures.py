@@ -1,4 +1,4 @@
-"""What models that see need: librknnrt, and an encoder beside the model."""
+"""What models that see need: on the NPU librknnrt, and an encoder beside the model."""
 
 from __future__ import annotations
 
@@ -47,13 +47,16 @@ def check_image_library(subject: Subject) -> Iterator[Finding]:
 
 
 def check_image_encoders(subject: Subject) -> Iterator[Finding]:
-    """Can each image encoder be used with its model, on this SoC?"""
-    for entry in read_models(subject).of_format("rkllm"):
+    """Can each image encoder be used with its model, on this SoC or by llama.cpp?"""
+    models = read_models(subject)
+    for entry in (*models.of_format("rkllm"), *models.of_format("gguf")):
         path = encoder_beside(entry)
         stamp = None if path is None else stamp_encoder(path, subject.settings.rknn_lib)
         if path is None or stamp is None:
             continue
-        problem = read_encoder(stamp._replace(library=path), _platform(entry)).problem
+        on_cpu = entry.format == "gguf"
+        usable = stamp._replace(library=path)
+        problem = read_encoder(usable, _platform(entry), cpu=on_cpu).problem
         if problem is not None:
             yield Finding(
                 check="image-encoder",
@@ -66,7 +69,7 @@ def check_image_encoders(subject: Subject) -> Iterator[Finding]:
 
 
 def encoder_beside(entry: Entry) -> str | None:
-    """Return the path of the file beside a model that encodes pictures for the NPU."""
+    """Return the path of the file beside a model that encodes pictures for it."""
     folder = os.path.dirname(entry.path)
     root = os.path.dirname(folder) if entry.folder else folder
     return find_beside(entry.path, root, _platform(entry))

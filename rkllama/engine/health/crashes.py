@@ -31,9 +31,10 @@ class Crashes:
 
     def note_use(self, key: str) -> None:
         """Note that the process of model `key` outlived a use."""
-        with self._lock:
-            self._counts.pop(key, None)
-            self._counts.pop(None, None)
+        if self._counts:
+            with self._lock:
+                self._counts.pop(key, None)
+                self._counts.pop(None, None)
 
     def is_loop(self, key: str | None = None) -> bool:
         """Return whether model `key` crashes again and again; without a `key`, whatever model is used."""

@@ -50,7 +50,8 @@ class Readiness:
         if name is None:
             return self._of_machine() or self._of_pool()
         try:
-            model = self._store.resolve(name, install=False)
+            # Nobody needs a key to ask: a beginning would be found letter by letter.
+            model = self._store.resolve(name, install=False, prefix=False)
         except RKLLamaError as error:
             # Its own text may name other models.
             return Unready(reason=error.code, text="There is no such model to run here.")

@@ -28,7 +28,7 @@ from ...states.key import Identity, file_identity
 from ...states.store import Figures as StateFigures
 from ...states.store import StateStore
 from ...types import ModelInfo, NPUParams, SamplingParams
-from .resident import Resident
+from .resident import Demand, Resident
 from .runtimes import RuntimeLoader
 
 log = logging.getLogger("rkllama")
@@ -61,13 +61,23 @@ class Loader:
         self._domains = Domains(several=has_domains(read_soc()))
         self._runtimes = RuntimeLoader(settings)
         self._states = StateStore(settings.states, settings.state_budget, settings.state_writes)
+        self._states_mutex = threading.Lock()
         self._keeps_states: bool | None = None
         """Whether conversations are kept on the disk; None before a model is loaded that could."""
 
     # --- What a request wants of a model -------------------------------------------------------
 
-    def spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
-        """Return what `model` is to be loaded with for a request that wants `wanted` tokens of context."""
+    def demand(
+        self,
+        model: StoredModel,
+        context_length: int | None = None,
+        sampling: SamplingParams | None = None,
+    ) -> Demand:
+        """Return what a request wants of `model`; `context_length` None is as Modelfile or settings say."""
+        wanted = context_length or model.context_length or self._settings.context_length
+        return Demand(model, self._spec(model, wanted, sampling), wanted)
+
+    def _spec(self, model: StoredModel, wanted: int, sampling: SamplingParams | None) -> LoadSpec:
         limit = model.info.context_length
         return LoadSpec(
             path=model.info.path,
@@ -90,6 +100,8 @@ class Loader:
         """Return what of a LoadSpec is for pictures; nothing for a model that does not see."""
         if model.encoder is None or model.encoder.problem is not None:
             return {}
+        if model.info.format == "gguf":
+            return {"encoder": model.encoder.path}
         return {
             "encoder": model.encoder.path,
             "encoder_library": self._settings.rknn_lib,
@@ -99,7 +111,9 @@ class Loader:
     def _npu_params(self, model: StoredModel) -> NPUParams:
         params = model.npu.over(self._npu)
         # A model that writes has one prompt at a time, and every run takes as many as were agreed on.
-        return replace(params, n_batch=1) if "completion" in model.capabilities else params
+        if params.n_batch == 1 or "completion" not in model.capabilities:
+            return params
+        return replace(params, n_batch=1)
 
     def _llama_server(self, model: StoredModel) -> tuple[str, ...]:
         """Return the words of the llama-server to run a model with; none for the backend of its format.
@@ -113,8 +127,9 @@ class Loader:
             return setting
         return (*setting, *own) if own[0].startswith("-") else own
 
-    def serves(self, resident: Resident, model: StoredModel, spec: LoadSpec, wanted: int) -> bool:
+    def serves(self, resident: Resident, demand: Demand) -> bool:
         """Return whether a loaded model can serve a request, or has to be reloaded for it."""
+        model, spec, wanted = demand
         info, loaded, ready = model.info, resident.spec, resident.ready
         if (info.size, model.mtime_ns) != (resident.model.info.size, resident.model.mtime_ns):
             log.info("%s has changed on disk", info.name)
@@ -150,8 +165,9 @@ class Loader:
             return self._runtimes.load(info, spec, attempt)
         return attempt(spec)
 
-    def start(self, model: StoredModel, spec: LoadSpec, wanted: int) -> Resident:
+    def start(self, demand: Demand) -> Resident:
         """Start a process for a model; nothing is loaded in it yet."""
+        model, spec, wanted = demand
         return Resident(
             model=model,
             info=model.info,
@@ -184,7 +200,8 @@ class Loader:
         timeout = self._settings.load_timeout
         resident.loaded = worker.load(spec, timeout=timeout, caller=caller)
         if worker.kind.leaks:
-            resident.growth = Growth(worker.pid)
+            encoder = resident.model.encoder if spec.encoder else None
+            resident.growth = Growth(worker.pid, 0 if encoder is None else encoder.size)
         resident.conversations = self._conversations(resident)
         return resident.loaded
 
@@ -208,7 +225,7 @@ class Loader:
 
     def _opens(self) -> bool:
         """Return whether there is a directory of states for this process."""
-        with self._npu_mutex:
+        with self._states_mutex:  # the disk's speed is measured meanwhile
             if self._keeps_states is None:
                 self._keeps_states = self._states.open()
             return self._keeps_states
@@ -222,17 +239,9 @@ class Loader:
             lora = file_identity(resident.spec.lora)
         except OSError:
             return ()
-        identity = Identity(
-            runtime=loaded.runtime,
-            platform=loaded.platform or "",
-            toolkit=loaded.toolkit or "",
-            context_length=loaded.context_length,
-            lora=lora,
-            state_format=loaded.state_format,
-        )
         first = Conversations(
             self._states,
-            identity,
+            identity_of(loaded, lora),
             resident.info.name,
             has_farewell=loaded.per_run_sampling,
             slots=loaded.slots,
@@ -257,9 +266,10 @@ class Loader:
 
     def give_back(self) -> None:
         """Give back what no model needs any more: the NPU, where others may have it, and the governors."""
-        with self._npu_mutex:
-            if self._shares_npu and not self._on_npu:
-                self._npu_lock.release()
+        if self._shares_npu:
+            with self._npu_mutex:
+                if not self._on_npu:
+                    self._npu_lock.release()
         self.governors.settle()
 
     def close(self) -> None:
@@ -268,6 +278,18 @@ class Loader:
         self._npu_lock.release()
         if self._keeps_states:
             self._states.close()
+
+
+def identity_of(loaded: LoadedInfo, lora: str = "") -> Identity:
+    """Return what the states of a loaded model belong to; `lora` is the identity of its adapter's file."""
+    return Identity(
+        runtime=loaded.runtime,
+        platform=loaded.platform or "",
+        toolkit=loaded.toolkit or "",
+        context_length=loaded.context_length,
+        lora=lora,
+        state_format=loaded.state_format,
+    )
 
 
 def _close_worker(resident: Resident) -> None:

@@ -28,7 +28,7 @@ from ...states.store import Figures as StateFigures
 from ...types import LoadedModel, ModelInfo, SamplingParams
 from ..health.crashes import Crashes
 from .loading import Loader
-from .resident import Resident, Traffic, Turn, describe
+from .resident import Demand, Resident, Traffic, Turn, describe
 from .scheduler import Scheduler, Slot, Swaps
 
 log = logging.getLogger("rkllama")
@@ -74,6 +74,8 @@ class Pool:
         self.crashes = Crashes()
         self.on_lost: Callable[[str], object] = lambda _: None
         """Is told the path of a model whose process died."""
+        self.on_unload: Callable[[str], object] = lambda _: None
+        """Is told the path of a model that is to be unloaded, before that is done."""
 
     # --- Use -----------------------------------------------------------------------------------
 
@@ -94,13 +96,12 @@ class Pool:
         """
         started = time.monotonic()
         key, alone = model.info.path, False
-        wanted = context_length or model.context_length or self._settings.context_length
-        spec = self._loader.spec(model, wanted, sampling)
+        demand = self._loader.demand(model, context_length, sampling)
         try:
             while True:
                 with self.scheduler.lease(key, alone=alone, caller=caller) as slot:
                     granted = time.monotonic()
-                    lane = self._enter(slot, model, spec, wanted, caller)
+                    lane = self._enter(slot, demand, caller)
                     if lane is None:  # it has to be loaded anew, when the others have left
                         alone = True
                         continue
@@ -123,26 +124,19 @@ class Pool:
             self._loader.give_back()
             self._wake_janitor()
 
-    def _enter(
-        self,
-        slot: Slot[Resident],
-        model: StoredModel,
-        spec: LoadSpec,
-        wanted: int,
-        caller: Caller,
-    ) -> Lane | None:
+    def _enter(self, slot: Slot[Resident], demand: Demand, caller: Caller) -> Lane | None:
         """Return a lane to the slot's model, which is loaded if the holder is alone; None where others
         hold it and it would have to be loaded anew.
         """
         if not slot.shared:
-            loaded = self._ensure(slot, model, spec, wanted, caller)
+            loaded = self._ensure(slot, demand, caller)
             lane = loaded.take()
             self.scheduler.share(slot, len(loaded.worker.lanes))
             return lane
         resident = slot.resident
         if resident is None or not resident.worker.alive:
             return None
-        if not self._loader.serves(resident, model, spec, wanted):
+        if not self._loader.serves(resident, demand):
             return None
         lane = resident.take()
         settled = False
@@ -212,7 +206,7 @@ class Pool:
 
     def program_of(self, model: StoredModel) -> tuple[str, ...]:
         """Return the words of the llama-server that runs a model; none: the backend of its format does."""
-        return self._loader.spec(model, 1, None).llama_server
+        return self._loader.demand(model).spec.llama_server
 
     def traffic(self) -> dict[str, Traffic]:
         """Return what goes on with each model, by path: of those that are in memory or waited for."""
@@ -231,14 +225,7 @@ class Pool:
 
     # --- Loading -------------------------------------------------------------------------------
 
-    def _ensure(
-        self,
-        slot: Slot[Resident],
-        model: StoredModel,
-        spec: LoadSpec,
-        wanted: int,
-        caller: Caller,
-    ) -> Resident:
+    def _ensure(self, slot: Slot[Resident], demand: Demand, caller: Caller) -> Resident:
         """Return the slot's model, loaded; the holder of the lease calls it."""
         if slot.evicted is not None:
             self._close(slot.evicted)
@@ -246,15 +233,15 @@ class Pool:
             self._note_swap()
         if slot.resident and not self._is_well(slot.resident, caller):
             self._lose(slot, slot.resident)
-        if slot.resident and not self._loader.serves(slot.resident, model, spec, wanted):
+        if slot.resident and not self._loader.serves(slot.resident, demand):
             self._remember(slot, slot.resident)
             self._close(slot)
         if slot.resident is None:
-            self._load(slot, model, spec, wanted, caller)
+            self._load(slot, demand, caller)
         else:
             self._loader.governors.renew()
         assert slot.resident is not None
-        slot.resident.info = model.info
+        slot.resident.info = demand.model.info
         return slot.resident
 
     def _note_swap(self) -> None:
@@ -276,22 +263,15 @@ class Pool:
             log.warning("%s: %s", resident.info.name, error)
         return resident.worker.alive
 
-    def _load(
-        self,
-        slot: Slot[Resident],
-        model: StoredModel,
-        spec: LoadSpec,
-        wanted: int,
-        caller: Caller = LOCAL,
-    ) -> None:
+    def _load(self, slot: Slot[Resident], demand: Demand, caller: Caller = LOCAL) -> None:
         """Load a model, on the NPU with the release of the runtime that fits it."""
-        started = time.monotonic()
+        started, model = time.monotonic(), demand.model
 
         def attempt(spec: LoadSpec) -> LoadedInfo:
-            return self._load_in_memory(slot, model, spec, wanted, caller)
+            return self._load_in_memory(slot, demand._replace(spec=spec), caller)
 
         try:
-            loaded = self._loader.with_runtime(model.info, spec, attempt)
+            loaded = self._loader.with_runtime(model.info, demand.spec, attempt)
         except (LoadFailed, WorkerError) as error:
             if not isinstance(error, NPUBusy | OutOfMemory):
                 self.crashes.note_crash(slot.key)
@@ -301,18 +281,11 @@ class Pool:
             log.warning("%s: %s", model.info.name, notice)
         log.info("loaded %s in %.2f s", model.info.name, time.monotonic() - started)
 
-    def _load_in_memory(
-        self,
-        slot: Slot[Resident],
-        model: StoredModel,
-        spec: LoadSpec,
-        wanted: int,
-        caller: Caller,
-    ) -> LoadedInfo:
+    def _load_in_memory(self, slot: Slot[Resident], demand: Demand, caller: Caller) -> LoadedInfo:
         """Load a model; where memory lacks, idle ones go for it one by one."""
         while True:
             try:
-                return self._try_load(slot, model, spec, wanted, caller)
+                return self._try_load(slot, demand, caller)
             except OutOfMemory as error:
                 if not self._close_an_idle_one(error.message):
                     raise
@@ -329,14 +302,7 @@ class Pool:
             self.scheduler.put_back(slot)
         return True
 
-    def _try_load(
-        self,
-        slot: Slot[Resident],
-        model: StoredModel,
-        spec: LoadSpec,
-        wanted: int,
-        caller: Caller,
-    ) -> LoadedInfo:
+    def _try_load(self, slot: Slot[Resident], demand: Demand, caller: Caller) -> LoadedInfo:
         """Start a process and load the model in it; after a failure the slot is empty.
 
         A model that was lost stays for as long as it would have.
@@ -344,7 +310,7 @@ class Pool:
         if self._closed:
             raise ServerStopping
         before, until = self._lost.get(slot.key, (None, None))
-        resident = slot.resident = self._loader.start(model, spec, wanted)
+        resident = slot.resident = self._loader.start(demand)
         if before is not None and (until is None or until > time.monotonic()):
             resident.keep_alive, resident.pinned = before.keep_alive, before.pinned
         if self._closed:  # `close` may have looked before it was there
@@ -363,6 +329,7 @@ class Pool:
 
     def unload(self, info: ModelInfo) -> None:
         """Unload a model; its running answer is cancelled. Raises NoModelLoaded."""
+        self.on_unload(info.path)
         lost = self._lost.pop(info.path, None)
         found = (slot.resident for slot in self.scheduler.slots() if slot.key == info.path)
         if (resident := next(found, None)) is None:
@@ -458,7 +425,7 @@ class Pool:
         self._remember(slot, old)
         self._close(slot)
         try:
-            self._load(slot, old.model, old.spec, old.wanted_context)
+            self._load(slot, old.demand)
         except RKLLamaError as error:  # the next request tries it again and says why
             if not self._closed:
                 log.warning("%s", error.text)

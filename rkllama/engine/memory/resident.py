@@ -21,6 +21,16 @@ _FOR_EVER = 1e9
 """Seconds (30 years) from which a keep-alive has no end: clocks and dates overflow with such numbers."""
 
 
+class Demand(NamedTuple):
+    """What a request wants of a model."""
+
+    model: StoredModel
+    spec: LoadSpec
+    """What it is to be loaded with."""
+    wanted_context: int
+    """The context length before it was clamped."""
+
+
 @dataclass(slots=True)
 class Resident:
     """What occupies a slot. `loaded` is None while the model is being loaded."""
@@ -105,6 +115,11 @@ class Resident:
             self._taken.discard(lane)
             self._taken.add(chosen)
             return chosen
+
+    @property
+    def demand(self) -> Demand:
+        """What it was loaded for."""
+        return Demand(self.model, self.spec, self.wanted_context)
 
     @property
     def has_company(self) -> bool:

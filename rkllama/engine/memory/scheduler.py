@@ -21,6 +21,7 @@ import contextlib
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -140,20 +141,19 @@ class Scheduler(Generic[T]):
     def waiting(self) -> int:
         """How many requests wait for their turn."""
         with self._lock:
-            return sum(not ticket.closing for ticket in self._tickets)
+            return len(self._waiting())
 
     def waiting_by_key(self) -> dict[str, int]:
         """Return how many requests wait for each model that is waited for."""
         with self._lock:
-            keys = [ticket.key for ticket in self._tickets if not ticket.closing]
-        return {key: keys.count(key) for key in keys}
+            return dict(Counter(ticket.key for ticket in self._waiting()))
 
     def is_full(self, key: str | None = None) -> bool:
         """Return whether a request for model `key`, or for any that suits best, would be sent away now: it
         would have to wait, and as many wait as may.
         """
         with self._lock:
-            if sum(not ticket.closing for ticket in self._tickets) < self._max_queue:
+            if len(self._waiting()) < self._max_queue:
                 return False
             slots = list(self._slots.values())
             if key in self._slots:
@@ -356,8 +356,14 @@ class Scheduler(Generic[T]):
 
     # --- Under the lock ------------------------------------------------------------------------
 
+    def _waiting(self) -> list[_Ticket[T]]:
+        """Return the tickets of requests, in their order: not those of who is to close a model."""
+        return [ticket for ticket in self._tickets if not ticket.closing]
+
     def _dispatch(self) -> None:
-        """Grant every ticket that can be served now."""
+        """Grant every ticket that can be served now, and wake those whose place has changed."""
+        if not self._tickets:
+            return
         blocked: _Ticket[T] | None = None
         for ticket in list(self._tickets):
             slot = self._slots.get(ticket.key)
@@ -378,8 +384,7 @@ class Scheduler(Generic[T]):
             ticket.slot = slot
             self._tickets.remove(ticket)
             self._notify(ticket)
-        waiting = (ticket for ticket in self._tickets if not ticket.closing)
-        for place, ticket in enumerate(waiting, 1):
+        for place, ticket in enumerate(self._waiting(), 1):
             if ticket.watched and place != ticket.before:
                 self._notify(ticket)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -12,10 +13,12 @@ from ...errors import LoadFailed
 from ...rknn.file import EncoderFile, read_file
 from ...rknn.library import FILE, look_for_library
 from ...types import EncoderInfo
-from ..filename import parse_platform, strip_extension
+from ..filename import EXTENSIONS, parse_platform, strip_extension
 from ..scan import may_follow
-from .choice import RKNN, find_encoder
+from .choice import RKNN, find_encoder, is_named_for
+from .mmproj import read_mmproj
 
+GGUF = EXTENSIONS[1]
 OFF = "off"
 """The VISION_ENCODER of a Modelfile that wants none."""
 
@@ -27,7 +30,7 @@ class EncoderStamp(NamedTuple):
     size: int
     mtime_ns: int
     library: str | None
-    """The librknnrt that would be loaded."""
+    """The librknnrt that would be loaded; "" for an encoder that needs none."""
     decodes: bool
     """Whether pictures can be decoded."""
 
@@ -37,18 +40,25 @@ def find_beside(model: str, root: str, platform: str | None) -> str | None:
     `root`, a real path: in its folder, or with its name where it has none of its own.
     """
     folder, file = os.path.split(model)
-    if folder == root:
-        path = os.path.join(folder, strip_extension(file) + RKNN)
-        return path if os.path.isfile(path) and may_follow(path, root) else None
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return None
-    found = find_encoder(file, sorted(names), platform or _platform_here())
+    if folder == root and not file.lower().endswith(GGUF):
+        found: str | None = strip_extension(file) + RKNN
+    else:
+        found = _find_in(folder, file, platform, alone=folder != root)
     if found is None:
         return None
     path = os.path.join(folder, found)
     return path if os.path.isfile(path) and may_follow(path, root) else None
+
+
+def _find_in(folder: str, file: str, platform: str | None, *, alone: bool) -> str | None:
+    """Return the encoder of a model among the files of a folder, which it has to itself if `alone`."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return None
+    if not alone:
+        names = [name for name in names if is_named_for(name, file)]
+    return find_encoder(file, sorted(names), platform or _platform_here())
 
 
 def stamp_encoder(path: str, library: str | None) -> EncoderStamp | None:
@@ -63,13 +73,22 @@ def stamp_encoder(path: str, library: str | None) -> EncoderStamp | None:
         path=path,
         size=status.st_size,
         mtime_ns=status.st_mtime_ns,
-        library=look_for_library(library),
+        library="" if path.lower().endswith(GGUF) else look_for_library(library),
         decodes=find_spec("PIL") is not None,
     )
 
 
-def read_encoder(stamp: EncoderStamp, platform: str | None) -> EncoderInfo:
-    """Return what is known of an encoder; `platform` is its model's."""
+def read_encoder(stamp: EncoderStamp, platform: str | None, *, cpu: bool = False) -> EncoderInfo:
+    """Return what is known of an encoder; `platform` is its model's, which is for llama.cpp if `cpu`."""
+    read = _read_mmproj if stamp.path.lower().endswith(GGUF) else _read_rknn
+    info = read(stamp, platform)
+    if cpu is not (read is _read_mmproj):
+        where = "llama.cpp" if cpu else "the NPU"
+        return replace(info, problem=f"it is no encoder for {where}, which runs the model")
+    return info
+
+
+def _read_rknn(stamp: EncoderStamp, platform: str | None) -> EncoderInfo:
     try:
         facts, problem = read_file(stamp.path), None
     except LoadFailed as error:
@@ -83,6 +102,21 @@ def read_encoder(stamp: EncoderStamp, platform: str | None) -> EncoderInfo:
         tokens=facts.tokens,
         platforms=facts.platforms,
         problem=problem or _misfit(facts, platform) or _missing(stamp),
+    )
+
+
+def _read_mmproj(stamp: EncoderStamp, _platform: str | None) -> EncoderInfo:
+    info = EncoderInfo(file=os.path.basename(stamp.path), path=stamp.path, size=stamp.size)
+    try:
+        facts = read_mmproj(stamp.path)
+    except LoadFailed as error:
+        return replace(info, problem=error.message)
+    return replace(
+        info,
+        width=facts.side,
+        height=facts.side,
+        tokens=facts.tokens,
+        problem=facts.problem or _missing(stamp),
     )
 
 

@@ -47,6 +47,8 @@ class Drain:
         self._deadline: float | None = None
         self._waiters: set[int] = set()
         self._done = False
+        self._over = False
+        """Whether the time is over: who comes to wait now is not woken any more."""
         self._asked: dict[str, tuple[float, float]] = {}
         """When each address asked for the last time but one, and for the last time."""
         self._untold: dict[str, int] = {}
@@ -64,6 +66,11 @@ class Drain:
     def begun(self) -> bool:
         """Whether the server drains."""
         return self._deadline is not None
+
+    @property
+    def done(self) -> bool:
+        """Whether all requests were answered before the time was over."""
+        return self._done
 
     @property
     def left(self) -> float:
@@ -119,6 +126,7 @@ class Drain:
         busy = connections.busy()
         with self._mutex:
             self._done = self._done or busy <= len(self._waiters)
+            self._over = left <= 0
             if self._done or left <= 0:
                 for waiter in self._waiters:
                     os.eventfd_write(waiter, 1)
@@ -136,6 +144,8 @@ class Drain:
         waiter = os.eventfd(0, os.EFD_CLOEXEC)
         with self._mutex:
             self._waiters.add(waiter)
+            if self._over:
+                os.eventfd_write(waiter, 1)
         try:
             self.on_begin()
             caller.wait(waiter)

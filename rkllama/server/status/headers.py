@@ -18,7 +18,7 @@ _ORCA_FORMAT, _ORCA = "HTTP_ENDPOINT_LOAD_METRICS_FORMAT", "endpoint-load-metric
 
 def wants_load(environ: Mapping[str, Any]) -> bool:
     """Return whether a request asks for the server's load, in a form that is known here."""
-    return environ.get(_ORCA_FORMAT, "").upper() in ("TEXT", "JSON")
+    return _ORCA_FORMAT in environ and environ[_ORCA_FORMAT].upper() in ("TEXT", "JSON")
 
 
 def load_header(environ: Mapping[str, Any], load: Load) -> tuple[str, str]:

@@ -14,7 +14,7 @@
 #include "script.h"
 #include "trace.h"
 
-#define CONTEXTS 64
+#define CONTEXTS 4096 /* of one process, destroyed ones included */
 #define MOST_OUTPUTS 8
 #define FIRST_CONTEXT 0x52000000u
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rkllama.backends.base import reuses_cache
-from rkllama.backends.llama_slots import Slots, listener
+from rkllama.backends.llama_http import Slots, listener
 from rkllama.types import SamplingParams
 
 
@@ -51,7 +51,7 @@ def test_why_a_file_is_refused_is_in_the_log(capsys: pytest.CaptureFixture[str])
 
 
 def test_a_listener_that_is_gone_is_an_error_in_the_answer() -> None:
-    assert "error" in listener("http://127.0.0.1:1", "key")("/slots/0?action=save", {})
+    assert "error" in listener("http://127.0.0.1:1", "key").ask("/slots/0?action=save", {})
 
 
 @pytest.mark.parametrize(

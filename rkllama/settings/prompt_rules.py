@@ -2,7 +2,7 @@
 
 A line is told by a pattern in which `*` stands for any text, and everything else for itself. That is less
 than a regular expression on purpose: it is compared in one pass, whatever the pattern and whatever a client
-sends, so that no rule can hold up the server.
+sends. With the bound that chat.moving has for the text, no rule can hold up the server.
 """
 
 from __future__ import annotations
@@ -164,7 +164,8 @@ def _lines(name: str, value: object) -> tuple[str, ...]:
     if value is None:
         if name not in BUILT_IN:
             raise ValueError(
-                f"the rule {name} needs lines: only {' and '.join(BUILT_IN)} is built in"
+                f"there is no built-in rule {name}, only {' and '.join(BUILT_IN)}; "
+                "one of your own needs lines, in a table of config.toml"
             )
         return BUILT_IN[name]
     lines = tuple(line.strip() for line in _texts(name, "lines", value))

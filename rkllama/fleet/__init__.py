@@ -1,0 +1,1 @@
+"""Several boards behind one address: which they are, how they are, and HAProxy's configuration for them."""

@@ -1,0 +1,75 @@
+"""An image encoder for llama.cpp (an `mmproj` file) as its own header describes it."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from ...errors import LoadFailed
+from ..gguf import GGUFHeader, read_header
+
+ARCHITECTURE = "clip"
+"""What such a file has as its architecture, whatever encoder it is."""
+_SHRINKS = {"mlp": 1, "mlp_norm": 1, "ldp": 4, "ldpv2": 4, "gemma3": 16}
+"""By the projectors that make as many tokens of every picture: how many patches become one token."""
+_PADS = ("mlp", "mlp_norm", "ldp", "ldpv2")
+"""Those before which llama.cpp makes a square of the picture, and no pieces."""
+
+
+class Mmproj(NamedTuple):
+    """What is known of an encoder; None where its header does not tell, or where that differs."""
+
+    projector: str = ""
+    side: int | None = None
+    """Of the square that each picture becomes, in pixels."""
+    tokens: int | None = None
+    """Tokens that each picture takes of the context."""
+    pads: bool = False
+    """Whether llama.cpp puts the picture into the middle of that square, rather than to stretch it."""
+    problem: str | None = None
+    """Why it is no image encoder."""
+
+    @property
+    def at_once(self) -> int:
+        """How many tokens have to be evaluated at once: those of a whole picture, where each sees all."""
+        return (self.tokens or 512) if self.projector.startswith("gemma") else 0
+
+
+def read_mmproj(path: str) -> Mmproj:
+    """Return what the file says of itself. Raises GGUFError, a LoadFailed."""
+    header = read_header(path)
+    told = header.metadata
+    projector = told.get("clip.vision.projector_type") or told.get("clip.projector_type")
+    if problem := _problem(header, projector):
+        return Mmproj(problem=f"{os.path.basename(path)} {problem}")
+    projector = str(projector)
+    side, patch = told.get("clip.vision.image_size"), told.get("clip.vision.patch_size")
+    shrinks = _SHRINKS.get(projector)
+    in_pieces = told.get("clip.vision.mm_patch_merge_type") == "spatial_unpad"
+    if shrinks is None or in_pieces or not (_is_size(side) and _is_size(patch)):
+        return Mmproj(projector=projector)
+    assert isinstance(side, int)
+    assert isinstance(patch, int)
+    tokens = (side // patch) ** 2 // shrinks
+    return Mmproj(projector=projector, side=side, tokens=tokens, pads=projector in _PADS)
+
+
+def _problem(header: GGUFHeader, projector: object) -> str | None:
+    if header.architecture != ARCHITECTURE:
+        return "is no image encoder but a language model"
+    if header.metadata.get("clip.has_vision_encoder") is False or not projector:
+        return "encodes no pictures"
+    return None
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1 << 14
+
+
+def check_is_model(name: str, header: GGUFHeader) -> None:
+    """Raise LoadFailed for an image encoder that is taken for the language model `name`."""
+    if header.architecture == ARCHITECTURE:
+        raise LoadFailed(
+            f"{name} is no language model but the image encoder of one",
+            hint="Put it into the folder of its model, with mmproj in its name.",
+        )
