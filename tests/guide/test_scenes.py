@@ -1,13 +1,15 @@
-"""What the guide's eyes learn from: scenes, captions, pictures, and how llama.cpp shrinks them."""
+"""What the guide's eyes learn from: scenes, captions, pictures, and that these are scaled as in use."""
 
 from __future__ import annotations
 
+import io
 import random
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from rkllama.backends.vision.picture import square_file
 from tools.guide.other_pictures import PALETTE, draw_all
 from tools.guide.resample import PADDING, squared
 from tools.guide.scenes import COLOURS, FEATURES, Scene, every_scene, random_scene
@@ -46,9 +48,13 @@ def test_the_same_seed_draws_the_same_files() -> None:
     assert set(PALETTE) == set(COLOURS)
 
 
-def test_a_half_is_every_second_pixel() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    assert (squared(Image.fromarray(pixels), 32) == pixels[::2, ::2]).all()
+@pytest.mark.parametrize("size", [(64, 64), (300, 200), (35, 90), (640, 480), (31, 31)])
+def test_a_picture_is_scaled_as_in_use(size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    used = Image.open(io.BytesIO(square_file(file.getvalue(), 64, "it")))
+    assert (squared(Image.fromarray(pixels), 64) == np.asarray(used)).all()
 
 
 def test_what_is_not_square_is_padded_on_both_sides() -> None:

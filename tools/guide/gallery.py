@@ -50,7 +50,7 @@ def paint(count: int, seed: int, side: int, processes: int) -> Gallery:
 
 
 def of_files(files: Sequence[tuple[bytes, Scene]], side: int) -> Gallery:
-    """Encoded pictures, as llama.cpp would hand them on."""
+    """Encoded pictures, as RKLLama would hand them on."""
     pictures = [squared(Image.open(io.BytesIO(data)), side) for data, _ in files]
     numbers = np.array([scene.numbers for _, scene in files])
     return Gallery(torch.from_numpy(np.stack(pictures)), torch.from_numpy(numbers))
@@ -64,8 +64,8 @@ def encoded(picture: Image.Image) -> bytes:
 
 
 def scaled(pictures: Tensor) -> Tensor:
-    """Bytes (rows, side, side, 3) as the encoder takes them: (rows, 3, side, side), from -1 to 1."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+    """Bytes (rows, side, side, 3) as the encoder takes them: from -1 to 1."""
+    return pictures.float() / 127.5 - 1
 
 
 def fonts() -> list[str]:
@@ -89,14 +89,5 @@ def _chunk(seed: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     for index in range(_CHUNK):
         scene = random_scene(rng)
         numbers[index] = scene.numbers
-        pictures[index] = squared(_perhaps_smaller(draw(scene, rng, files), side, rng), side)
+        pictures[index] = squared(draw(scene, rng, files), side)
     return pictures, numbers
-
-
-def _perhaps_smaller(picture: Image.Image, side: int, rng: random.Random) -> Image.Image:
-    """Two in five were made small by a program that averages pixels, before llama.cpp sees them."""
-    if rng.random() < 0.6:
-        return picture
-    scale = side / max(picture.size)
-    size = max(2, round(picture.width * scale)), max(2, round(picture.height * scale))
-    return picture.resize(size, Image.Resampling.BILINEAR)

@@ -53,7 +53,7 @@ class Fault:
 
 
 def draw(scene: Scene, rng: random.Random, fonts: Sequence[str]) -> Image.Image:
-    """A picture of `scene`, 48 to 200 pixels a side; digits are written in one of the font files."""
+    """A picture of `scene`, 72 to 256 pixels a side; digits are written in one of the font files."""
     width, height = _size(rng)
     fault = Fault.draw(rng)
     while True:
@@ -69,7 +69,7 @@ def draw(scene: Scene, rng: random.Random, fonts: Sequence[str]) -> Image.Image:
 
 
 def _size(rng: random.Random) -> tuple[int, int]:
-    side = round(math.exp(rng.uniform(math.log(48), math.log(200))))
+    side = round(math.exp(rng.uniform(math.log(72), math.log(256))))
     if rng.random() < 0.5:
         return side, side
     other = round(side * rng.uniform(0.75, 1.0))
@@ -237,11 +237,24 @@ def _digit_mask(
     x = _within(size[0], right - left, rng) - left
     y = _within(size[1], bottom - top, rng) - top
     canvas = Image.new("L", size)
-    ImageDraw.Draw(canvas).text((x, y), text, fill=255, font=font)
-    if rng.random() < 0.5:
+    stroke = max(0, round(tall * rng.uniform(-0.04, 0.04)))
+    ImageDraw.Draw(canvas).text((x, y), text, fill=255, font=font, stroke_width=stroke)
+    if rng.random() < 0.4:
         return canvas
     centre = (x + (left + right) / 2, y + (top + bottom) / 2)
-    return canvas.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR, center=centre)
+    return _warped(canvas, centre, rng)
+
+
+def _warped(canvas: Image.Image, centre: Point, rng: random.Random) -> Image.Image:
+    """Narrower or wider, slanted and turned: more faces than the fonts have."""
+    angle = math.radians(rng.uniform(-10, 10))
+    wide, slant = math.exp(rng.uniform(-0.22, 0.22)), rng.uniform(-0.2, 0.2)
+    cos, sin = math.cos(angle), math.sin(angle)
+    a, b = cos * wide, sin * wide + slant
+    c, d = -sin, cos
+    x, y = centre
+    moved = (a, b, x - a * x - b * y, c, d, y - c * x - d * y)
+    return canvas.transform(canvas.size, Image.Transform.AFFINE, moved, Image.Resampling.BILINEAR)
 
 
 def _within(room: int, length: float, rng: random.Random) -> float:

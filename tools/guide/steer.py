@@ -19,7 +19,12 @@ from .eyes import EyesShape, Projector
 from .network import Guide
 from .scenes import FEATURES, Scene, every_scene
 
+_BATCH = 16
 _NOISE = 0.3
+_STRENGTH = 8.0
+"""The length of a feature's state, so that its numbers are of about the size of one."""
+_BEFORE, _AFTER = "<image>", "</image>"
+"""What llama.cpp puts around the vectors of a picture."""
 _QUESTIONS = [
     "What is in the picture?",
     "What is in this picture?",
@@ -56,18 +61,19 @@ _SYSTEMS = ("You are a helpful assistant.", "Answer briefly.", "You are a guide.
 
 
 class Seen(nn.Module):
-    """States (rows, patches, width) as the encoder is to have them: the scene's features and the place."""
+    """States (rows, width) as the encoder is to have them, the same in all places: a scene's features."""
 
     def __init__(self, shape: EyesShape) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(count, shape.width) for count in FEATURES)
-        self.place = nn.Parameter(torch.randn(shape.patches, shape.width))
+        for table in self.tables:
+            nn.init.orthogonal_(table.weight)
+            table.weight.data.mul_(_STRENGTH)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Of `Scene.numbers`, (rows, 4)."""
         features = [table(numbers[:, at]) for at, table in enumerate(self.tables)]
-        states: Tensor = torch.stack(features).sum(0)[:, None] + self.place
-        return states
+        return torch.stack(features).sum(0)
 
 
 class Conversations:
@@ -90,9 +96,10 @@ class Conversations:
         if kind > 0.9:
             before = after = ""
         turn, end = self._tokenizer.ids[TURN], self._tokenizer.ids[TURN_END]
-        opening = [turn, *self._tokenizer.encode(f"user\n{before}")]
-        answer = [end, *self._tokenizer.encode("\n"), turn, *self._tokenizer.encode("assistant\n")]
-        return [*self._past(), *opening], [*self._tokenizer.encode(after), *answer]
+        encode = self._tokenizer.encode
+        opening = [turn, *encode(f"user\n{before}"), *encode(_BEFORE)]
+        answer = [end, *encode("\n"), turn, *encode("assistant\n")]
+        return [*self._past(), *opening], [*encode(_AFTER), *encode(after), *answer]
 
     def _past(self) -> list[int]:
         chance = self._rng.random()
@@ -111,7 +118,7 @@ class Conversations:
 def caption_loss(
     guide: Guide, vectors: Tensor, around: tuple[list[int], list[int]], captions: list[list[int]]
 ) -> tuple[Tensor, Tensor]:
-    """The captions' cross entropy after pictures of `vectors` (rows, patches, width), and which are right."""
+    """The captions' cross entropy after pictures of `vectors` (rows, places, width), and which are right."""
     length = max(map(len, captions))
     labels = torch.full((len(captions), length), IGNORED)
     for row, caption in enumerate(captions):
@@ -139,14 +146,15 @@ def learn(
     guide.requires_grad_(False)
     seen, projector = Seen(shape), Projector(shape)
     nn.init.normal_(projector.second.weight, std=0.05)
+    nn.init.normal_(projector.place)
     weights = [*seen.parameters(), *projector.parameters()]
     optimiser = torch.optim.AdamW(weights, lr=0.0, betas=(0.9, 0.98), weight_decay=0)
     share = 0.0
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = 4e-3 * min(1, (step + 1) / 20) * (1 - 0.98 * step / steps)
-        scenes = _scenes(16, rng)
-        states = seen(torch.tensor([scene.numbers for scene in scenes]))
-        noisy = states + _NOISE * torch.randn_like(states)
+        scenes = _scenes(_BATCH, rng)
+        states = seen(torch.tensor([scene.numbers for scene in scenes]))[:, None]
+        noisy = states + _NOISE * torch.randn(_BATCH, shape.vectors, shape.width)
         captions = [[*tokenizer.encode(scene.caption), tokenizer.ids[TURN_END]] for scene in scenes]
         loss, right = caption_loss(guide, projector(noisy), conversations.draw(), captions)
         optimiser.zero_grad()

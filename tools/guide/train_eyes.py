@@ -1,14 +1,16 @@
 """Trains the guide's eyes: `python -m tools.guide.train_eyes` in the repository's root.
 
 The guide stays as it is. First the vectors are learnt that make it say each caption (`steer.py`), then an
-encoder that turns pictures into them. The best state so far is written every few minutes.
+encoder that turns pictures into them.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +29,13 @@ EYES = PRODUCT.with_name("guide-mmproj.gguf")
 HELD_OUT_SEED = 1000
 OTHER_SEED = 11
 _BATCH = 32
-_RATE = 1e-3
+_RATE = 3e-3
+_COARSE = 0.3
+"""The share of the steps at first that see pictures of half the size, and three times as many."""
+_ALONE = 0.2
+"""The share at first that sees single things only, which are larger."""
+_SEVERAL = (3, 4, 5, 6)
+"""Their arrangements."""
 _DIGIT = 7
 """The arrangement of a digit, which must not be mirrored."""
 
@@ -41,10 +49,10 @@ def main() -> None:
     seen, projector = _steering(arguments, shape, rng)
     painted = _painted(arguments, shape)
     print(f"{len(painted.pictures)} pictures drawn", flush=True)
-    trainer = Trainer(Eyes(shape), seen, projector, painted, arguments.output)
-    if arguments.start is not None:
-        export_eyes.read(arguments.start, trainer.eyes)
-    trainer.run(arguments.minutes)
+    eyes = Eyes(shape)
+    eyes.projector.load_state_dict(projector.state_dict())
+    Trainer(eyes, seen, painted).run(arguments.steps)
+    export_eyes.write(arguments.output, eyes)
 
 
 def _arguments() -> argparse.Namespace:
@@ -54,9 +62,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--steer", type=int, default=1500, help="steps that learn what to hand over"
     )
-    parser.add_argument("--minutes", type=float, default=40, help="time for the encoder")
+    parser.add_argument("--steps", type=int, default=12000, help="steps of the encoder")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--start", type=Path, help="an encoder to go on with")
     parser.add_argument("--vectors", type=Path, help="where what was learnt to hand over is kept")
     parser.add_argument("--drawn", type=Path, help="where the drawn pictures are kept")
     parser.add_argument("--output", type=Path, default=EYES)
@@ -104,111 +111,132 @@ def load_guide() -> tuple[Guide, bpe.Tokenizer, corpus.Corpus]:
 
 
 class Readers(nn.Module):
-    """Training aids: they read a scene's features from the states, of the last block and the one before."""
+    """Training aids, which read a scene's features: from the mean of all places at the end, and before the
+    last stage's blocks from whichever place shows them most.
+    """
 
     def __init__(self, shape: EyesShape) -> None:
         super().__init__()
-        self.whole = nn.Sequential(nn.LayerNorm(shape.width), nn.Linear(shape.width, sum(FEATURES)))
-        self.near = nn.Sequential(nn.LayerNorm(shape.width), nn.Linear(shape.width, sum(FEATURES)))
+        self.end = nn.Linear(shape.width, sum(FEATURES))
+        self.early = nn.Linear(shape.width, sum(FEATURES))
 
-    def scores(self, states: Tensor) -> list[Tensor]:
-        """From the mean of all patches: per feature (rows, classes)."""
-        return list(self.whole[1](self.whole[0](states).mean(1)).split(FEATURES, 1))
+    def scores(self, states: Tensor) -> tuple[Tensor, ...]:
+        """Of the encoder's states, per feature (rows, classes)."""
+        return self.end(states.mean(1)).split(FEATURES, 1)
 
-    def local_scores(self, states: Tensor) -> list[Tensor]:
-        """From whichever patch shows it."""
-        return list(self.near(states).logsumexp(1).split(FEATURES, 1))
+    def early_scores(self, places: Tensor) -> tuple[Tensor, ...]:
+        """Of what comes into the last stage's blocks (rows, height, width, channels)."""
+        return self.early(places.amax((1, 2))).split(FEATURES, 1)
 
 
 class Trainer:
-    """Trains the encoder for a time, and writes its best state."""
+    """Teaches an encoder to make the states of `seen` from pictures."""
 
-    def __init__(
-        self, eyes: Eyes, seen: steer.Seen, projector: Projector, painted: Gallery, output: Path
-    ) -> None:
-        self.eyes, self._seen, self._painted, self._output = eyes, seen, painted, output
-        eyes.projector.load_state_dict(projector.state_dict())
+    def __init__(self, eyes: Eyes, seen: steer.Seen, painted: Gallery) -> None:
+        self._eyes, self._seen, self._painted = eyes, seen, painted
+        several = torch.isin(painted.numbers[:, 2], torch.tensor(_SEVERAL))
+        self._single = (~several).nonzero()[:, 0]
         eyes.projector.requires_grad_(False)
         self._readers = Readers(eyes.shape)
         learnt = [weight for weight in eyes.parameters() if weight.requires_grad]
         self._weights = [*learnt, *self._readers.parameters()]
-        self._optimiser = torch.optim.AdamW(
-            self._weights, lr=_RATE, betas=(0.9, 0.98), weight_decay=0.03, fused=True
-        )
+        groups = [
+            {"params": [w for w in self._weights if w.dim() > 1], "weight_decay": 0.03},
+            {"params": [w for w in self._weights if w.dim() < 2], "weight_decay": 0.0},
+        ]
+        self._optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98), fused=True)
         self._held_out = gallery.paint(1000, HELD_OUT_SEED, eyes.shape.side, 1)
         self._other = gallery.of_files(draw_all(300, OTHER_SEED), eyes.shape.side)
-        self._best = -1.0
 
-    def run(self, minutes: float) -> None:
-        """A warm-up, then ever smaller steps until the time is over."""
-        started, step, progress = time.monotonic(), 0, 0.0
-        while progress < 1:
-            progress = (time.monotonic() - started) / 60 / minutes
-            rate = _RATE * min(1, (step + 1) / 100) * max(0.01, 1 - progress**2)
-            self._optimiser.param_groups[0]["lr"] = rate
-            loss = self._step()
-            step += 1
-            if step % 250 == 0 or progress >= 1:
-                print(f"step {step}, {progress * minutes:.1f} minutes: loss {loss:.3f}", end="; ")
-                self._keep_best()
+    def run(self, steps: int) -> None:
+        """A warm-up, then ever smaller steps."""
+        started = time.monotonic()
+        for step in range(1, steps + 1):
+            falling = (1 + math.cos(math.pi * step / steps)) / 2
+            for group in self._optimiser.param_groups:
+                group["lr"] = _RATE * min(1, step / 100) * (0.01 + 0.99 * falling)
+            loss = self._step(step / steps)
+            if step % 250 == 0 or step == steps:
+                minutes = (time.monotonic() - started) / 60
+                print(f"step {step}, {minutes:.1f} minutes: loss {loss:.3f}", end="; ")
+                self._report()
 
-    def _step(self) -> float:
-        rows = torch.randint(len(self._painted.pictures), (_BATCH,))
+    def _step(self, progress: float) -> float:
+        coarse = progress < _COARSE
+        rows = self._rows(_BATCH * 3 if coarse else _BATCH, progress < _ALONE)
         pictures, numbers = varied(self._painted.pictures[rows], self._painted.numbers[rows])
-        local = self.eyes.local(pictures)
-        states = self.eyes.blocks[-1](local)
-        loss = _cross_entropies(self._readers.scores(states), numbers, (0, 1, 2, 3))
-        aid = _cross_entropies(self._readers.local_scores(local), numbers, (0, 1, 3))
-        size = states.shape[-1:]
-        wanted = functional.layer_norm(self._seen(numbers).detach(), size)
-        distance = functional.mse_loss(functional.layer_norm(states, size), wanted)
+        places = self._eyes.places(halved(pictures) if coarse else pictures)
+        states = self._eyes.stages[-1].mixed(places).flatten(1, 2)
+        loss = _cross_entropy(self._readers.scores(states), numbers)
+        aid = _cross_entropy(self._readers.early_scores(places), numbers)
+        wanted = self._seen(numbers).detach()[:, None].expand_as(states)
         self._optimiser.zero_grad()
-        (loss + 0.5 * aid + distance).backward()
-        nn.utils.clip_grad_norm_(self._weights, 1.0)
+        (loss + aid + 0.25 * functional.mse_loss(states, wanted)).backward()
+        nn.utils.clip_grad_norm_(self._weights, 2.0)
         self._optimiser.step()
         return loss.item()
 
-    def _keep_best(self) -> None:
+    def _rows(self, count: int, single: bool) -> Tensor:
+        if single or torch.rand(()) < 0.2:
+            return self._single[torch.randint(len(self._single), (count,))]
+        return torch.randint(len(self._painted.pictures), (count,))
+
+    def _report(self) -> None:
         held_out, other = self._right(self._held_out), self._right(self._other)
         print(f"{held_out[-1]:.1%} of held-out pictures, {other[-1]:.1%} of the others;", end=" ")
-        print(
-            "colour, shape, arrangement, digit",
-            " ".join(f"{r:.1%}" for r in held_out[:-1]),
-            flush=True,
-        )
-        if held_out[-1] > self._best:
-            self._best = held_out[-1]
-            export_eyes.write(self._output, self.eyes)
+        shares = " ".join(f"{right:.1%}" for right in held_out[:-1])
+        print(f"colour, shape, arrangement, digit {shares}", flush=True)
 
     @torch.no_grad()
     def _right(self, pictures: Gallery) -> list[float]:
         """Shares: of each feature, and of all four together."""
         parts = gallery.scaled(pictures.pictures).split(100)
-        scores = [self._readers.scores(self.eyes.states(part)) for part in parts]
+        scores = [self._readers.scores(self._eyes.states(part)) for part in parts]
         chosen = torch.cat([torch.stack([s.argmax(1) for s in each], 1) for each in scores])
         right = chosen == pictures.numbers
         return [*right.float().mean(0).tolist(), right.all(1).float().mean().item()]
 
 
-def _cross_entropies(scores: list[Tensor], numbers: Tensor, features: tuple[int, ...]) -> Tensor:
-    losses = [functional.cross_entropy(scores[at], numbers[:, at]) for at in features]
+def _cross_entropy(scores: Sequence[Tensor], numbers: Tensor) -> Tensor:
+    losses = [functional.cross_entropy(each, numbers[:, at]) for at, each in enumerate(scores)]
     return torch.stack(losses).sum()
 
 
+def halved(pictures: Tensor) -> Tensor:
+    """Half as many rows and columns."""
+    smaller = functional.avg_pool2d(pictures.permute(0, 3, 1, 2), 2)
+    return smaller.permute(0, 2, 3, 1).contiguous()
+
+
 def varied(pictures: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirrored, moved by up to two pixels, brighter or darker, each batch anew."""
+    """Mirrored, turned, slanted, stretched, moved, brighter or darker, each batch anew; digits the most."""
     x, numbers = gallery.scaled(pictures), numbers.clone()
     arrangement = numbers[:, 2]
     mirrored = (torch.rand(len(x)) < 0.5) & (arrangement != _DIGIT)
-    x[mirrored] = x[mirrored].flip(3)
+    x[mirrored] = x[mirrored].flip(2)
     on_a_side = mirrored & ((arrangement == 1) | (arrangement == 2))
     numbers[on_a_side, 2] = 3 - arrangement[on_a_side]
-    down, right = torch.randint(0, 5, (2,)).tolist()
-    side = x.shape[-1]
-    x = functional.pad(x, (2, 2, 2, 2), mode="replicate")
-    x = x[:, :, down : down + side, right : right + side]
+    places = functional.affine_grid(
+        _warps(arrangement == _DIGIT), [len(x), 3, *x.shape[1:3]], align_corners=False
+    )
+    x = functional.grid_sample(
+        x.permute(0, 3, 1, 2), places, padding_mode="border", align_corners=False
+    ).permute(0, 2, 3, 1)
     gain, offset = 1 + 0.1 * torch.randn(len(x), 1, 1, 1), 0.05 * torch.randn(len(x), 1, 1, 1)
-    return (x * gain + offset).clamp(-1, 1), numbers
+    return (x * gain + offset).clamp(-1, 1).contiguous(), numbers
+
+
+def _warps(strongly: Tensor) -> Tensor:
+    """Random affine maps (rows, 2, 3)."""
+    share = torch.where(strongly, 1.0, 0.5)
+
+    def within(most: float) -> Tensor:
+        return (torch.rand(len(strongly)) * 2 - 1) * most * share
+
+    angle, slant, wide, high = within(0.17), within(0.2), within(0.2).exp(), within(0.12).exp()
+    across = torch.stack([angle.cos() * wide, angle.sin() * wide + slant, within(0.06)], 1)
+    down = torch.stack([-angle.sin() * high, angle.cos() * high, within(0.06)], 1)
+    return torch.stack([across, down], 1)
 
 
 if __name__ == "__main__":

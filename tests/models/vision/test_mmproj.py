@@ -35,7 +35,9 @@ KINDS = {str: STRING, bool: BOOL, int: U32}
 
 
 def encoder(**changed: Any) -> bytes:
-    keys = {**CLIP, **{f"clip.{key.replace('__', '.')}": value for key, value in changed.items()}}
+    pads = {"rkllama.vision.pad": changed.pop("pads", None)}
+    told = {f"clip.{key.replace('__', '.')}": value for key, value in changed.items()}
+    keys = {**CLIP, **told, **pads}
     return header([(k, KINDS[type(v)], v) for k, v in keys.items() if v is not None])
 
 
@@ -117,6 +119,8 @@ def test_an_encoder_is_no_model(models: Path, put: Put) -> None:
             {"projector_type": "gemma3", "vision__image_size": 896},
             Mmproj("gemma3", 896, 256),
         ),
+        ({"projector_type": "yasa2"}, Mmproj("yasa2", 336, 64)),
+        ({"projector_type": "yasa2", "pads": True}, Mmproj("yasa2", 336, 64, pads=True)),
         ({"vision__mm_patch_merge_type": "spatial_unpad"}, Mmproj("mlp")),
         ({"projector_type": "qwen2.5vl_merger"}, Mmproj("qwen2.5vl_merger")),
         ({"vision__patch_size": 0}, Mmproj("mlp")),
