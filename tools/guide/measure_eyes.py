@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
 import secrets
@@ -12,16 +13,21 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from .evaluate import turn
+from .eyes import EyesShape
 from .gallery import encoded, fonts
 from .other_pictures import draw_all
 from .pictures import draw
+from .resample import squared
 from .scenes import Scene, random_scene
 from .train import PRODUCT
 
 EYES = PRODUCT.with_name("guide-mmproj.gguf")
 HELD_OUT_SEED = 2000
 OTHER_SEED = 11
+_SIDE = EyesShape().side
 QUESTION = "What is in the picture?"
 
 
@@ -44,9 +50,11 @@ class Seeing:
     def say(self, picture: bytes, question: str = QUESTION) -> str:
         """The likeliest answer to a question after a picture (a file's bytes)."""
         text = turn("user", f"{self._marker}{question}") + "<|im_start|>assistant\n"
+        # As RKLLama hands it on: llama.cpp would stretch it.
+        square = encoded(Image.fromarray(squared(Image.open(io.BytesIO(picture)), _SIDE)))
         prompt = {
             "prompt_string": text,
-            "multimodal_data": [base64.b64encode(picture).decode()],
+            "multimodal_data": [base64.b64encode(square).decode()],
         }
         body = {"prompt": prompt, "n_predict": 24, "temperature": 0.0}
         return str(self._ask("/completion", body)["content"])

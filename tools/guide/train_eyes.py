@@ -62,7 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--steer", type=int, default=1500, help="steps that learn what to hand over"
     )
-    parser.add_argument("--steps", type=int, default=12000, help="steps of the encoder")
+    parser.add_argument("--steps", type=int, default=8000, help="steps of the encoder")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vectors", type=Path, help="where what was learnt to hand over is kept")
     parser.add_argument("--drawn", type=Path, help="where the drawn pictures are kept")
@@ -171,7 +171,7 @@ class Trainer:
         aid = _cross_entropy(self._readers.early_scores(places), numbers)
         wanted = self._seen(numbers).detach()[:, None].expand_as(states)
         self._optimiser.zero_grad()
-        (loss + aid + 0.25 * functional.mse_loss(states, wanted)).backward()
+        (loss + 0.3 * aid + functional.mse_loss(states, wanted)).backward()
         nn.utils.clip_grad_norm_(self._weights, 2.0)
         self._optimiser.step()
         return loss.item()
