@@ -88,10 +88,9 @@ class NPUBackend:
         """Whether the KV cache is empty."""
         self._eyes: Eyes | None = None
         self._pictures: tuple[bytes, ...] = ()
-        """The pictures in the KV cache, as the eyes know them,"""
-        self._before_pictures = ""
-        """and the prompt up to the last one."""
         """The digests of the pictures in the KV cache."""
+        self._before_pictures = ""
+        """The prompt up to the last one of them."""
         self._holds_file = False
         """Whether a prompt cache file has been loaded, which is released before another one is."""
         self._surplus: dict[str, int] = {}

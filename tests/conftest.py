@@ -39,10 +39,17 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `unit` what is not marked `integration`: `pytest -m unit` takes seconds."""
+    """Mark as `unit` what is not marked `integration`: `pytest -m unit` takes seconds. The files whose tests
+    are the longest come first, so that no worker begins one when the others have nothing left.
+    """
     for item in items:
         if item.get_closest_marker("integration") is None:
             item.add_marker("unit")
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+LONGEST = ("test_distribution.py", "test_emulated.py", "test_schemathesis.py")
+"""Files with tests of twenty seconds and more."""
 
 
 def pytest_collection(session: pytest.Session) -> None:
@@ -160,6 +167,16 @@ def server(models: Path, npu: str) -> Iterator[Server]:
     """A running `rkllama serve` over the virtual NPU and the empty models directory."""
     with Server() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running `rkllama serve` over the virtual NPU, for all tests of a file that leave it as it was."""
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, tmp_path_factory.mktemp("shared"))
+        patch.setenv("RKLLAMA_RKLLM_LIB", library("1.2.3"))
+        with Server() as running:
+            yield running
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 LIMIT = 30.0
@@ -155,6 +156,11 @@ class Server:
     def stream(self, path: str, body: object) -> Stream:
         """A POST whose answer is read line by line, as it comes."""
         return Stream(self, path, body)
+
+
+def models_of(server: Server) -> Path:
+    """The models directory of a server."""
+    return Path(server.get("/api/version").json["models"])
 
 
 class Stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import subprocess
@@ -35,12 +36,10 @@ def pinned() -> dict[str, str]:
 
 
 def declared() -> list[Requirement]:
-    """What pyproject.toml asks for, with the CPU backend."""
+    """What pyproject.toml asks for, with the CPU backend and what pictures are decoded by."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [
-        Requirement(text)
-        for text in (*project["dependencies"], *project["optional-dependencies"]["cpu"])
-    ]
+    extras = (project["optional-dependencies"][extra] for extra in ("cpu", "vision"))
+    return [Requirement(text) for text in itertools.chain(project["dependencies"], *extras)]
 
 
 @pytest.mark.parametrize("requirement", declared(), ids=lambda requirement: requirement.name)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from rkllama.backends.base import GenerateSpec, LoadSpec
+from rkllama.backends.vision.eyes import with_tags
 from rkllama.backends.vision.markers import Markers, markers_of
 from rkllama.chat.messages import IMAGE_PLACE
 from rkllama.engine.prompt import build_prompt
@@ -74,6 +75,16 @@ def test_the_prompt_has_places_and_no_markup(name: str, models: Path) -> None:
     assert family.images == (PHOTO, OTHER)
     assert [*family.markers] == GOLDEN[name]["markers"]
     assert family.prompt.replace(IMAGE_PLACE, "{picture}") == GOLDEN[name]["prompt"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_markers_in_a_user_s_text_are_text(name: str, models: Path) -> None:
+    text = "<image> <video> " + " ".join(GOLDEN[name]["markers"])
+    family = family_of(name, models, (Message.of("user", [ImagePart(PHOTO), TextPart(text)]),))
+    prompt = with_tags(family.prompt, family.markers)
+    literal = {"<image>", "<video>", *family.markers} - {""}
+    assert {tag: prompt.count(tag) for tag in literal} == {t: int(t == "<image>") for t in literal}
+    assert prompt.count("\u200d") == 2 + sum(map(bool, family.markers))
 
 
 @pytest.mark.parametrize("version", ["1.2.0", "1.2.3", "1.3.0"])

@@ -180,6 +180,23 @@ _DEEPSEEK = """\
 {%- if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}
 """
 
+_JANUS = """\
+{{- bos_token }}
+{%- for message in messages %}
+{%- if message.role == 'system' %}{{ message.content + '\\n\\n' }}
+{%- elif message.role == 'user' %}{{ '<|User|>: ' + message.content + '\\n\\n' }}
+{%- else %}{{ '<|Assistant|>: ' + message.content | trim + eos_token }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|Assistant|>:' }}{% endif %}
+"""
+
+# It knows no roles: a prompt is what is to be done with the picture.
+_DEEPSEEK_OCR = """\
+{{- bos_token }}
+{%- for message in messages %}{{ message.content }}{% endfor %}
+"""
+
 _INTERNLM = """\
 {{- bos_token }}
 {%- for message in messages %}
@@ -293,7 +310,8 @@ CHATML = Family(
 FAMILIES = (
     CHATML,
     Family(
-        prefixes=("qwen", "qwen1", "qwen2", "codeqwen"),
+        # MiniCPM-V 2.6 and 4.5 and MiniCPM-o are made from models of Qwen.
+        prefixes=("qwen", "qwen1", "qwen2", "codeqwen", "minicpmv", "minicpmo"),
         template=_CHATML,
         eos="<|im_end|>",
         stop=_CHATML_STOP,
@@ -314,7 +332,7 @@ FAMILIES = (
         thinks=True,
     ),
     Family(
-        prefixes=("internlm2", "internlm3", "minicpm3", "minicpm4", "minicpmv", "minicpmo"),
+        prefixes=("internlm2", "internlm3", "minicpm3", "minicpm4", "minicpmv4"),
         template=_CHATML,
         bos="<s>",
         eos="<|im_end|>",
@@ -400,6 +418,23 @@ FAMILIES = (
         bos="<｜begin▁of▁sentence｜>",
         eos="<|EOT|>",
         stop=("<|EOT|>", "<｜end▁of▁sentence｜>", "### Instruction:"),
+    ),
+    Family(
+        prefixes=("deepseekocr",),
+        template=_DEEPSEEK_OCR,
+        bos="<｜begin▁of▁sentence｜>",
+        eos="<｜end▁of▁sentence｜>",
+        stop=("<｜end▁of▁sentence｜>",),
+    ),
+    Family(
+        prefixes=("janus",),
+        template=_JANUS,
+        bos="<｜begin▁of▁sentence｜>",
+        eos="<｜end▁of▁sentence｜>",
+        stop=("<｜end▁of▁sentence｜>", "<|User|>"),
+        system="You are a helpful language and vision assistant. You are able to understand the visual "
+        "content that the user provides, and assist the user with a variety of tasks using natural "
+        "language.",
     ),
     Family(
         prefixes=("deepseek", "deepseekllm", "deepseekv2"),

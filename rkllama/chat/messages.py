@@ -45,10 +45,14 @@ def neutraliser(control_tokens: Iterable[str]) -> Neutralise:
     pattern = re.compile("|".join([*map(re.escape, literal), *_SHAPES]))
 
     def neutralise(text: str) -> str:
-        text = text.replace(PLACEHOLDER, "\ufffd").replace(IMAGE_PLACE, "\ufffd")
-        return pattern.sub(lambda token: broken_up(token[0]), text)
+        return pattern.sub(lambda token: broken_up(token[0]), without_places(text))
 
     return neutralise
+
+
+def without_places(text: str) -> str:
+    """Return a text of others without the code points that stand for something in a prompt."""
+    return text.replace(PLACEHOLDER, "\ufffd").replace(IMAGE_PLACE, "\ufffd")
 
 
 def broken_up(token: str) -> str:

@@ -137,7 +137,7 @@ class ChatTemplate:
         begun = ""
         if add_generation_prompt and messages and _can_be_continued(messages[-1]):
             *messages, last = messages
-            begun = self._neutralise(last.text)
+            begun = self._begun(messages, last)
         prompt = self._run(
             self._prepare(messages, tools, think),
             tools=self._tool_dicts(tools),
@@ -154,6 +154,11 @@ class ChatTemplate:
             thinking_open = False
         prompt, images = conversation.take_places(prompt + begun)
         return Rendered(prompt=prompt, thinking_open=thinking_open, images=images)
+
+    def _begun(self, earlier: Sequence[Message], last: Message) -> str:
+        """Return the text of the turn that is to be continued, which no template writes."""
+        harmless = conversation.neutralised(last, self._neutralise)
+        return conversation.with_places([*earlier, harmless])[-1].text
 
     def _harmless(self, value: Any) -> Any:
         """Return a JSON value with nothing in its texts that the template or the model could obey."""

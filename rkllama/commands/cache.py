@@ -36,7 +36,7 @@ def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
             f"{header.tokens:,}",
             human_size(header.size),
             "beginning" if header.pinned else "conversation",
-            human_time(used),
+            human_time(used / 1e9),
             state,
         )
         for state, header, used in found
@@ -48,7 +48,7 @@ def list_states(context: typer.Context, as_json: JSONFlag = False) -> None:
     sys.stderr.write(f"{len(found)} saved, {total} in {folder.path}\n")
 
 
-def _as_json(state: str, header: "Header", used: float) -> dict[str, object]:
+def _as_json(state: str, header: "Header", used: int) -> dict[str, object]:
     return {
         "id": state,
         "model": header.model,
@@ -56,7 +56,7 @@ def _as_json(state: str, header: "Header", used: float) -> dict[str, object]:
         "size": header.size,
         "pinned": header.pinned,
         "created": header.created,
-        "used": used,
+        "used": used / 1e9,
     }
 
 

@@ -82,7 +82,7 @@ class Engine:
         model = self._model(request.model)
         if "completion" not in model.capabilities:
             raise no_text_error(model.info.name, model.capabilities)
-        request = with_pictures(request, sees="vision" in model.capabilities)
+        request = _with_pictures(request, model)
         request, moved = self._arranger.arrange(request, model, caller)
         with self.pool.use(
             model,
@@ -119,7 +119,7 @@ class Engine:
             resident = turn.resident
             if not resident.ready.counts_tokens:
                 return None
-            request = with_pictures(request, sees="vision" in model.capabilities)
+            request = _with_pictures(request, model)
             prompt = build_prompt(request, model, moved=moved, runtime_wraps=False)
             each = resident.ready.image_tokens
             if prompt.images and each is None:
@@ -281,6 +281,12 @@ def _no_reranker(info: ModelInfo) -> Unsupported:
     else:
         hint += " If it is one under another name, put 'PARAMETER rerank true' into its Modelfile."
     return Unsupported(f"{info.name} is not a reranker", param="model", hint=hint)
+
+
+def _with_pictures(request: ChatRequest, model: StoredModel) -> ChatRequest:
+    """Return the request as the model can take its pictures; see pictures.with_pictures."""
+    problem = None if model.encoder is None else model.encoder.problem
+    return with_pictures(request, sees="vision" in model.capabilities, problem=problem)
 
 
 def _check_shape(request: ChatRequest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ..errors import InvalidRequest, Unsupported
 from ..runner.frames import MAX_BYTES
@@ -14,8 +15,9 @@ MAX_IMAGES = 32
 """Pictures in one request, those of earlier turns included."""
 
 
-def with_pictures(request: ChatRequest, *, sees: bool) -> ChatRequest:
-    """Return the request as a model that `sees`, or does not, can take it.
+def with_pictures(request: ChatRequest, *, sees: bool, problem: str | None = None) -> ChatRequest:
+    """Return the request as a model that `sees`, or does not, can take it. `problem` is why the encoder that
+    it has cannot be used.
 
     Raises Unsupported for a picture that is sent now to a model without eyes, InvalidRequest for what is no
     picture, too many or too large.
@@ -24,7 +26,7 @@ def with_pictures(request: ChatRequest, *, sees: bool) -> ChatRequest:
         return request
     if sees:
         _check(list(_sent(request)))
-    take = _seen if sees else _told
+    take = _seen if sees else partial(_told, problem=problem)
     return replace(
         request,
         messages=tuple(_with(message, take) for message in request.messages),
@@ -54,17 +56,23 @@ def _sent(request: ChatRequest) -> Iterator[SentImage]:
 
 def _check(images: Sequence[SentImage]) -> None:
     """Raise InvalidRequest where they are more than one request may have."""
-    if len(images) > MAX_IMAGES:
-        raise InvalidRequest(
-            f"the conversation has {len(images)} pictures, at most {MAX_IMAGES} are taken",
-            hint="Leave out those of earlier turns.",
-            param=images[MAX_IMAGES].where,
-        )
+    check_count(len(images), images[min(len(images) - 1, MAX_IMAGES)].where)
     size = sum(len(image.data) for image in images) * 3 // 4
     if size > MAX_BYTES:
         raise InvalidRequest(
             f"the pictures have {size >> 20} MB together, at most {MAX_BYTES >> 20} MB are taken",
+            hint="Make them smaller, or leave out those of earlier turns.",
             param=images[0].where,
+        )
+
+
+def check_count(number: int, param: str) -> None:
+    """Raise InvalidRequest for more pictures than one request may have."""
+    if number > MAX_IMAGES:
+        raise InvalidRequest(
+            f"the conversation has {number} pictures, at most {MAX_IMAGES} are taken",
+            hint="Leave out those of earlier turns.",
+            param=param,
         )
 
 
@@ -74,26 +82,32 @@ def _with(message: Message, take: Callable[[Part], Part]) -> Message:
     return replace(message, content=joined_parts(map(take, message.content)))
 
 
-def _told(part: Part) -> Part:
+def _told(part: Part, problem: str | None) -> Part:
     """Return the words in place of a picture, or raise Unsupported."""
     if not isinstance(part, SentImage):
         return part
-    if part.refusal is not None:
+    if part.refusal is None:
+        return TextPart(part.instead)
+    if problem is None:
         raise Unsupported(part.refusal, param=part.where)
-    return TextPart(part.instead)
+    raise Unsupported(
+        f"{part.refusal}: {problem}",
+        param=part.where,
+        hint="`rkllama doctor` looks at the encoders of models.",
+    )
 
 
 def _seen(part: Part) -> Part:
     """Return a picture's bytes; one of an earlier turn that cannot be read is told in words."""
     if not isinstance(part, SentImage):
         return part
-    try:
-        if part.problem is not None:
-            raise ValueError(part.problem)
-        return ImagePart(base64.b64decode("".join(part.data.split()), validate=True))
-    except ValueError as error:
-        if part.refusal is None:
-            return TextPart(part.instead)
-        raise InvalidRequest(
-            f"the picture in '{part.where}' cannot be read: {error}", param=part.where
-        ) from None
+    problem = part.problem
+    if problem is None:
+        try:
+            return ImagePart(base64.b64decode("".join(part.data.split()), validate=True))
+        except ValueError:
+            problem = "it is not valid base64: send the bytes of its file in base64"
+    if part.refusal is None:
+        return TextPart(part.instead)
+    place = part.where.removesuffix(".type")
+    raise InvalidRequest(f"the picture in '{place}' cannot be read: {problem}", param=part.where)

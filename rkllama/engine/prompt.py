@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from ..chat.messages import IMAGE_PLACE, take_places, with_places
+from ..chat.messages import IMAGE_PLACE, without_places
 from ..chat.moving import MovedLine, put_lines
 from ..chat.parser import AnswerParser
 from ..chat.template import ChatTemplate, Think, for_conversation, looks_templated
 from ..chat.tool_calls.table import MARKERS
 from ..errors import InvalidRequest, Unsupported
 from ..models.metadata import StoredModel
-from ..types import ChatRequest, Message, Tool, text_parts
+from ..types import ChatRequest, ImagePart, Message, Tool, text_parts
 from . import template_process
-from .pictures import images_in, images_of
+from .pictures import check_count, images_in, images_of
 from .structured.schema import schema_prompt
 
 _USUAL_MARKERS = ("<think>", "</think>")
@@ -60,7 +60,7 @@ def build_prompt(
     `schema` goes into the system message, for a backend that cannot be constrained; `extra` are turns
     after the request's own; `moved` are lines of the system prompt that a rule has taken from it;
     `runtime_wraps` allows the runtime's own template where none is known.
-    Raises InvalidRequest for a conversation that the template refuses, and for an empty one.
+    Raises InvalidRequest for a conversation that the template refuses, an empty one, and too many pictures.
     """
     if request.suffix:
         raise Unsupported(
@@ -69,6 +69,8 @@ def build_prompt(
     prompt = _render(request, model, schema, extra, moved, runtime_wraps)
     if not prompt.text:
         raise empty_prompt()
+    # A template, or the tags of a raw prompt, may show a picture more than once.
+    check_count(len(prompt.images), "images")
     return prompt
 
 
@@ -99,8 +101,7 @@ def _render(
     template = for_conversation(template, messages, tools, runtime_wraps=runtime_wraps)
     if template is None:
         _refuse(variables, "this model has no chat template of its own here")
-        text, places = take_places(with_places(messages)[0].text)
-        return Prompt(text=text, raw=False, images=tuple(images[place] for place in places))
+        return Prompt(text=_text_with_places(messages[0]), raw=False, images=images)
     think = thinking_for(request, model)
     rendered = template.render(messages, tools=tools, think=think, variables=variables)
     return Prompt(
@@ -112,13 +113,20 @@ def _render(
     )
 
 
+def _text_with_places(message: Message) -> str:
+    return "".join(
+        IMAGE_PLACE if isinstance(part, ImagePart) else without_places(part.text)
+        for part in message.content
+    )
+
+
 _TAG = re.compile(r"\[img(?:-(\d{1,3}))?\]")
 """Where a picture stands in a raw prompt, as Ollama's clients write it."""
 
 
 def _raw_with_images(prompt: str, images: tuple[bytes, ...]) -> tuple[str, tuple[bytes, ...]]:
     """Return a complete prompt with its pictures' places: at the tags, else at its beginning."""
-    prompt = prompt.replace(IMAGE_PLACE, "\ufffd")
+    prompt = without_places(prompt)
     if not images:
         return prompt, ()
     numbers = [int(tag[1] or at) for at, tag in enumerate(_TAG.finditer(prompt))]

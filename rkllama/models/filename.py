@@ -70,7 +70,9 @@ _GENERATION = r"(?![\d.]*b(?![a-z]))"
 _FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("deepseek-r1", "deepseek-r1", ""),
     ("deepseek-coder", "deepseek-coder", ""),
+    ("deepseek-ocr", "deepseek", r"deepseek-?ocr"),
     ("deepseek", "deepseek", ""),
+    ("janus", "janus", ""),
     ("tinyllama", "llama", r"tin+y-?llama"),
     ("codellama", "llama", r"code-?llama"),
     ("llama4", "llama", r"llama-?4" + _GENERATION),
@@ -99,6 +101,7 @@ _FAMILIES: tuple[tuple[str, str, str], ...] = (
     ("internlm2", "internlm", r"internlm-?2"),
     ("internlm", "internlm", ""),
     ("internvl", "internvl", ""),
+    ("minicpm-v4", "minicpm", r"minicpm-?v-?4(\.0)?(?![\d.])"),
     ("minicpm-v", "minicpm", r"minicpm-?[vo](?![a-z])"),
     ("minicpm4", "minicpm", r"minicpm-?4" + _GENERATION),
     ("minicpm3", "minicpm", r"minicpm-?3" + _GENERATION),

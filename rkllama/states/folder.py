@@ -109,12 +109,16 @@ class Folder:
         finally:
             os.close(fd)
 
-    def commit(self, state: str, header: Header) -> None:
-        """Write the header of a file that is on the disk: from now on it is a state. Raises OSError."""
+    def commit(self, state: str, header: Header, used: int) -> None:
+        """Write the header of a file that is on the disk: from now on it is a state, and was last used at
+        `used`, nanoseconds since the epoch. Raises OSError.
+        """
         with NewFile(self.path) as new:
             os.fchmod(new.stream.fileno(), 0o600)
             new.stream.write(encode(header))
             new.stream.flush()
+            # The kernel's own time is that of its last tick, which two uses may share.
+            os.utime(new.stream.fileno(), ns=(used, used))
             os.fsync(new.stream.fileno())
             new.place(self._at(f"{state}.json"))
         self._sync_names()
@@ -158,10 +162,10 @@ class Folder:
             raise PermissionError(f"{self.payload(state)} is not a file of ours alone")
         return fd
 
-    def touch(self, state: str) -> None:
-        """Note that a state was used, for the next process too."""
+    def touch(self, state: str, used: int) -> None:
+        """Note when a state was used (nanoseconds since the epoch), for the next process too."""
         with contextlib.suppress(OSError):
-            os.utime(self._at(f"{state}.json"))
+            os.utime(self._at(f"{state}.json"), ns=(used, used))
 
     def remove(self, state: str) -> None:
         """Remove a state, its header first."""
@@ -169,8 +173,8 @@ class Folder:
             with contextlib.suppress(OSError):
                 os.unlink(self._at(f"{state}.{ending}"))
 
-    def headers(self) -> Iterator[tuple[str, Header, float]]:
-        """Yield each state here, its header and when it was last used (seconds since the epoch)."""
+    def headers(self) -> Iterator[tuple[str, Header, int]]:
+        """Yield each state here, its header and when it was last used (nanoseconds since the epoch)."""
         for name in self._names():
             state, dot, ending = name.partition(".")
             if dot and ending == "json" and (found := self._read(name)) is not None:
@@ -182,14 +186,14 @@ class Folder:
         except OSError:
             return []
 
-    def _read(self, name: str) -> tuple[Header, float] | None:
+    def _read(self, name: str) -> tuple[Header, int] | None:
         try:
             fd = os.open(self._at(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
             return None
         try:
             header = decode(os.read(fd, LARGEST)) if _is_private(fd) else None
-            return None if header is None else (header, os.fstat(fd).st_mtime)
+            return None if header is None else (header, os.fstat(fd).st_mtime_ns)
         except OSError:
             return None
         finally:

@@ -19,8 +19,8 @@ class Entry:
     state: str
     """Its name in the folder."""
     header: Header
-    used: float
-    """When it was last used, seconds since the epoch."""
+    used: int
+    """When it was last used, nanoseconds since the epoch; no two of a store have the same."""
     stamp: Stamp | None = None
     """Of its file, once that has been found whole in this process."""
     committed: bool = True

@@ -67,6 +67,7 @@ class StateStore:
         self._wanted = budget
         self._budget = 0
         self._index = Index()
+        self._last_use = 0
         self._drafts: dict[str, Draft] = {}
         self._lock = threading.RLock()
         self._commits: list[threading.Thread] = []
@@ -98,6 +99,7 @@ class StateStore:
             stamp = self._folder.stamp(state)
             if stamp is not None and stamp.size == header.size:
                 self._index.add(Entry(state, header, used))
+                self._last_use = max(self._last_use, used)
         self._folder.sweep({entry.state for entry in self._index})
         held = self._index.size
         self._budget = self._wanted or min(_MOST, (free_space(self._folder.path) + held) // _SHARE)
@@ -181,8 +183,15 @@ class StateStore:
             self._loaded += entry.header.size
             self._saved += max(0.0, saved)
             self._disk.note_read(entry.header.size, seconds)
-            entry.used = time.time()
-        self._folder.touch(entry.state)
+            entry.used = self._next_use()
+            self._folder.touch(entry.state, entry.used)
+
+    def _next_use(self) -> int:
+        """Return the time, later than that of every other use: the order of uses is what counts, also on a
+        board whose clock was set back, and within one tick of the kernel's.
+        """
+        self._last_use = max(time.time_ns(), self._last_use + 1)
+        return self._last_use
 
     def note_miss(self) -> None:
         """Count a long prompt for which there was nothing, neither here nor in memory."""
@@ -271,7 +280,7 @@ class StateStore:
                 created=time.time(),
             )
             stamp = self._folder.stamp(draft.state)
-            entry = Entry(draft.state, header, time.time(), stamp, committed=False)
+            entry = Entry(draft.state, header, self._next_use(), stamp, committed=False)
             self._written += size
             self._disk.note_write(size)
             self._index.add(entry)
@@ -309,7 +318,7 @@ class StateStore:
                     self.drop(entry)
                     return
                 entry.header = replace(entry.header, crc=crc)
-                self._folder.commit(entry.state, entry.header)
+                self._folder.commit(entry.state, entry.header, entry.used)
                 entry.stamp, entry.committed = stamp, True
                 if superseded is not None and not superseded.header.pinned:
                     self.drop(superseded)

@@ -126,6 +126,9 @@ PROMPTS = {
     "### Instruction:\nU2\n### Response:\n",
     "deepseek": "<｜begin▁of▁sentence｜>S\n\nUser: U1\n\nAssistant: A1<｜end▁of▁sentence｜>"
     "User: U2\n\nAssistant:",
+    "deepseek-ocr": "<｜begin▁of▁sentence｜>SU1A1U2",
+    "janus": "<｜begin▁of▁sentence｜>S\n\n<|User|>: U1\n\n<|Assistant|>: A1<｜end▁of▁sentence｜>"
+    "<|User|>: U2\n\n<|Assistant|>:",
     "minicpm": "<s>S<用户>U1<AI>A1<用户>U2<AI>",
     "chatglm3": "[gMASK]sop<|system|>\n S<|user|>\n U1<|assistant|>\n A1<|user|>\n U2<|assistant|>",
     "glm4": "[gMASK]<sop><|system|>\nS<|user|>\nU1<|assistant|>\nA1<|user|>\nU2<|assistant|>\n",
@@ -155,7 +158,10 @@ def test_a_family_writes_its_control_tokens_exactly(name: str) -> None:
         ("gemma3n", "gemma"),
         ("DeepSeek-R1-Distill-Qwen", "deepseekr1"),
         ("deepseek-coder", "deepseekcoder"),
-        ("minicpm-v", "internlm2"),
+        ("minicpm-v", "qwen"),
+        ("minicpm-v4", "internlm2"),
+        ("janus", "janus"),
+        ("deepseek-ocr", "deepseekocr"),
         ("minicpm4", "internlm2"),
         ("minicpm", "minicpm"),
         ("InternLM2.5", "internlm2"),

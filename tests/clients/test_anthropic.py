@@ -18,7 +18,14 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def client(server: Server, models: Path) -> Iterator[anthropic.Anthropic]:
+def client(scripted: Server) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=scripted.url, api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def own(server: Server, models: Path) -> Iterator[anthropic.Anthropic]:
+    """A client of a server for this test alone."""
     install(models)
     with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as made:
         yield made
@@ -114,10 +121,10 @@ def test_async(client: anthropic.Anthropic) -> None:
     assert asyncio.run(both()) == ["hello there", "one two"]
 
 
-def test_thinking_streamed(client: anthropic.Anthropic, models: Path) -> None:
+def test_thinking_streamed(own: anthropic.Anthropic, models: Path) -> None:
     install_thinker(models)
     history: Any = [ask("Really?")]
-    with client.messages.stream(
+    with own.messages.stream(
         model=THINKER,
         max_tokens=2000,
         messages=history,
@@ -158,7 +165,7 @@ def test_errors(client: anthropic.Anthropic) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_tool_runner_goes_on_without_a_thread(
-    client: anthropic.Anthropic, server: Server, stream: bool
+    own: anthropic.Anthropic, server: Server, stream: bool
 ) -> None:
     """It asks for a thread first, and sends the whole conversation when that is refused."""
 
@@ -167,7 +174,7 @@ def test_the_tool_runner_goes_on_without_a_thread(
         """Tell the weather."""
         return f"rain in {city} " + directive(reply="Take an umbrella.")
 
-    runner: Any = client.beta.messages.tool_runner(
+    runner: Any = own.beta.messages.tool_runner(
         model=MODEL,
         max_tokens=100,
         tools=[get_weather],

@@ -36,7 +36,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def packages() -> str:
-    """The node_modules that holds the package: installed once, shared by parallel processes."""
+    """The node_modules that holds the package: installed once, scripted by parallel processes."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -65,8 +65,14 @@ def _install(base: Path, target: Path) -> None:
 
 
 @pytest.fixture
-def js(server: Server, models: Path, packages: str) -> Run:
+def js(scripted: Server, packages: str) -> Run:
     """Runs a scenario of js.cjs against the scripted model; answers what it printed."""
+    return functools.partial(run_node, packages, scripted.url)
+
+
+@pytest.fixture
+def own(server: Server, models: Path, packages: str) -> Run:
+    """The same with a server for this test alone."""
     install(models)
     return functools.partial(run_node, packages, server.url)
 
@@ -88,9 +94,9 @@ def run_node(
     return json.loads(run.stdout)
 
 
-def test_chat_with_thinking(js: Run, models: Path) -> None:
+def test_chat_with_thinking(own: Run, models: Path) -> None:
     install_thinker(models)
-    answer = js("chat", "Really?", model=THINKER)
+    answer = own("chat", "Really?", model=THINKER)
     assert answer["message"]["thinking"].strip() == "Hmm."
     assert answer["message"]["content"] == "Yes."
     assert answer["done_reason"] == "stop"
@@ -149,8 +155,8 @@ def test_embed(js: Run) -> None:
     assert sum(x * x for x in first) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_version_ps_and_show(js: Run) -> None:
-    seen = js("status")
+def test_version_ps_and_show(own: Run) -> None:
+    seen = own("status")
     assert [int(part) for part in seen["version"].split(".")] >= [0, 6, 4]
     assert seen["before"] == 0
     (loaded,) = seen["loaded"]
@@ -159,8 +165,8 @@ def test_version_ps_and_show(js: Run) -> None:
     assert "tools" in seen["capabilities"]
 
 
-def test_create_copy_list_and_delete(js: Run) -> None:
-    seen = js("models")
+def test_create_copy_list_and_delete(own: Run) -> None:
+    seen = own("models")
     assert seen["steps"][-1] == "success"
     assert seen["system"] == "You are a pirate."
     assert seen["parameters"] == "num_predict                    3"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,7 +14,7 @@ from langchain_ollama import ChatOllama, OllamaEmbeddings
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
-from tests.clients.common import MODEL, ask, install, tool_call
+from tests.clients.common import MODEL, ask, tool_call
 from tests.running import Server
 from tests.virtual_npu import directive
 
@@ -32,17 +31,16 @@ def get_weather(city: str) -> str:
 
 
 @pytest.fixture(params=["ollama", "openai"])
-def model(request: pytest.FixtureRequest, server: Server, models: Path) -> Iterator[Any]:
+def model(request: pytest.FixtureRequest, scripted: Server) -> Iterator[Any]:
     """The chat model of both packages; neither closes its connections by itself."""
-    install(models)
     asked.clear()
     if request.param == "ollama":
-        over_ollama = ChatOllama(model=MODEL, base_url=server.url)
+        over_ollama = ChatOllama(model=MODEL, base_url=scripted.url)
         with contextlib.closing(over_ollama._client):
             yield over_ollama
         return
     with httpx.Client() as http:
-        url, key = f"{server.url}/v1", SecretStr("none")
+        url, key = f"{scripted.url}/v1", SecretStr("none")
         yield ChatOpenAI(model=MODEL, base_url=url, api_key=key, http_client=http)
 
 
@@ -81,9 +79,8 @@ def test_structured_output(model: Any) -> None:
     assert structured.invoke([question]) == Step(title="Boil", minutes=3)
 
 
-def test_embeddings(server: Server, models: Path) -> None:
-    install(models)
-    embeddings = OllamaEmbeddings(model=MODEL, base_url=server.url)
+def test_embeddings(scripted: Server) -> None:
+    embeddings = OllamaEmbeddings(model=MODEL, base_url=scripted.url)
     assert embeddings._client is not None
     with contextlib.closing(embeddings._client):
         vectors = embeddings.embed_documents(["a", "b"])

@@ -32,7 +32,14 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def client(server: Server, models: Path) -> Iterator[ollama.Client]:
+def client(scripted: Server) -> Iterator[ollama.Client]:
+    with contextlib.closing(ollama.Client(host=scripted.url)) as made:
+        yield made
+
+
+@pytest.fixture
+def own(server: Server, models: Path) -> Iterator[ollama.Client]:
+    """A client of a server for this test alone."""
     install(models)
     with contextlib.closing(ollama.Client(host=server.url)) as made:
         yield made
@@ -80,46 +87,46 @@ def test_pull(models: Path, npu: str) -> None:
             assert client.list().models == []
 
 
-def test_create_from_an_uploaded_file(client: ollama.Client, tmp_path: Path) -> None:
+def test_create_from_an_uploaded_file(own: ollama.Client, tmp_path: Path) -> None:
     shutil.copy(GUIDE_FILE, tmp_path / "mine.gguf")
-    digest = client.create_blob(tmp_path / "mine.gguf")
+    digest = own.create_blob(tmp_path / "mine.gguf")
     assert digest == f"sha256:{hashlib.sha256(GUIDE_FILE.read_bytes()).hexdigest()}"
-    made = client.create("uploaded", files={"mine.gguf": digest}, system="Be brief.")
+    made = own.create("uploaded", files={"mine.gguf": digest}, system="Be brief.")
     assert made.status == "success"
-    shown = client.show("uploaded")
+    shown = own.show("uploaded")
     assert shown.details is not None
     assert shown.details.quantization_level == "Q8_0"
     assert "Be brief." in (shown.modelfile or "")
-    (made_model,) = [m for m in client.list().models if m.model == "uploaded:latest"]
+    (made_model,) = [m for m in own.list().models if m.model == "uploaded:latest"]
     assert f"sha256:{made_model.digest}" == digest
-    client.delete("uploaded")
-    assert [m.model for m in client.list().models] == [f"{MODEL}:latest"]
+    own.delete("uploaded")
+    assert [m.model for m in own.list().models] == [f"{MODEL}:latest"]
 
 
-def test_an_upload_takes_the_place_of_an_alias(client: ollama.Client, tmp_path: Path) -> None:
+def test_an_upload_takes_the_place_of_an_alias(own: ollama.Client, tmp_path: Path) -> None:
     shutil.copy(GUIDE_FILE, tmp_path / "mine.gguf")
-    client.copy(MODEL, "tuned")
-    digest = client.create_blob(tmp_path / "mine.gguf")
-    client.create("tuned", files={"mine.gguf": digest})
-    shown = client.show("tuned")
+    own.copy(MODEL, "tuned")
+    digest = own.create_blob(tmp_path / "mine.gguf")
+    own.create("tuned", files={"mine.gguf": digest})
+    shown = own.show("tuned")
     assert shown.details is not None
     assert shown.details.format == "gguf"
 
 
-def test_pull_of_what_is_there(client: ollama.Client) -> None:
+def test_pull_of_what_is_there(own: ollama.Client) -> None:
     """Home Assistant pulls each name that the list does not spell the same way, "qwen2.5" too."""
-    assert client.pull(MODEL).status == "success"
-    last = list(client.pull("qwen2.5", stream=True))[-1]
+    assert own.pull(MODEL).status == "success"
+    last = list(own.pull("qwen2.5", stream=True))[-1]
     assert (last.status, last.completed) == ("success", last.total)
-    assert client.pull("guide").status == "success"
-    assert "guide:latest" in {model.model for model in client.list().models}
+    assert own.pull("guide").status == "success"
+    assert "guide:latest" in {model.model for model in own.list().models}
     with pytest.raises(ollama.ResponseError, match="is not the name of a model"):
-        client.pull("qwen2.5:7b:q4")
+        own.pull("qwen2.5:7b:q4")
 
 
-def test_async_chat(server: Server, client: ollama.Client) -> None:
+def test_async_chat(scripted: Server) -> None:
     async def talk() -> list[str]:
-        async with ollama.AsyncClient(host=server.url) as made:
+        async with ollama.AsyncClient(host=scripted.url) as made:
             whole = await made.chat(MODEL, [ask("whole")])
             pieces = [
                 part.message.content or ""
@@ -198,9 +205,9 @@ def test_structured_output_that_fails_is_reported(client: ollama.Client) -> None
         list(client.chat(MODEL, [ask("?", reply="Paris, I think")], format=schema, stream=True))
 
 
-def test_thinking(client: ollama.Client, models: Path) -> None:
+def test_thinking(own: ollama.Client, models: Path) -> None:
     install_thinker(models)
-    answer = client.chat(THINKER, [ask("Really?")], think=True)
+    answer = own.chat(THINKER, [ask("Really?")], think=True)
     assert (answer.message.thinking or "").strip() == "Hmm."
     assert answer.message.content == "Yes."
 
@@ -215,36 +222,36 @@ def test_embed(client: ollama.Client) -> None:
     assert client.embed(MODEL, "").embeddings == []
 
 
-def test_list_show_and_ps(client: ollama.Client) -> None:
-    (listed,) = client.list().models
+def test_list_show_and_ps(own: ollama.Client) -> None:
+    (listed,) = own.list().models
     assert listed.model == f"{MODEL}:latest"
     assert len(listed.digest or "") == 64
-    assert client.ps().models == []
-    client.generate(MODEL, "")
-    (loaded,) = client.ps().models
+    assert own.ps().models == []
+    own.generate(MODEL, "")
+    (loaded,) = own.ps().models
     assert loaded.model == f"{MODEL}:latest"
     assert loaded.expires_at is not None
-    shown = client.show(MODEL)
+    shown = own.show(MODEL)
     assert shown.modelinfo
     assert "tools" in (shown.capabilities or [])
-    client.generate(MODEL, "", keep_alive=0)
-    assert client.ps().models == []
+    own.generate(MODEL, "", keep_alive=0)
+    assert own.ps().models == []
 
 
-def test_the_digest_becomes_the_sha256_of_the_file(client: ollama.Client, models: Path) -> None:
+def test_the_digest_becomes_the_sha256_of_the_file(own: ollama.Client, models: Path) -> None:
     wanted = hashlib.sha256((models / f"{MODEL}.rkllm").read_bytes()).hexdigest()
-    until(lambda: client.list().models[0].digest == wanted)
+    until(lambda: own.list().models[0].digest == wanted)
 
 
-def test_create_copy_and_delete(client: ollama.Client) -> None:
-    client.copy(MODEL, "mine")
-    assert client.chat("mine", [ask("copied")]).message.content == "copied"
-    client.create("pirate", from_=MODEL, system="You are a pirate.", parameters={"num_predict": 3})
-    assert client.show("pirate").parameters == "num_predict                    3"
-    assert client.chat("pirate", [ask("x", tokens=20)]).eval_count == 3
-    client.delete("pirate")
-    client.delete("mine")
-    assert [model.model for model in client.list().models] == [f"{MODEL}:latest"]
+def test_create_copy_and_delete(own: ollama.Client) -> None:
+    own.copy(MODEL, "mine")
+    assert own.chat("mine", [ask("copied")]).message.content == "copied"
+    own.create("pirate", from_=MODEL, system="You are a pirate.", parameters={"num_predict": 3})
+    assert own.show("pirate").parameters == "num_predict                    3"
+    assert own.chat("pirate", [ask("x", tokens=20)]).eval_count == 3
+    own.delete("pirate")
+    own.delete("mine")
+    assert [model.model for model in own.list().models] == [f"{MODEL}:latest"]
 
 
 def test_errors_are_the_packages_own(client: ollama.Client) -> None:

@@ -20,7 +20,14 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
-def client(server: Server, models: Path) -> Iterator[openai.OpenAI]:
+def client(scripted: Server) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{scripted.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture
+def own(server: Server, models: Path) -> Iterator[openai.OpenAI]:
+    """A client of a server for this test alone."""
     install(models)
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
         yield made
@@ -59,9 +66,9 @@ def test_the_stream_helper(client: openai.OpenAI) -> None:
     assert final.choices[0].message.content == "a b c"
 
 
-def test_async_stream(server: Server, client: openai.OpenAI) -> None:
+def test_async_stream(scripted: Server) -> None:
     async def talk() -> str:
-        async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none") as made:
+        async with openai.AsyncOpenAI(base_url=f"{scripted.url}/v1", api_key="none") as made:
             stream = await made.chat.completions.create(
                 model=MODEL, messages=[ask("async hello")], stream=True
             )
@@ -219,42 +226,42 @@ def last_prompt(trace: Path) -> str:
 
 
 def test_a_response_is_gone_on_from_read_and_deleted(
-    client: openai.OpenAI, models: Path, tmp_path: Path
+    own: openai.OpenAI, models: Path, tmp_path: Path
 ) -> None:
     write_model(models / f"{MODEL}.rkllm", trace=tmp_path / "trace", trace_prompt=1)
-    first = client.responses.create(model=MODEL, input="one " + directive(reply="two"))
-    second = client.responses.create(model=MODEL, input="three", previous_response_id=first.id)
+    first = own.responses.create(model=MODEL, input="one " + directive(reply="two"))
+    second = own.responses.create(model=MODEL, input="three", previous_response_id=first.id)
     prompt = last_prompt(tmp_path / "trace")
     assert prompt.index("user\none ") < prompt.index("assistant\ntwo") < prompt.index("user\nthree")
     assert second.previous_response_id == first.id
-    assert client.responses.retrieve(second.id).output == second.output
-    items: list[Any] = list(client.responses.input_items.list(second.id, order="asc", limit=1))
+    assert own.responses.retrieve(second.id).output == second.output
+    items: list[Any] = list(own.responses.input_items.list(second.id, order="asc", limit=1))
     assert [item.role for item in items] == ["user", "assistant", "user"]
-    client.responses.delete(first.id)
+    own.responses.delete(first.id)
     with pytest.raises(openai.NotFoundError, match=f"Response with id '{first.id}' not found"):
-        client.responses.retrieve(first.id)
+        own.responses.retrieve(first.id)
     with pytest.raises(openai.BadRequestError) as caught:
-        client.responses.create(model=MODEL, input="x", previous_response_id=first.id)
+        own.responses.create(model=MODEL, input="x", previous_response_id=first.id)
     assert caught.value.code == "previous_response_not_found"
     assert caught.value.param == "previous_response_id"
 
 
-def test_an_item_is_referred_to(client: openai.OpenAI, models: Path, tmp_path: Path) -> None:
+def test_an_item_is_referred_to(own: openai.OpenAI, models: Path, tmp_path: Path) -> None:
     write_model(models / f"{MODEL}.rkllm", trace=tmp_path / "trace", trace_prompt=1)
-    with client.responses.stream(model=MODEL, input="x " + directive(reply="gold")) as stream:
+    with own.responses.stream(model=MODEL, input="x " + directive(reply="gold")) as stream:
         first: Any = stream.get_final_response()
     told: Any = [
         {"role": "user", "content": "one"},
         {"type": "item_reference", "id": first.output[0].id},
         {"role": "user", "content": "three"},
     ]
-    answer: Any = client.responses.create(model=MODEL, input=told, store=False)
+    answer: Any = own.responses.create(model=MODEL, input=told, store=False)
     assert "assistant\ngold" in last_prompt(tmp_path / "trace")
     with pytest.raises(openai.NotFoundError):
-        client.responses.retrieve(answer.id)
+        own.responses.retrieve(answer.id)
     told[1] = {"type": "item_reference", "id": answer.output[0].id}
     with pytest.raises(openai.NotFoundError) as caught:
-        client.responses.create(model=MODEL, input=told)
+        own.responses.create(model=MODEL, input=told)
     assert caught.value.param == "input[1].id"
 
 
@@ -283,9 +290,9 @@ def test_the_tokens_of_a_prompt_are_counted(client: openai.OpenAI) -> None:
 
 
 def test_an_answer_is_not_whole_where_its_model_was_unloaded(
-    client: openai.OpenAI, server: Server
+    own: openai.OpenAI, server: Server
 ) -> None:
-    stream = client.chat.completions.create(
+    stream = own.chat.completions.create(
         model=MODEL, messages=[ask("x", tokens=5000, token_us=10_000)], stream=True
     )
     next(stream)
@@ -295,13 +302,11 @@ def test_an_answer_is_not_whole_where_its_model_was_unloaded(
 
 
 def test_a_model_that_cannot_be_loaded_is_not_loaded_again_and_again(
-    client: openai.OpenAI, server: Server, models: Path
+    own: openai.OpenAI, server: Server, models: Path
 ) -> None:
     write_model(models / "broken.rkllm", init_error=1)
     with pytest.raises(openai.InternalServerError, match="could not be loaded"):
-        client.with_options(max_retries=2).chat.completions.create(
-            model="broken", messages=[ask("x")]
-        )
+        own.with_options(max_retries=2).chat.completions.create(model="broken", messages=[ask("x")])
     assert 'rkllama_requests_total{path="/v1/chat/completions",status="500"} 1' in str(
         server.get("/metrics").body
     )

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.running import Server
-from tests.terminal import Terminal
+from tests.terminal import CTRL_C, Terminal
 from tests.virtual_npu import directive, write_model
-from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
-BUSY = {"model": "m", "stream": True, "messages": "hi " + directive(tokens=3000, token_us=10_000)}
+LONG = "hi " + directive(tokens=3000, token_us=10_000)
+BUSY = {"model": "m", "stream": True, "messages": LONG}
 
 
 def test_the_spinner_tells_how_many_are_before(server: Server, models: Path) -> None:
@@ -22,15 +22,15 @@ def test_the_spinner_tells_how_many_are_before(server: Server, models: Path) -> 
     with server.stream("/generate", BUSY) as running:
         assert running.status() == 200
         next(iter(running))
-        with (
-            Terminal("run", "m", "hello", env=env) as one,
-            Terminal("run", "m", env=env) as chat,
-        ):
+        with Terminal("run", "m", LONG, env=env) as one:
             one.expect_spinner("Waiting: 1 before you")
-            until(lambda: server.get("/health").json["queue"] == 2)
-            chat.expect_spinner("Waiting: 2 before you")
-            running.close()
-            assert one.end() == 0
-            assert one.screen == "Here.\n"
-            chat.expect(">>> ")
-            assert chat.ask("hello") == "Here."
+            with Terminal("run", "m", env=env) as chat:  # only now: who comes first is first
+                chat.expect_spinner("Waiting: 2 before you")
+                assert server.get("/health").json["queue"] == 2
+                running.close()
+                chat.expect_spinner("Waiting: 1 before you")
+                one.type(CTRL_C)
+                assert one.end() == 130
+                assert "Waiting" not in one.screen
+                chat.expect(">>> ")
+                assert chat.ask("hello") == "Here."

@@ -13,6 +13,7 @@ from rkllama.doctor.software.libraries import (
     check_sigill,
     missing_packages,
 )
+from rkllama.doctor.software.model_needs import check_model_encoder
 from rkllama.doctor.software.pictures import check_image_encoders, check_image_library
 from rkllama.rkllm.installed import Runtimes
 from rkllama.rkllm.library import look_for_library
@@ -256,3 +257,26 @@ def test_an_encoder_beside_a_model_without_a_folder(board: Path, models: Path) -
     assert look(check_image_library) == []
     (models / "q.rknn").touch()
     assert [one.status for one in look(check_image_library)] == ["warning"]
+
+
+def test_an_encoder_that_a_modelfile_names_is_the_one_that_is_looked_at(
+    board: Path, models: Path
+) -> None:
+    write_model(models / "sees" / "Qwen2-VL-2B.rkllm")
+    assert "no encoder for pictures" in look(check_model_encoder)[0].found
+    write_encoder(models / "shared" / "eyes.rknn", platform="RK3576")
+    (models / "sees" / "Modelfile").write_text(
+        "FROM Qwen2-VL-2B\nVISION_ENCODER ../shared/eyes.rknn\n"
+    )
+    assert look(check_model_encoder) == []
+    assert "eyes.rknn of sees: it was made for the rk3576" in look(check_image_encoders)[0].found
+    (models / "sees" / "Modelfile").write_text("FROM Qwen2-VL-2B\nVISION_ENCODER off\n")
+    for check in (check_model_encoder, check_image_encoders, check_image_library):
+        assert look(check) == []
+
+
+def test_the_encoder_of_one_model_is_told(board: Path, models: Path) -> None:
+    write_model(models / "sees" / "q.rkllm")
+    write_encoder(models / "sees" / "vision.rknn", tokens=196)
+    (finding,) = look(check_image_encoders, "sees")
+    assert (finding.status, finding.found) == ("good", "vision.rknn, tokens per picture: 196")

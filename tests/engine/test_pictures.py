@@ -119,6 +119,13 @@ def test_a_model_without_eyes_refuses_what_is_sent_now(dialect: str) -> None:
         with_pictures(read(*sent), sees=False)
 
 
+def test_a_model_whose_eyes_cannot_be_used_says_why() -> None:
+    problem = "Pillow is not installed"
+    with pytest.raises(Unsupported, match="does not support images: Pillow is not") as caught:
+        with_pictures(from_ollama(encoded(RED)), sees=False, problem=problem)
+    assert "rkllama doctor" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     ("part", "why"),
     [
@@ -132,7 +139,7 @@ def test_a_model_without_eyes_refuses_what_is_sent_now(dialect: str) -> None:
     ],
 )
 def test_what_is_no_picture_is_refused_with_its_place(part: dict[str, Any], why: str) -> None:
-    with pytest.raises(InvalidRequest, match=why) as raised:
+    with pytest.raises(InvalidRequest, match=rf"'messages\[0\].content\[1\]'.*{why}") as raised:
         with_pictures(from_openai(text("a"), part), sees=True)
     assert raised.value.param == "messages[0].content[1].type"
 
@@ -162,7 +169,7 @@ def test_pictures_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- In the prompt -----------------------------------------------------------------------------
 
 
-def model(family: str = "qwen2") -> StoredModel:
+def model(family: str | None = "qwen2") -> StoredModel:
     info = ModelInfo(
         name="m", file="m.rkllm", path="/m.rkllm", format="rkllm", size=1, modified=0, family=family
     )
@@ -185,6 +192,33 @@ def test_a_user_s_text_makes_no_place() -> None:
     prompt, images = prompt_of(from_openai(text(f"{IMAGE_PLACE}0;"), image_url(RED)))
     assert f"\ufffd0;{IMAGE_PLACE}" in prompt
     assert images == (RED,)
+
+
+@pytest.mark.parametrize("words", [f"{IMAGE_PLACE}7;", f"a{IMAGE_PLACE}b", f"{IMAGE_PLACE}0;"])
+def test_a_user_s_text_makes_no_place_where_the_runtime_has_the_template(words: str) -> None:
+    expected = words.replace(IMAGE_PLACE, "\ufffd")
+    for content, prompt in (([], expected), ([image_url(RED)], f"{IMAGE_PLACE}{expected}")):
+        request = with_pictures(from_openai(*content, text(words)), sees=True)
+        built = build_prompt(request, model(None))
+        assert not built.raw
+        assert (built.text, len(built.images)) == (prompt, len(content))
+
+
+def test_a_picture_in_an_answer_that_was_begun_is_seen() -> None:
+    messages = (
+        Message.of("user", (ImagePart(RED), TextPart("Draw."))),
+        Message.of("assistant", (TextPart("Here: "), ImagePart(BLUE), TextPart(" It"))),
+    )
+    built = build_prompt(ChatRequest(messages=messages), model())
+    assert built.text.endswith(f"assistant\nHere: {IMAGE_PLACE} It")
+    assert built.images == (RED, BLUE)
+
+
+def test_a_picture_is_shown_as_often_as_a_request_has_pictures() -> None:
+    """Tags and templates repeat one that was sent once."""
+    prompt_of(generate_request("[img-0]" * 32, raw=True, images=(RED,)))
+    with pytest.raises(InvalidRequest, match="33 pictures, at most 32"):
+        prompt_of(generate_request("[img-0]" * 33, raw=True, images=(RED,)))
 
 
 def test_pictures_in_tool_results_are_seen_in_the_results_order() -> None:

@@ -23,15 +23,22 @@ from tests.running import Server
 from tests.virtual_npu import library, write_model
 
 pytestmark = pytest.mark.integration
-pytest_plugins = ["schemathesis.pytest.plugin"]
 
 schemathesis = pytest.importorskip("schemathesis", reason="it needs Python 3.11")
+from schemathesis.pytest.lazy import get_all_tests  # noqa: E402 - where it is installed
 
 TEMPLATED, PLAIN = "qwen2.5-tiny", "plain"
 NAMES = [TEMPLATED] * 5 + [f"{TEMPLATED}:latest", f"{TEMPLATED}.rkllm", PLAIN, "copy", "missing"]
 NAMED_BY = ("model", "model_name", "source", "destination", "from")
 EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "20"))
 MOST_SECONDS = 15.0
+SETTINGS = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize="RKLLAMA_TEST_EXAMPLES" not in os.environ,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
 CHECKS = [
     schemathesis.checks.status_code_conformance,
     schemathesis.checks.content_type_conformance,
@@ -41,12 +48,15 @@ CHECKS = [
 ]
 
 
-SCHEMA = schemathesis.openapi.from_dict(openapi_document(routes())).exclude(
-    path=[
-        "/api/rkllama/drain",
-        "/ready",
-    ]  # the one ends the server, the other is 503 as it should be
-)
+DOCUMENT = openapi_document(routes())
+LEFT_OUT = ("/api/rkllama/drain", "/ready")
+"""The one ends the server, the other is 503 as it should be."""
+OPERATIONS = [
+    f"{method.upper()} {path}"
+    for path, methods in DOCUMENT["paths"].items()
+    if path not in LEFT_OUT
+    for method in methods
+]
 
 
 class Fuzzed:
@@ -74,6 +84,12 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
         with Server() as running:
             yield Fuzzed(running, models)
             assert running.get("/health").status == 200
+
+
+@pytest.fixture(scope="module")
+def described() -> Any:
+    """All that the description holds."""
+    return schemathesis.openapi.from_dict(DOCUMENT)
 
 
 def sensible(body: Any, *, valid: bool) -> Any:
@@ -113,19 +129,23 @@ def _named(choice: dict[str, Any], tool: dict[str, Any]) -> dict[str, Any]:
     return {**choice, "name": name} if "name" in choice else choice
 
 
-@SCHEMA.parametrize()  # type: ignore[untyped-decorator]
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize="RKLLAMA_TEST_EXAMPLES" not in os.environ,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-def test_every_request_gets_an_answer_as_described(fuzzed: Fuzzed, case: Any) -> None:
-    fuzzed.prepare()
-    case.body = sensible(case.body, valid=case.meta.generation.mode.is_positive)
-    response = case.call(base_url=fuzzed.url, timeout=MOST_SECONDS)
-    # That the Hub cannot be reached is the one fault that is not the server's own.
-    if (case.operation.path, response.status_code) != ("/api/pull", 502):
-        assert response.status_code < 500, response.text
-    case.validate_response(response, checks=CHECKS)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_every_request_gets_an_answer_as_described(
+    fuzzed: Fuzzed, described: Any, operation: str
+) -> None:
+    """Its requests are made up here: with its `parametrize`, every worker would first make up all."""
+
+    def ask(case: Any) -> None:
+        fuzzed.prepare()
+        case.body = sensible(case.body, valid=case.meta.generation.mode.is_positive)
+        response = case.call(base_url=fuzzed.url, timeout=MOST_SECONDS)
+        # That the Hub cannot be reached is the one fault that is not the server's own.
+        if (case.operation.path, response.status_code) != ("/api/pull", 502):
+            assert response.status_code < 500, response.text
+        case.validate_response(response, checks=CHECKS)
+
+    [made] = get_all_tests(
+        schema=described.include(name=operation), test_func=ask, settings=SETTINGS, given_kwargs={}
+    )
+    _, run = made.ok()  # type: ignore[union-attr]
+    run()

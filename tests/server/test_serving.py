@@ -196,15 +196,15 @@ def test_one_process_owns_the_npu(server: Server, models: Path, npu: str) -> Non
 
 @pytest.mark.serial
 def test_a_client_that_leaves_stops_the_runtime_within_a_token(
-    server: Server, models: Path, tmp_path: Path
+    emptied: Server, there: Path, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    write_model(models / "m.rkllm", tokens=2000, token_us=20_000, trace=trace, trace_tokens=1)
-    with server.stream("/generate", _body("m")) as stream:
+    write_model(there / "m.rkllm", tokens=2000, token_us=20_000, trace=trace, trace_tokens=1)
+    with emptied.stream("/generate", _body("m")) as stream:
         assert stream.status() == 200
         next(iter(stream))
     left = time.monotonic_ns()
-    assert generate(server, "m", "hi " + directive(tokens=1)).status == 200
+    assert generate(emptied, "m", "hi " + directive(tokens=1)).status == 200
     events = read_trace(trace)
     tokens = next(event["ns"] for event in events if event["event"] == "tokens")
     # One token may be under way, and the next may begin while the hang-up travels.
@@ -212,20 +212,20 @@ def test_a_client_that_leaves_stops_the_runtime_within_a_token(
 
 
 def test_a_client_that_leaves_in_the_queue_is_never_served(
-    server: Server, models: Path, tmp_path: Path
+    emptied: Server, there: Path, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace"
-    write_model(models / "m.rkllm", tokens=50, token_us=10_000, trace=trace, trace_prompt=1)
-    with server.stream("/generate", _body("m", "first")) as running:
+    write_model(there / "m.rkllm", tokens=50, token_us=10_000, trace=trace, trace_prompt=1)
+    with emptied.stream("/generate", _body("m", "first")) as running:
         assert running.status() == 200
         lines = iter(running)
         next(lines)
-        with server.stream("/generate", _body("m", "second")):
-            _wait_for_queue(server, 1)
-        _wait_for_queue(server, 0)
+        with emptied.stream("/generate", _body("m", "second")):
+            _wait_for_queue(emptied, 1)
+        _wait_for_queue(emptied, 0)
         for _ in lines:
             pass
-    assert generate(server, "m", "third").status == 200
+    assert generate(emptied, "m", "third").status == 200
     prompts = str([event for event in read_trace(trace) if "prompt" in str(event)])
     assert "first" in prompts
     assert "third" in prompts
@@ -237,17 +237,17 @@ def _wait_for_queue(server: Server, length: int) -> None:
     until(lambda: server.get("/health").json["queue"] == length)
 
 
-def test_answers_come_in_the_order_of_asking(server: Server, models: Path, tmp_path: Path) -> None:
+def test_answers_come_in_the_order_of_asking(emptied: Server, there: Path, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
-    write_model(models / "m.rkllm", tokens=20, token_us=10_000, trace=trace, trace_prompt=1)
+    write_model(there / "m.rkllm", tokens=20, token_us=10_000, trace=trace, trace_prompt=1)
     names = ["alpha", "beta", "gamma", "delta"]
     threads = []
     for position, name in enumerate(names):
-        threads.append(in_thread(generate, server, "m", name)[0])
+        threads.append(in_thread(generate, emptied, "m", name)[0])
         if position:
-            _wait_for_queue(server, position)
+            _wait_for_queue(emptied, position)
         else:
-            _wait_for_busy(server)
+            _wait_for_busy(emptied)
     for thread in threads:
         thread.join(LIMIT)
     asked = [str(event) for event in read_trace(trace) if any(n in str(event) for n in names)]
@@ -366,39 +366,39 @@ def test_turn_ten_evaluates_its_new_tokens_only(emptied: Server, there: Path) ->
 # --- Models in memory --------------------------------------------------------------------------
 
 
-def test_metadata_answers_while_a_model_loads(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm", load_ms=2000)
-    thread, results = in_thread(generate, server, "m")
-    until(lambda: server.get("/api/ps").json["models"])
-    assert server.get("/api/ps").json["models"][0]["state"] == "loading"
+def test_metadata_answers_while_a_model_loads(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm", load_ms=2000)
+    thread, results = in_thread(generate, emptied, "m")
+    until(lambda: emptied.get("/api/ps").json["models"])
+    assert emptied.get("/api/ps").json["models"][0]["state"] == "loading"
     for path in ("/models", "/api/tags", "/api/version", "/health"):
-        assert server.get(path).status == 200
-    assert server.get("/api/ps").json["models"][0]["state"] == "loading"
+        assert emptied.get(path).status == 200
+    assert emptied.get("/api/ps").json["models"][0]["state"] == "loading"
     thread.join(LIMIT)
     assert text_of(results[0]) == "hi"
 
 
-def test_keep_alive_zero_frees_the_model_after_its_answer(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
-    assert generate(server, "m").status == 200
-    (child,) = server.children()
-    assert generate(server, "m", keep_alive=0).status == 200
+def test_keep_alive_zero_frees_the_model_after_its_answer(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
+    assert generate(emptied, "m").status == 200
+    (child,) = emptied.children()
+    assert generate(emptied, "m", keep_alive=0).status == 200
     assert wait_gone(child, LIMIT)
 
 
-def test_a_short_keep_alive_expires_by_itself(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
-    assert generate(server, "m", keep_alive="200ms").status == 200
-    until(lambda: server.children() == [])
-    assert server.get("/current_model").status == 404
+def test_a_short_keep_alive_expires_by_itself(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
+    assert generate(emptied, "m", keep_alive="200ms").status == 200
+    until(lambda: emptied.children() == [])
+    assert emptied.get("/current_model").status == 404
 
 
-def test_an_explicitly_loaded_model_stays(server: Server, models: Path) -> None:
-    write_model(models / "m.rkllm")
-    assert server.post("/load_model", {"model_name": "m.rkllm"}).status == 200
-    assert generate(server, "m", keep_alive="1ms").status == 200
-    assert server.get("/api/ps").json["models"][0]["name"] == "m:latest"
-    assert server.get("/current_model").json == {"model_name": "m"}
+def test_an_explicitly_loaded_model_stays(emptied: Server, there: Path) -> None:
+    write_model(there / "m.rkllm")
+    assert emptied.post("/load_model", {"model_name": "m.rkllm"}).status == 200
+    assert generate(emptied, "m", keep_alive="1ms").status == 200
+    assert emptied.get("/api/ps").json["models"][0]["name"] == "m:latest"
+    assert emptied.get("/current_model").json == {"model_name": "m"}
 
 
 def test_the_least_recently_used_model_goes_first(models: Path, npu: str) -> None:
@@ -412,14 +412,14 @@ def test_the_least_recently_used_model_goes_first(models: Path, npu: str) -> Non
         assert len(server.children()) == 2
 
 
-def test_a_model_that_generates_is_not_evicted(server: Server, models: Path) -> None:
-    write_model(models / "a.rkllm", tokens=100, token_us=5000)
-    write_model(models / "b.rkllm")
-    with server.stream("/generate", _body("a")) as stream:
+def test_a_model_that_generates_is_not_evicted(emptied: Server, there: Path) -> None:
+    write_model(there / "a.rkllm", tokens=100, token_us=5000)
+    write_model(there / "b.rkllm")
+    with emptied.stream("/generate", _body("a")) as stream:
         assert stream.status() == 200
         lines = iter(stream)
         next(lines)
-        thread, results = in_thread(generate, server, "b")
+        thread, results = in_thread(generate, emptied, "b")
         *_, last = lines
     assert last["usage"]["completion_tokens"] == 100
     thread.join(LIMIT)

@@ -148,7 +148,7 @@ def look_up() -> tuple[float, int]:
         index = Index()
         for number in range(1000):
             text = base[: 1000 + number * 19] if number % 2 else base[: 1000 + number * 19] + "x"
-            index.add(Entry(f"{number:016x}", header_of(number, text), 0.0))
+            index.add(Entry(f"{number:016x}", header_of(number, text), 0))
         return index
 
     tracemalloc.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -266,6 +267,31 @@ def test_the_least_recently_used_goes(tmp_path: Path) -> None:
     store = again(store, budget=int(2.5 * (100 * BYTES + 4096)))
     have = [found(store, prompt=(text + "x").encode()) is not None for text in all_texts]
     assert have == [False, False, False, False, True, True]
+    store.close()
+
+
+def test_the_order_of_use_is_exact_and_outlives_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a clock that stands still, and then one that was set back, as of a board without a battery."""
+    monkeypatch.setattr(time, "time_ns", lambda: 1_800_000_000 * 10**9)
+    store, all_texts = sized(tmp_path, 4.5), texts(4)
+    entries = [kept(store, KEY, text) for text in all_texts]
+    for number in (2, 0):
+        entry = entries[number]
+        assert entry is not None
+        store.note_hit(entry, 0.1, 1.0)
+    store = again(store, budget=1 << 30)
+    monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000 * 10**9)
+    entry = found(store, prompt=(all_texts[1] + "x").encode())
+    assert entry is not None
+    store.note_hit(entry, 0.1, 1.0)
+    for states, left in ((3.5, {0, 1, 2}), (2.5, {0, 1}), (1.5, {1})):
+        store = again(store, budget=int(states * (100 * BYTES + 4096)))
+        have = {
+            at for at, text in enumerate(all_texts) if found(store, prompt=(text + "x").encode())
+        }
+        assert have == left
     store.close()
 
 

@@ -17,7 +17,8 @@ from .picture import square
 
 _MOST_KEPT = 64 << 20
 """Bytes of embeddings: ten pictures of Qwen3-VL 2B, a hundred of a small model."""
-_LITERAL = re.compile("<(?:image|video)>")
+_TAG = "<image>"
+"""Where the runtime puts a picture, for every family of models."""
 
 
 class Eyes:
@@ -84,7 +85,7 @@ class Eyes:
             end=self.markers.end,
             content=self.markers.content,
         )
-        return MultimodalInput(prompt=with_tags(prompt), images=pictures, think=think)
+        return MultimodalInput(prompt=with_tags(prompt, self.markers), images=pictures, think=think)
 
     def _embedded(self, image: bytes, key: bytes, name: str) -> bytes:
         """Return a picture's embeddings, from those that are kept where it has been seen before."""
@@ -103,7 +104,12 @@ class Eyes:
             encoder.close()
 
 
-def with_tags(prompt: str) -> str:
-    """Return a prompt with the runtime's `<image>` in the place of each picture, and only there."""
-    harmless = _LITERAL.sub(lambda tag: broken_up(tag[0]), prompt)
-    return harmless.replace(IMAGE_PLACE, "<image>")
+def with_tags(prompt: str, markers: Markers) -> str:
+    """Return a prompt with the runtime's `<image>` in the place of each picture, and only there.
+
+    The runtime writes the markers: one that stands in the prompt is a user's, and would be taken for a
+    picture, or for a token of one.
+    """
+    literal = {_TAG, "<video>", *filter(None, markers)}
+    harmless = re.sub("|".join(map(re.escape, literal)), lambda tag: broken_up(tag[0]), prompt)
+    return harmless.replace(IMAGE_PLACE, _TAG)

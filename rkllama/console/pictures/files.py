@@ -73,7 +73,7 @@ def _picture(data: bytes, path: str, name: str) -> SentImage:
     if len(data) > LIMIT:
         raise RKLLamaError(
             f"{path} is too large: a picture may have {LIMIT >> 20} MB",
-            hint="Make it smaller first: models see it with less than 1000 x 1000 pixels anyhow.",
+            hint="Make it smaller first: models see less than 1400 x 1400 pixels of it anyhow.",
         )
     return named_picture(name, base64.b64encode(data).decode())
 

@@ -14,6 +14,7 @@ from ...errors import RKLLamaError
 from ...models.catalog import Watch
 from ...models.filename import parse_model_name, parse_platform
 from ...models.labels import origins
+from ...models.metadata import ModelReader, StoredModel
 from ...models.scan import Entry
 from ...rkllm.installed import UNKNOWN, Installed, Runtimes
 from ...rkllm.library import look_for_library
@@ -65,6 +66,11 @@ def _with_model_of(entries: list[Entry], name: str) -> list[Entry]:
     return named + [
         one for one in entries if one.path in paths and not one.parent and one.name != name
     ]
+
+
+def read_stored(subject: Subject, entry: Entry) -> StoredModel:
+    """Return all that is known of a model, for which its files are read."""
+    return ModelReader(os.path.realpath(subject.settings.models)).stored([entry])
 
 
 class Use(NamedTuple):

@@ -14,8 +14,7 @@ from ...board.soc import has_domains, read_soc
 from ...files import gigabytes
 from ...models.filename import parse_model_name, parse_platform
 from ...models.labels import origins
-from ...models.metadata import ModelReader, StoredModel
-from ...models.scan import Entry
+from ...models.metadata import StoredModel
 from ...models.sidecars import stamp_sidecars
 from ...rkllm.releases import are_bad_together, wanted_release
 from ..finding import Check, Finding, Subject
@@ -25,15 +24,19 @@ from .inventory import (
     npu_models,
     platform_of,
     read_models,
+    read_stored,
     read_uses,
     verb,
 )
 from .libraries import usable_releases, vendor_machine
-from .pictures import encoder_beside
+from .pictures import check_image_encoders, encoder_of, wants_none
 
 _TEMPLATES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")
 _DOMAIN = 4 << 30
-_SEEING = {"qwen2-vl", "qwen2.5-vl", "qwen3-vl", "internvl", "minicpm-v", "smolvlm"}
+_SEEING = {
+    *("qwen2-vl", "qwen2.5-vl", "qwen3-vl", "internvl", "minicpm-v", "minicpm-v4", "smolvlm"),
+    *("janus", "deepseek-ocr"),
+}
 """Families of models that are made to see."""
 
 
@@ -121,23 +124,19 @@ def _too_old(uses: Sequence[Use], toolkit: str | None) -> Finding:
 # --- What goes with a model --------------------------------------------------------------------
 
 
-def _stored(subject: Subject, entry: Entry) -> StoredModel:
-    return ModelReader(os.path.realpath(subject.settings.models)).stored([entry])
-
-
 def check_model_template(subject: Subject) -> Iterator[Finding]:
     """Has each model a chat template?"""
     models = npu_models(subject)
     root = os.path.realpath(subject.settings.models)
     if subject.model is not None:
-        yield from (_template_of(_stored(subject, entry)) for entry in models)
+        yield from (_template_of(read_stored(subject, entry)) for entry in models)
         return
     bare = [
         entry
         for entry in models
         if not stamp_sidecars(entry.path, root, _TEMPLATES)
         and parse_model_name(entry.file, *origins(entry)).family is None
-        and _stored(subject, entry).template_guess is not None
+        and read_stored(subject, entry).template_guess is not None
     ]
     if bare:
         yield _without_template([entry.name for entry in bare], bare[0].path)
@@ -178,7 +177,7 @@ def check_model_context(subject: Subject) -> Iterator[Finding]:
     for entry in read_models(subject).entries:
         if entry.name != subject.model or not entry.format or entry.parent:
             continue
-        model = _stored(subject, entry)
+        model = read_stored(subject, entry)
         limit = model.info.context_length
         wanted = model.context_length or subject.settings.context_length
         too_long = limit is not None and wanted > limit
@@ -203,7 +202,7 @@ def check_model_end_tokens(subject: Subject) -> Iterator[Finding]:
         for use in read_uses(subject.settings, models, installed)
         if use.first is not None
         and are_bad_together(use.first.release, use.toolkit)
-        and not _stored(subject, use.model).eos_tokens
+        and not read_stored(subject, use.model).eos_tokens
     ]
     if endless:
         here = [one.release for one in installed]
@@ -229,7 +228,8 @@ def check_model_encoder(subject: Subject) -> Iterator[Finding]:
         entry
         for entry in npu_models(subject)
         if parse_model_name(entry.file, *origins(entry)).family in _SEEING
-        and not encoder_beside(entry)
+        and not encoder_of(subject, entry)
+        and not wants_none(subject, entry)
     ]
     if blind:
         yield Finding(
@@ -237,7 +237,8 @@ def check_model_encoder(subject: Subject) -> Iterator[Finding]:
             status="warning",
             title="Image encoders",
             found=f"{name_some(entry.name for entry in blind)}: no encoder for pictures (.rknn) beside it",
-            advice="Text works; for pictures, put the .rknn file of the same repository into its folder.",
+            advice="Text works; for pictures, put the .rknn file of the same repository into its folder, or "
+            "name it in its Modelfile: VISION_ENCODER FILE, or off for none.",
             source=blind[0].path,
         )
 
@@ -267,5 +268,6 @@ CHECKS: tuple[Check, ...] = (
     check_model_context,
     check_model_end_tokens,
     check_model_encoder,
+    check_image_encoders,
     check_model_domains,
 )

@@ -122,6 +122,7 @@ def test_sixteen_bits_become_eight() -> None:
     row = struct.pack("<60H", *[0x4000] * 30, *[0xC000] * 30)
     image = Image.frombytes("I;16", (60, 60), row * 60)
     assert_halves(seen(encoded(image)), (64, 64, 64), (192, 192, 192))
+    assert_halves(seen(encoded(image, "PNG", transparency=0)), (64, 64, 64), (192, 192, 192))
 
 
 def test_one_bit_and_grey_are_read() -> None:
@@ -172,6 +173,16 @@ def test_only_a_baseline_jpeg_may_be_very_large(monkeypatch: pytest.MonkeyPatch)
     for form, options in (("JPEG", {"progressive": True}), ("PNG", {})):
         with pytest.raises(InvalidRequest, match="it has 100 x 100 pixels"):
             seen(encoded(image, form, **options))
+
+
+def test_a_webp_may_have_as_many_pixels_as_its_decoder_has_memory_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(picture, "_MOST_WEBP_PIXELS", 1_000_000)
+    assert near(seen(encoded(Image.new("RGB", (1000, 1000), RED), "WEBP")).getpixel((30, 30)), RED)
+    with pytest.raises(InvalidRequest, match="1001 x 1000 pixels, at most 1 million") as caught:
+        seen(encoded(Image.new("RGB", (1001, 1000), RED), "WEBP"))
+    assert "Make it smaller" in str(caught.value.hint)
 
 
 def test_bombs_are_refused_before_they_are_decoded() -> None:
