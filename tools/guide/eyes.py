@@ -22,7 +22,7 @@ class EyesShape:
     """Of the stages, each of which has half as many rows and columns as the one before."""
     hidden: tuple[int, ...] = (32, 64, 192)
     """The width inside of a stage's blocks."""
-    blocks: tuple[int, ...] = (1, 1, 2)
+    blocks: tuple[int, ...] = (1, 1, 4)
     """In each stage."""
     projector: int = 256
     guide: int = 256

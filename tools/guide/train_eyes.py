@@ -1,7 +1,8 @@
 """Trains the guide's eyes: `python -m tools.guide.train_eyes` in the repository's root.
 
 The guide stays as it is. First the vectors are learnt that make it say each caption (`steer.py`), then an
-encoder that turns pictures into them.
+encoder that turns pictures into them. In the end the encoder's last part learns by what the guide says to its
+own vectors (`speaking.py`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from .gallery import Gallery
 from .network import Guide, Shape
 from .other_pictures import draw_all
 from .scenes import FEATURES
+from .speaking import Speaker
 from .train import PRODUCT, vocabulary_texts
 
 EYES = PRODUCT.with_name("guide-mmproj.gguf")
@@ -46,12 +48,19 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     shape = EyesShape()
     rng = random.Random(arguments.seed)
-    seen, projector = _steering(arguments, shape, rng)
+    guide, tokenizer, texts = load_guide()
+    conversations = steer.Conversations(tokenizer, texts, rng)
+    seen, projector = _steering(
+        arguments.vectors,
+        lambda: steer.learn(guide, tokenizer, conversations, shape, arguments.steer, rng),
+        shape,
+    )
     painted = _painted(arguments, shape)
     print(f"{len(painted.pictures)} pictures drawn", flush=True)
     eyes = Eyes(shape)
     eyes.projector.load_state_dict(projector.state_dict())
     Trainer(eyes, seen, painted).run(arguments.steps)
+    Speaker(guide, tokenizer, conversations, eyes, painted).run(arguments.speak)
     export_eyes.write(arguments.output, eyes)
 
 
@@ -63,6 +72,9 @@ def _arguments() -> argparse.Namespace:
         "--steer", type=int, default=1500, help="steps that learn what to hand over"
     )
     parser.add_argument("--steps", type=int, default=8000, help="steps of the encoder")
+    parser.add_argument(
+        "--speak", type=int, default=1500, help="steps that learn by what the guide says"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--vectors", type=Path, help="where what was learnt to hand over is kept")
     parser.add_argument("--drawn", type=Path, help="where the drawn pictures are kept")
@@ -71,19 +83,16 @@ def _arguments() -> argparse.Namespace:
 
 
 def _steering(
-    arguments: argparse.Namespace, shape: EyesShape, rng: random.Random
+    kept: Path | None, learn: Callable[[], tuple[steer.Seen, Projector]], shape: EyesShape
 ) -> tuple[steer.Seen, Projector]:
     """Learnt, or read where an earlier run kept it."""
-    kept: Path | None = arguments.vectors
     if kept is not None and kept.exists():
         seen, projector = steer.Seen(shape), Projector(shape)
         states = torch.load(kept)
         seen.load_state_dict(states["seen"])
         projector.load_state_dict(states["projector"])
         return seen, projector
-    guide, tokenizer, texts = load_guide()
-    conversations = steer.Conversations(tokenizer, texts, rng)
-    seen, projector = steer.learn(guide, tokenizer, conversations, shape, arguments.steer, rng)
+    seen, projector = learn()
     if kept is not None:
         torch.save({"seen": seen.state_dict(), "projector": projector.state_dict()}, kept)
     return seen, projector
