@@ -36,7 +36,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def packages() -> str:
-    """The node_modules that holds the package: installed once, scripted by parallel processes."""
+    """The node_modules that holds the package: installed once, shared by parallel processes."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")

@@ -71,6 +71,39 @@ def test_an_error_names_the_place_and_what_is_wrong(answer: str, said: str) -> N
     assert error in retry_message(error)
 
 
+@pytest.mark.parametrize("schema", ["json", PERSON, {}])
+def test_a_key_that_comes_twice_is_an_error(schema: Any) -> None:
+    error = validate_answer('{"name": "A", "age": 1, "\\u0061ge": 2}', schema)
+    assert error == "it has the key 'age' twice in one object"
+
+
+@pytest.mark.parametrize(
+    ("format", "value", "fits"),
+    [
+        ("date", "2024-02-29", True),
+        ("date", "2023-02-29", False),
+        ("time", "12:00:00Z", True),
+        ("time", "noon", False),
+        ("date-time", "2024-02-29T12:00:00+01:00", True),
+        ("date-time", "tomorrow", False),
+        ("email", "joe@example.com", True),
+        ("email", "joe", False),
+        ("uuid", "123e4567-e89b-12d3-a456-426614174000", True),
+        ("uuid", "123e4567", False),
+        ("uri", "https://example.com/a?b#c", True),
+        ("uri", "example", False),
+        ("ipv4", "127.0.0.1", True),
+        ("ipv4", "127.0.0.256", False),
+        ("date", 20240229, True),
+        ("colour", "any", True),
+    ],
+)
+def test_formats_are_asserted(format: str, value: Any, fits: bool) -> None:
+    error = validate_answer(json.dumps({"at": value}), {"properties": {"at": {"format": format}}})
+    assert (error is None) is fits
+    assert fits or error == f"at at: {value!r} is not a {format!r}"
+
+
 def test_any_json_object_means_an_object() -> None:
     assert validate_answer("[1]", "json") == "it is JSON, but not an object"
     assert validate_answer('"x"', "json") is not None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from typing import Any
 
 import pytest
 
 from rkllama.engine.structured.schema import check_schema, validate_answer
 from rkllama.engine.structured.tool_choice import forced_call, forced_call_schema
 from rkllama.errors import InvalidRequest
+from rkllama.schema.grammar import compile_schema
 from rkllama.types import Tool
 
 ADD = Tool(
@@ -48,6 +50,71 @@ def test_parameters_that_refer_to_their_own_parts_still_find_them() -> None:
     check_schema(schema)
     assert validate_answer('{"name": "go", "arguments": {"at": {"x": 1}}}', schema) is None
     assert validate_answer('{"name": "go", "arguments": {"at": {}}}', schema) is not None
+
+
+POINT = {"type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"]}
+REFERRING: dict[str, dict[str, Any]] = {
+    "a part": {"properties": {"a": {"$ref": "#/$defs/p"}}, "$defs": {"p": POINT}},
+    "the whole": {"properties": {"a": {"$ref": "#"}, "x": {}}, "required": ["x"]},
+    "a property named as a keyword": {
+        "properties": {
+            "default": {"$ref": "#/properties/const"},
+            "const": POINT,
+            "a": {"$ref": "#/properties/default"},
+        }
+    },
+    "a definition named as a keyword": {
+        "properties": {"a": {"$ref": "#/definitions/enum"}},
+        "definitions": {"enum": {"allOf": [{"$ref": "#/definitions/p"}]}, "p": POINT},
+    },
+    "an anchor": {"properties": {"a": {"$ref": "#p"}}, "$defs": {"p": {"$anchor": "p", **POINT}}},
+    "a part of what has an id": {
+        "$id": "http://example.com/go",
+        "properties": {"a": {"$ref": "#/$defs/p"}},
+        "$defs": {"p": POINT},
+    },
+    "an id": {
+        "$id": "http://example.com/go",
+        "properties": {"a": {"$ref": "go#/$defs/p"}},
+        "$defs": {"p": POINT},
+    },
+    "a part with an id": {
+        "properties": {"a": {"$ref": "#/$defs/p"}},
+        "$defs": {"p": {"$id": "p", "allOf": [{"$ref": "#/$defs/q"}], "$defs": {"q": POINT}}},
+    },
+    "the whole, dynamically": {
+        "properties": {"a": {"$dynamicRef": "#"}, "x": {}},
+        "required": ["x"],
+    },
+}
+OTHER = Tool(
+    name="other",
+    parameters={
+        "$id": "http://example.com/go",
+        "properties": {"p": {"$ref": "#p"}},
+        "$defs": {"p": {"$anchor": "p", "type": "string"}},
+    },
+)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("others", [(), (OTHER,)], ids=["alone", "beside another"])
+@pytest.mark.parametrize("name", REFERRING)
+def test_every_reference_in_parameters_is_found(name: str, others: tuple[Tool, ...]) -> None:
+    go = Tool(name="go", parameters={"type": "object", **REFERRING[name]})
+    schema = forced_call_schema((*others, go), "required")
+    check_schema(schema)
+    good = '{"name": "go", "arguments": {"x": 1, "a": {"x": 1}}}'
+    assert validate_answer(good, schema) is None
+    assert validate_answer(good.replace('"a": {"x": 1}', '"a": {}'), schema) is not None
+    if "dynamically" not in name:
+        assert compile_schema(schema).accepts(good)
+
+
+def test_values_in_parameters_are_not_taken_for_references() -> None:
+    parameters = {"properties": {"a": {"enum": [{"$ref": "#"}]}, "b": {"$ref": "#/properties/a"}}}
+    schema = forced_call_schema((Tool(name="go", parameters=parameters),), "required")
+    assert schema["$defs"]["0"]["properties"]["a"] == {"enum": [{"$ref": "#"}]}
 
 
 def test_a_call_is_read() -> None:

@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, Literal
 
 from ...errors import InvalidRequest
@@ -56,8 +57,12 @@ def validate_answer(text: str, format: Format) -> str | None:
 
     Raises InvalidRequest for a schema that cannot be used.
     """
+    from ...schema.values import DuplicateKey, parse
+
     try:
-        value = json.loads(text, parse_constant=_no_constant)
+        value = parse(text)
+    except DuplicateKey as error:
+        return str(error)
     except (ValueError, RecursionError) as error:
         return f"it is not JSON ({error})"
     if isinstance(format, str):
@@ -148,7 +153,8 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
     except Exception as unexpected:  # a reference may lead to what is no schema at all
         return {"unusable": f"its references cannot be followed ({unexpected})"}
     exact = validators.extend(kind, {"multipleOf": _not_a_multiple})
-    errors = exact(schema, registry=no_documents()).iter_errors(json.loads(answer))
+    validator = exact(schema, registry=no_documents(), format_checker=_format_checker())
+    errors = validator.iter_errors(json.loads(answer))
     try:
         worst = exceptions.best_match(errors)
     except ArithmeticError as impossible:  # an infinite number, divided by a finite one
@@ -160,6 +166,21 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
     place = worst.json_path.removeprefix("$").removeprefix(".")
     message = worst.message[:_MAX_ERROR_CHARS]
     return {"violation": f"at {place}: {message}" if place else message}
+
+
+def _format_checker() -> Any:
+    """Return the check of the formats that grammars hold answers to, and of no others."""
+    from jsonschema import FormatChecker
+
+    from ...schema.regex.formats import FORMATS, has_format
+
+    def fits(name: str, value: Any) -> bool:
+        return not isinstance(value, str) or has_format(value, name)
+
+    checker = FormatChecker(formats=())
+    for name in FORMATS:
+        checker.checks(name)(partial(fits, name))
+    return checker
 
 
 def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> Iterator[Any]:
@@ -180,8 +201,10 @@ def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> I
 
 def is_json(text: str) -> bool:
     """Return whether all of a text is JSON, whatever its form."""
+    from ...schema.values import no_constant
+
     try:
-        json.loads(text, parse_constant=_no_constant)
+        json.loads(text, parse_constant=no_constant)
     except (ValueError, RecursionError):
         return False
     return True
@@ -192,7 +215,9 @@ def embedded_json(text: str) -> Iterator[str]:
 
     Not those inside one that is broken: a part of an answer is no answer.
     """
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    from ...schema.values import no_constant
+
+    decoder = json.JSONDecoder(parse_constant=no_constant)
     at, found = 0, 0
     while (start := _BRACKET.search(text, at)) and found < _MAX_EMBEDDED:
         found += 1
@@ -220,10 +245,6 @@ def retry_message(error: str) -> str:
         f"That answer does not have the form that was asked for: {error}. "
         "Answer again, with the corrected JSON and nothing else."
     )
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 if __name__ == "__main__":

@@ -35,9 +35,11 @@ def _call_schema(tool: Tool, shared: dict[str, Any]) -> dict[str, Any]:
     `$defs`: in another place their references would lead nowhere.
     """
     parameters = dict(tool.parameters) or {"type": "object"}
+    if "$id" in parameters and not _refers_to_uris(parameters):
+        del parameters["$id"]  # of no use, and another tool may have the same
     name = str(len(shared))
-    moved = _moved(parameters, f"#/$defs/{name}")
-    if moved != parameters:
+    moved = parameters if "$id" in parameters else _moved(parameters, name)
+    if moved != parameters or "$id" in parameters:
         shared[name] = moved
         parameters = {"$ref": f"#/$defs/{name}"}
     return {
@@ -48,20 +50,53 @@ def _call_schema(tool: Tool, shared: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _moved(schema: Any, root: str) -> Any:
-    """Return a schema whose references to its own parts find them below `root`."""
+_VALUES = frozenset(("const", "enum", "default", "examples"))
+"""Keywords that hold values, and no schemas."""
+_BY_NAME = frozenset(
+    ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
+)
+"""Keywords that hold schemas by name, and the name may be that of a keyword."""
+_REFERENCES = ("$ref", "$dynamicRef")
+_ANCHORS = ("$anchor", "$dynamicAnchor")
+
+
+def _refers_to_uris(schema: Any) -> bool:
+    """Return whether a reference in a schema is more than a fragment."""
     if isinstance(schema, list):
-        return [_moved(each, root) for each in schema]
+        return any(map(_refers_to_uris, schema))
+    if not isinstance(schema, dict):
+        return False
+    references = [schema[name] for name in _REFERENCES if isinstance(schema.get(name), str)]
+    if any(not reference.startswith("#") for reference in references):
+        return True
+    return any(map(_refers_to_uris, schema.values()))
+
+
+def _moved(schema: Any, name: str) -> Any:
+    """Return a schema whose references to its own parts find them where it is `#/$defs/name`."""
+    if isinstance(schema, list):
+        return [_moved(each, name) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {
-        name: value if name in ("const", "enum", "default", "examples") else _moved(value, root)
-        for name, value in schema.items()
-    }
-    reference = moved.get("$ref")
-    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
-        moved["$ref"] = root + reference[1:]
+    if isinstance(schema.get("$id"), str) and not schema["$id"].startswith("#"):
+        return schema  # its references count from itself
+    moved: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        if keyword in _BY_NAME and isinstance(value, dict):
+            moved[keyword] = {each: _moved(inner, name) for each, inner in value.items()}
+        elif keyword in _REFERENCES and isinstance(value, str):
+            moved[keyword] = _moved_reference(value, name)
+        elif keyword in _ANCHORS and isinstance(value, str):
+            moved[keyword] = f"tool{name}.{value}"
+        else:
+            moved[keyword] = value if keyword in _VALUES else _moved(value, name)
     return moved
+
+
+def _moved_reference(reference: str, name: str) -> str:
+    if reference == "#" or reference.startswith("#/"):
+        return f"#/$defs/{name}{reference[1:]}"
+    return f"#tool{name}.{reference[1:]}" if reference.startswith("#") else reference
 
 
 def forced_call(text: str) -> ToolCall | None:

@@ -1,0 +1,1 @@
+"""From a JSON schema to the shapes that a value may have."""
