@@ -46,6 +46,8 @@ def _describe(writer: GGUFWriter, shape: EyesShape) -> None:
     writer.add_bool("clip.has_vision_encoder", True)
     writer.add_string("clip.projector_type", "yasa2")
     writer.add_bool("rkllama.vision.pad", True)
+    # The guide says what it sees, and after that is confused by vectors that it was not trained with.
+    writer.add_bool("rkllama.vision.newest_only", True)
     for key, number in {
         "image_size": shape.side,
         "patch_size": shape.patch,

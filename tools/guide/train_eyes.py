@@ -60,7 +60,7 @@ def main() -> None:
     eyes = Eyes(shape)
     eyes.projector.load_state_dict(projector.state_dict())
     Trainer(eyes, seen, painted).run(arguments.steps)
-    Speaker(guide, tokenizer, conversations, eyes, painted).run(arguments.speak)
+    Speaker(guide, tokenizer, conversations, eyes, painted, rng).run(arguments.speak)
     export_eyes.write(arguments.output, eyes)
 
 

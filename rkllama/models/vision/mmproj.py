@@ -18,6 +18,8 @@ _POOLS = {"yasa2": 64}
 """Those that make so many tokens of every picture, whatever its patches."""
 _WANTS_PADDING = "rkllama.vision.pad"
 """A key of ours, by which the guide's encoder says that it has not learnt from stretched pictures."""
+_NEWEST_ONLY = "rkllama.vision.newest_only"
+"""Another one: pictures of earlier turns would confuse its model."""
 
 
 class Mmproj(NamedTuple):
@@ -30,6 +32,8 @@ class Mmproj(NamedTuple):
     """Tokens that each picture takes of the context."""
     pads: bool = False
     """Whether llama.cpp puts the picture into the middle of that square, rather than to stretch it."""
+    newest_only: bool = False
+    """Whether the pictures of earlier turns are to be left out."""
     problem: str | None = None
     """Why it is no image encoder."""
 
@@ -56,7 +60,8 @@ def read_mmproj(path: str) -> Mmproj:
     if (tokens := _tokens(projector, side // patch)) is None:
         return Mmproj(projector=projector)
     pads = projector in _PADS or told.get(_WANTS_PADDING) is True
-    return Mmproj(projector=projector, side=side, tokens=tokens, pads=pads)
+    newest_only = told.get(_NEWEST_ONLY) is True
+    return Mmproj(projector=projector, side=side, tokens=tokens, pads=pads, newest_only=newest_only)
 
 
 def _tokens(projector: str, across: int) -> int | None:
