@@ -108,19 +108,6 @@ class Conversations:
         opening = [turn, *encode("user\n"), *encode(_BEFORE)]
         return opening, [*encode(_AFTER), *encode(question), end, *self._asking()]
 
-    def follow_up(self, caption: list[int]) -> tuple[list[int], list[int]]:
-        """What comes after a picture's caption, a next question, and what is to be said to that: the answer
-        that it has without a picture, or where it is about the picture the caption again.
-        """
-        if self._rng.random() < 0.25:
-            text, said = self._rng.choice(_QUESTIONS), caption
-        else:
-            question = self._rng.choice(self._corpus.questions)
-            answer = self._tokenizer.encode(self._corpus.answer(question))
-            text, said = question.text, [*answer, self._tokenizer.ids[TURN_END]]
-        asked = self._renderer.turn("user", self._tokenizer.encode(text))
-        return [*caption, *self._tokenizer.encode("\n"), *asked, *self._asking()[1:]], said
-
     def _asking(self) -> list[int]:
         """Between a turn's end and the answer."""
         encode = self._tokenizer.encode

@@ -11,7 +11,7 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from .eyes import Eyes, EyesShape, Projector
 from .gallery import Gallery
 from .network import Guide, Shape
 from .other_pictures import draw_all
-from .scenes import FEATURES
+from .readers import Readers, cross_entropy
 from .speaking import Speaker
 from .train import PRODUCT, vocabulary_texts
 
@@ -59,8 +59,10 @@ def main() -> None:
     print(f"{len(painted.pictures)} pictures drawn", flush=True)
     eyes = Eyes(shape)
     eyes.projector.load_state_dict(projector.state_dict())
-    Trainer(eyes, seen, painted).run(arguments.steps)
-    Speaker(guide, tokenizer, conversations, eyes, painted, rng).run(arguments.speak)
+    trainer = Trainer(eyes, seen, painted)
+    trainer.run(arguments.steps)
+    speaker = Speaker(guide, tokenizer, conversations, eyes, painted, trainer.readers, rng)
+    speaker.run(arguments.speak)
     export_eyes.write(arguments.output, eyes)
 
 
@@ -119,25 +121,6 @@ def load_guide() -> tuple[Guide, bpe.Tokenizer, corpus.Corpus]:
     return guide.eval(), tokenizer, texts
 
 
-class Readers(nn.Module):
-    """Training aids, which read a scene's features: from the mean of all places at the end, and before the
-    last stage's blocks from whichever place shows them most.
-    """
-
-    def __init__(self, shape: EyesShape) -> None:
-        super().__init__()
-        self.end = nn.Linear(shape.width, sum(FEATURES))
-        self.early = nn.Linear(shape.width, sum(FEATURES))
-
-    def scores(self, states: Tensor) -> tuple[Tensor, ...]:
-        """Of the encoder's states, per feature (rows, classes)."""
-        return self.end(states.mean(1)).split(FEATURES, 1)
-
-    def early_scores(self, places: Tensor) -> tuple[Tensor, ...]:
-        """Of what comes into the last stage's blocks (rows, height, width, channels)."""
-        return self.early(places.amax((1, 2))).split(FEATURES, 1)
-
-
 class Trainer:
     """Teaches an encoder to make the states of `seen` from pictures."""
 
@@ -146,9 +129,9 @@ class Trainer:
         several = torch.isin(painted.numbers[:, 2], torch.tensor(_SEVERAL))
         self._single = (~several).nonzero()[:, 0]
         eyes.projector.requires_grad_(False)
-        self._readers = Readers(eyes.shape)
+        self.readers = Readers(eyes.shape)
         learnt = [weight for weight in eyes.parameters() if weight.requires_grad]
-        self._weights = [*learnt, *self._readers.parameters()]
+        self._weights = [*learnt, *self.readers.parameters()]
         groups = [
             {"params": [w for w in self._weights if w.dim() > 1], "weight_decay": 0.03},
             {"params": [w for w in self._weights if w.dim() < 2], "weight_decay": 0.0},
@@ -176,8 +159,8 @@ class Trainer:
         pictures, numbers = varied(self._painted.pictures[rows], self._painted.numbers[rows])
         places = self._eyes.places(halved(pictures) if coarse else pictures)
         states = self._eyes.stages[-1].mixed(places).flatten(1, 2)
-        loss = _cross_entropy(self._readers.scores(states), numbers)
-        aid = _cross_entropy(self._readers.early_scores(places), numbers)
+        loss = cross_entropy(self.readers.scores(states), numbers)
+        aid = cross_entropy(self.readers.early_scores(places), numbers)
         wanted = self._seen(numbers).detach()[:, None].expand_as(states)
         self._optimiser.zero_grad()
         (loss + 0.3 * aid + functional.mse_loss(states, wanted)).backward()
@@ -200,15 +183,10 @@ class Trainer:
     def _right(self, pictures: Gallery) -> list[float]:
         """Shares: of each feature, and of all four together."""
         parts = gallery.scaled(pictures.pictures).split(100)
-        scores = [self._readers.scores(self._eyes.states(part)) for part in parts]
+        scores = [self.readers.scores(self._eyes.states(part)) for part in parts]
         chosen = torch.cat([torch.stack([s.argmax(1) for s in each], 1) for each in scores])
         right = chosen == pictures.numbers
         return [*right.float().mean(0).tolist(), right.all(1).float().mean().item()]
-
-
-def _cross_entropy(scores: Sequence[Tensor], numbers: Tensor) -> Tensor:
-    losses = [functional.cross_entropy(each, numbers[:, at]) for at, each in enumerate(scores)]
-    return torch.stack(losses).sum()
 
 
 def halved(pictures: Tensor) -> Tensor:
