@@ -1,7 +1,7 @@
 // The chat's view. It is made once and kept, so that answers go on being written while another view is shown.
 
-import { chatPage } from './chat_page.js';
-import { openChatStore } from './chats_store.js';
+import { chatPage } from './chat-page.js';
+import { openChatStore } from './chats-store.js';
 
 let chatPageMade = null;
 

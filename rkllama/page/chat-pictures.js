@@ -1,6 +1,6 @@
 // Pictures for a model that sees: made small here, so that a phone's photograph neither fills the browser nor the request.
 
-import { newId } from './chats_store.js';
+import { newId } from './chats-store.js';
 
 /** Pictures that one message can have. */
 export const MOST_PICTURES = 8;

@@ -1,7 +1,7 @@
 // The chats at the side: searched, renamed, deleted, exported, imported.
 
-import { fileInput } from './chat_composer.js';
-import { chatToMarkdown, chatsFromFile, chatsToJSON, fileName, saveFile } from './chats_export.js';
+import { fileInput } from './chat-composer.js';
+import { chatToMarkdown, chatsFromFile, chatsToJSON, fileName, saveFile } from './chats-export.js';
 import { dialog, notify } from './dialog.js';
 import { field, fill, h, icon, iconButton, textButton } from './dom.js';
 import { moment, t } from './words.js';

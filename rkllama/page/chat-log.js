@@ -4,7 +4,7 @@
 // nothing has to lay out; its messages are drawn when it comes near. So a long chat costs what is looked at of it.
 
 import { fill, h, textButton } from './dom.js';
-import { guessHeight, messageView } from './chat_message.js';
+import { guessHeight, messageView } from './chat-message.js';
 import { t } from './words.js';
 
 const GROUP = 8;

@@ -1,8 +1,8 @@
 // Chats as files, out and in. What is read is checked wholly before anything of it is kept.
 
-import { ANSWER_FIGURES } from './chat_message.js';
-import { OPTION_NAMES } from './chat_settings.js';
-import { newId } from './chats_store.js';
+import { ANSWER_FIGURES } from './chat-message.js';
+import { OPTION_NAMES } from './chat-settings.js';
+import { newId } from './chats-store.js';
 import { bytes, t } from './words.js';
 
 const FORMAT = 'rkllama-chats';

@@ -1,7 +1,7 @@
 // Where a message is written: its text, its pictures, and the buttons around them.
 
-import { sendsMessage, pictureRow } from './chat_message.js';
-import { MOST_PICTURES, picturesIn, readPicture } from './chat_pictures.js';
+import { sendsMessage, pictureRow } from './chat-message.js';
+import { MOST_PICTURES, picturesIn, readPicture } from './chat-pictures.js';
 import { notify } from './dialog.js';
 import { fill, h, icon, iconButton, textButton } from './dom.js';
 import { remember, remembered, t } from './words.js';

@@ -1,7 +1,7 @@
 // Answers that are being written, and the saving of chats.
 
-import { chatBody, streamAnswer } from './chat_stream.js';
-import { ChatChanged, newId } from './chats_store.js';
+import { chatBody, streamAnswer } from './chat-stream.js';
+import { ChatChanged, newId } from './chats-store.js';
 import { notify } from './dialog.js';
 import { t } from './words.js';
 

@@ -1,15 +1,15 @@
 // The chat: which conversation is shown, and what happens to it.
 
-import { composerView, forgetDraft } from './chat_composer.js';
-import { chatDrawer } from './chat_drawer.js';
-import { chatHello } from './chat_hello.js';
-import { logView } from './chat_log.js';
-import { modelPicker } from './chat_model.js';
-import { chatRuns, chatSaver, endAbandoned } from './chat_runs.js';
-import { chatSettingsDialog } from './chat_settings.js';
-import './chat_words.js';
-import { chatsListView } from './chats_list.js';
-import { newId, whenChatsChange } from './chats_store.js';
+import { composerView, forgetDraft } from './chat-composer.js';
+import { chatDrawer } from './chat-drawer.js';
+import { chatHello } from './chat-hello.js';
+import { logView } from './chat-log.js';
+import { modelPicker } from './chat-model.js';
+import { chatRuns, chatSaver, endAbandoned } from './chat-runs.js';
+import { chatSettingsDialog } from './chat-settings.js';
+import './chat-words.js';
+import { chatsListView } from './chats-list.js';
+import { newId, whenChatsChange } from './chats-store.js';
 import { notify } from './dialog.js';
 import { h, iconButton } from './dom.js';
 import { t } from './words.js';
