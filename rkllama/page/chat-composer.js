@@ -1,192 +1,145 @@
 // Where a message is written: its text, its pictures, and the buttons around them.
 
-import { sendsMessage, pictureRow } from './chat-message.js';
-import { MOST_PICTURES, picturesIn, readPicture } from './chat-pictures.js';
-import { notify } from './dialog.js';
-import { fill, h, icon, iconButton, textButton } from './dom.js';
+import { isTouched, sendsMessage } from './chat-parts.js';
+import { isPicture } from './chat-pictures.js';
+import { PictureTray, sayBadPicture } from './chat-tray.js';
+import { form, h, icon, iconButton, textButton } from './dom.js';
 import { remember, remembered, t } from './words.js';
 
 const MOST_ROWS = 8;
 const draftKey = (id) => `rkllama-draft-${id || 'new'}`;
 
 /** The composer. `does`: send(text, pictures) that says whether it took them, stop(), think(on). */
-export function composerView(does) {
-  let chat = '';
-  let pictures = [];
-  let sees = false;
-  let name = '';
-  const row = h('div', {});
-  const area = h('textarea', {
+export class Composer {
+  #does;
+  #chat = '';
+  #tray = new PictureTray({ changed: () => this.#changed(), removed: () => this.#removed() });
+  #area = h('textarea', {
     class: 'chat-input',
     rows: 1,
     'aria-label': t('chat.input'),
     placeholder: t('chat.placeholder'),
-    enterkeyhint: matchMedia('(pointer: coarse)').matches ? 'enter' : 'send',
-    on: { input: changed, keydown: pressed, paste: pasted },
+    enterkeyhint: isTouched() ? 'enter' : 'send',
+    on: { input: () => this.#changed(), keydown: (event) => this.#pressed(event), paste: (event) => this.#pasted(event) },
   });
-  const files = fileInput({ multiple: true }, take);
-  const camera = fileInput({ capture: 'environment' }, take);
-  const pictureButton = iconButton('image', t('chat.addPicture'), () => files.click());
-  const cameraButton = iconButton('camera', t('chat.takePicture'), () => camera.click(), { class: 'chat-camera' });
-  const thinkButton = textButton(t('chat.think'), () => does.think(thinkButton.ariaPressed !== 'true'), 'small chat-think');
-  const sendButton = h('button', { class: 'icon-button primary chat-send', 'aria-label': t('chat.send'), title: t('chat.send') }, icon('send'));
-  const stopButton = iconButton('stop', t('down.stop'), () => does.stop(), { class: 'primary chat-stop', hidden: true });
-  const node = h(
-    'form',
-    { class: 'chat-composer', on: { submit: submitted } },
+  #thinkButton = textButton(t('chat.think'), () => this.#does.think(this.#thinkButton.ariaPressed !== 'true'), 'small chat-think');
+  #sendButton = h('button', { class: 'icon-button primary chat-send', 'aria-label': t('chat.send'), title: t('chat.send') }, icon('send'));
+  #stopButton = iconButton('stop', t('down.stop'), () => this.#does.stop(), { class: 'primary chat-stop', hidden: true });
+  node = form(
+    { class: 'chat-composer' },
+    () => this.#submit(),
     h(
       'div',
       { class: 'chat-box' },
-      row,
-      area,
-      h('div', { class: 'chat-tools' }, pictureButton, cameraButton, files, camera, thinkButton, h('span', { class: 'chat-space' }), stopButton, sendButton),
+      this.#tray.node,
+      this.#area,
+      h('div', { class: 'chat-tools' }, this.#tray.buttons, this.#thinkButton, h('span', { class: 'chat-space' }), this.#stopButton, this.#sendButton),
       h('p', { class: 'chat-drop', 'aria-hidden': 'true' }, t('chat.addPicture')),
     ),
   );
 
-  function changed() {
-    grow();
-    sendButton.disabled = !area.value.trim() && !pictures.length;
-    remember(draftKey(chat), area.value.trim() ? area.value : null);
+  constructor(does) {
+    this.#does = does;
   }
 
-  function grow() {
-    area.style.setProperty('height', 'auto');
-    const style = getComputedStyle(area);
-    const most = parseFloat(style.lineHeight) * MOST_ROWS + parseFloat(style.paddingTop) * 2;
-    const tall = area.scrollHeight;
-    area.style.setProperty('height', `${Math.min(tall, most)}px`);
-    area.style.setProperty('overflow-y', tall > most ? 'auto' : 'hidden');
+  /** Take pictures that are dropped anywhere on this element, in which the composer is. */
+  acceptDrops(element) {
+    element.addEventListener('dragover', (event) => this.#draggedOver(event));
+    element.addEventListener('dragleave', ({ relatedTarget }) => element.contains(relatedTarget) || this.#setDropping(false));
+    element.addEventListener('drop', (event) => this.#dropped(event));
   }
 
-  function pressed(event) {
-    if (!sendsMessage(event)) return;
-    event.preventDefault();
-    node.requestSubmit();
+  /** Write in this chat: its draft comes back. */
+  open(id) {
+    this.#chat = id;
+    this.#area.value = remembered(draftKey(id)) || '';
+    this.#tray.clear();
+    this.#changed();
   }
 
-  function submitted(event) {
-    event.preventDefault();
-    const text = area.value.trim();
-    if ((!text && !pictures.length) || !does.send(text, pictures)) return;
-    remember(draftKey(chat), null);
-    area.value = '';
-    showPictures([]);
-    changed();
+  /** The model that is written to: `{name, sees, thinks}`, and whether it is to think. */
+  setModel(model, think) {
+    this.#tray.setModel(model);
+    this.#thinkButton.hidden = !model.thinks;
+    this.#thinkButton.ariaPressed = String(think);
   }
 
-  function showPictures(list) {
-    pictures = list;
-    fill(row, list.length ? pictureRow(list, (picture) => {
-      showPictures(pictures.filter((other) => other !== picture));
-      changed();
-      area.focus();
-    }) : null);
-  }
-
-  async function take(given) {
-    if (!given.length) return;
-    if (!sees) {
-      notify(t('chat.noEyes', { model: name || t('chat.noModel') }), { error: true });
-      return;
-    }
-    for (const file of given) {
-      if (pictures.length >= MOST_PICTURES) {
-        notify(t('chat.manyPictures', { most: MOST_PICTURES }), { error: true });
-        break;
-      }
-      try {
-        const picture = await readPicture(file);
-        if (pictures.length < MOST_PICTURES) showPictures([...pictures, picture]);
-      } catch {
-        notify(t('chat.badPicture', { name: file.name }), { error: true });
-      }
-    }
-    changed();
-  }
-
-  function pasted(event) {
-    const given = picturesIn(event.clipboardData);
-    if (!given.length) return;
-    event.preventDefault();
-    take(given);
-  }
-
-  function draggedOver(event) {
-    if (!event.dataTransfer?.types.includes('Files')) return;
-    event.preventDefault();
-    node.classList.add('chat-dropping');
-  }
-
-  function dropped(event) {
-    event.preventDefault();
-    node.classList.remove('chat-dropping');
-    const given = Array.from(event.dataTransfer.files);
-    const wrong = given.find((file) => !file.type.startsWith('image/'));
-    if (wrong) notify(t('chat.badPicture', { name: wrong.name }), { error: true });
-    take(picturesIn(event.dataTransfer));
+  setRunning(running) {
+    const hadFocus = [this.#stopButton, this.#sendButton].includes(document.activeElement);
+    this.#stopButton.hidden = !running;
+    this.#sendButton.hidden = running;
+    if (hadFocus && running) this.#stopButton.focus();
+    else if (hadFocus) this.focus();
   }
 
   /** On a phone the keyboard would come up, too. */
-  function focus() {
-    if (!matchMedia('(pointer: coarse)').matches) area.focus();
+  focus() {
+    if (!isTouched()) this.#area.focus();
   }
 
-  return {
-    node,
-    /** Take pictures that are dropped anywhere on this element, in which the composer is. */
-    acceptDrops(element) {
-      element.addEventListener('dragover', draggedOver);
-      element.addEventListener('dragleave', ({ relatedTarget }) => {
-        if (!element.contains(relatedTarget)) node.classList.remove('chat-dropping');
-      });
-      element.addEventListener('drop', dropped);
-    },
-    /** Write in this chat: its draft comes back. */
-    open(id) {
-      chat = id;
-      area.value = remembered(draftKey(id)) || '';
-      showPictures([]);
-      changed();
-    },
-    /** The model that is written to: `{name, sees, thinks, talks}`, and whether it is to think. */
-    setModel(model, think) {
-      ({ sees, name } = model);
-      pictureButton.hidden = cameraButton.hidden = !sees;
-      thinkButton.hidden = !model.thinks;
-      thinkButton.ariaPressed = String(think);
-    },
-    setRunning(running) {
-      const hadFocus = [stopButton, sendButton].includes(document.activeElement);
-      stopButton.hidden = !running;
-      sendButton.hidden = running;
-      if (hadFocus && running) stopButton.focus();
-      else if (hadFocus) focus();
-    },
-    focus,
-  };
+  #changed() {
+    const text = this.#area.value;
+    this.#grow();
+    this.#sendButton.disabled = !text.trim() && !this.#tray.pictures.length;
+    remember(draftKey(this.#chat), text.trim() ? text : null);
+  }
+
+  #grow() {
+    const { style } = this.#area;
+    style.setProperty('height', 'auto');
+    const { lineHeight, paddingTop } = getComputedStyle(this.#area);
+    const most = parseFloat(lineHeight) * MOST_ROWS + parseFloat(paddingTop) * 2;
+    const tall = this.#area.scrollHeight;
+    style.setProperty('height', `${Math.min(tall, most)}px`);
+    style.setProperty('overflow-y', tall > most ? 'auto' : 'hidden');
+  }
+
+  #pressed(event) {
+    if (!sendsMessage(event)) return;
+    event.preventDefault();
+    this.node.requestSubmit();
+  }
+
+  #submit() {
+    const text = this.#area.value.trim();
+    const { pictures } = this.#tray;
+    if ((!text && !pictures.length) || !this.#does.send(text, pictures)) return;
+    forgetDraft(this.#chat);
+    this.#area.value = '';
+    this.#tray.clear();
+    this.#changed();
+  }
+
+  #removed() {
+    this.#changed();
+    this.#area.focus();
+  }
+
+  #pasted(event) {
+    if (this.#tray.takeFrom(event.clipboardData)) event.preventDefault();
+  }
+
+  #draggedOver(event) {
+    if (!event.dataTransfer?.types.includes('Files')) return;
+    event.preventDefault();
+    this.#setDropping(true);
+  }
+
+  #dropped(event) {
+    const { dataTransfer } = event;
+    event.preventDefault();
+    this.#setDropping(false);
+    const wrong = Array.from(dataTransfer.files).find((file) => !isPicture(file));
+    if (wrong) sayBadPicture(wrong);
+    this.#tray.takeFrom(dataTransfer);
+  }
+
+  #setDropping(dropping) {
+    this.node.classList.toggle('chat-dropping', dropping);
+  }
 }
 
-/** An input for files, for buttons to click: `take(files)` gets those that are chosen. */
-export function fileInput(properties, take) {
-  const input = h('input', {
-    type: 'file',
-    accept: 'image/*',
-    class: 'chat-file',
-    tabindex: '-1',
-    'aria-hidden': 'true',
-    ...properties,
-    on: {
-      change: () => {
-        take([...input.files]);
-        input.value = '';
-      },
-    },
-  });
-  return input;
-}
-
-/** Forget what was written, and not sent, in a chat that is deleted. */
+/** Forget what was written, and not sent, in a chat. */
 export function forgetDraft(id) {
   remember(draftKey(id), null);
 }

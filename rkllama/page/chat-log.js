@@ -3,134 +3,126 @@
 // Messages stand in groups. A group that is far from the screen is one text, which the browser's own search finds and which
 // nothing has to lay out; its messages are drawn when it comes near. So a long chat costs what is looked at of it.
 
-import { fill, h, textButton } from './dom.js';
 import { guessHeight, messageView } from './chat-message.js';
+import { StickyScroll } from './chat-scroll.js';
+import { fill, h } from './dom.js';
 import { t } from './words.js';
 
+/** Messages in a group. */
 const GROUP = 8;
-/** Pixels from the end that still count as the end. */
-const NEAR_END = 80;
 
 /** The log. `does` is for the messages' buttons. */
-export function logView(does) {
-  const inner = h('div', { class: 'chat-inner' });
-  const node = h('div', { class: 'chat-log', role: 'log', 'aria-live': 'off', 'aria-label': t('chat.log'), tabindex: '0' }, inner);
-  const scroll = stickyScroll(node, inner);
-  let groups = [];
-  const near = new IntersectionObserver(
-    (entries) => {
-      for (const { isIntersecting, target } of entries) if (isIntersecting) groups.find((group) => group.node === target)?.draw();
-    },
-    { root: node, rootMargin: '800px 0px' },
-  );
+export class ChatLog {
+  #does;
+  #groups = [];
+  #inner = h('div', { class: 'chat-inner' });
+  node = h('div', { class: 'chat-log', role: 'log', 'aria-live': 'off', 'aria-label': t('chat.log'), tabindex: '0' }, this.#inner);
+  #scroll = new StickyScroll(this.node, this.#inner);
+  #near = new IntersectionObserver((entries) => this.#come(entries), { root: this.node, rootMargin: '800px 0px' });
 
-  function group(messages, running) {
-    const made = groupView(messages, running, does);
-    groups.push(made);
-    near.observe(made.node);
-    return made;
+  constructor(does) {
+    this.#does = does;
   }
 
-  function clear() {
-    near.disconnect();
-    groups = [];
-    inner.classList.remove('chat-empty');
+  /** The button that leads to the end, while the reader is elsewhere. */
+  get toEndButton() {
+    return this.#scroll.button;
   }
 
-  return {
-    node,
-    toEndButton: scroll.button,
-    /** Show these messages, at their end; `running` is the view of an answer that is being written, if there is one. */
-    show(messages, running = null) {
-      clear();
-      for (let at = 0; at < messages.length; at += GROUP) group(messages.slice(at, at + GROUP), running);
-      groups.at(-1)?.draw();
-      fill(inner, groups.map((each) => each.node));
-      scroll.toEnd();
-    },
-    /** Show one more message, drawn. */
-    add(message) {
-      let last = groups.at(-1);
-      if (!last || last.messages.length >= GROUP) {
-        last = group([], null);
-        inner.append(last.node);
-      }
-      return last.add(message);
-    },
-    /** Take the messages from the `count`th on away. */
-    cut(count) {
-      groups.slice(Math.ceil(count / GROUP)).forEach((each) => each.node.remove());
-      groups = groups.slice(0, Math.ceil(count / GROUP));
-      if (count % GROUP) groups.at(-1).cut(count % GROUP);
-    },
-    /** Show something else in the place of messages. */
-    instead(...nodes) {
-      clear();
-      inner.classList.add('chat-empty');
-      fill(inner, ...nodes);
-    },
-    toEnd: scroll.toEnd,
-  };
+  toEnd() {
+    this.#scroll.toEnd();
+  }
+
+  /** Show these messages, at their end; `running` is the view of an answer that is being written, if there is one. */
+  show(messages, running = null) {
+    this.#clear();
+    for (let at = 0; at < messages.length; at += GROUP) this.#group(messages.slice(at, at + GROUP), running);
+    this.#groups.at(-1)?.draw();
+    fill(this.#inner, this.#groups.map(({ node }) => node));
+    this.toEnd();
+  }
+
+  /** Show one more message, drawn. */
+  add(message) {
+    let last = this.#groups.at(-1);
+    if (!last || last.size >= GROUP) {
+      last = this.#group([]);
+      this.#inner.append(last.node);
+    }
+    return last.add(message);
+  }
+
+  /** Take the messages from the `count`th on away. */
+  cut(count) {
+    for (const { node } of this.#groups.splice(Math.ceil(count / GROUP))) node.remove();
+    if (count % GROUP) this.#groups.at(-1).cut(count % GROUP);
+  }
+
+  /** Show something else in the place of messages. */
+  instead(node) {
+    this.#clear();
+    this.#inner.classList.add('chat-empty');
+    fill(this.#inner, node);
+  }
+
+  #group(messages, running = null) {
+    const group = new MessageGroup(messages, running, this.#does);
+    this.#groups.push(group);
+    this.#near.observe(group.node);
+    return group;
+  }
+
+  #come(entries) {
+    for (const { isIntersecting, target } of entries) if (isIntersecting) this.#groups.find(({ node }) => node === target)?.draw();
+  }
+
+  #clear() {
+    this.#near.disconnect();
+    this.#groups = [];
+    this.#inner.classList.remove('chat-empty');
+  }
 }
 
-function groupView(messages, running, does) {
-  const node = h('div', { class: 'chat-group' }, messages.map(({ content }) => content).join('\n\n'));
-  node.style.setProperty('--chat-tall', `${messages.reduce((sum, message) => sum + guessHeight(message), 0)}px`);
-  let drawn = false;
-  const view = (message) => {
-    const made = running?.message === message ? running : messageView(message, does);
-    node.append(made.node);
-    return made;
-  };
-  const group = {
-    node,
-    messages,
-    draw() {
-      if (drawn) return;
-      drawn = true;
-      fill(node);
-      messages.forEach(view);
-    },
-    add(message) {
-      group.draw();
-      messages.push(message);
-      return view(message);
-    },
-    cut(count) {
-      group.draw();
-      messages.length = count;
-      for (const child of [...node.children].slice(count)) child.remove();
-    },
-  };
-  return group;
-}
+class MessageGroup {
+  #messages;
+  #running;
+  #does;
+  #drawn = false;
 
-/** Keep a scroller at its end while its reader is there. Only the browser's own notices are used, after it has laid out the
- * page itself: nothing is measured for a token. */
-function stickyScroll(node, inner) {
-  let atEnd = true;
-  let top = 0;
-  const toEnd = () => {
-    atEnd = true;
-    node.scrollTop = node.scrollHeight;
-    top = node.scrollTop;
-    if (!button.hidden) button.hidden = true;
-  };
-  const button = textButton(t('chat.toEnd'), toEnd, 'small chat-toend', 'download');
-  button.hidden = true;
-  const scrolled = () => {
-    const now = node.scrollTop;
-    // What was written since the last scroll may lie below; only a reader goes up.
-    if (node.scrollHeight - node.clientHeight - now < NEAR_END) atEnd = true;
-    else if (now < top - 1) atEnd = false;
-    top = now;
-    button.hidden = atEnd;
-  };
-  node.addEventListener('scroll', scrolled, { passive: true });
-  const resized = new ResizeObserver(() => {
-    if (atEnd) toEnd();
-  });
-  resized.observe(inner);
-  resized.observe(node);
-  return { toEnd, button };
+  constructor(messages, running, does) {
+    this.#messages = messages;
+    this.#running = running;
+    this.#does = does;
+    this.node = h('div', { class: 'chat-group' }, messages.map(({ content }) => content).join('\n\n'));
+    this.node.style.setProperty('--chat-tall', `${messages.reduce((sum, message) => sum + guessHeight(message), 0)}px`);
+  }
+
+  get size() {
+    return this.#messages.length;
+  }
+
+  draw() {
+    if (this.#drawn) return;
+    this.#drawn = true;
+    fill(this.node);
+    for (const message of this.#messages) this.#append(message);
+  }
+
+  add(message) {
+    this.draw();
+    this.#messages.push(message);
+    return this.#append(message);
+  }
+
+  cut(count) {
+    this.draw();
+    this.#messages.length = count;
+    for (const child of [...this.node.children].slice(count)) child.remove();
+  }
+
+  #append(message) {
+    const view = this.#running?.message === message ? this.#running : messageView(message, this.#does);
+    this.node.append(view.node);
+    return view;
+  }
 }

@@ -8,92 +8,109 @@ import { remember, remembered, t } from './words.js';
 const LAST = 'rkllama-model';
 const GUIDE = 'guide';
 
-/** The picker. `changed(facts)` is called when another model is meant, by hand or since it is known better. */
-export function modelPicker(changed) {
-  const facts = new Map();
-  let models = [];
-  let listed = false;
-  let current = remembered(LAST) || '';
-  const select = h('select', { class: 'chat-model', 'aria-label': t('chat.model'), on: { change: () => choose(select.value, true) } });
-  const about = h('span', { class: 'chat-about' });
-  const node = h('div', { class: 'chat-picker' }, select, about);
+/** The picker. `changed(byHand)` is called when another model is meant, by hand or since it is known better. */
+export class ModelPicker {
+  #changed;
+  #facts = new Map();
+  #models = [];
+  #listed = false;
+  #current = remembered(LAST) || '';
+  #select = h('select', { class: 'chat-model', 'aria-label': t('chat.model'), on: { change: () => this.choose(this.#select.value, true) } });
+  #about = h('span', { class: 'chat-about' });
+  node = h('div', { class: 'chat-picker' }, this.#select, this.#about);
+
+  constructor(changed) {
+    this.#changed = changed;
+    // What is in memory may have changed since; the list is read anew when it is opened.
+    for (const event of ['pointerdown', 'focus']) this.#select.addEventListener(event, () => void this.refresh().catch(() => {}));
+    this.#show();
+  }
+
+  /** The model of a chat that has none yet. */
+  get last() {
+    return remembered(LAST) || this.#current;
+  }
 
   /** Read anew what is here; a failure leaves what is shown. */
-  async function refresh() {
-    const { models: entries } = await getJSON('api/tags');
-    models = entries.map((entry) => ({ ...entry, name: untaggedName(entry.name) }));
-    listed = true;
-    if (!current && models.length) current = (models.find(({ state }) => state) || models[0]).name;
-    show();
-    await learn(current);
+  async refresh() {
+    const { models } = await getJSON('api/tags');
+    this.#models = models.map((entry) => ({ ...entry, name: untaggedName(entry.name) }));
+    this.#listed = true;
+    this.#current ||= (this.#models.find(({ state }) => state) || this.#models[0])?.name || '';
+    this.#show();
+    await this.#learn(this.#current);
   }
 
-  function choose(name, byHand) {
-    current = name;
+  choose(name, byHand) {
+    this.#current = name;
     if (byHand) remember(LAST, name);
-    show();
-    changed(known(), byHand);
-    learn(name).catch(() => {}); // what the model cannot do is then said by the server
+    this.#show();
+    this.#changed(byHand);
+    this.#learn(name).catch(() => {}); // what the model cannot do is then said by the server
   }
 
-  /** Ask what a model can do. */
-  async function learn(name) {
-    const entry = models.find((model) => model.name === name);
-    if (entry) {
-      const { capabilities, parameters } = await modelDetails(entry);
-      facts.set(name, { capabilities, parameters: readParameters(parameters) });
-    }
-    if (name === current) {
-      show();
-      changed(known(), false);
-    }
+  useGuide() {
+    this.choose(GUIDE, true);
   }
 
-  function known() {
-    const { capabilities = [], parameters = {} } = facts.get(current) || {};
+  /** What is known of the model that is chosen. */
+  known() {
+    const { capabilities = [], parameters = {} } = this.#facts.get(this.#current) || {};
     const has = (capability) => capabilities.includes(capability);
-    const entry = models.find(({ name }) => name === current);
+    const entry = this.#find(this.#current);
     return {
-      name: current,
-      here: Boolean(entry),
-      listed,
-      none: listed && !models.length,
-      guide: current === GUIDE || entry?.alias_of === GUIDE,
+      name: this.#current,
+      none: this.#listed && !this.#models.length,
+      guide: this.#current === GUIDE || entry?.alias_of === GUIDE,
       talks: !capabilities.length || has('completion'),
       sees: has('vision') || entry?.vision === true,
       thinks: has('thinking'),
       calls: has('tools'),
-      known: facts.has(current),
+      known: this.#facts.has(this.#current),
       parameters,
     };
   }
 
-  function show() {
-    const inMemory = models.filter(({ state }) => state);
-    const onDisk = models.filter(({ state }) => !state);
-    const missing = current && !models.some(({ name }) => name === current);
-    fill(
-      select,
-      missing || !models.length ? h('option', { value: current }, current ? (listed && current !== GUIDE ? t('chat.notHere', { name: current }) : current) : t('chat.noModel')) : null,
-      group(t('chat.inMemory'), inMemory),
-      group(t('chat.onDisk'), onDisk),
-    );
-    select.value = current;
-    const { sees, thinks, calls, talks } = known();
-    const words = talks ? [sees && 'chat.sees', thinks && 'can.thinking', calls && 'chat.calls'].filter(Boolean).map((key) => t(key)) : [];
-    about.textContent = words.join(' · ');
+  #find(name) {
+    return this.#models.find((model) => model.name === name);
   }
 
-  // What is in memory may have changed since; the list is read anew when it is opened.
-  select.addEventListener('pointerdown', () => void refresh().catch(() => {}));
-  select.addEventListener('focus', () => void refresh().catch(() => {}));
-  show();
-  return { node, refresh, choose, known, useGuide: () => choose(GUIDE, true), last: () => remembered(LAST) || current };
+  /** Ask what a model can do. */
+  async #learn(name) {
+    const entry = this.#find(name);
+    if (entry) {
+      const { capabilities, parameters } = await modelDetails(entry);
+      this.#facts.set(name, { capabilities, parameters: readParameters(parameters) });
+    }
+    if (name === this.#current) {
+      this.#show();
+      this.#changed(false);
+    }
+  }
+
+  #show() {
+    const { sees, thinks, calls, talks } = this.known();
+    fill(
+      this.#select,
+      !this.#find(this.#current) && h('option', { value: this.#current }, this.#missingText()),
+      modelGroup(t('chat.inMemory'), this.#models.filter(({ state }) => state)),
+      modelGroup(t('chat.onDisk'), this.#models.filter(({ state }) => !state)),
+    );
+    this.#select.value = this.#current;
+    const words = [sees && 'chat.sees', thinks && 'can.thinking', calls && 'chat.calls'].filter((key) => talks && key);
+    this.#about.textContent = words.map((key) => t(key)).join(' · ');
+  }
+
+  /** What stands for a model that is not in the list. */
+  #missingText() {
+    const name = this.#current;
+    if (!name) return t('chat.noModel');
+    return this.#listed && name !== GUIDE ? t('chat.notHere', { name }) : name;
+  }
 }
 
-function group(label, models) {
-  if (!models.length) return null;
-  return h('optgroup', { label }, models.map(({ name }) => h('option', { value: name }, name)));
+function modelGroup(label, models) {
+  return models.length > 0 && h('optgroup', { label }, models.map(({ name }) => h('option', { value: name }, name)));
 }
 
 /** The lines `name value` of /api/show as an object. */

@@ -46,7 +46,7 @@ function dataURL(blob) {
   });
 }
 
-/** The pictures among what is dropped or pasted. */
-export function picturesIn(transfer) {
-  return Array.from(transfer?.files || []).filter((file) => file.type.startsWith('image/'));
+/** Whether a file says that it is a picture. */
+export function isPicture(file) {
+  return file.type.startsWith('image/');
 }

@@ -1,8 +1,6 @@
-// Answers that are being written, and the saving of chats.
+// Answers that are being written.
 
 import { chatBody, streamAnswer } from './chat-stream.js';
-import { ChatChanged, newId } from './chats-store.js';
-import { notify } from './dialog.js';
 import { t } from './words.js';
 
 /** Milliseconds after which what has come of an answer is saved, should the tab be closed. */
@@ -10,83 +8,60 @@ const SAVED_EACH = 3000;
 /** Milliseconds after its last save from which an answer without an end is no longer being written, in no tab. */
 const ABANDONED = 15_000;
 
-/** Saves entries, `{chat, messages}`, one save of a chat after the other. `forked(entry, old id)` is called when another tab
- * has changed the chat, so that what is here had to become a chat of its own. */
-export function chatSaver(store, forked) {
-  async function save(entry, from) {
-    if (entry.removed) return;
-    const { chat, messages } = entry;
-    if (from !== null) chat.updated = Date.now();
-    try {
-      await store.save(chat, from === null ? null : messages, from ?? 0);
-    } catch (error) {
-      if (error instanceof ChatChanged) await fork(entry).catch(sayUnsaved);
-      else sayUnsaved(error);
-    }
-  }
-
-  const sayUnsaved = (error) => notify(t('chat.notSaved', { reason: error.message }), { error: true });
-
-  async function fork(entry) {
-    const { id } = entry.chat;
-    entry.chat = { ...entry.chat, id: newId(), title: t('chat.copyOf', { title: entry.chat.title }), revision: 0 };
-    for (const message of entry.messages) {
-      if (message.pictures) message.pictures = message.pictures.map((picture) => ({ ...picture, id: newId() }));
-    }
-    await store.save(entry.chat, entry.messages, 0);
-    notify(t('chat.forked'));
-    forked(entry, id);
-  }
-
-  /** Save an entry's messages from the `from`th on, or only what is not messages (`from` null). */
-  return (entry, from) => {
-    entry.saving = (entry.saving ?? Promise.resolve()).then(() => save(entry, from));
-    return entry.saving;
-  };
-}
-
 /** The answers that are being written, by chat. */
-export function chatRuns(save) {
-  const runs = new Set();
-  const find = (entry) => [...runs].find((run) => run.entry === entry);
+export class ChatRuns {
+  #saver;
+  #runs = new Set();
+
+  constructor(saver) {
+    this.#saver = saver;
+  }
+
+  of(entry) {
+    return this.#find((run) => run.entry === entry);
+  }
+
+  ofChat(id) {
+    return this.#find((run) => run.entry.chat.id === id);
+  }
+
+  #find(test) {
+    return [...this.#runs].find(test);
+  }
 
   /** Have the last message of `entry`, which `view` shows, written. Resolves when it has ended, however that was. */
-  async function start(entry, view, thinks) {
+  async start(entry, view, thinks) {
     const controller = new AbortController();
     const run = { entry, view, stop: () => controller.abort() };
-    runs.add(run);
+    this.#runs.add(run);
     const at = entry.messages.length - 1;
-    view.live.start();
-    run.done = write(entry, view, thinks, controller.signal, () => save(entry, at)).finally(() => runs.delete(run));
+    const save = () => this.#saver.save(entry, at);
+    view.start();
+    run.done = write(entry, view, thinks, controller.signal, save).finally(() => this.#runs.delete(run));
     await run.done;
-    await save(entry, at);
+    await save();
   }
 
-  return {
-    start,
-    of: find,
-    ofChat: (id) => [...runs].find((run) => run.entry.chat.id === id),
-    /** Stop the answer of an entry, and wait until it has stopped. */
-    async stop(entry) {
-      const run = find(entry);
-      run?.stop();
-      await run?.done;
-    },
-  };
+  /** Stop the answer of an entry, and wait until it has stopped. */
+  async stop(entry) {
+    const run = this.of(entry);
+    run?.stop();
+    await run?.done;
+  }
 }
 
 async function write(entry, view, thinks, signal, save) {
   const answer = view.message;
   try {
     const ask = () => chatBody(entry.chat, entry.messages, thinks);
-    await streamAnswer(ask, answer, signal, savingOften(view.live, save));
+    await streamAnswer(ask, answer, signal, savingOften(view, save));
   } catch (error) {
     setEnding(answer, error);
   }
   view.end();
 }
 
-function savingOften(live, save) {
+function savingOften(view, save) {
   let saved = performance.now();
   const saving = (tell) => (piece) => {
     tell(piece);
@@ -94,7 +69,12 @@ function savingOften(live, save) {
     saved = performance.now();
     save();
   };
-  return { ...live, text: saving(live.text), thought: saving(live.thought) };
+  return {
+    wait: (text) => view.wait(text),
+    call: (call) => view.call(call),
+    text: saving((piece) => view.text(piece)),
+    thought: saving((piece) => view.thought(piece)),
+  };
 }
 
 function setEnding(answer, error) {

@@ -1,7 +1,7 @@
 // The settings of one chat: what the model is told beforehand, and how it draws its words.
 
 import { dialog } from './dialog.js';
-import { field, fill, h, textButton } from './dom.js';
+import { field, fill, form, h, textButton } from './dom.js';
 import { t } from './words.js';
 
 // Name, least, most, step: what the server takes.
@@ -19,50 +19,61 @@ export const OPTION_NAMES = SAMPLING.map(([name]) => name);
 
 /** Ask for a chat's settings; null where nothing is to change. `model` is what the picker knows of the model. */
 export function chatSettingsDialog(settings, model) {
-  return dialog(t('chat.settings'), (close) => settingsForm(settings, model, close), { className: 'wide' });
+  return dialog(t('chat.settings'), (close) => new SettingsForm(settings, model, close).node, { className: 'wide' });
 }
 
-function settingsForm(settings, model, close) {
-  const system = h('textarea', { rows: 4 });
-  system.value = settings.system || '';
-  const numbers = SAMPLING.map((limits) => numberField(limits, settings.options?.[limits[0]], model.parameters));
-  const tools = h('textarea', { rows: 3, class: 'mono', spellcheck: 'false' });
-  tools.value = settings.tools || '';
-  const problem = h('p', { class: 'chat-problem', role: 'alert' });
+class SettingsForm {
+  #settings;
+  #close;
+  #numbers;
+  #system = h('textarea', { rows: 4 });
+  #tools = h('textarea', { rows: 3, class: 'mono', spellcheck: 'false' });
+  #problem = h('p', { class: 'chat-problem', role: 'alert' });
 
-  function submitted(event) {
-    event.preventDefault();
-    if (tools.value.trim() && !isList(tools.value)) {
-      fill(problem, t('chat.badTools'));
-      tools.focus();
+  constructor(settings, model, close) {
+    const { system = '', tools = '', options = {} } = settings;
+    this.#settings = settings;
+    this.#close = close;
+    this.#numbers = SAMPLING.map((limits) => numberField(limits, options[limits[0]], model.parameters));
+    this.#system.value = system;
+    this.#tools.value = tools;
+    this.node = this.#form(model.calls || tools || !model.known);
+  }
+
+  #form(withTools) {
+    return form(
+      {},
+      () => this.#submit(),
+      field(t('chat.system'), this.#system),
+      h('p', { class: 'soft' }, t('chat.emptyIsOwn')),
+      h('div', { class: 'chat-numbers' }, this.#numbers.map(({ node }) => node)),
+      withTools && field(t('chat.tools'), this.#tools),
+      this.#problem,
+      h(
+        'div',
+        { class: 'buttons' },
+        textButton(t('chat.reset'), () => this.#reset()),
+        h('button', { class: 'button primary' }, t('chat.saveSettings')),
+      ),
+    );
+  }
+
+  #submit() {
+    if (this.#tools.value.trim() && !isList(this.#tools.value)) {
+      fill(this.#problem, t('chat.badTools'));
+      this.#tools.focus();
       return;
     }
-    const next = { ...settings, options: {} };
-    for (const { name, input } of numbers) if (input.value !== '') next.options[name] = Number(input.value);
-    setText(next, 'system', system.value);
-    setText(next, 'tools', tools.value);
-    close(next);
+    const next = { ...this.#settings, options: {} };
+    for (const { name, input } of this.#numbers) if (input.value !== '') next.options[name] = Number(input.value);
+    setText(next, 'system', this.#system.value);
+    setText(next, 'tools', this.#tools.value);
+    this.#close(next);
   }
 
-  function reset() {
-    for (const field of [system, tools, ...numbers.map(({ input }) => input)]) field.value = '';
+  #reset() {
+    for (const input of [this.#system, this.#tools, ...this.#numbers.map((number) => number.input)]) input.value = '';
   }
-
-  return h(
-    'form',
-    { on: { submit: submitted } },
-    field(t('chat.system'), system),
-    h('p', { class: 'soft' }, t('chat.emptyIsOwn')),
-    h('div', { class: 'chat-numbers' }, numbers.map(({ node }) => node)),
-    (model.calls || settings.tools || !model.known) && field(t('chat.tools'), tools),
-    problem,
-    h(
-      'div',
-      { class: 'buttons' },
-      textButton(t('chat.reset'), reset),
-      h('button', { class: 'button primary' }, t('chat.saveSettings')),
-    ),
-  );
 }
 
 function numberField([name, min, max, step], value, parameters) {

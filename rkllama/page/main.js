@@ -2,16 +2,16 @@
 
 // In an order in which the page packs well.
 import { keyDialog, notify } from './dialog.js';
-import { whenKeyIsWanted } from './api.js';
+import { chatView } from './chat.js';
 import { boardView } from './board.js';
 import { modelsView } from './models.js';
-import { chatView } from './chat.js';
+import { whenKeyIsWanted } from './api.js';
 import { t, translate } from './words.js';
 
 // A view: mount(root, rest) shows it in `root` (`rest` is the address behind its name) and returns what undoes that.
 const VIEWS = { chat: chatView, models: modelsView, board: boardView };
 
-let shown = null;
+let shown = '';
 let unmount = () => {};
 
 function route() {
@@ -19,7 +19,7 @@ function route() {
   const view = Object.hasOwn(VIEWS, name) ? name : 'chat';
   // A question is about the view that it was asked in; Back takes both away.
   for (const open of document.querySelectorAll('dialog')) open.close();
-  if (shown?.view === view && VIEWS[view].go) {
+  if (shown === view && VIEWS[view].go) {
     VIEWS[view].go(place);
     return;
   }
@@ -27,11 +27,8 @@ function route() {
   const root = document.getElementById('view');
   root.replaceChildren();
   root.dataset.view = view;
-  shown = { view };
-  for (const tab of document.querySelectorAll('[data-tab]')) {
-    if (tab.dataset.tab === view) tab.setAttribute('aria-current', 'page');
-    else tab.removeAttribute('aria-current');
-  }
+  shown = view;
+  for (const tab of document.querySelectorAll('[data-tab]')) tab.ariaCurrent = tab.dataset.tab === view ? 'page' : null;
   document.title = `${t(view)} · RKLLama`;
   unmount = VIEWS[view].mount(root, place) || (() => {});
 }

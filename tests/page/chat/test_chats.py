@@ -76,7 +76,9 @@ def test_chats_go_out_as_files_and_come_in_again(opened: Opener, tmp_path: Path)
     chat = opened()
     chat.choose(SEEING)
     page = chat.page
-    page.locator("input.chat-file[multiple]").set_input_files([file("a.png", "image/png", photo())])
+    page.locator("input[type=file][multiple]").set_input_files(
+        [file("a.png", "image/png", photo())]
+    )
     page.locator(".chat-composer .chat-thumb").wait_for()
     chat.ask("What colour?")
     dialog = page.get_by_role("dialog")

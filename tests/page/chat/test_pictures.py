@@ -33,7 +33,7 @@ def test_pictures_come_by_file_paste_and_drop_and_stay_with_the_chat(opened: Ope
 
     chat.choose(SEEING)
     expect(chat.button("Add pictures")).to_be_visible()
-    files = chat.page.locator("input.chat-file[multiple]")
+    files = chat.page.locator("input[type=file][multiple]")
     large = file("large.jpg", "image/jpeg", photo((3000, 1000), "#0000ff", "JPEG"))
     files.set_input_files([large])
     thumbs = chat.page.locator(".chat-composer .chat-thumb")
@@ -64,6 +64,6 @@ def test_pictures_come_by_file_paste_and_drop_and_stay_with_the_chat(opened: Ope
     expect(answer.locator(".md")).to_contain_text("#ff0000")
     chat.page.reload()
     expect(chat.page.locator(".chat-user .chat-thumb img")).to_have_count(2)
-    camera = chat.page.locator("input.chat-file[capture]")
+    camera = chat.page.locator("input[type=file][capture]")
     assert camera.get_attribute("capture") == "environment"
     assert camera.get_attribute("accept") == "image/*"

@@ -109,7 +109,9 @@ def test_nothing_serious_in_a_chat_with_everything(opened: Opener, axe: str, loo
     for details in page.locator(".chat-thoughts summary").all():
         details.click()
     chat.choose(SEEING)
-    page.locator("input.chat-file[multiple]").set_input_files([file("a.png", "image/png", photo())])
+    page.locator("input[type=file][multiple]").set_input_files(
+        [file("a.png", "image/png", photo())]
+    )
     page.locator(".chat-composer .chat-thumb").wait_for()
     assert fits(page)
     assert_accessible(page, axe)
