@@ -1,6 +1,7 @@
 // The conversation that is shown, and what happens to what is said in it: asked, answered, edited, deleted.
 
 import { ChatLog } from './chat-log.js';
+import { chatSettingsDialog } from './chat-settings.js';
 import { newId } from './chats-store.js';
 import { notify } from './dialog.js';
 import { t } from './words.js';
@@ -129,6 +130,24 @@ export class Conversation {
   async #save(entry, from) {
     await this.#saver.save(entry, from);
     this.#does.saved(entry);
+  }
+
+  // --- Its settings ---
+
+  think(think) {
+    this.#keepSettings(this.entry, { ...this.entry.chat.settings, think });
+  }
+
+  async changeSettings() {
+    const { entry } = this;
+    const settings = await chatSettingsDialog(entry.chat.settings, this.#does.model());
+    if (settings !== null) this.#keepSettings(entry, settings);
+  }
+
+  #keepSettings(entry, settings) {
+    entry.chat.settings = settings;
+    if (entry.chat.id) this.#saver.save(entry, null);
+    this.#does.changed();
   }
 
   // --- Taking away ---

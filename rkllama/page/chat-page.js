@@ -8,12 +8,12 @@ import { ChatSaver } from './chats-saver.js';
 import { whenChatsChange } from './chats-store.js';
 import { ChatRuns, endAbandoned } from './chat-runs.js';
 import { ModelPicker } from './chat-model.js';
-import { chatSettingsDialog } from './chat-settings.js';
 import { chatHello } from './chat-hello.js';
 import './chat-words.js';
 import { ChatDrawer } from './chat-drawer.js';
 import { notify } from './dialog.js';
 import { h, iconButton } from './dom.js';
+import { isInSight, onSight } from './sight.js';
 import { t } from './words.js';
 
 /** Characters of a finished answer that are read to who cannot see it. */
@@ -42,11 +42,11 @@ export class ChatPage {
     this.#talk = this.#makeTalk();
     this.#list = this.#makeList();
     this.#drawer = new ChatDrawer(this.#list, { isShown: () => this.node.isConnected, escape: () => this.#talk.stop() });
-    this.#composer = new Composer({ send: (...said) => this.#talk.send(...said), stop: () => this.#talk.stop(), think: (on) => this.#setThink(on) });
+    this.#composer = new Composer(this.#talk);
     this.node = h('div', { class: 'chat-view' }, this.#list.node, this.#drawer.shade, this.#main());
     this.#composer.acceptDrops(this.node);
     whenChatsChange((change) => this.#changedElsewhere(change));
-    document.addEventListener('visibilitychange', () => this.#isSeen && this.#lookAgain());
+    onSight(() => this.#isSeen && this.#lookAgain());
     this.#list.refresh();
     this.#show(this.#talk.entry);
   }
@@ -103,7 +103,7 @@ export class ChatPage {
   }
 
   #main() {
-    const settings = iconButton('settings', t('chat.settings'), () => this.#changeSettings());
+    const settings = iconButton('settings', t('chat.settings'), () => this.#talk.changeSettings());
     return h(
       'section',
       { class: 'chat-main', 'aria-label': t('chat') },
@@ -126,7 +126,7 @@ export class ChatPage {
   }
 
   get #isSeen() {
-    return !document.hidden && this.node.isConnected;
+    return isInSight() && this.node.isConnected;
   }
 
   #show(entry) {
@@ -264,23 +264,5 @@ export class ChatPage {
   async #putBack({ chat, messages }) {
     await this.#store.save({ ...chat, revision: 0 }, messages, 0);
     await this.#list.refresh(chat.id);
-  }
-
-  // --- Its settings ---
-
-  #setThink(think) {
-    this.#keepSettings(this.#talk.entry, { ...this.#chat.settings, think });
-  }
-
-  async #changeSettings() {
-    const { entry } = this.#talk;
-    const settings = await chatSettingsDialog(entry.chat.settings, this.#picker.known());
-    if (settings !== null) this.#keepSettings(entry, settings);
-  }
-
-  #keepSettings(entry, settings) {
-    entry.chat.settings = settings;
-    if (entry.chat.id) this.#saver.save(entry, null);
-    this.#showState();
   }
 }
