@@ -38,7 +38,7 @@ _WORDS = re.compile(r"^addWords\(\{(.*|\n(?s:.*?)^)\}\);\n", re.M)
 _NEEDLESS = re.compile(r"[,;]\n\s*(?=\})|,\n\s*(?=[\])])")
 _DECLARED = re.compile(r"^( *)(const|let) (?!.*//).*;\n(?:\1\2 (?!.*//).*;\n)+", re.M)
 _NESTED = re.compile(r"^(?! *(?://|/?\*)).*`[^`\n]*\$\{[^`}\n]*`.*", re.M)
-_PRIVATE = re.compile(r"(\bthis\.|^  (?:async |get )?)#(\w+)", re.M)
+_PRIVATE = re.compile(r"(\bthis\.|^  (?:(?:async|get|set|static) |\*)*)#(\w+)", re.M)
 _TOP = re.compile(r"^(?:async )?(?:function\*?|const|let|class) ([\w$]+)", re.M)
 
 

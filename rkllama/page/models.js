@@ -1,7 +1,7 @@
 // The view "Models": getting one, downloads, and what is here.
 
 import { modelStore, onModels, refreshModels } from './models-data.js';
-import { downloadsPanel } from './models-downloads.js';
+import { DownloadsPanel } from './models-downloads.js';
 import { fillModels, tickModels } from './models-list.js';
 import { wordButton } from './models-parts.js';
 import { startPull } from './models-pulls.js';
@@ -23,7 +23,7 @@ addWords({
 export class ModelsPage {
   #live = h('p', { class: 'unseen', role: 'status', 'aria-live': 'polite' });
   #search = new SearchPanel();
-  #downloads = downloadsPanel((text) => this.#say(text));
+  #downloads = new DownloadsPanel((text) => this.#say(text));
   #here = new HerePanel();
   #ends = [
     () => this.#search.end(),
