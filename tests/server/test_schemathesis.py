@@ -30,7 +30,7 @@ from schemathesis.pytest.lazy import get_all_tests  # noqa: E402 - where it is i
 TEMPLATED, PLAIN = "qwen2.5-tiny", "plain"
 NAMES = [TEMPLATED] * 5 + [f"{TEMPLATED}:latest", f"{TEMPLATED}.rkllm", PLAIN, "copy", "missing"]
 NAMED_BY = ("model", "model_name", "source", "destination", "from")
-EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "6"))
 MOST_SECONDS = 15.0
 SETTINGS = settings(
     max_examples=EXAMPLES,
