@@ -440,6 +440,8 @@ class EncoderInfo:
     tokens: int | None = None
     """Tokens that a picture takes of the context."""
     platforms: tuple[str, ...] = ()
+    newest_only: bool = False
+    """Whether the model sees the pictures of a conversation's last turn only."""
     problem: str | None = None
     """Why it cannot be used here."""
 

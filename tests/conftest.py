@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,14 +39,30 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A stretch of the tests for each worker, of which the others take what it does not come to: those of a
+    file, which share servers and browsers, run in one of them.
+    """
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as `unit` what is not marked `integration`: `pytest -m unit` takes seconds. The files whose tests
-    are the longest come first, so that no worker begins one when the others have nothing left.
+    are the longest come first, so that no worker begins one when the others have nothing left; tests that run
+    alone come last, when nobody waits long for them.
     """
     for item in items:
         if item.get_closest_marker("integration") is None:
             item.add_marker("unit")
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.path.name in LONGEST:
+        return 0
+    return 1 if item.get_closest_marker("serial") is None else 2
 
 
 LONGEST = (

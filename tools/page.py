@@ -4,9 +4,10 @@
 not what they give.
 
 Comments and needless blanks are left out of it, by rjsmin and rcssmin, so that a phone loads it the sooner;
-names stay. This is no bundler: the modules are written into one function, in the order in which they need
-each other. So names at the top of a module are unique across all modules, and modules import names only
-(`import { a } from './b.js'`), nothing renamed. The texts of all modules stand together: they pack better so.
+names stay, but for those that are private to a class, which become short. This is no bundler: the modules are
+written into one function, in the order in which they need each other. So names at the top of a module are
+unique across all modules, and modules import names only (`import { a } from './b.js'`), nothing renamed. The
+texts of all modules stand together: they pack better so.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from __future__ import annotations
 import gzip
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from itertools import chain, product
 from pathlib import Path
+from string import ascii_letters
 
 import rcssmin
 import rjsmin
@@ -34,6 +38,7 @@ _WORDS = re.compile(r"^addWords\(\{(.*|\n(?s:.*?)^)\}\);\n", re.M)
 _NEEDLESS = re.compile(r"[,;]\n\s*(?=\})|,\n\s*(?=[\])])")
 _DECLARED = re.compile(r"^( *)(const|let) (?!.*//).*;\n(?:\1\2 (?!.*//).*;\n)+", re.M)
 _NESTED = re.compile(r"^(?! *(?://|/?\*)).*`[^`\n]*\$\{[^`}\n]*`.*", re.M)
+_PRIVATE = re.compile(r"(\bthis\.|^  (?:(?:async|get|set|static) |\*)*)#(\w+)", re.M)
 _TOP = re.compile(r"^(?:async )?(?:function\*?|const|let|class) ([\w$]+)", re.M)
 
 
@@ -46,7 +51,8 @@ def build(first: str = FIRST, ending: str = "") -> str:
     words = [text.strip().rstrip(",") for piece in pieces for text in _WORDS.findall(piece)]
     pieces = [_WORDS.sub("", piece) for piece in pieces]
     pieces.insert(-1, f"addWords({{{','.join(words)}}});\n")
-    script = "(() => {\n'use strict';\n\n" + "\n".join(pieces) + ending + "})();\n"
+    body = _with_short_privates("\n".join(pieces))
+    script = "(() => {\n'use strict';\n\n" + body + ending + "})();\n"
     style = "\n".join(_read(name).strip() for name in STYLES) + "\n"
     if found := _NESTED.search(script):
         raise ValueError(f"rjsmin takes the inner one of two nested templates apart: {found[0]}")
@@ -78,6 +84,16 @@ def _piece(name: str, owners: dict[str, str]) -> str:
     # Not needed: a second `const`, and what stands before a closing bracket. No text goes over a line's end.
     body = _DECLARED.sub(lambda found: re.sub(rf";\n *{found[2]} ", ", ", found[0]), body)
     return _NEEDLESS.sub("\n", f"{body}\n")
+
+
+def _with_short_privates(script: str) -> str:
+    """Return the script with short names for what is private to classes, the shortest for those that are used
+    most. A name that is not found wherever it stands makes a SyntaxError, so that nothing can change unseen.
+    """
+    counted = Counter(name for _, name in _PRIVATE.findall(script))
+    letters = chain(ascii_letters, map("".join, product(ascii_letters, repeat=2)))
+    short = dict(zip((name for name, _ in counted.most_common()), letters, strict=False))
+    return _PRIVATE.sub(lambda found: f"{found[1]}#{short[found[2]]}", script)
 
 
 def _in_order(name: str, above: list[str], seen: set[str]) -> Iterator[str]:

@@ -78,6 +78,7 @@ def _encoder_rows(encoder: EncoderInfo) -> list[tuple[str, object]]:
         ("size", human_size(encoder.size)),
         ("input", pixels),
         ("tokens per picture", encoder.tokens),
+        ("seen", "those of the last question" if encoder.newest_only else None),
         ("platform", ", ".join(encoder.platforms)),
         ("not used", encoder.problem),
     ]

@@ -38,7 +38,7 @@ from .generation import Generation
 from .memory.pool import Pool
 from .memory.resident import Resident, Turn
 from .metrics import Metrics
-from .pictures import with_pictures
+from .pictures import with_pictures, without_earlier_pictures
 from .prompt import build_prompt, empty_prompt, tools_for
 from .slots import count_in_slot
 from .structured.schema import check_schema
@@ -285,8 +285,12 @@ def _no_reranker(info: ModelInfo) -> Unsupported:
 
 def _with_pictures(request: ChatRequest, model: StoredModel) -> ChatRequest:
     """Return the request as the model can take its pictures; see pictures.with_pictures."""
-    problem = None if model.encoder is None else model.encoder.problem
-    return with_pictures(request, sees="vision" in model.capabilities, problem=problem)
+    sees = "vision" in model.capabilities
+    if model.encoder is None:
+        return with_pictures(request, sees=sees)
+    if sees and model.encoder.newest_only:
+        request = without_earlier_pictures(request)
+    return with_pictures(request, sees=sees, problem=model.encoder.problem)
 
 
 def _check_shape(request: ChatRequest) -> None:

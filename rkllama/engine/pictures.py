@@ -34,6 +34,18 @@ def with_pictures(request: ChatRequest, *, sees: bool, problem: str | None = Non
     )
 
 
+def without_earlier_pictures(request: ChatRequest) -> ChatRequest:
+    """Return the request without the pictures before its last question, which may be several messages of the
+    user, for a model that they would confuse.
+    """
+    messages = request.messages
+    earlier = max((at for at, message in enumerate(messages) if message.role == "user"), default=0)
+    while earlier and messages[earlier - 1].role == "user":
+        earlier -= 1
+    left = tuple(_with(message, _left_out) for message in messages[:earlier])
+    return replace(request, messages=left + messages[earlier:])
+
+
 def images_of(messages: Iterable[Message]) -> tuple[bytes, ...]:
     """Return the pictures of a conversation in their order."""
     return images_in(part for message in messages for part in message.content)
@@ -80,6 +92,10 @@ def _with(message: Message, take: Callable[[Part], Part]) -> Message:
     if not any(isinstance(part, SentImage) for part in message.content):
         return message
     return replace(message, content=joined_parts(map(take, message.content)))
+
+
+def _left_out(part: Part) -> Part:
+    return TextPart("") if isinstance(part, SentImage) else part
 
 
 def _told(part: Part, problem: str | None) -> Part:

@@ -3,6 +3,7 @@
 import { getJSON } from './api.js';
 import { CHART_MINUTES } from './charts.js';
 import { modelsInMemory } from './models-data.js';
+import { isInSight, onSight } from './sight.js';
 
 const SAMPLE_EVERY = 2000;
 const SAMPLE_SOON = 700; // after the first one: a load is the difference of two
@@ -11,42 +12,52 @@ const SAMPLES_KEPT = CHART_MINUTES * 60 * 1000 + SAMPLE_EVERY;
 /** `{at, board, inMemory, health, loads}` of the last minutes, oldest first. It outlives the view, which then shows a gap. */
 export const boardHistory = [];
 
-/** Ask again and again, only while the page is seen, and call `told(sample)` or `missed(error)`. Returns what ends it. */
-export function sampleBoard(told, missed) {
-  let timer = 0;
-  let controller = null;
-  const stop = () => {
-    clearTimeout(timer);
-    controller?.abort();
-    controller = null;
-  };
-  const ask = async () => {
-    const mine = new AbortController();
-    controller = mine;
+/** Asks again and again, only while the page is seen, and calls `told(sample)` or `missed(error)`, until `end()`. */
+export class BoardSampler {
+  #told;
+  #missed;
+  #timer = 0;
+  #controller = null;
+  #forget = onSight(() => this.#begin());
+
+  constructor(told, missed) {
+    this.#told = told;
+    this.#missed = missed;
+    this.#begin();
+  }
+
+  end() {
+    this.#forget();
+    this.#stop();
+  }
+
+  #begin() {
+    this.#stop();
+    if (isInSight()) this.#ask();
+  }
+
+  #stop() {
+    clearTimeout(this.#timer);
+    this.#controller?.abort();
+  }
+
+  async #ask() {
+    this.#controller = new AbortController();
+    const { signal } = this.#controller;
     let sample;
     try {
-      sample = await takeSample(mine.signal);
-      if (mine.signal.aborted) return;
+      sample = await takeSample(signal);
+      if (signal.aborted) return;
       keepSample(sample);
-      told(sample);
+      this.#told(sample);
     } catch (error) {
-      if (mine.signal.aborted) return;
+      if (signal.aborted) return;
       if (boardHistory.at(-1) === sample) boardHistory.pop(); // it could not be shown, and would not be next time
-      missed(error);
+      this.#missed(error);
       if (error.status === 401) return; // whoever gave no key is not asked again and again
     }
-    timer = setTimeout(ask, boardHistory.length < 2 ? SAMPLE_SOON : SAMPLE_EVERY);
-  };
-  const look = () => {
-    stop();
-    if (document.visibilityState === 'visible') ask();
-  };
-  document.addEventListener('visibilitychange', look);
-  look();
-  return () => {
-    document.removeEventListener('visibilitychange', look);
-    stop();
-  };
+    this.#timer = setTimeout(() => this.#ask(), boardHistory.length < 2 ? SAMPLE_SOON : SAMPLE_EVERY);
+  }
 }
 
 async function takeSample(signal) {

@@ -1,14 +1,14 @@
 // The chat's view. It is made once and kept, so that answers go on being written while another view is shown.
 
-import { chatPage } from './chat_page.js';
-import { openChatStore } from './chats_store.js';
+import { ChatPage } from './chat-page.js';
+import { openChatStore } from './chats-store.js';
 
 let chatPageMade = null;
 
 export const chatView = {
   mount(root, place) {
     let left = false;
-    chatPageMade ??= openChatStore().then(chatPage);
+    chatPageMade ??= openChatStore().then((store) => new ChatPage(store));
     chatPageMade.then((page) => {
       if (left) return;
       root.replaceChildren(page.node);

@@ -1,6 +1,6 @@
 // Questions and notices over the page.
 
-import { field, h, iconButton, textButton } from './dom.js';
+import { field, form, h, iconButton, textButton } from './dom.js';
 import { addWords, t } from './words.js';
 
 addWords({
@@ -20,27 +20,19 @@ export function dialog(title, build, { className = '' } = {}) {
       result = value;
       element.close();
     };
+    const on = {
+      close: () => {
+        element.remove();
+        resolve(result);
+      },
+      // Beside what is in it.
+      click: ({ target }) => target === element && close(null),
+    };
+    const head = h('header', { class: 'dialog-head' }, h('h2', { id: 'dialog-title' }, title), iconButton('close', t('close'), () => close(null)));
     const element = h(
       'dialog',
-      {
-        class: `dialog ${className}`.trim(),
-        'aria-labelledby': 'dialog-title',
-        on: {
-          close: () => {
-            element.remove();
-            resolve(result);
-          },
-          click: (event) => {
-            if (event.target === element) element.close();
-          },
-        },
-      },
-      h(
-        'div',
-        { class: 'dialog-body' },
-        h('header', { class: 'dialog-head' }, h('h2', { id: 'dialog-title' }, title), iconButton('close', t('close'), () => element.close())),
-        build(close),
-      ),
+      { class: `dialog ${className}`.trim(), 'aria-labelledby': 'dialog-title', on },
+      h('div', { class: 'dialog-body' }, head, build(close)),
     );
     document.body.append(element);
     element.showModal();
@@ -65,18 +57,13 @@ export async function confirmed(title, text, action, { danger = false } = {}) {
 export function keyDialog(wrong) {
   return dialog(t('key.title'), (close) => {
     const input = h('input', { type: 'password', name: 'key', autocomplete: 'current-password', required: true, autofocus: true, 'aria-describedby': 'key-about' });
-    return h(
-      'form',
-      {
-        method: 'dialog',
-        on: {
-          submit: (event) => {
-            event.preventDefault();
-            const key = input.value.trim();
-            if (key) close(key);
-          },
-        },
-      },
+    const submit = () => {
+      const key = input.value.trim();
+      if (key) close(key);
+    };
+    return form(
+      {},
+      submit,
       h('p', { id: 'key-about' }, wrong ? t('key.wrong') : t('key.wanted')),
       field(t('key.label'), input),
       h('div', { class: 'buttons' }, h('button', { class: 'button primary' }, t('key.use'))),

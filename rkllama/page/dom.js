@@ -73,6 +73,15 @@ export function textButton(text, onClick, look = '', sign = '') {
   return h('button', { type: 'button', class: `button ${look}`.trim(), on: { click: onClick } }, sign && icon(sign), text);
 }
 
+/** A form; `submit()` is called in the place of sending it. */
+export function form(properties, submit, ...children) {
+  const submitted = (event) => {
+    event.preventDefault();
+    submit();
+  };
+  return h('form', { ...properties, on: { submit: submitted } }, children);
+}
+
 /** An input below its label. */
 export function field(label, input, properties = {}) {
   return h('label', { class: 'field', ...properties }, h('span', {}, label), input);
@@ -86,4 +95,14 @@ export function iconButton(name, label, onClick, properties = {}) {
     { type: 'button', class: `icon-button ${extra}`.trim(), 'aria-label': label, title: label, on: { click: onClick }, ...rest },
     icon(name),
   );
+}
+
+/** An input for files, for buttons to click: `take(files)` gets those that are chosen. */
+export function fileInput(properties, take) {
+  const change = () => {
+    take([...input.files]);
+    input.value = '';
+  };
+  const input = h('input', { type: 'file', hidden: true, ...properties, on: { change } });
+  return input;
 }

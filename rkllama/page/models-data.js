@@ -2,6 +2,7 @@
 // listens; it is asked when something has changed, never again and again.
 
 import { getJSON, request } from './api.js';
+import { isInSight } from './sight.js';
 
 const MODEL_STAYS = Date.UTC(2300, 0);
 const SKEW_SEEN = 3000; // the server tells its time in whole seconds
@@ -84,7 +85,7 @@ function watchExpiry() {
   const delay = Math.max(next - Date.now() + 1000, 5000);
   if (delay > LONGEST_TIMER) return;
   expiryTimer = setTimeout(() => {
-    if (document.visibilityState === 'visible') refreshModels();
+    if (isInSight()) refreshModels();
   }, delay);
 }
 

@@ -31,97 +31,141 @@ addWords({
 const PULL_QUARTER = 0.25;
 const PULL_TEXT_EVERY = 500; // milliseconds: figures that change faster are not read
 
-/** The section with all downloads; hidden where there is none. `say` speaks to who does not see. */
-export function downloadsPanel(say) {
-  const list = h('ul', { class: 'models-downloads' });
-  const title = h('h2', { id: 'models-downloads', tabindex: -1 }, t('down.title'));
-  const about = h('p', { class: 'soft' }, t('down.keep-open'));
-  const element = h('section', { class: 'models-section', 'aria-labelledby': 'models-downloads', hidden: true }, title, list, about);
-  const panel = { element, list, about, rows: new Map(), say };
-  const update = () => fillDownloads(panel);
-  const end = onPulls((pull) => {
-    const row = panel.rows.get(pull);
-    if (row && pulls.has(pull.reference)) moveRow(panel, row, pull);
-    else update();
-  });
-  update();
-  return { element, update, end };
-}
-
-function fillDownloads(panel) {
-  const running = [...pulls.values()];
-  const left = modelStore.incomplete.filter((part) => !isPulled(part));
-  const wanted = new Map();
-  for (const pull of running) wanted.set(pull, panel.rows.get(pull) || pullRow(pull));
-  const hadFocus = panel.list.contains(document.activeElement);
-  panel.rows = wanted;
-  const rows = [...wanted.values(), ...left.map(partRow)];
-  const kept = new Set(rows);
-  for (const child of [...panel.list.children]) if (!kept.has(child)) child.remove();
-  for (const row of rows) panel.list.append(row);
-  for (const [pull, row] of wanted) moveRow(panel, row, pull);
-  panel.element.hidden = !rows.length;
-  panel.about.hidden = !running.some(isRunning);
-  if (hadFocus && !panel.list.contains(document.activeElement)) {
-    document.getElementById(rows.length ? 'models-downloads' : 'models-here')?.focus();
-  }
-}
-
-// --- One that runs, or ran here ---
-
-function pullRow(pull) {
-  const parts = {
-    name: h('h3', {}, pull.file || pull.reference),
-    note: h('p', { class: 'soft', hidden: true }),
-    bar: h('progress', { max: 1, 'aria-label': wordsAbout(t('down.title'), pull.reference) }),
-    text: h('p', { class: 'models-progress' }),
-    problem: h('div', {}),
-    actions: h('div', { class: 'buttons' }),
-  };
-  const row = h('li', { class: 'card models-download' }, h('div', { class: 'models-download-text' }, parts.name, parts.note, parts.bar, parts.text, parts.problem), parts.actions);
-  return Object.assign(row, { parts, drawn: 0, timer: 0, quarter: 0, status: '' });
-}
-
-function moveRow(panel, row, pull) {
-  const { parts } = row;
-  const share = pullShare(pull);
-  speakQuarter(panel, row, pull, share);
-  const now = performance.now();
-  if (row.status === pull.status && now - row.drawn < PULL_TEXT_EVERY) {
-    row.timer ||= setTimeout(() => moveRow(panel, row, pull), PULL_TEXT_EVERY);
-    return;
-  }
-  clearTimeout(row.timer);
-  Object.assign(row, { drawn: now, timer: 0 });
-  parts.name.textContent = pull.file || pull.reference;
-  parts.note.textContent = pull.note;
-  parts.note.hidden = !pull.note;
-  if (share === null) parts.bar.removeAttribute('value');
-  else parts.bar.value = share;
-  parts.text.textContent = pullText(pull, share);
-  if (row.status !== pull.status) changeRow(panel, row, pull);
-}
-
-/** What a download's row offers depends on how it is: running, failed, done. */
-function changeRow(panel, row, pull) {
-  const { parts } = row;
-  const isOver = pull.status === 'failed';
-  if (isOver && row.status !== 'failed') panel.say(wordsAbout(pull.reference, pull.error.message));
-  if (pull.status === 'done') panel.say(t('pull.here', { name: untaggedName(pull.model) }));
-  const wasRunning = row.status !== '' && row.status !== 'failed';
-  row.status = pull.status;
-  parts.bar.hidden = isOver;
-  parts.text.hidden = isOver;
-  if (wasRunning && isRunning(pull)) return;
-  panel.about.hidden = ![...pulls.values()].some(isRunning);
-  const hadFocus = parts.actions.contains(document.activeElement);
-  fill(parts.problem, isOver && pullProblem(pull));
-  fill(
-    parts.actions,
-    isRunning(pull) && wordButton(t('down.stop'), () => stopAndSay(pull), { about: pull.file || pull.reference }),
-    isOver && wordButton(t('down.dismiss'), () => dismissPull(pull)),
+/** The section with all downloads, until `end()`; hidden where there is none. `say` speaks to who does not see. */
+export class DownloadsPanel {
+  #say;
+  #rows = new Map();
+  #list = h('ul', { class: 'models-downloads' });
+  #about = h('p', { class: 'soft' }, t('down.keep-open'));
+  #forget = onPulls((pull) => this.#move(pull));
+  element = h(
+    'section',
+    { class: 'models-section', 'aria-labelledby': 'models-downloads', hidden: true },
+    h('h2', { id: 'models-downloads', tabindex: -1 }, t('down.title')),
+    this.#list,
+    this.#about,
   );
-  if (hadFocus) (parts.actions.querySelector('button') || document.getElementById('models-downloads')).focus();
+
+  constructor(say) {
+    this.#say = say;
+    this.update();
+  }
+
+  end() {
+    this.#forget();
+  }
+
+  update() {
+    const hadFocus = this.#list.contains(document.activeElement);
+    this.#rows = new Map(Array.from(pulls.values(), (pull) => [pull, this.#rows.get(pull) || new PullRow(pull, this.#say)]));
+    const left = modelStore.incomplete.filter((part) => !isPulled(part));
+    const nodes = [...Array.from(this.#rows.values(), ({ node }) => node), ...left.map(partRow)];
+    for (const child of [...this.#list.children]) if (!nodes.includes(child)) child.remove();
+    this.#list.append(...nodes);
+    for (const row of this.#rows.values()) row.move();
+    this.element.hidden = !nodes.length;
+    this.#showAbout();
+    if (hadFocus && !this.#list.contains(document.activeElement)) {
+      document.getElementById(nodes.length ? 'models-downloads' : 'models-here')?.focus();
+    }
+  }
+
+  #move(pull) {
+    const row = this.#rows.get(pull);
+    if (row && pulls.has(pull.reference)) row.move();
+    else this.update();
+    this.#showAbout();
+  }
+
+  #showAbout() {
+    this.#about.hidden = ![...pulls.values()].some(isRunning);
+  }
+}
+
+/** A download that runs, or ran here. */
+class PullRow {
+  #pull;
+  #say;
+  #drawn = 0;
+  #timer = 0;
+  #quarter = 0;
+  #status = '';
+  #name = h('h3', {});
+  #note = h('p', { class: 'soft' });
+  #bar;
+  #text = h('p', { class: 'models-progress' });
+  #problem = h('div', {});
+  #actions = h('div', { class: 'buttons' });
+
+  constructor(pull, say) {
+    this.#pull = pull;
+    this.#say = say;
+    this.#bar = h('progress', { max: 1, 'aria-label': wordsAbout(t('down.title'), pull.reference) });
+    const text = h('div', { class: 'models-download-text' }, this.#name, this.#note, this.#bar, this.#text, this.#problem);
+    this.node = h('li', { class: 'card models-download' }, text, this.#actions);
+  }
+
+  get #title() {
+    return this.#pull.file || this.#pull.reference;
+  }
+
+  /** Show how far it is; figures wait where they would change faster than one reads. */
+  move() {
+    const now = performance.now();
+    this.#speakQuarter();
+    if (this.#status === this.#pull.status && now - this.#drawn < PULL_TEXT_EVERY) {
+      this.#timer ||= setTimeout(() => this.move(), PULL_TEXT_EVERY);
+      return;
+    }
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#drawn = now;
+    this.#draw();
+    if (this.#status !== this.#pull.status) this.#change();
+  }
+
+  #draw() {
+    const { note } = this.#pull;
+    const share = pullShare(this.#pull);
+    this.#name.textContent = this.#title;
+    this.#note.textContent = note;
+    this.#note.hidden = !note;
+    if (share === null) this.#bar.removeAttribute('value');
+    else this.#bar.value = share;
+    this.#text.textContent = pullText(this.#pull, share);
+  }
+
+  /** What it offers depends on how it is: running, failed, done. */
+  #change() {
+    const pull = this.#pull;
+    const isOver = pull.status === 'failed';
+    const wasRunning = this.#status !== '' && this.#status !== 'failed';
+    if (isOver) this.#say(wordsAbout(pull.reference, pull.error.message));
+    if (pull.status === 'done') this.#say(t('pull.here', { name: untaggedName(pull.model) }));
+    this.#status = pull.status;
+    this.#bar.hidden = this.#text.hidden = isOver;
+    if (!wasRunning || !isRunning(pull)) this.#offer(isOver);
+  }
+
+  #offer(isOver) {
+    const pull = this.#pull;
+    const hadFocus = this.#actions.contains(document.activeElement);
+    fill(this.#problem, isOver && pullProblem(pull));
+    fill(
+      this.#actions,
+      isRunning(pull) && wordButton(t('down.stop'), () => stopAndSay(pull), { about: this.#title }),
+      isOver && wordButton(t('down.dismiss'), () => dismissPull(pull)),
+    );
+    if (hadFocus) (this.#actions.querySelector('button') || document.getElementById('models-downloads')).focus();
+  }
+
+  #speakQuarter() {
+    const share = pullShare(this.#pull);
+    if (this.#pull.status !== 'downloading' || share === null) return;
+    const quarter = Math.floor(share / PULL_QUARTER);
+    if (quarter > this.#quarter && quarter < 4) this.#say(wordsAbout(this.#title, percent(quarter * PULL_QUARTER)));
+    this.#quarter = quarter;
+  }
 }
 
 function stopAndSay(pull) {
@@ -160,13 +204,6 @@ function pullText(pull, share) {
   ]
     .filter(Boolean)
     .join(' · ');
-}
-
-function speakQuarter(panel, row, pull, share) {
-  if (pull.status !== 'downloading' || share === null) return;
-  const quarter = Math.floor(share / PULL_QUARTER);
-  if (quarter > row.quarter && quarter < 4) panel.say(wordsAbout(pull.file || pull.reference, percent(quarter * PULL_QUARTER)));
-  row.quarter = quarter;
 }
 
 // --- What an earlier one has left ---

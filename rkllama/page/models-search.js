@@ -5,7 +5,7 @@ import { boardSoc } from './models-data.js';
 import { capabilityText, setIdle, setWords, shownCapabilities, wordButton } from './models-parts.js';
 import { isRunning, onPulls, pullShare, pulls, startPull } from './models-pulls.js';
 import { errorBox } from './dialog.js';
-import { field, fill, h, icon } from './dom.js';
+import { field, fill, form, h, icon } from './dom.js';
 import { addWords, bytes, figure, language, moment, percent, t } from './words.js';
 
 addWords({
@@ -40,129 +40,146 @@ const SEARCH_COMPACT = new Intl.NumberFormat(language, { notation: 'compact', ma
 const nothingSearched = { text: '', format: '', page: 0, models: [], warning: '', more: false };
 const lastSearch = { ...nothingSearched };
 
-/** The panel, and what undoes it. */
-export function searchPanel() {
-  Object.assign(lastSearch, nothingSearched);
-  const panel = {
-    input: h('input', { type: 'search', name: 'query', autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false', placeholder: t('search.hint')}),
-    format: h('select', { name: 'format' }, h('option', { value: '' }, t('search.npu')), h('option', { value: 'gguf' }, t('search.cpu'))),
-    status: h('p', { class: 'soft', role: 'status' }),
-    typed: h('div', { class: 'models-typed' }),
-    results: h('div', { class: 'models-results' }),
-    timer: 0,
-    controller: new AbortController(),
-    soc: null,
-  };
-  panel.choice = field(t('models.runs'), panel.format, { class: 'field models-format', hidden: true });
-  const submit = (event) => {
-    event.preventDefault();
-    searchNow(panel);
-  };
-  const element = h(
+/** The panel, until `end()`. */
+export class SearchPanel {
+  #input = h('input', { type: 'search', name: 'query', autocomplete: 'off', autocapitalize: 'none', spellcheck: 'false', placeholder: t('search.hint') });
+  #format = h('select', { name: 'format' }, h('option', { value: '' }, t('search.npu')), h('option', { value: 'gguf' }, t('search.cpu')));
+  #choice = field(t('models.runs'), this.#format, { class: 'field models-format', hidden: true });
+  #typed = h('div', { class: 'models-typed' });
+  #status = h('p', { class: 'soft', role: 'status' });
+  #results = h('div', { class: 'models-results' });
+  #timer = 0;
+  #controller = new AbortController();
+  #soc = null;
+  #forget = onPulls((pull) => this.#mark(pull));
+  element = h(
     'section',
     { class: 'card models-search', 'aria-labelledby': 'models-search-title' },
     h('h2', { id: 'models-search-title' }, t('search.title')),
-    h('form', { role: 'search', class: 'models-form', on: { submit, input: (event) => searchSoon(panel, event) } }, field(t('search.label'), panel.input), panel.choice),
-    panel.typed,
-    panel.status,
-    panel.results,
+    form({ role: 'search', class: 'models-form' }, () => this.#searchNow(), field(t('search.label'), this.#input), this.#choice),
+    this.#typed,
+    this.#status,
+    this.#results,
   );
-  boardSoc().then((soc) => {
-    panel.soc = soc;
-    panel.choice.hidden = soc === null;
-    showResults(panel);
-  });
-  const forget = onPulls((pull) => markResult(panel, pull));
-  return { element, input: panel.input, end: () => { forget(); clearTimeout(panel.timer); panel.controller.abort(); } };
-}
 
-function searchSoon(panel, event) {
-  clearTimeout(panel.timer);
-  offerTyped(panel);
-  panel.timer = setTimeout(() => searchNow(panel), event.target === panel.format ? 0 : SEARCH_AFTER);
-}
-
-/** Ask for what is typed. An address or a path is not searched: it can only be fetched. */
-async function searchNow(panel) {
-  clearTimeout(panel.timer);
-  offerTyped(panel);
-  panel.controller.abort();
-  Object.assign(lastSearch, nothingSearched, { text: panel.input.value.trim(), format: panel.format.value, models: [] });
-  if (lastSearch.text.length < 2 || isHubReference(lastSearch.text)) {
-    showResults(panel);
-    return;
+  constructor() {
+    Object.assign(lastSearch, nothingSearched);
+    this.#input.addEventListener('input', () => this.#searchIn(SEARCH_AFTER));
+    this.#format.addEventListener('input', () => this.#searchIn(0));
+    boardSoc().then((soc) => this.#setBoard(soc));
   }
-  await fetchSearchPage(panel, 1);
+
+  end() {
+    this.#forget();
+    clearTimeout(this.#timer);
+    this.#controller.abort();
+  }
+
+  #setBoard(soc) {
+    this.#soc = soc;
+    this.#choice.hidden = soc === null;
+    this.#show();
+  }
+
+  #searchIn(milliseconds) {
+    clearTimeout(this.#timer);
+    this.#offerTyped();
+    this.#timer = setTimeout(() => this.#searchNow(), milliseconds);
+  }
+
+  /** Ask for what is typed. An address or a path is not searched: it can only be fetched. */
+  async #searchNow() {
+    const text = this.#input.value.trim();
+    clearTimeout(this.#timer);
+    this.#offerTyped();
+    this.#controller.abort();
+    Object.assign(lastSearch, nothingSearched, { text, format: this.#format.value });
+    if (text.length < 2 || isHubReference(text)) this.#show();
+    else await this.#fetch(1);
+  }
+
+  async #fetch(page) {
+    this.#controller = new AbortController();
+    const { signal } = this.#controller;
+    this.#status.textContent = t('search.asking');
+    this.#results.ariaBusy = 'true';
+    try {
+      await fetchSearchPage(page, signal);
+      this.#show();
+    } catch (error) {
+      if (signal.aborted) return;
+      this.#status.textContent = '';
+      fill(this.#results, errorBox(error, () => this.#fetch(page)));
+    } finally {
+      if (!signal.aborted) this.#results.ariaBusy = null;
+    }
+  }
+
+  #show() {
+    const { models, page, warning, more } = lastSearch;
+    const fitting = models.filter(({ fits }) => fits);
+    const unfit = models.filter(({ fits }) => !fits);
+    const best = fitting.filter((model) => model.best);
+    const [shown, others] = best.length ? [best, fitting.filter((model) => !model.best)] : [fitting, []];
+    this.#status.textContent = page ? this.#summary(fitting.length, unfit.length) : '';
+    fill(
+      this.#results,
+      warning && h('p', { class: 'models-warning' }, icon('warning'), warning),
+      shown.length > 0 && h('ul', { class: 'models-offers' }, shown.map(offerRow)),
+      foldedOffers('search.others', others, false),
+      foldedOffers('search.not', unfit, !fitting.length),
+      more && wordButton(t('search.more'), () => this.#fetch(page + 1)),
+    );
+  }
+
+  #summary(fitting, others) {
+    if (!fitting) return t(others ? 'search.none-fits' : 'search.none');
+    const onNPU = this.#soc !== null && lastSearch.format !== 'gguf';
+    return t('search.fits', { count: fitting, board: onNPU ? this.#soc : t('search.machine') });
+  }
+
+  /** What is typed can be fetched as it stands, too. */
+  #offerTyped() {
+    const text = this.#input.value.trim();
+    const isReference = isHubReference(text);
+    const pull = () => startPull(text);
+    fill(
+      this.#typed,
+      text.length > 1 && [wordButton(t('search.pull', { text }), pull, { look: isReference ? 'primary' : '', sign: 'download' }), !isReference && h('span', { class: 'soft' }, t('search.exact'))],
+    );
+  }
+
+  /** Let a result say how far its download is, and that it is here now. */
+  #mark(pull) {
+    const offer = lastSearch.models.find((model) => model.reference === pull.reference);
+    const row = [...this.#results.querySelectorAll('[data-reference]')].find((one) => one.dataset.reference === pull.reference);
+    if (!offer || !row) return;
+    offer.here ||= pull.status === 'done';
+    if (offer.here) replaceRow(row, offerRow(offer));
+    else sayPull(row.querySelector('button'), offer);
+  }
+}
+
+/** Add a page of results to what was found. Raises ApiError, or AbortError through `signal`. */
+async function fetchSearchPage(page, signal) {
+  const asked = new URLSearchParams({ query: lastSearch.text });
+  if (lastSearch.format) asked.set('format', lastSearch.format);
+  if (page > 1) asked.set('page', page);
+  const { models, warning = '', more } = await getJSON(`api/rkllama/search?${asked}`, { signal });
+  const known = new Set(lastSearch.models.map((model) => model.reference));
+  const fresh = models.filter((model) => !known.has(model.reference));
+  Object.assign(lastSearch, { page, models: [...lastSearch.models, ...fresh], warning, more });
 }
 
 function isHubReference(text) {
   return text.includes('/');
 }
 
-async function fetchSearchPage(panel, page) {
-  panel.controller = new AbortController();
-  const { signal } = panel.controller;
-  const asked = new URLSearchParams({ query: lastSearch.text });
-  if (lastSearch.format) asked.set('format', lastSearch.format);
-  if (page > 1) asked.set('page', page);
-  panel.status.textContent = t('search.asking');
-  panel.results.setAttribute('aria-busy', 'true');
-  try {
-    const answer = await getJSON(`api/rkllama/search?${asked}`, { signal });
-    const known = new Set(lastSearch.models.map((model) => model.reference));
-    const fresh = answer.models.filter((model) => !known.has(model.reference));
-    Object.assign(lastSearch, { page, models: [...lastSearch.models, ...fresh], warning: answer.warning || '', more: answer.more });
-    showResults(panel);
-  } catch (error) {
-    if (signal.aborted) return;
-    panel.status.textContent = '';
-    fill(panel.results, errorBox(error, () => fetchSearchPage(panel, page)));
-  } finally {
-    if (!signal.aborted) panel.results.removeAttribute('aria-busy');
-  }
-}
-
-// --- What is shown ---
-
-function showResults(panel) {
-  const fitting = lastSearch.models.filter((model) => model.fits);
-  const unfit = lastSearch.models.filter((model) => !model.fits);
-  const best = fitting.filter((model) => model.best);
-  const [shown, others] = best.length ? [best, fitting.filter((model) => !model.best)] : [fitting, []];
-  panel.status.textContent = lastSearch.page ? searchSummary(panel, fitting.length, unfit.length) : '';
-  fill(
-    panel.results,
-    lastSearch.warning && h('p', { class: 'models-warning' }, icon('warning'), lastSearch.warning),
-    shown.length > 0 && h('ul', { class: 'models-offers' }, shown.map(offerRow)),
-    foldedOffers('search.others', others, false),
-    foldedOffers('search.not', unfit, !fitting.length),
-    lastSearch.more && wordButton(t('search.more'), () => fetchSearchPage(panel, lastSearch.page + 1)),
-  );
-}
-
-function searchSummary(panel, fitting, others) {
-  if (!fitting) return t(others ? 'search.none-fits' : 'search.none');
-  const onNPU = panel.soc !== null && lastSearch.format !== 'gguf';
-  return t('search.fits', { count: fitting, board: onNPU ? panel.soc : t('search.machine') });
-}
+// --- One result ---
 
 function foldedOffers(key, offers, open) {
   if (!offers.length) return null;
   return h('details', { open }, h('summary', {}, t(key, { count: offers.length })), h('ul', { class: 'models-offers' }, offers.map(offerRow)));
-}
-
-/** What is typed can be fetched as it stands, too. */
-function offerTyped(panel) {
-  const text = panel.input.value.trim();
-  if (text.length < 2) {
-    fill(panel.typed);
-    return;
-  }
-  fill(
-    panel.typed,
-    wordButton(t('search.pull', { text }), () => startPull(text), { look: isHubReference(text) ? 'primary' : '', sign: 'download' }),
-    !isHubReference(text) && h('span', { class: 'soft' }, t('search.exact')),
-  );
 }
 
 function offerRow(offer) {
@@ -220,19 +237,8 @@ function sayPull(button, offer) {
   setWords(button, share === null ? t(running ? 'search.getting' : 'search.get') : percent(share), offerName(offer));
 }
 
-/** Let a result say how far its download is, and that it is here now. */
-function markResult(panel, pull) {
-  const offer = lastSearch.models.find((model) => model.reference === pull.reference);
-  const row = [...panel.results.querySelectorAll('[data-reference]')].find((one) => one.dataset.reference === pull.reference);
-  if (!offer || !row) return;
-  offer.here ||= pull.status === 'done';
-  const button = row.querySelector('button');
-  if (!offer.here) {
-    sayPull(button, offer);
-    return;
-  }
+function replaceRow(row, fresh) {
   const hadFocus = row.contains(document.activeElement);
-  const fresh = offerRow(offer);
   row.replaceWith(fresh);
   if (hadFocus) fresh.focus();
 }

@@ -1,13 +1,14 @@
 // The view "Models": getting one, downloads, and what is here.
 
 import { modelStore, onModels, refreshModels } from './models-data.js';
-import { downloadsPanel } from './models-downloads.js';
+import { DownloadsPanel } from './models-downloads.js';
 import { fillModels, tickModels } from './models-list.js';
 import { wordButton } from './models-parts.js';
 import { startPull } from './models-pulls.js';
-import { searchPanel } from './models-search.js';
+import { SearchPanel } from './models-search.js';
 import { errorBox } from './dialog.js';
 import { fill, h } from './dom.js';
+import { eachSecond, isInSight, onSight } from './sight.js';
 import { addWords, bytes, t } from './words.js';
 
 addWords({
@@ -18,54 +19,73 @@ addWords({
   'models.guide': ['Use the guide', 'Utiliser le guide'],
 });
 
-const MODELS_TICK = 1000;
-
-function mountModels(root) {
-  const live = h('p', { class: 'unseen', role: 'status', 'aria-live': 'polite' });
-  const say = (text) => {
-    live.textContent = text;
-  };
-  const search = searchPanel();
-  const downloads = downloadsPanel(say);
-  const here = herePanel();
-  root.append(h('div', { class: 'page models-page' }, h('h1', { class: 'unseen' }, t('models')), search.element, downloads.element, here.element, live));
-  const look = () => {
-    if (document.visibilityState === 'visible') refreshModels();
-  };
-  const ends = [
-    search.end,
-    downloads.end,
-    onModels(() => {
-      here.update();
-      downloads.update();
-    }),
+/** The view, from when it is made until `end()`. */
+export class ModelsPage {
+  #live = h('p', { class: 'unseen', role: 'status', 'aria-live': 'polite' });
+  #search = new SearchPanel();
+  #downloads = new DownloadsPanel((text) => this.#say(text));
+  #here = new HerePanel();
+  #ends = [
+    () => this.#search.end(),
+    () => this.#downloads.end(),
+    onModels(() => this.#update()),
+    onSight(() => isInSight() && refreshModels()),
+    eachSecond(() => this.#here.tick()),
   ];
-  document.addEventListener('visibilitychange', look);
-  const clock = setInterval(() => document.visibilityState === 'visible' && tickModels(here.list), MODELS_TICK);
-  refreshModels();
-  return () => {
-    document.removeEventListener('visibilitychange', look);
-    clearInterval(clock);
-    for (const end of ends) end();
-  };
+  node = h('div', { class: 'page models-page' }, h('h1', { class: 'unseen' }, t('models')), this.#search.element, this.#downloads.element, this.#here.element, this.#live);
+
+  constructor() {
+    refreshModels();
+  }
+
+  end() {
+    for (const end of this.#ends) end();
+  }
+
+  #say(text) {
+    this.#live.textContent = text;
+  }
+
+  #update() {
+    this.#here.update();
+    this.#downloads.update();
+  }
 }
 
-function herePanel() {
-  const list = h('ul', { class: 'models-list' });
-  const count = h('p', { class: 'soft' });
-  const empty = h('div', { class: 'models-empty' });
-  const title = h('h2', { id: 'models-here', tabindex: -1 }, t('models.here'));
-  const element = h('section', { class: 'models-section', 'aria-labelledby': 'models-here' }, h('div', { class: 'page-head' }, title, count), empty, list);
-  const update = () => {
+/** The models that are on the board. */
+class HerePanel {
+  #list = h('ul', { class: 'models-list' });
+  #count = h('p', { class: 'soft' });
+  #empty = h('div', { class: 'models-empty' });
+  element = h(
+    'section',
+    { class: 'models-section', 'aria-labelledby': 'models-here' },
+    h('div', { class: 'page-head' }, h('h2', { id: 'models-here', tabindex: -1 }, t('models.here')), this.#count),
+    this.#empty,
+    this.#list,
+  );
+
+  constructor() {
+    this.update();
+  }
+
+  update() {
     const { models, error } = modelStore;
-    if (models) fillModels(list);
-    const size = [...new Map((models || []).map((model) => [model.details.path, model.size])).values()].reduce((sum, one) => sum + one, 0);
-    count.textContent = models?.length ? t('models.count', { count: models.length, size: bytes(size) }) : '';
-    fill(empty, emptyText(models, error));
-    empty.hidden = !empty.hasChildNodes();
-  };
-  update();
-  return { element, list, update };
+    if (models) fillModels(this.#list);
+    this.#count.textContent = models?.length ? t('models.count', { count: models.length, size: bytes(sizeOnDisk(models)) }) : '';
+    fill(this.#empty, emptyText(models, error));
+    this.#empty.hidden = !this.#empty.hasChildNodes();
+  }
+
+  tick() {
+    tickModels(this.#list);
+  }
+}
+
+/** The bytes of models, of which several may share a file. */
+function sizeOnDisk(models) {
+  const sizes = new Map(models.map((model) => [model.details.path, model.size]));
+  return [...sizes.values()].reduce((sum, size) => sum + size, 0);
 }
 
 function emptyText(models, error) {
@@ -79,5 +99,3 @@ function emptyText(models, error) {
     wordButton(t('models.guide'), () => startPull('guide'), { look: 'primary', sign: 'play' }),
   );
 }
-
-export const modelsView = { mount: mountModels };

@@ -12,7 +12,12 @@ from rkllama.api import anthropic, native, ollama, openai, responses
 from rkllama.api.common import Generation
 from rkllama.chat.messages import IMAGE_PLACE
 from rkllama.engine import pictures
-from rkllama.engine.pictures import images_in, images_of, with_pictures
+from rkllama.engine.pictures import (
+    images_in,
+    images_of,
+    with_pictures,
+    without_earlier_pictures,
+)
 from rkllama.engine.prompt import Prompt, build_prompt
 from rkllama.errors import InvalidRequest, Unsupported
 from rkllama.models.metadata import StoredModel
@@ -149,6 +154,23 @@ def test_an_older_picture_that_cannot_be_read_is_told() -> None:
     request = ChatRequest(messages=(Message.of("user", (sent, TextPart(" a"))),))
     (message,) = with_pictures(request, sees=True).messages
     assert message.content == (TextPart("[image] a"),)
+
+
+def test_a_model_that_they_confuse_sees_the_last_question_s_only() -> None:
+    def turn(role: Any, *parts: str | bytes) -> Message:
+        sent = (
+            TextPart(part) if isinstance(part, str) else SentImage(data=encoded(part), instead="x")
+            for part in parts
+        )
+        return Message.of(role, tuple(sent))
+
+    earlier = (turn("user", "One? ", RED), turn("assistant", "Red."))
+    last = (turn("user", BLUE), turn("user", "And this? ", RED), turn("tool", BLUE))
+    left = without_earlier_pictures(ChatRequest(messages=earlier + last)).messages
+    assert left == (turn("user", "One? "), earlier[1], *last)
+    assert without_earlier_pictures(ChatRequest(messages=last[1:])).messages == last[1:]
+    alone = ChatRequest(prompt="What?", images=last[0].content)
+    assert without_earlier_pictures(alone) == alone
 
 
 def test_base64_may_be_wrapped() -> None:

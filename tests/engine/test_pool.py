@@ -267,10 +267,12 @@ def test_models_that_keep_changing_places_are_told_of(
 
 def test_a_model_whose_last_answer_was_left_goes_in_order(house: House, tmp_path: Path) -> None:
     for name in "ab":
-        write_model(house.models / f"{name}.rkllm", tokens=100_000, trace=tmp_path / "trace")
+        write_model(house.models / f"{name}.rkllm", tokens=100, trace=tmp_path / "trace")
     with house.pool.use(house.model("a")) as turn:
         resident = turn.resident
-        run = resident.worker.generate(GenerateSpec(prompt="hi"), first=LIMIT, each=LIMIT)
+        # An abort takes effect when the next token is due: it drains until then.
+        prompt = f"hi {directive(token_us=300_000)}"
+        run = resident.worker.generate(GenerateSpec(prompt=prompt), first=LIMIT, each=LIMIT)
         next(run)
         run.close()
         assert resident.worker.state is State.DRAINING

@@ -123,10 +123,10 @@ def test_the_states_of_a_life(start: Start) -> None:
         pass
     assert state_of(child) is State.READY
     answer.close()
-    answer = pieces_of(child, "hi " + directive(tokens=100_000, token_us=1000))
+    answer = pieces_of(child, "hi " + directive(tokens=100, token_us=300_000))
     next(answer)
     answer.close()
-    assert state_of(child) is State.DRAINING
+    assert state_of(child) is State.DRAINING, "until the next token is due"
     assert ask(child, "hi " + directive(reply="after"))[0] == "after"
     assert state_of(child) is State.READY
     child.close()

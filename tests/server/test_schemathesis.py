@@ -1,8 +1,9 @@
 """Thousands of requests made from /openapi.json, right and wrong ones, against a running server.
 
 The server answers every one of them in time, never with a fault of its own, refuses what the description
-forbids, and answers in the shape that it describes. They are the same ones every time, unless
-RKLLAMA_TEST_EXAMPLES sets how many random requests each endpoint gets.
+forbids, and answers in the shape that it describes. They are the same ones every time, and a third of those
+that try the description's corners one by one. RKLLAMA_TEST_EXAMPLES sets how many random requests each
+endpoint gets, and has all corners tried.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from schemathesis.pytest.lazy import get_all_tests  # noqa: E402 - where it is i
 TEMPLATED, PLAIN = "qwen2.5-tiny", "plain"
 NAMES = [TEMPLATED] * 5 + [f"{TEMPLATED}:latest", f"{TEMPLATED}.rkllm", PLAIN, "copy", "missing"]
 NAMED_BY = ("model", "model_name", "source", "destination", "from")
-EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "10"))
+SAMPLED = "RKLLAMA_TEST_EXAMPLES" not in os.environ
 MOST_SECONDS = 15.0
 SETTINGS = settings(
     max_examples=EXAMPLES,
     deadline=None,
-    derandomize="RKLLAMA_TEST_EXAMPLES" not in os.environ,
+    derandomize=SAMPLED,
     database=None,
     suppress_health_check=list(HealthCheck),
 )
@@ -93,6 +95,13 @@ def described() -> Any:
     return schemathesis.openapi.from_dict(DOCUMENT)
 
 
+def is_chosen(case: Any) -> bool:
+    """Whether a request is to be made: see above."""
+    if not SAMPLED or case.meta.phase.name.name != "COVERAGE":
+        return True
+    return zlib.crc32(repr((case.method, case.headers, case.query, case.body)).encode()) % 3 == 0
+
+
 def sensible(body: Any, *, valid: bool) -> Any:
     """The body with names of models that mostly exist, and a valid one without what no schema tells."""
     if not isinstance(body, dict):
@@ -137,6 +146,8 @@ def test_every_request_gets_an_answer_as_described(
     """Its requests are made up here: with its `parametrize`, every worker would first make up all."""
 
     def ask(case: Any) -> None:
+        if not is_chosen(case):
+            return
         fuzzed.prepare()
         case.body = sensible(case.body, valid=case.meta.generation.mode.is_positive)
         response = case.call(base_url=fuzzed.url, timeout=MOST_SECONDS)

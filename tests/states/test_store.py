@@ -67,9 +67,10 @@ def test_ctrl_c_before_a_state_is_on_its_way_to_the_disk_is_no_fault(
     def start(_: threading.Thread) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
-        kept(store, KEY, TEXT)
+        with pytest.raises(KeyboardInterrupt):
+            kept(store, KEY, TEXT)
     store = again(store)
     assert found(store) is None
     assert list(Path(store._folder.path).glob("*.kv")) == []

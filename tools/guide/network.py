@@ -85,7 +85,11 @@ class Guide(nn.Module):
 
     def lower(self, ids: Tensor) -> Tensor:
         """The states after the first half of the layers."""
-        x = self.dropout(self.embedding(ids))
+        return self.lower_of(self.embedding(ids))
+
+    def lower_of(self, vectors: Tensor) -> Tensor:
+        """The same of embeddings (rows, length, width), among which a picture's may be."""
+        x = self.dropout(vectors)
         return self._through(self.layers[: len(self.layers) // 2], x)
 
     def upper(self, x: Tensor) -> Tensor:

@@ -116,6 +116,7 @@ def _read_mmproj(stamp: EncoderStamp, _platform: str | None) -> EncoderInfo:
         width=facts.side,
         height=facts.side,
         tokens=facts.tokens,
+        newest_only=facts.newest_only,
         problem=facts.problem or _missing(stamp),
     )
 

@@ -14,6 +14,12 @@ _SHRINKS = {"mlp": 1, "mlp_norm": 1, "ldp": 4, "ldpv2": 4, "gemma3": 16}
 """By the projectors that make as many tokens of every picture: how many patches become one token."""
 _PADS = ("mlp", "mlp_norm", "ldp", "ldpv2")
 """Those before which llama.cpp makes a square of the picture, and no pieces."""
+_POOLS = {"yasa2": 64}
+"""Those that make so many tokens of every picture, whatever its patches."""
+_WANTS_PADDING = "rkllama.vision.pad"
+"""A key of ours, by which the guide's encoder says that it has not learnt from stretched pictures."""
+_NEWEST_ONLY = "rkllama.vision.newest_only"
+"""Another one: pictures of earlier turns would confuse its model."""
 
 
 class Mmproj(NamedTuple):
@@ -26,6 +32,8 @@ class Mmproj(NamedTuple):
     """Tokens that each picture takes of the context."""
     pads: bool = False
     """Whether llama.cpp puts the picture into the middle of that square, rather than to stretch it."""
+    newest_only: bool = False
+    """Whether the pictures of earlier turns are to be left out."""
     problem: str | None = None
     """Why it is no image encoder."""
 
@@ -44,14 +52,24 @@ def read_mmproj(path: str) -> Mmproj:
         return Mmproj(problem=f"{os.path.basename(path)} {problem}")
     projector = str(projector)
     side, patch = told.get("clip.vision.image_size"), told.get("clip.vision.patch_size")
-    shrinks = _SHRINKS.get(projector)
     in_pieces = told.get("clip.vision.mm_patch_merge_type") == "spatial_unpad"
-    if shrinks is None or in_pieces or not (_is_size(side) and _is_size(patch)):
+    if in_pieces or not (_is_size(side) and _is_size(patch)):
         return Mmproj(projector=projector)
     assert isinstance(side, int)
     assert isinstance(patch, int)
-    tokens = (side // patch) ** 2 // shrinks
-    return Mmproj(projector=projector, side=side, tokens=tokens, pads=projector in _PADS)
+    if (tokens := _tokens(projector, side // patch)) is None:
+        return Mmproj(projector=projector)
+    pads = projector in _PADS or told.get(_WANTS_PADDING) is True
+    newest_only = told.get(_NEWEST_ONLY) is True
+    return Mmproj(projector=projector, side=side, tokens=tokens, pads=pads, newest_only=newest_only)
+
+
+def _tokens(projector: str, across: int) -> int | None:
+    """Return what a picture of `across` x `across` patches takes; None where that is not known."""
+    if projector in _POOLS:
+        return _POOLS[projector]
+    shrinks = _SHRINKS.get(projector)
+    return None if shrinks is None else across**2 // shrinks
 
 
 def _problem(header: GGUFHeader, projector: object) -> str | None:

@@ -35,7 +35,9 @@ KINDS = {str: STRING, bool: BOOL, int: U32}
 
 
 def encoder(**changed: Any) -> bytes:
-    keys = {**CLIP, **{f"clip.{key.replace('__', '.')}": value for key, value in changed.items()}}
+    ours = {f"rkllama.vision.{key}": changed.pop(key, None) for key in ("pad", "newest_only")}
+    told = {f"clip.{key.replace('__', '.')}": value for key, value in changed.items()}
+    keys = {**CLIP, **told, **ours}
     return header([(k, KINDS[type(v)], v) for k, v in keys.items() if v is not None])
 
 
@@ -117,6 +119,12 @@ def test_an_encoder_is_no_model(models: Path, put: Put) -> None:
             {"projector_type": "gemma3", "vision__image_size": 896},
             Mmproj("gemma3", 896, 256),
         ),
+        ({"projector_type": "yasa2"}, Mmproj("yasa2", 336, 64)),
+        ({"projector_type": "yasa2", "pad": True}, Mmproj("yasa2", 336, 64, pads=True)),
+        (
+            {"projector_type": "yasa2", "newest_only": True},
+            Mmproj("yasa2", 336, 64, newest_only=True),
+        ),
         ({"vision__mm_patch_merge_type": "spatial_unpad"}, Mmproj("mlp")),
         ({"projector_type": "qwen2.5vl_merger"}, Mmproj("qwen2.5vl_merger")),
         ({"vision__patch_size": 0}, Mmproj("mlp")),
@@ -143,6 +151,17 @@ def test_a_language_model_is_no_encoder(tmp_path: Path) -> None:
     path = tmp_path / "e.gguf"
     path.write_bytes(MODEL)
     assert read_mmproj(str(path)).problem == "e.gguf is no image encoder but a language model"
+
+
+def test_show_tells_that_earlier_pictures_are_left_out(
+    models: Path, store: WritableStore, put: Put
+) -> None:
+    put("a/m.gguf", MODEL)
+    put("a/mmproj-m.gguf", encoder(newest_only=True))
+    details = store.details("a")
+    assert details.encoder is not None
+    assert details.encoder.newest_only
+    assert "those of the last question" in details_text(details)
 
 
 def test_show_tells_of_it(models: Path, store: WritableStore, put: Put) -> None:

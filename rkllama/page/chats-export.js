@@ -1,8 +1,8 @@
-// Chats as files, out and in. What is read is checked wholly before anything of it is kept.
+// What stands in a file of chats, written and read. What is read is checked wholly before anything of it is kept.
 
-import { ANSWER_FIGURES } from './chat_message.js';
-import { OPTION_NAMES } from './chat_settings.js';
-import { newId } from './chats_store.js';
+import { ANSWER_FIGURES } from './chat-answer.js';
+import { OPTION_NAMES } from './chat-settings.js';
+import { newId } from './chats-store.js';
 import { bytes, t } from './words.js';
 
 const FORMAT = 'rkllama-chats';
@@ -12,23 +12,7 @@ const LARGEST_IMPORT = 128e6;
 const LAST_DAY = 8.64e15;
 const PICTURE = /^data:image\/(png|jpeg|webp|gif);base64,[A-Za-z0-9+/]+=*$/;
 
-/** Hand a text to the browser as a file to keep. */
-export function saveFile(name, type, text) {
-  const address = URL.createObjectURL(new Blob([text], { type }));
-  const link = document.createElement('a');
-  link.href = address;
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
-}
-
-/** A file's name from a chat's title. */
-export function fileName(title, extension) {
-  const plain = title.replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '').slice(0, 60);
-  return `${plain || 'chat'}.${extension}`;
-}
-
-/** The JSON of chats, each `{chat, messages}`, as `chatsFromJSON` reads it. */
+/** The JSON of chats, each `{chat, messages}`, as `chatsFromFile` reads it. */
 export function chatsToJSON(entries) {
   const chats = entries.map(({ chat, messages }) => ({
     title: chat.title,

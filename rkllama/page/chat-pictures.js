@@ -1,6 +1,6 @@
 // Pictures for a model that sees: made small here, so that a phone's photograph neither fills the browser nor the request.
 
-import { newId } from './chats_store.js';
+import { newId } from './chats-store.js';
 
 /** Pictures that one message can have. */
 export const MOST_PICTURES = 8;
@@ -46,7 +46,7 @@ function dataURL(blob) {
   });
 }
 
-/** The pictures among what is dropped or pasted. */
-export function picturesIn(transfer) {
-  return Array.from(transfer?.files || []).filter((file) => file.type.startsWith('image/'));
+/** Whether a file says that it is a picture. */
+export function isPicture(file) {
+  return file.type.startsWith('image/');
 }

@@ -63,38 +63,70 @@ function isAway({ code, status }) {
 }
 
 async function onceAnswered(body, answer, signal, on) {
-  const start = performance.now();
-  const goesOn = Boolean(answer.content);
+  const reader = new AnswerReader(answer, on);
   const options = { json: body, signal, headers: { 'X-RKLLama-Watch-Queue': '1' } };
-  let thinkingSince = null;
   for await (const line of lines('api/chat', options)) {
     if (line.error !== undefined && !line.done) throw toldError(line);
-    if (line.queue_position > 0) on.wait(t('chat.queue', { count: line.queue_position }));
-    else if (line.queue_position === 0) on.wait(t('chat.waiting'));
-    const { thinking, content, tool_calls: calls } = line.message || {};
-    if (thinking || content || calls) answer.figures.first ??= (performance.now() - start) / 1000;
-    if (thinking) {
-      thinkingSince ??= performance.now();
-      answer.thinking = (answer.thinking || '') + thinking;
-      on.thought(thinking);
-    }
-    if (thinkingSince !== null && (content || calls || line.done)) {
-      answer.thought = (performance.now() - thinkingSince) / 1000;
-      thinkingSince = null;
-    }
-    if (content) {
-      answer.content += content;
-      on.text(content);
-    }
-    for (const { id = '', function: called } of calls || []) {
-      const call = { id, name: called.name, arguments: called.arguments };
-      (answer.calls ??= []).push(call);
-      on.call(call);
-    }
-    if (line.done) return lastLine(line, answer, goesOn);
+    reader.take(line);
+    if (line.done) return;
   }
   // A stream has a last line: without it, something on the way has closed the connection.
   throw new ApiError(t('chat.lost'), { code: 'unreachable' });
+}
+
+/** Takes the lines of one response into an answer. */
+class AnswerReader {
+  #answer;
+  #on;
+  #goesOn;
+  #start = performance.now();
+  #thinkingSince = null;
+
+  constructor(answer, on) {
+    this.#answer = answer;
+    this.#on = on;
+    this.#goesOn = Boolean(answer.content);
+  }
+
+  take(line) {
+    const { thinking, content, tool_calls: calls } = line.message || {};
+    if (line.queue_position !== undefined) this.#on.wait(queueText(line.queue_position));
+    if (thinking || content || calls) this.#answer.figures.first ??= secondsSince(this.#start);
+    if (thinking) this.#takeThought(thinking);
+    if (content || calls || line.done) this.#endThought();
+    if (content) {
+      this.#answer.content += content;
+      this.#on.text(content);
+    }
+    for (const call of calls || []) this.#takeCall(call);
+    if (line.done) lastLine(line, this.#answer, this.#goesOn);
+  }
+
+  #takeThought(piece) {
+    this.#thinkingSince ??= performance.now();
+    this.#answer.thinking = (this.#answer.thinking || '') + piece;
+    this.#on.thought(piece);
+  }
+
+  #endThought() {
+    if (this.#thinkingSince === null) return;
+    this.#answer.thought = secondsSince(this.#thinkingSince);
+    this.#thinkingSince = null;
+  }
+
+  #takeCall({ id = '', function: called }) {
+    const call = { id, name: called.name, arguments: called.arguments };
+    (this.#answer.calls ??= []).push(call);
+    this.#on.call(call);
+  }
+}
+
+function queueText(position) {
+  return position > 0 ? t('chat.queue', { count: position }) : t('chat.waiting');
+}
+
+function secondsSince(start) {
+  return (performance.now() - start) / 1000;
 }
 
 function lastLine(line, answer, goesOn) {
