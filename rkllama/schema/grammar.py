@@ -112,6 +112,15 @@ class Grammar:
         what = f"at {state.path}, {text[count]!r} cannot come after {text[max(0, count - 20) : count]!r}"
         return f"{what} (character {count + 1})"
 
+    def gbnf(self) -> str | None:
+        """Return the grammar in llama.cpp's notation; None where it would be too large.
+
+        What `decided_by_prefix` leaves open has to be checked when a text of it is whole.
+        """
+        from .gbnf.writer import write_gbnf
+
+        return write_gbnf(self._node)
+
 
 class State:
     """A place in a text: immutable, small, and cheap to keep."""
