@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import board, cpu, fleet, slots, states
+from benchmarks import board, cpu, fleet, page, slots, states, structured
 from rkllama.models import guide
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
@@ -51,6 +51,14 @@ def main() -> None:
     parser.add_argument(
         "--fleet", action="store_true", help="measure boards behind HAProxy alone (some minutes)"
     )
+    parser.add_argument(
+        "--page",
+        action="store_true",
+        help="measure answers in a browser's page alone (Chromium and playwright; some minutes)",
+    )
+    parser.add_argument(
+        "--structured", action="store_true", help="measure structured answers alone (some minutes)"
+    )
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
 
@@ -68,6 +76,10 @@ def main() -> None:
         cpu.measure(arguments.gguf, report)
     elif arguments.fleet:
         fleet.measure(report)
+    elif arguments.page:
+        page.measure(report)
+    elif arguments.structured:
+        structured.measure(report)
     else:
         with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
             Bench(Path(home), report).run()

@@ -284,6 +284,8 @@ class Settings:
     drain_timeout: float | None
     """Seconds that a first SIGTERM leaves the requests that are here; None = it ends them at once.
     RKLLAMA_DRAIN_TIMEOUT."""
+    page: bool
+    """Whether browsers get a page at the server's address. RKLLAMA_PAGE, true."""
     board_name: str
     """What the server calls its board in the header x-rkllama-board. RKLLAMA_BOARD_NAME; default: the host's
     name."""
@@ -314,6 +316,7 @@ class Settings:
         "models",
         "n_batch",
         "origins",
+        "page",
         "parallel",
         "prefill_timeout",
         "prompt_rules",
@@ -424,6 +427,7 @@ SETTINGS = (
     Setting("exit_idle", "RKLLAMA_EXIT_IDLE", _idle_time, None),
     Setting("aliases", "RKLLAMA_ALIASES", _by_values("aliases"), {}),
     Setting("drain_timeout", "RKLLAMA_DRAIN_TIMEOUT", _drain_time, None),
+    Setting("page", "RKLLAMA_PAGE", _switch, True),
     Setting("board_name", "RKLLAMA_BOARD_NAME", _by_values("board_name"), None),
 )
 
@@ -614,6 +618,11 @@ def is_every_address(host: str) -> bool:
 def reachable_host(host: str) -> str:
     """Return where a server that listens at `host` is reached from its own machine."""
     return _EVERY.get(host, host)
+
+
+def outer_host(host: str) -> str:
+    """Return where a server that listens at `host` is reached from other machines."""
+    return host_name() if is_every_address(host) else host
 
 
 def is_this_machine(host: str) -> bool:

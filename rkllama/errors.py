@@ -266,7 +266,8 @@ class QueueFull(RKLLamaError):
 
     def __init__(self, limit: int, *, retry_after: int = 5) -> None:
         super().__init__(
-            f"the server is busy: {limit} requests are already waiting",
+            f"the server is busy: {limit} "
+            + ("request is already waiting" if limit == 1 else "requests are already waiting"),
             hint="Try again later, or raise --max-queue.",
         )
         self.limit = limit

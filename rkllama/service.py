@@ -20,6 +20,7 @@ from .types import (
     EmbeddingRequest,
     EmbeddingResult,
     Event,
+    FoundModels,
     IncompleteDownload,
     Load,
     LoadedModel,
@@ -337,6 +338,18 @@ class ServerService(Service, Protocol):
     def keep_upload(self, digest: str, body: Any) -> None:
         """Keep a file for a `create`: an `Upload` that is complete, or a binary stream.
         Raises InvalidRequest where its sha256 is another one, DiskFull.
+        """
+
+    def search(
+        self, text: str, format: str | None = None, page: int = 1, caller: Caller = LOCAL
+    ) -> FoundModels:
+        """Return a page of the models on the Hub that fit a text, as `rkllama search` finds them; `format`
+        is "rkllm" or "gguf", None the one for this board. Raises PullError, InvalidRequest, Cancelled.
+        """
+
+    def doctor(self) -> Mapping[str, Any]:
+        """Return what the checks of `rkllama doctor` find on this machine, as `--json` tells it. It takes
+        up to two seconds; who asks while another does gets the same.
         """
 
     def count_request(self, path: str, status: int) -> None:

@@ -572,6 +572,48 @@ class CoreTime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FoundModel:
+    """A model's file on the Hub, as a search tells it. What is not known is None."""
+
+    reference: str
+    """What `pull` takes for it."""
+    repository: str
+    file: str
+    size: int | None = None
+    estimated_size: int | None = None
+    """Bytes as the number of parameters and the quantization tell them."""
+    quantization: str | None = None
+    context_length: int | None = None
+    platform: str | None = None
+    capabilities: tuple[str, ...] = ()
+    downloads: int | None = None
+    likes: int | None = None
+    updated: str | None = None
+    gated: bool = False
+    problem: str | None = None
+    """Why it does not run here."""
+    doubt: str | None = None
+    """Why it may not be what was asked for, or may not run here."""
+    best: bool = False
+    """Whether it is the one that `pull` takes for the model's plain name."""
+    here: bool = False
+    """Whether it has been pulled already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundModels:
+    """A page of what a search has found: what runs here first."""
+
+    models: tuple[FoundModel, ...] = ()
+    total: int = 0
+    """How many there are on all pages."""
+    more: bool = False
+    """Whether there is a next page."""
+    warning: str | None = None
+    """What the Hub has not answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
     """The board's memory in bytes; CMA is what an NPU without IOMMU works in."""
 

@@ -48,7 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
-LONGEST = ("test_distribution.py", "test_emulated.py", "test_schemathesis.py")
+LONGEST = (
+    "test_distribution.py",
+    "test_emulated.py",
+    "test_firefox.py",
+    "test_markdown_hostile.py",
+    "test_schemathesis.py",
+)
 """Files with tests of twenty seconds and more."""
 
 

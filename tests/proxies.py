@@ -28,8 +28,8 @@ http {{
   scgi_temp_path {directory}/scgi;
   server {{
     listen 127.0.0.1:{port};
-    location / {{
-      proxy_pass http://{host}:{target};
+    location {prefix} {{
+      proxy_pass http://{host}:{target}{uri};
       proxy_read_timeout {seconds}s;
       proxy_send_timeout {seconds}s;
     }}
@@ -46,7 +46,7 @@ defaults
   timeout server {seconds}s
 listen models
   bind 127.0.0.1:{port}
-  server board {host}:{target}
+{rewrite}  server board {host}:{target}
 """
 Command = Callable[[str], list[str]]
 PROXIES: dict[str, tuple[str, Command]] = {
@@ -62,9 +62,11 @@ def program(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def proxy(name: str, server: Server, directory: Path, seconds: int) -> Iterator[int]:
+def proxy(
+    name: str, server: Server, directory: Path, seconds: int, prefix: str = "/"
+) -> Iterator[int]:
     """The proxy `name` before a server, with its files in `directory`; with it comes its port. It gives up
-    an answer that is silent for so many seconds.
+    an answer that is silent for so many seconds. It takes the `prefix` away from paths.
     """
     text, arguments = PROXIES[name]
     path = program(name)
@@ -73,7 +75,14 @@ def proxy(name: str, server: Server, directory: Path, seconds: int) -> Iterator[
     file = directory / f"{name}.conf"
     file.write_text(
         text.format(
-            directory=directory, port=port, host=server.host, target=server.port, seconds=seconds
+            directory=directory,
+            port=port,
+            host=server.host,
+            target=server.port,
+            seconds=seconds,
+            prefix=prefix,
+            uri="" if prefix == "/" else "/",
+            rewrite="" if prefix == "/" else f"  http-request replace-path {prefix}?(.*) /\\1\n",
         )
     )
     process = subprocess.Popen([path, *arguments(str(file))], stdin=subprocess.DEVNULL)

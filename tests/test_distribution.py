@@ -54,10 +54,16 @@ def names_in(built: Path, pattern: str) -> set[str]:
         return {member.name.partition("/")[2] for member in sdist if member.isfile()}
 
 
+PAGE = ("__init__.py", "page.html")
+"""What of rkllama/page/ is installed."""
+
+
 def package_files() -> set[str]:
-    """Every file of the package in this tree."""
+    """Every file of the package in this tree, but for those that the page is put together from."""
     files = (path for path in (ROOT / "rkllama").rglob("*") if path.is_file())
-    return {str(path.relative_to(ROOT)) for path in files if "__pycache__" not in path.parts}
+    page = {path for path in (ROOT / "rkllama" / "page").iterdir() if path.name not in PAGE}
+    kept = (path for path in files if "__pycache__" not in path.parts and path not in page)
+    return {str(path.relative_to(ROOT)) for path in kept}
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:

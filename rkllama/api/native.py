@@ -6,10 +6,11 @@ it comes under further keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, get_args
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, get_args
 
-from ..errors import ModelNotFound, NoModelLoaded, RKLLamaError
+from ..errors import InvalidRequest, ModelNotFound, NoModelLoaded, RKLLamaError
 from ..types import (
     BoardState,
     ChatRequest,
@@ -17,6 +18,8 @@ from ..types import (
     Event,
     Finished,
     FinishReason,
+    FoundModel,
+    FoundModels,
     Message,
     ModelInfo,
     PullProgress,
@@ -56,18 +59,21 @@ __all__ = [
     "decode_generate",
     "decode_load",
     "decode_name",
+    "decode_search",
     "error_reply",
     "language",
     "loaded_body",
     "models_body",
     "pull_error_text",
     "removed_body",
+    "search_body",
     "unloaded_body",
     "welcome_body",
 ]
 
 GITHUB = "https://github.com/notpunhnox/rkllama"
 _ID = "rkllm_chat"
+_LONGEST_QUERY = 200
 _ROLES: tuple[Role, ...] = get_args(Role)
 
 
@@ -82,6 +88,29 @@ def decode_load(body: object) -> str:
 def decode_name(body: object) -> str:
     """Return the model's name of a `/rm`, the Hub reference of a `/pull`."""
     return _name(Fields(body), "model")
+
+
+class Search(NamedTuple):
+    """A search of the Hub; the first page is 1."""
+
+    text: str
+    format: str | None
+    page: int
+
+
+def decode_search(query: Mapping[str, str]) -> Search:
+    """Return what the parameters of a `/api/rkllama/search` ask for. Raises InvalidRequest."""
+    text, format, page = query.get("query", "").strip(), query.get("format"), query.get("page", "1")
+    if not 0 < len(text) <= _LONGEST_QUERY:
+        raise InvalidRequest(
+            f"'query' must be the name of a model, of at most {_LONGEST_QUERY} characters",
+            param="query",
+        )
+    if format not in (None, "gguf", "rkllm"):
+        raise InvalidRequest("'format' must be gguf or rkllm", param="format")
+    if not re.fullmatch(r"[1-9]\d{0,3}", page, re.A):
+        raise InvalidRequest("'page' must be a number from 1 on", param="page")
+    return Search(text, format, int(page))
 
 
 def _name(fields: Fields, key: str) -> str:
@@ -316,6 +345,41 @@ class PullLines:
     def error(self, error: RKLLamaError) -> bytes:
         """Return the last line of a download that failed after its first line."""
         return pull_error_text(error, self._language).encode()
+
+
+# --- The Hub ------------------------------------------------------------------------------------
+
+
+def search_body(found: FoundModels) -> dict[str, Any]:
+    """Return the answer of `/api/rkllama/search`: what is not known is absent."""
+    models = [_found_model(model) for model in found.models]
+    return {"models": models, "total": found.total, "more": found.more} | _known(
+        warning=found.warning
+    )
+
+
+def _found_model(model: FoundModel) -> dict[str, Any]:
+    return {
+        "reference": model.reference,
+        "repository": model.repository,
+        "file": model.file,
+        "fits": model.problem is None,
+        "best": model.best,
+        "here": model.here,
+        "gated": model.gated,
+    } | _known(
+        size=model.size,
+        estimated_size=model.estimated_size,
+        quantization=model.quantization,
+        context_length=model.context_length,
+        platform=model.platform,
+        capabilities=model.capabilities,
+        downloads=model.downloads,
+        likes=model.likes,
+        updated=model.updated,
+        problem=model.problem,
+        doubt=model.doubt,
+    )
 
 
 # --- The board ---------------------------------------------------------------------------------

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ..doctor.checks import Told
     from ..doctor.finding import Finding, Status, Subject
 
-JSON_VERSION = 1
-"""Of the form of what `--json` prints; a change that programs would notice raises it."""
 _SIGNS: "dict[Status, tuple[str, str]]" = {
     "good": ("✓", GREEN),
     "warning": ("!", YELLOW),
@@ -83,7 +81,9 @@ def doctor(
     with recording() as asked:
         told = examine(subject)
     if as_json:
-        print_json(_as_json(told, name))
+        from ..doctor.objects import findings_object
+
+        print_json(findings_object(told, name))
     elif fix:
         told = _fix(subject, told)
     elif report:
@@ -140,23 +140,6 @@ def _full_name(settings: "Settings", model: str) -> str:
     from ..models.scan import scan
 
     return Catalog(tuple(scan(settings.models))).find(model).name
-
-
-def _as_json(told: "Sequence[Told]", model: str | None) -> dict[str, object]:
-    from dataclasses import asdict
-
-    from .. import __version__
-    from ..board.soc import read_soc
-
-    statuses = {entry.finding.status for entry in told}
-    return {
-        "version": JSON_VERSION,
-        "rkllama": __version__,
-        "soc": read_soc(),
-        "model": model,
-        "status": next((s for s in ("broken", "warning") if s in statuses), "good"),
-        "findings": [{"group": entry.group, **asdict(entry.finding)} for entry in told],
-    }
 
 
 # --- For people --------------------------------------------------------------------------------

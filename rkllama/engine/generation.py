@@ -34,6 +34,7 @@ from .metrics import Metrics
 from .prompt import Prompt, build_prompt, markers_for, parser_for, thinking_for, tools_for
 from .slots import keep_slot, take_slot
 from .structured.answer import demanded_call, structured
+from .structured.calls import grammars_of, mended
 from .structured.guided import guided
 from .writing import Writer
 
@@ -129,9 +130,11 @@ class Generation:
     ) -> Iterator[Event]:
         counted = self.minds_room and self._check_room(prompt)
         resident = self.turn.resident
-        parser = parser_for(self.request, self.model, prompt, tools)
+        looks = bool(tools) and prompt.raw and not self.constrains
+        grammars = grammars_of(tools) if looks else None
+        parser = parser_for(self.request, self.model, prompt, tools, grammars)
         resident.raw |= prompt.raw
-        calls, withheld, silent = 0, self._withheld, True
+        calls, withheld, silent, raw = 0, self._withheld, True, ""
         result: RunResult | None = None
         pieces = self.turn.lane.generate(
             self.spec(prompt, tools, grammar, visit),
@@ -144,8 +147,9 @@ class Generation:
                 if piece.result is not None:
                     result = piece.result
                     break
-                if parser.stopped is not None:
+                if parser.stopped is not None or parser.stray is not None:
                     continue
+                raw += piece.text
                 events = parser.feed(piece.text)
                 if withheld or not events:
                     self.caller.reassure(silent)
@@ -157,9 +161,11 @@ class Generation:
                 for event in events:
                     calls += isinstance(event, ToolCallDelta)
                     yield event
-                if parser.stopped is not None:
+                if parser.stopped is not None or parser.stray is not None:
                     self.turn.lane.abort()
-            for event in parser.finish():
+            if result is not None and (result.reason == "stop" or result.repeats):
+                parser.check_end()
+            for event in parser.finish() if parser.stray is None else ():
                 calls += isinstance(event, ToolCallDelta)
                 yield event
         finally:
@@ -177,6 +183,10 @@ class Generation:
         resident.memory = result.memory or resident.memory
         if result.completion_tokens and result.generation_seconds:
             resident.tokens_per_second = result.completion_tokens / result.generation_seconds
+        if parser.stray is not None:
+            writer = Writer(self, prompt, None, None, counted=counted, before=result, tools=tools)
+            yield from mended(writer, parser, tools, raw, called=calls > 0)
+            return
         # The backend calls a run cancelled that was aborted at its end or at a stop string.
         reason: FinishReason = result.reason if parser.stopped is None else "stop"
         if calls and reason == "stop":

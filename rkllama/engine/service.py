@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from ..board.lock import NPULock
 from ..config import Settings
-from ..errors import ModelNotFound, NoModelLoaded, PullError, RKLLamaError
+from ..errors import Cancelled, ModelNotFound, NoModelLoaded, PullError, RKLLamaError
 from ..models.authoring import WritableStore
 from ..models.filename import without_registry
 from ..models.modelfile import parse_modelfile, render_modelfile
@@ -25,6 +25,7 @@ from ..types import (
     EmbeddingRequest,
     EmbeddingResult,
     Event,
+    FoundModels,
     IncompleteDownload,
     Load,
     LoadedModel,
@@ -37,6 +38,7 @@ from ..types import (
     Unready,
 )
 from .engine import Engine
+from .health.examination import Examination
 from .health.keeper import Keeper
 from .health.readiness import Readiness
 from .memory.pool import Pool
@@ -46,6 +48,8 @@ from .structured.schema import check_schema
 
 MAX_PULLS = 8
 """Downloads at a time: each takes a thread of the server, for hours perhaps."""
+MAX_SEARCHES = 4
+"""Searches of the Hub at a time, of which each may wait for half a minute."""
 
 
 class LocalService:
@@ -70,7 +74,9 @@ class LocalService:
             shares_npu=url is None,
         )
         self._readiness = Readiness(settings, self.store, self.pool, npu_lock)
-        self._pulls = threading.BoundedSemaphore(MAX_PULLS)
+        self._examination = Examination(settings, url)
+        self._pulls = _Places(MAX_PULLS, "downloads")
+        self._searches = _Places(MAX_SEARCHES, "searches")
         self._loading = threading.Lock()
         """Held while a model is loaded on condition that none is."""
 
@@ -105,12 +111,7 @@ class LocalService:
         from ..hub.offers import this_board
         from ..hub.pull import pull
 
-        if not self._pulls.acquire(blocking=False):
-            raise PullError(
-                f"{MAX_PULLS} downloads are already in progress",
-                hint="Try again when one of them has finished.",
-            )
-        try:
+        with self._pulls.one():
             board, cache = this_board(read_soc()), self.settings.cache
             steps = pull(
                 reference, self.store.models, unverified=unverified, board=board, cache=cache
@@ -120,8 +121,6 @@ class LocalService:
                     self._note_toolkit(step)
                     step = self._named(step, reference)
                 yield step
-        finally:
-            self._pulls.release()
 
     def _note_toolkit(self, done: PullProgress) -> None:
         """Keep what the Hub tells of the model's toolkit: that tells which runtime fits."""
@@ -298,6 +297,32 @@ class LocalService:
         """Keep a file for a `create`."""
         Blobs(self.store.models).put(digest, body)
 
+    def search(
+        self, text: str, format: str | None = None, page: int = 1, caller: Caller = LOCAL
+    ) -> FoundModels:
+        """Return a page of what the Hub has. A caller that hangs up has no further question asked."""
+        from ..board.soc import read_soc
+        from ..hub.api import Hub
+        from ..hub.find import Library
+        from ..hub.listing import look_up, page_of
+        from ..hub.offers import this_board
+        from ..hub.search import finish
+
+        def stay(_: object) -> None:
+            if caller.has_left():
+                raise Cancelled
+
+        with self._searches.one():
+            here = this_board(read_soc())
+            board = here.without_npu() if format == "gguf" else here
+            where = Library(cache=self.settings.cache, models=self.store.models)
+            listing = finish(look_up(Hub(), text, board, where, format=format), stay)
+            return page_of(listing, page, by_name=board.format == here.format)
+
+    def doctor(self) -> Mapping[str, Any]:
+        """Return what is wrong on this machine."""
+        return self._examination.result()
+
     def count_request(self, path: str, status: int) -> None:
         """Count an HTTP request."""
         self._engine.metrics.requests.add(1, path, str(status))
@@ -354,3 +379,21 @@ class LocalService:
             self._readiness.keeper.end()
         self._engine.close()
         self.store.close()
+
+
+class _Places:
+    """How many of something may be in progress at a time."""
+
+    def __init__(self, number: int, things: str) -> None:
+        self._free = threading.BoundedSemaphore(number)
+        self._all_taken = f"{number} {things} are already in progress"
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Hold a place. Raises PullError where there is none."""
+        if not self._free.acquire(blocking=False):
+            raise PullError(self._all_taken, hint="Try again when one of them has finished.")
+        try:
+            yield
+        finally:
+            self._free.release()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ..backends.base import GenerateSpec, RunResult
 from ..chat.messages import IMAGE_PLACE
@@ -82,24 +82,30 @@ class Writer:
         visit: Visit | None,
         *,
         counted: bool = False,
+        before: RunResult | None = None,
+        tools: tuple[Tool, ...] = (),
     ) -> None:
         """The prompt is complete as it is (`raw`); `visit` is what the disk has to do with the first run.
 
         `counted` is whether the prompt has been evaluated before, by a run whose figures nobody has.
+        `before` is a run that has written the beginning of an answer which may call `tools`: what follows
+        it may have the caller's stop strings in it, for which others look.
         """
         self._generation = generation
         self._prompt = prompt
         self._schema = schema
         self._visit = visit
-        self._results: list[RunResult] = []
-        self._tokens = 0
+        self._tools = tools
+        self._results: list[RunResult] = [] if before is None else [before]
+        self._tokens = 0 if before is None else before.completion_tokens or 0
+        self._stops = () if tools else (*generation.request.stop, *generation.model.stop)
         self._counted = counted
         self._certain_first = ""
         """What was written before the first run."""
         self._stop: str | None = None
         self._stopping = False
-        self.ended: FinishReason = "stop"
-        """Why the last run ended; "stop" also where `stop` ended it."""
+        self.ended: FinishReason | Literal["repeats"] = "stop"
+        """Why the last run ended: see structured.guided.Writer."""
 
     @property
     def varies(self) -> bool:
@@ -153,7 +159,9 @@ class Writer:
             self._stopping = True
             self._generation.turn.lane.abort()
 
-    def finished(self, reason: FinishReason, error: str | None = None) -> Finished:
+    def finished(
+        self, reason: FinishReason, error: str | None = None, stop: str | None = None
+    ) -> Finished:
         """The end of the answer, with the figures of all runs as those of one."""
         generation = self._generation
         results = self._results or [RunResult(reason="stop")]  # all of it was certain
@@ -174,7 +182,8 @@ class Writer:
             prompt_seconds=None if self._counted else first.prompt_seconds,
             generation_seconds=_total(results),
         )
-        finished = replace(generation.finished(merged, reason, self._stop), error=error)
+        finished = generation.finished(merged, reason, stop or self._stop)
+        finished = replace(finished, error=error)
         generation.metrics.count(finished)
         return finished
 
@@ -187,10 +196,8 @@ class Writer:
         return min(tokens, round(tokens * share) or (1 if size else 0))
 
     def _texts(self, prompt: Prompt, again: int) -> Iterator[str]:
-        generation = self._generation
         end = prompt.template.stop if prompt.template else ()
-        stop = (*generation.request.stop, *generation.model.stop)
-        parser = AnswerParser(stop=stop, end=end, thinking=None)
+        parser = AnswerParser(stop=self._stops, end=end, thinking=None)
         for text in self._pieces(prompt, again):
             yield from _words(parser.feed(text))
             if parser.stopped is not None:
@@ -225,7 +232,9 @@ class Writer:
             pieces.close()
 
     def _spec(self, prompt: Prompt, again: int) -> GenerateSpec:
-        spec = self._generation.spec(prompt, (), None, None if self._results else self._visit)
+        spec = self._generation.spec(
+            prompt, self._tools, None, None if self._results else self._visit
+        )
         sampling = _varied(spec.sampling, again)
         return replace(spec, max_tokens=self._left, sampling=sampling)
 
@@ -239,7 +248,7 @@ class Writer:
         first = not self._results
         self._results.append(result)
         self._tokens += result.completion_tokens or 0
-        self.ended = "stop" if self._stopping else result.reason
+        self.ended = "stop" if self._stopping else "repeats" if result.repeats else result.reason
         generation = self._generation
         resident = generation.turn.resident
         resident.note_run(

@@ -1,14 +1,19 @@
-"""What a search found as rows for people: each under the shortest name that leads to just it."""
+"""A search of the Hub as rows: each model under the shortest name that leads to just it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
+from ..types import FoundModel, FoundModels
+from .api import Hub
 from .choice import Candidate, choose, fits_name, judge
+from .find import Library
 from .offers import Board, Offer
 from .reading import Reading, billions
-from .wanted import parse_wanted
+from .search import questions, search
+from .wanted import Wanted, parse_wanted
 
 _JOINED_NAMES = frozenset(
     {"coder", "vl", "math", "embedding", "reranker", "omni", "audio", "guard"}
@@ -33,9 +38,53 @@ class Row:
         return self.candidate.offer
 
 
+class Asked(NamedTuple):
+    """A step of a search: which of how many questions is asked now."""
+
+    number: int
+    questions: int
+    label: str
+
+
+class Listing(NamedTuple):
+    """What a search has found, and which of its questions were not answered, and why."""
+
+    rows: tuple[Row, ...]
+    failures: tuple[str, ...]
+
+
+def look_up(
+    hub: Hub,
+    text: str,
+    board: Board,
+    where: Library,
+    *,
+    format: str | None = None,
+    refresh: bool = False,
+) -> Generator[Asked, None, Listing]:
+    """Search the Hub for what was typed, models of the board's own format or of another one. Raises PullError
+    where no question is answered, InvalidRequest for what is the name of no model.
+    """
+    _wanted(text)
+    asked = questions(text, format or board.format, board.soc)
+    steps = search(hub, asked, cache=where.cache, refresh=refresh, models=where.models)
+    for number in range(1, len(asked) + 2):
+        try:
+            label = next(steps)
+        except StopIteration as stop:
+            found = stop.value
+            break
+        yield Asked(number, len(asked), label)
+    return Listing(rows(text, found.offers, board), found.failures)
+
+
+def _wanted(text: str) -> Wanted:
+    return parse_wanted(text.replace(" ", "-"))
+
+
 def rows(text: str, offers: Iterable[Offer], board: Board) -> tuple[Row, ...]:
     """Return the offers that fit the words of a search: what fits the board first, by model and size."""
-    wanted = parse_wanted(text.replace(" ", "-"))
+    wanted = _wanted(text)
     known = [offer for offer in offers if _is_meant(wanted.reading, offer)]
     chosen: dict[str, Offer | None] = {}
     named = [_row(offer, known, board, chosen) for offer in known]
@@ -103,4 +152,56 @@ def _order(row: Row) -> tuple[object, ...]:
         not row.is_plain,
         -candidate.score,
         row.name,
+    )
+
+
+# --- For programs ------------------------------------------------------------------------------
+
+PAGE = 50
+"""Models on a page."""
+_CAPABILITIES = {
+    "text": ("completion",),
+    "vision": ("completion", "vision"),
+    "embedding": ("embedding",),
+    "reranker": ("rerank",),
+}
+_SPEECH = "it is for speech, which is not served here"
+
+
+def page_of(listing: Listing, page: int, *, by_name: bool) -> FoundModels:
+    """Return a page of a listing, the first is 1. The models have their short names as references where
+    `by_name` says that `pull` here takes those for the same files.
+    """
+    first = (page - 1) * PAGE
+    models = tuple(_found_model(row, by_name) for row in listing.rows[first : first + PAGE])
+    missed = "; ".join(listing.failures)
+    return FoundModels(
+        models=models,
+        total=len(listing.rows),
+        more=len(listing.rows) > first + PAGE,
+        warning=f"Not answered: {missed}" if missed else None,
+    )
+
+
+def _found_model(row: Row, by_name: bool) -> FoundModel:
+    offer, candidate = row.offer, row.candidate
+    problem = candidate.obstacle or (_SPEECH if offer.kind == "speech" else None)
+    return FoundModel(
+        reference=row.name if by_name else offer.reference,
+        repository=offer.repo,
+        file=offer.file,
+        size=offer.size,
+        estimated_size=offer.guessed_size(),
+        quantization=offer.reading.quantization,
+        context_length=offer.reading.context_length,
+        platform=offer.reading.platform,
+        capabilities=_CAPABILITIES.get(offer.kind, ()),
+        downloads=offer.downloads,
+        likes=offer.likes,
+        updated=offer.updated,
+        gated=offer.gated,
+        problem=problem,
+        doubt=candidate.doubt,
+        best=row.is_plain and not problem and not candidate.doubt,
+        here=offer.here,
     )

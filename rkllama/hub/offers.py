@@ -43,6 +43,10 @@ class Board:
         """The format of the models for it."""
         return "rkllm" if self.soc else "gguf"
 
+    def without_npu(self) -> Board:
+        """Return it as a board whose CPU is meant."""
+        return Board(memory=self.memory)
+
     @property
     def room(self) -> int | None:
         """Bytes that a model with its context may take."""
@@ -58,6 +62,9 @@ class Offer:
     reading: Reading
     size: int | None = None
     downloads: int | None = None
+    likes: int | None = None
+    updated: str | None = None
+    """When its repository was last changed, as "2026-01-31T12:00:00.000Z"."""
     gated: bool = False
     encoder: str | None = None
     """The repository's vision encoder, for a model that sees."""
@@ -126,6 +133,8 @@ def offers_of(
     files: Iterable[str],
     *,
     downloads: int | None = None,
+    likes: int | None = None,
+    updated: str | None = None,
     gated: bool = False,
     here: Iterable[str] = (),
 ) -> Iterator[Offer]:
@@ -144,6 +153,8 @@ def offers_of(
             file=file,
             reading=reading,
             downloads=downloads,
+            likes=likes,
+            updated=updated,
             gated=gated,
             encoder=find_encoder(file, beside, reading.platform),
             here=f"{repo}/{file}" in known,

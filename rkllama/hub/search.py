@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +34,8 @@ LIMIT = 100
 """Repositories that one question may bring."""
 _FILES = 1000
 """Files of one repository that are looked at."""
-_EXPANDED = ("siblings", "downloads", "lastModified", "tags", "gated")
+_EXPANDED = ("siblings", "downloads", "likes", "lastModified", "tags", "gated")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z", re.A)
 _HYPHENATED = frozenset({"llama", "gemma", "phi", "granite", "glm", "exaone", "falcon", "telechat"})
 """Families whose repositories are called Llama-3.2-1B, not Llama3.2-1B."""
 
@@ -121,7 +123,13 @@ def search(
         offer
         for row in repositories.values()
         for offer in offers_of(
-            row["id"], row["files"], downloads=row["downloads"], gated=row["gated"], here=here
+            row["id"],
+            row["files"],
+            downloads=row["downloads"],
+            likes=row["likes"],
+            updated=row["updated"],
+            gated=row["gated"],
+            here=here,
         )
     ]
     return Found(offers=tuple(offers), failures=tuple(failures))
@@ -199,14 +207,19 @@ def _believed(entry: object) -> dict[str, Any] | None:
     files = [name for name in names if isinstance(name, str) and _is_of_use(name)]
     if not any(is_model(name) for name in files):
         return None
-    downloads = entry.get("downloads")
-    known = isinstance(downloads, int) and 0 <= downloads < 1 << 50
+    updated = entry.get("lastModified")
     return {
         "id": name,
         "files": files,
-        "downloads": downloads if known else None,
+        "downloads": _counted(entry.get("downloads")),
+        "likes": _counted(entry.get("likes")),
+        "updated": updated if isinstance(updated, str) and _MOMENT.fullmatch(updated) else None,
         "gated": bool(entry.get("gated")),
     }
+
+
+def _counted(number: object) -> int | None:
+    return number if isinstance(number, int) and 0 <= number < 1 << 50 else None
 
 
 def _is_of_use(file: str) -> bool:
@@ -249,7 +262,11 @@ def _read(path: str) -> _Kept | None:
     etag = kept.get("etag")
     usable = isinstance(etag, str) and len(etag) < 200 and etag.isascii() and etag.isprintable()
     entries = (
-        {**row, "siblings": [{"rfilename": file} for file in row.get("files") or ()]}
+        {
+            **row,
+            "siblings": [{"rfilename": file} for file in row.get("files") or ()],
+            "lastModified": row.get("updated"),
+        }
         for row in rows
         if isinstance(row, dict)
     )

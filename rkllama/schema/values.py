@@ -17,7 +17,7 @@ class DuplicateKey(ValueError):
 
 def parse(text: str) -> Any:
     """Return the value that a text is. Raises DuplicateKey, and ValueError where it is not JSON."""
-    return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+    return json.loads(text, object_pairs_hook=_object, parse_constant=no_constant)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -29,7 +29,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
+    """Raise ValueError for NaN or Infinity, which Python's JSON has and nobody else's."""
     raise ValueError(f"{name} is not JSON")
 
 
@@ -68,7 +69,7 @@ def _fits(shape: Shape, value: Any) -> bool:
     if isinstance(value, str):
         if isinstance(shape, Words):
             return value in shape.words
-        return isinstance(shape, String) and _fits_string(shape, value)
+        return isinstance(shape, String) and fits_string(shape, value)
     if isinstance(value, dict):
         return isinstance(shape, Object) and _fits_object(shape, value)
     if isinstance(value, list):
@@ -80,7 +81,8 @@ def _fits(shape: Shape, value: Any) -> bool:
     return isinstance(shape, Number) and admits_number(value, shape)
 
 
-def _fits_string(shape: String, value: str) -> bool:
+def fits_string(shape: String, value: str) -> bool:
+    """Return whether a text is one of a string's."""
     if not shape.least <= len(value) <= shape.most:
         return False
     return shape.spot is None or matches(shape.spot, value)
@@ -94,7 +96,7 @@ def _fits_object(shape: Object, value: dict[str, Any]) -> bool:
     for name, each in value.items():
         if name in shape.properties:
             node = shape.properties[name]
-        elif shape.names is None or _fits_string(shape.names, name):
+        elif shape.names is None or fits_string(shape.names, name):
             node = shape.additional
         else:
             node = None
@@ -197,7 +199,7 @@ def _lacks(one: Object, other: Object) -> bool:
         if name in one.properties:
             if one.properties[name] is None:
                 return True
-        elif one.additional is None or (one.names and not _fits_string(one.names, name)):
+        elif one.additional is None or (one.names and not fits_string(one.names, name)):
             return True
     return False
 

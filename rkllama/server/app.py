@@ -24,7 +24,7 @@ from ..errors import (
     RKLLamaError,
 )
 from ..service import ServerService, Upload
-from . import native, ollama, v1
+from . import native, ollama, page, v1
 from .addresses import Addresses
 from .bodies import Bodies, decoder_of
 from .guard import Guard
@@ -156,7 +156,7 @@ class Application:
         response.content_type = reply.content_type
         about = self._headers_about(route, reply, environ)
         for name, value in (*reply.headers, *about, *self._cors_headers(environ)):
-            response.set_header(name, value)
+            response.add_header(name, value)
         return response
 
     def _headers_about(
@@ -165,17 +165,21 @@ class Application:
         """Return what the header of a reply tells of this server, if who asks may know it."""
         if reply.status in (401, 403):
             return []
-        headers = [] if route.public else [(BOARD, self._settings.board_name)]
+        public = self._is_public(route, environ)
+        headers = [] if public else [(BOARD, self._settings.board_name)]
         if wants_load(environ):
             headers.append(load_header(environ, self._service.load_now()))
         return headers
+
+    def _is_public(self, route: Route, environ: Mapping[str, Any]) -> bool:
+        return route.public or (route.page and page.is_wanted(self._settings, environ))
 
     def _handle(self, route: Route, call: Call) -> Reply:
         """The handler's reply behind the guard and the limit of a body, or the error in its place."""
         try:
             if not _is_utf8(call.environ):
                 raise NoSuchRoute(call.path[:200])
-            self._guard.check(call.environ, route.public)
+            self._guard.check(call.environ, self._is_public(route, call.environ))
             max_body = self._settings.max_body
             if not route.upload and int(call.environ.get("CONTENT_LENGTH") or 0) > max_body:
                 raise BodyTooLarge(max_body)

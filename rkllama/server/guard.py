@@ -47,6 +47,8 @@ class Guard:
         if name and (self._loopback or not self._keys):
             self._check_host(name)
         origin = environ.get("HTTP_ORIGIN")
+        if not origin and _is_embedded(environ):
+            raise Forbidden("web pages of other sites may not use this server as a part of theirs")
         if origin and not self._origin_allowed(origin, environ):
             raise Forbidden(
                 f"web pages of {origin!r} may not call this server",
@@ -75,6 +77,8 @@ class Guard:
         if scheme in _APPS:
             return True
         same = place != "" and place == environ.get("HTTP_HOST")
+        # Behind a proxy Host may be another one. Only browsers set this header, over https; no page can.
+        same = same or environ.get("HTTP_SEC_FETCH_SITE") == "same-origin"
         return same or is_loopback(host_name(place))
 
     def cors_headers(self, environ: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -99,6 +103,16 @@ class Guard:
             ("Access-Control-Allow-Headers", headers),
             ("Access-Control-Max-Age", "600"),
         )
+
+
+def _is_embedded(environ: Mapping[str, Any]) -> bool:
+    """Return whether a page of another site has this as a picture, a script or a frame. It cannot read the
+    answer, and its browser names no Origin, but what is asked for (a search, a checkup) would be done.
+    """
+    if environ.get("HTTP_SEC_FETCH_SITE") != "cross-site":
+        return False
+    parts = environ.get("HTTP_SEC_FETCH_DEST", "empty") not in ("document", "empty")
+    return parts or environ.get("HTTP_SEC_FETCH_MODE") == "no-cors"
 
 
 def host_name(place: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ..api import native
 from ..api.common import NDJSON_TYPE
 from ..errors import RKLLamaError
+from .page import HTML, is_wanted, page_reply
 from .routing import Call, Group, Reply, Route, generate, ok, stream
 
 
@@ -26,7 +28,10 @@ GROUP = Group(name="RKLLama", prefix="", word_error=_word_error)
 
 
 def _welcome(call: Call) -> Reply:
-    return ok(native.welcome_body(_language(call.environ)))
+    if is_wanted(call.settings, call.environ):
+        return page_reply(call.environ)
+    reply = ok(native.welcome_body(_language(call.environ)))
+    return replace(reply, headers=(("Vary", "Accept"),)) if call.settings.page else reply
 
 
 def _models(call: Call) -> Reply:
@@ -71,9 +76,23 @@ def _pull(call: Call) -> Reply:
     return stream(call, lines, steps, first)
 
 
+def _search(call: Call) -> Reply:
+    asked = native.decode_search(call.query())
+    found = call.service.search(asked.text, asked.format, asked.page, call.caller())
+    return ok(native.search_body(found))
+
+
 _route = partial(Route, group=GROUP)
 ROUTES = (
-    _route(("GET",), "/", _welcome, "Welcome message", returns=("message", "github")),
+    _route(
+        ("GET",),
+        "/",
+        _welcome,
+        "Welcome message, or the page for a browser",
+        returns=("message", "github"),
+        content_type=HTML,
+        page=True,
+    ),
     _route(("GET",), "/models", _models, "File names of the models", returns=("models",)),
     _route(
         ("POST",),
@@ -118,5 +137,13 @@ ROUTES = (
         "Delete a model",
         accepts="Named",
         returns=("message",),
+    ),
+    _route(
+        ("GET",),
+        "/api/rkllama/search",
+        _search,
+        "Search Hugging Face for models that run on this board",
+        query=("query", "format", "page"),
+        returns=("models", "total", "more"),
     ),
 )

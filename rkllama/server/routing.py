@@ -98,6 +98,8 @@ class Route:
     """Whether some of its errors are a line of text."""
     public: bool = False
     """Served without an API key."""
+    page: bool = False
+    """A browser gets the page in the place of its answer, without an API key."""
     upload: bool = False
     """Its body is a file of any size: an Upload under waitress, elsewhere any stream."""
 

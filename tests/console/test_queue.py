@@ -16,6 +16,18 @@ LONG = "hi " + directive(tokens=3000, token_us=10_000)
 BUSY = {"model": "m", "stream": True, "messages": LONG}
 
 
+def test_nothing_is_left_of_the_spinner(server: Server, models: Path) -> None:
+    write_model(models / "m.rkllm", reply="Here.")
+    with server.stream("/generate", BUSY) as running:
+        assert running.status() == 200
+        next(iter(running))
+        with Terminal("run", "m", "hello", env={"RKLLAMA_HOST": server.url}) as one:
+            one.expect_spinner("Waiting: 1 before you")
+            running.close()
+            assert one.end() == 0
+            assert one.screen == "Here.\n"
+
+
 def test_the_spinner_tells_how_many_are_before(server: Server, models: Path) -> None:
     write_model(models / "m.rkllm", reply="Here.")
     env = {"RKLLAMA_HOST": server.url}

@@ -20,6 +20,7 @@ from rkllama.repl.conversation import beginning
 from tests.running import Server
 from tests.terminal import CTRL_C, RKLLAMA, Terminal
 from tests.virtual_npu import directive, read_prompts, write_model
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -152,6 +153,8 @@ def test_a_try_that_is_stopped_before_its_first_word_loses_no_answer(
         chat.expect(">>> ")
         assert chat.ask("first") == "first"
         chat.type("/edit\n")
+        # Before that, the editor would be what is stopped.
+        until(lambda: len(read_prompts(trace)) == 2)
         chat.expect_spinner("Reading the prompt…")
         chat.type(CTRL_C)
         chat.expect("(stopped)\n\n>>> ")

@@ -337,6 +337,45 @@ def test_a_server_on_a_network_serves_its_own_pages() -> None:
         bound.check(environ(origin="http://board:9090", host="board:8080"), public=False)
 
 
+@pytest.mark.parametrize(
+    ("site", "allowed"),
+    [("same-origin", True), ("same-site", False), ("cross-site", False), ("none", False)],
+)
+def test_a_browser_vouches_for_the_servers_own_page_behind_a_proxy(
+    site: str, allowed: bool
+) -> None:
+    sent = environ(origin="https://home.example", host="127.0.0.1:8080", sec_fetch_site=site)
+    if allowed:
+        LOCAL.check(sent, public=False)
+    else:
+        with pytest.raises(Forbidden):
+            LOCAL.check(sent, public=False)
+    with pytest.raises(Forbidden):  # it says nothing of where a name leads
+        LOCAL.check({**sent, "HTTP_HOST": "home.example"}, public=False)
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "dest", "allowed"),
+    [
+        ("cross-site", "no-cors", "image", False),
+        ("cross-site", "no-cors", "empty", False),
+        ("cross-site", "navigate", "iframe", False),
+        ("cross-site", "navigate", "document", True),
+        ("same-origin", "cors", "empty", True),
+        ("none", "navigate", "document", True),
+    ],
+)
+def test_a_page_elsewhere_does_not_have_the_server_for_a_picture(
+    site: str, mode: str, dest: str, allowed: bool
+) -> None:
+    sent = environ(host="localhost", sec_fetch_site=site, sec_fetch_mode=mode, sec_fetch_dest=dest)
+    if allowed:
+        LOCAL.check(sent, public=False)
+    else:
+        with pytest.raises(Forbidden):
+            LOCAL.check(sent, public=True)
+
+
 def test_a_star_allows_every_page() -> None:
     Guard("127.0.0.1", (), ("*",)).check(
         environ(origin="https://evil.example", host="localhost"), public=False

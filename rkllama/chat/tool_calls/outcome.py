@@ -15,5 +15,17 @@ class Found:
     end: int
 
 
-Outcome = Found | Literal["more", "no"]
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """The arguments of a call of `tool`, which begin at `start`, go on as its parameters do not allow.
+
+    `closers` are the brackets that the call needs behind them.
+    """
+
+    tool: str
+    start: int
+    closers: str
+
+
+Outcome = Found | Stray | Literal["more", "no"]
 """"more": the text may become a call, when more of it is there; "no": it is none."""

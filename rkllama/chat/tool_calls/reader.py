@@ -6,9 +6,10 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from .arguments import ArgumentsReader, Grammars
 from .forms import Form
 from .json_text import JsonEnd, loads
-from .outcome import Found, Outcome
+from .outcome import Found, Outcome, Stray
 from .tags import TagReader
 
 _MAX_HEAD = 1000
@@ -23,12 +24,21 @@ _FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
 class CallReader:
     """Reads one candidate; each character is looked at once, however small the pieces are."""
 
-    __slots__ = ("_json", "_name", "_start", "_tags", "_tools", "form")
+    __slots__ = ("_arguments", "_grammars", "_json", "_name", "_start", "_tags", "_tools", "form")
 
-    def __init__(self, form: Form, tools: Mapping[str, Mapping[str, Any]]) -> None:
-        """`tools`: the name of each and the JSON schema of its parameters."""
+    def __init__(
+        self,
+        form: Form,
+        tools: Mapping[str, Mapping[str, Any]],
+        grammars: Grammars | None = None,
+    ) -> None:
+        """`tools`: the name of each and the JSON schema of its parameters; `grammars` what arguments that are
+        JSON have to be of.
+        """
         self.form = form
         self._tools = tools
+        self._grammars = grammars
+        self._arguments: ArgumentsReader | None = None
         self._name: str | None = None
         self._start = -1
         self._json = JsonEnd()
@@ -46,11 +56,24 @@ class CallReader:
             return self._tags.read(text)
         if self.form.strict and not _plausible(text, self._start, self._tools):
             return "no"
+        if self._arguments is not None and (stray := self._arguments.read(text)):
+            return stray
         end = self._json.find(text, self._start)
         if end is None:
             return "more"
         calls = self._calls(text[self._start : end]) if end >= 0 else ()
         return Found(calls, end) if calls else "no"
+
+    @property
+    def open_arguments(self) -> Stray | None:
+        """The arguments that have begun and not ended."""
+        return None if self._arguments is None else self._arguments.open()
+
+    def go_on(self, end: int) -> None:
+        """Go on where arguments that were wrong have been replaced, up to `end`."""
+        assert self._arguments is not None
+        self._arguments.go_on(end)
+        self._json = JsonEnd()
 
     def _find_start(self, text: str) -> bool:
         skipped = 0 if self.form.json_at_opener else len(self.form.opener)
@@ -63,6 +86,8 @@ class CallReader:
             return False
         self._start = head.end()
         self._name = head.groupdict().get("name")
+        if self._grammars is not None and self._tags is None:
+            self._arguments = ArgumentsReader(self._grammars, self._start, self._name)
         return True
 
     def _calls(self, source: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:

@@ -175,15 +175,12 @@ def _say_next(written: "Written", fleet: "Fleet", *, installed: bool) -> None:
 
 def _url(fleet: "Fleet") -> str:
     """Return where clients find the balancer: by this machine's name, if it listens on all addresses."""
-    from socket import gethostname
-
-    from ...config import is_every_address
+    from ...config import outer_host
     from ...fleet.boards import join_address, split_address
 
     host, port = split_address(fleet.listen)
-    if is_every_address(host):
-        host = gethostname()
-    return f"{'http' if fleet.certificate is None else 'https'}://{join_address(host, port)}"
+    address = join_address(outer_host(host), port)
+    return f"{'http' if fleet.certificate is None else 'https'}://{address}"
 
 
 def _check_certificate(fleet: "Fleet") -> None:

@@ -61,10 +61,11 @@ def doctor(
     from dataclasses import asdict
 
     from ...console.output import columns_of, write_styled
+    from ...doctor.objects import JSON_VERSION
     from ...fleet.balancer import read_balancer
     from ...fleet.checks import Fleetwide, examine_fleet
     from ...fleet.files import expected_configuration
-    from ..doctor import JSON_VERSION, findings_text
+    from ..doctor import findings_text
 
     path, fleet, reports = read(context, directory, seconds)
     expected = expected_configuration(path, fleet, reports)

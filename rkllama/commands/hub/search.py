@@ -1,7 +1,6 @@
 """`rkllama search`: which models there are for this board."""
 
 import sys
-from itertools import count
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,9 +8,9 @@ import typer
 from ..common import JSONFlag, print_json, settings_of
 
 if TYPE_CHECKING:
-    from ...hub.listing import Row
+    from ...config import Settings
+    from ...hub.listing import Asked, Listing, Row
     from ...hub.offers import Board
-    from ...hub.search import Found
 
 
 _WIDE = 92
@@ -40,13 +39,9 @@ def search(
     ] = False,
 ) -> None:
     """Search Hugging Face for models that run on this board."""
-    from ...hub.listing import rows
-
-    settings = settings_of(context)
     text, board = " ".join(words), _board(soc, gguf=gguf)
-    found = _found(text, board, settings.cache, settings.models, refresh=refresh)
-    listed = rows(text, found.offers, board)
-    for failure in found.failures:
+    listed, failures = _listing(text, board, settings_of(context), refresh=refresh)
+    for failure in failures:
         sys.stderr.write(f"Not answered: {failure}\n")
     if as_json:
         print_json([_object(row) for row in listed])
@@ -65,7 +60,7 @@ def _board(soc: str | None, *, gguf: bool) -> "Board":
 
     here = this_board(read_soc())
     if gguf:
-        return Board(memory=here.memory)
+        return here.without_npu()
     if soc is None:
         return here
     import re
@@ -75,18 +70,20 @@ def _board(soc: str | None, *, gguf: bool) -> "Board":
     return Board(soc=soc.upper(), memory=None, release=here.release)
 
 
-def _found(text: str, board: "Board", cache: str, models: str, *, refresh: bool) -> "Found":
+def _listing(text: str, board: "Board", settings: "Settings", *, refresh: bool) -> "Listing":
     from ...console.terminal import Spinner
     from ...hub.api import Hub
-    from ...hub.search import finish, questions, search
+    from ...hub.find import Library
+    from ...hub.listing import look_up
+    from ...hub.search import finish
 
-    asked = questions(text, board.format, board.soc)
-    steps = search(Hub(), asked, cache=cache, refresh=refresh, models=models)
-    numbers = count(1)
+    where = Library(cache=settings.cache, models=settings.models)
+    steps = look_up(Hub(), text, board, where, refresh=refresh)
     with Spinner("Asking the Hub…") as spinner:
 
-        def tell(label: str) -> None:
-            spinner.text = f"Asking the Hub ({next(numbers)} of {len(asked)}): {label}"
+        def tell(asked: "Asked") -> None:
+            progress = f"{asked.number} of {asked.questions}"
+            spinner.text = f"Asking the Hub ({progress}): {asked.label}"
 
         return finish(steps, tell)
 

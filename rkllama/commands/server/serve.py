@@ -74,6 +74,10 @@ def serve(
             "[default: 0]",
         ),
     ] = None,
+    no_page: Annotated[
+        bool,
+        typer.Option("--no-page", help="Serve the APIs only, and no page to browsers."),
+    ] = False,
     log_level: Annotated[
         str | None,
         typer.Option(metavar="LEVEL", help="Level: debug, info, warning or error. [default: info]"),
@@ -93,6 +97,7 @@ def serve(
             "origins": origins,
             "exit_idle": exit_idle,
             "drain_timeout": drain_timeout,
+            "page": False if no_page else None,
             "log_level": log_level,
         }
     )
@@ -105,9 +110,21 @@ def serve(
     )
     from ...serve import serve as serve_until_stopped
 
-    serve_until_stopped(
-        settings, model, ready=lambda url: sys.stderr.write(f"RKLLama listens on {url}\n")
-    )
+    serve_until_stopped(settings, model, ready=lambda url: _tell_where(url, page=settings.page))
+
+
+def _tell_where(url: str, *, page: bool) -> None:
+    sys.stderr.write(f"RKLLama listens on {url}\n")
+    if page:
+        sys.stderr.write(f"Open {_browsers_url(url)}/ in a browser to use it there\n")
+
+
+def _browsers_url(url: str) -> str:
+    """Return the server's address as other machines may know it."""
+    from ...config import outer_host, server_address, server_url
+
+    host, port = server_address(url)
+    return server_url(outer_host(host), port)
 
 
 def _address(host: str | None, port: int | None) -> str | None:

@@ -69,8 +69,14 @@ def _with_model_of(entries: list[Entry], name: str) -> list[Entry]:
 
 
 def read_stored(subject: Subject, entry: Entry) -> StoredModel:
-    """Return all that is known of a model, for which its files are read."""
-    return ModelReader(os.path.realpath(subject.settings.models)).stored([entry])
+    """Return all that is known of a model, for which its files are read, once for all the checks."""
+    with _looking:
+        return _reader(os.path.realpath(subject.settings.models)).stored([entry])
+
+
+@functools.lru_cache(maxsize=1)
+def _reader(root: str) -> ModelReader:
+    return ModelReader(root)
 
 
 class Use(NamedTuple):

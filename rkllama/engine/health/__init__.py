@@ -1,1 +1,1 @@
-"""Whether requests would be served: readiness, crashes, and the model that is to stay in memory."""
+"""Whether requests would be served: readiness, crashes, a model that is to stay, and the doctor."""

@@ -14,7 +14,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
 
@@ -28,6 +28,8 @@ _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
 which take it longer than a new run takes to begin."""
 _SEPARATED = re.compile(r",\d")
+_UNIT, _OFTEN = 8, 4
+"""Characters of what a text may say again and again, and how often, before it is kept back."""
 _LONGEST_REPLY = 200
 """Characters of a reply to a question with given answers, and of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
@@ -47,8 +49,10 @@ class Writer(Protocol):
         """Whether a run that is made again may write something else."""
 
     @property
-    def ended(self) -> FinishReason:
-        """Why the last run ended; "stop" also where `stop` ended it."""
+    def ended(self) -> FinishReason | Literal["repeats"]:
+        """Why the last run ended; "stop" also where `stop` ended it, "repeats" where it wrote one token again
+        and again.
+        """
 
     def think(self) -> Iterator[Event]:
         """The model's thought, before the first run."""
@@ -66,14 +70,21 @@ class Writer(Protocol):
         """The end of the answer."""
 
 
-def guided(grammar: Grammar, writer: Writer) -> Iterator[Event]:
-    """A completion that is of `grammar`; with a Finished that has an `error` where a value is missing."""
+def guided(
+    grammar: Grammar, writer: Writer, *, root: str = "$", begun: bool = False
+) -> Iterator[Event]:
+    """A completion that is of `grammar`; with a Finished that has an `error` where a value is missing.
+
+    `root` is what errors call the whole value. With `begun` the model writes first, before what is certain.
+    """
     yield from writer.think()
-    answer = _Answer(grammar, writer)
+    answer = _Answer(grammar, writer, root)
     error: str | None = None
     try:
         while not answer.is_whole:
-            answer.write_certain()
+            if not begun:
+                answer.write_certain()
+            begun = False
             if text := answer.settled():
                 yield TextDelta(text)
             if not answer.is_whole:
@@ -89,8 +100,10 @@ def guided(grammar: Grammar, writer: Writer) -> Iterator[Event]:
             error = f"the answer is incomplete: it reached its limit of tokens at {answer.path}"
     if text := answer.settled(whole=True):
         yield TextDelta(text)
-    reason = "stop" if answer.is_whole or writer.ended == "tool_calls" else writer.ended
-    yield writer.finished(reason, error)
+    ended = writer.ended
+    if answer.is_whole or ended == "tool_calls" or ended == "repeats":
+        ended = "stop"
+    yield writer.finished(ended, error)
 
 
 class StopString(Exception):
@@ -116,8 +129,9 @@ class _Ended(Exception):
 class _Answer:
     """The text so far, and where in it one may go back to."""
 
-    def __init__(self, grammar: Grammar, writer: Writer) -> None:
+    def __init__(self, grammar: Grammar, writer: Writer, root: str) -> None:
         self._grammar = grammar
+        self._root = root
         self._writer = writer
         self._text = ""
         self._state = self._start = grammar.start()
@@ -141,7 +155,7 @@ class _Answer:
     @property
     def path(self) -> str:
         """Where in the value the text ends."""
-        return self._state.path
+        return self._root + self._state.path[1:]
 
     def settled(self, *, whole: bool = False) -> str:
         """Return what is new of the text and will not be taken back; with `whole` all that is new."""
@@ -153,15 +167,19 @@ class _Answer:
         if not self._grammar.decided_by_prefix and not self.is_whole:
             return 0
         if self._state.in_open_text and not self._text.endswith('"'):
-            return self._firm.position
+            return min(self._firm.position, _length_without_repetition(self._text))
         if self._ends_like_a_number():
             return self._before.position
         settled = min(self._start.position, self._firm.position)
         return settled if self._comma is None else min(settled, self._comma.position)
 
     def _ends_like_a_number(self) -> bool:
-        """Whether what is taken for a value's end and a comma may be a number with separators: 1,200."""
-        return self._text[-1:] == "," and self._text[-2:-1].isdigit()
+        """Whether what is taken for a value's end may be a separator in a number: 1,200 or 1 200."""
+        ends = self._text[-1:] in (",", " ") and self._text[-2:-1].isdigit()
+        return ends and not self._state.in_string
+
+    def _goes_on_as_number(self, refused: str) -> bool:
+        return refused[:1].isdigit() and self._ends_like_a_number()
 
     def write_certain(self) -> None:
         """Write what has to come."""
@@ -260,13 +278,23 @@ class _Answer:
             if not self.is_whole:
                 raise _Ended
             return
+        if self._writer.ended == "repeats":
+            self._drop_repetition()
+            self._settle("")
+            return
         goes_on = refused[:1] in _NUMBER and self._state.kind in ("number", "integer")
         if self.is_whole and not goes_on:
             return
-        if self._certain() and not (refused and self._in_choice):
+        means_another = refused and (self._in_choice or self._goes_on_as_number(refused))
+        if self._certain() and not means_another:
             return
         if refused or len(self._text) == length or self._state.may_end:
             self._settle(refused)
+
+    def _drop_repetition(self) -> None:
+        """Take back what the model has written again and again, as far as it has not left."""
+        length = max(_length_without_repetition(self._text), self._sent, self._start.position)
+        self._go_back(self._start.feed(self._text[self._start.position : length])[1])
 
     def _is_run_over(self, refused: str) -> bool:
         """Whether no more of the model's text is wanted."""
@@ -303,7 +331,7 @@ class _Answer:
         self._go_back(self._firm)
         if self._drop_comma(refused):
             return
-        if refused[:1].isdigit() and self._ends_like_a_number():
+        if self._goes_on_as_number(refused):
             self._go_back(self._before)
         elif (refused[:1] in _NUMBER or _SEPARATED.match(refused)) and self._state.kind in (
             "number",
@@ -375,15 +403,14 @@ class _Answer:
         self._go_back(self._start)
         choices = self._state.choices()
         if not choices or self._state.kind != "enum":
-            raise _NotGiven(self._state.path)
+            raise _NotGiven(self.path)
         self._take(self._chosen(choices))
 
     def _chosen(self, choices: Sequence[str]) -> str:
         """Return the one of the choices that the model names when it is asked. Raises _NotGiven."""
         values = {_value_of(choice): choice for choice in choices}
         question = (
-            f"For {self._state.path} choose one of these and answer with nothing else: "
-            f"{', '.join(values)}"
+            f"For {self.path} choose one of these and answer with nothing else: {', '.join(values)}"
         )
         reply = ""
         for piece in self._writer.ask(self._text, question):
@@ -394,7 +421,7 @@ class _Answer:
         named = [value for value in values if value.casefold() == said]
         named = named or [value for value in values if value.casefold() in said]
         if len(named) != 1:
-            raise _NotGiven(self._state.path)
+            raise _NotGiven(self.path)
         return values[named[0]]
 
 
@@ -406,3 +433,14 @@ def _value_of(text: str) -> str:
     except ValueError:
         return stripped.strip('"')
     return value if isinstance(value, str) else stripped
+
+
+def _length_without_repetition(text: str) -> int:
+    """Return how long a text is without what it says again and again at its end."""
+    for unit in range(1, _UNIT + 1):
+        at = len(text)
+        while at > unit and text[at - 1] == text[at - 1 - unit]:
+            at -= 1
+        if len(text) - at >= _OFTEN * unit:
+            return at - unit
+    return len(text)

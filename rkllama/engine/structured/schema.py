@@ -241,8 +241,10 @@ def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> I
 
 def is_json(text: str) -> bool:
     """Return whether all of a text is JSON, whatever its form."""
+    from ...schema.values import no_constant
+
     try:
-        json.loads(text, parse_constant=_no_constant)
+        json.loads(text, parse_constant=no_constant)
     except (ValueError, RecursionError):
         return False
     return True
@@ -253,7 +255,9 @@ def embedded_json(text: str) -> Iterator[str]:
 
     Not those inside one that is broken: a part of an answer is no answer.
     """
-    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    from ...schema.values import no_constant
+
+    decoder = json.JSONDecoder(parse_constant=no_constant)
     at, found = 0, 0
     while (start := _BRACKET.search(text, at)) and found < _MAX_EMBEDDED:
         found += 1
@@ -281,10 +285,6 @@ def retry_message(error: str) -> str:
         f"That answer does not have the form that was asked for: {error}. "
         "Answer again, with the corrected JSON and nothing else."
     )
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 if __name__ == "__main__":

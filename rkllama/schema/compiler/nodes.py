@@ -9,9 +9,8 @@ from typing import Any
 from .. import limits as bounds
 from ..errors import InvalidSchema, SchemaError, UnsupportedSchema
 from ..limits import Limits
-from ..regex.automata import matches
 from ..shapes import Array, Literals, Node, Object, Shape, String, Words
-from ..values import admits, all_apart, identity, joined_words, shape_admits, written
+from ..values import admits, all_apart, fits_string, identity, joined_words, shape_admits, written
 from ..words import sorted_words
 from .branches import Branch, Branches, Part
 from .keywords import (
@@ -285,7 +284,7 @@ class Compiler:
                 shape.additional = None
         for name in sorted(shape.required.union(*shape.dependent.values())):
             if name not in shape.properties:  # it is written, although nothing is said of it
-                allowed = shape.names is None or _fits_name(shape.names, name)
+                allowed = shape.names is None or fits_string(shape.names, name)
                 shape.properties[name] = shape.additional if allowed else None
 
     def _has_room(self, shape: Object) -> bool:
@@ -317,11 +316,6 @@ class Compiler:
             if part.schema.get("uniqueItems") is True:
                 shape.unique = self.has_unique_items = True
         return shape if shape.least <= shape.most else None
-
-
-def _fits_name(names: String, name: str) -> bool:
-    fits = names.spot is None or matches(names.spot, name)
-    return fits and names.least <= len(name) <= names.most
 
 
 def _common(one: list[Any], other: list[Any]) -> list[Any]:

@@ -67,6 +67,10 @@ def _board(call: Call) -> Reply:
     return ok(board_body(call.service.board()))
 
 
+def _doctor(call: Call) -> Reply:
+    return ok(call.service.doctor())
+
+
 def _metrics(call: Call) -> Reply:
     return Reply(body=call.service.metrics().encode(), content_type=_PROMETHEUS)
 
@@ -108,6 +112,14 @@ ROUTES = (
         "How the board is doing: clocks, governors, load, temperatures, memory",
         group=GROUP,
         returns=("memory",),
+    ),
+    Route(
+        ("GET",),
+        "/api/rkllama/doctor",
+        _doctor,
+        "What keeps this board from running models, and how to cure it",
+        group=GROUP,
+        returns=("version", "rkllama", "soc", "model", "status", "findings"),
     ),
     Route(
         ("GET",),

@@ -1,0 +1,1 @@
+"""The page in real browsers: Debian's Chromium through Playwright, and Firefox through WebDriver BiDi."""

@@ -1,0 +1,66 @@
+"""Structured answers on their real way: from a model that misbehaves in the library to the client."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.running import Server, models_of
+from tests.structured.chance import document
+from tests.virtual_npu import directive, write_model
+
+pytestmark = pytest.mark.integration
+
+ANSWERS = 100
+MODEL = "erring-qwen2.5"
+
+
+@pytest.fixture(scope="module")
+def erring(shared: Server) -> Server:
+    folder = models_of(shared)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_model(folder / f"{MODEL}.rkllm")
+    return shared
+
+
+def _ask(server: Server, seed: int, **config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    schema, value = document(seed)
+    script = directive(reply=json.dumps(value, ensure_ascii=False), seed=seed, **config)
+    messages = [{"role": "user", "content": f"? {script}"}]
+    body = {"model": MODEL, "messages": messages, "format": schema, "stream": False}
+    reply = server.post("/api/chat", body)
+    assert reply.status == 200, reply.body
+    answer: dict[str, Any] = reply.json
+    return schema, answer
+
+
+def assert_valid(text: str, schema: dict[str, Any]) -> None:
+    checker = Draft202012Validator.FORMAT_CHECKER
+    Draft202012Validator(schema, format_checker=checker).validate(json.loads(text))
+
+
+def test_values_that_come_at_the_third_try_make_valid_answers(erring: Server) -> None:
+    valid = 0
+    for seed in range(ANSWERS):
+        schema, answer = _ask(erring, seed, faults=30, fault_tries=2)
+        if answer["done_reason"] == "stop":
+            assert_valid(answer["message"]["content"], schema)
+            valid += 1
+        else:
+            assert "$." in answer.get("error", answer.get("incomplete", ""))
+    assert valid >= 97
+
+
+def test_what_a_model_never_gives_is_said(erring: Server) -> None:
+    reasons = []
+    for seed in range(20):
+        schema, answer = _ask(erring, seed, faults=100)
+        reasons.append(answer["done_reason"])
+        if answer["done_reason"] == "stop":
+            assert_valid(answer["message"]["content"], schema)
+        else:
+            assert "$." in answer.get("error", answer.get("incomplete", ""))
+    assert "format_not_met" in reasons
