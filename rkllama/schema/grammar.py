@@ -26,6 +26,7 @@ engine reads the patterns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from . import layout
@@ -98,6 +99,13 @@ class Grammar:
     def start(self) -> State:
         """Return the state before the first character."""
         return State(self, (Value((BOTTOM,), self._node, 0),), 0, 0, None)
+
+    def for_writing(self) -> Grammar:
+        """Return the grammar without keys that its schema does not name and does not ask for, which models
+        make up from what they have read.
+        """
+        limits = replace(self.limits, named_keys=True)
+        return Grammar(self._node, limits, not self.decided_by_prefix, self.size)
 
     def accepts(self, text: str) -> bool:
         """Return whether a whole text is of this grammar."""

@@ -271,3 +271,70 @@ def test_a_choice_is_offered_when_the_model_does_not_make_it() -> None:
     got = ask(model, {**schema, "additionalProperties": False})
     assert json.loads(got.text) == {"a": "dog"}
     assert model.replies == ['"dog"']
+
+
+def test_a_list_of_choices_is_asked_for_in_the_same_way() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": {"enum": ["cat", "dog"]}}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    model = Says({"a": ["dog"]}, texts=("{", "{", "{", "]}"))
+    assert json.loads(ask(model, schema).text) == {"a": ["dog"]}
+
+
+OPEN = {
+    "type": "object",
+    "properties": {"a": INTEGER, "b": TEXT},
+    "required": ["b"],
+}
+
+
+@pytest.mark.parametrize("varies", [True, False])
+@pytest.mark.parametrize(
+    ("texts", "given"),
+    [
+        (('"type": "object"', '"type"', '"type"', '"x"}'), {"b": "x"}),
+        (('"b": "x", "type": 1', 'type": 1', "1"), {"b": "x"}),
+        (('"a": 1, "type": 1', 'type"', '"type"', '"x"}'), {"a": 1, "b": "x"}),
+    ],
+)
+def test_a_key_that_nobody_has_named_is_none(
+    texts: tuple[str, ...], given: Any, varies: bool
+) -> None:
+    """Models copy the schema into an object that it leaves open: what has to come is written then."""
+    got = ask(Says({}, texts=texts if varies else (texts[0], texts[-1]), varies=varies), OPEN)
+    assert got.finished.error is None, got.model.log
+    assert json.loads(got.text) == given
+
+
+def test_a_key_that_is_asked_for_is_taken() -> None:
+    schema = {"type": "object", "additionalProperties": INTEGER, "properties": {"a": INTEGER}}
+    assert json.loads(ask(Says({}, texts=('"a": 1, "b": 2}',)), schema).text) == {"a": 1, "b": 2}
+
+
+_SENTENCE = "The lamp in the kitchen is a lamp. "
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "given"),
+    [
+        (TEXT, '"' + _SENTENCE * 50, _SENTENCE),
+        (TEXTS, ('"lamp", "light", ' * 50), ["lamp", "light"]),
+        ({"type": "array", "items": {"type": "object"}}, '{"x": 1, "y": {}}, ' * 50, None),
+    ],
+)
+def test_what_goes_round_and_round_is_ended(value: Any, text: str, given: Any) -> None:
+    got = says(value, text)
+    assert got.finished.error is None, got.text
+    found = json.loads(got.text)["a"]
+    assert given is None or found[: len(given)] == given
+    assert len(got.text) < 600
+    assert got.model.wrote < 1200
+
+
+def test_many_alike_in_a_list_are_no_circle() -> None:
+    numbers = [0] * 20 + [1]
+    got = says({"type": "array", "items": INTEGER}, f"{numbers}"[1:] + "}")
+    assert json.loads(got.text) == {"a": numbers}

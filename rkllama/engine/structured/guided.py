@@ -30,6 +30,10 @@ which take it longer than a new run takes to begin."""
 _SEPARATED = re.compile(r",\d")
 _UNIT, _OFTEN = 8, 4
 """Characters of what a text may say again and again, and how often, before it is kept back."""
+_CYCLE, _CYCLES = 400, 80
+"""Characters of what is said again and again until the model is stopped: three times, and so often that it is
+that long in all.
+"""
 _LONGEST_REPLY = 200
 """Characters of a reply to a question with given answers, and of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
@@ -78,7 +82,7 @@ def guided(
     `root` is what errors call the whole value. With `begun` the model writes first, before what is certain.
     """
     yield from writer.think()
-    answer = _Answer(grammar, writer, root)
+    answer = _Answer(grammar.for_writing(), writer, root)
     error: str | None = None
     try:
         while not answer.is_whole:
@@ -209,12 +213,14 @@ class _Answer:
         taken = 0
         for char in text:
             state = self._state.advance(char)
-            if state is None:
+            if state is None or (char == "," and self._goes_round(text[:taken])):
                 break
             before, self._state = self._state, state
             taken += 1
-            if char not in _BLANKS:
-                self._comma = before if char == "," and not before.in_string else None
+            if char == "," and not before.in_string:
+                self._comma = before
+            elif char not in _BLANKS and not _opens_key(before, state):
+                self._comma = None
             if not state.in_escape if state.in_string else char not in _BLANKS:
                 self._firm = state
             if state.between_tokens:
@@ -225,6 +231,12 @@ class _Answer:
                     break
         self._text += text[:taken]
         return taken
+
+    def _goes_round(self, more: str) -> bool:
+        """Whether a list that may end says the same again and again."""
+        state = self._state
+        may_end = state.advance("]") is not None and not state.in_string
+        return may_end and _is_cycle(self._text + more)
 
     def _go_back(self, state: State) -> None:
         """Take back what stands behind a place, unless it has left."""
@@ -254,9 +266,11 @@ class _Answer:
         Raises _NotGiven, _Ended.
         """
         refused = before = ""
+        cyclic = False
         length = len(self._text)
         self._firm = self._state
-        for piece in self._writer.run(self._text, again=self._failures[self._place]):
+        # A blank is the begin of the next token to most models: behind one that stands alone they err.
+        for piece in self._writer.run(self._text.rstrip(" "), again=self._failures[self._place]):
             if len(self._text) == length and self._text[-1:] == " ":
                 piece = piece.lstrip(" ")
             if not self._text:
@@ -269,7 +283,8 @@ class _Answer:
                 continue
             taken = 0 if self._is_left_empty(piece) else self._take(piece)
             refused = piece[taken:]
-            if self._is_run_over(refused):
+            cyclic = cyclic or (self._state.in_open_text and _is_cycle(self._text))
+            if cyclic or self._is_run_over(refused):
                 self._writer.stop()
             if text := self.settled():
                 yield text
@@ -278,7 +293,7 @@ class _Answer:
             if not self.is_whole:
                 raise _Ended
             return
-        if self._writer.ended == "repeats":
+        if cyclic or self._writer.ended == "repeats":
             self._drop_repetition()
             self._settle("")
             return
@@ -340,7 +355,11 @@ class _Answer:
             self._go_back(self._start)  # it means another number
         elif refused and self._in_choice and not self._ends_value(refused):
             self._go_back(self._start)  # it means another value, which begins alike
-        elif self._end_value(refused) or (refused and self._open_string()):
+        elif (
+            (refused[:1] == "," and self._end_list())
+            or self._end_value(refused)
+            or (refused and self._open_string())
+        ):
             return
         place = self._place
         self._failures[place] += 1
@@ -373,6 +392,10 @@ class _Answer:
         """Whether a value that is not in quotes ends before what cannot stand."""
         return not self._state.in_string and not refused[0].isalnum()
 
+    def _end_list(self) -> bool:
+        """End a list that goes round: its comma could have come."""
+        return self._state.advance(",") is not None and self._take("]") > 0
+
     def _end_value(self, refused: str) -> bool:
         """End a number or a list where the model goes on with something else, or not at all."""
         if self._state.may_end:  # a bare number, or a literal
@@ -396,15 +419,28 @@ class _Answer:
         return taken
 
     def _give_up(self) -> None:
-        """Close a string that the model leaves open, or ask for one of few values. Raises _NotGiven."""
+        """Close a string that the model leaves open, write a key in the place of one that the schema does not
+        have, or ask for one of few values, also for a list. Raises _NotGiven.
+        """
         begun = len(self._text) > self._start.position + 1
         if self._state.in_string and begun and not self._in_choice and self._take('"'):
             return
         self._go_back(self._start)
-        choices = self._state.choices()
-        if not choices or self._state.kind != "enum":
+        if self._state.kind == "key" and self._take_next_key():
+            return
+        choices = [text for text in self._state.choices() if text != "]"]
+        if not choices or self._state.kind not in ("enum", "item"):
             raise _NotGiven(self.path)
         self._take(self._chosen(choices))
+
+    def _take_next_key(self) -> bool:
+        """Write the key that comes next, or end the object at its last comma, where it may end there."""
+        if self._may_drop_comma:
+            assert self._comma is not None
+            self._go_back(self._comma)
+            return self._take("}") > 0
+        choices = self._state.choices()
+        return bool(choices) and self._take(_next_key(choices)) > 0
 
     def _chosen(self, choices: Sequence[str]) -> str:
         """Return the one of the choices that the model names when it is asked. Raises _NotGiven."""
@@ -425,6 +461,18 @@ class _Answer:
         return values[named[0]]
 
 
+def _opens_key(before: State, state: State) -> bool:
+    """Whether the character between two places is the quote before a key."""
+    return state.kind == "key" and state.in_string and not before.in_string
+
+
+def _next_key(choices: Sequence[str]) -> str:
+    """Return the key that comes next: what the object has to have, which is the last of the choices, else the
+    first one.
+    """
+    return choices[0] if "}" in choices else choices[-1]
+
+
 def _value_of(text: str) -> str:
     """Return a text without blanks, quotes and full stop."""
     stripped = text.strip().rstrip(".")
@@ -433,6 +481,17 @@ def _value_of(text: str) -> str:
     except ValueError:
         return stripped.strip('"')
     return value if isinstance(value, str) else stripped
+
+
+def _is_cycle(text: str) -> bool:
+    """Return whether a text ends with the same again and again."""
+    for unit in range(1, min(_CYCLE, len(text) // 3) + 1):
+        if text[-1 - unit] != text[-1]:
+            continue
+        times = max(3, _CYCLES // unit)
+        if text.endswith(text[-unit:] * times):
+            return True
+    return False
 
 
 def _length_without_repetition(text: str) -> int:

@@ -82,9 +82,7 @@ class _Members:
     def __init__(self, rules: Rules, shape: Object) -> None:
         self._rules = rules
         self._shape = shape
-        self._others = shape.additional is not None and (
-            shape.offers_additional or shape.least > len(shape.order)
-        )
+        self._others = shape.additional is not None and not shape.tolerates_additional
         counts = shape.least > len(shape.required) or (
             shape.most < len(shape.order) or (self._others and shape.most != float("inf"))
         )
