@@ -273,15 +273,39 @@ def test_a_choice_is_offered_when_the_model_does_not_make_it() -> None:
     assert model.replies == ['"dog"']
 
 
-def test_a_list_of_choices_is_asked_for_in_the_same_way() -> None:
-    schema = {
-        "type": "object",
-        "properties": {"a": {"type": "array", "items": {"enum": ["cat", "dog"]}}},
-        "required": ["a"],
-        "additionalProperties": False,
-    }
-    model = Says({"a": ["dog"]}, texts=("{", "{", "{", "]}"))
-    assert json.loads(ask(model, schema).text) == {"a": ["dog"]}
+@dataclass
+class Replies(Says):
+    """It replies to questions with a given text."""
+
+    reply: str = ""
+
+    def ask(self, written: str, question: str) -> Iterator[str]:
+        self._stopping = False
+        self.ended = "stop"
+        yield self.reply
+
+
+KINDS = {"enum": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "reply", "given"),
+    [
+        ({"type": "array", "items": KINDS}, "It is a dog.", ["dog"]),
+        (INTEGER, "The number is 1,200.", 1200),
+        (NUMBER, "-0.5", -0.5),
+        ({"type": "integer", "maximum": 5}, "12", None),
+        (INTEGER, "3 or 4", None),
+        (INTEGER, "twelve", None),
+    ],
+)
+def test_a_number_or_an_item_is_asked_for_at_last(value: Any, reply: str, given: Any) -> None:
+    schema = {"type": "object", "properties": {"a": value}, "required": ["a"]}
+    got = ask(Replies({}, texts=("{", "{", "{", "]}"), reply=reply), schema)
+    if given is None:
+        assert got.finished.error == "the model gave no value that fits at $.a"
+    else:
+        assert json.loads(got.text) == {"a": given}
 
 
 OPEN = {

@@ -27,6 +27,7 @@ TRIES = 3
 _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
 which take it longer than a new run takes to begin."""
+_NUMBERS = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
 _SEPARATED = re.compile(r",\d")
 _UNIT, _OFTEN = 8, 4
 """Characters of what a text may say again and again, and how often, before it is kept back."""
@@ -269,8 +270,11 @@ class _Answer:
         cyclic = False
         length = len(self._text)
         self._firm = self._state
-        # A blank is the begin of the next token to most models: behind one that stands alone they err.
-        for piece in self._writer.run(self._text.rstrip(" "), again=self._failures[self._place]):
+        again = self._failures[self._place]
+        # A blank is the begin of the next token to most models: behind one that stands alone they err,
+        # and so go another way.
+        written = self._text if again % 2 else self._text.rstrip(" ")
+        for piece in self._writer.run(written, again=again):
             if len(self._text) == length and self._text[-1:] == " ":
                 piece = piece.lstrip(" ")
             if not self._text:
@@ -420,7 +424,7 @@ class _Answer:
 
     def _give_up(self) -> None:
         """Close a string that the model leaves open, write a key in the place of one that the schema does not
-        have, or ask for one of few values, also for a list. Raises _NotGiven.
+        have, or ask for a number or one of few values. Raises _NotGiven.
         """
         begun = len(self._text) > self._start.position + 1
         if self._state.in_string and begun and not self._in_choice and self._take('"'):
@@ -429,9 +433,12 @@ class _Answer:
         if self._state.kind == "key" and self._take_next_key():
             return
         choices = [text for text in self._state.choices() if text != "]"]
-        if not choices or self._state.kind not in ("enum", "item"):
+        if choices and self._state.kind in ("enum", "item"):
+            self._take(self._chosen(choices))
+        elif self._state.kind in ("number", "integer"):
+            self._take(self._told())
+        else:
             raise _NotGiven(self.path)
-        self._take(self._chosen(choices))
 
     def _take_next_key(self) -> bool:
         """Write the key that comes next, or end the object at its last comma, where it may end there."""
@@ -445,20 +452,36 @@ class _Answer:
     def _chosen(self, choices: Sequence[str]) -> str:
         """Return the one of the choices that the model names when it is asked. Raises _NotGiven."""
         values = {_value_of(choice): choice for choice in choices}
-        question = (
+        reply = self._reply(
             f"For {self.path} choose one of these and answer with nothing else: {', '.join(values)}"
         )
-        reply = ""
-        for piece in self._writer.ask(self._text, question):
-            reply += piece
-            if len(reply) > _LONGEST_REPLY:
-                self._writer.stop()
         said = _value_of(reply).casefold()
         named = [value for value in values if value.casefold() == said]
         named = named or [value for value in values if value.casefold() in said]
         if len(named) != 1:
             raise _NotGiven(self.path)
         return values[named[0]]
+
+    def _told(self) -> str:
+        """Return the number that the model tells when it is asked. Raises _NotGiven."""
+        reply = self._reply(f"For {self.path} answer with a number and nothing else.")
+        numbers = {match[0].replace(",", "") for match in _NUMBERS.finditer(reply)}
+        if len(numbers) != 1:
+            raise _NotGiven(self.path)
+        number = numbers.pop()
+        count, state = self._state.feed(number)
+        if count < len(number) or not any(state.advance(char) for char in " ,}]"):
+            raise _NotGiven(self.path)
+        return number
+
+    def _reply(self, question: str) -> str:
+        """Return what the model says to a question."""
+        reply = ""
+        for piece in self._writer.ask(self._text, question):
+            reply += piece
+            if len(reply) > _LONGEST_REPLY:
+                self._writer.stop()
+        return reply
 
 
 def _opens_key(before: State, state: State) -> bool:
