@@ -59,7 +59,7 @@ class Writer:
                 return
             yield char
 
-    def ask(self, written: str, question: str) -> Iterator[str]:
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
         return self.run(written)
 
     def stop(self) -> None:
@@ -140,7 +140,6 @@ def test_a_call_that_is_right_is_left_as_it_is(format: str, reply: str, size: in
         (hermes('{"city": "Paris", "days": 3,}'), ()),
         ('<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris", "d', ("3}",)),
         ("[TOOL_CALLS]get_weather[ARGS]{'city': 'Paris'}", ('"Paris", ', "3}")),
-        ('{"name": "get_weather", "parameters": {"city": "Paris", "days": "3"}}', ("3}",)),
     ],
 )
 def test_arguments_that_are_not_are_written_again(
@@ -150,6 +149,13 @@ def test_arguments_that_are_not_are_written_again(
     assert outcome.parts == [PARIS], outcome.prompts
     assert outcome.finished is not None
     assert (outcome.finished.reason, outcome.finished.error) == ("tool_calls", None)
+
+
+@pytest.mark.parametrize(("size", "later"), [(1, "3}"), (5, "3}"), (1000, "}")])
+def test_a_number_in_quotes_is_one(size: int, later: str) -> None:
+    """Where it has been written whole; the model is stopped at the first quote else."""
+    reply = '{"name": "get_weather", "parameters": {"city": "Paris", "days": "3"}}'
+    assert answer(reply, later, "", size=size).parts == [PARIS]
 
 
 def test_the_model_is_free_before_and_behind_a_call() -> None:

@@ -216,6 +216,8 @@ TEXTS = {"type": "array", "items": TEXT}
         (INTEGER, ("42 units",), 42),
         (INTEGER, ("42}\n```\nThat is all.",), 42),
         (INTEGER, ("1,200", "1200}"), 1200),
+        (INTEGER, ('"42"}', "}"), 42),
+        (TEXTS, ("[", 'a", "b"]}'), ["a", "b"]),
         (NUMBER, ("about 3", "3.5}"), 3.5),
         (INTEGER, ("4.5", "4}"), 4),
         (TEXT, ("Zoë", 'Zoë"'), "Zoë"),
@@ -279,7 +281,7 @@ class Replies(Says):
 
     reply: str = ""
 
-    def ask(self, written: str, question: str) -> Iterator[str]:
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
         self._stopping = False
         self.ended = "stop"
         yield self.reply
@@ -297,11 +299,17 @@ KINDS = {"enum": ["cat", "dog"]}
         ({"type": "integer", "maximum": 5}, "12", None),
         (INTEGER, "3 or 4", None),
         (INTEGER, "twelve", None),
+        ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "up", "up"),
+        ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "It is 5.", 5),
+        ({"type": "string", "format": "date"}, "The day is 2024-02-29.", "2024-02-29"),
+        ({"type": "string", "format": "date"}, "2024-02-29 to 2024-03-01", None),
+        (TEXT, "nothing", None),
+        ({"type": ["string", "null"]}, "a text", None),
     ],
 )
-def test_a_number_or_an_item_is_asked_for_at_last(value: Any, reply: str, given: Any) -> None:
+def test_a_value_is_asked_for_at_last(value: Any, reply: str, given: Any) -> None:
     schema = {"type": "object", "properties": {"a": value}, "required": ["a"]}
-    got = ask(Replies({}, texts=("{", "{", "{", "]}"), reply=reply), schema)
+    got = ask(Replies({}, texts=("", "", "", "]}"), reply=reply), schema)
     if given is None:
         assert got.finished.error == "the model gave no value that fits at $.a"
     else:

@@ -28,6 +28,7 @@ _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
 which take it longer than a new run takes to begin."""
 _NUMBERS = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
+_QUOTED = re.compile(r'"(-?[0-9]*(?:\.[0-9]*)?)("?)')
 _SEPARATED = re.compile(r",\d")
 _UNIT, _OFTEN = 8, 4
 """Characters of what a text may say again and again, and how often, before it is kept back."""
@@ -35,6 +36,8 @@ _CYCLE, _CYCLES = 400, 80
 """Characters of what is said again and again until the model is stopped: three times, and so often that it is
 that long in all.
 """
+_DRAWS = 8
+"""How often a model goes on with a question that has given answers, until it names one."""
 _LONGEST_REPLY = 200
 """Characters of a reply to a question with given answers, and of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
@@ -65,8 +68,10 @@ class Writer(Protocol):
     def run(self, written: str, *, again: int = 0) -> Iterator[str]:
         """The text that the model writes behind `written`, as it comes; `again` counts the tries before."""
 
-    def ask(self, written: str, question: str) -> Iterator[str]:
-        """What the model replies to a question about what it has written; that is no part of its answer."""
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
+        """What the model replies to a question about what it has written, behind what is `begun` of its
+        reply; that is no part of its answer.
+        """
 
     def stop(self) -> None:
         """End the run: no more text comes of it."""
@@ -283,7 +288,8 @@ class _Answer:
                     self._writer.stop()
             if refused:
                 refused += piece
-                self._writer.stop()
+                if not self._may_separate(refused):
+                    self._writer.stop()
                 continue
             taken = 0 if self._is_left_empty(piece) else self._take(piece)
             refused = piece[taken:]
@@ -326,8 +332,12 @@ class _Answer:
         return len(self._certain()) >= _WORTH_WRITING and not self._ends_like_a_number()
 
     def _may_separate(self, refused: str) -> bool:
-        """Whether a comma that cannot come may be one inside a number, which what comes next tells."""
-        return refused == "," and self._state.kind in ("number", "integer")
+        """Whether what cannot come may be a comma inside a number, or the quote before one, which what comes
+        next tells.
+        """
+        if self._state.kind not in ("number", "integer"):
+            return False
+        return refused == "," or (self._state.awaits_value and bool(_QUOTED.fullmatch(refused)))
 
     def _is_left_empty(self, piece: str) -> bool:
         """Whether the model closes a text at once that it has not opened: it gives none."""
@@ -350,6 +360,8 @@ class _Answer:
         self._go_back(self._firm)
         if self._drop_comma(refused):
             return
+        if self._take_quoted(refused):
+            return
         if self._goes_on_as_number(refused):
             self._go_back(self._before)
         elif (refused[:1] in _NUMBER or _SEPARATED.match(refused)) and self._state.kind in (
@@ -362,7 +374,7 @@ class _Answer:
         elif (
             (refused[:1] == "," and self._end_list())
             or self._end_value(refused)
-            or (refused and self._open_string())
+            or (refused[:1] not in ("", "]", "}") and self._open_string())
         ):
             return
         place = self._place
@@ -396,6 +408,14 @@ class _Answer:
         """Whether a value that is not in quotes ends before what cannot stand."""
         return not self._state.in_string and not refused[0].isalnum()
 
+    def _take_quoted(self, refused: str) -> bool:
+        """Take a number that the model has put in quotes."""
+        if not (self._state.awaits_value and self._state.kind in ("number", "integer")):
+            return False
+        match = _QUOTED.match(refused)
+        number = match[1] if match and match[2] else ""
+        return self._is_value(number) and self._take(f"{number} ") > 0
+
     def _end_list(self) -> bool:
         """End a list that goes round: its comma could have come."""
         return self._state.advance(",") is not None and self._take("]") > 0
@@ -416,7 +436,9 @@ class _Answer:
     def _open_string(self) -> bool:
         """Write the quote that the model has left out, where only a string can come."""
         state = self._state
-        if not state.awaits_value or any(state.advance(char) for char in _OTHERS):
+        if state.in_string or any(state.advance(char) for char in _OTHERS):
+            return False
+        if not state.awaits_value and state.kind != "item":
             return False
         taken = self._take('"' if self._text[-1:] in " \n[" else ' "') > 0
         self._opened = self._state
@@ -424,7 +446,7 @@ class _Answer:
 
     def _give_up(self) -> None:
         """Close a string that the model leaves open, write a key in the place of one that the schema does not
-        have, or ask for a number or one of few values. Raises _NotGiven.
+        have, or ask for a value that is no free text. Raises _NotGiven.
         """
         begun = len(self._text) > self._start.position + 1
         if self._state.in_string and begun and not self._in_choice and self._take('"'):
@@ -435,7 +457,7 @@ class _Answer:
         choices = [text for text in self._state.choices() if text != "]"]
         if choices and self._state.kind in ("enum", "item"):
             self._take(self._chosen(choices))
-        elif self._state.kind in ("number", "integer"):
+        elif self._state.kind in ("number", "integer", "string", "any"):
             self._take(self._told())
         else:
             raise _NotGiven(self.path)
@@ -452,27 +474,47 @@ class _Answer:
     def _chosen(self, choices: Sequence[str]) -> str:
         """Return the one of the choices that the model names when it is asked. Raises _NotGiven."""
         values = {_value_of(choice): choice for choice in choices}
-        reply = self._reply(
+        question = (
             f"For {self.path} choose one of these and answer with nothing else: {', '.join(values)}"
         )
-        said = _value_of(reply).casefold()
+        said = _value_of(self._reply(question)).casefold()
         named = [value for value in values if value.casefold() == said]
         named = named or [value for value in values if value.casefold() in said]
+        for again in range(_DRAWS if self._writer.varies else 1):
+            if len(named) != 1:
+                named = self._drawn(question, values, again)
         if len(named) != 1:
             raise _NotGiven(self.path)
         return values[named[0]]
 
+    def _drawn(self, question: str, values: dict[str, str], again: int) -> list[str]:
+        """Return those of the values with which the model goes on behind the question."""
+        quote = '"' if all(choice.startswith('"') for choice in values.values()) else ""
+        named, said = list(values), ""
+        for piece in self._writer.ask(self._text, question, begun=self._text + quote, again=again):
+            said += piece
+            begin = said.strip().casefold()
+            named = [v for v in values if v.casefold().startswith(begin[: len(v)])]
+            if len(named) < 2 or len(said) > _LONGEST_REPLY:
+                self._writer.stop()
+        return named if said.strip() else []
+
     def _told(self) -> str:
-        """Return the number that the model tells when it is asked. Raises _NotGiven."""
-        reply = self._reply(f"For {self.path} answer with a number and nothing else.")
-        numbers = {match[0].replace(",", "") for match in _NUMBERS.finditer(reply)}
-        if len(numbers) != 1:
-            raise _NotGiven(self.path)
-        number = numbers.pop()
-        count, state = self._state.feed(number)
-        if count < len(number) or not any(state.advance(char) for char in " ,}]"):
-            raise _NotGiven(self.path)
-        return number
+        """Return the value that the model tells when it is asked. Raises _NotGiven."""
+        what = "a number" if self._state.kind in ("number", "integer") else "the value"
+        reply = self._reply(f"For {self.path} answer with {what} and nothing else.")
+        for texts in _readings(reply):
+            fitting = set(filter(self._is_value, texts))
+            if len(fitting) == 1:
+                return fitting.pop()
+        raise _NotGiven(self.path)
+
+    def _is_value(self, text: str) -> bool:
+        """Whether a text is a whole value here, and not just any text in quotes."""
+        if text.startswith('"') and self._state.feed('"')[1].in_open_text:
+            return False
+        count, state = self._state.feed(text)
+        return 0 < count == len(text) and any(state.advance(char) for char in " ,}]")
 
     def _reply(self, question: str) -> str:
         """Return what the model says to a question."""
@@ -482,6 +524,19 @@ class _Answer:
             if len(reply) > _LONGEST_REPLY:
                 self._writer.stop()
         return reply
+
+
+def _numbers(text: str) -> set[str]:
+    """Return the numbers in a text, without their separators."""
+    return {match[0].replace(",", "") for match in _NUMBERS.finditer(text)}
+
+
+def _readings(reply: str) -> Iterator[set[str]]:
+    """Yield what the value in a reply may be: all of it, the numbers in it, its words."""
+    yield {reply.strip().rstrip(".")}
+    yield _numbers(reply)
+    yield {json.dumps(_value_of(reply), ensure_ascii=False)}
+    yield {json.dumps(word.strip(".,;:'\"()"), ensure_ascii=False) for word in reply.split()}
 
 
 def _opens_key(before: State, state: State) -> bool:
