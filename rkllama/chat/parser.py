@@ -76,12 +76,12 @@ class _Markers:
 
 
 class StrayArguments(NamedTuple):
-    """Arguments of a call that cannot go on as they do, which are the end of the text so far."""
+    """The end of the text so far: arguments of a call that cannot go on as they do. See Stray."""
 
     tool: str
     text: str
     closers: str
-    """What the call needs behind them."""
+    whole: bool
 
 
 class AnswerParser:
@@ -181,14 +181,14 @@ class AnswerParser:
     def check_end(self) -> None:
         """See whether the text may end here: not in the midst of arguments, which are `stray` then."""
         if self._step is AnswerParser._call and self._reader is not None:
-            self._note_stray(self._reader.open_arguments)
+            self._note_stray(self._reader.unfinished(self._pending))
 
     def put(self, arguments: str) -> list[Event]:
         """Have arguments in the place of the stray ones, as far as they go; return what is complete then."""
         assert self.stray is not None
         assert self._reader is not None
         start = len(self._pending) - len(self.stray.text)
-        self._reader.go_on(start + len(arguments))
+        self._reader.go_on(start + len(arguments), whole=self.stray.whole)
         self._pending, self.stray = self._pending[:start], None
         return self._run(arguments, final=False)
 
@@ -315,7 +315,7 @@ class AnswerParser:
     def _note_stray(self, stray: Stray | None) -> None:
         if stray is not None:
             text = self._pending[stray.start :]
-            self.stray = StrayArguments(stray.tool, text, stray.closers)
+            self.stray = StrayArguments(stray.tool, text, stray.closers, stray.whole)
 
     def _after_call(self) -> bool:
         """Drop the closers, in their order, and the space before another call."""

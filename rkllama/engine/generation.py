@@ -15,7 +15,7 @@ from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
 from ..runner.keeping import run_extra, run_figures
-from ..service import Caller
+from ..service import Caller, Shaping
 from ..states.visit import Visit, begin
 from ..types import (
     ChatRequest,
@@ -86,6 +86,10 @@ class Generation:
         if request.tools and request.tool_choice not in ("auto", "none"):
             return True
         return request.format is not None and (not self.constrains or bool(tools_for(request)))
+
+    def note_shaping(self, shaping: Shaping) -> None:
+        """Tell the caller what gives the completion its shape."""
+        self.caller.shaped_by = shaping
 
     def written(self, grammar: Grammar, schema: Any) -> Iterator[Event] | None:
         """The completion as it is written together with the model; None where a prompt is not complete as it
@@ -176,13 +180,7 @@ class Generation:
             visit.end(run_figures(result, resident.ready.context_length, counted=counted))
         if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
             result = replace(result, cached_tokens=None, prompt_seconds=None)
-        if result.prompt_tokens and prompt.raw and not prompt.images:
-            resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
-        used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
-        resident.note_run(self.turn.lane, used)
-        resident.memory = result.memory or resident.memory
-        if result.completion_tokens and result.generation_seconds:
-            resident.tokens_per_second = result.completion_tokens / result.generation_seconds
+        self._note(prompt, result)
         if parser.stray is not None:
             writer = Writer(self, prompt, None, None, counted=counted, before=result, tools=tools)
             yield from mended(writer, parser, tools, raw, called=calls > 0)
@@ -196,6 +194,17 @@ class Generation:
         finished = self.finished(result, reason, None if parser.ended else parser.stopped)
         self.metrics.count(finished)
         yield finished
+
+    def _note(self, prompt: Prompt, result: RunResult) -> None:
+        """Note what a run tells of the model in memory."""
+        resident = self.turn.resident
+        if result.prompt_tokens and prompt.raw and not prompt.images:
+            resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
+        used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
+        resident.note_run(self.turn.lane, used)
+        resident.memory = result.memory or resident.memory
+        if result.completion_tokens and result.generation_seconds:
+            resident.tokens_per_second = result.completion_tokens / result.generation_seconds
 
     def first_timeout(self, prompt: Prompt) -> float:
         """Return how many seconds the first token may take."""

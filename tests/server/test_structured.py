@@ -14,7 +14,7 @@ from tests.virtual_npu import directive, write_model
 
 pytestmark = pytest.mark.integration
 
-ANSWERS = 100
+ANSWERS = 30
 MODEL = "erring-qwen2.5"
 
 
@@ -31,10 +31,14 @@ def _ask(server: Server, seed: int, **config: Any) -> tuple[dict[str, Any], dict
     script = directive(reply=json.dumps(value, ensure_ascii=False), seed=seed, **config)
     messages = [{"role": "user", "content": f"? {script}"}]
     body = {"model": MODEL, "messages": messages, "format": schema, "stream": False}
+    return schema, _chat(server, body)
+
+
+def _chat(server: Server, body: dict[str, Any]) -> dict[str, Any]:
     reply = server.post("/api/chat", body)
     assert reply.status == 200, reply.body
     answer: dict[str, Any] = reply.json
-    return schema, answer
+    return answer
 
 
 def assert_valid(text: str, schema: dict[str, Any]) -> None:
@@ -51,12 +55,12 @@ def test_values_that_come_at_the_third_try_make_valid_answers(erring: Server) ->
             valid += 1
         else:
             assert "$." in answer.get("error", answer.get("incomplete", ""))
-    assert valid >= 97
+    assert valid >= 0.97 * ANSWERS
 
 
 def test_what_a_model_never_gives_is_said(erring: Server) -> None:
     reasons = []
-    for seed in range(20):
+    for seed in range(8):
         schema, answer = _ask(erring, seed, faults=100)
         reasons.append(answer["done_reason"])
         if answer["done_reason"] == "stop":
@@ -64,3 +68,41 @@ def test_what_a_model_never_gives_is_said(erring: Server) -> None:
         else:
             assert "$." in answer.get("error", answer.get("incomplete", ""))
     assert "format_not_met" in reasons
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_header_says_how_an_answer_gets_its_format(erring: Server, stream: bool) -> None:
+    def header(reply: str, **wants: Any) -> str | None:
+        messages = [{"role": "user", "content": f"? {directive(reply=reply)}"}]
+        answer = erring.post(
+            "/api/chat", {"model": MODEL, "messages": messages, "stream": stream, **wants}
+        )
+        assert answer.status == 200, answer.body
+        return answer.headers.get("x-rkllama-format")
+
+    assert header('{"a": 1}', format="json") == "guided"
+    assert header('"b"', format={"type": "string", "pattern": "^(?=b)"}) == "checked"
+    assert header("Yes.") is None
+
+
+def test_arguments_of_a_free_call_are_what_the_tool_takes(erring: Server) -> None:
+    """The model misspells keys and values, and where it names the tool right it gets the arguments right."""
+    called = 0
+    for seed in range(12):
+        schema, value = document(seed)
+        text = json.dumps({"name": "note_down", "arguments": value}, ensure_ascii=False)
+        reply = f"<tool_call>{text}</tool_call>"
+        script = directive(reply=reply, faults=30, fault_tries=2, seed=seed)
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": f"? {script}"}],
+            "tools": [
+                {"type": "function", "function": {"name": "note_down", "parameters": schema}}
+            ],
+            "stream": False,
+        }
+        message = _chat(erring, body)["message"]
+        for call in message.get("tool_calls", ()):
+            assert_valid(json.dumps(call["function"]["arguments"]), schema)
+            called += 1
+    assert called > 6

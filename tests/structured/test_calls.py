@@ -158,6 +158,42 @@ def test_a_number_in_quotes_is_one(size: int, later: str) -> None:
     assert answer(reply, later, "", size=size).parts == [PARIS]
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize(
+    ("reply", "later"),
+    [
+        ('{"name": "get_weather", "aarguments": {"city": "Paris"}}', ('"Paris", ', "3}")),
+        ('{"naame": "get_weather"}', ('"Paris"', "3}")),
+        ('{"name": "get_weather"}', ('"Paris"', "3}")),
+        ('{"name": "get_weather", arguments: {}}', ('"Paris"', "3}")),
+        ('{"name": "get_weather"', ('"Paris"', "3}")),
+        ('{"arguments": {"city": "Paris"}, "name": "get_weather"}', ("3}",)),
+        ('[{"name": "get_weather", "args": 5}]', ('"Paris"', "3}", "]")),
+    ],
+)
+def test_a_call_that_is_none_is_written_again(
+    reply: str, later: tuple[str, ...], size: int
+) -> None:
+    outcome = answer(f"<tool_call>\n{reply}\n</tool_call>", *later, "", size=size)
+    assert outcome.parts == [PARIS], outcome.prompts
+    assert outcome.finished is not None
+    assert (outcome.finished.reason, outcome.finished.error) == ("tool_calls", None)
+
+
+def test_no_other_tool_is_called_than_the_one_that_is_named() -> None:
+    """Even where its arguments are right for another only."""
+    reply = '<tool_call>{"arguments": {}, "name": "get_weather"}</tool_call>'
+    assert answer(reply, '"Paris"', "3}", "").parts == [PARIS]
+    outcome = answer(reply, "none", varies=False)
+    assert [part[0] for part in outcome.parts] == ["text"]
+
+
+def test_what_names_no_tool_is_no_call() -> None:
+    reply = '<tool_call>{"name": NAME, "arguments": ARGUMENTS}</tool_call>'
+    outcome = answer(f"Write {reply}.")
+    assert (outcome.finished, outcome.parts) == (None, [("text", f"Write {reply}.")])
+
+
 def test_the_model_is_free_before_and_behind_a_call() -> None:
     wrong, other = hermes(WRONG), hermes("{}", "now")
     outcome = answer(f"<think>Hm.</think>I look.\n{wrong}", "3}", f"\n</tool_call>\n{other}")

@@ -267,6 +267,14 @@ def test_a_value_that_is_not_given_is_not_made_up(
     assert got.model.runs < 12
 
 
+def test_a_text_that_is_never_closed_ends() -> None:
+    """Also where each run writes some more of it."""
+    for varies in (True, False):
+        got = says(TEXT, '"on and on', varies=varies)
+        assert got.finished.error is None
+        assert got.model.runs < 5
+
+
 def test_a_choice_is_offered_when_the_model_does_not_make_it() -> None:
     schema = {"type": "object", "properties": {"a": {"enum": ["cat", "dog"]}}, "required": ["a"]}
     model = Says({"a": "dog"}, texts=("a hound",))

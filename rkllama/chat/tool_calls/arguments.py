@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from .outcome import Stray
 
@@ -30,10 +31,19 @@ Grammars = Callable[[str], Place | None]
 """Where a tool's arguments begin, by its name; None for those that are not looked at."""
 
 
+def are_right(arguments: Mapping[str, Any], place: Place | None) -> bool:
+    """Return whether a tool takes arguments, which begin at `place`."""
+    if place is None:
+        return True
+    text = json.dumps(arguments, ensure_ascii=False)
+    count, end = place.feed(text)
+    return count == len(text) and end.must_end
+
+
 class ArgumentsReader:
     """Follows the arguments in one text that only grows; each character is looked at once."""
 
-    __slots__ = ("_at", "_closers", "_grammars", "_name", "_place", "_start", "_tool")
+    __slots__ = ("_at", "_closers", "_grammars", "_name", "_place", "_start", "_tool", "count")
 
     def __init__(self, grammars: Grammars, start: int, name: str | None) -> None:
         """The JSON begins at `start`. Where what stands before it has told the tool's `name`, it is the
@@ -44,6 +54,8 @@ class ArgumentsReader:
         self._at = self._start = start
         self._place: Place | None = None
         self._tool = self._closers = ""
+        self.count = 0
+        """The calls so far whose arguments are right."""
 
     def read(self, text: str) -> Stray | None:
         """Return the arguments that cannot go on as they do; None where nothing is wrong."""
@@ -54,6 +66,7 @@ class ArgumentsReader:
             if not self._place.must_end:
                 return self.open() if self._at < len(text) else None
             self._place = None
+            self.count += 1
         return None
 
     def open(self) -> Stray | None:
@@ -63,6 +76,7 @@ class ArgumentsReader:
     def go_on(self, end: int) -> None:
         """Go on behind arguments that have come in the place of those that were wrong."""
         self._at, self._place = end, None
+        self.count += 1
 
     def _begins(self, text: str) -> bool:
         """Whether a tool's arguments begin here, which are looked at then."""

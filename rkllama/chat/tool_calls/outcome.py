@@ -17,14 +17,16 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """The arguments of a call of `tool`, which begin at `start`, go on as its parameters do not allow.
+    """The arguments of a call of `tool` begin at `start`, and go on as its parameters do not allow.
 
-    `closers` are the brackets that the call needs behind them.
+    `closers` are the brackets that the call needs behind them. With `whole` it is the JSON of the call itself
+    that begins there, and is not as it has to be.
     """
 
     tool: str
     start: int
-    closers: str
+    closers: str = ""
+    whole: bool = False
 
 
 Outcome = Found | Stray | Literal["more", "no"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from .arguments import ArgumentsReader, Grammars
+from .arguments import ArgumentsReader, Grammars, are_right
 from .forms import Form
 from .json_text import JsonEnd, loads
 from .outcome import Found, Outcome, Stray
@@ -62,18 +63,37 @@ class CallReader:
         if end is None:
             return "more"
         calls = self._calls(text[self._start : end]) if end >= 0 else ()
-        return Found(calls, end) if calls else "no"
+        if calls and self._are_right(calls):
+            return Found(calls, end)
+        return self._stray_call(text) or (Found(calls, end) if calls else "no")
 
-    @property
-    def open_arguments(self) -> Stray | None:
-        """The arguments that have begun and not ended."""
-        return None if self._arguments is None else self._arguments.open()
+    def unfinished(self, text: str) -> Stray | None:
+        """Return the arguments that have begun and not ended, or the whole call."""
+        if self._arguments is None:
+            return None
+        return self._arguments.open() or self._stray_call(text)
 
-    def go_on(self, end: int) -> None:
-        """Go on where arguments that were wrong have been replaced, up to `end`."""
+    def _are_right(self, calls: tuple[tuple[str, Mapping[str, Any]], ...]) -> bool:
+        grammars, arguments = self._grammars, self._arguments
+        if grammars is None or arguments is None or arguments.count == len(calls):
+            return True
+        return all(are_right(values, grammars(name)) for name, values in calls)
+
+    def _stray_call(self, text: str) -> Stray | None:
+        """Return the JSON of a call that is none, where it names one of the tools and no other."""
+        if self._arguments is None or self._name is not None or self.form.strict:
+            return None
+        named = [name for name in self._tools if json.dumps(name) in text[self._start :]]
+        return Stray(named[0], self._start, whole=True) if len(named) == 1 else None
+
+    def go_on(self, end: int, *, whole: bool) -> None:
+        """Go on where arguments that were wrong, or the whole call, have been replaced, up to `end`."""
         assert self._arguments is not None
-        self._arguments.go_on(end)
         self._json = JsonEnd()
+        if whole:  # it is taken as it is
+            self._arguments = None
+        else:
+            self._arguments.go_on(end)
 
     def _find_start(self, text: str) -> bool:
         skipped = 0 if self.form.json_at_opener else len(self.form.opener)

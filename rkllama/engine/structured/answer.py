@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...service import Shaping
 from ...types import Event, Finished, Message, ReasoningDelta, TextDelta, Tool, ToolCallDelta
 from .schema import embedded_json, grammar_of, is_json, retry_message, strip_fence, validate_answer
 from .tool_choice import call_text, find_call_error, forced_call, forced_call_schema
@@ -27,6 +28,9 @@ class Runner(Protocol):
     @property
     def constrains(self) -> bool:
         """Whether the backend enforces `grammar`."""
+
+    def note_shaping(self, shaping: Shaping) -> None:
+        """Tell the caller, before the first event, what gives the completion its shape."""
 
     def run(
         self,
@@ -54,11 +58,7 @@ def structured(runner: Runner, schema: Any, tools: tuple[Tool, ...] = ()) -> Ite
 
     The model may call one of `tools` instead, which a constraint would not let it.
     """
-    if runner.constrains and not tools:
-        return _constrained(runner, schema)
-    if not (runner.constrains or tools) and (events := _written(runner, schema)):
-        return events
-    return _asked_again(runner, schema, tools)
+    return _shaped(runner, schema, tools, free=bool(tools))
 
 
 def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Iterator[Event]:
@@ -66,13 +66,8 @@ def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Itera
     which is turned into the call. Raises InvalidRequest when `choice` names a tool that is not there.
     """
     schema = forced_call_schema(tools, choice)
-    if runner.constrains:
-        events = _constrained(runner, schema)
-    else:
-        written = _written(runner, schema)
-        events = written or _asked_again(runner, schema, tools, demanded=True)
     text = ""
-    for event in events:
+    for event in _shaped(runner, schema, tools, free=False):
         if isinstance(event, TextDelta):
             text += event.text
             continue
@@ -84,6 +79,20 @@ def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Itera
             yield TextDelta(text)
             text = ""
         yield event
+
+
+def _shaped(runner: Runner, schema: Any, tools: tuple[Tool, ...], *, free: bool) -> Iterator[Event]:
+    """A completion that meets a schema, by the surest of the ways that there are; with `free` the model may
+    call one of `tools` instead.
+    """
+    if runner.constrains and not free:
+        runner.note_shaping("constrained")
+        return _constrained(runner, schema)
+    if not free and (events := _written(runner, schema)):
+        runner.note_shaping("guided")
+        return events
+    runner.note_shaping("checked")
+    return _asked_again(runner, schema, tools, demanded=bool(tools) and not free)
 
 
 def _written(runner: Runner, schema: Any) -> Iterator[Event] | None:
@@ -166,6 +175,8 @@ def _text_of(events: Sequence[Event]) -> str:
 
 def _checked(finished: Finished, error: str | None) -> Finished:
     """The end of a completion that was to have a format, with what is wrong with it."""
+    if error is not None and finished.error is not None:  # which says more
+        return finished
     if error is not None and finished.reason == "length":
         error = (
             "the answer is incomplete: it reached its limit of tokens inside the requested format"

@@ -14,6 +14,7 @@ from ...chat.tool_calls.arguments import Grammars, Place
 from ...types import Event, Finished, FinishReason, TextDelta, Tool, ToolCallDelta
 from . import guided
 from .schema import grammar_of
+from .tool_choice import forced_call_schema
 
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar
@@ -41,6 +42,14 @@ def grammars_of(tools: Sequence[Tool]) -> Grammars:
 def _grammar(name: str, tools: Sequence[Tool]) -> Grammar | None:
     tool = next((tool for tool in tools if tool.name == name), None)
     return None if tool is None else grammar_of(dict(tool.parameters) or {"type": "object"})
+
+
+def _calls_grammar(name: str, tools: Sequence[Tool], *, several: bool) -> Grammar | None:
+    schema = forced_call_schema(tools, f"function:{name}")
+    definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
+    if several:
+        schema = {"type": "array", "items": schema, "minItems": 1}
+    return grammar_of({**schema, **definitions})
 
 
 def mended(
@@ -76,7 +85,7 @@ class _Answer:
 
     def events(self) -> Iterator[Event]:
         while (stray := self._parser.stray) is not None:
-            text, end = self._arguments(stray)
+            text, end = self._rewritten(stray)
             self.ended, self.error = end.reason, end.error
             if end.error is not None or end.reason != "stop":
                 yield from self._parser.put(text)
@@ -87,12 +96,17 @@ class _Answer:
             yield from self._free()
         yield from self._parser.finish()
 
-    def _arguments(self, stray: StrayArguments) -> tuple[str, Finished]:
+    def _rewritten(self, stray: StrayArguments) -> tuple[str, Finished]:
         """Return arguments as they are written together with the model, and how that ended."""
-        grammar = _grammar(stray.tool, self._tools)
-        assert grammar is not None, "the arguments have been looked at"
+        if stray.whole:
+            several = stray.text.startswith("[")
+            grammar, root = _calls_grammar(stray.tool, self._tools, several=several), "$"
+        else:
+            grammar, root = _grammar(stray.tool, self._tools), "$.arguments"
         writer = _ArgumentsWriter(self._writer, self._raw, stray.text)
-        *texts, end = guided.guided(grammar, writer, root="$.arguments", begun=True)
+        if grammar is None:  # none holds it as a part of a call
+            return stray.text, writer.finished("stop")
+        *texts, end = guided.guided(grammar, writer, root=root, begun=True)
         assert isinstance(end, Finished)
         return "".join(event.text for event in texts if isinstance(event, TextDelta)), end
 

@@ -1,0 +1,102 @@
+"""What a model is asked about a value that it has not written: which of some it means, or what it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .draft import Draft
+
+if TYPE_CHECKING:
+    from ...schema.grammar import State
+    from .guided import Writer
+
+_DRAWS = 8
+"""How often a model goes on behind a question that has given answers, until it names one."""
+_LONGEST_REPLY = 200
+_NUMBERS = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
+
+
+def asked_for(writer: Writer, draft: Draft) -> str | None:
+    """Return the text of the value that comes next as the model tells it when it is asked; None where it
+    tells none that fits, or several, or any text would fit.
+    """
+    kind = draft.state.kind
+    choices = [text for text in draft.state.choices() if text != "]"]
+    if choices and kind in ("enum", "item"):
+        return _chosen(writer, draft, choices)
+    if kind not in ("number", "integer", "string", "any"):
+        return None
+    what = "a number" if kind in ("number", "integer") else "the value"
+    reply = _reply(writer, draft, f"For {draft.path} answer with {what} and nothing else.")
+    for texts in _readings(reply):
+        fitting = [text for text in texts if is_value(draft.state, text)]
+        if len(fitting) == 1:
+            return fitting[0]
+    return None
+
+
+def is_value(state: State, text: str) -> bool:
+    """Return whether a text is a whole value at a place, and not just any text in quotes."""
+    if text.startswith('"') and state.feed('"')[1].in_open_text:
+        return False
+    count, after = state.feed(text)
+    return 0 < count == len(text) and any(after.advance(char) for char in " ,}]")
+
+
+def _chosen(writer: Writer, draft: Draft, choices: Sequence[str]) -> str | None:
+    """The one of the choices that the model names."""
+    values = {_value_of(choice): choice for choice in choices}
+    listed = ", ".join(values)
+    question = f"For {draft.path} choose one of these and answer with nothing else: {listed}"
+    said = _value_of(_reply(writer, draft, question)).casefold()
+    named = [value for value in values if value.casefold() == said]
+    named = named or [value for value in values if value.casefold() in said]
+    for again in range(_DRAWS if writer.varies else 1):
+        if len(named) != 1:
+            named = _drawn(writer, draft, question, values, again)
+    return values[named[0]] if len(named) == 1 else None
+
+
+def _drawn(
+    writer: Writer, draft: Draft, question: str, values: dict[str, str], again: int
+) -> list[str]:
+    """Those of the values with which the model goes on where it has begun to reply with the answer so far."""
+    quote = '"' if all(choice.startswith('"') for choice in values.values()) else ""
+    named, said = list(values), ""
+    for piece in writer.ask(draft.text, question, begun=draft.text + quote, again=again):
+        said += piece
+        begin = said.strip().casefold()
+        named = [value for value in values if value.casefold().startswith(begin[: len(value)])]
+        if len(named) < 2 or len(said) > _LONGEST_REPLY:
+            writer.stop()
+    return named if said.strip() else []
+
+
+def _reply(writer: Writer, draft: Draft, question: str) -> str:
+    reply = ""
+    for piece in writer.ask(draft.text, question):
+        reply += piece
+        if len(reply) > _LONGEST_REPLY:
+            writer.stop()
+    return reply
+
+
+def _readings(reply: str) -> Iterator[set[str]]:
+    """What the value in a reply may be: all of it, the numbers in it, its words."""
+    yield {reply.strip().rstrip(".")}
+    yield {match[0].replace(",", "") for match in _NUMBERS.finditer(reply)}
+    yield {json.dumps(_value_of(reply), ensure_ascii=False)}
+    yield {json.dumps(word.strip(".,;:'\"()"), ensure_ascii=False) for word in reply.split()}
+
+
+def _value_of(text: str) -> str:
+    """Return a text without blanks, quotes and full stop."""
+    stripped = text.strip().rstrip(".")
+    try:
+        value = json.loads(stripped)
+    except ValueError:
+        return stripped.strip('"')
+    return value if isinstance(value, str) else stripped
