@@ -218,6 +218,11 @@ TEXTS = {"type": "array", "items": TEXT}
         (INTEGER, ("1,200", "1200}"), 1200),
         (INTEGER, ('"42"}', "}"), 42),
         (TEXTS, ("[", 'a", "b"]}'), ["a", "b"]),
+        (
+            {"type": "array", "items": _POSITION},
+            ('{"x": 1, "y": 2}, "z": 3}', '"z'),
+            [{"x": 1, "y": 2}],
+        ),
         (NUMBER, ("about 3", "3.5}"), 3.5),
         (INTEGER, ("4.5", "4}"), 4),
         (TEXT, ("Zoë", 'Zoë"'), "Zoë"),
@@ -307,6 +312,8 @@ KINDS = {"enum": ["cat", "dog"]}
         ({"type": "integer", "maximum": 5}, "12", None),
         (INTEGER, "3 or 4", None),
         (INTEGER, "twelve", None),
+        (INTEGER, ' "75.0", that is', 75),
+        ({"type": "integer", "minimum": 5}, " 4}", None),
         ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "up", "up"),
         ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "It is 5.", 5),
         ({"type": "string", "format": "date"}, "The day is 2024-02-29.", "2024-02-29"),
@@ -363,6 +370,7 @@ _SENTENCE = "The lamp in the kitchen is a lamp. "
         (TEXT, '"' + _SENTENCE * 50, _SENTENCE),
         (TEXTS, ('"lamp", "light", ' * 50), ["lamp", "light"]),
         ({"type": "array", "items": {"type": "object"}}, '{"x": 1, "y": {}}, ' * 50, None),
+        (TEXTS, '"name", "type", "string", ' + '"type", ' * 90, ["name", "type", "string"]),
     ],
 )
 def test_what_goes_round_and_round_is_ended(value: Any, text: str, given: Any) -> None:

@@ -117,7 +117,7 @@ class Draft:
     @property
     def is_cycle(self) -> bool:
         """Whether an open text says the same again and again."""
-        return self.state.in_open_text and _is_cycle(self.text)
+        return self.state.in_open_text and _is_cycle(self.text[self.start.position :])
 
     def _goes_round(self, more: str) -> bool:
         """Whether a list that may end says the same again and again."""

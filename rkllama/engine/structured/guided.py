@@ -275,9 +275,12 @@ class _Answer:
         return any(self._draft.take(end) for end in "]}")
 
     def _gives_no_item(self, refused: str) -> bool:
+        last = self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
+        if refused[:1] == '"' and last:  # of a key, where only an object can come
+            return self._draft.state.forced().lstrip().startswith("{")
         if refused:
             return refused[0] in _NO_ITEM and not refused[1:2].isdigit()
-        return self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
+        return last
 
     def _ends_value(self, refused: str) -> bool:
         """Whether a value that is not in quotes ends before what cannot stand."""

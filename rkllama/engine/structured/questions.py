@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 _DRAWS = 8
 """How often a model goes on behind a question that has given answers, until it names one."""
+_NUMBER_DRAWS = 4
 _LONGEST_REPLY = 200
+_BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
+_WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]')
+"""A number and what ends it, but for zeros at its end."""
 _NUMBERS = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
 
 
@@ -30,12 +34,28 @@ def asked_for(writer: Writer, draft: Draft) -> str | None:
     if kind not in ("number", "integer", "string", "any"):
         return None
     what = "a number" if kind in ("number", "integer") else "the value"
-    reply = _reply(writer, draft, f"For {draft.path} answer with {what} and nothing else.")
-    for texts in _readings(reply):
+    question = f"For {draft.path} answer with {what} and nothing else."
+    for texts in _readings(_reply(writer, draft, question)):
         fitting = [text for text in texts if is_value(draft.state, text)]
         if len(fitting) == 1:
             return fitting[0]
+    if kind in ("number", "integer"):
+        tries = range(_NUMBER_DRAWS if writer.varies else 1)
+        return next(filter(None, (_number(writer, draft, question, each) for each in tries)), None)
     return None
+
+
+def _number(writer: Writer, draft: Draft, question: str, again: int) -> str | None:
+    """The number with which the model goes on where it has begun to reply with the answer so far."""
+    begun = draft.text if again % 2 else draft.text.rstrip(" ")
+    said = ""
+    for piece in writer.ask(draft.text, question, begun=begun, again=again):
+        said += piece
+        if _WHOLE_NUMBER.match(said) or not _BEGUN_NUMBER.fullmatch(said):
+            writer.stop()
+    match = _WHOLE_NUMBER.match(f"{said}\n")
+    number = match[1] if match else ""
+    return number if is_value(draft.state, number) else None
 
 
 def is_value(state: State, text: str) -> bool:
