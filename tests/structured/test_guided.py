@@ -238,6 +238,7 @@ TEXTS = {"type": "array", "items": TEXT}
         ({"enum": ["cat", "dog"]}, ('"dogs"', '"dog"'), "dog"),
         ({"enum": ["cat", "dog"]}, ("None", '"dog"'), "dog"),
         ({"type": "boolean"}, ("yes", "true"), True),
+        ({"type": "boolean"}, ('"false"}', "}"), False),
         ({"type": "boolean"}, ("True", "true}"), True),
         ({"type": ["string", "null"]}, ("None", "null"), None),
     ],

@@ -29,7 +29,8 @@ _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
 which take it longer than a new run takes to begin."""
 _SEPARATED = re.compile(r",\d")
-_QUOTED = re.compile(r'"(-?[0-9]*(?:\.[0-9]*)?)("?)')
+_QUOTED = re.compile(r'"([a-z]{1,5}|-?[0-9]*(?:\.[0-9]*)?)("?)')
+"""A number or a literal in quotes."""
 _LONGEST_PROSE = 200
 """Characters of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
@@ -210,13 +211,18 @@ class _Answer:
         return len(self._draft.certain()) >= _WORTH_WRITING and not self._draft.ends_like_a_number()
 
     def _may_separate(self, refused: str) -> bool:
-        """Whether what cannot come may be a comma inside a number, or the quote before one, which what comes
-        next tells.
+        """Whether what cannot come may be a comma inside a number, or the quote before one or before a
+        literal, which what comes next tells.
         """
+        if refused == ",":
+            return self._draft.state.kind in _NUMBERS
+        return self._awaits_bare and _QUOTED.fullmatch(refused) is not None
+
+    @property
+    def _awaits_bare(self) -> bool:
+        """Whether a value comes next that has no quotes."""
         state = self._draft.state
-        if state.kind not in _NUMBERS:
-            return False
-        return refused == "," or (state.awaits_value and bool(_QUOTED.fullmatch(refused)))
+        return state.awaits_value and state.kind in (*_NUMBERS, "enum") and not state.advance('"')
 
     def _is_left_empty(self, piece: str) -> bool:
         """Whether the model closes a text at once that it has not opened: it gives none."""
@@ -287,12 +293,11 @@ class _Answer:
         return not self._draft.state.in_string and not refused[0].isalnum()
 
     def _take_quoted(self, refused: str) -> bool:
-        """Take a number that the model has put in quotes."""
-        state = self._draft.state
+        """Take a number or a literal that the model has put in quotes."""
         match = _QUOTED.match(refused)
-        if match is None or not match[2] or not state.awaits_value or state.kind not in _NUMBERS:
+        if match is None or not match[2] or not self._awaits_bare:
             return False
-        return is_value(state, match[1]) and self._draft.take(f"{match[1]} ") > 0
+        return is_value(self._draft.state, match[1]) and self._draft.take(f"{match[1]} ") > 0
 
     def _end_value(self, refused: str) -> bool:
         """End a number or a list where the model goes on with something else, or not at all."""

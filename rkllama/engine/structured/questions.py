@@ -86,13 +86,14 @@ def _drawn(
     """Those of the values with which the model goes on where it has begun to reply with the answer so far."""
     quote = '"' if all(choice.startswith('"') for choice in values.values()) else ""
     named, said = list(values), ""
-    for piece in writer.ask(draft.text, question, begun=draft.text + quote, again=again):
+    begun = draft.text if quote or again % 2 else draft.text.rstrip(" ")
+    for piece in writer.ask(draft.text, question, begun=begun + quote, again=again):
         said += piece
-        begin = said.strip().casefold()
+        begin = said.strip().removeprefix('"').casefold()
         named = [value for value in values if value.casefold().startswith(begin[: len(value)])]
         if len(named) < 2 or len(said) > _LONGEST_REPLY:
             writer.stop()
-    return named if said.strip() else []
+    return named if said.strip(' "') else []
 
 
 def _reply(writer: Writer, draft: Draft, question: str) -> str:
