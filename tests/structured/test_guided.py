@@ -231,6 +231,11 @@ TEXTS = {"type": "array", "items": TEXT}
         (TEXT, ('"\\ud83d\\ude00"',), "😀"),
         (TEXT, ('"a\\x41', 'b"'), "ab"),
         (TEXT, ('"",',), ""),
+        (
+            {"type": "string", "format": "date-time"},
+            ('"2026-05-04 10:00', '10:00:00"', *['"'] * 5, 'Z"}'),
+            "2026-05-04T10:00:00Z",
+        ),
         (TEXTS, ('"a", "b",]',), ["a", "b"]),
         (TEXTS, ('"a", "b", ...]',), ["a", "b"]),
         (TEXTS, ('\n  "a",\n  "b",\n]}',), ["a", "b"]),
@@ -302,6 +307,19 @@ class Replies(Says):
 
 
 KINDS = {"enum": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize(("reply", "ends"), [("No.", True), ("yes", False), ("null", False)])
+def test_whether_a_list_goes_on_is_asked_where_no_item_fits(reply: str, ends: bool) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": {"type": "string", "format": "email"}}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    got = ask(Replies({}, texts=('"a@example.com", "Friday",', '"Friday"'), reply=reply), schema)
+    assert (got.finished.error is None) is ends
+    assert got.text.startswith('{"a": ["a@example.com"')
 
 
 @pytest.mark.parametrize(

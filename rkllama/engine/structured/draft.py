@@ -28,8 +28,8 @@ class Draft:
         """Where the last value began, when it has ended; `start` is where the open one did."""
         self.firm = self.start
         """Where the last character ends that is whole and no blank, or the run began."""
-        self.comma: State | None = None
-        """What stands before the comma that the text ends with."""
+        self._comma: State | None = None
+        """What stands before the last comma."""
         self._sent = 0
 
     @property
@@ -56,7 +56,10 @@ class Draft:
         if self.ends_like_a_number():
             return self.before.position
         settled = min(self.start.position, self.firm.position)
-        return settled if self.comma is None else min(settled, self.comma.position)
+        comma = self._comma
+        if comma is None or self.text[comma.position + 1 : self.start.position].strip():
+            return settled
+        return min(settled, comma.position)  # nothing but a begun value is behind it
 
     def ends_like_a_number(self) -> bool:
         """Whether what is taken for a value's end may be a separator in a number: 1,200 or 1 200."""
@@ -100,9 +103,7 @@ class Draft:
             before, self.state = self.state, state
             taken += 1
             if char == "," and not before.in_string:
-                self.comma = before
-            elif char not in BLANKS and not _opens_key(before, state):
-                self.comma = None
+                self._comma = before
             if not state.in_escape if state.in_string else char not in BLANKS:
                 self.firm = state
             if state.between_tokens:
@@ -129,8 +130,6 @@ class Draft:
         if state.position >= self._sent:
             self.text = self.text[: state.position]
             self.state = self.firm = state
-            if self.comma is not None and state.position <= self.comma.position:
-                self.comma = None
             if state.between_tokens:
                 self.start = state
             elif self.start.position > state.position:
@@ -145,6 +144,15 @@ class Draft:
         return path
 
     @property
+    def comma(self) -> State | None:
+        """What stands before the comma that the text ends with, but for the quote of a key."""
+        if self._comma is None or len(self.text) <= self._comma.position:
+            return None
+        behind = self.text[self._comma.position + 1 :].strip()
+        ends = not behind or (behind == '"' and self.state.kind == "key")
+        return self._comma if ends else None
+
+    @property
     def may_drop_comma(self) -> bool:
         """Whether a list or an object could have ended in the place of the comma that the text ends with."""
         comma = self.comma
@@ -154,11 +162,6 @@ class Draft:
         """Take back what the model has written again and again, as far as it has not left."""
         length = max(_length_without_repetition(self.text), self._sent, self.start.position)
         self.go_back(self.start.feed(self.text[self.start.position : length])[1])
-
-
-def _opens_key(before: State, state: State) -> bool:
-    """Whether the character between two places is the quote before a key."""
-    return state.kind == "key" and state.in_string and not before.in_string
 
 
 def _is_cycle(text: str) -> bool:

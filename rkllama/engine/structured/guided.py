@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
 from .draft import Draft
-from .questions import asked_for, is_value
+from .questions import asked_for, is_last, is_value
 
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar, State
 
 TRIES = 3
 """How often a model is run for a value that it does not give."""
+_TRIES_IN_FORMAT = 8
+"""For a text of a pattern or a format, of which a part stands already."""
 
 _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
@@ -246,6 +248,8 @@ class _Answer:
         draft.go_back(draft.firm)
         if self._drop_comma(refused) or self._take_quoted(refused):
             return
+        if refused[:1] == " " and draft.state.kind == "string" and draft.take("T"):
+            return  # between a date and a time
         if draft.goes_on_as_number(refused):
             draft.go_back(draft.before)
         elif self._means_another(refused):
@@ -267,18 +271,22 @@ class _Answer:
         """
         place = self._draft.place
         self._failures[place] += 1
-        left = TRIES - self._failures[place] if self._writer.varies else 0
+        left = self._tries - self._failures[place] if self._writer.varies else 0
         if left <= 0:
             self._give_up()
         return left
+
+    @property
+    def _tries(self) -> int:
+        state = self._draft.state
+        in_format = state.kind == "string" and state.in_string and not state.in_open_text
+        return _TRIES_IN_FORMAT if in_format else TRIES
 
     def _drop_comma(self, refused: str) -> bool:
         """End at a comma behind which nothing comes but a bracket, an ellipsis or a comment."""
         if not self._draft.may_drop_comma or not self._gives_no_item(refused):
             return False
-        assert self._draft.comma is not None
-        self._draft.go_back(self._draft.comma)
-        return any(self._draft.take(end) for end in "]}")
+        return self._end_at_comma()
 
     def _gives_no_item(self, refused: str) -> bool:
         last = self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
@@ -337,17 +345,22 @@ class _Answer:
         if draft.state.kind == "key" and self._take_next_key():
             return
         value = asked_for(self._writer, draft)
-        if value is None:
+        if value is not None:
+            draft.take(value)
+        elif not (draft.may_drop_comma and is_last(self._writer, draft) and self._end_at_comma()):
             raise _NotGiven(draft.path)
-        draft.take(value)
+
+    def _end_at_comma(self) -> bool:
+        """End a list or an object in the place of the comma that the text ends with."""
+        assert self._draft.comma is not None
+        self._draft.go_back(self._draft.comma)
+        return any(self._draft.take(end) for end in "]}")
 
     def _take_next_key(self) -> bool:
         """Write the key that comes next, or end the object at its last comma, where it may end there."""
         draft = self._draft
         if draft.may_drop_comma:
-            assert draft.comma is not None
-            draft.go_back(draft.comma)
-            return draft.take("}") > 0
+            return self._end_at_comma()
         choices = draft.state.choices()
         if not choices:
             return False

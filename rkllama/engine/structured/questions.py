@@ -58,6 +58,13 @@ def _number(writer: Writer, draft: Draft, question: str, again: int) -> str | No
     return number if is_value(draft.state, number) else None
 
 
+def is_last(writer: Writer, draft: Draft) -> bool:
+    """Return whether the model says that nothing comes behind the last comma."""
+    question = f"Is there a value for {draft.path}? Answer with yes or no and nothing else."
+    words = set(re.findall(r"[a-z]+", _reply(writer, draft, question).casefold()))
+    return "no" in words and "yes" not in words
+
+
 def is_value(state: State, text: str) -> bool:
     """Return whether a text is a whole value at a place, and not just any text in quotes."""
     if text.startswith('"') and state.feed('"')[1].in_open_text:
