@@ -148,7 +148,8 @@ class Sampler:
     def stop(self) -> None:
         """End the thread; a plug that does not answer is not waited for longer than it may take."""
         self._stopped.set()
-        if self._thread is not None:
+        # Ctrl-C may have kept it from starting.
+        if self._thread is not None and self._thread.is_alive():
             self._thread.join(2 * _TIMEOUT)
 
     def _sample(self) -> None:

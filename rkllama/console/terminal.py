@@ -141,7 +141,8 @@ class Spinner:
         """Remove the spinner; calling this again does nothing."""
         if self._thread is not None:
             self._stopped.set()
-            self._thread.join()
+            if self._thread.is_alive():  # Ctrl-C may have kept it from starting
+                self._thread.join()
             self._thread = None
 
     def _spin(self) -> None:

@@ -331,7 +331,8 @@ class StateStore:
         """Wait until what was kept is on the disk."""
         deadline = time.monotonic() + timeout
         for thread in list(self._commits):
-            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():  # Ctrl-C may have kept it from starting
+                thread.join(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float = 10.0) -> None:
         """Bring what was kept to the disk, and let another process have the directory."""

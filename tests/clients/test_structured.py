@@ -22,7 +22,7 @@ from tests.running import Server
 
 pytestmark = pytest.mark.integration
 
-SEEDS = range(3)
+SEEDS = range(2)
 
 
 class Level(Enum):

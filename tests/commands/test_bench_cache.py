@@ -85,8 +85,8 @@ def test_one_that_is_told_to_end_leaves_no_file(model: str) -> None:
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         until(lambda: any(place.glob("*.kv")))
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=LIMIT)
-    assert process.returncode == 130
+        _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 130, said.decode()
     assert_nothing_is_left()
 
 

@@ -12,7 +12,7 @@ import pytest
 from rkllama.config import load_settings
 from rkllama.engine.service import LocalService
 from rkllama.errors import RKLLamaError
-from rkllama.types import ChatRequest, TextDelta
+from rkllama.types import ChatRequest, TextDelta, Tool
 from tests.engine.test_engine import SHAPE, Outcome, ask, user
 from tests.virtual_npu import write_model
 
@@ -112,3 +112,23 @@ def test_an_answer_comes_while_it_is_written(service: LocalService, models: Path
     assert texts[0].rstrip() == '{"a":'
     assert len(texts) >= 3
     assert "".join(texts) == reply
+
+
+def test_a_call_that_is_mended_has_the_figures_of_one_answer(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / "qwen2.5.rkllm")
+    tools = (Tool(name="note_down", parameters=TEXTS),)
+    call = json.dumps({"name": "note_down", "arguments": {"a": "one two", "b": "three"}})
+    reply = f"<tool_call>{call}</tool_call>"
+
+    def asked(faults: int) -> Outcome:
+        messages = user("Go.", reply=reply, faults=faults, fault_tries=1, seed=3)
+        return ask(service, "qwen2.5", messages, tools=tools)
+
+    plain, mended = asked(0), asked(30)
+    for answer in (plain, mended):
+        assert (answer.calls, answer.reason, answer.error) == (["note_down"], "tool_calls", None)
+    assert mended.usage.prompt_tokens == pytest.approx(plain.usage.prompt_tokens, abs=1)
+    assert plain.usage.completion_tokens is not None
+    assert (mended.usage.completion_tokens or 0) > plain.usage.completion_tokens, "all runs count"

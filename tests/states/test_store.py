@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_a_state_can_be_used_at_once_and_in_the_next_process(store: StateStore) 
     assert store.path(entry) is not None
     assert found(store, key="b" * 64) is None
     assert found(store, prompt=TEXT[:-2].encode()) is None
+    store.close()
+
+
+def test_ctrl_c_before_a_state_is_on_its_way_to_the_disk_is_no_fault(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(threading.Thread, "start", start)
+        kept(store, KEY, TEXT)
+    store = again(store)
+    assert found(store) is None
+    assert list(Path(store._folder.path).glob("*.kv")) == []
     store.close()
 
 
