@@ -331,6 +331,8 @@ def test_whether_a_list_goes_on_is_asked_where_no_item_fits(reply: str, ends: bo
         ({"type": "integer", "maximum": 5}, "12", None),
         (INTEGER, "3 or 4", None),
         (INTEGER, "twelve", None),
+        (INTEGER, '{"b": 7, "a": 5}', 5),
+        ({"type": "boolean"}, '{"b": false, "a": "true"}', True),
         (INTEGER, ' "75.0", that is', 75),
         ({"type": "integer", "minimum": 5}, " 4}", None),
         ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "up", "up"),

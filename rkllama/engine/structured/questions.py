@@ -109,7 +109,9 @@ def _reply(writer: Writer, draft: Draft, question: str) -> str:
         reply += piece
         if len(reply) > _LONGEST_REPLY:
             writer.stop()
-    return reply
+    key = re.escape(draft.path.rpartition(".")[2])
+    match = re.search(rf'"{key}"\s*:\s*("[^"\n]*"|[^\s,}}]+)', reply)
+    return match[1] if match else reply  # many a model replies with JSON, too
 
 
 def _readings(reply: str) -> Iterator[set[str]]:
