@@ -21,6 +21,7 @@ from tests.schema.corners import CORNERS
 from tests.schema.reference import Reference
 from tests.schema.test_schemas import REAL
 from tests.schema.walking import DeadEnd
+from tests.structured.calling import call
 from tests.structured.documents import document
 from tests.structured.judging import Answer, answer, is_given
 from tests.structured.model import Model, Style, scalars
@@ -148,6 +149,29 @@ def tally(count: int, rate: float, within: int = 0, every: int = 1) -> Tally:
     return total
 
 
+def tally_calls(count: int, rate: float, every: int = 1) -> Tally:
+    """Have a model that errs call a tool by itself, whose parameters are each schema of an object."""
+    total = Tally()
+    for name, model in cases(count, rate, every):
+        schema = SCHEMAS[name]
+        is_object = isinstance(model.document, dict) and isinstance(schema, dict)
+        if not is_object or model.style.before:
+            continue
+        called = call(schema, model)
+        reference = made(name)[1]
+        if called.arguments is None:
+            total.failed += 1
+            if not (called.error and "$.arguments" in called.error):
+                total.faults.append(
+                    f"no call, and nothing is said: {name}, seed {model.seed}: {called}"
+                )
+        elif called.error or not reference.is_valid(json.dumps(called.arguments)):
+            total.faults.append(f"a call that is not valid: {name}, seed {model.seed}: {called}")
+        else:
+            total.valid += 1
+    return total
+
+
 def main() -> int:
     """Print the figures; return 1 where one is not as it has to be."""
     parser = argparse.ArgumentParser(
@@ -166,12 +190,26 @@ def main() -> int:
     }
     for title, each in tallies.items():
         _print(title, each, good)
+    for rate in (0.1, 0.3, _WORST):
+        tallies[f"calls of a tool, {rate:.0%}"] = calls = tally_calls(count, rate)
+        _print_calls(rate, calls)
     third, tenth = tallies["30 %, right at the third try"], tallies["10 % of its values wrong"]
     missed = [each for each in tallies.values() if each.faults]
     met = third.share >= 0.97 and tenth.tokens <= 1.15 * good.tokens and not good.failed
     met = met and all(each.streamed >= 0.99 * each.long for each in tallies.values())
-    met = met and all(each.runs_each <= 1 + good.runs_each for each in tallies.values())
+    met = met and all(
+        not each.values or each.runs_each <= 1 + good.runs_each for each in tallies.values()
+    )
     return 0 if met and not missed else 1
+
+
+def _print_calls(rate: float, each: Tally) -> None:
+    sys.stdout.write(
+        f"calls of a tool, {rate:.0%}: {each.valid} valid ({each.share:.1%}), "
+        f"{each.failed} honest failures, {len(each.faults)} faults\n"
+    )
+    for fault in each.faults[:10]:
+        sys.stdout.write(f"  {fault}\n")
 
 
 def _print(title: str, each: Tally, good: Tally) -> None:

@@ -12,6 +12,7 @@ from rkllama.chat.parser import AnswerParser
 from rkllama.engine.structured.calls import grammars_of, mended
 from rkllama.types import Event, Finished, FinishReason, Tool
 from tests.answers import joined
+from tests.structured.proof import tally_calls
 
 WEATHER = Tool(
     name="get_weather",
@@ -167,6 +168,7 @@ def test_a_number_in_quotes_is_one(size: int, later: str) -> None:
         ('{"name": "get_weather"}', ('"Paris"', "3}")),
         ('{"name": "get_weather", arguments: {}}', ('"Paris"', "3}")),
         ('{"name": "get_weather"', ('"Paris"', "3}")),
+        ("{'name': 'get_weather', 'arguments': {}}", ('"Paris"', "3}")),
         ('{"arguments": {"city": "Paris"}, "name": "get_weather"}', ("3}",)),
         ('[{"name": "get_weather", "args": 5}]', ('"Paris"', "3}", "]")),
     ],
@@ -234,6 +236,12 @@ def test_a_value_that_is_not_given_is_named(varies: bool) -> None:
     assert part[0] == "text"
     assert hermes(GOOD).startswith(part[1])
     assert len(outcome.prompts) < 9
+
+
+def test_a_model_that_errs_calls_rightly_or_says_what_is_missing() -> None:
+    total = tally_calls(60, 0.3, every=7)
+    assert not total.faults
+    assert total.valid > 5 * total.failed
 
 
 def test_what_no_grammar_holds_or_no_tool_is_comes_as_it_is() -> None:

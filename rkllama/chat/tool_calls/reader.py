@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,8 +16,12 @@ _MAX_HEAD = 1000
 """Characters between opener and JSON, which are looked at again with each piece; anything longer is not
 a head.
 """
+_MAX_NAME = 200
+"""Characters of what is no JSON in which a tool's name is waited for."""
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _KEYS = frozenset(("name", "function", "type", "id", *_ARGUMENTS))
+_QUOTES = (('"', '"'), ("'", "'"), ("\u201c", "\u201d"))
+"""What stands around names, not always rightly."""
 _FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
 
 
@@ -65,7 +68,12 @@ class CallReader:
         calls = self._calls(text[self._start : end]) if end >= 0 else ()
         if calls and self._are_right(calls):
             return Found(calls, end)
-        return self._stray_call(text) or (Found(calls, end) if calls else "no")
+        if stray := self._stray_call(text):
+            return stray
+        if calls:
+            return Found(calls, end)
+        short = end < 0 and len(text) - self._start <= _MAX_NAME  # it may yet name a tool
+        return "more" if short and self._mends else "no"
 
     def unfinished(self, text: str) -> Stray | None:
         """Return the arguments that have begun and not ended, or the whole call."""
@@ -79,11 +87,17 @@ class CallReader:
             return True
         return all(are_right(values, grammars(name)) for name, values in calls)
 
+    @property
+    def _mends(self) -> bool:
+        """Whether JSON that is no call is written again as one."""
+        return self._arguments is not None and self._name is None and not self.form.strict
+
     def _stray_call(self, text: str) -> Stray | None:
         """Return the JSON of a call that is none, where it names one of the tools and no other."""
-        if self._arguments is None or self._name is not None or self.form.strict:
+        if not self._mends:
             return None
-        named = [name for name in self._tools if json.dumps(name) in text[self._start :]]
+        source = text[self._start :]
+        named = [name for name in self._tools if any(f"{a}{name}{b}" in source for a, b in _QUOTES)]
         return Stray(named[0], self._start, whole=True) if len(named) == 1 else None
 
     def go_on(self, end: int, *, whole: bool) -> None:
