@@ -246,6 +246,7 @@ TEXTS = {"type": "array", "items": TEXT}
         ({"type": "boolean"}, ('"false"}', "}"), False),
         ({"type": "boolean"}, ("True", "true}"), True),
         ({"type": ["string", "null"]}, ("None", "null"), None),
+        ({"type": ["string", "null"]}, ("{", "{", "{", 'text"}'), "text"),
     ],
 )
 def test_a_value_is_taken_as_it_is_meant(value: Any, texts: tuple[str, ...], given: Any) -> None:

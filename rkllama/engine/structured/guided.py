@@ -323,10 +323,16 @@ class _Answer:
         return bool(ways) and self._draft.take(ways[0]) > 0
 
     def _open_string(self, refused: str) -> bool:
-        """Write the quote that the model has left out, where only a string can come."""
+        """Write the quote that the model has left out, where only a string can come, or, at last, where it
+        writes what cannot.
+        """
         state = self._draft.state
-        if refused[:1] in ("", "]", "}") or any(state.advance(char) for char in _OTHERS):
+        if refused[:1] in ("", "]", "}") or not state.advance('"'):
             return False
+        if any(state.advance(char) for char in _OTHERS):
+            last = self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
+            if not (last and refused[0] in "{["):
+                return False
         if state.in_string or not (state.awaits_value or state.kind == "item"):
             return False
         taken = self._draft.take('"' if self._draft.text[-1:] in " \n[" else ' "') > 0
