@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .draft import Draft
 
 if TYPE_CHECKING:
     from ...schema.grammar import State
-    from .guided import Writer
 
 _DRAWS = 8
 """How often a model goes on behind a question that has given answers, until it names one."""
@@ -23,7 +22,18 @@ _WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]
 _NUMBERS = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
 
 
-def asked_for(writer: Writer, draft: Draft) -> str | None:
+class Asked(Protocol):
+    """A model to ask; see guided.Writer."""
+
+    @property
+    def varies(self) -> bool: ...
+    def ask(
+        self, written: str, question: str, *, begun: str = "", again: int = 0
+    ) -> Iterator[str]: ...
+    def stop(self) -> None: ...
+
+
+def asked_for(writer: Asked, draft: Draft) -> str | None:
     """Return the text of the value that comes next as the model tells it when it is asked; None where it
     tells none that fits, or several, or any text would fit.
     """
@@ -45,7 +55,7 @@ def asked_for(writer: Writer, draft: Draft) -> str | None:
     return None
 
 
-def _number(writer: Writer, draft: Draft, question: str, again: int) -> str | None:
+def _number(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
     """The number with which the model goes on where it has begun to reply with the answer so far."""
     begun = draft.text if again % 2 else draft.text.rstrip(" ")
     said = ""
@@ -58,7 +68,7 @@ def _number(writer: Writer, draft: Draft, question: str, again: int) -> str | No
     return number if is_value(draft.state, number) else None
 
 
-def is_last(writer: Writer, draft: Draft) -> bool:
+def is_last(writer: Asked, draft: Draft) -> bool:
     """Return whether the model says that nothing comes behind the last comma."""
     question = f"Is there a value for {draft.path}? Answer with yes or no and nothing else."
     words = set(re.findall(r"[a-z]+", _reply(writer, draft, question).casefold()))
@@ -73,7 +83,7 @@ def is_value(state: State, text: str) -> bool:
     return 0 < count == len(text) and any(after.advance(char) for char in " ,}]")
 
 
-def _chosen(writer: Writer, draft: Draft, choices: Sequence[str]) -> str | None:
+def _chosen(writer: Asked, draft: Draft, choices: Sequence[str]) -> str | None:
     """The one of the choices that the model names."""
     values = {_value_of(choice): choice for choice in choices}
     listed = ", ".join(values)
@@ -88,7 +98,7 @@ def _chosen(writer: Writer, draft: Draft, choices: Sequence[str]) -> str | None:
 
 
 def _drawn(
-    writer: Writer, draft: Draft, question: str, values: dict[str, str], again: int
+    writer: Asked, draft: Draft, question: str, values: dict[str, str], again: int
 ) -> list[str]:
     """Those of the values with which the model goes on where it has begun to reply with the answer so far."""
     quote = '"' if all(choice.startswith('"') for choice in values.values()) else ""
@@ -103,7 +113,7 @@ def _drawn(
     return named if said.strip(' "') else []
 
 
-def _reply(writer: Writer, draft: Draft, question: str) -> str:
+def _reply(writer: Asked, draft: Draft, question: str) -> str:
     reply = ""
     for piece in writer.ask(draft.text, question):
         reply += piece
