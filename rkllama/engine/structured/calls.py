@@ -84,7 +84,8 @@ class _Answer:
         self.error: str | None = None
 
     def events(self) -> Iterator[Event]:
-        while (stray := self._parser.stray) is not None:
+        """The events up to the end of the answer, which is `ended` then, perhaps with an `error`."""
+        while (stray := self._parser.stray) is not None and self.ended in ("stop", "repeats"):
             text, end = self._rewritten(stray)
             self.ended, self.error = end.reason, end.error
             if end.error is not None or end.reason != "stop":
