@@ -104,8 +104,10 @@ class Grammar:
         """Return the grammar without keys that its schema does not name and does not ask for, which models
         make up from what they have read.
         """
+        if not self.decided_by_prefix:
+            return self  # such a key may be all that tells two branches apart
         limits = replace(self.limits, named_keys=True)
-        return Grammar(self._node, limits, not self.decided_by_prefix, self.size)
+        return Grammar(self._node, limits, False, self.size)
 
     def accepts(self, text: str) -> bool:
         """Return whether a whole text is of this grammar."""

@@ -350,7 +350,9 @@ class _Answer:
         draft.go_back(draft.start)
         if draft.state.kind == "key" and self._take_next_key():
             return
-        value = asked_for(self._writer, draft)
+        asked = f"{draft.path} asked"
+        self._failures[asked] += 1
+        value = asked_for(self._writer, draft) if self._failures[asked] < TRIES else None
         if value is not None:
             draft.take(value)
         elif not (draft.may_drop_comma and is_last(self._writer, draft) and self._end_at_comma()):
