@@ -148,10 +148,14 @@ class Writer:
         prompt = replace(self._prompt, text=self._prompt.text + _plain(written))
         yield from self._texts(prompt, again)
 
-    def ask(self, written: str, question: str) -> Iterator[str]:
-        """What the model answers to a question about what it has written; no part of its answer."""
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
+        """What the model answers to a question about what it has written, behind what is `begun` of that; no
+        part of its answer.
+        """
         extra = (Message.of("assistant", written), Message.of("user", question))
-        yield from self._texts(self._generation.prompt_with(self._schema, extra), 0)
+        # A model that is told of a schema replies with JSON, too.
+        prompt = self._generation.prompt_with(None, extra)
+        yield from self._texts(replace(prompt, text=prompt.text + _plain(begun)), again)
 
     def stop(self) -> None:
         """End the run: no more text comes of it."""

@@ -26,6 +26,7 @@ engine reads the patterns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from . import layout
@@ -99,6 +100,15 @@ class Grammar:
         """Return the state before the first character."""
         return State(self, (Value((BOTTOM,), self._node, 0),), 0, 0, None)
 
+    def for_writing(self) -> Grammar:
+        """Return the grammar without keys that its schema does not name and does not ask for, which models
+        make up from what they have read.
+        """
+        if not self.decided_by_prefix:
+            return self  # such a key may be all that tells two branches apart
+        limits = replace(self.limits, named_keys=True)
+        return Grammar(self._node, limits, False, self.size)
+
     def accepts(self, text: str) -> bool:
         """Return whether a whole text is of this grammar."""
         count, state = self.start().feed(text)
@@ -111,6 +121,15 @@ class Grammar:
             return None if state.may_end else f"it ends too early, at {state.path}"
         what = f"at {state.path}, {text[count]!r} cannot come after {text[max(0, count - 20) : count]!r}"
         return f"{what} (character {count + 1})"
+
+    def gbnf(self) -> str | None:
+        """Return the grammar in llama.cpp's notation; None where it would be too large.
+
+        What `decided_by_prefix` leaves open has to be checked when a text of it is whole.
+        """
+        from .gbnf.writer import write_gbnf
+
+        return write_gbnf(self._node)
 
 
 class State:

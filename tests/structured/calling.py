@@ -43,7 +43,7 @@ class Caller:
             yield from self._model.run(rest, again=again)
         self.ended = self._model.ended
 
-    def ask(self, written: str, question: str) -> Iterator[str]:
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
         return self._model.ask(written.removeprefix(_BEFORE), question)
 
     def stop(self) -> None:

@@ -49,7 +49,8 @@ def is_given(got: Answer, grammar: Grammar) -> bool:
     written: set[int] = set()
     for before, wrote in got.model.log:
         for out in _answers(before, wrote, text):
-            whole = before + out
+            gap = " " if text.startswith(f"{before} ") and not out.startswith(" ") else ""
+            whole = before + gap + out  # the driver keeps its own blank to itself
             at = len(before)
             if not text.startswith(before):
                 continue

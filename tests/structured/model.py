@@ -329,7 +329,7 @@ class Model:
         """It does not."""
         return iter(())
 
-    def ask(self, written: str, question: str) -> Iterator[str]:
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
         """It says the value of its document, or that it does not know."""
         self._stopping = False
         self.ended = "stop"

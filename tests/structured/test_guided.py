@@ -216,6 +216,13 @@ TEXTS = {"type": "array", "items": TEXT}
         (INTEGER, ("42 units",), 42),
         (INTEGER, ("42}\n```\nThat is all.",), 42),
         (INTEGER, ("1,200", "1200}"), 1200),
+        (INTEGER, ('"42"}', "}"), 42),
+        (TEXTS, ("[", 'a", "b"]}'), ["a", "b"]),
+        (
+            {"type": "array", "items": _POSITION},
+            ('{"x": 1, "y": 2}, "z": 3}', '"z'),
+            [{"x": 1, "y": 2}],
+        ),
         (NUMBER, ("about 3", "3.5}"), 3.5),
         (INTEGER, ("4.5", "4}"), 4),
         (TEXT, ("Zoë", 'Zoë"'), "Zoë"),
@@ -224,6 +231,11 @@ TEXTS = {"type": "array", "items": TEXT}
         (TEXT, ('"\\ud83d\\ude00"',), "😀"),
         (TEXT, ('"a\\x41', 'b"'), "ab"),
         (TEXT, ('"",',), ""),
+        (
+            {"type": "string", "format": "date-time"},
+            ('"2026-05-04 10:00', '10:00:00"', *['"'] * 5, 'Z"}'),
+            "2026-05-04T10:00:00Z",
+        ),
         (TEXTS, ('"a", "b",]',), ["a", "b"]),
         (TEXTS, ('"a", "b", ...]',), ["a", "b"]),
         (TEXTS, ('\n  "a",\n  "b",\n]}',), ["a", "b"]),
@@ -231,8 +243,10 @@ TEXTS = {"type": "array", "items": TEXT}
         ({"enum": ["cat", "dog"]}, ('"dogs"', '"dog"'), "dog"),
         ({"enum": ["cat", "dog"]}, ("None", '"dog"'), "dog"),
         ({"type": "boolean"}, ("yes", "true"), True),
+        ({"type": "boolean"}, ('"false"}', "}"), False),
         ({"type": "boolean"}, ("True", "true}"), True),
         ({"type": ["string", "null"]}, ("None", "null"), None),
+        ({"type": ["string", "null"]}, ("{", "{", "{", 'text"}'), "text"),
     ],
 )
 def test_a_value_is_taken_as_it_is_meant(value: Any, texts: tuple[str, ...], given: Any) -> None:
@@ -279,3 +293,118 @@ def test_a_choice_is_offered_when_the_model_does_not_make_it() -> None:
     got = ask(model, {**schema, "additionalProperties": False})
     assert json.loads(got.text) == {"a": "dog"}
     assert model.replies == ['"dog"']
+
+
+@dataclass
+class Replies(Says):
+    """It replies to questions with a given text."""
+
+    reply: str = ""
+
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
+        self._stopping = False
+        self.ended = "stop"
+        yield self.reply
+
+
+KINDS = {"enum": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize(("reply", "ends"), [("No.", True), ("yes", False), ("null", False)])
+def test_whether_a_list_goes_on_is_asked_where_no_item_fits(reply: str, ends: bool) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": {"type": "string", "format": "email"}}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    got = ask(Replies({}, texts=('"a@example.com", "Friday",', '"Friday"'), reply=reply), schema)
+    assert (got.finished.error is None) is ends
+    assert got.text.startswith('{"a": ["a@example.com"')
+
+
+@pytest.mark.parametrize(
+    ("value", "reply", "given"),
+    [
+        ({"type": "array", "items": KINDS}, "It is a dog.", ["dog"]),
+        (INTEGER, "The number is 1,200.", 1200),
+        (NUMBER, "-0.5", -0.5),
+        ({"type": "integer", "maximum": 5}, "12", None),
+        (INTEGER, "3 or 4", None),
+        (INTEGER, "twelve", None),
+        (INTEGER, '{"b": 7, "a": 5}', 5),
+        ({"type": "boolean"}, '{"b": false, "a": "true"}', True),
+        (INTEGER, ' "75.0", that is', 75),
+        ({"type": "integer", "minimum": 5}, " 4}", None),
+        ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "up", "up"),
+        ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "It is 5.", 5),
+        ({"type": "string", "format": "date"}, "The day is 2024-02-29.", "2024-02-29"),
+        ({"type": "string", "format": "date"}, "2024-02-29 to 2024-03-01", None),
+        (TEXT, "nothing", None),
+        ({"type": ["string", "null"]}, "a text", None),
+    ],
+)
+def test_a_value_is_asked_for_at_last(value: Any, reply: str, given: Any) -> None:
+    schema = {"type": "object", "properties": {"a": value}, "required": ["a"]}
+    got = ask(Replies({}, texts=("", "", "", "]}"), reply=reply), schema)
+    if given is None:
+        assert got.finished.error == "the model gave no value that fits at $.a"
+    else:
+        assert json.loads(got.text) == {"a": given}
+
+
+OPEN = {
+    "type": "object",
+    "properties": {"a": INTEGER, "b": TEXT},
+    "required": ["b"],
+}
+
+
+@pytest.mark.parametrize("varies", [True, False])
+@pytest.mark.parametrize(
+    ("texts", "given"),
+    [
+        (('"type": "object"', '"type"', '"type"', '"x"}'), {"b": "x"}),
+        (('"b": "x", "type": 1', 'type": 1', "1"), {"b": "x"}),
+        (('"a": 1, "type": 1', 'type"', '"type"', '"x"}'), {"a": 1, "b": "x"}),
+    ],
+)
+def test_a_key_that_nobody_has_named_is_none(
+    texts: tuple[str, ...], given: Any, varies: bool
+) -> None:
+    """Models copy the schema into an object that it leaves open: what has to come is written then."""
+    got = ask(Says({}, texts=texts if varies else (texts[0], texts[-1]), varies=varies), OPEN)
+    assert got.finished.error is None, got.model.log
+    assert json.loads(got.text) == given
+
+
+def test_a_key_that_is_asked_for_is_taken() -> None:
+    schema = {"type": "object", "additionalProperties": INTEGER, "properties": {"a": INTEGER}}
+    assert json.loads(ask(Says({}, texts=('"a": 1, "b": 2}',)), schema).text) == {"a": 1, "b": 2}
+
+
+_SENTENCE = "The lamp in the kitchen is a lamp. "
+
+
+@pytest.mark.parametrize(
+    ("value", "text", "given"),
+    [
+        (TEXT, '"' + _SENTENCE * 50, _SENTENCE),
+        (TEXTS, ('"lamp", "light", ' * 50), ["lamp", "light"]),
+        ({"type": "array", "items": {"type": "object"}}, '{"x": 1, "y": {}}, ' * 50, None),
+        (TEXTS, '"name", "type", "string", ' + '"type", ' * 90, ["name", "type", "string"]),
+    ],
+)
+def test_what_goes_round_and_round_is_ended(value: Any, text: str, given: Any) -> None:
+    got = says(value, text)
+    assert got.finished.error is None, got.text
+    found = json.loads(got.text)["a"]
+    assert given is None or found[: len(given)] == given
+    assert len(got.text) < 600
+    assert got.model.wrote < 1200
+
+
+def test_many_alike_in_a_list_are_no_circle() -> None:
+    numbers = [0] * 20 + [1]
+    got = says({"type": "array", "items": INTEGER}, f"{numbers}"[1:] + "}")
+    assert json.loads(got.text) == {"a": numbers}

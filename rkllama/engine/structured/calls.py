@@ -148,8 +148,9 @@ class _ArgumentsWriter:
         yield from self._writer.run(self._before + written, again=again)
         self.ended = self._writer.ended
 
-    def ask(self, written: str, question: str) -> Iterator[str]:
-        yield from self._writer.ask(self._before + written, question)
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
+        begun = self._before + begun if begun else ""
+        yield from self._writer.ask(self._before + written, question, begun=begun, again=again)
         self.ended = self._writer.ended
 
     def stop(self) -> None:

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
 BLANKS = frozenset(" \n\r\t")
 _UNIT, _OFTEN = 8, 4
 """Characters of what a text may say again and again, and how often, before it is kept back."""
+_CYCLE, _CYCLES = 400, 80
+"""Characters of what is said again and again until the model is stopped: three times, and so often that it is
+that long in all.
+"""
 
 
 class Draft:
@@ -24,8 +28,8 @@ class Draft:
         """Where the last value began, when it has ended; `start` is where the open one did."""
         self.firm = self.start
         """Where the last character ends that is whole and no blank, or the run began."""
-        self.comma: State | None = None
-        """What stands before the comma that the text ends with."""
+        self._comma: State | None = None
+        """What stands before the last comma."""
         self._sent = 0
 
     @property
@@ -52,7 +56,10 @@ class Draft:
         if self.ends_like_a_number():
             return self.before.position
         settled = min(self.start.position, self.firm.position)
-        return settled if self.comma is None else min(settled, self.comma.position)
+        comma = self._comma
+        if comma is None or self.text[comma.position + 1 : self.start.position].strip():
+            return settled
+        return min(settled, comma.position)  # nothing but a begun value is behind it
 
     def ends_like_a_number(self) -> bool:
         """Whether what is taken for a value's end may be a separator in a number: 1,200 or 1 200."""
@@ -91,12 +98,12 @@ class Draft:
         taken = 0
         for char in text:
             state = self.state.advance(char)
-            if state is None:
+            if state is None or (char == "," and self._goes_round(text[:taken])):
                 break
             before, self.state = self.state, state
             taken += 1
-            if char not in BLANKS:
-                self.comma = before if char == "," and not before.in_string else None
+            if char == "," and not before.in_string:
+                self._comma = before
             if not state.in_escape if state.in_string else char not in BLANKS:
                 self.firm = state
             if state.between_tokens:
@@ -108,13 +115,21 @@ class Draft:
         self.text += text[:taken]
         return taken
 
+    @property
+    def is_cycle(self) -> bool:
+        """Whether an open text says the same again and again."""
+        return self.state.in_open_text and _is_cycle(self.text[self.start.position :])
+
+    def _goes_round(self, more: str) -> bool:
+        """Whether a list that may end says the same again and again."""
+        may_end = self.state.advance("]") is not None and not self.state.in_string
+        return may_end and _is_cycle(self.text + more)
+
     def go_back(self, state: State) -> None:
         """Take back what stands behind a place, unless it has left."""
         if state.position >= self._sent:
             self.text = self.text[: state.position]
             self.state = self.firm = state
-            if self.comma is not None and state.position <= self.comma.position:
-                self.comma = None
             if state.between_tokens:
                 self.start = state
             elif self.start.position > state.position:
@@ -129,6 +144,15 @@ class Draft:
         return path
 
     @property
+    def comma(self) -> State | None:
+        """What stands before the comma that the text ends with, but for the quote of a key."""
+        if self._comma is None or len(self.text) <= self._comma.position:
+            return None
+        behind = self.text[self._comma.position + 1 :].strip()
+        ends = not behind or (behind == '"' and self.state.kind == "key")
+        return self._comma if ends else None
+
+    @property
     def may_drop_comma(self) -> bool:
         """Whether a list or an object could have ended in the place of the comma that the text ends with."""
         comma = self.comma
@@ -138,6 +162,16 @@ class Draft:
         """Take back what the model has written again and again, as far as it has not left."""
         length = max(_length_without_repetition(self.text), self._sent, self.start.position)
         self.go_back(self.start.feed(self.text[self.start.position : length])[1])
+
+
+def _is_cycle(text: str) -> bool:
+    """Return whether a text ends with the same again and again."""
+    for unit in range(1, min(_CYCLE, len(text) // 3) + 1):
+        if text[-1 - unit] != text[-1]:
+            continue
+        if text.endswith(text[-unit:] * max(3, _CYCLES // unit)):
+            return True
+    return False
 
 
 def _length_without_repetition(text: str) -> int:

@@ -10,27 +10,31 @@ A value is never made up. Where the model does not give one, the answer ends the
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
 from .draft import Draft
+from .questions import asked_for, is_last, is_value
 
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar, State
 
 TRIES = 3
 """How often a model is run for a value that it does not give."""
+_TRIES_IN_FORMAT = 8
+"""For a text of a pattern or a format, of which a part stands already."""
 
 _WORTH_WRITING = 8
 """Characters that are certain, from which on the model is stopped and they are written: two or three tokens,
 which take it longer than a new run takes to begin."""
 _SEPARATED = re.compile(r",\d")
-_LONGEST_REPLY = 200
-"""Characters of a reply to a question with given answers, and of a sentence before an answer."""
+_QUOTED = re.compile(r'"([a-z]{1,5}|-?[0-9]*(?:\.[0-9]*)?)("?)')
+"""A number or a literal in quotes."""
+_LONGEST_PROSE = 200
+"""Characters of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
 _NUMBERS = frozenset(("number", "integer"))
 """The kinds of values that are bare numbers."""
@@ -60,8 +64,10 @@ class Writer(Protocol):
     def run(self, written: str, *, again: int = 0) -> Iterator[str]:
         """The text that the model writes behind `written`, as it comes; `again` counts the tries before."""
 
-    def ask(self, written: str, question: str) -> Iterator[str]:
-        """What the model replies to a question about what it has written; that is no part of its answer."""
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
+        """What the model replies to a question about what it has written, behind what is `begun` of its
+        reply; that is no part of its answer.
+        """
 
     def stop(self) -> None:
         """End the run: no more text comes of it."""
@@ -78,7 +84,7 @@ def guided(
     `root` is what errors call the whole value. With `begun` the model writes first, before what is certain.
     """
     yield from writer.think()
-    draft = Draft(grammar, root)
+    draft = Draft(grammar.for_writing(), root)
     answer = _Answer(draft, writer)
     error: str | None = None
     try:
@@ -150,7 +156,7 @@ class _Answer:
             draft.write_certain()
             if not draft.is_whole:
                 raise _Ended
-        elif self._writer.ended == "repeats":
+        elif draft.is_cycle or self._writer.ended == "repeats":
             draft.drop_repetition()
             self._settle("")
         elif self._is_clear(refused):
@@ -166,20 +172,25 @@ class _Answer:
         length = len(draft.text)
         draft.firm = draft.state
         refused = said = ""
-        for piece in self._writer.run(draft.text, again=self._failures[draft.place]):
+        again = self._failures[draft.place]
+        # A blank is the begin of the next token to most models: behind one that stands alone they err,
+        # and so go another way.
+        written = draft.text if again % 2 else draft.text.rstrip(" ")
+        for piece in self._writer.run(written, again=again):
             if len(draft.text) == length and draft.text[-1:] == " ":
                 piece = piece.lstrip(" ")
             if not draft.text:
                 said, piece = said + piece, self._beginning(said + piece)
-                if len(said) > _LONGEST_REPLY:
+                if len(said) > _LONGEST_PROSE:
                     self._writer.stop()
             if refused:
                 refused += piece
-                self._writer.stop()
+                if not self._may_separate(refused):
+                    self._writer.stop()
                 continue
             taken = 0 if self._is_left_empty(piece) else draft.take(piece)
             refused = piece[taken:]
-            if self._is_run_over(refused):
+            if draft.is_cycle or self._is_run_over(refused):
                 self._writer.stop()
             if text := draft.settled():
                 yield text
@@ -202,8 +213,18 @@ class _Answer:
         return len(self._draft.certain()) >= _WORTH_WRITING and not self._draft.ends_like_a_number()
 
     def _may_separate(self, refused: str) -> bool:
-        """Whether a comma that cannot come may be one inside a number, which what comes next tells."""
-        return refused == "," and self._draft.state.kind in _NUMBERS
+        """Whether what cannot come may be a comma inside a number, or the quote before one or before a
+        literal, which what comes next tells.
+        """
+        if refused == ",":
+            return self._draft.state.kind in _NUMBERS
+        return self._awaits_bare and _QUOTED.fullmatch(refused) is not None
+
+    @property
+    def _awaits_bare(self) -> bool:
+        """Whether a value comes next that has no quotes."""
+        state = self._draft.state
+        return state.awaits_value and state.kind in (*_NUMBERS, "enum") and not state.advance('"')
 
     def _is_left_empty(self, piece: str) -> bool:
         """Whether the model closes a text at once that it has not opened: it gives none."""
@@ -225,13 +246,15 @@ class _Answer:
         """Decide how to go on where the model's text cannot, or where it has ended (`refused` is "")."""
         draft = self._draft
         draft.go_back(draft.firm)
-        if self._drop_comma(refused):
+        if self._drop_comma(refused) or self._take_quoted(refused):
             return
+        if refused[:1] == " " and draft.state.kind == "string" and draft.take("T"):
+            return  # between a date and a time
         if draft.goes_on_as_number(refused):
             draft.go_back(draft.before)
         elif self._means_another(refused):
             draft.go_back(draft.start)
-        elif self._end_value(refused) or (refused and self._open_string()):
+        elif self._end_value(refused) or self._open_string(refused):
             return
         if self._fail() == 1:
             draft.go_back(draft.start)
@@ -248,30 +271,46 @@ class _Answer:
         """
         place = self._draft.place
         self._failures[place] += 1
-        left = TRIES - self._failures[place] if self._writer.varies else 0
+        left = self._tries - self._failures[place] if self._writer.varies else 0
         if left <= 0:
             self._give_up()
         return left
+
+    @property
+    def _tries(self) -> int:
+        state = self._draft.state
+        in_format = state.kind == "string" and state.in_string and not state.in_open_text
+        return _TRIES_IN_FORMAT if in_format else TRIES
 
     def _drop_comma(self, refused: str) -> bool:
         """End at a comma behind which nothing comes but a bracket, an ellipsis or a comment."""
         if not self._draft.may_drop_comma or not self._gives_no_item(refused):
             return False
-        assert self._draft.comma is not None
-        self._draft.go_back(self._draft.comma)
-        return any(self._draft.take(end) for end in "]}")
+        return self._end_at_comma()
 
     def _gives_no_item(self, refused: str) -> bool:
+        last = self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
+        if refused[:1] == '"' and last:  # of a key, where only an object can come
+            return self._draft.state.forced().lstrip().startswith("{")
         if refused:
             return refused[0] in _NO_ITEM and not refused[1:2].isdigit()
-        return self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
+        return last
 
     def _ends_value(self, refused: str) -> bool:
         """Whether a value that is not in quotes ends before what cannot stand."""
         return not self._draft.state.in_string and not refused[0].isalnum()
 
+    def _take_quoted(self, refused: str) -> bool:
+        """Take a number or a literal that the model has put in quotes."""
+        match = _QUOTED.match(refused)
+        if match is None or not match[2] or not self._awaits_bare:
+            return False
+        return is_value(self._draft.state, match[1]) and self._draft.take(f"{match[1]} ") > 0
+
     def _end_value(self, refused: str) -> bool:
         """End a number or a list where the model goes on with something else, or not at all."""
+        if refused[:1] == "," and self._draft.state.advance(","):  # the list goes round
+            return self._draft.take("]") > 0
         if self._draft.state.may_end:  # a bare number, or a literal
             self._draft.take(" ")
             return self._draft.state.must_end
@@ -283,51 +322,55 @@ class _Answer:
             ways = ways[1:] if asked else []
         return bool(ways) and self._draft.take(ways[0]) > 0
 
-    def _open_string(self) -> bool:
-        """Write the quote that the model has left out, where only a string can come."""
+    def _open_string(self, refused: str) -> bool:
+        """Write the quote that the model has left out, where only a string can come, or, at last, where it
+        writes what cannot.
+        """
         state = self._draft.state
-        if not state.awaits_value or any(state.advance(char) for char in _OTHERS):
+        if refused[:1] in ("", "]", "}") or not state.advance('"'):
+            return False
+        if any(state.advance(char) for char in _OTHERS):
+            last = self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
+            if not (last and refused[0] in "{["):
+                return False
+        if state.in_string or not (state.awaits_value or state.kind == "item"):
             return False
         taken = self._draft.take('"' if self._draft.text[-1:] in " \n[" else ' "') > 0
         self._opened = self._draft.state
         return taken
 
     def _give_up(self) -> None:
-        """Close a string that the model leaves open, or ask for one of few values. Raises _NotGiven."""
-        begun = len(self._draft.text) > self._draft.start.position + 1
-        if self._draft.state.in_string and begun and not self._in_choice and self._draft.take('"'):
+        """Close a string that the model leaves open, write a key in the place of one that the schema does not
+        have, or ask for a value that is no free text. Raises _NotGiven.
+        """
+        draft = self._draft
+        begun = len(draft.text) > draft.start.position + 1
+        if draft.state.in_string and begun and not self._in_choice and draft.take('"'):
             return
-        self._draft.go_back(self._draft.start)
-        choices = self._draft.state.choices()
-        if not choices or self._draft.state.kind != "enum":
-            raise _NotGiven(self._draft.path)
-        self._draft.take(self._chosen(choices))
+        draft.go_back(draft.start)
+        if draft.state.kind == "key" and self._take_next_key():
+            return
+        asked = f"{draft.path} asked"
+        self._failures[asked] += 1
+        value = asked_for(self._writer, draft) if self._failures[asked] < TRIES else None
+        if value is not None:
+            draft.take(value)
+        elif not (draft.may_drop_comma and is_last(self._writer, draft) and self._end_at_comma()):
+            raise _NotGiven(draft.path)
 
-    def _chosen(self, choices: Sequence[str]) -> str:
-        """Return the one of the choices that the model names when it is asked. Raises _NotGiven."""
-        values = {_value_of(choice): choice for choice in choices}
-        listed = ", ".join(values)
-        question = (
-            f"For {self._draft.path} choose one of these and answer with nothing else: {listed}"
-        )
-        reply = ""
-        for piece in self._writer.ask(self._draft.text, question):
-            reply += piece
-            if len(reply) > _LONGEST_REPLY:
-                self._writer.stop()
-        said = _value_of(reply).casefold()
-        named = [value for value in values if value.casefold() == said]
-        named = named or [value for value in values if value.casefold() in said]
-        if len(named) != 1:
-            raise _NotGiven(self._draft.path)
-        return values[named[0]]
+    def _end_at_comma(self) -> bool:
+        """End a list or an object in the place of the comma that the text ends with."""
+        assert self._draft.comma is not None
+        self._draft.go_back(self._draft.comma)
+        return any(self._draft.take(end) for end in "]}")
 
-
-def _value_of(text: str) -> str:
-    """Return a text without blanks, quotes and full stop."""
-    stripped = text.strip().rstrip(".")
-    try:
-        value = json.loads(stripped)
-    except ValueError:
-        return stripped.strip('"')
-    return value if isinstance(value, str) else stripped
+    def _take_next_key(self) -> bool:
+        """Write the key that comes next, or end the object at its last comma, where it may end there."""
+        draft = self._draft
+        if draft.may_drop_comma:
+            return self._end_at_comma()
+        choices = draft.state.choices()
+        if not choices:
+            return False
+        # What the object has to have is the last of them.
+        return draft.take(choices[0] if "}" in choices else choices[-1]) > 0
