@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import board, cpu, fleet, page, slots, states
+from benchmarks import board, cpu, fleet, page, slots, states, structured, structured_cpu
 from rkllama.models import guide
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
@@ -56,6 +56,11 @@ def main() -> None:
         action="store_true",
         help="measure answers in a browser's page alone (Chromium and playwright; some minutes)",
     )
+    parser.add_argument(
+        "--structured",
+        action="store_true",
+        help="measure structured answers alone (some minutes); with --gguf those of this model",
+    )
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
 
@@ -69,12 +74,16 @@ def main() -> None:
         slots.measure(arguments.gguf or guide.FILE, report)
         if not arguments.gguf:
             states.measure(report)
+    elif arguments.structured and arguments.gguf:
+        structured_cpu.measure(arguments.gguf, report)
     elif arguments.gguf:
         cpu.measure(arguments.gguf, report)
     elif arguments.fleet:
         fleet.measure(report)
     elif arguments.page:
         page.measure(report)
+    elif arguments.structured:
+        structured.measure(report)
     else:
         with tempfile.TemporaryDirectory(prefix="rkllama-bench-") as home:
             Bench(Path(home), report).run()

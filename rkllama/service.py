@@ -52,6 +52,12 @@ def no_text_error(name: str, capabilities: Sequence[str]) -> Unsupported:
     )
 
 
+Shaping = Literal["guided", "constrained", "checked"]
+"""How an answer gets the shape that is demanded: written together with the model, by a backend that
+constrains its tokens, or asked for, checked and asked for again.
+"""
+
+
 class Signs:
     """Signs of life for a caller that waits: `give` is called after each `interval` seconds in which it got
     none, with how many requests are before its own; 0 when it is its turn.
@@ -96,7 +102,7 @@ class Caller:
     `signs` of life there.
     """
 
-    __slots__ = ("_fd", "_signs", "key", "owner")
+    __slots__ = ("_fd", "_signs", "key", "owner", "shaped_by")
 
     def __init__(
         self, fd: int = -1, owner: str = "", signs: Signs | None = None, *, key: str = ""
@@ -108,6 +114,8 @@ class Caller:
         self._signs = signs
         self.owner = owner
         self.key = key
+        self.shaped_by: Shaping | None = None
+        """What gives its answer the demanded shape; known before the first event."""
 
     @property
     def watching(self) -> bool:

@@ -568,6 +568,16 @@ def test_the_answer_itself_is_json(models: Path, npu: str, tmp_path: Path) -> No
     assert "neither json nor a file" in " ".join(complaint.split())
 
 
+def test_an_answer_without_the_format_is_a_failure(models: Path, npu: str, tmp_path: Path) -> None:
+    write_model(models / "m-qwen2.5.rkllm", reply='{"age": "old"}')
+    schema = tmp_path / "schema.json"
+    integer = {"age": {"type": "integer"}}
+    schema.write_text(json.dumps({"type": "object", "properties": integer, "required": ["age"]}))
+    run = rkllama("run", "m-qwen2.5", "hi", "--format", str(schema))
+    assert (run.returncode, run.stdout.strip()) == (1, '{"age":')
+    assert "Error: the model gave no value that fits at $.age" in run.stderr
+
+
 def test_what_users_of_ollama_and_of_the_older_rkllama_type(models: Path, npu: str) -> None:
     (models / "m").mkdir()
     write_model(models / "m" / "m.rkllm", reply="Yes.")

@@ -1,4 +1,5 @@
-"""The JSON schema that llama.cpp's grammar engine (llguidance) gets in place of a client's.
+"""What llama.cpp holds an answer to in place of a client's JSON schema: a schema that its grammar engine
+(llguidance) reads, or a grammar in its own notation, made of what the house's compiler makes of the schema.
 
 Text that meets it meets the client's schema too, but for what a grammar cannot express: the engine checks
 the whole completion afterwards. The client's schema is never changed, always copied.
@@ -6,7 +7,17 @@ the whole completion afterwards. The client's schema is never changed, always co
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidRequest
+from .base import Emit, RunResult
+from .llamacpp_log import schema_error
+from .own_log import OwnOutput
+
+if TYPE_CHECKING:
+    from .llama_wire import Completion
 
 _LARGEST = 9_007_199_254_740_991
 """Digits of a number before its point: 16, as many as a JSON number holds exactly."""
@@ -32,6 +43,168 @@ _COUNTED = ("Items", "Length", "Properties", "Contains")
 _LISTS_OF_SCHEMAS = ("anyOf", "oneOf", "prefixItems")
 _SCHEMAS_BY_NAME = ("properties", "$defs", "definitions")
 _COMPOSING = {"allOf", "anyOf", "oneOf", "$ref", "patternProperties"}
+_LITERAL = ("const", "enum", "default", "examples")
+_PASSED_OVER = frozenset(
+    ("propertyNames", "not", "if", "dependentRequired", "dependentSchemas", "dependencies")
+)
+"""Keywords that llguidance reads as if they were not there. A uri to it may hold blanks."""
+_NOT_CONVERTED = _PASSED_OVER | {
+    "multipleOf",
+    "minProperties",
+    "maxProperties",
+    "pattern",
+    "format",
+}
+"""Those of which llama.cpp's own converter, in builds without llguidance, makes nothing or too little; nor
+does it bound numbers that are no integers.
+"""
+
+
+_GRAMMARS = 64
+"""Schemas that are remembered."""
+_NO_JSON = "X"
+"""What no JSON begins with."""
+_TRIAL = {"n_predict": 1, "temperature": 0, "mirostat": 0, "logit_bias": [[_NO_JSON, 1000]]}
+"""A run whose token is _NO_JSON, unless something forbids it."""
+
+
+class Constraints:
+    """What holds a model's answers to the schemas of its clients: see grammar.constraints.
+
+    A schema that llama.cpp cannot read may constrain nothing: so each is tried, once. One that it refuses, as
+    builds without llguidance do, is tried without its patterns, too, at last.
+    """
+
+    def __init__(self, *, converted: bool = False) -> None:
+        """`converted`: llama.cpp may be a build that has no llguidance."""
+        self._converted = converted
+        self._known: dict[str, dict[str, Any]] = {}
+        """By a client's schema: the part of a request that constrains."""
+
+    def apply(
+        self,
+        request: dict[str, Any],
+        run: Callable[[dict[str, Any], Emit], Completion],
+        aborted: Callable[[], bool],
+    ) -> RunResult | None:
+        """Put what llama.cpp can use in the place of the request's schema, and return what `find` has run for
+        that. Why a schema is passed over stands in this process's log. Raises InvalidRequest.
+        """
+        output = OwnOutput()
+        try:
+            constraint, tried = self.find(
+                request, run, aborted=aborted, log_tells=lambda: output.wait_for(schema_error)
+            )
+        finally:
+            output.close()
+        del request["json_schema"]
+        request.update(constraint)
+        return tried
+
+    def find(
+        self,
+        request: dict[str, Any],
+        run: Callable[[dict[str, Any], Emit], Completion],
+        *,
+        aborted: Callable[[], bool],
+        log_tells: Callable[[], str | None],
+    ) -> tuple[dict[str, Any], RunResult | None]:
+        """Return what constrains an answer to the request's schema, as a part of a request.
+
+        It is tried by a `run` of the request's own prompt, which is in the cache then; the second value is
+        that run's. `log_tells` is asked why llama.cpp passed over a schema. Raises InvalidRequest where
+        nothing constrains.
+        """
+        client_schema = request["json_schema"]
+        key = json.dumps(client_schema, ensure_ascii=False)
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:  # to llama.cpp this is no JSON at all
+            text = f"the JSON schema cannot be used: {error}"
+            raise InvalidRequest(text, param="format") from None
+        if key in self._known:
+            return self._known[key], None
+        tried: RunResult | None = None
+        refusal: str | None = None
+        refused: list[Any] = []
+        free = {name: value for name, value in request.items() if name != "json_schema"}
+        for constraint in self._constraints(client_schema, refused):
+            tokens: list[str] = []
+            completion = run({**free, **_TRIAL, **constraint}, tokens.append)
+            ended = aborted()
+            if completion.problem and completion.is_refused and not ended:
+                refusal = refusal or str(completion.problem.get("message"))
+                refused.append(constraint.get("json_schema"))
+                continue
+            result = completion.result(aborted=ended)
+            tried = tried or result
+            if ended:
+                return constraint, tried
+            if "".join(tokens).strip() != _NO_JSON:
+                self._keep(key, constraint)
+                return constraint, tried
+        reason = refusal or log_tells() or "llama.cpp cannot constrain an answer by it"
+        raise InvalidRequest(f"the JSON schema cannot be used: {reason}", param="format")
+
+    def _constraints(self, schema: Any, refused: list[Any]) -> Iterator[dict[str, Any]]:
+        """What may constrain; schemas that have been refused come once more, without their patterns."""
+        yield from constraints(schema, converted=self._converted)
+        simpler = [without_patterns(each) for each in refused]
+        for each in simpler:  # the engine checks the answer in any case
+            if each is not None and each not in refused:
+                yield {"json_schema": each}
+
+    def _keep(self, key: str, constraint: dict[str, Any]) -> None:
+        while len(self._known) >= _GRAMMARS:
+            self._known.pop(next(iter(self._known)), None)  # another lane may be at it, too
+        self._known[key] = constraint
+
+
+def constraints(schema: Any, *, converted: bool = False) -> Iterator[dict[str, Any]]:
+    """The parts of requests that constrain an answer by a schema (or "json" for any object), best first.
+
+    `converted`: llama.cpp may be a build that converts schemas itself. A grammar of the house's is the first
+    where llama.cpp is known to pass over a part of the schema, else the last; it is not there where the
+    schema has none, or too large a one.
+    """
+    passes_over = schema != "json" and is_passed_over(schema, converted=converted)
+    if passes_over and (grammar := written_grammar(schema)) is not None:
+        yield {"grammar": grammar}
+    for each in grammar_schemas(schema):
+        yield {"json_schema": each}
+    if not passes_over and (grammar := written_grammar(schema)) is not None:
+        yield {"grammar": grammar}
+
+
+def written_grammar(schema: Any) -> str | None:
+    """Return the grammar of a schema, in llama.cpp's notation (GBNF); None where there is none."""
+    from ..schema.errors import SchemaError
+    from ..schema.grammar import compile_schema
+
+    try:
+        return compile_schema(schema).gbnf()
+    except (SchemaError, RecursionError):
+        return None
+
+
+def is_passed_over(schema: Any, *, converted: bool) -> bool:
+    """Return whether llama.cpp is known to read less in a schema than there is."""
+    if isinstance(schema, list):
+        return any(is_passed_over(each, converted=converted) for each in schema)
+    if not isinstance(schema, dict):
+        return False
+    if (_NOT_CONVERTED if converted else _PASSED_OVER) & schema.keys():
+        return True
+    if schema.get("format") == "uri" or (converted and _bounds_numbers(schema)):
+        return True
+    parts = (each for name, each in schema.items() if name not in _LITERAL)
+    return any(is_passed_over(each, converted=converted) for each in parts)
+
+
+def _bounds_numbers(schema: dict[str, Any]) -> bool:
+    """Whether a schema has bounds for numbers that are no integers."""
+    bounds = {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
+    return bool(bounds & schema.keys()) and schema.get("type") != "integer"
 
 
 def grammar_schemas(schema: Any) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from .base import (
     RerankSpec,
     RunResult,
 )
+from .grammar import Constraints
 from .hardware import slots_for, spare_memory
 from .llama_http import Slots
 from .llama_program import (
@@ -34,7 +35,6 @@ from .llama_program import (
 )
 from .llama_wire import (
     Completion,
-    Constraints,
     EmitLogprobs,
     adds_space,
     completion_request,
@@ -69,7 +69,7 @@ class LlamaServerBackend:
         self._blind: str | None = None
         """Why the model does not see with the encoder that it has."""
         self._embedding = threading.Lock()
-        self._constraints = Constraints()
+        self._constraints = Constraints(converted=True)
 
     def load(self, spec: LoadSpec) -> LoadedInfo:
         """Start the program and wait until it has loaded the file. Raises BackendMissing, LoadFailed."""

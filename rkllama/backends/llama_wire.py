@@ -4,7 +4,6 @@ both speak in the JSON of its `/v1/completions` and `/v1/embeddings`.
 
 from __future__ import annotations
 
-import json
 import re
 from array import array
 from collections.abc import Callable
@@ -23,20 +22,9 @@ from .base import (
     RunResult,
     reuses_cache,
 )
-from .grammar import grammar_schemas, without_patterns
-from .llamacpp_log import schema_error
-from .own_log import OwnOutput
 from .rows import shortened, sigmoid
 
 EmitLogprobs = Callable[[str, tuple[TokenLogprob, ...]], None]
-
-_GRAMMARS = 64
-"""Schemas that are remembered."""
-_NO_JSON = "X"
-"""What no JSON begins with."""
-_TRIAL = {"n_predict": 1, "temperature": 0, "mirostat": 0, "logit_bias": [[_NO_JSON, 1000]]}
-"""A run whose token is _NO_JSON, unless something forbids it."""
-
 
 # --- Completions -------------------------------------------------------------------------------
 
@@ -239,90 +227,6 @@ def _usage_so_far(timings: dict[str, Any]) -> dict[str, Any]:
 
 def _seconds(milliseconds: float | None) -> float | None:
     return None if milliseconds is None else milliseconds / 1000
-
-
-# --- Schemas -----------------------------------------------------------------------------------
-
-
-class Constraints:
-    """The schemas that hold a model's answers to those of its clients.
-
-    One that llama.cpp cannot read may constrain nothing: so each is tried, once. One that it refuses, as
-    builds without llguidance do, is tried without its patterns, too.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[str, dict[str, Any]] = {}
-        """By a client's schema: the one that constrains."""
-
-    def apply(
-        self,
-        request: dict[str, Any],
-        run: Callable[[dict[str, Any], Emit], Completion],
-        aborted: Callable[[], bool],
-    ) -> RunResult | None:
-        """Give the request a schema that llama.cpp can use, and return what `find` has run for that. Why one
-        is passed over stands in this process's log. Raises InvalidRequest.
-        """
-        output = OwnOutput()
-        try:
-            request["json_schema"], tried = self.find(
-                request, run, aborted=aborted, log_tells=lambda: output.wait_for(schema_error)
-            )
-        finally:
-            output.close()
-        return tried
-
-    def find(
-        self,
-        request: dict[str, Any],
-        run: Callable[[dict[str, Any], Emit], Completion],
-        *,
-        aborted: Callable[[], bool],
-        log_tells: Callable[[], str | None],
-    ) -> tuple[dict[str, Any], RunResult | None]:
-        """Return the request's schema as llama.cpp can use it.
-
-        It is tried by a `run` of the request's own prompt, which is in the cache then; the second value is
-        that run's. `log_tells` is asked why llama.cpp passed over a schema. Raises InvalidRequest where none
-        constrains.
-        """
-        client_schema = request["json_schema"]
-        key = json.dumps(client_schema, ensure_ascii=False)
-        try:
-            key.encode()
-        except UnicodeEncodeError as error:  # to llama.cpp this is no JSON at all
-            text = f"the JSON schema cannot be used: {error}"
-            raise InvalidRequest(text, param="format") from None
-        if key in self._known:
-            return self._known[key], None
-        tried: RunResult | None = None
-        refusal: str | None = None
-        schemas = grammar_schemas(client_schema)
-        for schema in schemas:
-            tokens: list[str] = []
-            completion = run({**request, **_TRIAL, "json_schema": schema}, tokens.append)
-            ended = aborted()
-            if completion.problem and completion.is_refused and not ended:
-                refusal = str(completion.problem.get("message"))
-                simpler = without_patterns(schema)
-                if simpler not in schemas:
-                    schemas.append(simpler)  # the engine checks the answer in any case
-                continue
-            result = completion.result(aborted=ended)
-            tried = tried or result
-            if ended:
-                return schema, tried
-            if "".join(tokens).strip() != _NO_JSON:
-                self._keep(key, schema)
-                return schema, tried
-        reason = refusal or log_tells() or "llama.cpp cannot constrain an answer by it"
-        raise InvalidRequest(f"the JSON schema cannot be used: {reason}", param="format")
-
-    def _keep(self, key: str, schema: dict[str, Any]) -> None:
-        while len(self._known) >= _GRAMMARS:
-            self._known.pop(next(iter(self._known)), None)  # another lane may be at it, too
-        self._known[key] = schema
 
 
 def with_prompt_of(tried: RunResult, result: RunResult) -> RunResult:

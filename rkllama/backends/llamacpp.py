@@ -34,12 +34,12 @@ from .base import (
     RerankSpec,
     RunResult,
 )
+from .grammar import Constraints
 from .hardware import batch_for, cache_bytes, check_memory, slots_for, threads_for
 from .llama_http import Client, Slots, listener
 from .llama_steps import Steps
 from .llama_wire import (
     Completion,
-    Constraints,
     EmitLogprobs,
     adds_space,
     completion_request,
@@ -273,6 +273,7 @@ class CPUBackend:
         while self._runs > 1 and steps.are_left and not cancelled():
             step = {**request, "prompt": steps.next(), "n_predict": 0}
             step.pop("json_schema", None)
+            step.pop("grammar", None)
             started = time.monotonic()
             completion = self._ask(step, Completion(_drop), cancelled)
             if completion.problem is not None:  # the request itself tells it better

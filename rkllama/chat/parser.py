@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ..types import Event, ReasoningDelta, TextDelta, Tool, ToolCall, ToolCallDelta
+from .tool_calls.arguments import Grammars
 from .tool_calls.forms import Form
-from .tool_calls.outcome import Found
+from .tool_calls.outcome import Found, Stray
 from .tool_calls.plain import FORMS as PLAIN
 from .tool_calls.reader import CallReader
 from .tool_calls.table import FORMATS, MARKED
@@ -74,12 +75,22 @@ class _Markers:
         return place < len(self._sorted) and self._sorted[place].startswith(text)
 
 
+class StrayArguments(NamedTuple):
+    """The end of the text so far: arguments of a call that cannot go on as they do. See Stray."""
+
+    tool: str
+    text: str
+    closers: str
+    whole: bool
+
+
 class AnswerParser:
     """Splits one answer. `stop` ends its text (never inside the thinking), `end` ends it anywhere.
 
     `thinking` are the markers of the model's thinking, which counts at the beginning of the answer
     only; `thinking_open`: the prompt ended inside it. Tool calls are looked for where `tools` are
     given; with a `tool_format` that has markers of its own, bare JSON counts at the beginning only.
+    With `grammars` the arguments of calls are looked at, as far as they are JSON: see `stray`.
     """
 
     __slots__ = (
@@ -92,6 +103,7 @@ class AnswerParser:
         "_events",
         "_final",
         "_forms",
+        "_grammars",
         "_in_text",
         "_in_thought",
         "_new_id",
@@ -101,6 +113,7 @@ class AnswerParser:
         "_thinking",
         "_tools",
         "stopped",
+        "stray",
     )
 
     def __init__(
@@ -112,16 +125,22 @@ class AnswerParser:
         thinking_open: bool = False,
         tools: Sequence[Tool] = (),
         tool_format: str | None = None,
+        grammars: Grammars | None = None,
         new_id: Callable[[], str] = new_call_id,
     ) -> None:
         self.stopped: str | None = None
         """The text that ended the answer, None while it goes on; nothing comes after it."""
+        self.stray: StrayArguments | None = None
+        """Arguments that are not as their tool takes them; what comes after them is not looked at, until
+        others are put in their place.
+        """
         stop, self._ends = [*filter(None, stop)], [*filter(None, end)]
         self._thinking = thinking
         self._tools = {tool.name: tool.parameters for tool in tools}
         self._forms = {form.opener: form for form in MARKED} if tools else {}
         format = FORMATS.get(tool_format or "")
         self._bare_anywhere = format is None or format.bare_anywhere
+        self._grammars = grammars
         self._new_id = new_id
         self._in_text = _Markers([*stop, *self._ends, *self._forms], also="{[`" if tools else "")
         self._in_thought = _Markers([*self._ends, *(thinking[1:] if thinking else ())])
@@ -158,6 +177,20 @@ class AnswerParser:
     def finish(self) -> list[Event]:
         """Return the events of what was still held back, at the end of the answer."""
         return self._run("", final=True)
+
+    def check_end(self) -> None:
+        """See whether the text may end here: not in the midst of arguments, which are `stray` then."""
+        if self._step is AnswerParser._call and self._reader is not None:
+            self._note_stray(self._reader.unfinished(self._pending))
+
+    def put(self, arguments: str) -> list[Event]:
+        """Have arguments in the place of the stray ones, as far as they go; return what is complete then."""
+        assert self.stray is not None
+        assert self._reader is not None
+        start = len(self._pending) - len(self.stray.text)
+        self._reader.go_on(start + len(arguments), whole=self.stray.whole)
+        self._pending, self.stray = self._pending[:start], None
+        return self._run(arguments, final=False)
 
     def _run(self, text: str, final: bool) -> list[Event]:
         self._events, self._final = [], final
@@ -254,7 +287,7 @@ class AnswerParser:
     def _begin_call(self, form: Form | None) -> bool:
         if form is None:
             return False
-        self._reader = CallReader(form, self._tools)
+        self._reader = CallReader(form, self._tools, self._grammars)
         self._step = AnswerParser._call
         return True
 
@@ -269,12 +302,20 @@ class AnswerParser:
             self._pending = self._pending[outcome.end :]
             self._closers = self._reader.form.closers
             self._step = AnswerParser._after_call
+        elif isinstance(outcome, Stray) and not self._final:
+            self._note_stray(outcome)
+            return False
         elif self._final or outcome == "no":
             self._step = AnswerParser._text
             self._emit(len(self._reader.form.opener))
         else:
             return False
         return True
+
+    def _note_stray(self, stray: Stray | None) -> None:
+        if stray is not None:
+            text = self._pending[stray.start :]
+            self.stray = StrayArguments(stray.tool, text, stray.closers, stray.whole)
 
     def _after_call(self) -> bool:
         """Drop the closers, in their order, and the space before another call."""

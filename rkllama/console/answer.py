@@ -217,8 +217,6 @@ def _how_to_get_room(service: Service, finished: Finished, longer: str) -> str:
 
 def _notes(finished: Finished, request: ChatRequest) -> Iterator[str]:
     """Yield notes about what the text of an answer does not show."""
-    if finished.error:
-        yield finished.error
     if finished.repeats:
         yield "the answer was stopped: the model wrote one token again and again"
     elif finished.reason == "length" and (request.max_tokens or -1) < 0:
@@ -228,12 +226,14 @@ def _notes(finished: Finished, request: ChatRequest) -> Iterator[str]:
 
 
 def check_complete(finished: Finished | None) -> None:
-    """Raise RKLLamaError for an answer that somebody else ended."""
+    """Raise RKLLamaError for an answer that somebody else ended, or that has not the format."""
     if finished is not None and finished.reason == "cancelled":
         raise RKLLamaError(
             "the answer was interrupted: its model was unloaded, or the server is stopping",
             hint="The answer is incomplete; ask again.",
         )
+    if finished is not None and finished.error is not None:
+        raise RKLLamaError(finished.error, hint="The answer has not the format; ask again.")
 
 
 def print_json(service: Service, request: ChatRequest) -> Finished:

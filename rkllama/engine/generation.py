@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..backends.base import GenerateSpec, RunResult, reuses_cache
+from ..backends.base import GenerateSpec, RunResult
 from ..chat.moving import MovedLine
+from ..chat.parser import AnswerParser
+from ..chat.template import Think
 from ..config import Settings
 from ..errors import PromptTooLong
 from ..models.metadata import StoredModel
-from ..runner.keeping import run_extra, run_figures
-from ..service import Caller
-from ..states.visit import Visit, begin
+from ..runner.keeping import run_figures
+from ..service import Caller, Shaping
+from ..states.visit import Visit
 from ..types import (
     ChatRequest,
     Event,
@@ -28,16 +31,36 @@ from ..types import (
     ToolCallDelta,
     Usage,
 )
+from .keeping import Keeping
 from .memory.resident import Turn
 from .metrics import Metrics
 from .prompt import Prompt, build_prompt, markers_for, parser_for, thinking_for, tools_for
-from .slots import keep_slot, take_slot
 from .structured.answer import demanded_call, structured
+from .structured.calls import grammars_of, mended
+from .structured.guided import guided
+from .writing import Writer
+
+if TYPE_CHECKING:
+    from ..schema.grammar import Grammar
 
 log = logging.getLogger("rkllama")
 
 _TIMES_ON_CPU = 5
 """How many times longer than on the NPU a picture may take: a minute or two on a board's CPU."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a run has told so far."""
+
+    text: str = ""
+    calls: int = 0
+    result: RunResult | None = None
+
+    def counted(self, events: list[Event]) -> Iterator[Event]:
+        for event in events:
+            self.calls += isinstance(event, ToolCallDelta)
+            yield event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +103,35 @@ class Generation:
             return True
         return request.format is not None and (not self.constrains or bool(tools_for(request)))
 
+    def note_shaping(self, shaping: Shaping) -> None:
+        """Tell the caller what gives the completion its shape."""
+        self.caller.shaped_by = shaping
+
+    def written(self, grammar: Grammar, schema: Any) -> Iterator[Event] | None:
+        """The completion as it is written together with the model; None where a prompt is not complete as it
+        is, so that nothing can stand behind it. See structured.Runner.
+        """
+        prompt = self.prompt_with(schema, ())
+        return self._guided(grammar, schema, prompt) if prompt.raw else None
+
+    def _guided(self, grammar: Grammar, schema: Any, prompt: Prompt) -> Iterator[Event]:
+        counted = self.minds_room and self._check_room(prompt)
+        self.turn.resident.raw = True
+        visit = self._keeping.begin(prompt)
+        try:
+            yield from self._given(
+                guided(grammar, Writer(self, prompt, schema, visit, counted=counted))
+            )
+        finally:
+            if visit is not None:
+                self._keeping.leave(visit)
+
+    def _given(self, events: Iterator[Event]) -> Iterator[Event]:
+        """The events; the caller needs no sign of life after one."""
+        for event in events:
+            yield event
+            self.caller.reassure(silent=False)
+
     def run(
         self,
         *,
@@ -91,38 +143,67 @@ class Generation:
         """Run the model once; see structured.Runner."""
         if grammar is not None:
             self = replace(self, request=replace(self.request, think=False))
-        prompt = self._prompt(schema, extra)
-        visit = self._visit(prompt)
+        prompt = self.prompt_with(schema, extra)
+        visit = self._keeping.begin(prompt)
         try:
             yield from self._run(prompt, tools, grammar, visit)
         finally:
             if visit is not None:
-                self._leave(visit)
-                if self.turn.resident.ready.slots and visit.has_ended:
-                    keep_slot(self.turn, visit, self.settings)
+                self._keeping.leave(visit)
+                self._keeping.keep_slot(visit)
 
     def _run(
         self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
     ) -> Iterator[Event]:
         counted = self.minds_room and self._check_room(prompt)
         resident = self.turn.resident
-        parser = parser_for(self.request, self.model, prompt, tools)
+        looks = bool(tools) and prompt.raw and not self.constrains
+        grammars = grammars_of(tools) if looks else None
+        parser = parser_for(self.request, self.model, prompt, tools, grammars)
         resident.raw |= prompt.raw
-        calls, withheld, silent = 0, self._withheld, True
-        result: RunResult | None = None
+        told = _Told()
+        yield from self._parsed(prompt, self.spec(prompt, tools, grammar, visit), parser, told)
+        result = told.result
+        assert result is not None
+        if visit is not None:
+            counted = counted or visit.evaluated_before
+            visit.end(run_figures(result, resident.ready.context_length, counted=counted))
+        if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
+            result = replace(result, cached_tokens=None, prompt_seconds=None)
+        self._note(prompt, result)
+        if parser.stray is not None:
+            writer = Writer(self, prompt, None, None, counted=counted, before=result, tools=tools)
+            yield from self._given(mended(writer, parser, tools, told.text, called=told.calls > 0))
+            return
+        # The backend calls a run cancelled that was aborted at its end or at a stop string.
+        reason: FinishReason = result.reason if parser.stopped is None else "stop"
+        if told.calls and reason == "stop":
+            reason = "tool_calls"
+        if result.repeats and reason == "length":
+            log.info("%s wrote one token again and again: it was stopped", self.model.info.name)
+        finished = self.finished(result, reason, None if parser.ended else parser.stopped)
+        self.metrics.count(finished)
+        yield finished
+
+    def _parsed(
+        self, prompt: Prompt, spec: GenerateSpec, parser: AnswerParser, told: _Told
+    ) -> Iterator[Event]:
+        """The events of a run's text, until it ends, comes to a stop string, or goes astray."""
+        withheld, silent = self._withheld, True
         pieces = self.turn.lane.generate(
-            self._spec(prompt, tools, grammar, visit),
-            first=self._first_timeout(prompt),
+            spec,
+            first=self.first_timeout(prompt),
             each=self.settings.token_timeout,
             caller=self.caller,
         )
-        try:
+        with closing(pieces):
             for piece in pieces:
                 if piece.result is not None:
-                    result = piece.result
+                    told.result = piece.result
                     break
-                if parser.stopped is not None:
+                if parser.stopped is not None or parser.stray is not None:
                     continue
+                told.text += piece.text
                 events = parser.feed(piece.text)
                 if withheld or not events:
                     self.caller.reassure(silent)
@@ -131,22 +212,17 @@ class Generation:
                     silent = False
                 if piece.logprobs:
                     events = _with_logprobs(events, piece.logprobs)
-                for event in events:
-                    calls += isinstance(event, ToolCallDelta)
-                    yield event
-                if parser.stopped is not None:
+                yield from told.counted(events)
+                if parser.stopped is not None or parser.stray is not None:
                     self.turn.lane.abort()
-            for event in parser.finish():
-                calls += isinstance(event, ToolCallDelta)
-                yield event
-        finally:
-            pieces.close()
-        assert result is not None
-        if visit is not None:
-            counted = counted or visit.evaluated_before
-            visit.end(run_figures(result, resident.ready.context_length, counted=counted))
-        if counted:  # the prompt had been evaluated before, by a run whose figures nobody has
-            result = replace(result, cached_tokens=None, prompt_seconds=None)
+            if (result := told.result) is not None and (result.reason == "stop" or result.repeats):
+                parser.check_end()
+            if parser.stray is None:
+                yield from told.counted(parser.finish())
+
+    def _note(self, prompt: Prompt, result: RunResult) -> None:
+        """Note what a run tells of the model in memory."""
+        resident = self.turn.resident
         if result.prompt_tokens and prompt.raw and not prompt.images:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
         used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
@@ -154,102 +230,24 @@ class Generation:
         resident.memory = result.memory or resident.memory
         if result.completion_tokens and result.generation_seconds:
             resident.tokens_per_second = result.completion_tokens / result.generation_seconds
-        # The backend calls a run cancelled that was aborted at its end or at a stop string.
-        reason: FinishReason = result.reason if parser.stopped is None else "stop"
-        if calls and reason == "stop":
-            reason = "tool_calls"
-        if result.repeats and reason == "length":
-            log.info("%s wrote one token again and again: it was stopped", self.model.info.name)
-        finished = self._finished(result, reason, None if parser.ended else parser.stopped)
-        self.metrics.count(finished)
-        yield finished
 
-    def _first_timeout(self, prompt: Prompt) -> float:
-        """Seconds until the first token."""
+    @property
+    def _keeping(self) -> Keeping:
+        return Keeping(self.turn, self.model, self.request, self.settings, self.caller)
+
+    def first_timeout(self, prompt: Prompt) -> float:
+        """Return how many seconds the first token may take."""
         times = 1 if self.turn.lane.kind.needs_npu else _TIMES_ON_CPU
         return self.settings.prompt_timeout(len(prompt.text), times * len(prompt.images))
-
-    def _visit(self, prompt: Prompt) -> Visit | None:
-        """Return what the disk has to do with a run; a saved conversation is loaded where that pays."""
-        resident, conversations = self.turn.resident, self.turn.conversations
-        if conversations is None:
-            return None
-        reuses = True
-        if resident.ready.slots:
-            digest = self.model.info.digest
-            text = prompt.text_with_digests
-            conversations = take_slot(self.turn, text, digest, self.settings, self.caller)
-            reuses = reuses_cache(self.request.sampling.over(self.model.sampling))
-        if not (prompt.raw and reuses) or prompt.images:
-            conversations.forget()
-            return None
-        visit = begin(
-            conversations,
-            prompt.text,
-            digest=self.model.info.digest,
-            owner=self.caller.owner,
-            control_tokens=prompt.template.control_tokens if prompt.template else (),
-            tokens_per_character=resident.tokens_per_character,
-            alone=self.request.prompt is not None,
-        )
-        if visit is not None and (path := visit.path()) is not None:
-            self._restore(visit, path)
-        return visit
-
-    def _restore(self, visit: Visit, path: str) -> None:
-        """Have the runtime load a saved conversation."""
-        resident, load = self.turn.resident, visit.load
-        assert load is not None, "it has a path"
-        started = time.monotonic()
-        timeout = self.settings.prompt_timeout(load.header.length)
-        try:
-            resident.raw = True
-            taken = self.turn.lane.restore(
-                path, load.header.tokens, timeout=timeout, caller=self.caller
-            )
-        except BaseException:
-            self._leave(visit)
-            raise
-        visit.loaded(taken, time.monotonic() - started)
-        if resident.tokens_per_character is None:
-            resident.tokens_per_character = visit.tokens_per_character
-
-    def _leave(self, visit: Visit) -> None:
-        """End a visit whose run may have ended, or not, or with the model's process."""
-        worker = self.turn.resident.worker
-        if worker.dead and not worker.retired:
-            visit.failed()
-        else:
-            visit.give_up()
-
-    def _pin(self, visit: Visit) -> None:
-        """Keep what the conversation begins with, where others began like that: see Visit.pin."""
-        resident = self.turn.resident
-        if resident.ready.slots and resident.has_company:  # it would stop the others' answers
-            return
-        if (extra := visit.pin()) is not None:
-            timeout = self.settings.prompt_timeout(len(extra.text))
-            visit.pinned(run_extra(self.turn.lane, extra, timeout, self.caller))
-
-    def _state_file(self, visit: Visit | None) -> str | None:
-        """Return where the run is to write the conversation's state, if it is to be kept."""
-        if visit is None:
-            return None
-        self._pin(visit)
-        if self.turn.resident.ready.slots:  # it is written after the run
-            return None
-        messages = self.request.messages
-        goes_on = bool(tools_for(self.request)) and bool(messages) and messages[-1].role == "user"
-        return visit.draft(goes_on=goes_on)
 
     @property
     def room(self) -> int:
         """Tokens of the context that are left to the answer: a quarter, or as many as it may have."""
         quarter = self.turn.resident.ready.context_length // 4
-        return quarter if self._limit < 0 else min(quarter, self._limit)
+        return quarter if self.limit < 0 else min(quarter, self.limit)
 
     @property
-    def _limit(self) -> int:
+    def limit(self) -> int:
         """Tokens that the answer may have; -1: as many as there is room for."""
         limit = (
             self.model.max_tokens if self.request.max_tokens is None else self.request.max_tokens
@@ -304,7 +302,8 @@ class Generation:
         resident.tokens_per_character = (tokens or 0) / len(prompt.text)
         return tokens
 
-    def _prompt(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
+    def prompt_with(self, schema: Any, extra: tuple[Message, ...]) -> Prompt:
+        """Return the prompt, with a schema that it asks for and turns behind the conversation's own."""
         resident = self.turn.resident
         wraps = resident.worker.kind.wraps_prompts and not resident.raw
         prompt = build_prompt(
@@ -329,18 +328,23 @@ class Generation:
             told.add(text)
             log.log(level, text)
 
-    def _spec(
+    @property
+    def thinks(self) -> Think:
+        """Whether the model is to think; None as it likes."""
+        return thinking_for(self.request, self.model)
+
+    def spec(
         self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
     ) -> GenerateSpec:
         request, model = self.request, self.model
-        save_state = self._state_file(visit)
-        think = thinking_for(request, model)
+        save_state = self._keeping.state_file(visit)
+        think = self.thinks
         return GenerateSpec(
             prompt=prompt.text,
             raw=prompt.raw,
             think=None if think is None else bool(think),
             sampling=request.sampling.over(model.sampling),
-            max_tokens=self._limit,
+            max_tokens=self.limit,
             schema=grammar,
             top_logprobs=request.top_logprobs,
             markers=markers_for(request, prompt, tools),
@@ -349,7 +353,7 @@ class Generation:
             cached=visit.cached if visit is not None else 0,
         )
 
-    def _finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
+    def finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
         return Finished(
             reason=reason,
             model=self.model.info.name,

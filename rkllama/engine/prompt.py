@@ -12,6 +12,7 @@ from ..chat.messages import IMAGE_PLACE, without_places
 from ..chat.moving import MovedLine, put_lines
 from ..chat.parser import AnswerParser
 from ..chat.template import ChatTemplate, Think, for_conversation, looks_templated
+from ..chat.tool_calls.arguments import Grammars
 from ..chat.tool_calls.table import MARKERS
 from ..errors import InvalidRequest, Unsupported
 from ..models.metadata import StoredModel
@@ -213,9 +214,15 @@ def markers_for(request: ChatRequest, prompt: Prompt, tools: tuple[Tool, ...]) -
 
 
 def parser_for(
-    request: ChatRequest, model: StoredModel, prompt: Prompt, tools: tuple[Tool, ...]
+    request: ChatRequest,
+    model: StoredModel,
+    prompt: Prompt,
+    tools: tuple[Tool, ...],
+    grammars: Grammars | None = None,
 ) -> AnswerParser:
-    """Return the parser of the answer to `prompt`: stop strings, thinking and tool calls as they apply."""
+    """Return the parser of the answer to `prompt`: stop strings, thinking and tool calls as they apply, with
+    the `grammars` of their arguments.
+    """
     template = prompt.template
     stop = (*request.stop, *model.stop)
     continues = _continues(request)
@@ -228,4 +235,5 @@ def parser_for(
         thinking_open=prompt.thinking_open,
         tools=tools,
         tool_format=template.tool_format,
+        grammars=grammars,
     )

@@ -325,6 +325,7 @@ def keys(frame: ObjectAt, limits: Limits) -> KeyCursor | None:
     elif (
         shape.additional is not None
         and shape.names is not None
+        and not (limits.named_keys and shape.tolerates_additional)
         and shape.additional.height + frame.depth <= limits.depth
     ):
         others = free(shape.names)

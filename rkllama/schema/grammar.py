@@ -26,6 +26,7 @@ engine reads the patterns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from . import layout
@@ -53,6 +54,7 @@ from .frames import (
 from .limits import DEFAULT, MAX_TOPS, Limits
 from .numbers import is_number
 from .shapes import Array, Literals, Node, Number, Object, String, Words
+from .strings import is_free
 from .words import WordCursor
 
 ANY_OBJECT: Mapping[str, Any] = {"type": "object"}
@@ -98,6 +100,15 @@ class Grammar:
         """Return the state before the first character."""
         return State(self, (Value((BOTTOM,), self._node, 0),), 0, 0, None)
 
+    def for_writing(self) -> Grammar:
+        """Return the grammar without keys that its schema does not name and does not ask for, which models
+        make up from what they have read.
+        """
+        if not self.decided_by_prefix:
+            return self  # such a key may be all that tells two branches apart
+        limits = replace(self.limits, named_keys=True)
+        return Grammar(self._node, limits, False, self.size)
+
     def accepts(self, text: str) -> bool:
         """Return whether a whole text is of this grammar."""
         count, state = self.start().feed(text)
@@ -110,6 +121,15 @@ class Grammar:
             return None if state.may_end else f"it ends too early, at {state.path}"
         what = f"at {state.path}, {text[count]!r} cannot come after {text[max(0, count - 20) : count]!r}"
         return f"{what} (character {count + 1})"
+
+    def gbnf(self) -> str | None:
+        """Return the grammar in llama.cpp's notation; None where it would be too large.
+
+        What `decided_by_prefix` leaves open has to be checked when a text of it is whole.
+        """
+        from .gbnf.writer import write_gbnf
+
+        return write_gbnf(self._node)
 
 
 class State:
@@ -168,6 +188,21 @@ class State:
     def in_string(self) -> bool:
         """Whether a string or a key is open."""
         return isinstance(self._tops[0], StringAt | KeyAt)
+
+    @property
+    def in_open_text(self) -> bool:
+        """Whether a string is open that may hold anything: what comes in it will not be taken back."""
+        return all(isinstance(frame, StringAt) and is_free(frame.cursor) for frame in self._tops)
+
+    @property
+    def in_escape(self) -> bool:
+        """Whether a backslash in a string waits for what belongs to it."""
+        return any(isinstance(frame, StringAt | KeyAt) and frame.escape for frame in self._tops)
+
+    @property
+    def between_tokens(self) -> bool:
+        """Whether neither a key nor a string, a number or a literal is open."""
+        return isinstance(self._tops[0], Value | ObjectAt | ArrayAt | End)
 
     @property
     def may_end(self) -> bool:

@@ -97,11 +97,11 @@ def _beginnings(shape: Shape) -> Iterable[str]:
     if isinstance(shape, Words):
         return [f'"{_escaped(word)}"' for word in shape.words]
     if isinstance(shape, Literals):
-        return _plainest(shape.words)
+        return plainest(shape.words)
     return "{" if isinstance(shape, Object) else "["
 
 
-def _plainest(words: Iterable[str]) -> list[str]:
+def plainest(words: Iterable[str]) -> list[str]:
     """Of each number the shortest form."""
     by_value: dict[Any, str] = {}
     for word in sorted(words, key=len):
@@ -186,7 +186,7 @@ def _in_literal(frame: LiteralAt, where: Where) -> list[str] | None:
 
 def _plainest_rests(cursor: WordCursor, begun: str) -> list[str]:
     words = [begun + rest for rest in cursor.rests()]
-    return [word[len(begun) :] for word in _plainest(words)]
+    return [word[len(begun) :] for word in plainest(words)]
 
 
 def _behind(outer: tuple[Any, ...], where: Where) -> list[str] | None:

@@ -19,6 +19,10 @@ class Limits:
     """Digits after it."""
     whitespace: int = 160
     """Blanks and line ends in a row between the tokens of JSON; models can write nothing else for ever."""
+    named_keys: bool = False
+    """Whether keys that a schema does not name come only where it asks for them, not where it leaves that
+    open.
+    """
 
 
 DEFAULT = Limits()

@@ -106,6 +106,11 @@ class Object:
     tallest: float = 0
     """The greatest height of a property's value."""
 
+    @property
+    def tolerates_additional(self) -> bool:
+        """Whether other keys may come that nothing asks for."""
+        return not self.offers_additional and self.least <= len(self.order)
+
     def settle(self) -> None:
         """Leave out the keys whose values nothing can meet."""
         self.order = tuple(

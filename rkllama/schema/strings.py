@@ -9,6 +9,7 @@ from .shapes import Object, String
 from .words import WordCursor
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", '"': '"', "\\": "\\", "/": "/"}
+_LONG = 65_536
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
@@ -74,6 +75,13 @@ class FreeCursor(NamedTuple):
 def free(shape: String) -> FreeCursor:
     """Return the place before the first character of a string."""
     return FreeCursor(shape, 0, shape.spot)
+
+
+def is_free(cursor: FreeCursor | WordCursor) -> bool:
+    """Return whether a string may hold any text, and may be as long as any string here."""
+    if not isinstance(cursor, FreeCursor):
+        return False
+    return cursor.spot is None and cursor.shape.least == 0 and cursor.shape.most >= _LONG
 
 
 class KeyCursor(NamedTuple):

@@ -256,14 +256,15 @@ class _Head:
         self._write: Callable[[bytes], object] | None = None
 
     def begin(self, response: Any) -> Callable[[bytes], object]:
-        """Send it before the body; what this returns sends a part of that."""
-        self._write = self._start(response.status_line, response.headerlist)
+        """Send it before the body, if it is not out; what this returns sends a part of that."""
+        if self._write is None:
+            self._write = self._start(response.status_line, response.headerlist)
         return self._write
 
     def start(self, status: str, headers: Any, exc_info: Any = None) -> Any:
         """WSGI's start_response; where it is out already, only an exception counts."""
         if self._write is None or exc_info is not None:
-            return self._start(status, headers, exc_info)
+            self._write = self._start(status, headers, exc_info)
         return self._write
 
 

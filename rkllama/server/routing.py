@@ -31,7 +31,7 @@ from .bodies import Bodies, decode, decoder_of
 from .guard import key_number
 from .response_store import ResponseStore
 from .status.drain import Drain
-from .status.headers import Tally
+from .status.headers import Tally, format_header
 from .status.session import session_headers
 
 T = TypeVar("T")
@@ -272,15 +272,18 @@ def generate(call: Call, generation: Generation) -> Reply:
     encoder = generation.encoder
     headers = session_headers(call.environ, generation.request)
     if not generation.stream:
-        events = call.service.stream(generation.request, call.caller())
+        caller = call.caller()
+        events = call.service.stream(generation.request, caller)
         tally = Tally(events)
         with contextlib.closing(events):
             reply = ok(encoder.whole(tally))
-        return replace(reply, headers=(*headers, *tally.headers()))
+        return replace(reply, headers=(*headers, *format_header(caller), *tally.headers()))
     early = EarlyStream(call, encoder, headers)
     try:
-        events = call.service.stream(generation.request, early.caller())
+        caller = early.caller()
+        events = call.service.stream(generation.request, caller)
         first = next(events)
+        headers = (*headers, *format_header(caller))
         return _streamed(_frames(call, encoder, events, (first,)), encoder, headers)
     except Exception as error:
         if not early.begun:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rkllama.backends.base import Emit
-from rkllama.backends.llama_wire import Completion, Constraints
+from rkllama.backends.grammar import Constraints
+from rkllama.backends.llama_wire import Completion
 from rkllama.errors import InvalidRequest, RuntimeFailed
 
 pytestmark = pytest.mark.unit
@@ -21,13 +22,15 @@ Run = Callable[[dict[str, Any], Emit], Completion]
 def find(
     schema: Any, answer: Callable[[Any], dict[str, Any]], constraints: Constraints | None = None
 ) -> tuple[Any, list[Any]]:
-    """The schema that constrains, and those that were tried; `answer` is llama.cpp's chunk to one."""
+    """The schema or the grammar that constrains, and those that were tried; `answer` is llama.cpp's chunk to
+    one.
+    """
     tried: list[Any] = []
 
     def run(request: dict[str, Any], emit: Emit) -> Completion:
-        tried.append(request["json_schema"])
+        tried.append(request.get("json_schema") or request["grammar"])
         completion = Completion(emit)
-        completion.take(answer(request["json_schema"]))
+        completion.take(answer(tried[-1]))
         return completion
 
     found, _ = (constraints or Constraints()).find(
@@ -36,7 +39,8 @@ def find(
         aborted=lambda: False,
         log_tells=lambda: "its log tells",
     )
-    return found, tried
+    (constraint,) = found.values()
+    return constraint, tried
 
 
 def text(said: str) -> dict[str, Any]:
@@ -55,11 +59,22 @@ def test_a_schema_is_tried_once() -> None:
     assert find(CODE, lambda _: text("X"), constraints) == (found, [])
 
 
-def test_a_schema_that_is_refused_is_tried_without_its_patterns() -> None:
+def test_a_schema_that_is_refused_is_put_in_a_grammar() -> None:
+    def answer(constraint: Any) -> dict[str, Any]:
+        refused = not isinstance(constraint, str)
+        return error("invalid_request_error", "no ^") if refused else text('"')
+
+    found, tried = find(CODE, answer)
+    assert found.startswith("root ::= ")
+    assert tried[-1] == found
+    assert all("pattern" in schema for schema in tried[:-1])
+
+
+def test_what_no_grammar_holds_is_tried_without_its_patterns() -> None:
     def answer(schema: Any) -> dict[str, Any]:
         return error("invalid_request_error", "no ^") if "pattern" in schema else text('"')
 
-    found, tried = find(CODE, answer)
+    found, tried = find({**CODE, "pattern": "(?=a)"}, answer)
     assert found["type"] == "string"
     assert "pattern" not in found
     assert all("pattern" in schema for schema in tried[:-1])

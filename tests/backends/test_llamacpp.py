@@ -172,6 +172,23 @@ def test_an_answer_is_constrained_by_a_schema(model: Worker) -> None:
 
 
 @pytest.mark.parametrize(
+    ("schema", "begin"),
+    [
+        (
+            {"type": "object", "propertyNames": {"enum": ["yes", "no"]}, "minProperties": 1},
+            r'\{"(yes|no)": ?',
+        ),
+        ({"type": "string", "pattern": "^{[0-9]{2}$"}, r'"\{[0-9]{2}"$'),
+    ],
+)
+def test_what_the_grammar_engine_does_not_read_is_put_in_a_grammar_for_it(
+    model: Worker, schema: Any, begin: str
+) -> None:
+    text, _ = ask(model, "Yes or no? ", schema=schema, max_tokens=40)
+    assert re.match(begin, text), text
+
+
+@pytest.mark.parametrize(
     ("tokenizer", "flag", "blank"),
     [("llama", None, True), ("llama", False, False), ("gpt2", None, False), ("gpt2", True, True)],
 )

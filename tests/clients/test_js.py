@@ -36,29 +36,34 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def packages() -> str:
-    """The node_modules that holds the package: installed once, shared by parallel processes."""
+    """The node_modules that holds the package."""
+    return installed(PACKAGE)
+
+
+def installed(*names: str) -> str:
+    """Return the node_modules that holds npm packages: installed once, used by parallel processes."""
     for program in ("node", "npm"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
     base = Path(tempfile.gettempdir(), f"rkllama-npm-{os.getuid()}")
-    target = base / PACKAGE
+    target = base / "+".join(name.replace("/", "-") for name in names)
     if not target.exists():
-        _install(base, target)
+        _install(base, target, names)
     return str(target / "node_modules")
 
 
-def _install(base: Path, target: Path) -> None:
+def _install(base: Path, target: Path, names: tuple[str, ...]) -> None:
     base.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=base) as work:
         made = Path(work, "made")
-        command = ["npm", "install", "--prefix", str(made), "--ignore-scripts", PACKAGE]
+        command = ["npm", "install", "--prefix", str(made), "--ignore-scripts", *names]
         command.append("--fetch-retries=0")  # where there is no registry, that is known at once
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         except subprocess.TimeoutExpired:
-            pytest.skip(f"npm could not install {PACKAGE} within a minute")
+            pytest.skip(f"npm could not install {' '.join(names)} within a minute")
         if run.returncode:
-            pytest.skip(f"npm could not install {PACKAGE}: {run.stderr.strip()[:300]}")
+            pytest.skip(f"npm could not install {' '.join(names)}: {run.stderr.strip()[:300]}")
         # Another process may have been faster; its installation is as good.
         if not target.exists():
             made.rename(target)

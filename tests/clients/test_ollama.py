@@ -199,9 +199,9 @@ def test_structured_output_with_pydantic(client: ollama.Client) -> None:
 def test_structured_output_that_fails_is_reported(client: ollama.Client) -> None:
     schema = Country.model_json_schema()
     answer = client.chat(MODEL, [ask("France?", reply="Paris, I think")], format=schema)
-    assert answer.message.content == "Paris, I think"
+    assert (answer.message.content or "").startswith('{"')
     assert answer.done_reason == "format_not_met"
-    with pytest.raises(ollama.ResponseError, match="does not match the requested format"):
+    with pytest.raises(ollama.ResponseError, match=r"gave no value that fits at \$\."):
         list(client.chat(MODEL, [ask("?", reply="Paris, I think")], format=schema, stream=True))
 
 

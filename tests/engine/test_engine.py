@@ -19,6 +19,7 @@ from rkllama.types import (
     Event,
     Finished,
     Message,
+    ReasoningDelta,
     SamplingParams,
     TextDelta,
     Tool,
@@ -54,6 +55,8 @@ class Outcome:
         self.calls = [event.call.name for event in events if isinstance(event, ToolCallDelta)]
         self.reason, self.stop = finished.reason, finished.stop
         self.error = finished.error
+        self.thought = "".join(e.text for e in events if isinstance(e, ReasoningDelta))
+        self.usage = finished.usage
 
 
 def user(text: str, **config: object) -> tuple[Message, ...]:
@@ -156,33 +159,32 @@ def test_a_constrained_answer_is_no_thought(service: LocalService, models: Path)
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 SUM = Tool(name="add")
+WEATHER = '{"name": "get_weather", "arguments": {"city": "Nantes"}}'
 DEMANDED: tuple[tuple[str, str, list[str]], ...] = (
+    ("required", WEATHER, ["get_weather"]),
     ("required", "I look.\n" + tool_call("Nantes"), ["get_weather"]),
-    ("required", tool_call("Nantes", "Brest"), ["get_weather"] * 2),
-    ("function:get_weather", '{"name": "get_weather", "parameters": {"city": "Nantes"}}', ["get_weather"]),
-    ("function:add", tool_call("Nantes"), []),
-    ("required", tool_call("Nantes").replace('"Nantes"', "7"), []),
-    ("required", '{"name": "get_weather", "arguments": {"city": 7}}', []),
+    ("required", tool_call("Nantes", "Brest"), ["get_weather"]),
+    ("function:get_weather", WEATHER, ["get_weather"]),
+    ("function:get_weather", '{"city": "Nantes"}', ["get_weather"]),
+    ("required", '{"name": "add", "arguments": {"a": 1}}', ["add"]),
     ("required", "It rains.", []),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(("choice", "reply", "calls"), DEMANDED)
-def test_a_demanded_call_may_have_the_models_own_form(
+def test_a_demanded_call_begins_with_its_skeleton(
     service: LocalService, models: Path, choice: str, reply: str, calls: list[str]
 ) -> None:
+    """Whatever form the model has for its calls; where it names no tool, that is what is missing."""
     write_model(models / "qwen2.5.rkllm")
     tools = (Tool(name="get_weather", parameters=CITY), SUM)
     answer = ask(service, "qwen2.5", user("Go.", reply=reply), tools=tools, tool_choice=choice)
     assert answer.calls == calls
     if calls:
-        assert (answer.reason, answer.error) == ("tool_calls", None)
-        assert answer.text == reply.partition("<tool_call>")[0] * reply.startswith("I")
+        assert (answer.reason, answer.error, answer.text) == ("tool_calls", None, "")
     else:
-        assert answer.reason == "stop"
-        assert answer.text
-        assert answer.error is not None
-        assert "does not match the requested format" in answer.error
+        assert (answer.reason, answer.text) == ("stop", '{"name": ')
+        assert answer.error == "the model gave no value that fits at $.name"
 
 
 # --- Answers of a shape without a grammar --------------------------------------------------------
@@ -194,10 +196,10 @@ SHAPE = {"type": "object", "properties": {"a": {"type": "integer"}}, "required":
     ("reply", "text"),
     [
         ('Sure! Here it is: {"a": 1}. Anything else?', '{"a": 1}'),
-        ('See [1].\n```json\n{"a": 2}\n```\nThat is all.', '{"a": 2}'),
+        ('See this.\n```json\n{"a": 2}\n```\nThat is all.', '{"a": 2}'),
     ],
 )
-def test_json_after_a_sentence_is_taken_at_once(
+def test_what_a_model_says_around_json_is_left_out(
     service: LocalService, models: Path, reply: str, text: str
 ) -> None:
     write_model(models / "qwen2.5.rkllm")

@@ -141,7 +141,9 @@ def test_a_long_call_of_a_tool_gives_signs_behind_the_text_before_it(server: Ser
 
 def test_an_answer_that_is_checked_before_it_is_shown_gives_signs(server: Server) -> None:
     reply = json.dumps({"words": ["one"] * 20})
-    lines = chat(server, "List. " + directive(reply=reply, token_us=10_000), format="json")
+    lines = chat(
+        server, "List. " + directive(reply=reply, token_us=10_000), format="json", tools=[TOOL]
+    )
     *signs, answer, end = lines
     assert len(signs) >= 2
     assert all(line["queue_position"] == 0 for line in signs)
@@ -199,3 +201,17 @@ def test_an_error_after_a_sign_is_the_same_error_for_our_client(remote: RemoteSe
     with pytest.raises(LoadFailed):
         watch(remote, told, model="broken")
     assert told[-1] == 0
+
+
+def test_a_value_that_is_long_in_coming_gives_signs(server: Server) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "string"}, "b": {"enum": ["some of these words", "none"]}},
+        "required": ["a", "b"],
+        "additionalProperties": False,
+    }
+    value = {"a": "one two three four", "b": "some of these words"}
+    text = "Go. " + directive(reply=json.dumps(value), token_us=60_000)
+    lines = chat(server, text, format=schema)
+    assert json.loads("".join(line["message"]["content"] for line in lines)) == value
+    assert lines[-1]["done_reason"] == "stop"

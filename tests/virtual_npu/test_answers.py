@@ -373,3 +373,72 @@ def test_a_prompt_cache_is_as_large_as_its_tokens(tmp_path: Path) -> None:
         whole = path.read_bytes()
         path.write_bytes(whole[: len(whole) // 2])
         assert npu.call("load_prompt_cache", str(path).encode()) == -1
+
+
+# --- faults in a reply ----------------------------------------------------------------------------
+
+OPEN = "<|im_start|>user\n?{}<|im_end|>\n<|im_start|>assistant\n"
+DOCUMENT = '{"name": "Zoë", "age": 31, "pets": ["cat", "dog"]}'
+
+
+def _open_turn(**config: Any) -> str:
+    return OPEN.format(directive(reply=DOCUMENT, **config))
+
+
+def test_a_reply_goes_on_from_the_open_turn(model: str) -> None:
+    with Caller(model) as npu:
+        npu.raw()
+        assert npu.run(_open_turn()).text == DOCUMENT
+        assert (
+            npu.run(_open_turn() + '{"name":"Zo').text == 'ë", "age": 31, "pets": ["cat", "dog"]}'
+        )
+        assert (
+            npu.run(_open_turn() + '{"name": "Zoë", "age": 31,').text == ' "pets": ["cat", "dog"]}'
+        )
+
+
+def test_a_seed_has_its_faults(model: str) -> None:
+    with Caller(model) as npu:
+        npu.raw()
+        answers = {npu.run(_open_turn(faults=30, seed=seed)).text for seed in range(20)}
+        assert len(answers) > 10
+        first = npu.run(_open_turn(faults=30, seed=3)).text
+    with Caller(model) as npu:
+        npu.raw()
+        assert npu.run(_open_turn(faults=30, seed=3)).text == first != DOCUMENT
+
+
+def test_all_can_be_wrong_or_nothing(model: str) -> None:
+    with Caller(model) as npu:
+        npu.raw()
+        for seed in range(20):
+            assert npu.run(_open_turn(faults=0, seed=seed)).text == DOCUMENT
+            assert npu.run(_open_turn(faults=100, seed=seed)).text.startswith('{"nname"')
+            wrong = npu.run(
+                _open_turn(faults=100, seed=seed) + '{"name": "Zoë", "age": '
+            ).text.lstrip()
+            assert not wrong.startswith("31, ")
+
+
+def test_a_value_is_right_when_it_was_tried_often_enough(model: str) -> None:
+    prompt = _open_turn(faults=100, fault_tries=3, seed=1) + '{"name": "Zoë", "age": '
+    with Caller(model) as npu:
+        npu.raw()
+        begins = [npu.run(prompt).text.lstrip().startswith("31, ") for _ in range(5)]
+    assert begins == [False, False, True, True, True]
+
+
+def test_it_goes_on_behind_a_value_that_is_another_one(model: str) -> None:
+    with Caller(model) as npu:
+        npu.raw()
+        answer = npu.run(_open_turn(faults=1, seed=1) + '{"name": "Sure! Here')
+        assert answer.text == '", "age": 31, "pets": ["cat", "dog"]}'
+        answer = npu.run(_open_turn(faults=1, seed=1) + '{"name": "it is", "age": 4')
+        assert answer.text == ', "pets": ["cat", "dog"]}'
+
+
+def test_a_percentage_is_one(tmp_path: Path) -> None:
+    for value in (-1, 101):
+        path = write_model(tmp_path / "m.rkllm", faults=value)
+        with Caller(path) as npu:
+            assert npu.result == -1

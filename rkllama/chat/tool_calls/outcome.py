@@ -15,5 +15,19 @@ class Found:
     end: int
 
 
-Outcome = Found | Literal["more", "no"]
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """The arguments of a call of `tool` begin at `start`, and go on as its parameters do not allow.
+
+    `closers` are the brackets that the call needs behind them. With `whole` it is the JSON of the call itself
+    that begins there, and is not as it has to be.
+    """
+
+    tool: str
+    start: int
+    closers: str = ""
+    whole: bool = False
+
+
+Outcome = Found | Stray | Literal["more", "no"]
 """"more": the text may become a call, when more of it is there; "no": it is none."""

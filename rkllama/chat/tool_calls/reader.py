@@ -6,29 +6,43 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from .arguments import ArgumentsReader, Grammars, are_right
 from .forms import Form
 from .json_text import JsonEnd, loads
-from .outcome import Found, Outcome
+from .outcome import Found, Outcome, Stray
 from .tags import TagReader
 
 _MAX_HEAD = 1000
 """Characters between opener and JSON, which are looked at again with each piece; anything longer is not
 a head.
 """
+_MAX_NAME = 200
+"""Characters of what is no JSON in which a tool's name is waited for."""
 _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _KEYS = frozenset(("name", "function", "type", "id", *_ARGUMENTS))
+_QUOTES = (('"', '"'), ("'", "'"), ("\u201c", "\u201d"))
+"""What stands around names, not always rightly."""
 _FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
 
 
 class CallReader:
     """Reads one candidate; each character is looked at once, however small the pieces are."""
 
-    __slots__ = ("_json", "_name", "_start", "_tags", "_tools", "form")
+    __slots__ = ("_arguments", "_grammars", "_json", "_name", "_start", "_tags", "_tools", "form")
 
-    def __init__(self, form: Form, tools: Mapping[str, Mapping[str, Any]]) -> None:
-        """`tools`: the name of each and the JSON schema of its parameters."""
+    def __init__(
+        self,
+        form: Form,
+        tools: Mapping[str, Mapping[str, Any]],
+        grammars: Grammars | None = None,
+    ) -> None:
+        """`tools`: the name of each and the JSON schema of its parameters; `grammars` what arguments that are
+        JSON have to be of.
+        """
         self.form = form
         self._tools = tools
+        self._grammars = grammars
+        self._arguments: ArgumentsReader | None = None
         self._name: str | None = None
         self._start = -1
         self._json = JsonEnd()
@@ -46,11 +60,54 @@ class CallReader:
             return self._tags.read(text)
         if self.form.strict and not _plausible(text, self._start, self._tools):
             return "no"
+        if self._arguments is not None and (stray := self._arguments.read(text)):
+            return stray
         end = self._json.find(text, self._start)
         if end is None:
             return "more"
         calls = self._calls(text[self._start : end]) if end >= 0 else ()
-        return Found(calls, end) if calls else "no"
+        if calls and self._are_right(calls):
+            return Found(calls, end)
+        if stray := self._stray_call(text):
+            return stray
+        if calls:
+            return Found(calls, end)
+        short = end < 0 and len(text) - self._start <= _MAX_NAME  # it may yet name a tool
+        return "more" if short and self._mends else "no"
+
+    def unfinished(self, text: str) -> Stray | None:
+        """Return the arguments that have begun and not ended, or the whole call."""
+        if self._arguments is None:
+            return None
+        return self._arguments.open() or self._stray_call(text)
+
+    def _are_right(self, calls: tuple[tuple[str, Mapping[str, Any]], ...]) -> bool:
+        grammars, arguments = self._grammars, self._arguments
+        if grammars is None or arguments is None or arguments.count == len(calls):
+            return True
+        return all(are_right(values, grammars(name)) for name, values in calls)
+
+    @property
+    def _mends(self) -> bool:
+        """Whether JSON that is no call is written again as one."""
+        return self._arguments is not None and self._name is None and not self.form.strict
+
+    def _stray_call(self, text: str) -> Stray | None:
+        """Return the JSON of a call that is none, where it names one of the tools and no other."""
+        if not self._mends:
+            return None
+        source = text[self._start :]
+        named = [name for name in self._tools if any(f"{a}{name}{b}" in source for a, b in _QUOTES)]
+        return Stray(named[0], self._start, whole=True) if len(named) == 1 else None
+
+    def go_on(self, end: int, *, whole: bool) -> None:
+        """Go on where arguments that were wrong, or the whole call, have been replaced, up to `end`."""
+        assert self._arguments is not None
+        self._json = JsonEnd()
+        if whole:  # it is taken as it is
+            self._arguments = None
+        else:
+            self._arguments.go_on(end)
 
     def _find_start(self, text: str) -> bool:
         skipped = 0 if self.form.json_at_opener else len(self.form.opener)
@@ -63,6 +120,8 @@ class CallReader:
             return False
         self._start = head.end()
         self._name = head.groupdict().get("name")
+        if self._grammars is not None and self._tags is None:
+            self._arguments = ArgumentsReader(self._grammars, self._start, self._name)
         return True
 
     def _calls(self, source: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:

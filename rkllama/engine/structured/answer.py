@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from ...service import Shaping
 from ...types import Event, Finished, Message, ReasoningDelta, TextDelta, Tool, ToolCallDelta
-from .schema import embedded_json, is_json, retry_message, strip_fence, validate_answer
+from .schema import embedded_json, grammar_of, is_json, retry_message, strip_fence, validate_answer
 from .tool_choice import call_text, find_call_error, forced_call, forced_call_schema
+
+if TYPE_CHECKING:
+    from ...schema.grammar import Grammar
 
 TRIES = 3
 """How often a backend that cannot constrain its tokens is asked for a completion that meets a schema."""
@@ -24,6 +28,9 @@ class Runner(Protocol):
     @property
     def constrains(self) -> bool:
         """Whether the backend enforces `grammar`."""
+
+    def note_shaping(self, shaping: Shaping) -> None:
+        """Tell the caller, before the first event, what gives the completion its shape."""
 
     def run(
         self,
@@ -40,15 +47,18 @@ class Runner(Protocol):
         for. `extra` are turns behind the conversation's own.
         """
 
+    def written(self, grammar: Grammar, schema: Any) -> Iterator[Event] | None:
+        """The events of a completion that is of `grammar`, from a backend that does not constrain; None
+        where its prompts cannot be continued. `schema` is what the system prompt asks for.
+        """
+
 
 def structured(runner: Runner, schema: Any, tools: tuple[Tool, ...] = ()) -> Iterator[Event]:
     """A completion that meets a schema: constrained where the backend can, else asked for again.
 
     The model may call one of `tools` instead, which a constraint would not let it.
     """
-    if runner.constrains and not tools:
-        return _constrained(runner, schema)
-    return _asked_again(runner, schema, tools)
+    return _shaped(runner, schema, tools, free=bool(tools))
 
 
 def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Iterator[Event]:
@@ -56,13 +66,8 @@ def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Itera
     which is turned into the call. Raises InvalidRequest when `choice` names a tool that is not there.
     """
     schema = forced_call_schema(tools, choice)
-    events = (
-        _constrained(runner, schema)
-        if runner.constrains
-        else _asked_again(runner, schema, tools, demanded=True)
-    )
     text = ""
-    for event in events:
+    for event in _shaped(runner, schema, tools, free=False):
         if isinstance(event, TextDelta):
             text += event.text
             continue
@@ -74,6 +79,30 @@ def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Itera
             yield TextDelta(text)
             text = ""
         yield event
+
+
+def _shaped(runner: Runner, schema: Any, tools: tuple[Tool, ...], *, free: bool) -> Iterator[Event]:
+    """A completion that meets a schema, by the surest of the ways that there are; with `free` the model may
+    call one of `tools` instead.
+    """
+    if runner.constrains and not free:
+        runner.note_shaping("constrained")
+        return _constrained(runner, schema)
+    if not free and (events := _written(runner, schema)):
+        runner.note_shaping("guided")
+        return events
+    runner.note_shaping("checked")
+    return _asked_again(runner, schema, tools, demanded=bool(tools) and not free)
+
+
+def _written(runner: Runner, schema: Any) -> Iterator[Event] | None:
+    """A completion that is written together with the model, valid by construction; None where the schema
+    asks for what no grammar holds, or the runtime wraps its prompts.
+    """
+    grammar = grammar_of(schema)
+    if grammar is None:
+        return None
+    return runner.written(grammar, schema)
 
 
 def _constrained(runner: Runner, schema: Any) -> Iterator[Event]:
@@ -146,6 +175,8 @@ def _text_of(events: Sequence[Event]) -> str:
 
 def _checked(finished: Finished, error: str | None) -> Finished:
     """The end of a completion that was to have a format, with what is wrong with it."""
+    if error is not None and finished.error is not None:  # which says more
+        return finished
     if error is not None and finished.reason == "length":
         error = (
             "the answer is incomplete: it reached its limit of tokens inside the requested format"

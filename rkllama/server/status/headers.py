@@ -1,4 +1,6 @@
-"""What an answer's header tells balancers: the board, its load in the form of ORCA, and the cached tokens."""
+"""What an answer's header tells besides its body: the board, its load in the form of ORCA, the cached tokens,
+and what gives the answer its format.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ...service import Caller
 from ...types import Event, Finished, Load
 from .session import NAME as SESSION
 
 BOARD = "x-rkllama-board"
 CACHED_TOKENS = "x-rkllama-cached-tokens"
-EXPOSED = f"{BOARD}, {CACHED_TOKENS}, {SESSION}"
+FORMAT = "x-rkllama-format"
+EXPOSED = f"{BOARD}, {CACHED_TOKENS}, {FORMAT}, {SESSION}"
 """What the scripts of web pages may read."""
 _ORCA_FORMAT, _ORCA = "HTTP_ENDPOINT_LOAD_METRICS_FORMAT", "endpoint-load-metrics"
 
@@ -39,6 +43,11 @@ def load_header(environ: Mapping[str, Any], load: Load) -> tuple[str, str]:
     fields = [f"application_utilization={use}"]
     fields += [f"named_metrics.{name}={value}" for name, value in named.items()]
     return _ORCA, f"TEXT {', '.join(fields)}"
+
+
+def format_header(caller: Caller) -> tuple[tuple[str, str], ...]:
+    """Return the header that tells how an answer gets its format; none where no format was demanded."""
+    return () if caller.shaped_by is None else ((FORMAT, caller.shaped_by),)
 
 
 class Tally:

@@ -34,6 +34,8 @@ static const Key keys[] = {
     {"tokens", NUMBER, offsetof(Config, tokens), 0, INT32_MAX, REPLY_TOKENS},
     {"random", NUMBER, offsetof(Config, tokens), 0, INT32_MAX, REPLY_RANDOM},
     N(seed, -1, INT64_MAX),
+    N(faults, 0, 100),
+    N(fault_tries, 0, INT32_MAX),
     N(split, 0, 1),
     N(no_eos, 0, 1),
     N(think_template, 0, 1),
@@ -91,6 +93,7 @@ Config config_default(void) {
     Config config = {
         .mode = REPLY_ECHO,
         .seed = -1,
+        .fault_tries = INT32_MAX,
         .error_at = -1,
         .segv_at = -1,
         .abort_at = -1,

@@ -23,6 +23,7 @@ typedef struct {
     char *reply;
     int64_t tokens; /* of REPLY_TOKENS and REPLY_RANDOM */
     int64_t seed;   /* -1: another one for each run */
+    int64_t faults, fault_tries; /* percent of the keys and values of a reply; see faults.h */
     int64_t split, no_eos, think_template;
     int64_t prefill_us, token_us, load_ms;
     int64_t init_error, init_null, crash_in_init, hang_in_init;

@@ -24,6 +24,7 @@ typedef struct {
     Ids prompt;    /* the tokens of the input */
     char *prompt_text;
     Reply reply;
+    Begin begin; /* where in replies the runs began */
     size_t matched, evaluated; /* of the whole prompt: found in the KV cache, computed */
     int32_t next;              /* the token to give now */
     int32_t last;              /* given, but not yet in the KV cache; -1: none */

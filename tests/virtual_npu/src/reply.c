@@ -1,6 +1,8 @@
 #include "reply.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* One token each, also with a space before; 64 of them. */
@@ -14,6 +16,9 @@ static const char *const words[64] = {
     "kelp", "lark", "mint",
 };
 
+/* Characters of a prompt that may be the begin of the answer. */
+#define OPEN_TURN 8192
+
 #define WORDS (sizeof words / sizeof *words)
 
 uint64_t random_next(uint64_t *state) {
@@ -23,12 +28,53 @@ uint64_t random_next(uint64_t *state) {
     return mixed ^ mixed >> 31;
 }
 
+/* Whether `text` goes on with `part`, blanks aside; where behind it in `text` is written to `end`. */
+static bool begins_with(const char *text, const char *part, const char **end) {
+    for (; *part; part++) {
+        if (strchr(" \n\r\t", *part)) continue;
+        while (*text && strchr(" \n\r\t", *text)) text++;
+        if (*text++ != *part) return false;
+    }
+    *end = text;
+    return true;
+}
+
+/* A model whose turn has begun with JSON goes on from there: what of `text` comes behind the longest end of the
+ * prompt that stands in it, too; NULL where none does. */
+static const char *rest_of(const char *text, const char *prompt) {
+    size_t length = strlen(prompt);
+    const char *end, *start = length > OPEN_TURN ? prompt + length - OPEN_TURN : prompt;
+    for (const char *tail = start; (tail = strpbrk(tail, "{[\"")); tail++)
+        for (const char *at = text; *at; at++)
+            if (begins_with(at, tail, &end)) return end;
+    return NULL;
+}
+
+/* What is behind the last end-of-sequence token of the prompt. */
+static const char *open_turn(const char *prompt, const char *eos) {
+    const char *turn = prompt;
+    for (const char *at = prompt; *eos && (at = strstr(at, eos)); at++) turn = at;
+    return turn;
+}
+
+/* The reply, or what is left of it, with what the script wants to be wrong; in fresh memory. */
+static char *written_of(const Config *config, const char *prompt, uint64_t run, Begin *begin) {
+    const char *rest = rest_of(config->reply, prompt), *first = "";
+    if (!config->faults) return strdup(rest ? rest : config->reply);
+    if (!rest) rest = behind_value(config->reply, open_turn(prompt, config->eos), &first);
+    char *text = with_faults(config, rest ? rest : config->reply, run, begin), *whole;
+    if (asprintf(&whole, "%s%s", first, text) < 0) abort();
+    free(text);
+    return whole;
+}
+
 static bool draws_text(Mode mode) {
     return mode != REPLY_TOKENS && mode != REPLY_RANDOM;
 }
 
 Reply reply_plan(const Config *config, Vocab *vocab, const char *prompt, const char *message,
-                 const char *params, const Sampling *sampling, uint64_t run) {
+                 const char *params, const Sampling *sampling, uint64_t run,
+                 Begin *begin) {
     Reply reply = {.mode = config->mode,
                    .length = config->tokens,
                    .sampling = *sampling,
@@ -36,11 +82,13 @@ Reply reply_plan(const Config *config, Vocab *vocab, const char *prompt, const c
     reply.random = hash_bytes(prompt, strlen(prompt));
     reply.random ^= (config->seed < 0 ? run : (uint64_t)config->seed) << 32;
     if (draws_text(config->mode)) {
-        const char *text = config->mode == REPLY_TEXT     ? config->reply
+        char *written = config->mode == REPLY_TEXT ? written_of(config, prompt, run, begin) : NULL;
+        const char *text = written                        ? written
                            : config->mode == REPLY_PROMPT ? prompt
                            : config->mode == REPLY_PARAMS || config->mode == REPLY_PICTURE ? params
                                                           : message;
         tokenize(vocab, text, config->split, &reply.text);
+        free(written);
         reply.length = (int64_t)reply.text.length;
     }
     return reply;

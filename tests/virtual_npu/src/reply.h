@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "config.h"
+#include "faults.h"
 #include "vocab.h"
 
 typedef struct {
@@ -18,9 +19,11 @@ typedef struct {
 } Reply;
 
 /* Plan the answer. `prompt` is what the model sees, `message` the user's text in it; `params` is
- * the answer of REPLY_PARAMS and REPLY_PICTURE; `run` counts the instance's runs. */
+ * the answer of REPLY_PARAMS and REPLY_PICTURE; `run` counts the instance's runs, `begin` where in
+ * a reply they began. */
 Reply reply_plan(const Config *config, Vocab *vocab, const char *prompt, const char *message,
-                 const char *params, const Sampling *sampling, uint64_t run);
+                 const char *params, const Sampling *sampling, uint64_t run,
+                 Begin *begin);
 void reply_free(Reply *reply);
 
 /* The next token; the end-of-sequence token at the end, and words once it was passed. */

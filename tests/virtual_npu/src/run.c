@@ -261,7 +261,7 @@ static int read_slot(Instance *instance, Slot *slot, const RKLLMInput *input,
         config.reply = "another answer";
     }
     slot->reply = reply_plan(&config, instance->vocab, slot->prompt_text, message, params,
-                             &instance->run.sampling, instance->runs);
+                             &instance->run.sampling, instance->runs, &slot->begin);
     free(message);
     free(params);
     return 0;

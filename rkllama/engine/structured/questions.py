@@ -1,0 +1,142 @@
+"""What a model is asked about a value that it has not written: which of some it means, or what it is."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from .draft import Draft
+
+if TYPE_CHECKING:
+    from ...schema.grammar import State
+
+_DRAWS = 8
+"""How often a model goes on behind a question that has given answers, until it names one."""
+_NUMBER_DRAWS = 4
+_LONGEST_REPLY = 200
+_BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
+_WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]')
+"""A number and what ends it, but for zeros at its end."""
+_NUMBERS = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
+
+
+class Asked(Protocol):
+    """A model to ask; see guided.Writer."""
+
+    @property
+    def varies(self) -> bool: ...
+    def ask(
+        self, written: str, question: str, *, begun: str = "", again: int = 0
+    ) -> Iterator[str]: ...
+    def stop(self) -> None: ...
+
+
+def asked_for(writer: Asked, draft: Draft) -> str | None:
+    """Return the text of the value that comes next as the model tells it when it is asked; None where it
+    tells none that fits, or several, or any text would fit.
+    """
+    kind = draft.state.kind
+    choices = [text for text in draft.state.choices() if text != "]"]
+    if choices and kind in ("enum", "item"):
+        return _chosen(writer, draft, choices)
+    if kind not in ("number", "integer", "string", "any"):
+        return None
+    what = "a number" if kind in ("number", "integer") else "the value"
+    question = f"For {draft.path} answer with {what} and nothing else."
+    for texts in _readings(_reply(writer, draft, question)):
+        fitting = [text for text in texts if is_value(draft.state, text)]
+        if len(fitting) == 1:
+            return fitting[0]
+    if kind in ("number", "integer"):
+        tries = range(_NUMBER_DRAWS if writer.varies else 1)
+        return next(filter(None, (_number(writer, draft, question, each) for each in tries)), None)
+    return None
+
+
+def _number(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
+    """The number with which the model goes on where it has begun to reply with the answer so far."""
+    begun = draft.text if again % 2 else draft.text.rstrip(" ")
+    said = ""
+    for piece in writer.ask(draft.text, question, begun=begun, again=again):
+        said += piece
+        if _WHOLE_NUMBER.match(said) or not _BEGUN_NUMBER.fullmatch(said):
+            writer.stop()
+    match = _WHOLE_NUMBER.match(f"{said}\n")
+    number = match[1] if match else ""
+    return number if is_value(draft.state, number) else None
+
+
+def is_last(writer: Asked, draft: Draft) -> bool:
+    """Return whether the model says that nothing comes behind the last comma."""
+    question = f"Is there a value for {draft.path}? Answer with yes or no and nothing else."
+    words = set(re.findall(r"[a-z]+", _reply(writer, draft, question).casefold()))
+    return "no" in words and "yes" not in words
+
+
+def is_value(state: State, text: str) -> bool:
+    """Return whether a text is a whole value at a place, and not just any text in quotes."""
+    if text.startswith('"') and state.feed('"')[1].in_open_text:
+        return False
+    count, after = state.feed(text)
+    return 0 < count == len(text) and any(after.advance(char) for char in " ,}]")
+
+
+def _chosen(writer: Asked, draft: Draft, choices: Sequence[str]) -> str | None:
+    """The one of the choices that the model names."""
+    values = {_value_of(choice): choice for choice in choices}
+    listed = ", ".join(values)
+    question = f"For {draft.path} choose one of these and answer with nothing else: {listed}"
+    said = _value_of(_reply(writer, draft, question)).casefold()
+    named = [value for value in values if value.casefold() == said]
+    named = named or [value for value in values if value.casefold() in said]
+    for again in range(_DRAWS if writer.varies else 1):
+        if len(named) != 1:
+            named = _drawn(writer, draft, question, values, again)
+    return values[named[0]] if len(named) == 1 else None
+
+
+def _drawn(
+    writer: Asked, draft: Draft, question: str, values: dict[str, str], again: int
+) -> list[str]:
+    """Those of the values with which the model goes on where it has begun to reply with the answer so far."""
+    quote = '"' if all(choice.startswith('"') for choice in values.values()) else ""
+    named, said = list(values), ""
+    begun = draft.text if quote or again % 2 else draft.text.rstrip(" ")
+    for piece in writer.ask(draft.text, question, begun=begun + quote, again=again):
+        said += piece
+        begin = said.strip().removeprefix('"').casefold()
+        named = [value for value in values if value.casefold().startswith(begin[: len(value)])]
+        if len(named) < 2 or len(said) > _LONGEST_REPLY:
+            writer.stop()
+    return named if said.strip(' "') else []
+
+
+def _reply(writer: Asked, draft: Draft, question: str) -> str:
+    reply = ""
+    for piece in writer.ask(draft.text, question):
+        reply += piece
+        if len(reply) > _LONGEST_REPLY:
+            writer.stop()
+    key = re.escape(draft.path.rpartition(".")[2])
+    match = re.search(rf'"{key}"\s*:\s*("[^"\n]*"|[^\s,}}]+)', reply)
+    return match[1] if match else reply  # many a model replies with JSON, too
+
+
+def _readings(reply: str) -> Iterator[set[str]]:
+    """What the value in a reply may be: all of it, the numbers in it, its words."""
+    yield {reply.strip().rstrip(".")}
+    yield {match[0].replace(",", "") for match in _NUMBERS.finditer(reply)}
+    yield {json.dumps(_value_of(reply), ensure_ascii=False)}
+    yield {json.dumps(word.strip(".,;:'\"()"), ensure_ascii=False) for word in reply.split()}
+
+
+def _value_of(text: str) -> str:
+    """Return a text without blanks, quotes and full stop."""
+    stripped = text.strip().rstrip(".")
+    try:
+        value = json.loads(stripped)
+    except ValueError:
+        return stripped.strip('"')
+    return value if isinstance(value, str) else stripped

@@ -1,0 +1,1 @@
+"""From shapes to a grammar of llama.cpp's (GBNF)."""

@@ -1,0 +1,1 @@
+"""Answers that are written together with a model."""
