@@ -58,7 +58,7 @@ def serve(
         app = Application(service, settings, host)
         server = Server(access_logged(app.wsgi), listener, settings, app)
         app.drain.ends, app.drain.on_begin = True, server.drain
-        ending = _Ending(settings.drain_timeout, server.pull_trigger)
+        ending = _Ending(settings.drain_timeout)
         stopping = ending.stopping
         if not is_loopback(host) and not settings.api_keys:
             log.warning("anyone who can reach %s may use this server: no API key is set", host)
@@ -194,16 +194,16 @@ class _Ending:
     second, and any SIGINT, ends it at once.
 
     A handler that raised would be swallowed when it strikes inside one of waitress's own handlers; and one
-    that drained could wait for a lock that the loop holds. So they only leave word for the loop.
+    that drained could wait for a lock that the loop holds. So they only leave word for the loop, which every
+    signal wakes.
     """
 
-    def __init__(self, patience: float | None, wake: Callable[[], object]) -> None:
+    def __init__(self, patience: float | None) -> None:
         self.stopping = threading.Event()
         """Set: the server is to end at once."""
         self.patience = patience
         self.asked = False
         """Whether there was a first SIGTERM."""
-        self._wake = wake
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGINT, self._interrupt)
 
@@ -212,11 +212,9 @@ class _Ending:
             self._interrupt(number, frame)
         else:
             self.asked = True
-            self._wake()
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self.stopping.set()
-        self._wake()
 
 
 class _Draining:

@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import select
+import signal
 import socket
 import sys
 import threading
@@ -270,17 +271,38 @@ class Server(waitress.server.TcpWSGIServer):  # type: ignore[misc]
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
 
     def run_until(self, stopping: threading.Event, chores: Sequence[Chore] = ()) -> None:
-        """Serve until `stopping` is set, by a chore for one, then cut off the clients that do not read."""
-        while not stopping.is_set():
-            now = time.monotonic()
-            patience = min([self._patience(), *(chore(now) for chore in chores)])
-            if stopping.is_set():
-                break
-            self.asyncore.loop(timeout=patience, map=self._map, use_poll=True, count=1)
-            self.close_overdue(time.monotonic())
+        """Serve until `stopping` is set, by a chore or a signal's handler for one, then cut off the clients
+        that do not read.
+        """
+        with self._woken_by_signals():
+            while not stopping.is_set():
+                now = time.monotonic()
+                patience = min([self._patience(), *(chore(now) for chore in chores)])
+                if stopping.is_set():
+                    break
+                self.asyncore.loop(timeout=patience, map=self._map, use_poll=True, count=1)
+                self.close_overdue(time.monotonic())
         for channel in list(self.active_channels.values()):
             if channel.total_outbufs_len > _UNREAD:
                 channel.hang_up()
+
+    @contextlib.contextmanager
+    def _woken_by_signals(self) -> Iterator[None]:
+        """Have a signal end the loop's wait, after which its handler is called. By itself one does not that
+        comes just before the wait, or to another thread.
+        """
+        pipe = self.trigger.trigger
+        os.set_blocking(pipe, False)
+        before = signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+
+    def pull_trigger(self) -> None:
+        """Wake the loop, from any thread."""
+        with contextlib.suppress(BlockingIOError):  # it is full of what wakes the loop
+            super().pull_trigger()
 
     # --- Whether it may end ---------------------------------------------------------------------------
 

@@ -180,6 +180,26 @@ def test_a_stopped_server_ends_its_answers_and_children(
         assert wait_gone(child, LIMIT)
 
 
+def test_a_signal_that_does_not_interrupt_the_wait_ends_the_server_at_once() -> None:
+    with Server() as server:
+        assert server.get("/health").status == 200
+        pid = server.process.pid
+        until(lambda: _system_call(pid) in POLLS)
+        threads = map(int, os.listdir(f"/proc/{pid}/task"))
+        # Linux gives the process's signal to this thread of it, if it can.
+        os.kill(next(thread for thread in threads if thread != pid), signal.SIGTERM)
+        assert server.process.wait(LIMIT / 2) == 0
+
+
+POLLS = ("7", "73")
+"""The numbers of poll on x86-64 and of ppoll on aarch64."""
+
+
+def _system_call(pid: int) -> str:
+    """What a process's first thread waits in: its number."""
+    return Path(f"/proc/{pid}/syscall").read_text().split()[0]
+
+
 def test_one_process_owns_the_npu(server: Server, models: Path, npu: str) -> None:
     write_model(models / "m.rkllm")
     assert generate(server, "m").status == 200
