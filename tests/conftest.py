@@ -76,13 +76,16 @@ LONGEST = (
 
 
 def pytest_collection(session: pytest.Session) -> None:
-    """Give random tests a quarter of their examples under `-m unit`, and none of them a deadline."""
+    """Give random tests as many examples as RKLLAMA_TEST_EXAMPLES says, fewer under `-m unit`, and none of
+    them a deadline.
+    """
     if session.config.pluginmanager.hasplugin("dsession"):
         return  # xdist's own process runs no test
     from hypothesis import settings
 
-    settings.register_profile("whole", deadline=None)
-    settings.register_profile("unit", deadline=None, max_examples=25)
+    whole = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "40"))
+    settings.register_profile("whole", deadline=None, max_examples=whole)
+    settings.register_profile("unit", deadline=None, max_examples=15)
     settings.load_profile("unit" if _only_units(session.config) else "whole")
 
 

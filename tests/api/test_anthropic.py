@@ -43,6 +43,7 @@ from tests.dialects import (
     streamed,
     transcript,
 )
+from tests.fuzzing import examples
 
 HELLO = [{"role": "user", "content": "Hello"}]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -443,7 +444,7 @@ WORDS = ("text", "tool_result", "tool_use", "thinking", "image", "assistant", "a
 
 
 @pytest.mark.integration
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(2))
 @given(bodies(FULL, WORDS))
 def test_any_body_is_taken_or_refused(body: Any) -> None:
     assert_survives(anthropic.decode_messages, body)

@@ -32,6 +32,7 @@ from rkllama.types import (
 )
 from tests import dialects
 from tests.cost import calls
+from tests.fuzzing import examples
 
 DOCUMENT = Path(__file__).parents[1] / "data" / "rest-api.fr.md"
 GIB = 1 << 30
@@ -364,7 +365,7 @@ FULL = {
 
 
 @pytest.mark.integration
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(3))
 @given(dialects.bodies(FULL, ("json", "user", "-1m", "{}")))
 def test_any_json_is_a_generation_or_an_invalid_request(body: object) -> None:
     try:

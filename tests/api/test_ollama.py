@@ -38,6 +38,7 @@ from rkllama.types import (
 )
 from tests import dialects
 from tests.cost import calls
+from tests.fuzzing import examples
 
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {
@@ -505,21 +506,21 @@ WORDS = ("json", "user", "function", "5m", "-1", "high", "sha256:", "{}")
 
 
 @pytest.mark.integration
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(2))
 @given(dialects.bodies(FULL, WORDS))
 def test_any_chat_body_is_taken_or_refused(body: Any) -> None:
     dialects.assert_survives(ollama.decode_chat, body)
 
 
 @pytest.mark.integration
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(1))
 @given(dialects.bodies({**FULL, **PROMPT}, WORDS))
 def test_any_generate_body_is_taken_or_refused(body: Any) -> None:
     dialects.assert_survives(ollama.decode_generate, body)
 
 
 @pytest.mark.integration
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(2))
 @given(
     st.sampled_from(
         [

@@ -48,6 +48,7 @@ from tests.dialects import (
     streamed,
     transcript,
 )
+from tests.fuzzing import examples
 
 HELLO = [{"role": "user", "content": "Hello"}]
 WEATHER = {
@@ -773,21 +774,21 @@ WORDS = ("assistant", "function", "text", "json_object", "required", "image_url"
 
 
 @pytest.mark.integration
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(2))
 @given(bodies(FULL, WORDS))
 def test_any_chat_body_is_taken_or_refused(body: Any) -> None:
     assert_survives(openai.decode_chat, body)
 
 
 @pytest.mark.integration
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(1))
 @given(bodies(completion_body(stop="a", suffix="b", logprobs=1, stream_options={}, n=1)))
 def test_any_completion_body_is_taken_or_refused(body: Any) -> None:
     assert_survives(openai.decode_completion, body)
 
 
 @pytest.mark.integration
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(1))
 @given(bodies({"model": "m", "input": ["a"], "dimensions": 1, "encoding_format": "float"}))
 def test_any_embedding_body_is_taken_or_refused(body: Any) -> None:
     assert_survives(openai.decode_embeddings, body)

@@ -30,6 +30,7 @@ from rkllama.types import (
 )
 from tests import dialects as scripts
 from tests.dialects import assert_golden, assert_survives, bodies, sse_events, streamed, transcript
+from tests.fuzzing import examples
 
 WEATHER = {
     "type": "function",
@@ -397,7 +398,7 @@ FULL = body_with(
 
 
 @pytest.mark.integration
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(2))
 @given(bodies(FULL, ("message", "reasoning", "function_call", "assistant", "text", "{}")))
 def test_any_body_is_taken_or_refused(body: Any) -> None:
     assert_survives(responses.decode_response, body)

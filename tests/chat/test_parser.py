@@ -59,7 +59,7 @@ OPTIONS = st.fixed_dictionaries(
 
 @pytest.mark.integration
 @given(answer=ANSWERS, options=OPTIONS, data=st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(4))
 def test_the_cuts_make_no_difference(answer: str, options: dict[str, Any], data: Any) -> None:
     whole = parse([answer], **options)
     assert parse(list(answer), **options) == whole

@@ -52,6 +52,7 @@ from rkllama.models.reference import Reference, parse_reference
 from rkllama.models.scan import scan
 from rkllama.models.store import Store
 from rkllama.types import PullProgress
+from tests.fuzzing import examples
 from tests.hub.loopback import Fault, HubFile, LoopbackHub
 from tests.running import LIMIT, Server
 
@@ -227,7 +228,7 @@ PIECES = st.sampled_from([*WORDS.split(" "), "\0", "\n", " ", "\ud800"])
 
 
 @given(st.lists(PIECES, max_size=14).map("".join) | st.text(max_size=40))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(4))
 def test_whatever_is_accepted_is_safe(text: str) -> None:
     try:
         found = parse_reference(text)

@@ -18,6 +18,7 @@ from rkllama.errors import (
 from rkllama.models import authoring
 from rkllama.models.authoring import WritableStore
 from rkllama.models.modelfile import ModelfileError
+from tests.fuzzing import examples
 from tests.models.conftest import Put, tree
 
 # --- Attacks -----------------------------------------------------------------------------------
@@ -59,7 +60,7 @@ def fortress(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.integration
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=examples(3))
 @given(_NAMES)
 @example("")
 @example(".")
@@ -90,9 +91,7 @@ def test_no_name_reaches_what_is_no_model(fortress: Path, name: str) -> None:
     assert len(str(fortress / "models" / "notes.txt")) > 0
 
 
-@settings(
-    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=examples(2), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_NAMES)
 @example("../evil")
 @example("/tmp/evil")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from rkllama.models import gguf
 from rkllama.models.gguf import GGUFError, parameter_size, read_header
 from tests.cost import calls
+from tests.fuzzing import examples
 from tests.model_files import ARRAY, BOOL, F32, I32, STRING, U32, U64, WHOLE, Pair, header, string
 
 
@@ -247,7 +248,7 @@ def test_any_bytes(scratch: Path, content: bytes) -> None:
 
 
 @pytest.mark.integration
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=examples(2))
 @given(
     st.lists(st.tuples(st.integers(0, len(SMALL) - 1), st.integers(0, 255)), max_size=6),
     st.integers(0, len(SMALL)),
