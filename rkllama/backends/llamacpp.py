@@ -16,7 +16,6 @@ from ..board.installation import how_to_add_the_cpu_backend
 from ..chat.messages import IMAGE_PLACE
 from ..errors import (
     BackendMissing,
-    InvalidRequest,
     LoadFailed,
     PromptTooLong,
     RuntimeFailed,
@@ -299,10 +298,9 @@ class CPUBackend:
 
         try:
             answer = self._server.handle_completions(request, on_chunk)
-        except TypeError as error:  # numbers and texts that the binding does not take
-            raise InvalidRequest(
-                f"the JSON schema cannot be used: {error}", param="format"
-            ) from None
+        except TypeError as error:  # the binding does not take all numbers and texts of a schema
+            completion.problem = {"type": "invalid_request_error", "message": str(error)}
+            return completion
         if failures:
             raise failures[0]
         if completion.problem is None:
