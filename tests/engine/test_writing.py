@@ -105,12 +105,12 @@ def test_a_crash_in_a_later_run_is_told_as_any_crash(
 
 
 def test_an_answer_comes_while_it_is_written(service: LocalService, models: Path) -> None:
-    write_model(models / "qwen2.5.rkllm", token_us=5000)
+    write_model(models / "qwen2.5.rkllm", token_us=30_000)  # what queues up is sent together
     reply = json.dumps({"a": "one two three four five", "b": "six seven eight nine ten"})
     request = ChatRequest(model="qwen2.5", messages=user("Go.", reply=reply), format=TEXTS)
     texts = [event.text for event in service.stream(request) if isinstance(event, TextDelta)]
     assert texts[0].rstrip() == '{"a":'
-    assert len(texts) >= 3
+    assert len(texts) > 8
     assert "".join(texts) == reply
 
 

@@ -15,7 +15,7 @@ from rkllama.schema.grammar import Grammar, compile_schema
 from rkllama.types import TextDelta
 from tests.structured.judging import Answer, answer
 from tests.structured.model import Model, Style
-from tests.structured.proof import STYLES, Tally, tally
+from tests.structured.proof import STYLES, Tally, names, tally
 
 _EVERY = 5
 """One of so many schemas is tried here; all of them in `python -m tests.structured.proof`."""
@@ -28,6 +28,10 @@ def sample(rate: float, within: int = 0) -> Tally:
     return total
 
 
+def test_there_are_schemas_enough() -> None:
+    assert len(names()) >= 200
+
+
 def test_a_good_model_always_gives_an_answer() -> None:
     good = sample(0)
     assert good.failed == 0
@@ -38,7 +42,7 @@ def test_a_good_model_always_gives_an_answer() -> None:
 
 def test_a_model_that_errs_costs_little() -> None:
     good, erring = sample(0), sample(0.1)
-    assert erring.share >= 0.97
+    assert erring.share >= 0.98
     assert erring.tokens <= 1.15 * good.tokens
     assert erring.runs_each <= 1 + good.runs_each
 
