@@ -112,16 +112,14 @@ class Generation:
         is, so that nothing can stand behind it. See structured.Runner.
         """
         prompt = self.prompt_with(schema, ())
-        return self._guided(grammar, schema, prompt) if prompt.raw else None
+        return self._guided(grammar, prompt) if prompt.raw else None
 
-    def _guided(self, grammar: Grammar, schema: Any, prompt: Prompt) -> Iterator[Event]:
+    def _guided(self, grammar: Grammar, prompt: Prompt) -> Iterator[Event]:
         counted = self.minds_room and self._check_room(prompt)
         self.turn.resident.raw = True
         visit = self._keeping.begin(prompt)
         try:
-            yield from self._given(
-                guided(grammar, Writer(self, prompt, schema, visit, counted=counted))
-            )
+            yield from self._given(guided(grammar, Writer(self, prompt, visit, counted=counted)))
         finally:
             if visit is not None:
                 self._keeping.leave(visit)
@@ -172,7 +170,7 @@ class Generation:
             result = replace(result, cached_tokens=None, prompt_seconds=None)
         self._note(prompt, result)
         if parser.stray is not None:
-            writer = Writer(self, prompt, None, None, counted=counted, before=result, tools=tools)
+            writer = Writer(self, prompt, None, counted=counted, before=result, tools=tools)
             yield from self._given(mended(writer, parser, tools, told.text, called=told.calls > 0))
             return
         # The backend calls a run cancelled that was aborted at its end or at a stop string.

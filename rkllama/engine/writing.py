@@ -78,7 +78,6 @@ class Writer:
         self,
         generation: Request,
         prompt: Prompt,
-        schema: Any,
         visit: Visit | None,
         *,
         counted: bool = False,
@@ -93,7 +92,6 @@ class Writer:
         """
         self._generation = generation
         self._prompt = prompt
-        self._schema = schema
         self._visit = visit
         self._tools = tools
         self._results: list[RunResult] = [] if before is None else [before]
