@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar, State
 
+NUMBERS = frozenset(("number", "integer"))
+"""The kinds of values that are bare numbers."""
 BLANKS = frozenset(" \n\r\t")
 _UNIT, _OFTEN = 8, 4
 """Characters of what a text may say again and again, and how often, before it is kept back."""
@@ -70,6 +72,14 @@ class Draft:
         """Whether what cannot come are more digits of what was taken for a whole number."""
         return refused[:1].isdigit() and self.ends_like_a_number()
 
+    def for_run(self, again: int) -> str:
+        """Return the text as a model is to go on behind it, after so many tries.
+
+        A blank is the begin of the next token to most models: behind one that stands alone they err, and so
+        go another way on every second try.
+        """
+        return self.text if again % 2 else self.text.rstrip(" ")
+
     def write_certain(self) -> None:
         """Write what has to come."""
         text = self.certain()
@@ -84,12 +94,7 @@ class Draft:
         text = self.state.forced()
         if self.may_drop_comma:  # whether there is another key is for the model to say
             return ""
-        if self.state.between_tokens or self.state.kind not in (
-            "string",
-            "number",
-            "integer",
-            "any",
-        ):
+        if self.state.between_tokens or self.state.kind not in {"string", "any", *NUMBERS}:
             return text
         return text.partition('"')[0] if self.state.in_string else ""
 

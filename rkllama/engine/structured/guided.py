@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
-from .draft import Draft
+from .draft import NUMBERS, Draft
 from .questions import asked_for, is_last, is_value
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ _QUOTED = re.compile(r'"([a-z]{1,5}|-?[0-9]*(?:\.[0-9]*)?)("?)')
 _LONGEST_PROSE = 200
 """Characters of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
-_NUMBERS = frozenset(("number", "integer"))
-"""The kinds of values that are bare numbers."""
 _NUMBER = frozenset("0123456789.eE+-_")
 _NO_ITEM = frozenset("]}./#\u2026")
 """What models write behind the last comma of a list, in the place of an item."""
@@ -173,10 +171,7 @@ class _Answer:
         draft.firm = draft.state
         refused = said = ""
         again = self._failures[draft.place]
-        # A blank is the begin of the next token to most models: behind one that stands alone they err,
-        # and so go another way.
-        written = draft.text if again % 2 else draft.text.rstrip(" ")
-        for piece in self._writer.run(written, again=again):
+        for piece in self._writer.run(draft.for_run(again), again=again):
             if len(draft.text) == length and draft.text[-1:] == " ":
                 piece = piece.lstrip(" ")
             if not draft.text:
@@ -200,7 +195,7 @@ class _Answer:
         """Whether what comes behind a run is certain, or nothing, and what it wrote is what it meant."""
         draft = self._draft
         if draft.is_whole:
-            return not (refused[:1] in _NUMBER and draft.state.kind in _NUMBERS)
+            return not (refused[:1] in _NUMBER and draft.state.kind in NUMBERS)
         means_another = refused and (self._in_choice or draft.goes_on_as_number(refused))
         return bool(draft.certain()) and not means_another
 
@@ -209,7 +204,7 @@ class _Answer:
         if refused:
             return not self._may_separate(refused)
         if self._draft.is_whole:  # digits that cannot stand would make it another number
-            return self._draft.state.kind not in _NUMBERS
+            return self._draft.state.kind not in NUMBERS
         return len(self._draft.certain()) >= _WORTH_WRITING and not self._draft.ends_like_a_number()
 
     def _may_separate(self, refused: str) -> bool:
@@ -217,14 +212,14 @@ class _Answer:
         literal, which what comes next tells.
         """
         if refused == ",":
-            return self._draft.state.kind in _NUMBERS
+            return self._draft.state.kind in NUMBERS
         return self._awaits_bare and _QUOTED.fullmatch(refused) is not None
 
     @property
     def _awaits_bare(self) -> bool:
         """Whether a value comes next that has no quotes."""
         state = self._draft.state
-        return state.awaits_value and state.kind in (*_NUMBERS, "enum") and not state.advance('"')
+        return state.awaits_value and state.kind in (*NUMBERS, "enum") and not state.advance('"')
 
     def _is_left_empty(self, piece: str) -> bool:
         """Whether the model closes a text at once that it has not opened: it gives none."""
@@ -261,7 +256,7 @@ class _Answer:
 
     def _means_another(self, refused: str) -> bool:
         """Whether the open number or choice only begins like the one that is meant."""
-        if self._draft.state.kind in _NUMBERS:
+        if self._draft.state.kind in NUMBERS:
             return refused[:1] in _NUMBER or _SEPARATED.match(refused) is not None
         return bool(refused) and self._in_choice and not self._ends_value(refused)
 
@@ -282,6 +277,11 @@ class _Answer:
         in_format = state.kind == "string" and state.in_string and not state.in_open_text
         return _TRIES_IN_FORMAT if in_format else TRIES
 
+    @property
+    def _is_last_try(self) -> bool:
+        """Whether the model has had the tries that any value gets, or would write the same again."""
+        return self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
+
     def _drop_comma(self, refused: str) -> bool:
         """End at a comma behind which nothing comes but a bracket, an ellipsis or a comment."""
         if not self._draft.may_drop_comma or not self._gives_no_item(refused):
@@ -289,12 +289,11 @@ class _Answer:
         return self._end_at_comma()
 
     def _gives_no_item(self, refused: str) -> bool:
-        last = self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
-        if refused[:1] == '"' and last:  # of a key, where only an object can come
+        if refused[:1] == '"' and self._is_last_try:  # of a key, where only an object can come
             return self._draft.state.forced().lstrip().startswith("{")
         if refused:
             return refused[0] in _NO_ITEM and not refused[1:2].isdigit()
-        return last
+        return self._is_last_try
 
     def _ends_value(self, refused: str) -> bool:
         """Whether a value that is not in quotes ends before what cannot stand."""
@@ -329,10 +328,9 @@ class _Answer:
         state = self._draft.state
         if refused[:1] in ("", "]", "}") or not state.advance('"'):
             return False
-        if any(state.advance(char) for char in _OTHERS):
-            last = self._failures[self._draft.place] >= TRIES - 1 or not self._writer.varies
-            if not (last and refused[0] in "{["):
-                return False
+        text_only = not any(state.advance(char) for char in _OTHERS)
+        if not text_only and not (self._is_last_try and refused[0] in "{["):
+            return False
         if state.in_string or not (state.awaits_value or state.kind == "item"):
             return False
         taken = self._draft.take('"' if self._draft.text[-1:] in " \n[" else ' "') > 0

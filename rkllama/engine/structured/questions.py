@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from .draft import Draft
+from .draft import NUMBERS, Draft
 
 if TYPE_CHECKING:
     from ...schema.grammar import State
@@ -19,7 +19,7 @@ _LONGEST_REPLY = 200
 _BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
 _WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]')
 """A number and what ends it, but for zeros at its end."""
-_NUMBERS = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
+_ANY_NUMBER = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
 
 
 class Asked(Protocol):
@@ -41,15 +41,15 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
     choices = [text for text in draft.state.choices() if text != "]"]
     if choices and kind in ("enum", "item"):
         return _chosen(writer, draft, choices)
-    if kind not in ("number", "integer", "string", "any"):
+    if kind not in {"string", "any", *NUMBERS}:
         return None
-    what = "a number" if kind in ("number", "integer") else "the value"
+    what = "a number" if kind in NUMBERS else "the value"
     question = f"For {draft.path} answer with {what} and nothing else."
     for texts in _readings(_reply(writer, draft, question)):
         fitting = [text for text in texts if is_value(draft.state, text)]
         if len(fitting) == 1:
             return fitting[0]
-    if kind in ("number", "integer"):
+    if kind in NUMBERS:
         tries = range(_NUMBER_DRAWS if writer.varies else 1)
         return next(filter(None, (_number(writer, draft, question, each) for each in tries)), None)
     return None
@@ -57,9 +57,8 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
 
 def _number(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
     """The number with which the model goes on where it has begun to reply with the answer so far."""
-    begun = draft.text if again % 2 else draft.text.rstrip(" ")
     said = ""
-    for piece in writer.ask(draft.text, question, begun=begun, again=again):
+    for piece in writer.ask(draft.text, question, begun=draft.for_run(again), again=again):
         said += piece
         if _WHOLE_NUMBER.match(said) or not _BEGUN_NUMBER.fullmatch(said):
             writer.stop()
@@ -103,7 +102,7 @@ def _drawn(
     """Those of the values with which the model goes on where it has begun to reply with the answer so far."""
     quote = '"' if all(choice.startswith('"') for choice in values.values()) else ""
     named, said = list(values), ""
-    begun = draft.text if quote or again % 2 else draft.text.rstrip(" ")
+    begun = draft.text if quote else draft.for_run(again)
     for piece in writer.ask(draft.text, question, begun=begun + quote, again=again):
         said += piece
         begin = said.strip().removeprefix('"').casefold()
@@ -127,7 +126,7 @@ def _reply(writer: Asked, draft: Draft, question: str) -> str:
 def _readings(reply: str) -> Iterator[set[str]]:
     """What the value in a reply may be: all of it, the numbers in it, its words."""
     yield {reply.strip().rstrip(".")}
-    yield {match[0].replace(",", "") for match in _NUMBERS.finditer(reply)}
+    yield {match[0].replace(",", "") for match in _ANY_NUMBER.finditer(reply)}
     yield {json.dumps(_value_of(reply), ensure_ascii=False)}
     yield {json.dumps(word.strip(".,;:'\"()"), ensure_ascii=False) for word in reply.split()}
 
