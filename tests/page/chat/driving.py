@@ -55,6 +55,11 @@ class Chat:
         """A button by its label."""
         return (within or self.page).get_by_role("button", name=name, exact=True)
 
+    def settings(self) -> Locator:
+        """The settings of this chat, opened."""
+        self.button("Settings of this chat").click()
+        return self.page.get_by_role("dialog")
+
     def titles(self) -> list[str]:
         """The chats in the list."""
         return self.page.locator(".chats-title").all_inner_texts()

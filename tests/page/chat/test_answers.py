@@ -165,8 +165,7 @@ def test_thinking_is_folded_and_can_be_switched_off(opened: Opener, trace: Path)
 def test_tools_are_called_and_given_their_results(opened: Opener, trace: Path) -> None:
     chat = opened()
     chat.choose(PLAIN)
-    chat.button("Settings of this chat").click()
-    dialog = chat.page.get_by_role("dialog")
+    dialog = chat.settings()
     dialog.get_by_label("Tools").fill("{")
     dialog.get_by_role("button", name="Save").click()
     expect(dialog.get_by_role("alert")).to_have_text("The tools are not a JSON list.")
@@ -187,8 +186,7 @@ def test_tools_are_called_and_given_their_results(opened: Opener, trace: Path) -
 def test_settings_of_a_chat_reach_the_model(opened: Opener, trace: Path) -> None:
     chat = opened()
     chat.choose(PLAIN)
-    chat.button("Settings of this chat").click()
-    dialog = chat.page.get_by_role("dialog")
+    dialog = chat.settings()
     dialog.get_by_label("System prompt").fill("Speak like a pirate.")
     values = {
         "Temperature": "0.5",
@@ -214,7 +212,7 @@ def test_settings_of_a_chat_reach_the_model(opened: Opener, trace: Path) -> None
     assert "Speak like a pirate." in prompt
     chat.page.reload()
     chat.answers.first.wait_for()
-    chat.button("Settings of this chat").click()
+    dialog = chat.settings()
     expect(dialog.get_by_label("System prompt")).to_have_value("Speak like a pirate.")
     expect(dialog.get_by_label("Temperature")).to_have_value("0.5")
     dialog.get_by_role("button", name="Reset").click()

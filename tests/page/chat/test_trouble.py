@@ -70,8 +70,7 @@ class Gate:
 def test_limits_are_told_and_what_was_dropped(opened: Opener) -> None:
     chat = opened()
     chat.choose(SMALL_MODEL)
-    chat.button("Settings of this chat").click()
-    dialog = chat.page.get_by_role("dialog")
+    dialog = chat.settings()
     dialog.get_by_label("Context").fill("256")
     dialog.get_by_role("button", name="Save").click()
     limited = chat.ask("x " + directive(tokens=400))
