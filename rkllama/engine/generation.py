@@ -223,9 +223,7 @@ class Generation:
         resident = self.turn.resident
         if result.prompt_tokens and prompt.raw and not prompt.images:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
-        used = (result.prompt_tokens or 0) + (result.completion_tokens or 0)
-        resident.note_run(self.turn.lane, used)
-        resident.memory = result.memory or resident.memory
+        resident.note_answer(self.turn.lane, result)
         if result.completion_tokens and result.generation_seconds:
             resident.tokens_per_second = result.completion_tokens / result.generation_seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -223,15 +224,13 @@ class Writer:
             each=generation.settings.token_timeout,
             caller=generation.caller,
         )
-        try:
+        with closing(pieces):
             for piece in pieces:
                 if piece.result is not None:
                     self._note(piece.result)
                 elif not self._stopping:
                     generation.caller.reassure(True)
                     yield piece.text
-        finally:
-            pieces.close()
 
     def _spec(self, prompt: Prompt, again: int) -> GenerateSpec:
         spec = self._generation.spec(
@@ -253,10 +252,7 @@ class Writer:
         self.ended = "stop" if self._stopping else "repeats" if result.repeats else result.reason
         generation = self._generation
         resident = generation.turn.resident
-        resident.note_run(
-            generation.turn.lane, (result.prompt_tokens or 0) + (result.completion_tokens or 0)
-        )
-        resident.memory = result.memory or resident.memory
+        resident.note_answer(generation.turn.lane, result)
         if first and self._visit is not None:
             self._counted = self._counted or self._visit.evaluated_before
             figures = run_figures(result, resident.ready.context_length, counted=self._counted)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ...backends.base import LoadedInfo, LoadSpec
+from ...backends.base import LoadedInfo, LoadSpec, RunResult
 from ...models.metadata import StoredModel
 from ...runner.growth import Growth
 from ...runner.lane import Lane, State
@@ -85,6 +85,11 @@ class Resident:
         self.answered = True
         with self._mutex:
             self._cached[lane] = tokens
+
+    def note_answer(self, lane: Lane, result: RunResult) -> None:
+        """Note that a completion was run, and what it tells of the process."""
+        self.note_run(lane, (result.prompt_tokens or 0) + (result.completion_tokens or 0))
+        self.memory = result.memory or self.memory
 
     @property
     def cache_use(self) -> float | None:
