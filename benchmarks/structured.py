@@ -73,7 +73,9 @@ def _compare(server: Server, trace: Path, report: Report) -> None:
         report(f"{name} valid", f"{valid} of {len(costs)}", "all, or said")
         ratios = sorted(c.seconds / f.seconds for c, f in zip(costs, free, strict=True))
         report(f"{name} time / free answer's, median", f"{ratios[len(ratios) // 2]:.2f}", "<= 1.3")
-        report(f"{name} the worst of them", f"{ratios[-1]:.2f}")
+        report(f"{name} the worst of them", f"{ratios[-1]:.2f}", "<= 1.3")
+        total = sum(cost.seconds for cost in costs) / sum(cost.seconds for cost in free)
+        report(f"{name} all of them together", f"{total:.2f}", "<= 1.3")
         tokens = _tokens(costs) / _tokens(alone) - 1
         report(f"{name} tokens more than without", f"{tokens:.1%}", "<= 15 % at 10 %")
         fewer = sum(c.generated for c in costs) / sum(f.generated for f in free)
@@ -100,7 +102,10 @@ def _ask(server: Server, trace: Path, seed: int, faults: int | None) -> _Cost:
     """Have one document written: free with None, which is asked for the schema in the prompt, too."""
     schema, value = document(seed)
     text = directive(
-        reply=json.dumps(value, ensure_ascii=False), faults=faults or 0, fault_tries=2, seed=seed
+        reply=json.dumps(value, ensure_ascii=False),
+        faults=faults or 0,
+        fault_tries=2,
+        seed=100 * seed + (faults or 0),  # tries of one seed are counted on from answer to answer
     )
     content = f"{json.dumps(schema)} {seed} {faults} {text}"
     body: dict[str, Any] = {
