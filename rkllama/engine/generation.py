@@ -179,9 +179,7 @@ class Generation:
             reason = "tool_calls"
         if result.repeats and reason == "length":
             log.info("%s wrote one token again and again: it was stopped", self.model.info.name)
-        finished = self.finished(result, reason, None if parser.ended else parser.stopped)
-        self.metrics.count(finished)
-        yield finished
+        yield self.finished(result, reason, None if parser.ended else parser.stopped)
 
     def _parsed(
         self, prompt: Prompt, spec: GenerateSpec, parser: AnswerParser, told: _Told
@@ -224,8 +222,6 @@ class Generation:
         if result.prompt_tokens and prompt.raw and not prompt.images:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
         resident.note_answer(self.turn.lane, result)
-        if result.completion_tokens and result.generation_seconds:
-            resident.tokens_per_second = result.completion_tokens / result.generation_seconds
 
     @property
     def _keeping(self) -> Keeping:
@@ -349,8 +345,20 @@ class Generation:
             cached=visit.cached if visit is not None else 0,
         )
 
-    def finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
-        return Finished(
+    def finished(
+        self,
+        result: RunResult,
+        reason: FinishReason,
+        stop: str | None,
+        error: str | None = None,
+    ) -> Finished:
+        """The end of the completion, which is noted in the metrics, and its pace for the model in memory;
+        `result` has the figures of all its runs as those of one.
+        """
+        if result.completion_tokens and result.generation_seconds:
+            pace = result.completion_tokens / result.generation_seconds
+            self.turn.resident.tokens_per_second = pace
+        finished = Finished(
             reason=reason,
             model=self.model.info.name,
             usage=Usage(
@@ -368,7 +376,10 @@ class Generation:
             stop=stop,
             dropped=self.dropped,
             repeats=result.repeats and reason == "length",
+            error=error,
         )
+        self.metrics.count(finished)
+        return finished
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

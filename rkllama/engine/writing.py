@@ -28,7 +28,6 @@ from ..types import (
     Tool,
 )
 from .memory.resident import Turn
-from .metrics import Metrics
 from .prompt import Prompt
 from .structured.guided import StopString
 
@@ -50,8 +49,6 @@ class Request(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def metrics(self) -> Metrics: ...
-    @property
     def thinks(self) -> Think: ...
     @property
     def limit(self) -> int:
@@ -68,8 +65,10 @@ class Request(Protocol):
     def first_timeout(self, prompt: Prompt) -> float:
         """How many seconds the first token may take."""
 
-    def finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
-        """The end of the answer."""
+    def finished(
+        self, result: RunResult, reason: FinishReason, stop: str | None, error: str | None = None
+    ) -> Finished:
+        """The end of the answer, which is counted by that."""
 
 
 class Writer:
@@ -166,7 +165,6 @@ class Writer:
         self, reason: FinishReason, error: str | None = None, stop: str | None = None
     ) -> Finished:
         """The end of the answer, with the figures of all runs as those of one."""
-        generation = self._generation
         results = self._results or [RunResult(reason="stop")]  # all of it was certain
         first, last = results[0], results[-1]
         written = None
@@ -185,10 +183,7 @@ class Writer:
             prompt_seconds=None if self._counted else first.prompt_seconds,
             generation_seconds=_total(results),
         )
-        finished = generation.finished(merged, reason, stop or self._stop)
-        finished = replace(finished, error=error)
-        generation.metrics.count(finished)
-        return finished
+        return self._generation.finished(merged, reason, stop or self._stop, error)
 
     def _certain_tokens(self, tokens: int) -> int:
         """Return about how many of the first run's tokens are what was written before it: the runtime counts
