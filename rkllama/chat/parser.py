@@ -82,6 +82,8 @@ class StrayArguments(NamedTuple):
     text: str
     closers: str
     whole: bool
+    begun: str
+    """The text as JSON."""
 
 
 class AnswerParser:
@@ -90,7 +92,7 @@ class AnswerParser:
     `thinking` are the markers of the model's thinking, which counts at the beginning of the answer
     only; `thinking_open`: the prompt ended inside it. Tool calls are looked for where `tools` are
     given; with a `tool_format` that has markers of its own, bare JSON counts at the beginning only.
-    With `grammars` the arguments of calls are looked at, as far as they are JSON: see `stray`.
+    With `grammars` the arguments of calls are looked at: see `stray`.
     """
 
     __slots__ = (
@@ -315,7 +317,8 @@ class AnswerParser:
     def _note_stray(self, stray: Stray | None) -> None:
         if stray is not None:
             text = self._pending[stray.start :]
-            self.stray = StrayArguments(stray.tool, text, stray.closers, stray.whole)
+            begun = text if stray.begun is None else stray.begun
+            self.stray = StrayArguments(stray.tool, text, stray.closers, stray.whole, begun)
 
     def _after_call(self) -> bool:
         """Drop the closers, in their order, and the space before another call."""

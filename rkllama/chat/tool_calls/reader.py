@@ -36,9 +36,7 @@ class CallReader:
         tools: Mapping[str, Mapping[str, Any]],
         grammars: Grammars | None = None,
     ) -> None:
-        """`tools`: the name of each and the JSON schema of its parameters; `grammars` what arguments that are
-        JSON have to be of.
-        """
+        """`tools`: the name of each and the JSON schema of its parameters; `grammars`: what arguments are of."""
         self.form = form
         self._tools = tools
         self._grammars = grammars
@@ -77,6 +75,8 @@ class CallReader:
 
     def unfinished(self, text: str) -> Stray | None:
         """Return the arguments that have begun and not ended, or the whole call."""
+        if self._tags is not None:
+            return self._tags.unfinished(text)
         if self._arguments is None:
             return None
         return self._arguments.open() or self._stray_call(text)
@@ -102,10 +102,9 @@ class CallReader:
 
     def go_on(self, end: int, *, whole: bool) -> None:
         """Go on where arguments that were wrong, or the whole call, have been replaced, up to `end`."""
-        assert self._arguments is not None
         self._json = JsonEnd()
-        if whole:  # it is taken as it is
-            self._arguments = None
+        if whole or self._arguments is None:  # it is taken as it is
+            self._arguments = self._tags = None
         else:
             self._arguments.go_on(end)
 
@@ -115,7 +114,7 @@ class CallReader:
         if head is None and self.form.tagged is not None:
             head = self.form.tagged.match(text, skipped)
             if head is not None:
-                self._tags = TagReader(head["name"], head.end(), self._tools.get(head["name"], {}))
+                self._tags = self._tag_reader(head["name"], head.end())
         if head is None:
             return False
         self._start = head.end()
@@ -123,6 +122,10 @@ class CallReader:
         if self._grammars is not None and self._tags is None:
             self._arguments = ArgumentsReader(self._grammars, self._start, self._name)
         return True
+
+    def _tag_reader(self, name: str, start: int) -> TagReader:
+        place = self._grammars(name) if self._grammars is not None else None
+        return TagReader(name, start, self._tools.get(name, {}), place)
 
     def _calls(self, source: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         try:

@@ -100,11 +100,11 @@ class _Answer:
     def _rewritten(self, stray: StrayArguments) -> tuple[str, Finished]:
         """Return arguments as they are written together with the model, and how that ended."""
         if stray.whole:
-            several = stray.text.startswith("[")
+            several = stray.begun.startswith("[")
             grammar, root = _calls_grammar(stray.tool, self._tools, several=several), "$"
         else:
             grammar, root = _grammar(stray.tool, self._tools), "$.arguments"
-        writer = _ArgumentsWriter(self._writer, self._raw, stray.text)
+        writer = _ArgumentsWriter(self._writer, self._raw.removesuffix(stray.text), stray.begun)
         if grammar is None:  # none holds it as a part of a call
             return stray.text, writer.finished("stop")
         *texts, end = guided.guided(grammar, writer, root=root, begun=True)
@@ -127,9 +127,9 @@ class _Answer:
 class _ArgumentsWriter:
     """Writes the arguments of a call; what the model has written of them is its first run."""
 
-    def __init__(self, writer: Writer, raw: str, begun: str) -> None:
+    def __init__(self, writer: Writer, before: str, begun: str) -> None:
         self._writer = writer
-        self._before = raw.removesuffix(begun)
+        self._before = before
         self._begun = begun
         self.ended: FinishReason | Literal["repeats"] = "stop"
 
