@@ -112,6 +112,7 @@ class AnswerParser:
         "_pending",
         "_reader",
         "_step",
+        "_stop",
         "_thinking",
         "_tools",
         "stopped",
@@ -136,7 +137,7 @@ class AnswerParser:
         """Arguments that are not as their tool takes them; what comes after them is not looked at, until
         others are put in their place.
         """
-        stop, self._ends = [*filter(None, stop)], [*filter(None, end)]
+        self._stop, self._ends = [*filter(None, stop)], [*filter(None, end)]
         self._thinking = thinking
         self._tools = {tool.name: tool.parameters for tool in tools}
         self._forms = {form.opener: form for form in MARKED} if tools else {}
@@ -144,7 +145,9 @@ class AnswerParser:
         self._bare_anywhere = format is None or format.bare_anywhere
         self._grammars = grammars
         self._new_id = new_id
-        self._in_text = _Markers([*stop, *self._ends, *self._forms], also="{[`" if tools else "")
+        self._in_text = _Markers(
+            [*self._stop, *self._ends, *self._forms], also="{[`" if tools else ""
+        )
         self._in_thought = _Markers([*self._ends, *(thinking[1:] if thinking else ())])
         self._pending = ""
         self._events: list[Event] = []
@@ -184,6 +187,13 @@ class AnswerParser:
         """See whether the text may end here: not in the midst of arguments, which are `stray` then."""
         if self._step is AnswerParser._call and self._reader is not None:
             self._note_stray(self._reader.unfinished(self._pending))
+
+    def expect_no_calls(self) -> None:
+        """Take what comes for text, also what has begun like a call."""
+        self._tools, self._forms = {}, {}
+        self._in_text = _Markers([*self._stop, *self._ends])
+        if self._step in (AnswerParser._call, AnswerParser._after_call):
+            self._step = AnswerParser._text
 
     def put(self, arguments: str) -> list[Event]:
         """Have arguments in the place of the stray ones, as far as they go; return what is complete then."""

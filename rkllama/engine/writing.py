@@ -87,8 +87,8 @@ class Writer:
         """The prompt is complete as it is (`raw`); `visit` is what the disk has to do with the first run.
 
         `counted` is whether the prompt has been evaluated before, by a run whose figures nobody has.
-        `before` is a run that has written the beginning of an answer which may call `tools`: what follows
-        it may have the caller's stop strings in it, for which others look.
+        `before` is a run that has written the beginning of an answer. One that may call `tools` may have the
+        caller's stop strings in it, for which others look.
         """
         self._generation = generation
         self._prompt = prompt
@@ -96,14 +96,23 @@ class Writer:
         self._tools = tools
         self._results: list[RunResult] = [] if before is None else [before]
         self._tokens = 0 if before is None else before.completion_tokens or 0
-        self._stops = () if tools else (*generation.request.stop, *generation.model.stop)
+        self._stops: tuple[str, ...] = ()
+        if not tools:
+            self.expect_no_calls()
         self._counted = counted
         self._certain_first = ""
         """What was written before the first run."""
         self._stop: str | None = None
         self._stopping = False
+        self.has_asked = False
+        """Whether there was a run with another prompt, whose beginning may be another."""
         self.ended: FinishReason | Literal["repeats"] = "stop"
         """Why the last run ended: see structured.guided.Writer."""
+
+    def expect_no_calls(self) -> None:
+        """From here on all is the answer, which the caller's stop strings end."""
+        self._tools = ()
+        self._stops = (*self._generation.request.stop, *self._generation.model.stop)
 
     @property
     def varies(self) -> bool:
@@ -150,6 +159,7 @@ class Writer:
         """What the model answers to a question about what it has written, behind what is `begun` of that; no
         part of its answer.
         """
+        self.has_asked = True
         extra = (Message.of("assistant", written), Message.of("user", question))
         # A model that is told of a schema replies with JSON, too.
         prompt = self._generation.prompt_with(None, extra)

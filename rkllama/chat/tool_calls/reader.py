@@ -36,7 +36,7 @@ class CallReader:
         tools: Mapping[str, Mapping[str, Any]],
         grammars: Grammars | None = None,
     ) -> None:
-        """`tools`: the name of each and the JSON schema of its parameters; `grammars`: what arguments are of."""
+        """`tools`: the name of each and the JSON schema of its parameters; `grammars`: those of arguments."""
         self.form = form
         self._tools = tools
         self._grammars = grammars
