@@ -199,7 +199,7 @@ def test_anthropic(by_anthropic: anthropic.Anthropic, seed: int) -> None:
 def _anthropic_call(client: anthropic.Anthropic, question: Any) -> anthropic.types.Message:
     return client.messages.create(
         model=MODEL,
-        max_tokens=500,
+        max_tokens=2000,  # on a machine that has much to do, a run that is stopped goes on for a while
         messages=[question],
         tools=[{"name": "Recipe", "input_schema": Recipe.model_json_schema()}],
         tool_choice={"type": "tool", "name": "Recipe"},

@@ -1,8 +1,8 @@
 """Completions of a given shape: generators over one run of the model, which is all that they need.
 
-A backend that constrains its tokens is run once. With another one, and where the model may call a tool, the
-completion is written together with the model; at last it is asked for the shape in the prompt, its completion
-is checked, and it is asked again.
+A backend that constrains its tokens is run once. With another one the completion is written together with
+the model; where that cannot be, it is asked for the shape in the prompt, its completion is checked, and it is
+asked again.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ class Runner(Protocol):
     def written(
         self, grammar: Grammar, schema: Any, tools: tuple[Tool, ...]
     ) -> Iterator[Event] | None:
-        """The events of a completion that is of `grammar`, whether the backend constrains or not, or of calls
-        of `tools`; None where its prompts cannot be continued. `schema` is what the system prompt asks for.
+        """The events of a completion that is of `grammar`, or of calls of `tools`, from a backend that does
+        not constrain; None where its prompts cannot be continued. `schema` is what the system prompt asks
+        for.
         """
 
 
@@ -92,9 +93,10 @@ def _shaped(runner: Runner, schema: Any, tools: tuple[Tool, ...], *, free: bool)
     if runner.constrains and not free:
         runner.note_shaping("constrained")
         return _constrained(runner, schema)
-    if events := _written(runner, schema, tools if free else ()):
+    written = None if runner.constrains else _written(runner, schema, tools if free else ())
+    if written is not None:
         runner.note_shaping("guided")
-        return events
+        return written
     runner.note_shaping("checked")
     return _asked_again(runner, schema, tools, demanded=bool(tools) and not free)
 
