@@ -258,20 +258,3 @@ def test_langchain_failure(by_langchain: Any) -> None:
     with pytest.raises(Exception, match=r"servings") as failure:
         structured.invoke([_vague()])
     assert not isinstance(failure.value, AssertionError)
-
-
-# --- instructor -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA", "MD_JSON", "TOOLS", "TOOLS_STRICT"])
-def test_instructor(by_openai: openai.OpenAI, mode: str) -> None:
-    instructor = pytest.importorskip(
-        "instructor", reason="instructor wants an older openai than the one that is tested"
-    )
-    client = instructor.from_openai(by_openai, mode=instructor.Mode[mode])
-    for seed in SEEDS:
-        question = _call(seed) if "TOOLS" in mode else _recipe(seed)
-        answer = client.chat.completions.create(
-            model=MODEL, messages=[question], response_model=Recipe, max_retries=0
-        )
-        assert_is_recipe(answer)
