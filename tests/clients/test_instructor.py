@@ -41,8 +41,8 @@ MODES = {
     "TOOLS": "call",
     "RESPONSES_TOOLS": "call",
 }
-"""What a mode wants of the model: JSON or a call of a schema that the server is told, or JSON that the model is
-only asked for.
+"""What a mode wants of the model: JSON or a call of a schema that the server is told, or JSON that the model
+is only asked for.
 """
 OTHER_NAMES = {
     "JSON_O1": "json",

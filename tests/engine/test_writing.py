@@ -62,6 +62,23 @@ def test_the_figures_are_those_of_one_answer(service: LocalService, models: Path
     assert answer.usage.prompt_tokens > (plain.usage.prompt_tokens or 0), "the schema is asked for"
 
 
+def test_the_pace_of_an_answer_is_known_however_it_was_written(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / "qwen2.5.rkllm", token_us=1000)
+    reply = json.dumps({"a": "one two three", "b": "four five six"})
+    paces = []
+    for format in (TEXTS, None):
+        answer = ask(service, "qwen2.5", user("Go.", reply=reply), format=format)
+        (loaded,) = service.loaded()
+        assert answer.usage.completion_tokens is not None
+        assert answer.timings.generation is not None
+        pace = answer.usage.completion_tokens / answer.timings.generation
+        assert loaded.tokens_per_second == pytest.approx(pace)
+        paces.append(loaded.tokens_per_second)
+    assert paces[0] != paces[1]
+
+
 def test_what_is_certain_as_a_whole_asks_no_model(service: LocalService, models: Path) -> None:
     write_model(models / "qwen2.5.rkllm")
     only = {"type": "object", "properties": {"a": {"const": 1}}, "required": ["a"]}
