@@ -312,8 +312,9 @@ def test_a_value_that_is_not_given_is_named(varies: bool) -> None:
     assert len(outcome.prompts) < 9
 
 
-def test_a_model_that_errs_calls_rightly_or_says_what_is_missing() -> None:
-    total = tally_calls(60, 0.3, every=7)
+@pytest.mark.parametrize("tags", [False, True])
+def test_a_model_that_errs_calls_rightly_or_says_what_is_missing(tags: bool) -> None:
+    total = tally_calls(60, 0.3, every=7, tags=tags)
     assert not total.faults
     assert total.valid > 5 * total.failed
 

@@ -16,7 +16,9 @@ from rkllama.engine.structured.optional_call import answer_or_calls
 from rkllama.schema.grammar import compile_schema
 from rkllama.types import Event, Finished, FinishReason, ReasoningDelta, TextDelta
 from tests.answers import joined
+from tests.structured.beside import beside_tools
 from tests.structured.model import Model
+from tests.structured.proof import tally
 from tests.structured.test_calls import GOOD, PARIS, TOOLS, WRONG, Writer, hermes, tags
 
 SCHEMA = {
@@ -95,6 +97,13 @@ def ask(*texts: str, schema: Any = SCHEMA, format: str = "hermes", **wants: Any)
     *events, end = answer_or_calls(compile_schema(schema), writer, parser, TOOLS)
     assert isinstance(end, Finished)
     return Outcome(events, end, writer)
+
+
+def test_a_model_that_errs_answers_rightly_or_says_what_is_missing() -> None:
+    total = tally(60, 0.3, every=7, write=beside_tools)
+    assert not total.faults
+    assert total.valid > 5 * total.failed
+    assert total.streamed == total.long > 5
 
 
 SIZES = pytest.mark.parametrize("size", [1, 4, 1000])
