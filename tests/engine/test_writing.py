@@ -50,6 +50,23 @@ def test_a_thought_comes_first_and_is_no_part_of_the_answer(
         assert (answer.thought, answer.text, answer.error) == ("", '{"a": 1}', None)
 
 
+def test_a_thought_comes_before_an_answer_and_before_a_call(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / "Qwen3-0.6B.rkllm")
+    tools = (Tool(name="note_down", parameters=TEXTS),)
+    call = json.dumps({"name": "note_down", "arguments": {"a": "one two", "b": "three"}})
+    for reply, text, calls in (
+        ('{"a": 1}', '{"a": 1}', []),
+        (f"Well:\n<tool_call>{call}</tool_call>", "Well:\n", ["note_down"]),
+    ):
+        for thought in ("", THOUGHT):
+            messages = user("Go.", reply=thought + reply)
+            answer = ask(service, "qwen3", messages, format=SHAPE, tools=tools)
+            assert (answer.text, answer.calls, answer.error) == (text, calls, None)
+            assert answer.thought == ("Hm, one.\n" if thought else "")
+
+
 def test_the_figures_are_those_of_one_answer(service: LocalService, models: Path) -> None:
     write_model(models / "qwen2.5.rkllm")
     reply = json.dumps({"a": "one two three", "b": "four five six"})

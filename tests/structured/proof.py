@@ -189,9 +189,9 @@ def main() -> int:
         "30 %": tally(count, 0.3),
         "30 %, right at the third try": tally(count, 0.3, within=3),
         "60 %": tally(count, _WORST),
-        "30 %, beside tools": tally(count, 0.3, write=beside_tools),
     }
-    for title, each in tallies.items():
+    beside = tally(count, 0.3, write=beside_tools)
+    for title, each in {**tallies, "30 %, beside tools": beside}.items():
         _print(title, each, good)
     for rate in (0.1, 0.3, _WORST):
         for tags in (False, True):
@@ -199,9 +199,11 @@ def main() -> int:
             tallies[title] = calls = tally_calls(count, rate, tags=tags)
             _print_calls(title, calls)
     third, tenth = tallies["30 %, right at the third try"], tallies["10 % of its values wrong"]
-    missed = [each for each in tallies.values() if each.faults]
+    missed = [each for each in (*tallies.values(), beside) if each.faults]
     met = third.share >= 0.97 and tenth.tokens <= 1.15 * good.tokens and not good.failed
     met = met and all(each.streamed >= 0.99 * each.long for each in tallies.values())
+    # Nothing may be left to write behind the first key, which the model writes here.
+    met = met and beside.share >= 0.97 and beside.streamed >= 0.97 * beside.long
     met = met and all(
         not each.values or each.runs_each <= 1 + good.runs_each for each in tallies.values()
     )

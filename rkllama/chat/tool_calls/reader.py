@@ -22,7 +22,12 @@ _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _KEYS = frozenset(("name", "function", "type", "id", *_ARGUMENTS))
 _QUOTES = (('"', '"'), ("'", "'"), ("\u201c", "\u201d"))
 """What stands around names, not always rightly."""
-_FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
+_OPENING = re.compile(r"[\[\s]*\{\s*")
+_MEMBER = re.compile(
+    r'"([^"\\]{0,64})"\s*:\s*(?:"([^"\\]{0,64})"|-?\d[\d.]{0,30}|true|false|null)\s*,\s*'
+)
+"""A key and a value that holds no others, and that another key follows."""
+_BEGUN_MEMBER = re.compile(r'"([^"\\]{0,64})("?)(?:\s*:\s*"([^"\\]{0,64})("?))?')
 
 
 class CallReader:
@@ -144,9 +149,16 @@ class CallReader:
 
 def _plausible(text: str, start: int, tools: Collection[str]) -> bool:
     """Return whether JSON that may not be complete can still become a call of a known tool."""
-    if (match := _FIRST_KEY.match(text, start)) is None:
-        return re.fullmatch(r"\[?\s*\{?\s*", text[start : start + 80]) is not None
-    key, key_ended, value, value_ended = match.groups()
+    if (opening := _OPENING.match(text, start)) is None:
+        return re.fullmatch(r"\[?\s*", text[start : start + 80]) is not None
+    at = opening.end()
+    while at - start < _MAX_HEAD and (member := _MEMBER.match(text, at)):
+        if member[1] not in _KEYS or (member[1] == "name" and member[2] not in tools):
+            return False
+        at = member.end()
+    if (begun := _BEGUN_MEMBER.match(text, at)) is None:
+        return at == len(text)
+    key, key_ended, value, value_ended = begun.groups()
     if not key_ended:
         return any(name.startswith(key) for name in _KEYS)
     if key not in _KEYS:
