@@ -242,7 +242,8 @@ class Writer:
             prompt, self._tools, None, None if self._results else self._visit
         )
         sampling = _varied(spec.sampling, again)
-        return replace(spec, max_tokens=self._left, sampling=sampling)
+        goes_on = bool(self._results)
+        return replace(spec, max_tokens=self._left, sampling=sampling, goes_on=goes_on)
 
     @property
     def _left(self) -> int:

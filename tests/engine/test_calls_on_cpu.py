@@ -10,7 +10,15 @@ import pytest
 
 from rkllama.config import load_settings
 from rkllama.engine.service import LocalService
-from rkllama.types import ChatRequest, Finished, Message, TextDelta, Tool, ToolCallDelta
+from rkllama.types import (
+    ChatRequest,
+    Finished,
+    Message,
+    SamplingParams,
+    TextDelta,
+    Tool,
+    ToolCallDelta,
+)
 from tests.calling_gguf import write_caller
 from tests.llama_server import WHEEL, command
 
@@ -44,7 +52,13 @@ def service(
 def test_arguments_are_written_again_where_they_are_wrong(service: LocalService) -> None:
     messages = (Message.of("user", "The weather in Paris?"),)
     for format in (None, "json"):
-        request = ChatRequest(model=NAME, messages=messages, tools=(WEATHER,), format=format)
+        request = ChatRequest(
+            model=NAME,
+            messages=messages,
+            tools=(WEATHER,),
+            format=format,
+            sampling=SamplingParams(seed=1),
+        )
         *events, end = service.stream(request)
         assert isinstance(end, Finished)
         calls = [event.call for event in events if isinstance(event, ToolCallDelta)]
