@@ -126,9 +126,13 @@ def test_openai_responses(by_openai: openai.OpenAI, seed: int) -> None:
     assert_is_recipe(answer.output_parsed)
 
 
-def test_openai_streams_before_the_end(by_openai: openai.OpenAI) -> None:
+@pytest.mark.parametrize("tools", [[], [openai.pydantic_function_tool(Step)]])
+def test_openai_streams_before_the_end(by_openai: openai.OpenAI, tools: Any) -> None:
     with by_openai.chat.completions.stream(
-        model=MODEL, messages=[_recipe(1)], response_format=Recipe
+        model=MODEL,
+        messages=[_recipe(1)],
+        response_format=Recipe,
+        tools=tools or openai.omit,
     ) as stream:
         partial = [event.parsed for event in stream if event.type == "content.delta"]
         final = stream.get_final_completion()
