@@ -89,7 +89,7 @@ def write_mmproj(path: Path, width: int = _WIDTH, *, patches: int = 1, blocks: i
     tensors |= {"mm.0.weight": numpy.eye(_WIDTH), "mm.0.bias": numpy.full(_WIDTH, 20.0)}
     back = numpy.eye(width, _WIDTH)
     tensors |= {"mm.2.weight": back, "mm.2.bias": back @ numpy.full(_WIDTH, -20.0)}
-    _finish(writer, tensors)
+    finish(writer, tensors)
 
 
 def _write_model(path: Path, context: int) -> None:
@@ -105,7 +105,7 @@ def _write_model(path: Path, context: int) -> None:
     writer.add_rope_dimension_count(_WIDTH)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    letters = _byte_letters()
+    letters = byte_letters()
     words = [*COLOURS, *(f"{letters[32]}{name}" for name in COLOURS)]
     control = ["<|im_start|>", _END]
     writer.add_token_list([*letters, *words, *control])
@@ -118,7 +118,7 @@ def _write_model(path: Path, context: int) -> None:
     writer.add_add_bos_token(False)
     writer.add_sampling_temp(0.0)
     writer.add_chat_template(_TEMPLATE)
-    _finish(writer, _weights(len(letters), end))
+    finish(writer, _weights(len(letters), end))
 
 
 def _weights(first: int, end: int) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _zeros(rows: int) -> Any:
     return numpy.zeros((rows, _WIDTH))
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The letters that stand for bytes in GPT-2's vocabulary, by byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
@@ -171,7 +171,7 @@ def _add(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
         writer.add_array(name, value)
 
 
-def _finish(writer: gguf.GGUFWriter, tensors: dict[str, Any]) -> None:
+def finish(writer: gguf.GGUFWriter, tensors: dict[str, Any]) -> None:
     for name, values in tensors.items():
         writer.add_tensor(name, numpy.ascontiguousarray(values, dtype=numpy.float32))
     writer.write_header_to_file()

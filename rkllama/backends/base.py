@@ -110,6 +110,8 @@ class GenerateSpec:
     """The lane that it comes over."""
     cached: int = 0
     """Characters of the prompt that the KV cache holds, as far as is known."""
+    goes_on: bool = False
+    """Whether it goes on with the answer of the last run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

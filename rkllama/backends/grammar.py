@@ -8,7 +8,8 @@ the whole completion afterwards. The client's schema is never changed, always co
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidRequest
@@ -124,40 +125,61 @@ class Constraints:
             raise InvalidRequest(text, param="format") from None
         if key in self._known:
             return self._known[key], None
-        tried: RunResult | None = None
-        refusal: str | None = None
-        refused: list[Any] = []
         free = {name: value for name, value in request.items() if name != "json_schema"}
-        for constraint in self._constraints(client_schema, refused):
-            tokens: list[str] = []
-            completion = run({**free, **_TRIAL, **constraint}, tokens.append)
-            ended = aborted()
-            if completion.problem and completion.is_refused and not ended:
-                refusal = refusal or str(completion.problem.get("message"))
-                refused.append(constraint.get("json_schema"))
-                continue
-            result = completion.result(aborted=ended)
-            tried = tried or result
-            if ended:
-                return constraint, tried
-            if "".join(tokens).strip() != _NO_JSON:
-                self._keep(key, constraint)
-                return constraint, tried
-        reason = refusal or log_tells() or "llama.cpp cannot constrain an answer by it"
-        raise InvalidRequest(f"the JSON schema cannot be used: {reason}", param="format")
-
-    def _constraints(self, schema: Any, refused: list[Any]) -> Iterator[dict[str, Any]]:
-        """What may constrain; schemas that have been refused come once more, without their patterns."""
-        yield from constraints(schema, converted=self._converted)
-        simpler = [without_patterns(each) for each in refused]
-        for each in simpler:  # the engine checks the answer in any case
-            if each is not None and each not in refused:
-                yield {"json_schema": each}
+        trials = _Trials(free, run, aborted)
+        constraint = trials.first(constraints(client_schema, converted=self._converted))
+        if constraint is None:
+            constraint = trials.first(trials.without_patterns())
+        if constraint is None:
+            reason = trials.refusal or log_tells() or "llama.cpp cannot constrain an answer by it"
+            raise InvalidRequest(f"the JSON schema cannot be used: {reason}", param="format")
+        if not trials.ended:
+            self._keep(key, constraint)
+        return constraint, trials.result
 
     def _keep(self, key: str, constraint: dict[str, Any]) -> None:
         while len(self._known) >= _GRAMMARS:
             self._known.pop(next(iter(self._known)), None)  # another lane may be at it, too
         self._known[key] = constraint
+
+
+@dataclass
+class _Trials:
+    """Runs of a request with what may constrain it, one after the other."""
+
+    _request: Mapping[str, Any]
+    _run: Callable[[dict[str, Any], Emit], Completion]
+    _aborted: Callable[[], bool]
+    result: RunResult | None = None
+    """Of the first run that llama.cpp made."""
+    refusal: str | None = None
+    """Why llama.cpp made none of the first one that it refused."""
+    ended: bool = False
+    """Whether nobody wants the answer any more: what was tried last may constrain, or not."""
+    _refused: list[Any] = field(default_factory=list)
+    """Schemas that llama.cpp does not take."""
+
+    def first(self, constraints: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+        """Return the first that constrains; None where none does."""
+        return next(filter(self._constrains, constraints), None)
+
+    def without_patterns(self) -> list[dict[str, Any]]:
+        """The schemas that were refused without their patterns: the engine checks the answer in any case."""
+        simpler = map(without_patterns, self._refused)
+        return [{"json_schema": each} for each in simpler if each not in self._refused]
+
+    def _constrains(self, constraint: dict[str, Any]) -> bool:
+        tokens: list[str] = []
+        completion = self._run({**self._request, **_TRIAL, **constraint}, tokens.append)
+        self.ended = self._aborted()
+        if completion.problem and completion.is_refused and not self.ended:
+            self.refusal = self.refusal or str(completion.problem.get("message"))
+            if "json_schema" in constraint:
+                self._refused.append(constraint["json_schema"])
+            return False
+        result = completion.result(aborted=self.ended)
+        self.result = self.result or result
+        return self.ended or "".join(tokens).strip() != _NO_JSON
 
 
 def constraints(schema: Any, *, converted: bool = False) -> Iterator[dict[str, Any]]:

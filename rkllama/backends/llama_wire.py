@@ -39,7 +39,7 @@ def completion_request(
         "stream": True,
         "return_progress": True,
         "timings_per_token": True,  # else what is ended by a stop string has no figures
-        "cache_prompt": reuses_cache(sampling),
+        "cache_prompt": spec.goes_on or reuses_cache(sampling),
         "n_predict": spec.max_tokens if spec.max_tokens >= 0 else context_length,
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,

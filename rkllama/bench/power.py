@@ -142,14 +142,14 @@ class Sampler:
 
     def start(self) -> None:
         """Start the thread."""
-        self._thread = threading.Thread(target=self._sample, name="power", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._sample, name="power", daemon=True)
+        thread.start()  # Ctrl-C may keep it from starting: then there is none to wait for
+        self._thread = thread
 
     def stop(self) -> None:
         """End the thread; a plug that does not answer is not waited for longer than it may take."""
         self._stopped.set()
-        # Ctrl-C may have kept it from starting.
-        if self._thread is not None and self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(2 * _TIMEOUT)
 
     def _sample(self) -> None:

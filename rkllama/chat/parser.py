@@ -82,6 +82,8 @@ class StrayArguments(NamedTuple):
     text: str
     closers: str
     whole: bool
+    begun: str
+    """The text as JSON."""
 
 
 class AnswerParser:
@@ -90,7 +92,7 @@ class AnswerParser:
     `thinking` are the markers of the model's thinking, which counts at the beginning of the answer
     only; `thinking_open`: the prompt ended inside it. Tool calls are looked for where `tools` are
     given; with a `tool_format` that has markers of its own, bare JSON counts at the beginning only.
-    With `grammars` the arguments of calls are looked at, as far as they are JSON: see `stray`.
+    With `grammars` the arguments of calls are looked at: see `stray`.
     """
 
     __slots__ = (
@@ -110,6 +112,7 @@ class AnswerParser:
         "_pending",
         "_reader",
         "_step",
+        "_stop",
         "_thinking",
         "_tools",
         "stopped",
@@ -134,7 +137,7 @@ class AnswerParser:
         """Arguments that are not as their tool takes them; what comes after them is not looked at, until
         others are put in their place.
         """
-        stop, self._ends = [*filter(None, stop)], [*filter(None, end)]
+        self._stop, self._ends = [*filter(None, stop)], [*filter(None, end)]
         self._thinking = thinking
         self._tools = {tool.name: tool.parameters for tool in tools}
         self._forms = {form.opener: form for form in MARKED} if tools else {}
@@ -142,7 +145,9 @@ class AnswerParser:
         self._bare_anywhere = format is None or format.bare_anywhere
         self._grammars = grammars
         self._new_id = new_id
-        self._in_text = _Markers([*stop, *self._ends, *self._forms], also="{[`" if tools else "")
+        self._in_text = _Markers(
+            [*self._stop, *self._ends, *self._forms], also="{[`" if tools else ""
+        )
         self._in_thought = _Markers([*self._ends, *(thinking[1:] if thinking else ())])
         self._pending = ""
         self._events: list[Event] = []
@@ -182,6 +187,13 @@ class AnswerParser:
         """See whether the text may end here: not in the midst of arguments, which are `stray` then."""
         if self._step is AnswerParser._call and self._reader is not None:
             self._note_stray(self._reader.unfinished(self._pending))
+
+    def expect_no_calls(self) -> None:
+        """Take what comes for text, also what has begun like a call."""
+        self._tools, self._forms = {}, {}
+        self._in_text = _Markers([*self._stop, *self._ends])
+        if self._step in (AnswerParser._call, AnswerParser._after_call):
+            self._step = AnswerParser._text
 
     def put(self, arguments: str) -> list[Event]:
         """Have arguments in the place of the stray ones, as far as they go; return what is complete then."""
@@ -315,7 +327,8 @@ class AnswerParser:
     def _note_stray(self, stray: Stray | None) -> None:
         if stray is not None:
             text = self._pending[stray.start :]
-            self.stray = StrayArguments(stray.tool, text, stray.closers, stray.whole)
+            begun = text if stray.begun is None else stray.begun
+            self.stray = StrayArguments(stray.tool, text, stray.closers, stray.whole, begun)
 
     def _after_call(self) -> bool:
         """Drop the closers, in their order, and the space before another call."""

@@ -134,15 +134,15 @@ class Spinner:
         """Have the spinner turn, also once more after `stop`; one that turns goes on."""
         if self._thread is None and is_terminal(sys.stderr):
             self._stopped.clear()
-            self._thread = threading.Thread(target=self._spin, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._spin, daemon=True)
+            thread.start()  # Ctrl-C may keep it from starting: then there is none to wait for
+            self._thread = thread
 
     def stop(self) -> None:
         """Remove the spinner; calling this again does nothing."""
+        self._stopped.set()
         if self._thread is not None:
-            self._stopped.set()
-            if self._thread.is_alive():  # Ctrl-C may have kept it from starting
-                self._thread.join()
+            self._thread.join()
             self._thread = None
 
     def _spin(self) -> None:

@@ -38,6 +38,7 @@ from .prompt import Prompt, build_prompt, markers_for, parser_for, thinking_for,
 from .structured.answer import demanded_call, structured
 from .structured.calls import grammars_of, mended
 from .structured.guided import guided
+from .structured.optional_call import answer_or_calls
 from .writing import Writer
 
 if TYPE_CHECKING:
@@ -107,22 +108,42 @@ class Generation:
         """Tell the caller what gives the completion its shape."""
         self.caller.shaped_by = shaping
 
-    def written(self, grammar: Grammar, schema: Any) -> Iterator[Event] | None:
+    def written(
+        self, grammar: Grammar, schema: Any, tools: tuple[Tool, ...]
+    ) -> Iterator[Event] | None:
         """The completion as it is written together with the model; None where a prompt is not complete as it
         is, so that nothing can stand behind it. See structured.Runner.
         """
         prompt = self.prompt_with(schema, ())
-        return self._guided(grammar, prompt) if prompt.raw else None
+        return self._guided(grammar, prompt, tools) if prompt.raw else None
 
-    def _guided(self, grammar: Grammar, prompt: Prompt) -> Iterator[Event]:
+    def _guided(self, grammar: Grammar, prompt: Prompt, tools: tuple[Tool, ...]) -> Iterator[Event]:
         counted = self.minds_room and self._check_room(prompt)
         self.turn.resident.raw = True
         visit = self._keeping.begin(prompt)
+        writer = Writer(self, prompt, visit, counted=counted, tools=tools)
         try:
-            yield from self._given(guided(grammar, Writer(self, prompt, visit, counted=counted)))
+            if tools:
+                parser = self._parser(replace(prompt, thinking_open=False), tools)
+                yield from self._given(answer_or_calls(grammar, writer, parser, tools))
+            else:
+                yield from self._given(guided(grammar, writer))
         finally:
-            if visit is not None:
-                self._keeping.leave(visit)
+            self._leave(visit, keeps=not writer.has_asked)
+
+    def _parser(self, prompt: Prompt, tools: tuple[Tool, ...]) -> AnswerParser:
+        """Return the parser of the answer to a prompt; it looks at calls' arguments where more can be written
+        behind them.
+        """
+        grammars = grammars_of(tools) if tools and prompt.raw else None
+        return parser_for(self.request, self.model, prompt, tools, grammars)
+
+    def _leave(self, visit: Visit | None, *, keeps: bool = True) -> None:
+        """End a visit; `keeps` is whether what was in memory after its run is there still."""
+        if visit is not None:
+            self._keeping.leave(visit)
+            if keeps:
+                self._keeping.keep_slot(visit)
 
     def _given(self, events: Iterator[Event]) -> Iterator[Event]:
         """The events; the caller needs no sign of life after one."""
@@ -146,18 +167,14 @@ class Generation:
         try:
             yield from self._run(prompt, tools, grammar, visit)
         finally:
-            if visit is not None:
-                self._keeping.leave(visit)
-                self._keeping.keep_slot(visit)
+            self._leave(visit)
 
     def _run(
         self, prompt: Prompt, tools: tuple[Tool, ...], grammar: Any, visit: Visit | None
     ) -> Iterator[Event]:
         counted = self.minds_room and self._check_room(prompt)
         resident = self.turn.resident
-        looks = bool(tools) and prompt.raw and not self.constrains
-        grammars = grammars_of(tools) if looks else None
-        parser = parser_for(self.request, self.model, prompt, tools, grammars)
+        parser = self._parser(prompt, tools)
         resident.raw |= prompt.raw
         told = _Told()
         yield from self._parsed(prompt, self.spec(prompt, tools, grammar, visit), parser, told)
@@ -179,9 +196,7 @@ class Generation:
             reason = "tool_calls"
         if result.repeats and reason == "length":
             log.info("%s wrote one token again and again: it was stopped", self.model.info.name)
-        finished = self.finished(result, reason, None if parser.ended else parser.stopped)
-        self.metrics.count(finished)
-        yield finished
+        yield self.finished(result, reason, None if parser.ended else parser.stopped)
 
     def _parsed(
         self, prompt: Prompt, spec: GenerateSpec, parser: AnswerParser, told: _Told
@@ -224,8 +239,6 @@ class Generation:
         if result.prompt_tokens and prompt.raw and not prompt.images:
             resident.tokens_per_character = result.prompt_tokens / len(prompt.text)
         resident.note_answer(self.turn.lane, result)
-        if result.completion_tokens and result.generation_seconds:
-            resident.tokens_per_second = result.completion_tokens / result.generation_seconds
 
     @property
     def _keeping(self) -> Keeping:
@@ -349,8 +362,20 @@ class Generation:
             cached=visit.cached if visit is not None else 0,
         )
 
-    def finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
-        return Finished(
+    def finished(
+        self,
+        result: RunResult,
+        reason: FinishReason,
+        stop: str | None,
+        error: str | None = None,
+    ) -> Finished:
+        """The end of the completion, which is noted in the metrics, and its pace for the model in memory;
+        `result` has the figures of all its runs as those of one.
+        """
+        if result.completion_tokens and result.generation_seconds:
+            pace = result.completion_tokens / result.generation_seconds
+            self.turn.resident.tokens_per_second = pace
+        finished = Finished(
             reason=reason,
             model=self.model.info.name,
             usage=Usage(
@@ -368,7 +393,10 @@ class Generation:
             stop=stop,
             dropped=self.dropped,
             repeats=result.repeats and reason == "length",
+            error=error,
         )
+        self.metrics.count(finished)
+        return finished
 
 
 def _with_logprobs(events: list[Event], logprobs: Any) -> list[Event]:

@@ -28,7 +28,6 @@ from ..types import (
     Tool,
 )
 from .memory.resident import Turn
-from .metrics import Metrics
 from .prompt import Prompt
 from .structured.guided import StopString
 
@@ -50,8 +49,6 @@ class Request(Protocol):
     @property
     def settings(self) -> Settings: ...
     @property
-    def metrics(self) -> Metrics: ...
-    @property
     def thinks(self) -> Think: ...
     @property
     def limit(self) -> int:
@@ -68,8 +65,10 @@ class Request(Protocol):
     def first_timeout(self, prompt: Prompt) -> float:
         """How many seconds the first token may take."""
 
-    def finished(self, result: RunResult, reason: FinishReason, stop: str | None) -> Finished:
-        """The end of the answer."""
+    def finished(
+        self, result: RunResult, reason: FinishReason, stop: str | None, error: str | None = None
+    ) -> Finished:
+        """The end of the answer, which is counted by that."""
 
 
 class Writer:
@@ -88,8 +87,8 @@ class Writer:
         """The prompt is complete as it is (`raw`); `visit` is what the disk has to do with the first run.
 
         `counted` is whether the prompt has been evaluated before, by a run whose figures nobody has.
-        `before` is a run that has written the beginning of an answer which may call `tools`: what follows
-        it may have the caller's stop strings in it, for which others look.
+        `before` is a run that has written the beginning of an answer. One that may call `tools` may have the
+        caller's stop strings in it, for which others look.
         """
         self._generation = generation
         self._prompt = prompt
@@ -97,14 +96,23 @@ class Writer:
         self._tools = tools
         self._results: list[RunResult] = [] if before is None else [before]
         self._tokens = 0 if before is None else before.completion_tokens or 0
-        self._stops = () if tools else (*generation.request.stop, *generation.model.stop)
+        self._stops: tuple[str, ...] = ()
+        if not tools:
+            self.expect_no_calls()
         self._counted = counted
         self._certain_first = ""
         """What was written before the first run."""
         self._stop: str | None = None
         self._stopping = False
+        self.has_asked = False
+        """Whether there was a run with another prompt, whose beginning may be another."""
         self.ended: FinishReason | Literal["repeats"] = "stop"
         """Why the last run ended: see structured.guided.Writer."""
+
+    def expect_no_calls(self) -> None:
+        """From here on all is the answer, which the caller's stop strings end."""
+        self._tools = ()
+        self._stops = (*self._generation.request.stop, *self._generation.model.stop)
 
     @property
     def varies(self) -> bool:
@@ -151,6 +159,7 @@ class Writer:
         """What the model answers to a question about what it has written, behind what is `begun` of that; no
         part of its answer.
         """
+        self.has_asked = True
         extra = (Message.of("assistant", written), Message.of("user", question))
         # A model that is told of a schema replies with JSON, too.
         prompt = self._generation.prompt_with(None, extra)
@@ -166,7 +175,6 @@ class Writer:
         self, reason: FinishReason, error: str | None = None, stop: str | None = None
     ) -> Finished:
         """The end of the answer, with the figures of all runs as those of one."""
-        generation = self._generation
         results = self._results or [RunResult(reason="stop")]  # all of it was certain
         first, last = results[0], results[-1]
         written = None
@@ -185,10 +193,7 @@ class Writer:
             prompt_seconds=None if self._counted else first.prompt_seconds,
             generation_seconds=_total(results),
         )
-        finished = generation.finished(merged, reason, stop or self._stop)
-        finished = replace(finished, error=error)
-        generation.metrics.count(finished)
-        return finished
+        return self._generation.finished(merged, reason, stop or self._stop, error)
 
     def _certain_tokens(self, tokens: int) -> int:
         """Return about how many of the first run's tokens are what was written before it: the runtime counts
@@ -237,7 +242,8 @@ class Writer:
             prompt, self._tools, None, None if self._results else self._visit
         )
         sampling = _varied(spec.sampling, again)
-        return replace(spec, max_tokens=self._left, sampling=sampling)
+        goes_on = bool(self._results)
+        return replace(spec, max_tokens=self._left, sampling=sampling, goes_on=goes_on)
 
     @property
     def _left(self) -> int:

@@ -302,8 +302,8 @@ class StateStore:
         thread = threading.Thread(
             target=self._commit, args=(entry, superseded), name="states", daemon=True
         )
+        thread.start()  # Ctrl-C may keep it from starting: then there is none to wait for
         self._commits = [other for other in self._commits if other.is_alive()] + [thread]
-        thread.start()
 
     def _commit(self, entry: Entry, superseded: Entry | None) -> None:
         """Bring a state to the disk, in a thread of its own: the next run does not wait for it."""
@@ -331,8 +331,7 @@ class StateStore:
         """Wait until what was kept is on the disk."""
         deadline = time.monotonic() + timeout
         for thread in list(self._commits):
-            if thread.is_alive():  # Ctrl-C may have kept it from starting
-                thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float = 10.0) -> None:
         """Bring what was kept to the disk, and let another process have the directory."""

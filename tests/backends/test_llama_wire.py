@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from rkllama.backends.base import Emit
+from rkllama.backends.base import Emit, GenerateSpec
 from rkllama.backends.grammar import Constraints
-from rkllama.backends.llama_wire import Completion
+from rkllama.backends.llama_wire import Completion, completion_request
 from rkllama.errors import InvalidRequest, RuntimeFailed
+from rkllama.types import SamplingParams
 
 pytestmark = pytest.mark.unit
 
@@ -108,3 +109,19 @@ def test_a_token_that_comes_more_than_thirty_times_in_a_row_ends_an_answer(
     assert (result.repeats, result.reason) == (repeats, "length" if repeats else "stop")
     assert result.prompt_tokens is None
     assert result.completion_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("sampling", "goes_on", "reuses"),
+    [
+        (SamplingParams(), False, True),
+        (SamplingParams(seed=1), False, False),
+        (SamplingParams(seed=1), True, True),
+        (SamplingParams(seed=1, temperature=0), False, True),
+    ],
+)
+def test_a_run_that_goes_on_with_an_answer_reuses_it_also_with_a_seed(
+    sampling: SamplingParams, goes_on: bool, reuses: bool
+) -> None:
+    spec = GenerateSpec(prompt="x", sampling=sampling, goes_on=goes_on)
+    assert completion_request(spec, None, 512)["cache_prompt"] is reuses

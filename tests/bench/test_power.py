@@ -21,6 +21,7 @@ from rkllama.bench.power import (
     open_meter,
     watts_in,
 )
+from rkllama.console import terminal
 from rkllama.errors import InvalidRequest, RKLLamaError
 from tests.waiting import Task, until
 
@@ -125,6 +126,20 @@ def test_samples_are_taken_from_start_to_stop_only() -> None:
     assert meter.joules(end, end + 10) is None, "no sample is in it"
     assert len(taken) == count
     assert not [one for one in threading.enumerate() if one.name == "power"]
+
+
+def test_a_thread_that_ctrl_c_kept_from_starting_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupt)
+    monkeypatch.setattr(terminal, "is_terminal", lambda stream: True)
+    for waiting in (Sampler("x", lambda: 1.0), terminal.Spinner("")):
+        with pytest.raises(KeyboardInterrupt):
+            waiting.start()
+        waiting.stop()
 
 
 def test_one_sample_is_not_enough() -> None:

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rkllama.chat.parser import AnswerParser
 from rkllama.chat.tool_calls.json_text import JsonEnd
 from rkllama.chat.tool_calls.outcome import Found
 from rkllama.chat.tool_calls.plain import FORMS as PLAIN
 from rkllama.chat.tool_calls.reader import CallReader
 from rkllama.chat.tool_calls.table import MARKED
-from rkllama.types import Tool
+from rkllama.types import Tool, ToolCallDelta
 from tests.answers import TOOLS, parse
 from tests.cost import assert_linear
 
@@ -276,3 +277,29 @@ def test_a_head_is_as_long_in_pieces_as_in_one(blanks: int, call: str) -> None:
     found = parse([text], tools=TOOLS)
     assert (found[0] == [PARIS]) is (blanks <= 1000 - 20 * call.startswith("<"))
     assert parse(list(text), tools=TOOLS) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ('{"id": 7, "category": {"id": 1}}', '{"id": 7, "c'),
+        ('{"type": "Point", "coordinates": [1, 2]}', '{"type": "Point", "c'),
+        ('{"id": "x", "name": "Joe"}', '{"id": "x", "name": "J'),
+        ('[{"type": null, "size": 1}]', '[{"type": null, "s'),
+        ('{"id": 7, 8}', '{"id": 7, 8'),
+    ],
+)
+def test_json_leaves_as_soon_as_it_can_be_no_call(text: str, at: str) -> None:
+    parser = AnswerParser(tools=TOOLS)
+    held = [char for char in at[:-1] if parser.feed(char)]
+    assert held == []
+    assert parser.feed(at[-1])
+    assert parser.feed(text[len(at) :])
+
+
+def test_a_call_may_have_an_id_and_a_type_before_its_name() -> None:
+    text = '{"id": 7, "type": "function", "name": "get_weather", "arguments": {"city": "Paris"}}'
+    parser = AnswerParser(tools=TOOLS)
+    (event,) = [event for char in text for event in parser.feed(char)]
+    assert isinstance(event, ToolCallDelta)
+    assert event.call.arguments == {"city": "Paris"}

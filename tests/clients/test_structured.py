@@ -126,9 +126,13 @@ def test_openai_responses(by_openai: openai.OpenAI, seed: int) -> None:
     assert_is_recipe(answer.output_parsed)
 
 
-def test_openai_streams_before_the_end(by_openai: openai.OpenAI) -> None:
+@pytest.mark.parametrize("tools", [[], [openai.pydantic_function_tool(Step)]])
+def test_openai_streams_before_the_end(by_openai: openai.OpenAI, tools: Any) -> None:
     with by_openai.chat.completions.stream(
-        model=MODEL, messages=[_recipe(1)], response_format=Recipe
+        model=MODEL,
+        messages=[_recipe(1)],
+        response_format=Recipe,
+        tools=tools or openai.omit,
     ) as stream:
         partial = [event.parsed for event in stream if event.type == "content.delta"]
         final = stream.get_final_completion()
@@ -199,7 +203,7 @@ def test_anthropic(by_anthropic: anthropic.Anthropic, seed: int) -> None:
 def _anthropic_call(client: anthropic.Anthropic, question: Any) -> anthropic.types.Message:
     return client.messages.create(
         model=MODEL,
-        max_tokens=500,
+        max_tokens=2000,  # on a machine that has much to do, a run that is stopped goes on for a while
         messages=[question],
         tools=[{"name": "Recipe", "input_schema": Recipe.model_json_schema()}],
         tool_choice={"type": "tool", "name": "Recipe"},
@@ -258,20 +262,3 @@ def test_langchain_failure(by_langchain: Any) -> None:
     with pytest.raises(Exception, match=r"servings") as failure:
         structured.invoke([_vague()])
     assert not isinstance(failure.value, AssertionError)
-
-
-# --- instructor -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["JSON", "JSON_SCHEMA", "MD_JSON", "TOOLS", "TOOLS_STRICT"])
-def test_instructor(by_openai: openai.OpenAI, mode: str) -> None:
-    instructor = pytest.importorskip(
-        "instructor", reason="instructor wants an older openai than the one that is tested"
-    )
-    client = instructor.from_openai(by_openai, mode=instructor.Mode[mode])
-    for seed in SEEDS:
-        question = _call(seed) if "TOOLS" in mode else _recipe(seed)
-        answer = client.chat.completions.create(
-            model=MODEL, messages=[question], response_model=Recipe, max_retries=0
-        )
-        assert_is_recipe(answer)

@@ -56,7 +56,7 @@ class Outcome:
         self.reason, self.stop = finished.reason, finished.stop
         self.error = finished.error
         self.thought = "".join(e.text for e in events if isinstance(e, ReasoningDelta))
-        self.usage = finished.usage
+        self.usage, self.timings = finished.usage, finished.timings
 
 
 def user(text: str, **config: object) -> tuple[Message, ...]:

@@ -50,6 +50,23 @@ def test_a_thought_comes_first_and_is_no_part_of_the_answer(
         assert (answer.thought, answer.text, answer.error) == ("", '{"a": 1}', None)
 
 
+def test_a_thought_comes_before_an_answer_and_before_a_call(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / "Qwen3-0.6B.rkllm")
+    tools = (Tool(name="note_down", parameters=TEXTS),)
+    call = json.dumps({"name": "note_down", "arguments": {"a": "one two", "b": "three"}})
+    for reply, text, calls in (
+        ('{"a": 1}', '{"a": 1}', []),
+        (f"Well:\n<tool_call>{call}</tool_call>", "Well:\n", ["note_down"]),
+    ):
+        for thought in ("", THOUGHT):
+            messages = user("Go.", reply=thought + reply)
+            answer = ask(service, "qwen3", messages, format=SHAPE, tools=tools)
+            assert (answer.text, answer.calls, answer.error) == (text, calls, None)
+            assert answer.thought == ("Hm, one.\n" if thought else "")
+
+
 def test_the_figures_are_those_of_one_answer(service: LocalService, models: Path) -> None:
     write_model(models / "qwen2.5.rkllm")
     reply = json.dumps({"a": "one two three", "b": "four five six"})
@@ -60,6 +77,23 @@ def test_the_figures_are_those_of_one_answer(service: LocalService, models: Path
     assert answer.usage.completion_tokens == pytest.approx(plain.usage.completion_tokens, abs=4)
     assert answer.usage.prompt_tokens is not None
     assert answer.usage.prompt_tokens > (plain.usage.prompt_tokens or 0), "the schema is asked for"
+
+
+def test_the_pace_of_an_answer_is_known_however_it_was_written(
+    service: LocalService, models: Path
+) -> None:
+    write_model(models / "qwen2.5.rkllm", token_us=1000)
+    reply = json.dumps({"a": "one two three", "b": "four five six"})
+    paces = []
+    for format in (TEXTS, None):
+        answer = ask(service, "qwen2.5", user("Go.", reply=reply), format=format)
+        (loaded,) = service.loaded()
+        assert answer.usage.completion_tokens is not None
+        assert answer.timings.generation is not None
+        pace = answer.usage.completion_tokens / answer.timings.generation
+        assert loaded.tokens_per_second == pytest.approx(pace)
+        paces.append(loaded.tokens_per_second)
+    assert paces[0] != paces[1]
 
 
 def test_what_is_certain_as_a_whole_asks_no_model(service: LocalService, models: Path) -> None:

@@ -141,9 +141,8 @@ def test_a_long_call_of_a_tool_gives_signs_behind_the_text_before_it(server: Ser
 
 def test_an_answer_that_is_checked_before_it_is_shown_gives_signs(server: Server) -> None:
     reply = json.dumps({"words": ["one"] * 20})
-    lines = chat(
-        server, "List. " + directive(reply=reply, token_us=10_000), format="json", tools=[TOOL]
-    )
+    unknown = {"properties": {"more": {"type": "string", "pattern": "^(?=a)"}}}
+    lines = chat(server, "List. " + directive(reply=reply, token_us=10_000), format=unknown)
     *signs, answer, end = lines
     assert len(signs) >= 2
     assert all(line["queue_position"] == 0 for line in signs)

@@ -113,3 +113,38 @@ def test_arguments_of_a_free_call_are_what_the_tool_takes(erring: Server) -> Non
             assert_valid(json.dumps(call["function"]["arguments"]), schema)
             called += 1
     assert called > 4
+
+
+_WEATHER = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}, "days": {"type": "integer"}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+_TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": _WEATHER}}
+_SUNNY = {"city": "Paris", "days": 3}
+
+
+@pytest.mark.parametrize("faults", [0, 30])
+def test_an_answer_beside_tools_is_written_by_its_schema_or_is_a_call(
+    erring: Server, faults: int
+) -> None:
+    call = json.dumps({"name": "get_weather", "arguments": _SUNNY})
+    for reply in (json.dumps(_SUNNY), f"Well:\n<tool_call>{call}</tool_call>"):
+        script = directive(reply=reply, faults=faults, fault_tries=1, seed=5)
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": f"? {script}"}],
+            "format": _WEATHER,
+            "tools": [_TOOL],
+        }
+        answer = erring.post("/api/chat", body)
+        assert answer.headers.get("x-rkllama-format") == "guided"
+        messages = [line["message"] for line in answer.lines]
+        text = "".join(message.get("content", "") for message in messages)
+        calls = [each for message in messages for each in message.get("tool_calls", ())]
+        assert answer.lines[-1]["done_reason"] == "stop", answer.lines
+        if reply.startswith("{"):
+            assert (json.loads(text), calls) == (_SUNNY, [])
+        else:
+            assert [each["function"]["arguments"] for each in calls] == [_SUNNY]

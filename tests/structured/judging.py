@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from rkllama.engine.structured.guided import guided
 from rkllama.schema.grammar import Grammar
-from rkllama.types import Finished, TextDelta
+from rkllama.types import Event, Finished, TextDelta
 from tests.structured.model import Model, scalars
 
 
@@ -29,11 +29,15 @@ class Answer:
         return "".join(self.deltas)
 
 
-def answer(grammar: Grammar, model: Model) -> Answer:
-    """Have a model write an answer of a grammar."""
+Write = Callable[[Grammar, Model], Iterator[Event]]
+"""Has a model write an answer of a grammar."""
+
+
+def answer(grammar: Grammar, model: Model, write: Write = guided) -> Answer:
+    """What comes of an answer of a grammar."""
     deltas: list[str] = []
     first = -1
-    for event in guided(grammar, model):
+    for event in write(grammar, model):
         if isinstance(event, Finished):
             return Answer(model=model, deltas=deltas, finished=event, first=first)
         assert isinstance(event, TextDelta)

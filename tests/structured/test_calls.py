@@ -12,6 +12,7 @@ from rkllama.chat.parser import AnswerParser
 from rkllama.engine.structured.calls import grammars_of, mended
 from rkllama.types import Event, Finished, FinishReason, Tool
 from tests.answers import joined
+from tests.structured.model import Model
 from tests.structured.proof import tally_calls
 
 WEATHER = Tool(
@@ -31,10 +32,15 @@ TREE = Tool(
     name="grow",
     parameters={
         "type": "object",
-        "properties": {"children": {"type": "array", "items": {"$ref": "#"}}},
+        "properties": {
+            "children": {"type": "array", "items": {"$ref": "#"}},
+            "height": {"$ref": "#/$defs/metres"},
+        },
         "additionalProperties": False,
+        "$defs": {"metres": {"type": "number"}},
     },
 )
+GROWN = {"children": [{}], "height": 3}
 TOOLS = (WEATHER, TREE, Tool(name="now"))
 PARIS = ("call", 0, "get_weather", {"city": "Paris", "days": 3})
 
@@ -73,6 +79,21 @@ class Writer:
 
 
 @dataclass
+class Knowing(Writer):
+    """Goes on with the call of PARIS, where it is written as JSON behind a tag."""
+
+    def run(self, written: str, *, again: int = 0) -> Iterator[str]:
+        self.prompts.append(written)
+        self.stopping = False
+        arguments = written.partition("get_weather>\n")[2]
+        ends = arguments.endswith("</function>")
+        for piece in ["\n</tool_call>"] if ends else Model(PARIS[3]).run(arguments):
+            if self.stopping:
+                return
+            yield piece
+
+
+@dataclass
 class Outcome:
     """What came of an answer."""
 
@@ -82,7 +103,14 @@ class Outcome:
     prompts: list[str]
 
 
-def answer(reply: str, *later: str, size: int = 3, format: str = "hermes", **wants: Any) -> Outcome:
+def answer(
+    reply: str,
+    *later: str,
+    size: int = 3,
+    format: str = "hermes",
+    writer: Writer | None = None,
+    **wants: Any,
+) -> Outcome:
     """Have a model reply, in pieces, and write other texts when it is run again."""
     parser = AnswerParser(tools=TOOLS, tool_format=format, grammars=grammars_of(TOOLS))
     events: list[Event] = []
@@ -94,7 +122,7 @@ def answer(reply: str, *later: str, size: int = 3, format: str = "hermes", **wan
     parser.check_end()
     if parser.stray is None:
         return Outcome(joined([*events, *parser.finish()]), None, [])
-    writer = Writer(later or ("",), **wants)
+    writer = writer or Writer(later or ("",), **wants)
     *more, end = mended(writer, parser, TOOLS, raw, called=False)
     assert isinstance(end, Finished)
     return Outcome(joined([*events, *more]), end, writer.prompts)
@@ -182,6 +210,82 @@ def test_a_call_that_is_none_is_written_again(
     assert (outcome.finished.reason, outcome.finished.error) == ("tool_calls", None)
 
 
+def tags(*parameters: str, end: str = "</function>\n</tool_call>") -> str:
+    """A call in tags, of parameters such as `days=3`."""
+    pairs = (parameter.split("=") for parameter in parameters)
+    inside = "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in pairs)
+    return f"<tool_call>\n<function=get_weather>\n{inside}{end}"
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize("head", ["", "<tool_call>\n"])
+def test_a_call_in_tags_that_is_right_is_left_as_it_is(head: str, size: int) -> None:
+    for parameters in (("city=Paris", "days=3"), ("days=3", "city=Paris")):
+        outcome = answer(head + tags(*parameters).removeprefix("<tool_call>\n"), size=size)
+        assert (outcome.finished, outcome.parts) == (None, [PARIS])
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize(
+    ("reply", "later"),
+    [
+        (tags("city=Paris", "days=three"), ("3}",)),
+        (tags("city=Paris", "days=3 days"), ()),
+        (tags("city=Paris", "days=0"), ("3}",)),
+        (tags("days=few", "city=Rome"), ("3, ", '"Paris"}')),
+        (tags("city=Paris"), ("3}",)),
+        (tags("city=Paris", "days=3", end="</tool_call>"), ("}",)),
+        (tags("city=Paris", "days=3", end=""), ("}",)),
+        (tags("city=Paris", end="<parameter=days>\n3\n</par"), ("}",)),
+        (tags(end="<parameter=city>\nPar"), ('is", ', "3}")),
+        (tags("city=Paris", "days=few").removeprefix("<tool_call>\n"), ("3}",)),
+    ],
+)
+def test_parameters_in_tags_that_are_not_right_are_written_as_json(
+    reply: str, later: tuple[str, ...], size: int
+) -> None:
+    outcome = answer(reply, *later, "\n</tool_call>", size=size)
+    assert outcome.parts == [PARIS], outcome.prompts
+    assert outcome.finished is not None
+    assert (outcome.finished.reason, outcome.finished.error) == ("tool_calls", None)
+    assert outcome.prompts[-1].endswith("}\n</function>")
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("extra", ["town=Rome", "city=Rome"])
+def test_a_parameter_in_tags_that_the_tool_does_not_have_goes(extra: str, size: int) -> None:
+    """Or that it has had."""
+    reply = tags("city=Paris", extra, "days=3")
+    outcome = answer(reply, size=size, writer=Knowing(()))
+    assert outcome.parts == [PARIS], outcome.prompts
+
+
+def test_a_choice_in_tags_is_made_again() -> None:
+    reply = tags("city=Paris", "days=3", "unit=kelvin")
+    outcome = answer(reply, '"celsius"}', "")
+    assert outcome.parts == [("call", 0, "get_weather", {**PARIS[3], "unit": "celsius"})]
+
+
+def test_text_in_tags_is_what_its_schema_refers_to() -> None:
+    outcome = answer(
+        "<function=grow><parameter=children>[{}]</parameter><parameter=height>3</parameter></function>"
+    )
+    assert (outcome.finished, outcome.parts) == (None, [("call", 0, "grow", GROWN)])
+
+
+def test_a_value_in_tags_that_is_not_given_is_named() -> None:
+    outcome = answer(tags("city=Paris", "days=few"), "few")
+    assert outcome.finished is not None
+    assert outcome.finished.error == "the model gave no value that fits at $.arguments.days"
+    assert [part[0] for part in outcome.parts] == ["text"]
+
+
+def test_tags_in_a_text_are_text() -> None:
+    reply = "Write <function=get_weather><b>in tags</b>."
+    outcome = answer(reply)
+    assert (outcome.finished, outcome.parts) == (None, [("text", reply)])
+
+
 def test_no_other_tool_is_called_than_the_one_that_is_named() -> None:
     """Even where its arguments are right for another only."""
     reply = '<tool_call>{"arguments": {}, "name": "get_weather"}</tool_call>'
@@ -238,8 +342,9 @@ def test_a_value_that_is_not_given_is_named(varies: bool) -> None:
     assert len(outcome.prompts) < 9
 
 
-def test_a_model_that_errs_calls_rightly_or_says_what_is_missing() -> None:
-    total = tally_calls(60, 0.3, every=7)
+@pytest.mark.parametrize("tags", [False, True])
+def test_a_model_that_errs_calls_rightly_or_says_what_is_missing(tags: bool) -> None:
+    total = tally_calls(60, 0.3, every=7, tags=tags)
     assert not total.faults
     assert total.valid > 5 * total.failed
 
@@ -247,7 +352,5 @@ def test_a_model_that_errs_calls_rightly_or_says_what_is_missing() -> None:
 def test_what_no_grammar_holds_or_no_tool_is_comes_as_it_is() -> None:
     outcome = answer(hermes('{"days": "x"}', "forecast"))
     assert outcome.parts == [("call", 0, "forecast", {"days": "x"})]
-    outcome = answer(
-        "<tool_call>\n<function=get_weather>\n<parameter=days>x</parameter></function>"
-    )
-    assert outcome.parts == [("call", 0, "get_weather", {"days": "x"})]
+    outcome = answer("<tool_call>\n<function=forecast>\n<parameter=days>x</parameter></function>")
+    assert outcome.parts == [("call", 0, "forecast", {"days": "x"})]

@@ -17,6 +17,7 @@ FORMAT = ToolFormat(
             FENCED,
             r"[\s`json]*(?:\[\s*)?|\s*<(?:[a-z]{0,8}|function=[\w.-]{0,64}(?:>\s*)?)",
             "```",
+            "</function>",
             "</tool_call>",
             tagged=r"\s*<function=" + NAME + TAGS_FOLLOW,
         ),

@@ -20,13 +20,15 @@ class Stray:
     """The arguments of a call of `tool` begin at `start`, and go on as its parameters do not allow.
 
     `closers` are the brackets that the call needs behind them. With `whole` it is the JSON of the call itself
-    that begins there, and is not as it has to be.
+    that begins there, and is not as it has to be. Arguments that are no JSON in the text have `begun` as it,
+    which goes into their place.
     """
 
     tool: str
     start: int
     closers: str = ""
     whole: bool = False
+    begun: str | None = None
 
 
 Outcome = Found | Stray | Literal["more", "no"]

@@ -22,7 +22,12 @@ _ARGUMENTS = ("arguments", "parameters", "args", "input")
 _KEYS = frozenset(("name", "function", "type", "id", *_ARGUMENTS))
 _QUOTES = (('"', '"'), ("'", "'"), ("\u201c", "\u201d"))
 """What stands around names, not always rightly."""
-_FIRST_KEY = re.compile(r'[\[\s]*\{\s*"([^"\\]*)("?)(?:\s*:\s*"([^"\\]*)("?))?')
+_OPENING = re.compile(r"[\[\s]*\{\s*")
+_MEMBER = re.compile(
+    r'"([^"\\]{0,64})"\s*:\s*(?:"([^"\\]{0,64})"|-?\d[\d.]{0,30}|true|false|null)\s*,\s*'
+)
+"""A key and a value that holds no others, and that another key follows."""
+_BEGUN_MEMBER = re.compile(r'"([^"\\]{0,64})("?)(?:\s*:\s*"([^"\\]{0,64})("?))?')
 
 
 class CallReader:
@@ -36,9 +41,7 @@ class CallReader:
         tools: Mapping[str, Mapping[str, Any]],
         grammars: Grammars | None = None,
     ) -> None:
-        """`tools`: the name of each and the JSON schema of its parameters; `grammars` what arguments that are
-        JSON have to be of.
-        """
+        """`tools`: the name of each and the JSON schema of its parameters; `grammars`: those of arguments."""
         self.form = form
         self._tools = tools
         self._grammars = grammars
@@ -77,6 +80,8 @@ class CallReader:
 
     def unfinished(self, text: str) -> Stray | None:
         """Return the arguments that have begun and not ended, or the whole call."""
+        if self._tags is not None:
+            return self._tags.unfinished(text)
         if self._arguments is None:
             return None
         return self._arguments.open() or self._stray_call(text)
@@ -102,10 +107,9 @@ class CallReader:
 
     def go_on(self, end: int, *, whole: bool) -> None:
         """Go on where arguments that were wrong, or the whole call, have been replaced, up to `end`."""
-        assert self._arguments is not None
         self._json = JsonEnd()
-        if whole:  # it is taken as it is
-            self._arguments = None
+        if whole or self._arguments is None:  # it is taken as it is
+            self._arguments = self._tags = None
         else:
             self._arguments.go_on(end)
 
@@ -115,7 +119,7 @@ class CallReader:
         if head is None and self.form.tagged is not None:
             head = self.form.tagged.match(text, skipped)
             if head is not None:
-                self._tags = TagReader(head["name"], head.end(), self._tools.get(head["name"], {}))
+                self._tags = self._tag_reader(head["name"], head.end())
         if head is None:
             return False
         self._start = head.end()
@@ -123,6 +127,10 @@ class CallReader:
         if self._grammars is not None and self._tags is None:
             self._arguments = ArgumentsReader(self._grammars, self._start, self._name)
         return True
+
+    def _tag_reader(self, name: str, start: int) -> TagReader:
+        place = self._grammars(name) if self._grammars is not None else None
+        return TagReader(name, start, self._tools.get(name, {}), place)
 
     def _calls(self, source: str) -> tuple[tuple[str, Mapping[str, Any]], ...]:
         try:
@@ -141,9 +149,16 @@ class CallReader:
 
 def _plausible(text: str, start: int, tools: Collection[str]) -> bool:
     """Return whether JSON that may not be complete can still become a call of a known tool."""
-    if (match := _FIRST_KEY.match(text, start)) is None:
-        return re.fullmatch(r"\[?\s*\{?\s*", text[start : start + 80]) is not None
-    key, key_ended, value, value_ended = match.groups()
+    if (opening := _OPENING.match(text, start)) is None:
+        return re.fullmatch(r"\[?\s*", text[start : start + 80]) is not None
+    at = opening.end()
+    while at - start < _MAX_HEAD and (member := _MEMBER.match(text, at)):
+        if member[1] not in _KEYS or (member[1] == "name" and member[2] not in tools):
+            return False
+        at = member.end()
+    if (begun := _BEGUN_MEMBER.match(text, at)) is None:
+        return at == len(text)
+    key, key_ended, value, value_ended = begun.groups()
     if not key_ended:
         return any(name.startswith(key) for name in _KEYS)
     if key not in _KEYS:

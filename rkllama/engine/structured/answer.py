@@ -1,7 +1,8 @@
 """Completions of a given shape: generators over one run of the model, which is all that they need.
 
-A backend that constrains its tokens is run once. Another one is asked for the shape in the prompt, its
-completion is checked, and it is asked again.
+A backend that constrains its tokens is run once. With another one the completion is written together with
+the model; where that cannot be, it is asked for the shape in the prompt, its completion is checked, and it is
+asked again.
 """
 
 from __future__ import annotations
@@ -47,16 +48,20 @@ class Runner(Protocol):
         for. `extra` are turns behind the conversation's own.
         """
 
-    def written(self, grammar: Grammar, schema: Any) -> Iterator[Event] | None:
-        """The events of a completion that is of `grammar`, from a backend that does not constrain; None
-        where its prompts cannot be continued. `schema` is what the system prompt asks for.
+    def written(
+        self, grammar: Grammar, schema: Any, tools: tuple[Tool, ...]
+    ) -> Iterator[Event] | None:
+        """The events of a completion that is of `grammar`, or of calls of `tools`, from a backend that does
+        not constrain; None where its prompts cannot be continued. `schema` is what the system prompt asks
+        for.
         """
 
 
 def structured(runner: Runner, schema: Any, tools: tuple[Tool, ...] = ()) -> Iterator[Event]:
-    """A completion that meets a schema: constrained where the backend can, else asked for again.
+    """A completion that meets a schema: constrained where the backend can, else written together with the
+    model, else asked for again.
 
-    The model may call one of `tools` instead, which a constraint would not let it.
+    The model may call `tools` instead, which a constraint would not let it.
     """
     return _shaped(runner, schema, tools, free=bool(tools))
 
@@ -83,26 +88,27 @@ def demanded_call(runner: Runner, tools: tuple[Tool, ...], choice: str) -> Itera
 
 def _shaped(runner: Runner, schema: Any, tools: tuple[Tool, ...], *, free: bool) -> Iterator[Event]:
     """A completion that meets a schema, by the surest of the ways that there are; with `free` the model may
-    call one of `tools` instead.
+    call `tools` instead.
     """
     if runner.constrains and not free:
         runner.note_shaping("constrained")
         return _constrained(runner, schema)
-    if not free and (events := _written(runner, schema)):
+    written = None if runner.constrains else _written(runner, schema, tools if free else ())
+    if written is not None:
         runner.note_shaping("guided")
-        return events
+        return written
     runner.note_shaping("checked")
     return _asked_again(runner, schema, tools, demanded=bool(tools) and not free)
 
 
-def _written(runner: Runner, schema: Any) -> Iterator[Event] | None:
-    """A completion that is written together with the model, valid by construction; None where the schema
-    asks for what no grammar holds, or the runtime wraps its prompts.
+def _written(runner: Runner, schema: Any, tools: tuple[Tool, ...]) -> Iterator[Event] | None:
+    """A completion that is written together with the model, valid by construction, or calls of `tools`; None
+    where the schema asks for what no grammar holds, or the runtime wraps its prompts.
     """
     grammar = grammar_of(schema)
     if grammar is None:
         return None
-    return runner.written(grammar, schema)
+    return runner.written(grammar, schema, tools)
 
 
 def _constrained(runner: Runner, schema: Any) -> Iterator[Event]:

@@ -53,14 +53,20 @@ def _calls_grammar(name: str, tools: Sequence[Tool], *, several: bool) -> Gramma
 
 
 def mended(
-    writer: Writer, parser: AnswerParser, tools: Sequence[Tool], raw: str, *, called: bool
+    writer: Writer,
+    parser: AnswerParser,
+    tools: Sequence[Tool],
+    raw: str,
+    *,
+    called: bool,
+    pieces: Iterator[str] | None = None,
 ) -> Iterator[Event]:
     """The rest of an answer from arguments on that cannot go on as they do, Finished last.
 
-    `parser` has read `raw`, which the model has written, and stands at them; `called` is whether there
-    was a whole call before.
+    `parser` has read `raw`, which the model has written, and stands at them, or `pieces` are the rest of the
+    run; `called` is whether there was a whole call before.
     """
-    answer = _Answer(writer, parser, tools, raw)
+    answer = _Answer(writer, parser, tools, raw, pieces)
     for event in answer.events():
         called |= isinstance(event, ToolCallDelta)
         yield event
@@ -74,17 +80,25 @@ class _Answer:
     """What the model has written, and what has been put in the place of a part of it."""
 
     def __init__(
-        self, writer: Writer, parser: AnswerParser, tools: Sequence[Tool], raw: str
+        self,
+        writer: Writer,
+        parser: AnswerParser,
+        tools: Sequence[Tool],
+        raw: str,
+        pieces: Iterator[str] | None,
     ) -> None:
         self._writer = writer
         self._parser = parser
         self._tools = tools
         self._raw = raw
+        self._pieces = pieces
         self.ended: FinishReason | Literal["repeats"] = "stop"
         self.error: str | None = None
 
     def events(self) -> Iterator[Event]:
         """The events up to the end of the answer, which is `ended` then, perhaps with an `error`."""
+        if self._pieces is not None:
+            yield from self._read(self._pieces)
         while (stray := self._parser.stray) is not None and self.ended in ("stop", "repeats"):
             text, end = self._rewritten(stray)
             self.ended, self.error = end.reason, end.error
@@ -94,42 +108,42 @@ class _Answer:
             text += stray.closers
             self._raw = self._raw.removesuffix(stray.text) + text
             yield from self._parser.put(text)
-            yield from self._free()
+            yield from self._read(self._writer.run(self._raw))
         yield from self._parser.finish()
 
     def _rewritten(self, stray: StrayArguments) -> tuple[str, Finished]:
         """Return arguments as they are written together with the model, and how that ended."""
         if stray.whole:
-            several = stray.text.startswith("[")
+            several = stray.begun.startswith("[")
             grammar, root = _calls_grammar(stray.tool, self._tools, several=several), "$"
         else:
             grammar, root = _grammar(stray.tool, self._tools), "$.arguments"
-        writer = _ArgumentsWriter(self._writer, self._raw, stray.text)
+        writer = _ArgumentsWriter(self._writer, self._raw.removesuffix(stray.text), stray.begun)
         if grammar is None:  # none holds it as a part of a call
             return stray.text, writer.finished("stop")
         *texts, end = guided.guided(grammar, writer, root=root, begun=True)
         assert isinstance(end, Finished)
         return "".join(event.text for event in texts if isinstance(event, TextDelta)), end
 
-    def _free(self) -> Iterator[Event]:
-        """What the model writes behind arguments, up to others that cannot go on."""
+    def _read(self, pieces: Iterator[str]) -> Iterator[Event]:
+        """What the model writes freely, up to arguments that cannot go on."""
         parser = self._parser
-        for piece in self._writer.run(self._raw):
+        for piece in pieces:
             self._raw += piece
             yield from parser.feed(piece)
             if parser.stopped is not None or parser.stray is not None:
                 self._writer.stop()
         self.ended = self._writer.ended
-        if self.ended in ("stop", "repeats"):
+        if self.ended in ("stop", "repeats") and parser.stray is None:
             parser.check_end()
 
 
 class _ArgumentsWriter:
     """Writes the arguments of a call; what the model has written of them is its first run."""
 
-    def __init__(self, writer: Writer, raw: str, begun: str) -> None:
+    def __init__(self, writer: Writer, before: str, begun: str) -> None:
         self._writer = writer
-        self._before = raw.removesuffix(begun)
+        self._before = before
         self._begun = begun
         self.ended: FinishReason | Literal["repeats"] = "stop"
 
