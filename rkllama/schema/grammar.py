@@ -34,6 +34,7 @@ from .compiler.nodes import compile_nodes
 from .frames import (
     BLANKS,
     BOTTOM,
+    COMMA,
     FILLED,
     OPENED,
     ArrayAt,
@@ -188,6 +189,41 @@ class State:
     def in_string(self) -> bool:
         """Whether a string or a key is open."""
         return isinstance(self._tops[0], StringAt | KeyAt)
+
+    @property
+    def in_key(self) -> bool:
+        """Whether a key is open."""
+        return isinstance(self._tops[0], KeyAt)
+
+    @property
+    def key(self) -> str:
+        """The key that is open, as far as it is there, or the last whole one of an object."""
+        frame = self._tops[0]
+        if isinstance(frame, KeyAt):
+            return frame.cursor.text
+        return frame.key if isinstance(frame, ObjectAt) else ""
+
+    def needs_key(self, name: str) -> bool:
+        """Return whether the object here has to have a key that it does not have yet, or any at all."""
+        return all(
+            isinstance(frame, ObjectAt)
+            and (name in frame.missing or len(frame.seen) < frame.shape.least)
+            for frame in self._tops
+        )
+
+    @property
+    def follows_comma(self) -> bool:
+        """Whether a key has to come behind a comma."""
+        frame = self._tops[0]
+        return isinstance(frame, ObjectAt) and frame.phase == COMMA
+
+    def without_key(self, name: str) -> State:
+        """Return the state here of an object that goes on without a key which it may have."""
+        tops = tuple(
+            frame._replace(barred=frame.barred | {name}) if isinstance(frame, ObjectAt) else frame
+            for frame in self._tops
+        )
+        return State(self._grammar, tops, self.position, self._blanks, self._tail)
 
     @property
     def in_open_text(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar, State
@@ -16,6 +16,20 @@ _CYCLE, _CYCLES = 400, 80
 """Characters of what is said again and again until the model is stopped: three times, and so often that it is
 that long in all.
 """
+
+
+_ALL_BUT = 2
+"""Letters of a key that may be missing where it is still the one that the model means."""
+
+
+class _Key(NamedTuple):
+    """A key of which the value is not there yet."""
+
+    before: State
+    comma: State | None
+    """What stands before the comma before it."""
+    name: str | None = None
+    """With this it is whole, and nothing requires it."""
 
 
 class Draft:
@@ -32,6 +46,8 @@ class Draft:
         """Where the last character ends that is whole and no blank, or the run began."""
         self._comma: State | None = None
         """What stands before the last comma."""
+        self._key: _Key | None = None
+        """The last key, up to the end of the first value behind it."""
         self._sent = 0
 
     @property
@@ -58,6 +74,8 @@ class Draft:
         if self.ends_like_a_number():
             return self.before.position
         settled = min(self.start.position, self.firm.position)
+        if self.may_drop_key:
+            return min(settled, self._before_key())
         comma = self._comma
         if comma is None or self.text[comma.position + 1 : self.start.position].strip():
             return settled
@@ -94,9 +112,24 @@ class Draft:
         text = self.state.forced()
         if self.may_drop_comma:  # whether there is another key is for the model to say
             return ""
+        if self.state.in_key:
+            return text if self._is_meant(text) else ""
         if self.state.between_tokens or self.state.kind not in {"string", "any", *NUMBERS}:
             return text
         return text.partition('"')[0] if self.state.in_string else ""
+
+    def _is_meant(self, rest: str) -> bool:
+        """Whether the open key is the one that ends with this: the object has to have it, or the model has
+        written all of it but a letter or two.
+        """
+        state: State | None = self.state
+        for char in rest:
+            state = state.advance(char) if state else None
+            if state is not None and not state.in_key:
+                needed = self._key is not None and self._key.before.needs_key(state.key)
+                written = len(self.state.key)
+                return needed or len(state.key) - written <= min(_ALL_BUT, written - 1)
+        return False
 
     def take(self, text: str) -> int:
         """Add what of a text can come; return how many characters that is."""
@@ -109,6 +142,7 @@ class Draft:
             taken += 1
             if char == "," and not before.in_string:
                 self._comma = before
+            self._note_key(before, char)
             if not state.in_escape if state.in_string else char not in BLANKS:
                 self.firm = state
             if state.between_tokens:
@@ -119,6 +153,38 @@ class Draft:
                     break
         self.text += text[:taken]
         return taken
+
+    def _note_key(self, before: State, char: str) -> None:
+        """Keep what the last character of the text says of a key."""
+        state, key = self.state, self._key
+        if state.in_key:
+            if not before.in_key:
+                self._key = _Key(before, self._comma if before.follows_comma else None)
+        elif before.in_key:
+            if key is not None and not key.before.needs_key(state.key):
+                self._key = key._replace(name=state.key)
+        elif state.between_tokens and (not before.between_tokens or char in "]}"):
+            self._key = None
+
+    @property
+    def may_drop_key(self) -> bool:
+        """Whether the open value is the first behind a key that nothing requires, and that has not left."""
+        key = self._key
+        if key is None or key.name is None or len(self.text) <= key.before.position:
+            return False
+        return self._before_key() >= self._sent
+
+    def _before_key(self) -> int:
+        assert self._key is not None
+        return (self._key.comma or self._key.before).position
+
+    def drop_key(self) -> None:
+        """Take such a key back; it does not come again."""
+        key = self._key
+        assert key is not None and key.name is not None
+        self.go_back(key.before)
+        self.state = self.start = self.firm = key.before.without_key(key.name)
+        self._comma = key.comma or self._comma
 
     @property
     def is_cycle(self) -> bool:

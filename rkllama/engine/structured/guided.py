@@ -255,7 +255,9 @@ class _Answer:
             draft.go_back(draft.start)
 
     def _means_another(self, refused: str) -> bool:
-        """Whether the open number or choice only begins like the one that is meant."""
+        """Whether the open key, number or choice only begins like the one that is meant."""
+        if self._draft.state.in_key:
+            return bool(refused)
         if self._draft.state.kind in NUMBERS:
             return refused[:1] in _NUMBER or _SEPARATED.match(refused) is not None
         return bool(refused) and self._in_choice and not self._ends_value(refused)
@@ -353,7 +355,11 @@ class _Answer:
         value = asked_for(self._writer, draft) if self._failures[asked] < TRIES else None
         if value is not None:
             draft.take(value)
-        elif not (draft.may_drop_comma and is_last(self._writer, draft) and self._end_at_comma()):
+        elif draft.may_drop_comma and is_last(self._writer, draft):
+            self._end_at_comma()
+        elif draft.may_drop_key:
+            draft.drop_key()
+        else:
             raise _NotGiven(draft.path)
 
     def _end_at_comma(self) -> bool:
@@ -367,8 +373,8 @@ class _Answer:
         draft = self._draft
         if draft.may_drop_comma:
             return self._end_at_comma()
+        if draft.take("}"):
+            return True
         choices = draft.state.choices()
-        if not choices:
-            return False
         # What the object has to have is the last of them.
-        return draft.take(choices[0] if "}" in choices else choices[-1]) > 0
+        return bool(choices) and draft.take(choices[-1]) > 0
