@@ -68,6 +68,10 @@ Kind = Literal[
 of an object or `item` of an array, or their ends; `end`: nothing, the value is whole."""
 
 _MAX_FORCED = 1 << 16
+_DEPTH = 32
+"""Objects and arrays inside each other in what is written together with a model, where the schema leaves that
+open.
+"""
 
 
 def compile_schema(schema: object, root: object | None = None, limits: Limits = DEFAULT) -> Grammar:
@@ -103,12 +107,12 @@ class Grammar:
 
     def for_writing(self) -> Grammar:
         """Return the grammar without keys that its schema does not name and does not ask for, which models
-        make up from what they have read.
+        make up from what they have read, and with an end to values inside each other, which they do not find.
         """
-        if not self.decided_by_prefix:
-            return self  # such a key may be all that tells two branches apart
-        limits = replace(self.limits, named_keys=True)
-        return Grammar(self._node, limits, False, self.size)
+        depth = min(self.limits.depth, max(_DEPTH, int(self._node.height)))
+        # Such a key may be all that tells two branches apart.
+        limits = replace(self.limits, depth=depth, named_keys=self.decided_by_prefix)
+        return Grammar(self._node, limits, not self.decided_by_prefix, self.size)
 
     def accepts(self, text: str) -> bool:
         """Return whether a whole text is of this grammar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -18,18 +19,20 @@ that long in all.
 """
 
 
+_INDEX = re.compile(r"\[[0-9]+\]")
+_NESTED = 8
+"""How often a key stands in itself until it does not come again, where nothing requires it."""
 _ALL_BUT = 2
 """Letters of a key that may be missing where it is still the one that the model means."""
 
 
 class _Key(NamedTuple):
-    """A key of which the value is not there yet."""
+    """A key that nothing requires, and behind which there is no value yet."""
 
+    name: str
     before: State
     comma: State | None
     """What stands before the comma before it."""
-    name: str | None = None
-    """With this it is whole, and nothing requires it."""
 
 
 class Draft:
@@ -46,8 +49,9 @@ class Draft:
         """Where the last character ends that is whole and no blank, or the run began."""
         self._comma: State | None = None
         """What stands before the last comma."""
-        self._key: _Key | None = None
-        """The last key, up to the end of the first value behind it."""
+        self._before_key = self.start
+        """What stands before the last key."""
+        self._optional: _Key | None = None
         self._sent = 0
 
     @property
@@ -75,7 +79,7 @@ class Draft:
             return self.before.position
         settled = min(self.start.position, self.firm.position)
         if self.may_drop_key:
-            return min(settled, self._before_key())
+            return min(settled, self._end_without_key())
         comma = self._comma
         if comma is None or self.text[comma.position + 1 : self.start.position].strip():
             return settled
@@ -113,7 +117,7 @@ class Draft:
         if self.may_drop_comma:  # whether there is another key is for the model to say
             return ""
         if self.state.in_key:
-            return text if self._is_meant(text) else ""
+            return text if self._is_meant(text) and not self._in_recursion() else ""
         if self.state.between_tokens or self.state.kind not in {"string", "any", *NUMBERS}:
             return text
         return text.partition('"')[0] if self.state.in_string else ""
@@ -126,20 +130,25 @@ class Draft:
         for char in rest:
             state = state.advance(char) if state else None
             if state is not None and not state.in_key:
-                needed = self._key is not None and self._key.before.needs_key(state.key)
-                written = len(self.state.key)
-                return needed or len(state.key) - written <= min(_ALL_BUT, written - 1)
+                missing = len(state.key) - len(self.state.key)
+                all_but = missing <= min(_ALL_BUT, len(self.state.key) - 1)
+                return all_but or self._before_key.needs_key(state.key)
         return False
 
     def take(self, text: str) -> int:
-        """Add what of a text can come; return how many characters that is."""
-        taken = 0
+        """Add what of a text can come, small letters for capitals and the other way round where only those can;
+        return how many characters that is.
+        """
+        added = ""
         for char in text:
             state = self.state.advance(char)
-            if state is None or (char == "," and self._goes_round(text[:taken])):
+            if state is None and self.state.in_string and not self.state.in_escape:
+                char = char.swapcase()
+                state = self.state.advance(char) if len(char) == 1 else None
+            if state is None or (char == "," and self._goes_round(added)) or self._recurs(state):
                 break
             before, self.state = self.state, state
-            taken += 1
+            added += char
             if char == "," and not before.in_string:
                 self._comma = before
             self._note_key(before, char)
@@ -151,40 +160,65 @@ class Draft:
                 self.start = state
                 if state.must_end:
                     break
-        self.text += text[:taken]
-        return taken
+        self.text += added
+        return len(added)
 
     def _note_key(self, before: State, char: str) -> None:
         """Keep what the last character of the text says of a key."""
-        state, key = self.state, self._key
+        state = self.state
         if state.in_key:
             if not before.in_key:
-                self._key = _Key(before, self._comma if before.follows_comma else None)
+                self._before_key = before
         elif before.in_key:
-            if key is not None and not key.before.needs_key(state.key):
-                self._key = key._replace(name=state.key)
+            self._note_optional(state.key)
         elif state.between_tokens and (not before.between_tokens or char in "]}"):
-            self._key = None
+            self._optional = None  # a value has ended
+
+    def _note_optional(self, name: str) -> None:
+        before = self._before_key
+        if not before.needs_key(name):
+            self._optional = _Key(name, before, self._comma if before.follows_comma else None)
+        elif self._optional and self._optional.before.position >= before.position:
+            self._optional = None
 
     @property
     def may_drop_key(self) -> bool:
         """Whether the open value is the first behind a key that nothing requires, and that has not left."""
-        key = self._key
-        if key is None or key.name is None or len(self.text) <= key.before.position:
+        key = self._optional
+        if key is None or len(self.text) <= key.before.position:
             return False
-        return self._before_key() >= self._sent
+        return self._end_without_key() >= self._sent
 
-    def _before_key(self) -> int:
-        assert self._key is not None
-        return (self._key.comma or self._key.before).position
+    def _end_without_key(self) -> int:
+        assert self._optional is not None
+        return (self._optional.comma or self._optional.before).position
 
     def drop_key(self) -> None:
         """Take such a key back; it does not come again."""
-        key = self._key
-        assert key is not None and key.name is not None
+        key = self._optional
+        assert key is not None
         self.go_back(key.before)
         self.state = self.start = self.firm = key.before.without_key(key.name)
         self._comma = key.comma or self._comma
+
+    def _recurs(self, state: State) -> bool:
+        """Whether a key ends that nothing requires, and that stands in itself again and again."""
+        if not self.state.in_key or state.in_key or self._before_key.needs_key(state.key):
+            return False
+        names = _INDEX.sub("", state.path).split(".")[-_NESTED:]
+        return len(names) == _NESTED and len(set(names)) == 1
+
+    def _in_recursion(self) -> bool:
+        after = self.state.advance('"') if self.state.in_key else None
+        return after is not None and self._recurs(after)
+
+    def end_recursion(self) -> bool:
+        """Take such a key back; return whether there was one."""
+        if not self._in_recursion():
+            return False
+        self._note_optional(self.state.key)
+        self.drop_key()
+        return True
 
     @property
     def is_cycle(self) -> bool:
@@ -217,7 +251,7 @@ class Draft:
     @property
     def comma(self) -> State | None:
         """What stands before the comma that the text ends with, but for the quote of a key."""
-        if self._comma is None or len(self.text) <= self._comma.position:
+        if self._comma is None or self.text[self._comma.position :][:1] != ",":
             return None
         behind = self.text[self._comma.position + 1 :].strip()
         ends = not behind or (behind == '"' and self.state.kind == "key")

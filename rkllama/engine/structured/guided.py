@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
 from .draft import NUMBERS, Draft
-from .questions import asked_for, is_last, is_value
+from .questions import asked_for, is_last, is_value, key_for
 
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar, State
@@ -241,6 +241,8 @@ class _Answer:
         """Decide how to go on where the model's text cannot, or where it has ended (`refused` is "")."""
         draft = self._draft
         draft.go_back(draft.firm)
+        if draft.end_recursion():
+            return
         if self._drop_comma(refused) or self._take_quoted(refused):
             return
         if refused[:1] == " " and draft.state.kind == "string" and draft.take("T"):
@@ -315,7 +317,10 @@ class _Answer:
         if self._draft.state.may_end:  # a bare number, or a literal
             self._draft.take(" ")
             return self._draft.state.must_end
-        if self._draft.state.in_string or refused[:1] in _NUMBER or self._draft.text[-1:] in "[{":
+        text = self._draft.text
+        if self._draft.state.in_string or text[-1:] in "[{":
+            return False
+        if refused[:1] in _NUMBER and text[-1:].isdigit():
             return False
         ways = [text for text in (", ", "}", "]") if self._draft.state.feed(text)[0] == len(text)]
         if len(ways) > 1:  # whether there is more is for the model to say, once more
@@ -350,6 +355,8 @@ class _Answer:
         draft.go_back(draft.start)
         if draft.state.kind == "key" and self._take_next_key():
             return
+        if draft.state.kind == "item" and ", " in draft.state.choices() and draft.take("]"):
+            return
         asked = f"{draft.path} asked"
         self._failures[asked] += 1
         value = asked_for(self._writer, draft) if self._failures[asked] < TRIES else None
@@ -373,8 +380,10 @@ class _Answer:
         draft = self._draft
         if draft.may_drop_comma:
             return self._end_at_comma()
+        choices = draft.state.choices()
+        if "}" in choices and (key := key_for(self._writer, draft)):
+            return draft.take(key) > 0
         if draft.take("}"):
             return True
-        choices = draft.state.choices()
         # What the object has to have is the last of them.
         return bool(choices) and draft.take(choices[-1]) > 0

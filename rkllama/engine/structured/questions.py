@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _DRAWS = 8
 """How often a model goes on behind a question that has given answers, until it names one."""
-_NUMBER_DRAWS = 4
+_VALUE_DRAWS = 4
+_NO_KEY = "nothing"
 _LONGEST_REPLY = 200
 _BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
 _WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]')
@@ -41,7 +42,7 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
     choices = [text for text in draft.state.choices() if text != "]"]
     if choices and kind in ("enum", "item"):
         return _chosen(writer, draft, choices)
-    if kind not in {"string", "any", *NUMBERS}:
+    if kind not in {"string", "any", "item", *NUMBERS}:
         return None
     what = "a number" if kind in NUMBERS else "the value"
     question = f"For {draft.path} answer with {what} and nothing else."
@@ -49,10 +50,24 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
         fitting = [text for text in texts if is_value(draft.state, text)]
         if len(fitting) == 1:
             return fitting[0]
-    if kind in NUMBERS:
-        tries = range(_NUMBER_DRAWS if writer.varies else 1)
-        return next(filter(None, (_number(writer, draft, question, each) for each in tries)), None)
-    return None
+    draw = _text if draft.state.advance('"') else _number
+    tries = range(_VALUE_DRAWS if writer.varies else 1)
+    return next(filter(None, (draw(writer, draft, question, each) for each in tries)), None)
+
+
+def _text(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
+    """The text in quotes with which the model goes on there, where not any text would fit."""
+    state = draft.state.feed('"')[1]
+    if not state.in_string or state.in_open_text:
+        return None
+    text = '"'
+    for piece in writer.ask(draft.text, question, begun=f'{draft.text}"', again=again):
+        count, state = state.feed(piece)
+        text += piece[:count]
+        if count < len(piece) or not state.in_string:
+            writer.stop()
+            break
+    return text if is_value(draft.state, text) else None
 
 
 def _number(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
@@ -65,6 +80,20 @@ def _number(writer: Asked, draft: Draft, question: str, again: int) -> str | Non
     match = _WHOLE_NUMBER.match(f"{said}\n")
     number = match[1] if match else ""
     return number if is_value(draft.state, number) else None
+
+
+def key_for(writer: Asked, draft: Draft) -> str | None:
+    """Return the text of the key that an object is to begin with as the model names it when it is asked; None
+    where it names none.
+    """
+    keys = {text.strip().removesuffix(":").strip('"'): text for text in draft.state.choices()}
+    listed = ", ".join([*(key for key in keys if key != "}"), _NO_KEY])
+    question = f"Which of these does the user give? Answer with one and nothing else: {listed}"
+    said = _value_of(_reply(writer, draft, question))
+    named = [key for key in keys if key.casefold() == said.casefold()]
+    words = set(re.findall(r"\w+", said))
+    named = named or [key for key in keys if key in words]
+    return keys[named[0]] if named else None
 
 
 def is_last(writer: Asked, draft: Draft) -> bool:
