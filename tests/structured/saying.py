@@ -37,7 +37,19 @@ class Says(Model):
 
 
 @dataclass
-class Goes(Model):
+class Replies(Says):
+    """It replies to questions with a given text."""
+
+    reply: str = ""
+
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
+        self._stopping = False
+        self.ended = "stop"
+        yield self.reply
+
+
+@dataclass
+class Goes(Replies):
     """A model that goes on in a text of an object as far as that is written, and else says it again from its
     last value on.
     """
@@ -52,18 +64,6 @@ class Goes(Model):
             yield from self.spoken.rpartition(": ")[2]
         else:
             yield from self.spoken.rpartition(", ")[2]
-
-
-@dataclass
-class Replies(Says):
-    """It replies to questions with a given text."""
-
-    reply: str = ""
-
-    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
-        self._stopping = False
-        self.ended = "stop"
-        yield self.reply
 
 
 def says(value: Any, *texts: str, varies: bool = True) -> Answer:

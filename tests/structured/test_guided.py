@@ -17,6 +17,7 @@ from tests.structured.saying import (
     NUMBER,
     TEXT,
     TEXTS,
+    Goes,
     Replies,
     Says,
     ask,
@@ -343,3 +344,11 @@ def test_many_alike_in_a_list_are_no_circle() -> None:
     numbers = [0] * 20 + [1]
     got = says({"type": "array", "items": INTEGER}, f"{numbers}"[1:] + "}")
     assert json.loads(got.text) == {"a": numbers}
+
+
+@pytest.mark.parametrize(("reply", "length"), [("No.", 16), ("yes", 30)])
+def test_whether_a_list_that_counts_on_has_an_end_is_asked(reply: str, length: int) -> None:
+    names = [f"page {number}" for number in range(30)]
+    schema = {"type": "object", "properties": {"a": TEXTS}, "required": ["a"]}
+    got = ask(Goes({}, spoken=json.dumps({"a": names})[1:], reply=reply), schema)
+    assert json.loads(got.text) == {"a": names[:length]}

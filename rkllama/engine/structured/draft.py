@@ -19,6 +19,10 @@ that long in all.
 """
 
 
+_COUNTED = 16
+_LONGEST_ITEM = 100
+_ITEM = re.compile(r'"([^"]*[0-9][^"]*)"')
+_DIGITS = re.compile(r"[0-9]+")
 _INDEX = re.compile(r"\[[0-9]+\]")
 _NESTED = 8
 """How often a key stands in itself until it does not come again, where nothing requires it."""
@@ -52,6 +56,12 @@ class Draft:
         self._before_key = self.start
         """What stands before the last key."""
         self._optional: _Key | None = None
+        self._recursive: set[str] = set()
+        """Keys that have stood in themselves again and again."""
+        self.counts = False
+        """Whether what cannot come is a comma in a list that counts on and on: it could."""
+        self.counted = _COUNTED
+        """Items alike but for their numbers up to which a list may come."""
         self._sent = 0
 
     @property
@@ -136,7 +146,7 @@ class Draft:
         return False
 
     def take(self, text: str) -> int:
-        """Add what of a text can come, small letters for capitals and the other way round where only those can;
+        """Add what of a text can come, in small letters or capitals where only those can come;
         return how many characters that is.
         """
         added = ""
@@ -205,8 +215,9 @@ class Draft:
         """Whether a key ends that nothing requires, and that stands in itself again and again."""
         if not self.state.in_key or state.in_key or self._before_key.needs_key(state.key):
             return False
-        names = _INDEX.sub("", state.path).split(".")[-_NESTED:]
-        return len(names) == _NESTED and len(set(names)) == 1
+        times = 2 if state.key in self._recursive else _NESTED
+        names = _INDEX.sub("", state.path).split(".")[-times:]
+        return len(names) == times and len(set(names)) == 1
 
     def _in_recursion(self) -> bool:
         after = self.state.advance('"') if self.state.in_key else None
@@ -216,6 +227,7 @@ class Draft:
         """Take such a key back; return whether there was one."""
         if not self._in_recursion():
             return False
+        self._recursive.add(self.state.key)
         self._note_optional(self.state.key)
         self.drop_key()
         return True
@@ -227,8 +239,11 @@ class Draft:
 
     def _goes_round(self, more: str) -> bool:
         """Whether a list that may end says the same again and again."""
-        may_end = self.state.advance("]") is not None and not self.state.in_string
-        return may_end and _is_cycle(self.text + more)
+        if self.state.in_string or self.state.advance("]") is None:
+            return False
+        text = self.text + more
+        self.counts = not _is_cycle(text) and _counts(text, self.counted)
+        return self.counts or _is_cycle(text)
 
     def go_back(self, state: State) -> None:
         """Take back what stands behind a place, unless it has left."""
@@ -277,6 +292,16 @@ def _is_cycle(text: str) -> bool:
         if text.endswith(text[-unit:] * max(3, _CYCLES // unit)):
             return True
     return False
+
+
+def _counts(text: str, times: int) -> bool:
+    """Return whether a text ends with so many items in quotes that differ in their numbers only."""
+    items = _ITEM.findall(text[-_LONGEST_ITEM * times :])[-times:]
+    return (
+        len(items) == times
+        and len({_DIGITS.sub("0", item) for item in items}) == 1
+        and text.endswith('"')
+    )
 
 
 def _length_without_repetition(text: str) -> int:

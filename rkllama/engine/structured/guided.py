@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
 from .draft import NUMBERS, Draft
-from .questions import asked_for, is_last, is_value, key_for
+from .questions import asked_for, is_last, is_value, key_for, list_ends
 
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar, State
@@ -313,7 +313,7 @@ class _Answer:
     def _end_value(self, refused: str) -> bool:
         """End a number or a list where the model goes on with something else, or not at all."""
         if refused[:1] == "," and self._draft.state.advance(","):  # the list goes round
-            return self._draft.take("]") > 0
+            return self._end_list()
         if self._draft.state.may_end:  # a bare number, or a literal
             self._draft.take(" ")
             return self._draft.state.must_end
@@ -327,6 +327,14 @@ class _Answer:
             asked = self._failures[self._draft.place] or not self._writer.varies
             ways = ways[1:] if asked else []
         return bool(ways) and self._draft.take(ways[0]) > 0
+
+    def _end_list(self) -> bool:
+        """End a list that goes round, or that counts on and on where the model says so when it is asked."""
+        draft = self._draft
+        if draft.counts and not list_ends(self._writer, draft):
+            draft.counted *= 2
+            return draft.take(",") > 0
+        return draft.take("]") > 0
 
     def _open_string(self, refused: str) -> bool:
         """Write the quote that the model has left out, where only a string can come, or, at last, where it

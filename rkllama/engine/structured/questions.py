@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _DRAWS = 8
 """How often a model goes on behind a question that has given answers, until it names one."""
 _VALUE_DRAWS = 4
-_NO_KEY = "nothing"
+_KEY_DRAWS = 2
 _LONGEST_REPLY = 200
 _BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
 _WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]')
@@ -46,10 +46,13 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
         return None
     what = "a number" if kind in NUMBERS else "the value"
     question = f"For {draft.path} answer with {what} and nothing else."
-    for texts in _readings(_reply(writer, draft, question)):
-        fitting = [text for text in texts if is_value(draft.state, text)]
-        if len(fitting) == 1:
-            return fitting[0]
+    value = _read(draft, _reply(writer, draft, question))
+    if value is None and (name := _name_of(draft.path)):
+        # Without the answer so far, which models without a schema go on in as they like.
+        reply = _said(writer, "Okay.", f"What is the {name} in what I said?")
+        value = _read(draft, reply, sentence=True)
+    if value is not None:
+        return value
     draw = _text if draft.state.advance('"') else _number
     tries = range(_VALUE_DRAWS if writer.varies else 1)
     return next(filter(None, (draw(writer, draft, question, each) for each in tries)), None)
@@ -86,14 +89,14 @@ def key_for(writer: Asked, draft: Draft) -> str | None:
     """Return the text of the key that an object is to begin with as the model names it when it is asked; None
     where it names none.
     """
-    keys = {text.strip().removesuffix(":").strip('"'): text for text in draft.state.choices()}
-    listed = ", ".join([*(key for key in keys if key != "}"), _NO_KEY])
-    question = f"Which of these does the user give? Answer with one and nothing else: {listed}"
-    said = _value_of(_reply(writer, draft, question))
-    named = [key for key in keys if key.casefold() == said.casefold()]
-    words = set(re.findall(r"\w+", said))
-    named = named or [key for key in keys if key in words]
-    return keys[named[0]] if named else None
+    keys = {text.strip()[1:].partition('":')[0]: text for text in draft.state.choices()}
+    keys.pop("", None)  # the end of the object
+    question = f"Which of these do you know? Answer with what you know: {', '.join(keys)}"
+    for again in range(_KEY_DRAWS if writer.varies else 1):
+        named = _drawn(writer, draft, question, keys, again)
+        if len(named) == 1:
+            return keys[named[0]]
+    return None
 
 
 def is_last(writer: Asked, draft: Draft) -> bool:
@@ -101,6 +104,13 @@ def is_last(writer: Asked, draft: Draft) -> bool:
     question = f"Is there a value for {draft.path}? Answer with yes or no and nothing else."
     words = set(re.findall(r"[a-z]+", _reply(writer, draft, question).casefold()))
     return "no" in words and "yes" not in words
+
+
+def list_ends(writer: Asked, draft: Draft) -> bool:
+    """Return whether the model says that a list which may end does."""
+    question = f"Is there more in {draft.path}? Answer with yes or no and nothing else."
+    words = set(re.findall(r"[a-z]+", _reply(writer, draft, question).casefold()))
+    return "yes" not in words
 
 
 def is_value(state: State, text: str) -> bool:
@@ -129,7 +139,7 @@ def _drawn(
     writer: Asked, draft: Draft, question: str, values: dict[str, str], again: int
 ) -> list[str]:
     """Those of the values with which the model goes on where it has begun to reply with the answer so far."""
-    quote = '"' if all(choice.startswith('"') for choice in values.values()) else ""
+    quote = '"' if all(choice.lstrip().startswith('"') for choice in values.values()) else ""
     named, said = list(values), ""
     begun = draft.text if quote else draft.for_run(again)
     for piece in writer.ask(draft.text, question, begun=begun + quote, again=again):
@@ -141,12 +151,33 @@ def _drawn(
     return named if said.strip(' "') else []
 
 
-def _reply(writer: Asked, draft: Draft, question: str) -> str:
+def _name_of(path: str) -> str:
+    """Return how a value is called where nothing is told of the answer around it: "zip of address"; "" for
+    one of a list.
+    """
+    return "" if "[" in path else " of ".join(reversed(path.split(".")[1:]))
+
+
+def _read(draft: Draft, reply: str, *, sentence: bool = False) -> str | None:
+    """The one value in a reply that fits; in a `sentence` it is a number or a word."""
+    for texts in [_numbers(reply), _words(reply)] if sentence else _readings(reply):
+        fitting = [text for text in texts if is_value(draft.state, text)]
+        if len(fitting) == 1:
+            return fitting[0]
+    return None
+
+
+def _said(writer: Asked, written: str, question: str) -> str:
     reply = ""
-    for piece in writer.ask(draft.text, question):
+    for piece in writer.ask(written, question):
         reply += piece
         if len(reply) > _LONGEST_REPLY:
             writer.stop()
+    return reply
+
+
+def _reply(writer: Asked, draft: Draft, question: str) -> str:
+    reply = _said(writer, draft.text, question)
     key = re.escape(draft.path.rpartition(".")[2])
     match = re.search(rf'"{key}"\s*:\s*("[^"\n]*"|[^\s,}}]+)', reply)
     return match[1] if match else reply  # many a model replies with JSON, too
@@ -155,9 +186,17 @@ def _reply(writer: Asked, draft: Draft, question: str) -> str:
 def _readings(reply: str) -> Iterator[set[str]]:
     """What the value in a reply may be: all of it, the numbers in it, its words."""
     yield {reply.strip().rstrip(".")}
-    yield {match[0].replace(",", "") for match in _ANY_NUMBER.finditer(reply)}
+    yield _numbers(reply)
     yield {json.dumps(_value_of(reply), ensure_ascii=False)}
-    yield {json.dumps(word.strip(".,;:'\"()"), ensure_ascii=False) for word in reply.split()}
+    yield _words(reply)
+
+
+def _numbers(reply: str) -> set[str]:
+    return {match[0].replace(",", "") for match in _ANY_NUMBER.finditer(reply)}
+
+
+def _words(reply: str) -> set[str]:
+    return {json.dumps(word.strip(".,;:'\"()"), ensure_ascii=False) for word in reply.split()}
 
 
 def _value_of(text: str) -> str:
