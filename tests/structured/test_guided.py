@@ -219,6 +219,9 @@ def test_an_answer_that_is_cancelled_just_ends() -> None:
         (TEXTS, ('\n  "a",\n  "b",\n]}',), ["a", "b"]),
         ({"type": "array", "items": INTEGER}, ("1,200]",), [1, 200]),
         ({"enum": ["cat", "dog"]}, ('"dogs"', '"dog"'), "dog"),
+        ({"enum": ["cat", "Dog"]}, ('"CAT"',), "cat"),
+        ({"type": "string", "pattern": "^[A-Z]{2}-[a-z]$"}, ('"ab-C"',), "AB-c"),
+        (TEXTS, ('"a" => "b"', "+", "+"), ["a"]),
         ({"enum": ["cat", "dog"]}, ("None", '"dog"'), "dog"),
         ({"type": "boolean"}, ("yes", "true"), True),
         ({"type": "boolean"}, ('"false"}', "}"), False),
@@ -273,6 +276,7 @@ def test_a_choice_is_offered_when_the_model_does_not_make_it() -> None:
     assert model.replies == ['"dog"']
 
 
+EMAIL = {"type": "string", "format": "email"}
 KINDS = {"enum": ["cat", "dog"]}
 
 
@@ -306,6 +310,9 @@ def test_whether_a_list_goes_on_is_asked_where_no_item_fits(reply: str, ends: bo
         ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "It is 5.", 5),
         ({"type": "string", "format": "date"}, "The day is 2024-02-29.", "2024-02-29"),
         ({"type": "string", "format": "date"}, "2024-02-29 to 2024-03-01", None),
+        ({"type": "array", "items": EMAIL, "minItems": 1}, "It is a@b.de.", ["a@b.de"]),
+        (EMAIL, 'a@b.de", that is', "a@b.de"),
+        (EMAIL, "a@b", None),
         (TEXT, "nothing", None),
         ({"type": ["string", "null"]}, "a text", None),
     ],
@@ -352,3 +359,31 @@ def test_whether_a_list_that_counts_on_has_an_end_is_asked(reply: str, length: i
     schema = {"type": "object", "properties": {"a": TEXTS}, "required": ["a"]}
     got = ask(Goes({}, spoken=json.dumps({"a": names})[1:], reply=reply), schema)
     assert json.loads(got.text) == {"a": names[:length]}
+
+
+def test_a_list_is_ended_behind_an_object_of_which_a_key_was_dropped() -> None:
+    texts = ('{"x": 1, "y": 2, "z": 3}]}', *['"z'] * 3, "\n}")
+    got = says({"type": "array", "items": _POSITION}, *texts)
+    assert json.loads(got.text) == {"a": [{"x": 1, "y": 2}]}
+    assert got.model.runs < 10
+
+
+RECURSIVE = {
+    "type": "object",
+    "properties": {"v": INTEGER, "all": {"type": "array", "items": {"$ref": "#"}, "minItems": 1}},
+    "additionalProperties": False,
+}
+
+
+def test_an_object_inside_itself_without_end_is_ended() -> None:
+    got = ask(Says({}, texts=('"all": [{' * 20, *['"all": [{'] * 9, '"v": 1}')), RECURSIVE)
+    assert got.finished.error is None, got.model.log
+    assert got.text.count('"all"') == 7
+    assert got.model.runs < 20
+
+
+def test_some_objects_inside_each_other_are_taken() -> None:
+    document: dict[str, Any] = {"v": 1}
+    for number in range(6):
+        document = {"v": number, "all": [document]}
+    assert json.loads(ask(Model(document), RECURSIVE).text) == document

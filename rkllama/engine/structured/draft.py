@@ -19,6 +19,7 @@ that long in all.
 """
 
 
+_WARMEST = 3
 _COUNTED = 16
 _LONGEST_ITEM = 100
 _ITEM = re.compile(r'"([^"]*[0-9][^"]*)"')
@@ -282,6 +283,13 @@ class Draft:
         """Take back what the model has written again and again, as far as it has not left."""
         length = max(_length_without_repetition(self.text), self._sent, self.start.position)
         self.go_back(self.start.feed(self.text[self.start.position : length])[1])
+
+
+def warmth(tries: int) -> int:
+    """Return which try a run is to draw its tokens like, after so many: a model gets warmer with each, and
+    beyond some it writes nothing that makes sense.
+    """
+    return tries if tries <= _WARMEST else _WARMEST - tries % 2
 
 
 def _is_cycle(text: str) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
-from .draft import NUMBERS, Draft
+from .draft import NUMBERS, Draft, warmth
 from .questions import asked_for, is_last, is_value, key_for, list_ends
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class _Answer:
         draft.firm = draft.state
         refused = said = ""
         again = self._failures[draft.place]
-        for piece in self._writer.run(draft.for_run(again), again=again):
+        for piece in self._writer.run(draft.for_run(again), again=warmth(again)):
             if len(draft.text) == length and draft.text[-1:] == " ":
                 piece = piece.lstrip(" ")
             if not draft.text:

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from .draft import NUMBERS, Draft
+from .draft import NUMBERS, Draft, warmth
 
 if TYPE_CHECKING:
     from ...schema.grammar import State
 
 _DRAWS = 8
 """How often a model goes on behind a question that has given answers, until it names one."""
-_VALUE_DRAWS = 4
+_NUMBER_DRAWS, _TEXT_DRAWS = 4, 8
 _KEY_DRAWS = 2
 _LONGEST_REPLY = 200
 _BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
@@ -53,8 +53,8 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
         value = _read(draft, reply, sentence=True)
     if value is not None:
         return value
-    draw = _text if draft.state.advance('"') else _number
-    tries = range(_VALUE_DRAWS if writer.varies else 1)
+    draw, draws = (_text, _TEXT_DRAWS) if draft.state.advance('"') else (_number, _NUMBER_DRAWS)
+    tries = range(draws if writer.varies else 1)
     return next(filter(None, (draw(writer, draft, question, each) for each in tries)), None)
 
 
@@ -64,7 +64,7 @@ def _text(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
     if not state.in_string or state.in_open_text:
         return None
     text = '"'
-    for piece in writer.ask(draft.text, question, begun=f'{draft.text}"', again=again):
+    for piece in writer.ask(draft.text, question, begun=f'{draft.text}"', again=warmth(again)):
         count, state = state.feed(piece)
         text += piece[:count]
         if count < len(piece) or not state.in_string:
@@ -76,7 +76,7 @@ def _text(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
 def _number(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
     """The number with which the model goes on where it has begun to reply with the answer so far."""
     said = ""
-    for piece in writer.ask(draft.text, question, begun=draft.for_run(again), again=again):
+    for piece in writer.ask(draft.text, question, begun=draft.for_run(again), again=warmth(again)):
         said += piece
         if _WHOLE_NUMBER.match(said) or not _BEGUN_NUMBER.fullmatch(said):
             writer.stop()
@@ -142,7 +142,7 @@ def _drawn(
     quote = '"' if all(choice.lstrip().startswith('"') for choice in values.values()) else ""
     named, said = list(values), ""
     begun = draft.text if quote else draft.for_run(again)
-    for piece in writer.ask(draft.text, question, begun=begun + quote, again=again):
+    for piece in writer.ask(draft.text, question, begun=begun + quote, again=warmth(again)):
         said += piece
         begin = said.strip().removeprefix('"').casefold()
         named = [value for value in values if value.casefold().startswith(begin[: len(value)])]
