@@ -370,6 +370,8 @@ class _Answer:
         value = asked_for(self._writer, draft) if self._failures[asked] < TRIES else None
         if value is not None:
             draft.take(value)
+            if not draft.state.between_tokens:  # no digit belongs to it any more
+                draft.take("\n")
         elif draft.may_drop_comma and is_last(self._writer, draft):
             self._end_at_comma()
         elif draft.may_drop_key:

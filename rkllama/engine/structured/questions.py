@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from .draft import NUMBERS, Draft, warmth
@@ -17,6 +17,8 @@ _DRAWS = 8
 _NUMBER_DRAWS, _TEXT_DRAWS = 4, 8
 _KEY_DRAWS = 2
 _LONGEST_REPLY = 200
+_BEFORE = "Okay."
+"""What stands in the place of the answer so far before a plain question."""
 _BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
 _WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]')
 """A number and what ends it, but for zeros at its end."""
@@ -47,10 +49,9 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
     what = "a number" if kind in NUMBERS else "the value"
     question = f"For {draft.path} answer with {what} and nothing else."
     value = _read(draft, _reply(writer, draft, question))
-    if value is None and (name := _name_of(draft.path)):
-        # Without the answer so far, which models without a schema go on in as they like.
-        reply = _said(writer, "Okay.", f"What is the {name} in what I said?")
-        value = _read(draft, reply, sentence=True)
+    for plain in _plain_questions(draft.path):
+        if value is None:
+            value = _read(draft, _said(writer, _BEFORE, plain), sentence=True)
     if value is not None:
         return value
     draw, draws = (_text, _TEXT_DRAWS) if draft.state.advance('"') else (_number, _NUMBER_DRAWS)
@@ -63,8 +64,10 @@ def _text(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
     state = draft.state.feed('"')[1]
     if not state.in_string or state.in_open_text:
         return None
-    text = '"'
-    for piece in writer.ask(draft.text, question, begun=f'{draft.text}"', again=warmth(again)):
+    text, before, begun = '"', draft.text, f'{draft.text}"'
+    if again % 2 and (name := _name_of(draft.path)):
+        before, question, begun = _BEFORE, _plain_questions(draft.path)[0], f'The {name} is "'
+    for piece in writer.ask(before, question, begun=begun, again=warmth(again)):
         count, state = state.feed(piece)
         text += piece[:count]
         if count < len(piece) or not state.in_string:
@@ -127,12 +130,17 @@ def _chosen(writer: Asked, draft: Draft, choices: Sequence[str]) -> str | None:
     listed = ", ".join(values)
     question = f"For {draft.path} choose one of these and answer with nothing else: {listed}"
     said = _value_of(_reply(writer, draft, question)).casefold()
-    named = [value for value in values if value.casefold() == said]
-    named = named or [value for value in values if value.casefold() in said]
+    named = [value for value in values if value.casefold() == said] or _named(values, said)
+    if len(named) != 1 and (name := _name_of(draft.path)):
+        named = _named(values, _said(writer, _BEFORE, f"Which of these is the {name}: {listed}?"))
     for again in range(_DRAWS if writer.varies else 1):
         if len(named) != 1:
             named = _drawn(writer, draft, question, values, again)
     return values[named[0]] if len(named) == 1 else None
+
+
+def _named(values: Iterable[str], said: str) -> list[str]:
+    return [value for value in values if value.casefold() in said.casefold()]
 
 
 def _drawn(
@@ -156,6 +164,16 @@ def _name_of(path: str) -> str:
     one of a list.
     """
     return "" if "[" in path else " of ".join(reversed(path.split(".")[1:]))
+
+
+def _plain_questions(path: str) -> list[str]:
+    """Questions for a value without the answer so far, which a model goes on in as it likes where it is told
+    of no schema.
+    """
+    name = _name_of(path)
+    if not name:
+        return []
+    return [f"What is the {name} in what I said?", f"Repeat what I said, with the {name}."]
 
 
 def _read(draft: Draft, reply: str, *, sentence: bool = False) -> str | None:
