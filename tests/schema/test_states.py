@@ -12,7 +12,7 @@ from rkllama.schema.grammar import Grammar, State, compile_schema
 from rkllama.schema.limits import Limits
 from tests.schema.tools import CLASSES, HOME_ASSISTANT, LARGEST, MCP
 
-PERSON = {
+PERSON: dict[str, Any] = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},

@@ -49,6 +49,16 @@ class Replies(Says):
 
 
 @dataclass
+class RepliesPlainly(Replies):
+    """It does not know what to reply where the answer so far stands before the question."""
+
+    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
+        known = not written.startswith("{")
+        replies = super().ask(written, question, begun=begun, again=again)
+        return replies if known else iter("...")
+
+
+@dataclass
 class Goes(Replies):
     """A model that goes on in a text of an object as far as that is written, and else says it again from its
     last value on.

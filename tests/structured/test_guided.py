@@ -19,6 +19,7 @@ from tests.structured.saying import (
     TEXTS,
     Goes,
     Replies,
+    RepliesPlainly,
     Says,
     ask,
     grammar_of,
@@ -387,3 +388,30 @@ def test_some_objects_inside_each_other_are_taken() -> None:
     for number in range(6):
         document = {"v": number, "all": [document]}
     assert json.loads(ask(Model(document), RECURSIVE).text) == document
+
+
+@pytest.mark.parametrize(
+    ("value", "reply", "given"),
+    [
+        (INTEGER, "The a in what I said is 25 euros.", 25),
+        (INTEGER, "25 or 30 euros", None),
+        ({"enum": ["cat", "dog"]}, "It is the DOG.", "dog"),
+        ({"enum": ["cat", "dog"]}, "cat or dog", None),
+        (EMAIL, "Write to a@b.de.", "a@b.de"),
+        (EMAIL, 'a.b@c.de", I think', "a.b@c.de"),
+    ],
+)
+def test_a_value_is_asked_for_in_plain_words(value: Any, reply: str, given: Any) -> None:
+    """Where the model's reply to the answer so far makes no sense."""
+    schema = {"type": "object", "properties": {"a": value}, "required": ["a"]}
+    got = ask(RepliesPlainly({}, texts=("{", "{", "{", "}"), reply=reply), schema)
+    if given is None:
+        assert got.finished.error == "the model gave no value that fits at $.a"
+    else:
+        assert json.loads(got.text) == {"a": given}
+
+
+def test_a_number_that_was_asked_for_is_whole() -> None:
+    schema = {"type": "object", "properties": {"a": INTEGER}, "required": ["a"]}
+    got = ask(Replies({}, texts=("{", "{", "{", "0119}", "}"), reply="10"), schema)
+    assert json.loads(got.text) == {"a": 10}, got.model.log

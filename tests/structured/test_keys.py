@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.schema.tools import many
-from tests.structured.saying import INTEGER, TEXT, Goes, Says, ask
+from tests.structured.saying import INTEGER, TEXT, Goes, Replies, Says, ask
 
 OPEN = {
     "type": "object",
@@ -146,3 +146,9 @@ def test_a_key_leaves_with_its_value() -> None:
     sent = list(accumulate(got.deltas))
     assert not any(text.endswith('"a": ') for text in sent)
     assert any(text.endswith('"b": ') for text in sent)
+
+
+@pytest.mark.parametrize(("reply", "given"), [('text": "x"', {"text": "x"}), ('other"', {})])
+def test_the_model_is_asked_with_which_key_an_object_begins(reply: str, given: Any) -> None:
+    got = ask(Replies({}, texts=(*['"type"'] * 3, '"x"}'), reply=reply), CLOSED)
+    assert json.loads(got.text) == given
