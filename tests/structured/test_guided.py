@@ -415,3 +415,9 @@ def test_a_number_that_was_asked_for_is_whole() -> None:
     schema = {"type": "object", "properties": {"a": INTEGER}, "required": ["a"]}
     got = ask(Replies({}, texts=("{", "{", "{", "0119}", "}"), reply="10"), schema)
     assert json.loads(got.text) == {"a": 10}, got.model.log
+
+
+def test_no_letter_is_written_into_a_word() -> None:
+    """As a T is, between a date and a time."""
+    got = says(EMAIL, '"grace hopper"', *["@example.com"] * 9, '"}')
+    assert "graceT" not in got.text + str(got.model.log)

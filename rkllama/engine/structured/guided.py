@@ -33,6 +33,7 @@ which take it longer than a new run takes to begin."""
 _SEPARATED = re.compile(r",\d")
 _QUOTED = re.compile(r'"([a-z]{1,5}|-?[0-9]*(?:\.[0-9]*)?)("?)')
 """A number or a literal in quotes."""
+_DATE = re.compile(r'"[0-9]{4}-[0-9]{2}-[0-9]{2}$')
 _LONGEST_PROSE = 200
 """Characters of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
@@ -245,7 +246,7 @@ class _Answer:
             return
         if self._drop_comma(refused) or self._take_quoted(refused):
             return
-        if refused[:1] == " " and draft.state.kind == "string" and draft.take("T"):
+        if refused[:1] == " " and _DATE.search(draft.text) and draft.take("T"):
             return  # between a date and a time
         if draft.goes_on_as_number(refused):
             draft.go_back(draft.before)

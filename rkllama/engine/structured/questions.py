@@ -16,7 +16,7 @@ _DRAWS = 8
 """How often a model goes on behind a question that has given answers, until it names one."""
 _NUMBER_DRAWS, _TEXT_DRAWS = 4, 8
 _KEY_DRAWS = 2
-_LONGEST_REPLY = 200
+_LONGEST_REPLY = 120
 _BEFORE = "Okay."
 """What stands in the place of the answer so far before a plain question."""
 _BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
