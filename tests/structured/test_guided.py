@@ -421,3 +421,8 @@ def test_no_letter_is_written_into_a_word() -> None:
     """As a T is, between a date and a time."""
     got = says(EMAIL, '"grace hopper"', *["@example.com"] * 9, '"}')
     assert "graceT" not in got.text + str(got.model.log)
+
+
+def test_a_text_behind_which_the_model_ends_twice_is_whole() -> None:
+    got = says(TEXT, '"That is it.', "", " And more")
+    assert json.loads(got.text) == {"a": "That is it."}

@@ -248,6 +248,9 @@ class _Answer:
             return
         if refused[:1] == " " and _DATE.search(draft.text) and draft.take("T"):
             return  # between a date and a time
+        if not refused and self._is_whole_text:
+            draft.take('"')
+            return
         if draft.goes_on_as_number(refused):
             draft.go_back(draft.before)
         elif self._means_another(refused):
@@ -256,6 +259,13 @@ class _Answer:
             return
         if self._fail() == 1:
             draft.go_back(draft.start)
+
+    @property
+    def _is_whole_text(self) -> bool:
+        """Whether the model has ended twice in an open text, so that it has no more of it."""
+        draft = self._draft
+        begun = draft.state.in_open_text and draft.text[-1:] != '"'
+        return begun and self._failures[draft.place] > 0
 
     def _means_another(self, refused: str) -> bool:
         """Whether the open key, number or choice only begins like the one that is meant."""
