@@ -19,7 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import board, cpu, fleet, page, slots, states, structured, structured_cpu
+from benchmarks import (
+    board,
+    cpu,
+    fleet,
+    page,
+    slots,
+    states,
+    structured,
+    structured_cpu,
+    structured_tasks,
+)
 from rkllama.models import guide
 from tests.running import Server
 from tests.virtual_npu import directive, library, read_trace, write_model
@@ -61,6 +71,12 @@ def main() -> None:
         action="store_true",
         help="measure structured answers alone (some minutes); with --gguf those of this model",
     )
+    parser.add_argument(
+        "--tasks",
+        choices=structured_tasks.LISTS,
+        default="known",
+        help="the requests for --structured with --gguf (known)",
+    )
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
 
@@ -75,7 +91,7 @@ def main() -> None:
         if not arguments.gguf:
             states.measure(report)
     elif arguments.structured and arguments.gguf:
-        structured_cpu.measure(arguments.gguf, report)
+        structured_cpu.measure(arguments.gguf, report, structured_tasks.LISTS[arguments.tasks])
     elif arguments.gguf:
         cpu.measure(arguments.gguf, report)
     elif arguments.fleet:

@@ -111,6 +111,8 @@ class ObjectAt(NamedTuple):
     key: str = ""
     missing: frozenset[str] = frozenset()
     """Keys that have to come."""
+    barred: frozenset[str] = frozenset()
+    """Keys that must not come any more."""
 
 
 class ArrayAt(NamedTuple):
@@ -319,6 +321,7 @@ def keys(frame: ObjectAt, limits: Limits) -> KeyCursor | None:
     room = shape.most - len(seen)
     if room <= 0:
         return None
+    seen |= frame.barred
     words, others = shape.words, None
     if room <= len(frame.missing):
         words = sorted_words(frame.missing)

@@ -34,6 +34,7 @@ from .compiler.nodes import compile_nodes
 from .frames import (
     BLANKS,
     BOTTOM,
+    COMMA,
     FILLED,
     OPENED,
     ArrayAt,
@@ -67,6 +68,10 @@ Kind = Literal[
 of an object or `item` of an array, or their ends; `end`: nothing, the value is whole."""
 
 _MAX_FORCED = 1 << 16
+_DEPTH = 32
+"""Objects and arrays inside each other in what is written together with a model, where the schema leaves that
+open.
+"""
 
 
 def compile_schema(schema: object, root: object | None = None, limits: Limits = DEFAULT) -> Grammar:
@@ -102,12 +107,12 @@ class Grammar:
 
     def for_writing(self) -> Grammar:
         """Return the grammar without keys that its schema does not name and does not ask for, which models
-        make up from what they have read.
+        make up from what they have read, and with an end to values inside each other, which they do not find.
         """
-        if not self.decided_by_prefix:
-            return self  # such a key may be all that tells two branches apart
-        limits = replace(self.limits, named_keys=True)
-        return Grammar(self._node, limits, False, self.size)
+        depth = min(self.limits.depth, max(_DEPTH, int(self._node.height)))
+        # Such a key may be all that tells two branches apart.
+        limits = replace(self.limits, depth=depth, named_keys=self.decided_by_prefix)
+        return Grammar(self._node, limits, not self.decided_by_prefix, self.size)
 
     def accepts(self, text: str) -> bool:
         """Return whether a whole text is of this grammar."""
@@ -188,6 +193,41 @@ class State:
     def in_string(self) -> bool:
         """Whether a string or a key is open."""
         return isinstance(self._tops[0], StringAt | KeyAt)
+
+    @property
+    def in_key(self) -> bool:
+        """Whether a key is open."""
+        return isinstance(self._tops[0], KeyAt)
+
+    @property
+    def key(self) -> str:
+        """The key that is open, as far as it is there, or the last whole one of an object."""
+        frame = self._tops[0]
+        if isinstance(frame, KeyAt):
+            return frame.cursor.text
+        return frame.key if isinstance(frame, ObjectAt) else ""
+
+    def needs_key(self, name: str) -> bool:
+        """Return whether the object here has to have a key that it does not have yet, or any at all."""
+        return all(
+            isinstance(frame, ObjectAt)
+            and (name in frame.missing or len(frame.seen) < frame.shape.least)
+            for frame in self._tops
+        )
+
+    @property
+    def follows_comma(self) -> bool:
+        """Whether a key has to come behind a comma."""
+        frame = self._tops[0]
+        return isinstance(frame, ObjectAt) and frame.phase == COMMA
+
+    def without_key(self, name: str) -> State:
+        """Return the state here of an object that goes on without a key which it may have."""
+        tops = tuple(
+            frame._replace(barred=frame.barred | {name}) if isinstance(frame, ObjectAt) else frame
+            for frame in self._tops
+        )
+        return State(self._grammar, tops, self.position, self._blanks, self._tail)
 
     @property
     def in_open_text(self) -> bool:

@@ -137,15 +137,17 @@ def next_keys(frame: ObjectAt, limits: Limits) -> list[str]:
     """Return the keys of which one comes next when they come as the schema has them: what is required must
     not be passed over, but what was passed over already comes first.
     """
-    shape, seen, missing = frame.shape, frame.seen, frame.missing
-    last = max((at for at, name in enumerate(shape.order) if name in seen), default=-1)
+    shape, missing = frame.shape, frame.missing
+    seen = frame.seen | frame.barred
+    last = max((at for at, name in enumerate(shape.order) if name in frame.seen), default=-1)
     late = [name for name in shape.order if name in missing]
-    if late and (shape.most - len(seen) <= len(missing) or shape.order.index(late[0]) < last):
+    if late and (shape.most - len(frame.seen) <= len(missing) or shape.order.index(late[0]) < last):
         return late[:1]
     names: list[str] = []
     for name in shape.order[last + 1 :]:
         node = shape.properties[name]
-        if node is not None and node.height + frame.depth <= limits.depth:
+        is_possible = node is not None and node.height + frame.depth <= limits.depth
+        if is_possible and name not in seen:
             names.append(name)
         if name in missing:
             break

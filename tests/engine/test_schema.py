@@ -13,6 +13,7 @@ from rkllama.engine.structured import schema as schemas
 from rkllama.engine.structured.schema import (
     check_schema,
     embedded_json,
+    grammar_of,
     retry_message,
     schema_prompt,
     strip_fence,
@@ -297,6 +298,32 @@ def test_older_drafts_are_understood() -> None:
     schema = {"$schema": "http://json-schema.org/draft-04/schema#", "minimum": 1}
     assert validate_answer("0", {**schema, "exclusiveMinimum": True}) is not None
     assert validate_answer("2", schema) is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "schema", "fits"),
+    [
+        ("null", {"type": "string", "nullable": True}, True),
+        ('"a"', {"type": "string", "nullable": True}, True),
+        ("1", {"type": "string", "nullable": True}, False),
+        ("null", {"type": "string", "nullable": False}, False),
+        ("null", {"type": "string", "nullable": "yes"}, False),
+        ("null", {"type": ["string", "integer"], "nullable": True}, True),
+        ("null", {"type": "string", "enum": ["a"], "nullable": True}, False),
+        ("null", {"type": "string", "enum": ["a", None], "nullable": True}, True),
+        ("1", {"nullable": False}, True),
+        ("null", {"nullable": False}, True),
+        ("null", {"allOf": [{"type": "string"}], "nullable": True}, False),
+        ('{"a": null}', {"properties": {"a": {"type": "integer", "nullable": True}}}, True),
+        ('{"a": null}', {"properties": {"a": {"type": "integer"}}, "nullable": True}, False),
+    ],
+)
+def test_null_is_admitted_as_a_grammar_admits_it(answer: str, schema: Any, fits: bool) -> None:
+    """OpenAPI 3.0 says `nullable` beside a type."""
+    assert (validate_answer(answer, schema) is None) is fits
+    grammar = grammar_of(schema)
+    assert grammar is not None
+    assert grammar.accepts(answer) is fits
 
 
 def test_the_prompt_holds_the_schema_as_json() -> None:

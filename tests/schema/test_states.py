@@ -12,7 +12,7 @@ from rkllama.schema.grammar import Grammar, State, compile_schema
 from rkllama.schema.limits import Limits
 from tests.schema.tools import CLASSES, HOME_ASSISTANT, LARGEST, MCP
 
-PERSON = {
+PERSON: dict[str, Any] = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},
@@ -256,3 +256,41 @@ def test_a_long_string_costs_nothing_to_keep() -> None:
     """States of a grammar that is decided by prefix do not hold the text."""
     _, state = compile_schema({"type": "string"}).start().feed('"' + "x" * 10_000)
     assert state._tail is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "text", "needs"),
+    [
+        (PERSON, "{", {"name", "kind"}),
+        (PERSON, '{"name": "x",', {"kind"}),
+        (PERSON, '{"age": 1, "name": "x", "kind": "cat"', set()),
+        ({**PERSON, "required": [], "minProperties": 1}, "{", set(PERSON["properties"])),
+        ({"anyOf": [PERSON, {"type": "object", "required": ["kind", "age"]}]}, "{", {"kind"}),
+        (PERSON, "", set()),
+    ],
+)
+def test_keys_that_have_to_come(schema: Any, text: str, needs: set[str]) -> None:
+    state = after(schema, text)
+    assert {name for name in PERSON["properties"] if state.needs_key(name)} == needs
+
+
+def test_an_object_goes_on_without_a_key() -> None:
+    state = after(PERSON, '{"name": "x", "kind": "cat", ').without_key("age")
+    assert state.forced() == '"tags": ['
+    assert state.feed('"age": 1')[0] == len('"')
+    other = after(PERSON, '{"name": "x", "kind": "cat"').without_key("age").without_key("tags")
+    assert other.forced() == "}"
+    left_open = after({"type": "object", "required": ["b"]}, "{").without_key("a")
+    assert left_open.feed('"a": 1')[0] == len('"a')
+    assert left_open.feed('"ab": 1, "b": 2}')[1].may_end
+
+
+def test_what_is_written_with_a_model_is_not_endless() -> None:
+    """Where the schema leaves that open; what a schema asks for may be as deep as ever."""
+    grammar = compile_schema({"type": "array", "items": {"$ref": "#"}})
+    assert grammar.start().feed("[" * 60)[0] == 60
+    assert grammar.for_writing().start().feed("[" * 60)[0] == 32
+    deep: Any = {"type": "integer"}
+    for _ in range(50):
+        deep = {"type": "array", "items": deep, "minItems": 1}
+    assert compile_schema(deep).for_writing().accepts("[" * 50 + "1" + "]" * 50)

@@ -53,11 +53,12 @@ def is_given(got: Answer, grammar: Grammar) -> bool:
     written: set[int] = set()
     for before, wrote in got.model.log:
         for out in _answers(before, wrote, text):
-            gap = " " if text.startswith(f"{before} ") and not out.startswith(" ") else ""
-            whole = before + gap + out  # the driver keeps its own blank to itself
-            at = len(before)
             if not text.startswith(before):
                 continue
+            at = len(before)
+            gap = text[at : len(text) - len(text[at:].lstrip(" "))]
+            # the driver keeps its own blanks to itself
+            whole = before + ("" if out.startswith(" ") else gap) + out
             while at < len(whole) and at < len(text) and whole[at] == text[at]:
                 written.add(at)
                 at += 1

@@ -59,14 +59,14 @@ def names(every: int = 1) -> list[str]:
     return [name for name in list(SCHEMAS)[::every] if made(name)[2]]
 
 
-def cases(count: int, rate: float, every: int = 1) -> Iterator[tuple[str, Model]]:
-    """Yield models over the schemas in turn, with other documents, styles and seeds."""
+def cases(count: int, rate: float, every: int = 1, first: int = 0) -> Iterator[tuple[str, Model]]:
+    """Yield models over the schemas in turn, with other documents, styles and seeds, from `first` on."""
     schemas = names(every)
     for number in range(count):
         name, round_ = schemas[number % len(schemas)], number // len(schemas)
         documents = made(name)[2]
         style = STYLES[(number + round_) % len(STYLES)]
-        yield name, Model(documents[round_ % len(documents)], rate, number, style=style)
+        yield name, Model(documents[round_ % len(documents)], rate, first + number, style=style)
 
 
 @dataclass
@@ -139,22 +139,32 @@ def _fault(name: str, got: Answer) -> str | None:
     return None if is_given(got, grammar) else "a value is made up"
 
 
-def tally(count: int, rate: float, within: int = 0, every: int = 1, write: Write = guided) -> Tally:
+def tally(
+    count: int,
+    rate: float,
+    within: int = 0,
+    every: int = 1,
+    write: Write = guided,
+    *,
+    first: int = 0,
+) -> Tally:
     """Have a model that errs at so many of its values write answers.
 
     With `within` it gives each value right at that try.
     """
     total = Tally()
-    for name, model in cases(count, rate, every):
+    for name, model in cases(count, rate, every, first):
         model.within = within
         total.add(name, answer(made(name)[0], model, write))
     return total
 
 
-def tally_calls(count: int, rate: float, every: int = 1, *, tags: bool = False) -> Tally:
+def tally_calls(
+    count: int, rate: float, every: int = 1, *, tags: bool = False, first: int = 0
+) -> Tally:
     """Have a model that errs call a tool by itself, whose parameters are each schema of an object."""
     total = Tally()
-    for name, model in cases(count, rate, every):
+    for name, model in cases(count, rate, every, first):
         schema = SCHEMAS[name]
         is_object = isinstance(model.document, dict) and isinstance(schema, dict)
         if not is_object or model.style.before or (tags and not fits_tags(model.document)):
@@ -180,23 +190,25 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--answers", type=int, default=5000, help="answers of each model")
-    count = parser.parse_args().answers
+    parser.add_argument("--seed", type=int, default=0, help="the first of the models' seeds")
+    arguments = parser.parse_args()
+    count, first = arguments.answers, arguments.seed
     sys.stdout.write(f"{count} answers each, {len(names())} schemas\n")
-    good = tally(count, 0)
+    good = tally(count, 0, first=first)
     tallies = {
         "a good model": good,
-        "10 % of its values wrong": tally(count, 0.1),
-        "30 %": tally(count, 0.3),
-        "30 %, right at the third try": tally(count, 0.3, within=3),
-        "60 %": tally(count, _WORST),
+        "10 % of its values wrong": tally(count, 0.1, first=first),
+        "30 %": tally(count, 0.3, first=first),
+        "30 %, right at the third try": tally(count, 0.3, within=3, first=first),
+        "60 %": tally(count, _WORST, first=first),
     }
-    beside = tally(count, 0.3, write=beside_tools)
+    beside = tally(count, 0.3, write=beside_tools, first=first)
     for title, each in {**tallies, "30 %, beside tools": beside}.items():
         _print(title, each, good)
     for rate in (0.1, 0.3, _WORST):
         for tags in (False, True):
             title = f"calls of a tool{' in tags' if tags else ''}, {rate:.0%}"
-            tallies[title] = calls = tally_calls(count, rate, tags=tags)
+            tallies[title] = calls = tally_calls(count, rate, tags=tags, first=first)
             _print_calls(title, calls)
     third, tenth = tallies["30 %, right at the third try"], tallies["10 % of its values wrong"]
     missed = [each for each in (*tallies.values(), beside) if each.faults]

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import pytest
 
 from rkllama.engine.structured.guided import guided
-from rkllama.schema.grammar import Grammar, compile_schema
+from rkllama.schema.grammar import compile_schema
 from rkllama.types import TextDelta
-from tests.structured.judging import Answer, answer
 from tests.structured.model import Model, Style
 from tests.structured.proof import STYLES, Tally, names, tally
+from tests.structured.saying import (
+    INTEGER,
+    NUMBER,
+    TEXT,
+    TEXTS,
+    Goes,
+    Replies,
+    RepliesPlainly,
+    Says,
+    ask,
+    grammar_of,
+    says,
+)
 
 _EVERY = 5
 """One of so many schemas is tried here; all of them in `python -m tests.structured.proof`."""
@@ -92,19 +101,10 @@ SCHEMA = {
 }
 
 
-@cache
-def grammar_of(schema: str) -> Grammar:
-    return compile_schema(json.loads(schema))
-
-
-def ask(model: Model, schema: Any = SCHEMA) -> Answer:
-    return answer(grammar_of(json.dumps(schema)), model)
-
-
 @pytest.mark.parametrize("style", STYLES)
 def test_a_layout_is_taken_as_it_is(style: Style) -> None:
     """Whatever stands around it, and in whatever order the keys come."""
-    got = ask(Model(DOCUMENT, style=style))
+    got = ask(Model(DOCUMENT, style=style), SCHEMA)
     assert got.finished.error is None
     assert json.loads(got.text) == DOCUMENT
 
@@ -146,7 +146,7 @@ _PATHS = (
 def test_a_value_that_never_comes_is_named(number: int, varies: bool) -> None:
     """With all that was valid before it; and the model is not asked without end."""
     model = Model(DOCUMENT, never=frozenset({number}), varies=varies)
-    got = ask(model)
+    got = ask(model, SCHEMA)
     assert got.finished.error == f"the model gave no value that fits at {_PATHS[number]}"
     assert json.dumps(DOCUMENT, ensure_ascii=False).startswith(got.text)
     assert model.runs < 30
@@ -154,7 +154,7 @@ def test_a_value_that_never_comes_is_named(number: int, varies: bool) -> None:
 
 def test_what_was_sent_is_not_taken_back() -> None:
     for seed in range(20):
-        got = ask(Model(DOCUMENT, 0.3, seed))
+        got = ask(Model(DOCUMENT, 0.3, seed), SCHEMA)
         assert all(got.deltas)
         if got.finished.error is None:
             json.loads(got.text)
@@ -178,40 +178,15 @@ def test_a_long_text_leaves_as_it_comes() -> None:
 
 @pytest.mark.parametrize("at", [5, 40, 80])
 def test_an_answer_that_has_no_more_room_says_where_it_ends(at: int) -> None:
-    got = ask(Model(DOCUMENT, limit=at))
+    got = ask(Model(DOCUMENT, limit=at), SCHEMA)
     assert got.finished.reason == "length"
     assert "reached its limit of tokens at $." in (got.finished.error or "")
     assert json.dumps(DOCUMENT, ensure_ascii=False).startswith(got.text)
 
 
 def test_an_answer_that_is_cancelled_just_ends() -> None:
-    got = ask(Model(DOCUMENT, cancel_at=30))
+    got = ask(Model(DOCUMENT, cancel_at=30), SCHEMA)
     assert (got.finished.reason, got.finished.error) == ("cancelled", None)
-
-
-@dataclass
-class Says(Model):
-    """A model that says given texts, one a run, and the last one again and again."""
-
-    texts: tuple[str, ...] = ()
-
-    def _characters(self, written: str) -> Iterator[str]:
-        yield from self.texts[min(self.runs, len(self.texts)) - 1]
-
-
-def says(value: Any, *texts: str, varies: bool = True) -> Answer:
-    """What comes of texts for the value of `a`."""
-    schema = {
-        "type": "object",
-        "properties": {"a": value},
-        "required": ["a"],
-        "additionalProperties": False,
-    }
-    return ask(Says({"a": None}, texts=texts, varies=varies), schema)
-
-
-INTEGER, TEXT, NUMBER = {"type": "integer"}, {"type": "string"}, {"type": "number"}
-TEXTS = {"type": "array", "items": TEXT}
 
 
 @pytest.mark.parametrize(
@@ -245,6 +220,9 @@ TEXTS = {"type": "array", "items": TEXT}
         (TEXTS, ('\n  "a",\n  "b",\n]}',), ["a", "b"]),
         ({"type": "array", "items": INTEGER}, ("1,200]",), [1, 200]),
         ({"enum": ["cat", "dog"]}, ('"dogs"', '"dog"'), "dog"),
+        ({"enum": ["cat", "Dog"]}, ('"CAT"',), "cat"),
+        ({"type": "string", "pattern": "^[A-Z]{2}-[a-z]$"}, ('"ab-C"',), "AB-c"),
+        (TEXTS, ('"a" => "b"', "+", "+"), ["a"]),
         ({"enum": ["cat", "dog"]}, ("None", '"dog"'), "dog"),
         ({"type": "boolean"}, ("yes", "true"), True),
         ({"type": "boolean"}, ('"false"}', "}"), False),
@@ -299,18 +277,7 @@ def test_a_choice_is_offered_when_the_model_does_not_make_it() -> None:
     assert model.replies == ['"dog"']
 
 
-@dataclass
-class Replies(Says):
-    """It replies to questions with a given text."""
-
-    reply: str = ""
-
-    def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
-        self._stopping = False
-        self.ended = "stop"
-        yield self.reply
-
-
+EMAIL = {"type": "string", "format": "email"}
 KINDS = {"enum": ["cat", "dog"]}
 
 
@@ -344,6 +311,9 @@ def test_whether_a_list_goes_on_is_asked_where_no_item_fits(reply: str, ends: bo
         ({"anyOf": [{"enum": ["up", "down"]}, INTEGER]}, "It is 5.", 5),
         ({"type": "string", "format": "date"}, "The day is 2024-02-29.", "2024-02-29"),
         ({"type": "string", "format": "date"}, "2024-02-29 to 2024-03-01", None),
+        ({"type": "array", "items": EMAIL, "minItems": 1}, "It is a@b.de.", ["a@b.de"]),
+        (EMAIL, 'a@b.de", that is', "a@b.de"),
+        (EMAIL, "a@b", None),
         (TEXT, "nothing", None),
         ({"type": ["string", "null"]}, "a text", None),
     ],
@@ -355,36 +325,6 @@ def test_a_value_is_asked_for_at_last(value: Any, reply: str, given: Any) -> Non
         assert got.finished.error == "the model gave no value that fits at $.a"
     else:
         assert json.loads(got.text) == {"a": given}
-
-
-OPEN = {
-    "type": "object",
-    "properties": {"a": INTEGER, "b": TEXT},
-    "required": ["b"],
-}
-
-
-@pytest.mark.parametrize("varies", [True, False])
-@pytest.mark.parametrize(
-    ("texts", "given"),
-    [
-        (('"type": "object"', '"type"', '"type"', '"x"}'), {"b": "x"}),
-        (('"b": "x", "type": 1', 'type": 1', "1"), {"b": "x"}),
-        (('"a": 1, "type": 1', 'type"', '"type"', '"x"}'), {"a": 1, "b": "x"}),
-    ],
-)
-def test_a_key_that_nobody_has_named_is_none(
-    texts: tuple[str, ...], given: Any, varies: bool
-) -> None:
-    """Models copy the schema into an object that it leaves open: what has to come is written then."""
-    got = ask(Says({}, texts=texts if varies else (texts[0], texts[-1]), varies=varies), OPEN)
-    assert got.finished.error is None, got.model.log
-    assert json.loads(got.text) == given
-
-
-def test_a_key_that_is_asked_for_is_taken() -> None:
-    schema = {"type": "object", "additionalProperties": INTEGER, "properties": {"a": INTEGER}}
-    assert json.loads(ask(Says({}, texts=('"a": 1, "b": 2}',)), schema).text) == {"a": 1, "b": 2}
 
 
 _SENTENCE = "The lamp in the kitchen is a lamp. "
@@ -412,3 +352,77 @@ def test_many_alike_in_a_list_are_no_circle() -> None:
     numbers = [0] * 20 + [1]
     got = says({"type": "array", "items": INTEGER}, f"{numbers}"[1:] + "}")
     assert json.loads(got.text) == {"a": numbers}
+
+
+@pytest.mark.parametrize(("reply", "length"), [("No.", 16), ("yes", 30)])
+def test_whether_a_list_that_counts_on_has_an_end_is_asked(reply: str, length: int) -> None:
+    names = [f"page {number}" for number in range(30)]
+    schema = {"type": "object", "properties": {"a": TEXTS}, "required": ["a"]}
+    got = ask(Goes({}, spoken=json.dumps({"a": names})[1:], reply=reply), schema)
+    assert json.loads(got.text) == {"a": names[:length]}
+
+
+def test_a_list_is_ended_behind_an_object_of_which_a_key_was_dropped() -> None:
+    texts = ('{"x": 1, "y": 2, "z": 3}]}', *['"z'] * 3, "\n}")
+    got = says({"type": "array", "items": _POSITION}, *texts)
+    assert json.loads(got.text) == {"a": [{"x": 1, "y": 2}]}
+    assert got.model.runs < 10
+
+
+RECURSIVE = {
+    "type": "object",
+    "properties": {"v": INTEGER, "all": {"type": "array", "items": {"$ref": "#"}, "minItems": 1}},
+    "additionalProperties": False,
+}
+
+
+def test_an_object_inside_itself_without_end_is_ended() -> None:
+    got = ask(Says({}, texts=('"all": [{' * 20, *['"all": [{'] * 9, '"v": 1}')), RECURSIVE)
+    assert got.finished.error is None, got.model.log
+    assert got.text.count('"all"') == 7
+    assert got.model.runs < 20
+
+
+def test_some_objects_inside_each_other_are_taken() -> None:
+    document: dict[str, Any] = {"v": 1}
+    for number in range(6):
+        document = {"v": number, "all": [document]}
+    assert json.loads(ask(Model(document), RECURSIVE).text) == document
+
+
+@pytest.mark.parametrize(
+    ("value", "reply", "given"),
+    [
+        (INTEGER, "The a in what I said is 25 euros.", 25),
+        (INTEGER, "25 or 30 euros", None),
+        ({"enum": ["cat", "dog"]}, "It is the DOG.", "dog"),
+        ({"enum": ["cat", "dog"]}, "cat or dog", None),
+        (EMAIL, "Write to a@b.de.", "a@b.de"),
+        (EMAIL, 'a.b@c.de", I think', "a.b@c.de"),
+    ],
+)
+def test_a_value_is_asked_for_in_plain_words(value: Any, reply: str, given: Any) -> None:
+    """Where the model's reply to the answer so far makes no sense."""
+    schema = {"type": "object", "properties": {"a": value}, "required": ["a"]}
+    got = ask(RepliesPlainly({}, texts=("{", "{", "{", "}"), reply=reply), schema)
+    if given is None:
+        assert got.finished.error == "the model gave no value that fits at $.a"
+    else:
+        assert json.loads(got.text) == {"a": given}
+
+
+def test_a_number_that_was_asked_for_is_whole() -> None:
+    schema = {"type": "object", "properties": {"a": INTEGER}, "required": ["a"]}
+    got = ask(Replies({}, texts=("{", "{", "{", "0119}", "}"), reply="10"), schema)
+    assert json.loads(got.text) == {"a": 10}, got.model.log
+
+
+def test_no_letter_is_written_into_a_word() -> None:
+    """As a T is, between a date and a time."""
+    got = says(EMAIL, '"grace hopper"', *["@example.com"] * 9, '"}')
+    assert "graceT" not in got.text + str(got.model.log)
+
+
+def test_a_text_behind_which_the_model_ends_twice_is_whole() -> None:
+    got = says(TEXT, '"That is it.', "", " And more")
+    assert json.loads(got.text) == {"a": "That is it."}

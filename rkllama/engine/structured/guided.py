@@ -16,8 +16,8 @@ from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...types import Event, Finished, FinishReason, TextDelta
-from .draft import NUMBERS, Draft
-from .questions import asked_for, is_last, is_value
+from .draft import NUMBERS, Draft, warmth
+from .questions import asked_for, is_last, is_value, key_for, list_ends
 
 if TYPE_CHECKING:
     from ...schema.grammar import Grammar, State
@@ -33,6 +33,7 @@ which take it longer than a new run takes to begin."""
 _SEPARATED = re.compile(r",\d")
 _QUOTED = re.compile(r'"([a-z]{1,5}|-?[0-9]*(?:\.[0-9]*)?)("?)')
 """A number or a literal in quotes."""
+_DATE = re.compile(r'"[0-9]{4}-[0-9]{2}-[0-9]{2}$')
 _LONGEST_PROSE = 200
 """Characters of a sentence before an answer."""
 _MAYBE_VALUE = re.compile(r'^\s*(?=\S)|(?=[{\["])', re.MULTILINE)
@@ -171,7 +172,7 @@ class _Answer:
         draft.firm = draft.state
         refused = said = ""
         again = self._failures[draft.place]
-        for piece in self._writer.run(draft.for_run(again), again=again):
+        for piece in self._writer.run(draft.for_run(again), again=warmth(again)):
             if len(draft.text) == length and draft.text[-1:] == " ":
                 piece = piece.lstrip(" ")
             if not draft.text:
@@ -241,10 +242,15 @@ class _Answer:
         """Decide how to go on where the model's text cannot, or where it has ended (`refused` is "")."""
         draft = self._draft
         draft.go_back(draft.firm)
+        if draft.end_recursion():
+            return
         if self._drop_comma(refused) or self._take_quoted(refused):
             return
-        if refused[:1] == " " and draft.state.kind == "string" and draft.take("T"):
+        if refused[:1] == " " and _DATE.search(draft.text) and draft.take("T"):
             return  # between a date and a time
+        if not refused and self._is_whole_text:
+            draft.take('"')
+            return
         if draft.goes_on_as_number(refused):
             draft.go_back(draft.before)
         elif self._means_another(refused):
@@ -254,8 +260,17 @@ class _Answer:
         if self._fail() == 1:
             draft.go_back(draft.start)
 
+    @property
+    def _is_whole_text(self) -> bool:
+        """Whether the model has ended twice in an open text, so that it has no more of it."""
+        draft = self._draft
+        begun = draft.state.in_open_text and draft.text[-1:] != '"'
+        return begun and self._failures[draft.place] > 0
+
     def _means_another(self, refused: str) -> bool:
-        """Whether the open number or choice only begins like the one that is meant."""
+        """Whether the open key, number or choice only begins like the one that is meant."""
+        if self._draft.state.in_key:
+            return bool(refused)
         if self._draft.state.kind in NUMBERS:
             return refused[:1] in _NUMBER or _SEPARATED.match(refused) is not None
         return bool(refused) and self._in_choice and not self._ends_value(refused)
@@ -309,17 +324,28 @@ class _Answer:
     def _end_value(self, refused: str) -> bool:
         """End a number or a list where the model goes on with something else, or not at all."""
         if refused[:1] == "," and self._draft.state.advance(","):  # the list goes round
-            return self._draft.take("]") > 0
+            return self._end_list()
         if self._draft.state.may_end:  # a bare number, or a literal
             self._draft.take(" ")
             return self._draft.state.must_end
-        if self._draft.state.in_string or refused[:1] in _NUMBER or self._draft.text[-1:] in "[{":
+        text = self._draft.text
+        if self._draft.state.in_string or text[-1:] in "[{":
+            return False
+        if refused[:1] in _NUMBER and text[-1:].isdigit():
             return False
         ways = [text for text in (", ", "}", "]") if self._draft.state.feed(text)[0] == len(text)]
         if len(ways) > 1:  # whether there is more is for the model to say, once more
             asked = self._failures[self._draft.place] or not self._writer.varies
             ways = ways[1:] if asked else []
         return bool(ways) and self._draft.take(ways[0]) > 0
+
+    def _end_list(self) -> bool:
+        """End a list that goes round, or that counts on and on where the model says so when it is asked."""
+        draft = self._draft
+        if draft.counts and not list_ends(self._writer, draft):
+            draft.counted *= 2
+            return draft.take(",") > 0
+        return draft.take("]") > 0
 
     def _open_string(self, refused: str) -> bool:
         """Write the quote that the model has left out, where only a string can come, or, at last, where it
@@ -348,12 +374,20 @@ class _Answer:
         draft.go_back(draft.start)
         if draft.state.kind == "key" and self._take_next_key():
             return
+        if draft.state.kind == "item" and ", " in draft.state.choices() and draft.take("]"):
+            return
         asked = f"{draft.path} asked"
         self._failures[asked] += 1
         value = asked_for(self._writer, draft) if self._failures[asked] < TRIES else None
         if value is not None:
             draft.take(value)
-        elif not (draft.may_drop_comma and is_last(self._writer, draft) and self._end_at_comma()):
+            if not draft.state.between_tokens:  # no digit belongs to it any more
+                draft.take("\n")
+        elif draft.may_drop_comma and is_last(self._writer, draft):
+            self._end_at_comma()
+        elif draft.may_drop_key:
+            draft.drop_key()
+        else:
             raise _NotGiven(draft.path)
 
     def _end_at_comma(self) -> bool:
@@ -368,7 +402,9 @@ class _Answer:
         if draft.may_drop_comma:
             return self._end_at_comma()
         choices = draft.state.choices()
-        if not choices:
-            return False
+        if "}" in choices and (key := key_for(self._writer, draft)):
+            return draft.take(key) > 0
+        if draft.take("}"):
+            return True
         # What the object has to have is the last of them.
-        return draft.take(choices[0] if "}" in choices else choices[-1]) > 0
+        return bool(choices) and draft.take(choices[-1]) > 0

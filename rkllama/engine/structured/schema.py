@@ -192,7 +192,8 @@ def _examine(schema: Mapping[str, Any], answer: str | None) -> dict[str, str]:
             return find_dead_reference(schema, kind.META_SCHEMA)
     except Exception as unexpected:  # a reference may lead to what is no schema at all
         return {"unusable": f"its references cannot be followed ({unexpected})"}
-    exact = validators.extend(kind, {"multipleOf": _not_a_multiple})
+    of_type = partial(_not_of_type, kind.VALIDATORS["type"])
+    exact = validators.extend(kind, {"multipleOf": _not_a_multiple, "type": of_type})
     validator = exact(schema, registry=no_documents(), format_checker=_format_checker())
     errors = validator.iter_errors(json.loads(answer))
     try:
@@ -221,6 +222,12 @@ def _format_checker() -> Any:
     for name in FORMATS:
         checker.checks(name)(partial(fits, name))
     return checker
+
+
+def _not_of_type(check: Any, validator: Any, types: Any, value: Any, schema: Any) -> Iterator[Any]:
+    """`type` as `check` has it, with OpenAPI's `nullable` beside it, which grammars know, too."""
+    if value is not None or schema.get("nullable") is not True:
+        yield from check(validator, types, value, schema)
 
 
 def _not_a_multiple(validator: Any, factor: Any, number: Any, _schema: Any) -> Iterator[Any]:
