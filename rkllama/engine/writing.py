@@ -31,6 +31,8 @@ from .memory.resident import Turn
 from .prompt import Prompt
 from .structured.guided import StopString
 
+_NOTHING_YET = "Okay."
+"""The model's turn before a question by itself: most templates want turns to alternate."""
 _WARMER = 0.4
 """What the temperature rises by with each new try, where a run can have its own."""
 
@@ -156,11 +158,9 @@ class Writer:
         yield from self._texts(prompt, again)
 
     def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
-        """What the model answers to a question about what it has written, behind what is `begun` of that; no
-        part of its answer.
-        """
+        """What the model replies to a question, behind `begun`; see structured.guided.Writer."""
         self.has_asked = True
-        extra = (Message.of("assistant", written), Message.of("user", question))
+        extra = (Message.of("assistant", written or _NOTHING_YET), Message.of("user", question))
         # A model that is told of a schema replies with JSON, too.
         prompt = self._generation.prompt_with(None, extra)
         yield from self._texts(replace(prompt, text=prompt.text + _plain(begun)), again)

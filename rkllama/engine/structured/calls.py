@@ -163,8 +163,10 @@ class _ArgumentsWriter:
         self.ended = self._writer.ended
 
     def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
-        begun = self._before + begun if begun else ""
-        yield from self._writer.ask(self._before + written, question, begun=begun, again=again)
+        if written:
+            written = self._before + written
+            begun = self._before + begun if begun else ""
+        yield from self._writer.ask(written, question, begun=begun, again=again)
         self.ended = self._writer.ended
 
     def stop(self) -> None:

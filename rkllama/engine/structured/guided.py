@@ -64,8 +64,8 @@ class Writer(Protocol):
         """The text that the model writes behind `written`, as it comes; `again` counts the tries before."""
 
     def ask(self, written: str, question: str, *, begun: str = "", again: int = 0) -> Iterator[str]:
-        """What the model replies to a question about what it has written, behind what is `begun` of its
-        reply; that is no part of its answer.
+        """What the model replies to a question about what it has written, or to one by itself (`written` is
+        ""), behind what is `begun` of its reply; that is no part of its answer.
         """
 
     def stop(self) -> None:

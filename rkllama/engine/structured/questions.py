@@ -17,8 +17,6 @@ _DRAWS = 8
 _NUMBER_DRAWS, _TEXT_DRAWS = 4, 8
 _KEY_DRAWS = 2
 _LONGEST_REPLY = 120
-_BEFORE = "Okay."
-"""What stands in the place of the answer so far before a plain question."""
 _BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
 _WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]')
 """A number and what ends it, but for zeros at its end."""
@@ -51,7 +49,7 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
     value = _read(draft, _reply(writer, draft, question))
     for plain in _plain_questions(draft.path):
         if value is None:
-            value = _read(draft, _said(writer, _BEFORE, plain), sentence=True)
+            value = _read(draft, _said(writer, "", plain), sentence=True)
     if value is not None:
         return value
     draw, draws = (_text, _TEXT_DRAWS) if draft.state.advance('"') else (_number, _NUMBER_DRAWS)
@@ -66,7 +64,7 @@ def _text(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
         return None
     text, before, begun = '"', draft.text, f'{draft.text}"'
     if again % 2 and (name := _name_of(draft.path)):
-        before, question, begun = _BEFORE, _plain_questions(draft.path)[0], f'The {name} is "'
+        before, question, begun = "", _plain_questions(draft.path)[0], f'The {name} is "'
     for piece in writer.ask(before, question, begun=begun, again=warmth(again)):
         count, state = state.feed(piece)
         text += piece[:count]
@@ -132,7 +130,7 @@ def _chosen(writer: Asked, draft: Draft, choices: Sequence[str]) -> str | None:
     said = _value_of(_reply(writer, draft, question)).casefold()
     named = [value for value in values if value.casefold() == said] or _named(values, said)
     if len(named) != 1 and (name := _name_of(draft.path)):
-        named = _named(values, _said(writer, _BEFORE, f"Which of these is the {name}: {listed}?"))
+        named = _named(values, _said(writer, "", f"Which of these is the {name}: {listed}?"))
     for again in range(_DRAWS if writer.varies else 1):
         if len(named) != 1:
             named = _drawn(writer, draft, question, values, again)
