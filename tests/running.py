@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import prepared
+
 LIMIT = 30.0
 """Seconds after which a test fails instead of hanging."""
 
@@ -66,7 +68,7 @@ class Server:
         self.log: list[str] = []
 
     def __enter__(self) -> Server:
-        self.process = subprocess.Popen(
+        self.process = prepared.Popen(
             [sys.executable, "-m", "rkllama", "serve", "--port", "0", *self._arguments],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

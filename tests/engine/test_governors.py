@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import prepared
 from tests.board.governors import (
     BEFORE,
     FAST,
@@ -136,7 +137,7 @@ def test_what_somebody_sets_meanwhile_stays(board: Path) -> None:
 
 
 def test_a_command_without_a_server_holds_them_too(board: Path) -> None:
-    done = subprocess.run(
+    done = prepared.run(
         [sys.executable, "-m", "rkllama", "run", "m", "hello", "--json"],
         stdin=subprocess.DEVNULL,
         capture_output=True,

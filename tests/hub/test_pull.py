@@ -52,6 +52,7 @@ from rkllama.models.reference import Reference, parse_reference
 from rkllama.models.scan import scan
 from rkllama.models.store import Store
 from rkllama.types import PullProgress
+from tests import prepared
 from tests.fuzzing import examples
 from tests.hub.loopback import Fault, HubFile, LoopbackHub
 from tests.running import LIMIT, Server
@@ -486,7 +487,7 @@ def test_the_flag_for_it(remote: LoopbackHub, models: Path) -> None:
     models.mkdir()
 
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return prepared.run(
             [sys.executable, "-m", "rkllama", *arguments],
             env={**os.environ, **env},
             capture_output=True,
