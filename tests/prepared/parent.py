@@ -33,8 +33,14 @@ _MODULES = (
     "rkllama.commands.models",
     "rkllama.commands.chats",
     "rkllama.commands.logs",
+    "rich.console",
+    "rich.progress",
+    "httpx",
+    "yaml",
+    "filelock",
+    "tqdm.auto",
 )
-"""None of these reads the environment when it is imported, as huggingface_hub and rich do."""
+"""None of these reads a variable of ours when it is imported, as huggingface_hub does."""
 
 
 def serve(connection: socket.socket) -> dict[str, Any] | None:

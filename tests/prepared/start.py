@@ -1,10 +1,10 @@
-"""Processes of `python -m rkllama` that start in a tenth of the time: imports are half of what most tests take.
+"""Processes of `python -m rkllama` that start in a tenth of the time: half of what tests take is imports.
 
 A process beside the tests (parent.py) has imported the modules, and does nothing else but to fork. What comes
-of that is a process like one that was started anew: a child of the test, with its own descriptors, environment,
-directory and session, which runs `rkllama/__main__.py` and ends as Python does. Only an import that a module
-has forgotten is not missed in it: with RKLLAMA_TEST_WHOLE_STARTS set nothing is prepared, nor in tests marked
-`serial`, which measure time, nor where a test says more of Python's start than these classes know.
+of that is a process like one that was started anew: a child of the test, with its own descriptors,
+environment, directory and session, which runs `rkllama/__main__.py` and ends as Python does. Only an import
+that a module has forgotten is not missed in it: with RKLLAMA_TEST_WHOLE_STARTS set nothing is prepared, nor
+in tests marked `serial`, which measure time, nor where a test says more of a start than these classes know.
 """
 
 from __future__ import annotations
@@ -147,6 +147,8 @@ def _take_terminal() -> None:
 
 def _can_be_prepared(asked: Mapping[str, Any], env: Mapping[Any, Any]) -> bool:
     if _whole or any(asked[name] for name in _UNUSUAL & asked.keys()) or not asked["close_fds"]:
+        return False
+    if "_RKLLAMA_COMPLETE" in env:  # it takes a package away that must not have been imported
         return False
     return [*map(str, asked["args"][:3])] == RKLLAMA and _pythons_own(env) == _OWN
 
