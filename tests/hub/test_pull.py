@@ -53,6 +53,7 @@ from rkllama.models.scan import scan
 from rkllama.models.store import Store
 from rkllama.types import PullProgress
 from tests import prepared
+from tests.cases import cases
 from tests.fuzzing import examples
 from tests.hub.loopback import Fault, HubFile, LoopbackHub
 from tests.running import LIMIT, Server
@@ -113,7 +114,7 @@ def left_over(models: Path) -> list[str]:
 # --- References --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "repo", "file", "revision"),
     [
         ("hf/u/r/f.rkllm", "u/r", "f.rkllm", None),
