@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import platform
+import resource
 import runpy
 import signal
 import socket
@@ -105,6 +106,10 @@ def become(request: dict[str, Any]) -> None:
         import termios
 
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.umask(request["umask"])
+    for one, limit in request["limits"]:
+        if resource.getrlimit(one) != tuple(limit):
+            resource.setrlimit(one, limit)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["directory"])

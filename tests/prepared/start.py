@@ -2,9 +2,9 @@
 
 A process beside the tests (parent.py) has imported the modules, and does nothing else but to fork. What comes
 of that is a process like one that was started anew: a child of the test, with its own descriptors,
-environment, directory and session, which runs `rkllama/__main__.py` and ends as Python does. Only an import
-that a module has forgotten is not missed in it: with RKLLAMA_TEST_WHOLE_STARTS set nothing is prepared, nor
-in tests marked `serial`, which measure time, nor where a test says more of a start than these classes know.
+environment, directory, limits and session, which runs `rkllama/__main__.py` and ends as Python does. Only an
+import that a module has forgotten is not missed in it: with RKLLAMA_TEST_WHOLE_STARTS set nothing is prepared,
+nor in tests marked `serial`, which measure time, nor where a test says more of a start than is known here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import functools
 import inspect
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -47,6 +48,8 @@ class Popen(subprocess.Popen[Any]):
             "environment": {os.fsdecode(name): os.fsdecode(value) for name, value in env.items()},
             "session": bool(asked["start_new_session"]),
             "terminal": self._terminal,
+            "umask": _umask(),
+            "limits": [(one, resource.getrlimit(one)) for one in _LIMITS],
         }
         given = [asked["p2cread"], asked["c2pwrite"], asked["errwrite"]]
         self.pid = _parent().fork(
@@ -56,6 +59,12 @@ class Popen(subprocess.Popen[Any]):
         self._close_pipe_fds(*map(asked.__getitem__, _PIPES))  # type: ignore[attr-defined]
 
 
+def _umask() -> int:
+    with open("/proc/self/status") as stream:  # os.umask would change it for a moment
+        return next(int(line.split()[1], 8) for line in stream if line.startswith("Umask"))
+
+
+_LIMITS = sorted({getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")})
 _PIPES = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -63,6 +64,22 @@ def test_it_is_a_child_with_streams_of_its_own(models: Path, npu: str) -> None:
     process.stdout.close()
 
 
+def test_it_inherits_limits_and_the_umask(models: Path, npu: str) -> None:
+    limits, mask = resource.getrlimit(resource.RLIMIT_NOFILE), os.umask(0o027)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (123, limits[1]))
+    try:
+        process = long_answer(models)
+    finally:
+        os.umask(mask)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert process.stdout is not None
+    assert "\nUmask:\t0027\n" in Path(f"/proc/{process.pid}/status").read_text()
+    assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (123, limits[1])
+    process.kill()
+    process.wait(LIMIT)
+    process.stdout.close()
+
+
 def test_a_signal_ends_it(models: Path, npu: str) -> None:
     process = long_answer(models)
     assert process.stdout is not None
@@ -81,7 +98,7 @@ def test_its_terminal_controls_it(models: Path, npu: str) -> None:
         assert terminal.end() == 130
 
 
-def test_environment_and_directory_are_those_that_are_given(models: Path, tmp_path: Path) -> None:
+def test_environment_and_directory_are_those_that_are_given(npu: str, tmp_path: Path) -> None:
     write_model(tmp_path / "here.rkllm")
     env = {"RKLLAMA_MODELS": str(tmp_path), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
     env |= {
@@ -90,9 +107,9 @@ def test_environment_and_directory_are_those_that_are_given(models: Path, tmp_pa
     done = prepared.run([*RKLLAMA, "list"], env=env, cwd=tmp_path, capture_output=True, text=True)
     assert "here" in done.stdout
     done = prepared.run(
-        [*RKLLAMA, "show", "./here.rkllm"], cwd=tmp_path, capture_output=True, text=True
+        [*RKLLAMA, "run", "./here.rkllm", "hi"], cwd=tmp_path, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert done.stdout == "hi\n", done.stderr
 
 
 def test_what_it_cannot_prepare_is_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
