@@ -68,12 +68,13 @@ class Server:
         self.log: list[str] = []
 
     def __enter__(self) -> Server:
+        self.environment = {**os.environ, **(self._env or {})}
         self.process = prepared.Popen(
             [sys.executable, "-m", "rkllama", "serve", "--port", "0", *self._arguments],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(self._env or {})},
+            env=self.environment,
         )
         assert self.process.stderr is not None
         for line in self.process.stderr:

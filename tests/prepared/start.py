@@ -3,8 +3,9 @@
 A process beside the tests (parent.py) has imported the modules, and does nothing else but to fork. What comes
 of that is a process like one that was started anew: a child of the test, with its own descriptors,
 environment, directory, limits and session, which runs `rkllama/__main__.py` and ends as Python does. Only an
-import that a module has forgotten is not missed in it: with RKLLAMA_TEST_WHOLE_STARTS set nothing is prepared,
-nor in tests marked `serial`, which measure time, nor where a test says more of a start than is known here.
+import that a module has forgotten is not missed in it. With RKLLAMA_TEST_WHOLE_STARTS set nothing is
+prepared, nor in tests marked `serial`, which measure time, nor where a test says more of a start than is
+known here.
 """
 
 from __future__ import annotations
