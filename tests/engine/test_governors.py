@@ -65,6 +65,7 @@ def said(server: Server) -> list[str]:
 # --- A server of root's, without systemd -------------------------------------------------------
 
 
+@pytest.mark.serial  # a model waits one second for the helper, whose process has to start in it
 def test_they_are_held_while_a_model_is_in_memory(board: Path) -> None:
     with Server() as server:
         assert governors() == BEFORE
