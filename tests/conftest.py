@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import itertools
 import os
+import re
 import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import prepared
 from tests.boards import build_board
 from tests.running import Server
 from tests.virtual_npu import library
@@ -81,6 +85,7 @@ def pytest_collection(session: pytest.Session) -> None:
     """
     if session.config.pluginmanager.hasplugin("dsession"):
         return  # xdist's own process runs no test
+    _import_a_share(session.config)
     from hypothesis import settings
 
     whole = int(os.environ.get("RKLLAMA_TEST_EXAMPLES", "40"))
@@ -89,10 +94,26 @@ def pytest_collection(session: pytest.Session) -> None:
     settings.load_profile("unit" if _only_units(session.config) else "whole")
 
 
+def _import_a_share(config: pytest.Config) -> None:
+    """Import other files first than the other workers do: an assertion is rewritten and a package compiled
+    by one of them, where all would do it at the same time, and the others read what it has written.
+    """
+    worker: dict[str, Any] = getattr(config, "workerinput", {})
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not worker or not whole or _only_units(config):
+        return
+    tests = Path(__file__).parent
+    number = int(worker["workerid"].removeprefix("gw"))
+    for path in sorted(tests.rglob("test_*.py"))[number :: worker["workercount"]]:
+        with suppress(Exception, pytest.skip.Exception):  # collecting it tells what is wrong
+            import_module(".".join(path.relative_to(config.rootpath).with_suffix("").parts))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Run a test that is marked `serial` while no other worker runs any."""
-    with _room(item.config, alone=item.get_closest_marker("serial") is not None):
+    """Run a test that is marked `serial` while no other worker runs any, and with processes started anew."""
+    alone = item.get_closest_marker("serial") is not None
+    with _room(item.config, alone), prepared.whole() if alone else nullcontext():
         return (yield)
 
 
@@ -164,6 +185,20 @@ def isolate(patch: pytest.MonkeyPatch, directory: Path) -> Path:
     # No test finds a server that happens to run on this machine: nothing listens on port 0.
     patch.setenv("RKLLAMA_HOST", "127.0.0.1:0")
     return home
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A directory of the test's own: pytest's, without looking for the next free number, which takes it half
+    as long as a short test.
+    """
+    name = re.sub(r"\W", "_", request.node.name)[:30]
+    path = tmp_path_factory.getbasetemp() / f"{next(NUMBERS)}-{name}"
+    path.mkdir(0o700)
+    return path
+
+
+NUMBERS = itertools.count()
 
 
 @pytest.fixture(autouse=True)

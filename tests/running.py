@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import prepared
+
 LIMIT = 30.0
 """Seconds after which a test fails instead of hanging."""
 
@@ -66,12 +68,13 @@ class Server:
         self.log: list[str] = []
 
     def __enter__(self) -> Server:
-        self.process = subprocess.Popen(
+        self.environment = {**os.environ, **(self._env or {})}
+        self.process = prepared.Popen(
             [sys.executable, "-m", "rkllama", "serve", "--port", "0", *self._arguments],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **(self._env or {})},
+            env=self.environment,
         )
         assert self.process.stderr is not None
         for line in self.process.stderr:

@@ -9,12 +9,12 @@ import pty
 import re
 import select
 import struct
-import subprocess
 import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
 
+from tests import prepared
 from tests.running import LIMIT
 
 _SPINNER = re.compile(r"\r[^\r\n]*\x1b\[K")
@@ -44,14 +44,14 @@ class Terminal:
         self._fd, other = pty.openpty()
         fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 24, self._columns, 0, 0))
         try:
-            self.process = subprocess.Popen(
+            self.process = prepared.Popen(
                 self._command,
                 stdin=other,
                 stdout=other,
                 stderr=other,
                 env={**os.environ, **self._env},
                 start_new_session=True,
-                preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C works
+                terminal=True,  # so that Ctrl-C works
             )
         finally:
             os.close(other)

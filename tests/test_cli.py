@@ -20,6 +20,7 @@ from rkllama.board.lock import NPULock
 from rkllama.console.output import human_size
 from rkllama.console.progress import show_progress
 from rkllama.types import PullProgress
+from tests import prepared
 from tests.hub.loopback import Fault, LoopbackHub
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
@@ -39,7 +40,7 @@ def rkllama(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command without a terminal."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
-    done = subprocess.run(
+    done = prepared.run(
         [sys.executable, "-m", "rkllama", *arguments],
         input=data,
         capture_output=True,
@@ -109,7 +110,7 @@ def test_an_empty_home_lists_nothing_and_says_what_to_do() -> None:
 def test_a_reader_that_has_seen_enough(models: Path, npu: str) -> None:
     write_model(models / "long.rkllm", tokens=100_000)
     for arguments in (["list"], ["run", "long", "hi"]):
-        process = subprocess.Popen(
+        process = prepared.Popen(
             [sys.executable, "-m", "rkllama", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -296,7 +297,7 @@ def test_names_that_fit_none_or_several(models: Path) -> None:
 def test_a_disk_that_is_full(arguments: list[str], models: Path, npu: str) -> None:
     write_model(models / "echo.rkllm")
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
+        done = prepared.run(
             [sys.executable, "-m", "rkllama", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=full,
@@ -607,7 +608,7 @@ def test_what_users_of_ollama_and_of_the_older_rkllama_type(models: Path, npu: s
 
 def test_stdin_that_is_silent_asked_for_or_refused(models: Path, npu: str) -> None:
     write_model(models / "echo.rkllm")
-    process = subprocess.Popen(
+    process = prepared.Popen(
         [sys.executable, "-m", "rkllama", "run", "echo", "why"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -752,7 +753,7 @@ def test_it_is_told_whose_models_are_listed(
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(models: Path, npu: str) -> None:
     write_model(models / "slow.rkllm", tokens=5000, token_us=20_000)
-    process = subprocess.Popen(
+    process = prepared.Popen(
         [sys.executable, "-m", "rkllama", "run", "slow", "hi"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

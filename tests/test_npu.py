@@ -30,6 +30,7 @@ from rkllama.npu import NPUBackend
 from rkllama.rkllm.log import diagnose
 from rkllama.rkllm.model_file import what_else
 from rkllama.types import NPUParams, SamplingParams
+from tests.cases import cases
 from tests.virtual_npu import VERSIONS, directive, library, read_trace, write_model
 from tests.waiting import until
 
@@ -295,7 +296,7 @@ def test_a_soc_that_cannot_run_language_models_is_refused_at_once(soc: str, tmp_
     backend.close()
 
 
-@pytest.mark.parametrize(
+@cases(
     ("soc", "available", "expected"),
     [
         ("RK3588", set(range(8)), (0xF0, 4)),

@@ -24,6 +24,7 @@ from rkllama.clib.ctypes_types import CTypes
 from rkllama.errors import RKLLamaError
 from rkllama.rkllm.abi import RELEASES, first_release, header
 from rkllama.serve import routes
+from tests.cases import cases
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "rkllama"
@@ -150,7 +151,7 @@ def test_every_room_has_its_floor() -> None:
     assert set(FLOOR) == set(map(room_of, MODULES))
 
 
-@pytest.mark.parametrize("module", MODULES)
+@cases("module", MODULES)
 def test_imports_run_downwards(module: str) -> None:
     room = room_of(module)
     for found in imports(MODULES[module]):
@@ -218,7 +219,7 @@ HEAVY_MODULES = {"serve"}.union(*(at_top for at_top, _ in PACKAGES.values()))
 """Imported inside functions only, but for `serve`, which is the two modules below it and little else."""
 
 
-@pytest.mark.parametrize("module", MODULES)
+@cases("module", MODULES)
 def test_other_packages_are_imported_where_they_belong(module: str) -> None:
     for found in imports(MODULES[module]):
         package = found.name.partition(".")[0]
@@ -333,7 +334,7 @@ def test_the_readme_lists_every_command() -> None:
     assert sorted(listed) == sorted(visible)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@cases("name", COMMANDS)
 def test_the_list_of_commands_says_what_their_help_says(name: str) -> None:
     command = getattr(typer.main.get_command(app), "commands", {})[name]
     assert command.help.partition("\n")[0] == COMMANDS[name][1]
@@ -366,7 +367,7 @@ def test_the_flags_of_settings_are_documented() -> None:
 def test_documents_name_no_unknown_variable() -> None:
     # These are no settings: one moves the machine that all settings are about, the other is for these tests.
     known = {setting.variable for setting in config.SETTINGS}
-    known |= {"RKLLAMA_SYSROOT", "RKLLAMA_TEST_EXAMPLES"}
+    known |= {"RKLLAMA_SYSROOT", "RKLLAMA_TEST_EXAMPLES", "RKLLAMA_TEST_WHOLE_STARTS"}
     for path in DOCS:
         unknown = set(re.findall(r"RKLLAMA_[A-Z_]+[A-Z]", path.read_text())) - known
         assert not unknown, f"{path.name} names {unknown}"

@@ -20,11 +20,17 @@ def until(
     seconds: float = LIMIT,
     each: float = 0.001,
 ) -> None:
-    """Return as soon as the condition holds, which is asked `each` so many seconds; fail after `seconds`."""
+    """Return as soon as the condition holds; fail after `seconds`. It is asked `each` so many seconds, and
+    one that takes long less often: asking takes no more than a quarter of the time.
+    """
     deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, failure
-        time.sleep(each)
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
+        ended = time.monotonic()
+        assert ended < deadline, failure
+        time.sleep(max(each, min(3 * (ended - began), 0.1)))
 
 
 class Task(Generic[T]):

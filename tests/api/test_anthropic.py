@@ -34,6 +34,7 @@ from rkllama.types import (
     Usage,
 )
 from tests import dialects as scripts
+from tests.cases import cases
 from tests.dialects import (
     assert_golden,
     assert_survives,
@@ -351,7 +352,7 @@ def test_a_conversation_up_to_an_answer_is_counted() -> None:
     assert [message.role for message in request.messages] == ["user", "assistant"]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "param"),
     [
         ({"model": None}, "model"),

@@ -13,6 +13,7 @@ from rkllama.api.common import Fields, clean_text, dump_text, dumps, fold, load_
 from rkllama.errors import InvalidRequest
 from rkllama.types import TextDelta
 from tests import dialects
+from tests.cases import cases
 
 
 @given(st.text(st.characters(codec=None)))
@@ -43,7 +44,7 @@ def test_json_that_is_read(value: Any) -> None:
     assert load_json(json.dumps(value).encode()) == value
 
 
-@pytest.mark.parametrize(
+@cases(
     "data",
     [
         b"",

@@ -31,6 +31,7 @@ from rkllama.types import (
     Usage,
 )
 from tests import dialects
+from tests.cases import cases
 from tests.cost import calls
 from tests.fuzzing import examples
 
@@ -152,7 +153,7 @@ def test_the_pull_texts_are_the_documented_ones() -> None:
 # --- Languages ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@cases(
     ("header", "expected"),
     [
         (None, "fr"),
@@ -213,7 +214,7 @@ def all_errors() -> Iterator[errors.RKLLamaError]:
         yield cls(**values.get(cls.__name__, {"message": text}))
 
 
-@pytest.mark.parametrize("error", list(all_errors()), ids=lambda error: type(error).__name__)
+@cases("error", list(all_errors()), ids=lambda error: type(error).__name__)
 def test_every_error_has_a_sentence_in_one_language(error: errors.RKLLamaError) -> None:
     status, french = native.error_reply(error, "/generate", "fr")
     _, english = native.error_reply(error, "/generate", "en")
@@ -299,7 +300,7 @@ def test_options_fill_in_what_the_body_leaves_open() -> None:
     assert (request.max_tokens, request.stop, request.sampling.top_k) == (-1, ("a", "b"), None)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("body", "param"),
     [
         ({}, "messages"),

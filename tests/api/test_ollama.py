@@ -37,6 +37,7 @@ from rkllama.types import (
     Usage,
 )
 from tests import dialects
+from tests.cases import cases
 from tests.cost import calls
 from tests.fuzzing import examples
 
@@ -306,7 +307,7 @@ def test_a_conversation_with_tools() -> None:
     )
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "param"),
     [
         ({"model": None}, "model"),

@@ -39,6 +39,7 @@ from rkllama.types import (
     Usage,
 )
 from tests import dialects as scripts
+from tests.cases import cases
 from tests.dialects import (
     assert_golden,
     assert_survives,
@@ -462,7 +463,7 @@ def with_call(arguments: Any) -> list[Any]:
     return [{"role": "assistant", "tool_calls": [called]}]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "param"),
     [
         ({"model": None}, "model"),

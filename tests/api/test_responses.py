@@ -29,6 +29,7 @@ from rkllama.types import (
     ToolCallDelta,
 )
 from tests import dialects as scripts
+from tests.cases import cases
 from tests.dialects import assert_golden, assert_survives, bodies, sse_events, streamed, transcript
 from tests.fuzzing import examples
 
@@ -319,7 +320,7 @@ def test_the_answer_repeats_the_request() -> None:
     assert response["tools"][0]["name"] == "weather"
 
 
-@pytest.mark.parametrize(
+@cases(
     ("fields", "param"),
     [
         ({"model": None}, "model"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from rkllama.bench.cache.results import CacheReport
 from rkllama.bench.report import markdown_head, markdown_row
 from rkllama.bench.results import Report, read_report
 from rkllama.bench.schema import schema_of
+from tests import prepared
 from tests.running import LIMIT
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def shown() -> str:
 
 
 def run(*arguments: str) -> str:
-    done = subprocess.run(
+    done = prepared.run(
         [sys.executable, "-m", "rkllama", "bench", *arguments],
         capture_output=True,
         text=True,
@@ -41,7 +41,7 @@ def run(*arguments: str) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 @pytest.mark.integration

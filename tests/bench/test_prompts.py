@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from rkllama.bench.prompts import WORDS, PromptMaker, learn
+from tests.cases import cases
 
 Tokenizer = Callable[[str], int]
 
@@ -32,8 +33,8 @@ def by_letters(text: str) -> int:
     return len(text)
 
 
-@pytest.mark.parametrize("tokenizer", [by_words, with_begin, by_length])
-@pytest.mark.parametrize("tokens", [32, 128, 512, 2048])
+@cases("tokenizer", [by_words, with_begin, by_length])
+@cases("tokens", [32, 128, 512, 2048])
 def test_prompts_have_exactly_so_many_tokens(tokenizer: Tokenizer, tokens: int) -> None:
     maker = learn(tokenizer)
     assert maker.is_exact

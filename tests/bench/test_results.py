@@ -19,6 +19,7 @@ from rkllama.bench.results import VERSION, Report, Run, Stat, read_report
 from rkllama.bench.schema import Mismatch, from_json, schema_of, to_json
 from rkllama.errors import InvalidRequest
 from tests.bench.reports import FAILURE, POWER, make_report, make_test_run
+from tests.cases import cases
 from tests.waiting import Task
 
 SCHEMA = schema_of(Report)
@@ -63,7 +64,7 @@ def changed(path: str, value: Any) -> Any:
     return values
 
 
-@pytest.mark.parametrize(
+@cases(
     ("path", "value"),
     [
         ("created", 5),

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
-
 from rkllama.chat import sandbox
+from tests.cases import cases
 
 
 def render(source: str, **variables: object) -> str:
     return sandbox.render(source, variables)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("source", "text"),
     [
         ("{{ '{}, {:,} and {:.2f}'.format('a', 1234567, 0.5) }}", "a, 1,234,567 and 0.50"),

@@ -28,6 +28,7 @@ from rkllama.errors import InvalidRequest
 from rkllama.models.filename import FAMILIES as NAMED_FAMILIES
 from rkllama.types import ChatRequest, Message, TemplateSource, TextPart, Tool, ToolCall
 from tests import chat_templates
+from tests.cases import cases
 from tests.cost import assert_linear, calls
 
 WEATHER = Tool(
@@ -140,12 +141,12 @@ PROMPTS = {
 }
 
 
-@pytest.mark.parametrize("name", PROMPTS)
+@cases("name", PROMPTS)
 def test_a_family_writes_its_control_tokens_exactly(name: str) -> None:
     assert family(name).render(TALK).prompt == PROMPTS[name]
 
 
-@pytest.mark.parametrize(
+@cases(
     ("name", "prefix"),
     [
         ("Qwen2.5-VL", "qwen2.5"),
@@ -229,7 +230,7 @@ def assert_grows(
 OPENS_THINKING = ("own-deepseek-r1", "deepseekr1")  # and drops it afterwards
 
 
-@pytest.mark.parametrize("template", [e for e in EVERY if e.id not in OPENS_THINKING])
+@cases("template", [e for e in EVERY if e.id not in OPENS_THINKING])
 def test_the_next_turn_begins_with_this_one(template: ChatTemplate) -> None:
     assert_grows(template)
 
@@ -267,7 +268,7 @@ def test_thinking_that_is_dropped_costs_the_last_answer_only(template: ChatTempl
     assert template.render((user("U1"), assistant("A"), user("U2"))).prompt.startswith(before)
 
 
-@pytest.mark.parametrize("template", EVERY)
+@cases("template", EVERY)
 def test_tool_calls_and_results_only_add_to_the_prompt(template: ChatTemplate) -> None:
     asked = (system("S"), user("Weather?"))
     called = (*asked, Message(role="assistant", tool_calls=(CALL,)), result("rain", CALL.id))
@@ -317,8 +318,8 @@ MARKUP = re.compile(
 )
 
 
-@pytest.mark.parametrize("template", EVERY)
-@pytest.mark.parametrize("role", ["system", "user", "assistant", "tool"])
+@cases("template", EVERY)
+@cases("role", ["system", "user", "assistant", "tool"])
 def test_control_tokens_in_messages_are_broken_up(template: ChatTemplate, role: str) -> None:
     def prompt(text: str) -> str:
         calls = Message(role="assistant", tool_calls=(CALL,))
@@ -355,7 +356,7 @@ def test_tokens_with_one_bar_are_tokens() -> None:
     assert template.supports_thinking
 
 
-@pytest.mark.parametrize("template", EVERY)
+@cases("template", EVERY)
 def test_tool_definitions_and_arguments_are_harmless_too(template: ChatTemplate) -> None:
     evil = "".join(template.control_tokens)
     tool = Tool(
@@ -400,8 +401,8 @@ def test_a_prompt_with_control_tokens_is_known_as_templated() -> None:
 # --- Roles, system prompts, thinking ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("template", EVERY)
-@pytest.mark.parametrize(
+@cases("template", EVERY)
+@cases(
     "messages",
     [
         (user("U1"), user("U2"), assistant("A1"), assistant("A2"), user("U3")),
@@ -469,7 +470,7 @@ def test_reasoning_goes_back_within_a_turn_that_calls_tools() -> None:
     assert "<think>\nbecause\n</think>" in prompt
 
 
-@pytest.mark.parametrize("template", EVERY)
+@cases("template", EVERY)
 def test_an_answer_that_was_begun_is_continued(template: ChatTemplate) -> None:
     asked = template.render((user("U"),), think=False).prompt
     begun = template.render((user("U"), assistant("Once upon")), think=False)
@@ -587,7 +588,7 @@ def test_results_find_their_calls_by_id_by_name_or_by_order() -> None:
     assert '{"content": noon, "call_id": "ghi789rst"}' in prompt
 
 
-@pytest.mark.parametrize("template", EVERY)
+@cases("template", EVERY)
 def test_results_come_in_the_order_of_their_calls(template: ChatTemplate) -> None:
     named = ToolCall(id="call_ghi789rst", name="get_time", arguments={"zone": "CET"})
     calls = Message(role="assistant", tool_calls=(CALL, named))

@@ -16,6 +16,7 @@ from rkllama.chat.tool_calls.reader import CallReader
 from rkllama.chat.tool_calls.table import MARKED
 from rkllama.types import Tool, ToolCallDelta
 from tests.answers import TOOLS, parse
+from tests.cases import cases
 from tests.cost import assert_linear
 
 PARIS = ("call", 0, "get_weather", {"city": "Paris"})
@@ -75,13 +76,13 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
+@cases("name", CALLS)
 def test_two_calls_are_read_in_every_form(name: str) -> None:
     assert parse([CALLS[name]], tools=TOOLS) == ([PARIS, SUM], None)
     assert parse(list(CALLS[name]), tools=TOOLS) == ([PARIS, SUM], None)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@cases("name", CALLS)
 def test_the_template_s_end_behind_a_call_is_seen(name: str) -> None:
     parts, stopped = parse([CALLS[name], "<|eom_id|>x"], tools=TOOLS, end=("<|eom_id|>",))
     assert parts == [PARIS, SUM]
@@ -142,7 +143,7 @@ NO_CALLS = [
 ]
 
 
-@pytest.mark.parametrize("text", NO_CALLS)
+@cases("text", NO_CALLS)
 def test_what_is_no_call_is_text_to_the_letter(text: str) -> None:
     assert parse([text], tools=TOOLS) == ([("text", text)], None)
     assert parse(list(text), tools=TOOLS) == ([("text", text)], None)
@@ -229,7 +230,7 @@ def test_the_end_of_json_is_found_in_any_pieces(value: Any) -> None:
     assert found == [None] * (expected - 1) + [expected]
 
 
-@pytest.mark.parametrize("form", [*MARKED, *PLAIN], ids=lambda form: form.opener)
+@cases("form", [*MARKED, *PLAIN], ids=lambda form: form.opener)
 def test_every_beginning_of_a_call_may_become_one(form: Any) -> None:
     examples = [text for text in CALLS.values() if text.startswith(form.opener)]
     if form.opener == "[":
@@ -245,8 +246,8 @@ def test_every_beginning_of_a_call_may_become_one(form: Any) -> None:
         assert outcome.calls[0][0] == "get_weather"
 
 
-@pytest.mark.parametrize("form", MARKED, ids=lambda form: form.opener)
-@pytest.mark.parametrize(
+@cases("form", MARKED, ids=lambda form: form.opener)
+@cases(
     "name",
     ["", "n", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>n", "<function=n><parameter=a>", "n><"],
 )
@@ -270,8 +271,8 @@ def test_line_breaks_in_pieces_take_no_time_either(head: str) -> None:
     assert_linear(read, 5_000)
 
 
-@pytest.mark.parametrize("blanks", [999, 1000, 1001, 1500])
-@pytest.mark.parametrize("call", [ONE, f"[{ONE}]", T_ONE])
+@cases("blanks", [999, 1000, 1001, 1500])
+@cases("call", [ONE, f"[{ONE}]", T_ONE])
 def test_a_head_is_as_long_in_pieces_as_in_one(blanks: int, call: str) -> None:
     text = "<tool_call>" + " " * blanks + call
     found = parse([text], tools=TOOLS)

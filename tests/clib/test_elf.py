@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.clib.elf import Machine, machine, machine_of, needed_by, size_of, stand_in
+from tests.cases import cases
 from tests.doctor.examine import AARCH64, ARMHF, write_library
 from tests.virtual_npu import library
 from tests.virtual_npu.build import compile_c
@@ -79,7 +80,7 @@ def test_a_written_library_is_one_for_readelf_too(number: int, tmp_path: Path) -
     assert size_of(path) == os.path.getsize(path)
 
 
-@pytest.mark.parametrize("at", range(16, 120))
+@cases("at", range(16, 120))
 def test_damage_is_no_crash(at: int, tmp_path: Path) -> None:
     path = write_library(tmp_path / "x.so", needed=("libgomp.so.1",))
     content = bytearray(path.read_bytes())

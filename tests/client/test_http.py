@@ -15,6 +15,7 @@ import waitress.server
 from rkllama.client import http as http1
 from rkllama.errors import InvalidRequest, ServerUnreachable
 from rkllama.files import IMPORT_ROOT
+from tests.cases import cases
 
 Serve = Callable[..., int]
 
@@ -151,7 +152,7 @@ def test_a_truncated_body_is_an_error(use: Callable[[http1.Response], object]) -
         use(response)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("answer", "reason"),
     [
         (b"", "without a response"),

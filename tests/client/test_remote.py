@@ -42,6 +42,7 @@ from rkllama.types import (
     Usage,
 )
 from tests import dialects
+from tests.cases import cases
 from tests.running import Server
 from tests.virtual_npu import directive, write_model
 
@@ -180,8 +181,8 @@ def complete(events: list[Event]) -> list[Event]:
     return [*events[:-1], replace(finished, timings=TIMINGS)]
 
 
-@pytest.mark.parametrize("name", [name for name in dialects.ALL if name != "scored"])
-@pytest.mark.parametrize("encoder", [ollama.ChatEncoder, ollama.GenerateEncoder])
+@cases("name", [name for name in dialects.ALL if name != "scored"])
+@cases("encoder", [ollama.ChatEncoder, ollama.GenerateEncoder])
 def test_events_arrive_as_they_left(name: str, encoder: Any) -> None:
     events = complete(dialects.ALL[name])
     path, request = "chat", HELLO
@@ -522,7 +523,7 @@ def assert_same(caught: errors.RKLLamaError, error: errors.RKLLamaError) -> None
     assert vars(caught) == vars(error)
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@cases("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_errors_arrive_as_they_left(error: errors.RKLLamaError) -> None:
     encoder = ollama.ChatEncoder("qwen")
     inside = (200, [encoder.encode(TextDelta("so far")), encoder.error(error)])

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from rkllama.bench.results import Report
 from rkllama.bench.schema import schema_of
 from rkllama.cli import app
+from tests import prepared
 from tests.bench.test_power import Plug, running
 from tests.boards import build_board
 from tests.running import LIMIT, Server
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 
 def rkllama(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return prepared.run(
         [sys.executable, "-m", "rkllama", *arguments],
         capture_output=True,
         text=True,

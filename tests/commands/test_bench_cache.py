@@ -19,6 +19,7 @@ from rkllama.bench.schema import schema_of
 from rkllama.cli import app
 from rkllama.config import load_settings
 from rkllama.states.folder import trial_of
+from tests import prepared
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
 from tests.virtual_npu import library, write_model
@@ -36,7 +37,7 @@ def model(models: Path, board: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def rkllama(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return prepared.run(
         [sys.executable, "-m", "rkllama", *arguments],
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ import pytest
 
 from rkllama.commands.config.values import duration_text, toml_value, value_text
 from rkllama.config import SETTINGS, Setting, load_settings, parse_duration, parse_toml
+from tests.cases import cases
 from tests.running import Server
 from tests.terminal import Terminal
 from tests.test_cli import failure, output, rkllama
@@ -44,7 +45,7 @@ def test_durations_as_they_are_written(seconds: float, text: str) -> None:
     assert parse_duration(text) == seconds or seconds < 0
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=[setting.name for setting in SETTINGS])
+@cases("setting", SETTINGS, ids=[setting.name for setting in SETTINGS])
 def test_a_default_can_be_set_as_it_is_shown(setting: Setting) -> None:
     if setting.default not in (None, ()):
         value = setting.parse(setting.default)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import prepared
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_D, Terminal
 from tests.test_cli import failure, output, rkllama
@@ -60,7 +61,7 @@ def test_each_line_of_stdin_is_a_text(where: dict[str, str]) -> None:
 
 
 def test_vectors_come_while_stdin_is_still_open() -> None:
-    process = subprocess.Popen(
+    process = prepared.Popen(
         [sys.executable, "-m", "rkllama", "embed", "bge"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -121,7 +122,7 @@ def test_what_goes_wrong() -> None:
 
 
 def test_a_reader_that_has_seen_enough() -> None:
-    process = subprocess.Popen(
+    process = prepared.Popen(
         [sys.executable, "-m", "rkllama", "embed", "bge", *["hello"] * 400],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -4,32 +4,27 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import prepared
 from tests.hub.loopback import LoopbackHub
 from tests.hub.names import REPOSITORIES
 from tests.running import LIMIT, Server
-from tests.terminal import CTRL_D, Terminal
+from tests.terminal import CTRL_D, RKLLAMA, Terminal
 from tests.test_cli import rkllama
 from tests.virtual_npu.model import write_model
 
 pytestmark = pytest.mark.integration
 
-BOARD = (
-    "import sys; from rkllama.board import soc; soc.read_soc = lambda: 'RK3588';"
-    "from rkllama.__main__ import main; sys.exit(main())"
-)
-ON_BOARD = (sys.executable, "-c", BOARD)
-"""The program as if on a board: what finds a model asks for the SoC first."""
 CHOSEN = "dulimov/Qwen3-1.7B-rk3588-1.2.1-unsloth-16k/Qwen3-1.7B-rk3588-w8a8-opt-1-hybrid-ratio-0.0.rkllm"
 
 
 @pytest.fixture
-def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, board: Path) -> Iterator[LoopbackHub]:
+    """A Hub, and the files of a board: what finds a model asks for the SoC first."""
     write_model(tmp_path / "any.rkllm")
     model = (tmp_path / "any.rkllm").read_bytes()
     with LoopbackHub() as server:
@@ -41,8 +36,8 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*ON_BOARD, *arguments],
+    return prepared.run(
+        [*RKLLAMA, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -76,7 +71,7 @@ def test_search_prints_a_table_of_names_to_type(remote: LoopbackHub) -> None:
 
 
 def test_search_fits_80_columns(remote: LoopbackHub) -> None:
-    with Terminal("search", "qwen3", program=ON_BOARD) as terminal:
+    with Terminal("search", "qwen3") as terminal:
         terminal.expect("rkllama pull NAME")
         assert terminal.end() == 0
         lines = terminal.screen.splitlines()
@@ -157,7 +152,10 @@ def test_dry_run_of_a_repository(remote: LoopbackHub, models: Path) -> None:
     assert "there is no choice" in command("pull", CHOSEN, "--dry-run").stderr
 
 
-def test_a_machine_without_npu_searches_for_gguf(remote: LoopbackHub) -> None:
+def test_a_machine_without_npu_searches_for_gguf(
+    remote: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RKLLAMA_SYSROOT")
     done = rkllama("search", "qwen3:4b")
     assert done.stdout.splitlines()[1].split()[:3] == ["qwen3:4b", "4B", "Q4_K_M"]
     assert done.stderr.startswith("For the CPU; 4 more with --all.")
@@ -167,7 +165,7 @@ def test_an_ambiguous_name_is_asked_about_on_a_terminal(remote: LoopbackHub, mod
     done = command("pull", "deepseek-r1")
     assert done.returncode == 1
     assert "Error: deepseek-r1 is ambiguous: there are 1.5B and 7B: radxa/" in done.stderr
-    with Terminal("pull", "deepseek-r1", program=ON_BOARD) as terminal:
+    with Terminal("pull", "deepseek-r1") as terminal:
         terminal.expect(
             " 1  1.5B w8a8 rk3588, radxa/DeepSeek-R1-Distill-Qwen-1.5B_RKLLM\n    DeepSeek"
         )
@@ -177,15 +175,18 @@ def test_an_ambiguous_name_is_asked_about_on_a_terminal(remote: LoopbackHub, mod
         terminal.expect("Done. Try it: rkllama run deepseek-r1\n")
         assert terminal.end() == 0
     assert pulled(models) == ["deepseek-r1"]
-    with Terminal("pull", "gemma3", program=ON_BOARD) as terminal:
+    with Terminal("pull", "gemma3") as terminal:
         terminal.expect("Which one? [1-")
         terminal.type("\n")
         terminal.expect("Error: gemma3 is ambiguous")
         assert terminal.end() == 1
 
 
-def test_pull_through_a_server_asks_too(remote: LoopbackHub, home: Path) -> None:
+def test_pull_through_a_server_asks_too(
+    remote: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server has no NPU here: what it means is a .gguf."""
+    monkeypatch.delenv("RKLLAMA_SYSROOT")
     files = {"Tiny-1B-Q4_K_M.gguf": b"a", "Tiny-2B-Q4_K_M.gguf": b"b"}
     remote.add("user/tiny-GGUF", files)
     with Server() as server, Terminal("pull", "tiny", env={"RKLLAMA_HOST": server.url}) as terminal:
@@ -202,7 +203,7 @@ def test_pull_through_a_server_asks_too(remote: LoopbackHub, home: Path) -> None
 
 @pytest.mark.usefixtures("npu")
 def test_run_fetches_what_is_not_here_after_asking(remote: LoopbackHub, models: Path) -> None:
-    with Terminal("run", "qwen3:1.7b", "hello", program=ON_BOARD) as terminal:
+    with Terminal("run", "qwen3:1.7b", "hello") as terminal:
         terminal.expect("qwen3:1.7b is not here. The Hub has it for RK3588, w8a8, ")
         terminal.expect("Fetch it (")
         terminal.expect(")? [Y/n] ")
@@ -210,7 +211,7 @@ def test_run_fetches_what_is_not_here_after_asking(remote: LoopbackHub, models: 
         terminal.expect("hello\n")
         assert terminal.end() == 0
     assert pulled(models) == ["qwen3:1.7b"]
-    with Terminal("run", "qwen3:1.7b", "again", program=ON_BOARD) as terminal:
+    with Terminal("run", "qwen3:1.7b", "again") as terminal:
         terminal.expect("again\n")
         assert terminal.end() == 0
         assert "[Y/n]" not in terminal.screen
@@ -219,7 +220,7 @@ def test_run_fetches_what_is_not_here_after_asking(remote: LoopbackHub, models: 
 @pytest.mark.usefixtures("npu")
 @pytest.mark.parametrize("key", ["n\n", CTRL_D])
 def test_run_takes_no_for_an_answer(remote: LoopbackHub, models: Path, key: str) -> None:
-    with Terminal("run", "qwen3:1.7b", "hello", program=ON_BOARD) as terminal:
+    with Terminal("run", "qwen3:1.7b", "hello") as terminal:
         terminal.expect("? [Y/n] ")
         terminal.type(key)
         terminal.expect("Error: model 'qwen3:1.7b' not found")
@@ -229,7 +230,7 @@ def test_run_takes_no_for_an_answer(remote: LoopbackHub, models: Path, key: str)
 
 @pytest.mark.usefixtures("npu")
 def test_run_of_a_file_or_a_repository_of_the_hub(remote: LoopbackHub, models: Path) -> None:
-    with Terminal("run", CHOSEN, "hello", program=ON_BOARD) as terminal:
+    with Terminal("run", CHOSEN, "hello") as terminal:
         terminal.expect("is not here. Fetch it? [Y/n] ")
         terminal.type("\n")
         terminal.expect("hello\n")
@@ -254,7 +255,7 @@ def test_pull_and_no_pull_decide(remote: LoopbackHub, models: Path) -> None:
 
 @pytest.mark.usefixtures("npu")
 def test_run_of_what_nobody_has_says_so(remote: LoopbackHub, models: Path) -> None:
-    with Terminal("run", "nosuchmodel", "hello", program=ON_BOARD) as terminal:
+    with Terminal("run", "nosuchmodel", "hello") as terminal:
         terminal.expect("Error: model 'nosuchmodel' not found")
         terminal.expect("Not on the Hub either: no .rkllm model on the Hub is called nosuchmodel.")
         assert terminal.end() == 1
@@ -262,7 +263,7 @@ def test_run_of_what_nobody_has_says_so(remote: LoopbackHub, models: Path) -> No
 
 @pytest.mark.usefixtures("npu")
 def test_run_offers_a_gguf_where_nothing_else_is_there(remote: LoopbackHub, models: Path) -> None:
-    with Terminal("run", "mistral:7b", "hello", program=ON_BOARD) as terminal:
+    with Terminal("run", "mistral:7b", "hello") as terminal:
         terminal.expect("mistral:7b is not here, and the Hub has it for the CPU only:\n")
         terminal.expect("  Mistral-7B-Instruct-v0.3-Q4_K_M.gguf\nFetch it (~4.2 GB)? [Y/n] ")
         terminal.type("n\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.runner.log_reader import LogReader
+from tests import prepared
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
 from tests.test_cli import ELSEWHERE, failure, output, rkllama
@@ -119,7 +120,7 @@ def test_following_begins_before_the_model_is_loaded(models: Path, npu: str) -> 
 
 def test_following_ends_with_its_reader(models: Path, logs: Path) -> None:
     (logs / "m.log").write_text("one\n")
-    process = subprocess.Popen(
+    process = prepared.Popen(
         [sys.executable, "-m", "rkllama", "logs", "-f", "m"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -136,7 +137,7 @@ def test_following_ends_with_its_reader(models: Path, logs: Path) -> None:
 def test_a_log_reaches_a_terminal_as_text_and_a_pipe_as_it_is(models: Path, logs: Path) -> None:
     (logs / "m.log").write_text("red\x1b[31m \x1b]0;title\x07\n")
     assert (
-        subprocess.run(
+        prepared.run(
             [sys.executable, "-m", "rkllama", "logs", "m"], capture_output=True, check=True
         ).stdout
         == (logs / "m.log").read_bytes()
@@ -201,7 +202,7 @@ def test_the_file_that_the_servers_stderr_goes_to(
         assert f"the server (process {server.process.pid}) writes its log to pipe:" in error
     file = tmp_path / "server.log"
     with file.open("w") as stream:
-        process = subprocess.Popen(
+        process = prepared.Popen(
             [sys.executable, "-m", "rkllama", "serve", "--port", "0"],
             stdin=subprocess.DEVNULL,
             stderr=stream,

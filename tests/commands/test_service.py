@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from rkllama import __version__
 from rkllama.commands.service.install import app
 from rkllama.systemd.manager import Manager
+from tests import prepared
 from tests.running import LIMIT, Server
 
 pytestmark = pytest.mark.integration
@@ -30,7 +31,7 @@ PROGRAM = "/opt/rkllama/bin/rkllama"
 
 
 def rkllama(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return prepared.run(
         [sys.executable, "-m", "rkllama", "service", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,

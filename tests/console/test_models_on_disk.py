@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from rkllama.files import IMPORT_ROOT
+from tests import prepared
 from tests.hub.loopback import Fault, LoopbackHub
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, Terminal
@@ -99,7 +99,7 @@ def test_a_file_is_run_where_it_lies(
         assert "cannot be saved" in chat.ask("/save mine")
         chat.type("/bye\n")
         assert chat.end() == 0
-    done = subprocess.run(
+    done = prepared.run(
         [sys.executable, "-m", "rkllama", "run", "far-w8a8.rkllm", "hello"],
         cwd=folder, capture_output=True, check=True, text=True, timeout=LIMIT,
         env={**os.environ, "PYTHONPATH": IMPORT_ROOT},

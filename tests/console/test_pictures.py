@@ -30,6 +30,7 @@ from rkllama.console.pictures.graphics import find_protocol, show_pictures, sixe
 from rkllama.errors import RKLLamaError, Unsupported
 from rkllama.types import EncoderInfo, ModelDetails, ModelInfo
 from tests.backends.vision.pictures import BLUE, RED, encoded, halves
+from tests.cases import cases
 
 PNG = encoded(halves((8, 8)))
 
@@ -167,7 +168,7 @@ def test_a_model_without_eyes_is_told_before_it_is_loaded(folder: Path) -> None:
 # --- Small ones --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@cases(
     ("env", "protocol"),
     [
         ({"TERM": "xterm-kitty"}, "kitty"),

@@ -26,6 +26,7 @@ from rkllama.types import (
     ModelInfo,
     Temperature,
 )
+from tests import prepared
 from tests.running import LIMIT, Server
 from tests.terminal import CTRL_C, CTRL_Z, Terminal
 from tests.virtual_npu import write_model
@@ -171,7 +172,7 @@ def at(server: Server) -> dict[str, str]:
 
 
 def rkllama(*arguments: str, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(
+    done = prepared.run(
         [sys.executable, "-m", "rkllama", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -181,7 +182,7 @@ def rkllama(*arguments: str, env: dict[str, str] | None = None) -> str:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return str(done.stdout)
 
 
 @pytest.mark.integration
@@ -303,7 +304,7 @@ def test_ps_tells_of_the_board_on_a_terminal_only(board: Path, models: Path, npu
         with Terminal("ps", env=at(server)) as terminal:
             assert terminal.end() == 0
             assert "NPU 1000 MHz, DDR 2112 MHz, 47 °C, 15.2 GB of memory free" in terminal.screen
-        done = subprocess.run(
+        done = prepared.run(
             [sys.executable, "-m", "rkllama", "ps"],
             stdin=subprocess.DEVNULL,
             capture_output=True,

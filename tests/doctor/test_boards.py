@@ -5,20 +5,18 @@ from __future__ import annotations
 import fnmatch
 import json
 import shlex
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from rkllama.board.sysroot import read_user, recording
+from rkllama.board.sysroot import read_user
 from rkllama.cli import app
 from rkllama.config import load_settings
 from rkllama.doctor import checks
 from rkllama.doctor.checks import BOARD, Told, examine, sort_by_weight
 from rkllama.doctor.finding import Finding, Subject
-from rkllama.doctor.report import write_report
 from rkllama.doctor.software import disk
 from tests.boards import build_board, names, put_models, read_board
 from tests.doctor.examine import AARCH64, X86_64, write_library
@@ -234,26 +232,6 @@ def test_one_model_is_looked_at_alone(stand: Stand, models: Path) -> None:
     result = CliRunner().invoke(app, ["doctor", "qwen2.5-0.5b"])
     assert result.exit_code == 0
     assert "Qwen3-4B" not in result.stdout
-
-
-@pytest.mark.parametrize("board", names())
-def test_a_report_of_a_board_is_diagnosed_like_the_board(
-    board: str, stand: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stand(board)
-    with recording() as asked:
-        told = look()
-    report = tmp_path / "report.tar.gz"
-    findings = [entry.finding for entry in told]
-    write_report(str(report), Subject(settings=load_settings()), findings, asked)
-    with tarfile.open(report) as archive:
-        archive.extractall(tmp_path, filter="data")
-    monkeypatch.setenv("RKLLAMA_SYSROOT", str(tmp_path / "rkllama-report" / "sysroot"))
-    again = [entry.finding for entry in look()]
-    assert [(one.check, one.status) for one in again] == [
-        (one.check, one.status) for one in findings
-    ]
-    assert not any(line.endswith(" pi") for one in again for line in one.cure)
 
 
 def test_a_reports_texts_cannot_command_the_terminal_or_the_shell(

@@ -18,6 +18,7 @@ from rkllama.doctor.cures import Fixed, fix, kind_of
 from rkllama.doctor.finding import Finding, Status, Subject
 from rkllama.doctor.software.home import check_secrets
 from tests.boards import build_board, names, put_models
+from tests.cases import cases
 from tests.doctor.examine import wrong
 
 
@@ -41,7 +42,7 @@ def repair(
     return fix(findings, str(models), agree=answer, say=said.append), asked, said
 
 
-@pytest.mark.parametrize(
+@cases(
     ("line", "kind"),
     [
         ("chmod 600 '/home/me/a file'", "do"),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import prepared
 from tests.board.governors import (
     BEFORE,
     FAST,
@@ -64,6 +65,7 @@ def said(server: Server) -> list[str]:
 # --- A server of root's, without systemd -------------------------------------------------------
 
 
+@pytest.mark.serial  # a model waits one second for the helper, whose process has to start in it
 def test_they_are_held_while_a_model_is_in_memory(board: Path) -> None:
     with Server() as server:
         assert governors() == BEFORE
@@ -136,7 +138,7 @@ def test_what_somebody_sets_meanwhile_stays(board: Path) -> None:
 
 
 def test_a_command_without_a_server_holds_them_too(board: Path) -> None:
-    done = subprocess.run(
+    done = prepared.run(
         [sys.executable, "-m", "rkllama", "run", "m", "hello", "--json"],
         stdin=subprocess.DEVNULL,
         capture_output=True,

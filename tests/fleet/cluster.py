@@ -21,6 +21,7 @@ from typing import Any
 from rkllama.fleet.balancer import read_balancer
 from rkllama.fleet.boards import Fleet, read_fleet
 from rkllama.fleet.files import find_haproxy
+from tests import prepared
 from tests.running import free_port
 from tests.virtual_npu import library, write_model
 from tests.waiting import until
@@ -64,7 +65,7 @@ class BoardProcess:
 
     def start(self) -> None:
         """Start the server, and wait until it listens."""
-        self.process = subprocess.Popen(
+        self.process = prepared.Popen(
             [
                 *self._within,
                 *(sys.executable, "-m", "rkllama", "serve"),
@@ -299,7 +300,7 @@ def rkllama(
     *arguments: str, expect: int = 0, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a command, as a user does, with `env` besides the environment of the test."""
-    done = subprocess.run(
+    done = prepared.run(
         [sys.executable, "-m", "rkllama", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,

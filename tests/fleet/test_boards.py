@@ -21,6 +21,7 @@ from rkllama.fleet.boards import (
 )
 from rkllama.fleet.files import start_line
 from rkllama.fleet.mdns import parse_browsed
+from tests.cases import cases
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_a_board_is_named_as_people_write_addresses(text: str, name: str, addres
     assert (board.name, board.address) == (name, address)
 
 
-@pytest.mark.parametrize(
+@cases(
     "text",
     [
         "",

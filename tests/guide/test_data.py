@@ -12,6 +12,7 @@ import typer.main
 from rkllama import config, server
 from rkllama.cli import app
 from rkllama.models import guide
+from tests.cases import cases
 from tools.guide import corpus
 
 pytestmark = pytest.mark.integration
@@ -78,7 +79,7 @@ def _commands() -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize("key", sorted(CORPUS.answers), ids="-".join)
+@cases("key", sorted(CORPUS.answers), ids="-".join)
 def test_an_answer_names_only_what_exists(key: tuple[str, str]) -> None:
     answer, commands = CORPUS.answers[key], _commands()
     for command, rest in re.findall(r"(?<!/)rkllama (\w+)([^`]*)", answer):

@@ -15,6 +15,7 @@ from rkllama.hub.reading import read_names, read_words, same_size
 from rkllama.hub.wanted import parse_wanted
 from rkllama.models.reference import Reference
 from rkllama.models.vision.choice import find_encoder
+from tests.cases import cases
 from tests.hub.names import FILES, REPOSITORIES
 
 DATA = Path(__file__).parents[1] / "data"
@@ -91,12 +92,12 @@ def test_the_tables_are_large_enough() -> None:
     assert {board for _, board, _ in CHOICES} == set(BOARDS)
 
 
-@pytest.mark.parametrize(("repo", "file"), FILES)
+@cases(("repo", "file"), FILES)
 def test_reading(repo: str, file: str) -> None:
     assert summary(file, repo) == READINGS[f"{repo}/{file}"]
 
 
-@pytest.mark.parametrize(("name", "board", "expected"), CHOICES)
+@cases(("name", "board", "expected"), CHOICES)
 def test_choice(name: str, board: str, expected: str) -> None:
     assert verdict(name, board) == expected
 

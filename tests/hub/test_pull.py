@@ -52,6 +52,8 @@ from rkllama.models.reference import Reference, parse_reference
 from rkllama.models.scan import scan
 from rkllama.models.store import Store
 from rkllama.types import PullProgress
+from tests import prepared
+from tests.cases import cases
 from tests.fuzzing import examples
 from tests.hub.loopback import Fault, HubFile, LoopbackHub
 from tests.running import LIMIT, Server
@@ -112,7 +114,7 @@ def left_over(models: Path) -> list[str]:
 # --- References --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "repo", "file", "revision"),
     [
         ("hf/u/r/f.rkllm", "u/r", "f.rkllm", None),
@@ -486,7 +488,7 @@ def test_the_flag_for_it(remote: LoopbackHub, models: Path) -> None:
     models.mkdir()
 
     def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
+        return prepared.run(
             [sys.executable, "-m", "rkllama", *arguments],
             env={**os.environ, **env},
             capture_output=True,

@@ -17,6 +17,7 @@ from rkllama.models.filename import (
     parse_platform,
     parse_quantization,
 )
+from tests.cases import cases
 
 
 def told(
@@ -165,18 +166,18 @@ REAL = [
 ]
 
 
-@pytest.mark.parametrize(("file", "repo", "expected"), REAL)
+@cases(("file", "repo", "expected"), REAL)
 def test_real_names(file: str, repo: str | None, expected: ModelName) -> None:
     assert parse_model_name(file, repo) == expected
 
 
-@pytest.mark.parametrize(("file", "repo", "expected"), REAL)
+@cases(("file", "repo", "expected"), REAL)
 def test_case_does_not_matter(file: str, repo: str | None, expected: ModelName) -> None:
     assert parse_model_name(file.upper(), repo and repo.upper()) == expected
     assert parse_model_name(file.lower(), repo and repo.lower()) == expected
 
 
-@pytest.mark.parametrize(
+@cases(
     ("file", "expected"),
     [
         ("Qwen3-30B-A3B-Instruct-2507-Q4_K_M.gguf", ("Q4_K_M", "30B-A3B", "qwen3")),

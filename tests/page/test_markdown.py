@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.cases import cases
 from tests.page.accessibility import assert_accessible
 from tests.page.looking import Look, Problems
 from tests.page.markdown_page import HOST, open_markdown
@@ -57,9 +58,7 @@ def trees(markdown: Page) -> list[dict[str, str]]:
     return result
 
 
-@pytest.mark.parametrize(
-    "number", range(len(CASES)), ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)]
-)
+@cases("number", range(len(CASES)), ids=[f"{c[0]}-{i}" for i, c in enumerate(CASES)])
 def test_a_text_becomes_its_tree(number: int, trees: list[dict[str, str]]) -> None:
     _, text, tree = CASES[number]
     assert trees[number] == {"whole": tree, "byCharacter": tree, "inPieces": tree}, text

@@ -18,6 +18,7 @@ from rkllama.console.options import ChatOptions
 from rkllama.console.terminal import WrappedText
 from rkllama.errors import InvalidRequest, NPUBusy
 from rkllama.repl.line_reader import LineReader
+from tests.cases import cases
 from tests.running import Server
 from tests.terminal import CTRL_C, CTRL_D, CTRL_Z, RKLLAMA, UP, Terminal
 from tests.virtual_npu import directive, library, read_prompts, write_model
@@ -613,8 +614,8 @@ _REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", [*NUMBER_BOUNDS, *INTEGER_BOUNDS])
-@pytest.mark.parametrize("text", ["null", "0", "1", "2.0", "-1", "2147483651", *sorted(_NOT_WHOLE)])
+@cases("name", [*NUMBER_BOUNDS, *INTEGER_BOUNDS])
+@cases("text", ["null", "0", "1", "2.0", "-1", "2147483651", *sorted(_NOT_WHOLE)])
 def test_numbers_are_read_as_the_server_reads_them(name: str, text: str) -> None:
     body = Fields({"options": {name: json.loads(text)}})
     if text in _REFUSED[name]:

@@ -14,6 +14,7 @@ import pytest
 from rkllama.clib.ctypes_types import CTypes, Pointer32, Pointer64
 from rkllama.clib.declarations import declarator
 from rkllama.rkllm.abi import RELEASES, first_release, header
+from tests.cases import cases
 
 MEASURED: dict[str, Any] = json.loads(
     (Path(__file__).parents[1] / "data" / "rkllm-abi.json").read_text()
@@ -57,8 +58,8 @@ def flat(struct: Any, base: int = 0, prefix: str = "") -> Iterator[tuple[str, in
             yield prefix + name, offset, ctypes.sizeof(kind), kind_of_ctypes(kind)
 
 
-@pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("release", MEASURED)
+@cases("model", MODELS)
+@cases("release", MEASURED)
 def test_every_struct_has_the_measured_layout(release: str, model: str) -> None:
     measured = MEASURED[release]["structs"][model]
     structs = CTypes(header(release), wide=MODELS[model]).structs

@@ -6,6 +6,7 @@ import pytest
 
 from rkllama.errors import DOCTOR
 from rkllama.rkllm.log import cache_match, complaint, diagnose, notices, prompt_too_long, read_facts
+from tests.cases import cases
 
 GOOD = """\
 I rkllm: rkllm-runtime version: 1.2.3, rknpu driver version: 0.9.8, platform: RK3588
@@ -42,7 +43,7 @@ def test_an_empty_log_tells_nothing() -> None:
     assert diagnose("") is None
 
 
-@pytest.mark.parametrize(
+@cases(
     ("lines", "words"),
     [
         (
@@ -99,7 +100,7 @@ def test_the_variants_of_a_soc_are_one_platform() -> None:
     assert "RK3588" not in known.message
 
 
-@pytest.mark.parametrize(
+@cases(
     ("lines", "words"),
     [
         (
@@ -145,7 +146,7 @@ def test_a_failure_has_its_cause(lines: str, words: str) -> None:
 _TOO_LOW = "W rkllm: Your rknpu driver version is too low, please upgrade to 0.9.7.\n"
 
 
-@pytest.mark.parametrize(
+@cases(
     "lines",
     [
         "E RKNN: failed to open rknpu module, need to insmod rknpu driver!",

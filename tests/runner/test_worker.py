@@ -56,6 +56,7 @@ def descriptors() -> int:
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a worker of a model with the given script; nothing of any is left at the end."""
     before = descriptors()
+    gc.freeze()  # at the end only what the test itself has left is looked through
     started: list[Worker] = []
 
     def begin(loaded: bool = True, **config: Any) -> Worker:

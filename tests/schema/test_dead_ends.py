@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from rkllama.schema.grammar import compile_schema
+from tests.cases import cases
 
 
-@pytest.mark.parametrize(
+@cases(
     ("schema", "accepted", "refused"),
     [
         ({"type": "string", "maxLength": 1, "pattern": "^(?:foo)?$"}, '"', "\\"),

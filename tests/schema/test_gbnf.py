@@ -10,6 +10,7 @@ import pytest
 
 from rkllama.schema.grammar import compile_schema
 from rkllama.schema.values import DuplicateKey, parse
+from tests.cases import cases
 from tests.schema.corners import CORNERS
 from tests.schema.gbnf import Gbnf
 from tests.schema.reference import Reference
@@ -40,7 +41,7 @@ def names_a_key_twice(text: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@cases("name", SCHEMAS)
 def test_what_a_grammar_makes_is_valid(name: str) -> None:
     """But for what is known at a value's end only, which whoever asks for the text has to look at."""
     grammar, reference = compile_schema(SCHEMAS[name]), Reference(SCHEMAS[name])

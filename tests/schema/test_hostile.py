@@ -9,6 +9,7 @@ import pytest
 
 from rkllama.schema.errors import SchemaError
 from rkllama.schema.grammar import compile_schema
+from tests.cases import cases
 from tests.cost import calls, processor_seconds
 from tests.schema.hostile import HOSTILE
 from tests.schema.tools import LARGEST
@@ -20,7 +21,7 @@ _MOST_SECONDS = 3.0
 """Ten times what any of them takes; what grows with the power of the schema would have to be ended."""
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@cases("name", HOSTILE)
 def test_a_hostile_schema_takes_little(name: str) -> None:
     schema = HOSTILE[name]()
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rkllama.schema.regex.automata import Spot, compile_pattern, intersection, matches
 from rkllama.schema.regex.formats import FORMATS, format_automaton, has_format
 from rkllama.schema.regex.patterns import PatternError
+from tests.cases import cases
 from tests.fuzzing import examples
 
 _ATOMS = ("a", "b", ".", "1", "\\d", "\\w", "\\s", "[ab]", "[^a]", "[a-b1]", "\\S", "[^\\d]")
@@ -82,7 +83,7 @@ def _assert_shortest(spot: Spot) -> None:
     assert spot.accepting
 
 
-@pytest.mark.parametrize(
+@cases(
     "pattern",
     [
         *("(", ")", "a)", "[", "[]", "[^]", "*", "a**", "^*", "a{2,1}", "a{,3}", "(?=a)", "(?!a)"),

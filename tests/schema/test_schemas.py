@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from rkllama.schema.errors import InvalidSchema, SchemaError, UnsupportedSchema
 from rkllama.schema.grammar import Grammar, compile_schema
+from tests.cases import cases
 from tests.fuzzing import examples
 from tests.schema.corners import CORNERS, NARROWER
 from tests.schema.generating import layouts, random_schema, value_for, with_definitions
@@ -37,7 +38,7 @@ def test_there_are_schemas_enough() -> None:
     assert len(CORNERS) + len(REAL) >= 200
 
 
-@pytest.mark.parametrize("name", CORNERS)
+@cases("name", CORNERS)
 def test_a_corner_is_read_as_others_read_it(name: str) -> None:
     schema, valid, invalid = CORNERS[name]
     made, reference = compile_schema(schema), Reference(schema)
@@ -60,7 +61,7 @@ def test_what_a_grammar_makes_is_valid(name: str) -> None:
         _check_walk(grammar(name), reference, rng)
 
 
-@pytest.mark.parametrize("name", REAL)
+@cases("name", REAL)
 def test_what_is_forced_and_chosen_is_in_the_canonical_layout(name: str) -> None:
     try:
         text = random_text(grammar(name), random.Random(name), 0)
@@ -159,7 +160,7 @@ def test_the_place_of_what_lies_outside_is_told(schema: Any, path: str, keyword:
     assert path in str(caught.value)
 
 
-@pytest.mark.parametrize(
+@cases(
     "schema",
     [
         5,

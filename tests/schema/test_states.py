@@ -10,6 +10,7 @@ import pytest
 
 from rkllama.schema.grammar import Grammar, State, compile_schema
 from rkllama.schema.limits import Limits
+from tests.cases import cases
 from tests.schema.tools import CLASSES, HOME_ASSISTANT, LARGEST, MCP
 
 PERSON: dict[str, Any] = {
@@ -31,7 +32,7 @@ def after(schema: Any, text: str) -> State:
     return state
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "forced"),
     [
         ("", '{"name": '),
@@ -75,7 +76,7 @@ def test_what_may_come(text: str, choices: tuple[str, ...]) -> None:
         assert state.feed(choice)[0] == len(choice)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("text", "path", "kind"),
     [
         ("", "$", "object"),

@@ -9,13 +9,14 @@ import pytest
 
 from rkllama.serve import routes
 from rkllama.server.addresses import Addresses
+from tests.cases import cases
 from tests.running import Server
 from tests.virtual_npu import write_model
 
 ADDRESSES = Addresses([route.path for route in routes()])
 
 
-@pytest.mark.parametrize(
+@cases(
     ("written", "meant"),
     [
         ("/", "/"),

@@ -14,6 +14,7 @@ import zstandard
 from rkllama.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
 from rkllama.server import bodies
 from rkllama.server.bodies import decode, decoder_of
+from tests.cases import cases
 from tests.running import Server
 from tests.server.test_hard_clients import resident
 from tests.server.test_robustness import raw, status_of
@@ -44,8 +45,8 @@ def unpack(data: bytes, encoding: str, limit: int = MIB) -> bytes:
     return data if decoder is None else b"".join(decode(data, decoder, limit))
 
 
-@pytest.mark.parametrize("name", PACKERS)
-@pytest.mark.parametrize("size", [0, 1, 10, 300_000, MIB])
+@cases("name", PACKERS)
+@cases("size", [0, 1, 10, 300_000, MIB])
 def test_what_was_packed_is_unpacked(name: str, size: int) -> None:
     encoding, pack = PACKERS[name]
     data = bytes(range(251)) * (size // 251 + 1)

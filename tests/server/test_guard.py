@@ -14,6 +14,7 @@ from rkllama.config import is_loopback, load_settings
 from rkllama.errors import ConfigError, Forbidden, InvalidRequest, Unauthorized
 from rkllama.server import guard
 from rkllama.server.guard import Guard
+from tests.cases import cases
 from tests.conftest import isolate
 from tests.running import Reply, Server
 from tests.virtual_npu import library
@@ -79,7 +80,7 @@ def test_a_key_opens(headers: dict[str, str]) -> None:
     KEYED.check(environ(**headers), public=False)
 
 
-@pytest.mark.parametrize(
+@cases(
     "headers",
     [
         {},
@@ -166,7 +167,7 @@ def test_the_key_stands_in_no_log_and_no_answer(keyed: Server) -> None:
 # --- Host --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@cases(
     ("host", "local"),
     [
         ("localhost", True),
@@ -267,7 +268,7 @@ MALFORMED = (
 )
 
 
-@pytest.mark.parametrize("place", MALFORMED)
+@cases("place", MALFORMED)
 def test_what_is_no_host_is_a_bad_request_everywhere(place: str) -> None:
     for each in (LOCAL, KEYED, OPEN):
         with pytest.raises(InvalidRequest):
@@ -295,7 +296,7 @@ def test_a_rebound_name_reaches_nothing(server: Server) -> None:
 # --- Origin ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@cases(
     ("origin", "host", "allowed"),
     [
         ("https://ui.example", "localhost", True),

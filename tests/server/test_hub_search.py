@@ -68,7 +68,7 @@ def test_the_models_are_those_of_the_command_in_its_order(
     asked = len(remote.seen)
     assert len(found) > 150
     assert len(remote.seen) == asked, "further pages come from what was answered already"
-    monkeypatch.setenv("RKLLAMA_SYSROOT", str(build_board_again(server)))
+    monkeypatch.setenv("RKLLAMA_SYSROOT", server.environment["RKLLAMA_SYSROOT"])
     monkeypatch.setenv("HF_ENDPOINT", remote.endpoint)
     listed = json.loads(rkllama("search", "qwen3", "--json").stdout)
     assert [(m["reference"], m["repository"], m["file"]) for m in found] == [
@@ -82,13 +82,6 @@ def test_the_models_are_those_of_the_command_in_its_order(
     best = {model["reference"] for model in found if model["best"]}
     assert "qwen3:4b" in best
     assert all("-w8a8" not in name for name in best)
-
-
-def build_board_again(server: Server) -> str:
-    """The board that the server stands on."""
-    with open(f"/proc/{server.process.pid}/environ", "rb") as stream:
-        variables = dict(line.partition(b"=")[::2] for line in stream.read().split(b"\0"))
-    return variables[b"RKLLAMA_SYSROOT"].decode()
 
 
 def test_what_is_known_of_a_model(server: Server) -> None:

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from rkllama.serve import routes
 from rkllama.server.openapi import openapi_document
 from rkllama.server.schemas import BODIES, COMPONENTS
+from tests.cases import cases
 from tests.running import Server
 
 DOCUMENT = openapi_document(routes())
@@ -60,7 +61,7 @@ def test_every_schema_belongs_to_a_route() -> None:
     }
 
 
-@pytest.mark.parametrize("schema", [*BODIES.values(), *COMPONENTS.values()])
+@cases("schema", [*BODIES.values(), *COMPONENTS.values()])
 def test_the_schemas_are_valid(schema: Any) -> None:
     Draft202012Validator.check_schema(schema)
 

@@ -19,6 +19,7 @@ from rkllama.engine.service import LocalService
 from rkllama.serve import create_app
 from rkllama.server import page
 from rkllama.server.page import is_wanted, page_reply
+from tests.cases import cases
 
 CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -46,7 +47,7 @@ def test_a_browser_gets_the_page(accept: str) -> None:
     assert not is_wanted(settings(page=False), {"HTTP_ACCEPT": accept})
 
 
-@pytest.mark.parametrize(
+@cases(
     "accept",
     [
         "*/*",

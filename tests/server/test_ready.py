@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rkllama.board.lock import NPULock
+from tests import prepared
 from tests.conftest import isolate
 from tests.engine.test_metrics import figures
 from tests.running import LIMIT, Server
@@ -320,7 +321,7 @@ def test_the_command_waits_until_nothing_is_left(models: Path, npu: str) -> None
     with Server() as server, server.stream("/generate", body()) as running:
         assert running.status() == 200
         next(iter(running))
-        command = subprocess.Popen(
+        command = prepared.Popen(
             [sys.executable, "-m", "rkllama", "drain"],
             env={**os.environ, "RKLLAMA_HOST": server.url},
             stderr=subprocess.PIPE,
@@ -390,7 +391,7 @@ def test_an_alias_is_the_same_name_in_every_dialect_and_list(models: Path, npu: 
 
 
 def _rkllama(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return prepared.run(
         [sys.executable, "-m", "rkllama", *arguments],
         env={**os.environ, **variables},
         capture_output=True,

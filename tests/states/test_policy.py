@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from rkllama.states.policy import (
     FIRST_TOKENS,
     LEAST_TOKENS,
@@ -14,12 +12,13 @@ from rkllama.states.policy import (
     least_growth,
     pays_to_load,
 )
+from tests.cases import cases
 
 CONTROL = ("<|im_start|>", "<|im_end|>")
 DISK = Speeds(read=200e6, write=100e6)
 
 
-@pytest.mark.parametrize(
+@cases(
     ("prefix", "rest", "sure"),
     [
         ("<|im_start|>assistant\n", "Hello", True),
