@@ -39,6 +39,7 @@ from rkllama.models.metadata import StoredModel
 from rkllama.runner import growth, worker
 from rkllama.runner.lane import State
 from rkllama.service import LOCAL, Caller
+from tests import prepared
 from tests.virtual_npu import directive, read_trace, write_model
 from tests.waiting import LIMIT, Task, until
 
@@ -102,7 +103,7 @@ def children() -> set[int]:
                 found |= {int(pid) for pid in stream.read().split()}
         except FileNotFoundError:  # the thread has ended meanwhile
             continue
-    return found
+    return found - prepared.own_processes()
 
 
 def assert_goes(pid: int) -> None:

@@ -119,6 +119,7 @@ class _Parent:
                 pass_fds=[theirs.fileno()],
                 cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
             )
+        self.pid = self._process.pid
         self._answers = self._socket.makefile("rb")
         atexit.register(self.end)
 
@@ -141,6 +142,11 @@ class _Parent:
 @functools.cache
 def _parent() -> _Parent:
     return _Parent()
+
+
+def own_processes() -> set[int]:
+    """The process that forks, once something has been started by it: a child of whoever runs the tests."""
+    return {_parent().pid} if _parent.cache_info().currsize else set()
 
 
 @functools.cache

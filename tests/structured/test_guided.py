@@ -37,6 +37,14 @@ def sample(rate: float, within: int = 0) -> Tally:
     return total
 
 
+FENCED = [
+    ('```json\n"Boil"\n```, "b": 5}', '"Boil", "b": 5}'),
+    ('"```json\nBoil"\n```, "b": 5}', '"Boil", "b": 5}'),
+    ("```\n", "```\n", '"Boil", "b": 5}', "5}"),
+]
+"""What a model writes for a text, run by run."""
+
+
 def test_there_are_schemas_enough() -> None:
     assert len(names()) >= 200
 
@@ -426,3 +434,33 @@ def test_no_letter_is_written_into_a_word() -> None:
 def test_a_text_behind_which_the_model_ends_twice_is_whole() -> None:
     got = says(TEXT, '"That is it.', "", " And more")
     assert json.loads(got.text) == {"a": "That is it."}
+
+
+@pytest.mark.parametrize("texts", FENCED)
+def test_a_code_fence_is_no_part_of_a_text(texts: tuple[str, ...]) -> None:
+    schema = {"type": "object", "properties": {"a": TEXT, "b": INTEGER}, "required": ["a", "b"]}
+    got = ask(Says({}, texts=texts), schema)
+    assert (got.text, got.finished.error) == ('{"a": "Boil", "b": 5}', None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "value"),
+    [
+        ("It is 5.", "5"),
+        ('{"b": 5}', "5"),
+        ('{"a": 5, "c": 7}', "5"),
+        ('{"n": {"c": 7, "a": 5', "5"),
+        ('{"a": "enough", "c": 7}', None),
+        ('{"a": "enough", "c": [7]}', None),
+        ('{"c": 7, "d": 8}', None),
+        ('{"c": [7', None),
+        ('[{"a": 5}, {"a": 6}]', None),
+    ],
+)
+def test_what_a_reply_says_of_another_value_is_not_taken(reply: str, value: str | None) -> None:
+    schema = {"type": "object", "properties": {"a": INTEGER}, "required": ["a"]}
+    got = ask(Replies({}, texts=("many",), reply=reply), schema)
+    if value is None:
+        assert got.finished.error == "the model gave no value that fits at $.a"
+    else:
+        assert (json.loads(got.text), got.finished.error) == ({"a": json.loads(value)}, None)

@@ -128,7 +128,8 @@ def _square(u: Plane, v: Plane) -> Plane:
 
 def _triangle(u: Plane, v: Plane) -> Plane:
     slant = (np.abs(u) * 1.8 - v - 0.95) / np.hypot(1.8, 1)
-    return np.maximum(slant, v - 0.75)
+    triangle: Plane = np.maximum(slant, v - 0.75)
+    return triangle
 
 
 def _star(u: Plane, v: Plane) -> Plane:
@@ -137,12 +138,14 @@ def _star(u: Plane, v: Plane) -> Plane:
     x, y = np.hypot(u, v) * np.cos(angle), np.hypot(u, v) * np.sin(angle)
     inner = 0.42
     edge = np.array([inner * np.cos(np.pi / 5) - 1, inner * np.sin(np.pi / 5)])
-    return ((x - 1) * edge[1] - y * edge[0]) / np.hypot(*edge)
+    star: Plane = ((x - 1) * edge[1] - y * edge[0]) / np.hypot(*edge)
+    return star
 
 
 def _cross(u: Plane, v: Plane) -> Plane:
     a, b = np.abs(u), np.abs(v)
-    return np.minimum(np.maximum(a - 0.32, b - 1), np.maximum(b - 0.32, a - 1))
+    cross: Plane = np.minimum(np.maximum(a - 0.32, b - 1), np.maximum(b - 0.32, a - 1))
+    return cross
 
 
 DISTANCES: dict[str, Callable[[Plane, Plane], Plane]] = {

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 NUMBERS = frozenset(("number", "integer"))
 """The kinds of values that are bare numbers."""
 BLANKS = frozenset(" \n\r\t")
+_FENCE = re.compile(r'\s*"`{1,3}[a-z]{0,10}')
 _UNIT, _OFTEN = 8, 4
 """Characters of what a text may say again and again, and how often, before it is kept back."""
 _CYCLE, _CYCLES = 400, 80
@@ -84,7 +85,7 @@ class Draft:
     def _settled_length(self) -> int:
         if not self._grammar.decided_by_prefix and not self.is_whole:
             return 0
-        if self.state.in_open_text and not self.text.endswith('"'):
+        if self.state.in_open_text and not self.text.endswith('"') and not self.is_fence:
             return min(self.firm.position, _length_without_repetition(self.text))
         if self.ends_like_a_number():
             return self.before.position
@@ -232,6 +233,11 @@ class Draft:
         self._note_optional(self.state.key)
         self.drop_key()
         return True
+
+    @property
+    def is_fence(self) -> bool:
+        """Whether an open text is nothing so far but what may begin a code fence around the value."""
+        return self.state.in_string and _FENCE.fullmatch(self.text, self.start.position) is not None
 
     @property
     def is_cycle(self) -> bool:

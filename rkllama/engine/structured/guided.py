@@ -253,7 +253,7 @@ class _Answer:
             return
         if draft.goes_on_as_number(refused):
             draft.go_back(draft.before)
-        elif self._means_another(refused):
+        elif self._means_another(refused) or (draft.is_fence and refused[:1] == "\n"):
             draft.go_back(draft.start)
         elif self._end_value(refused) or self._open_string(refused):
             return
@@ -353,6 +353,10 @@ class _Answer:
         """
         state = self._draft.state
         if refused[:1] in ("", "]", "}") or not state.advance('"'):
+            return False
+        if (
+            refused.startswith("```") and not self._is_last_try
+        ):  # the value comes in it, if not next time
             return False
         text_only = not any(state.advance(char) for char in _OTHERS)
         if not text_only and not (self._is_last_try and refused[0] in "{["):

@@ -20,6 +20,9 @@ _LONGEST_REPLY = 120
 _BEGUN_NUMBER = re.compile(r'\s*"?-?[0-9]{0,20}(?:\.[0-9]{0,20})?')
 _WHOLE_NUMBER = re.compile(r'\s*"?(-?[0-9]+(?:\.[0-9]*[1-9])?)(?:\.?0*)[\n",}\]]')
 """A number and what ends it, but for zeros at its end."""
+_KEY = re.compile(r'"\s*:')
+_PAIR = re.compile(r'"([^"\n]*)"\s*:\s*("[^"\n]*"|[^\s,}{\["]+)')
+"""A key and its value in JSON, where that is neither an object nor a list."""
 _ANY_NUMBER = re.compile(r"-?[0-9](?:[0-9,]*[0-9])?(?:\.[0-9]+)?")
 
 
@@ -47,9 +50,9 @@ def asked_for(writer: Asked, draft: Draft) -> str | None:
     what = "a number" if kind in NUMBERS else "the value"
     question = f"For {draft.path} answer with {what} and nothing else."
     value = _read(draft, _reply(writer, draft, question))
-    for plain in _plain_questions(draft.path):
-        if value is None:
-            value = _read(draft, _said(writer, "", plain), sentence=True)
+    plain = _plain_question(draft.path)
+    if value is None and plain:
+        value = _read(draft, _said(writer, "", plain, draft.path), sentence=True)
     if value is not None:
         return value
     draw, draws = (_text, _TEXT_DRAWS) if draft.state.advance('"') else (_number, _NUMBER_DRAWS)
@@ -64,7 +67,7 @@ def _text(writer: Asked, draft: Draft, question: str, again: int) -> str | None:
         return None
     text, before, begun = '"', draft.text, f'{draft.text}"'
     if again % 2 and (name := _name_of(draft.path)):
-        before, question, begun = "", _plain_questions(draft.path)[0], f'The {name} is "'
+        before, question, begun = "", _plain_question(draft.path), f'The {name} is "'
     for piece in writer.ask(before, question, begun=begun, again=warmth(again)):
         count, state = state.feed(piece)
         text += piece[:count]
@@ -130,7 +133,8 @@ def _chosen(writer: Asked, draft: Draft, choices: Sequence[str]) -> str | None:
     said = _value_of(_reply(writer, draft, question)).casefold()
     named = [value for value in values if value.casefold() == said] or _named(values, said)
     if len(named) != 1 and (name := _name_of(draft.path)):
-        named = _named(values, _said(writer, "", f"Which of these is the {name}: {listed}?"))
+        plain = f"Which of these is the {name}: {listed}?"
+        named = _named(values, _said(writer, "", plain, draft.path))
     for again in range(_DRAWS if writer.varies else 1):
         if len(named) != 1:
             named = _drawn(writer, draft, question, values, again)
@@ -164,14 +168,12 @@ def _name_of(path: str) -> str:
     return "" if "[" in path else " of ".join(reversed(path.split(".")[1:]))
 
 
-def _plain_questions(path: str) -> list[str]:
-    """Questions for a value without the answer so far, which a model goes on in as it likes where it is told
-    of no schema.
+def _plain_question(path: str) -> str:
+    """A question for a value by itself: behind its answer so far many a model goes on in that. "" for one of
+    a list.
     """
     name = _name_of(path)
-    if not name:
-        return []
-    return [f"What is the {name} in what I said?", f"Repeat what I said, with the {name}."]
+    return f"What is the {name} in what I said?" if name else ""
 
 
 def _read(draft: Draft, reply: str, *, sentence: bool = False) -> str | None:
@@ -183,20 +185,31 @@ def _read(draft: Draft, reply: str, *, sentence: bool = False) -> str | None:
     return None
 
 
-def _said(writer: Asked, written: str, question: str) -> str:
+def _said(writer: Asked, written: str, question: str, path: str) -> str:
     reply = ""
     for piece in writer.ask(written, question):
         reply += piece
         if len(reply) > _LONGEST_REPLY:
             writer.stop()
-    return reply
+    return _told(reply, path)
 
 
 def _reply(writer: Asked, draft: Draft, question: str) -> str:
-    reply = _said(writer, draft.text, question)
-    key = re.escape(draft.path.rpartition(".")[2])
-    match = re.search(rf'"{key}"\s*:\s*("[^"\n]*"|[^\s,}}]+)', reply)
-    return match[1] if match else reply  # many a model replies with JSON, too
+    return _said(writer, draft.text, question, draft.path)
+
+
+def _told(reply: str, path: str) -> str:
+    """Return what of a reply is about one value: all of a sentence, but of JSON, with which many a model
+    replies, what stands under its key, or under the only one. What is said of others is not its value.
+    """
+    pairs = _PAIR.findall(reply)
+    if not pairs:
+        return "" if _KEY.search(reply) else reply
+    key = path.rpartition(".")[2]
+    told = {value for name, value in pairs if name == key}
+    if len(pairs) == 1 == len(_KEY.findall(reply)):
+        told = {pairs[0][1]}
+    return told.pop() if len(told) == 1 else ""
 
 
 def _readings(reply: str) -> Iterator[set[str]]:
